@@ -1,0 +1,1 @@
+"""Grow pretrained timm checkpoints: wider, deeper, and computing the same function."""

@@ -1,0 +1,25 @@
+"""The errors a user can meet.
+
+Every message says where, what was found, what was expected and what to do; one error carries every problem of its pass.
+Anything else that escapes growtool is a bug in growtool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GrowtoolError(ValueError):
+    """A problem the user can mend. `problems` holds one line (or block of lines) per finding, in the order found."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PlanError(GrowtoolError):
+    """What was asked for cannot be done: the plan, an argument or the target is at fault."""
+
+
+class CheckpointError(GrowtoolError):
+    """A file or folder is not what it should be: missing, damaged, foreign, or in disagreement with its config."""
