@@ -1,0 +1,83 @@
+"""The `growtool` command: its subcommands, its global options, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from growtool.cli.console import describe_os_error, print_problems
+from growtool.errors import GrowtoolError
+
+_EPILOG = """Examples:
+
+growtool inspect ./vit_small --depth 2
+
+growtool grow ./vit_small plan.yaml -o ./vit_grown
+
+growtool verify ./vit_small ./vit_grown --data ./images
+"""
+
+
+@dataclass
+class Invocation:
+    """What the options before the subcommand said."""
+
+    debug: bool = False
+
+
+app = typer.Typer(
+    name="growtool",
+    help="Grow pretrained timm checkpoints: wider, deeper, and computing the same function.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"growtool {version('growtool')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    ctx: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="GROWTOOL_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    ctx.ensure_object(Invocation).debug = debug
+
+
+def main() -> None:
+    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    invocation = Invocation()
+    try:
+        app(obj=invocation, prog_name="growtool")
+    except (GrowtoolError, OSError) as error:
+        if invocation.debug:
+            raise
+        print_problems(error.problems if isinstance(error, GrowtoolError) else (describe_os_error(error),))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        _settle_stdout()
+
+
+def _settle_stdout() -> None:
+    """Flush now; a reader that has gone or a full disk must not turn into a second error while Python shuts down."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
