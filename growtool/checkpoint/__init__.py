@@ -1,0 +1,29 @@
+"""Files: what a checkpoint is, reading it lazily, writing it as a stream."""
+
+from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
+from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
+from growtool.checkpoint.skeleton import build, input_size
+from growtool.checkpoint.spec import ModelSpec
+from growtool.checkpoint.tensors import TensorInfo, dtype_name
+from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
+
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "Checkpoint",
+    "ModelSpec",
+    "TensorInfo",
+    "atomic_file",
+    "build",
+    "dtype_name",
+    "file_order",
+    "input_size",
+    "is_single_file",
+    "json_text",
+    "open_checkpoint",
+    "read_header",
+    "refuse_existing",
+    "write_file",
+    "write_folder",
+    "write_safetensors",
+]

@@ -1,0 +1,184 @@
+"""Whole outputs: a timm folder, or one file that carries its own config.
+
+An output is put together beside its final place and takes its name once everything in it is on disk, so that a failure
+at any point leaves what was there before, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
+from growtool.checkpoint.tensors import TensorInfo
+from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
+from growtool.errors import PlanError
+
+if TYPE_CHECKING:
+    import torch
+
+    from growtool.checkpoint.spec import ModelSpec
+
+REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
+TRAINING, METRICS = "training.json", "metrics.jsonl"
+OWN_FILES = frozenset({WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS})
+
+Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
+Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
+
+
+def is_single_file(out: Path) -> bool:
+    """Whether `out` names one `.safetensors` file rather than a timm folder."""
+    return out.suffix == ".safetensors"
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """Raise unless an output may be written to `out`; to be asked before any work is done.
+
+    Raises:
+        PlanError: `out` exists and `force` is not set, or it is what `force` must not replace: a folder that holds
+            anything but the files of a checkpoint, a file where a folder would be written, or the other way round.
+    """
+    if not out.exists():
+        return
+    kind, found = ("file", "folder") if is_single_file(out) else ("folder", "file")
+    if out.is_dir() == is_single_file(out):
+        raise PlanError(f"{out}: found a {found}, expected to write a {kind} there; choose another output")
+    if not force:
+        raise PlanError(f"{out}: the output exists; choose another name, or replace it with --force")
+    if out.is_dir():
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES or not path.is_file())
+        if foreign:
+            more = f" and {len(foreign) - 4} more" if len(foreign) > 4 else ""
+            raise PlanError(
+                f"{out}: found {', '.join(foreign[:4])}{more}, expected nothing but the files of a checkpoint "
+                f"({', '.join(sorted(OWN_FILES))}); --force does not remove anything else, choose another output"
+            )
+
+
+def write_folder(
+    out: Path,
+    spec: ModelSpec,
+    tensors: Mapping[str, TensorInfo],
+    produce: Produce,
+    *,
+    num_features: int,
+    documents: Documents,
+    metadata: Mapping[str, str],
+    force: bool = False,
+) -> None:
+    """Write the timm folder `out`: weights, `config.json` and documents; all of it or nothing.
+
+    Args:
+        out: the folder to appear; missing parents are created.
+        spec: the model the weights belong to.
+        tensors: every tensor of the weights file.
+        produce: as in `write_safetensors`.
+        num_features: width of the pooled features, which timm keeps in `config.json`.
+        documents: text by file name. A callable gets the folder as it stands, weights and config complete but not yet
+            under `out`, and returns the documents; what it raises keeps `out` from appearing.
+        metadata: strings for the weights file; `format: pt` is added.
+        force: replace an output that is there already.
+
+    Raises:
+        PlanError: see `refuse_existing`.
+        OSError: the disk is full or the place cannot be written.
+    """
+    refuse_existing(out, force=force)
+    with _staging(out) as folder:
+        write_safetensors(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata})
+        _write_text(folder / CONFIG, json_text(spec.to_config(num_features=num_features)))
+        for name, text in (documents(folder) if callable(documents) else documents).items():
+            _write_text(folder / name, text)
+        folder.chmod(0o777 & ~current_umask())
+        _sync_folder(folder)
+        _take_place(folder, out.resolve())
+
+
+def write_file(
+    out: Path,
+    spec: ModelSpec,
+    tensors: Mapping[str, TensorInfo],
+    produce: Produce,
+    *,
+    num_features: int,
+    metadata: Mapping[str, str],
+    check: Callable[[Path], object] | None = None,
+    force: bool = False,
+) -> None:
+    """Write the single file `out`, which carries its `config.json` in its metadata.
+
+    Args:
+        out: the `.safetensors` file to appear.
+        check: called with the complete file before it appears under `out`; what it raises keeps it from appearing.
+
+    The other arguments and the errors are those of `write_folder`.
+    """
+    refuse_existing(out, force=force)
+    config = json.dumps(spec.to_config(num_features=num_features), ensure_ascii=False)
+    with _staging(out) as folder:
+        staged = folder / out.name
+        write_safetensors(staged, tensors, produce, {"format": "pt", SPEC_KEY: config, **metadata})
+        if check is not None:
+            check(staged)
+        staged.replace(out.resolve())
+        _sync_folder(out.resolve().parent)
+
+
+def json_text(value: Any, *, sort_keys: bool = False) -> str:
+    """JSON as growtool writes it into files: two spaces of indent, one newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n"
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain."""
+    parent = out.resolve().parent
+    created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for empty in created:
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+
+
+def _take_place(folder: Path, out: Path) -> None:
+    """Rename `folder` to `out`; an older output steps aside first and comes back should the renaming fail."""
+    aside = folder.with_suffix(".old")
+    if out.exists():
+        out.rename(aside)
+    try:
+        folder.rename(out)
+    except OSError:
+        if aside.exists():
+            aside.rename(out)
+        raise
+    _sync_folder(out.parent)
+    if aside.exists():
+        shutil.rmtree(aside)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable; where folders cannot be opened (Windows) the system sees to it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,235 @@
+"""Opening checkpoints without loading them: the header tells names, shapes and types, values are read on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint.spec import ModelSpec
+from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
+from growtool.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
+_MAX_HEADER = 100_000_000  # bytes, the format's own limit
+_COPY_AGAIN = "copy or download the file again"
+_PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A safetensors file and the model it belongs to; no weights are held.
+
+    Attributes:
+        path: the `.safetensors` file.
+        spec: the timm model the weights are for.
+        tensors: every stored tensor by name.
+        metadata: the header's own strings.
+        config: the full `config.json` the spec was read from ({} where it came from elsewhere).
+    """
+
+    path: Path
+    spec: ModelSpec
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        header = _read_header(self.path)
+        return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """The values of one tensor, in the type they are stored in; memory for this tensor alone."""
+        import numpy as np
+        import torch
+
+        info = self.tensors[name]
+        raw = np.fromfile(self.path, dtype=np.uint8, count=info.nbytes, offset=self._offsets[name])
+        if info.numel == 0:
+            return torch.empty(info.shape, dtype=info.torch_dtype)
+        return torch.from_numpy(raw).view(info.torch_dtype).reshape(info.shape)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Every tensor by name; the whole file in memory."""
+        return {name: self.read(name) for name in self.tensors}
+
+    @property
+    def name(self) -> str:
+        """What to call the checkpoint in messages: the folder or the file the user named."""
+        return str(self.path.parent if self.path.name == WEIGHTS else self.path)
+
+    def sha256(self) -> str:
+        """Hex digest of the weights file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_checkpoint(
+    source: str | Path, *, architecture: str | None = None, model_args: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """Open a timm folder or a `.safetensors` file.
+
+    Args:
+        source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted.
+        architecture: for a lone file without a config, the timm model it belongs to.
+        model_args: arguments of the constructor, over those of the config.
+
+    Raises:
+        CheckpointError: not found, not safetensors, damaged, or without an architecture.
+    """
+    path = Path(str(source).removeprefix("local-dir:")).expanduser()
+    weights = _find_weights(path)
+    tensors, metadata = read_header(weights)
+    config, where = _find_config(weights, metadata)
+    found = ModelSpec.from_config(config, where=where) if config else None
+    if found is None and architecture is None:
+        raise CheckpointError(
+            f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
+            "name the timm model with `model:` (and `model_args:`) in the plan"
+        )
+    if found is not None and architecture not in (None, found.architecture):
+        raise CheckpointError(
+            f"{where}: architecture: found {found.architecture!r}, the plan says model: {architecture!r}; "
+            "drop `model` from the plan or name the matching checkpoint"
+        )
+    spec = (found or ModelSpec(str(architecture))).with_args(**(model_args or {}))
+    return Checkpoint(weights, spec, tensors, metadata, config)
+
+
+def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Names, shapes and types of a safetensors file, and its metadata.
+
+    Raises:
+        CheckpointError: the file is not a complete safetensors file.
+    """
+    header = _read_header(path)
+    return header.tensors, header.metadata
+
+
+def _find_weights(path: Path) -> Path:
+    if path.is_dir():
+        if (path / WEIGHTS).is_file():
+            return path / WEIGHTS
+        if any(path.glob("model-*-of-*.safetensors")):
+            raise CheckpointError(
+                f"{path}: found a sharded checkpoint, expected one {WEIGHTS}; timm cannot load shards, merge them first"
+            )
+        held = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise CheckpointError(
+            f"{path}: no {WEIGHTS}: found {held}, expected a timm folder; "
+            "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; expected a .safetensors file or a timm folder")
+    return path
+
+
+def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """The content of `config.json` and the place it was found in; ({}, "") where there is none."""
+    beside = weights.parent / CONFIG
+    if SPEC_KEY in metadata:
+        text, where = metadata[SPEC_KEY].encode(), f"{weights}: metadata {SPEC_KEY}"
+    elif beside.is_file():
+        text, where = beside.read_bytes(), str(beside)
+    else:
+        return {}, ""
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{where}:{error.lineno}:{error.colno}"
+        raise CheckpointError(f"{place}: not JSON: {error.msg}; restore the file") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{where}: not JSON: not UTF-8 at byte {error.start}; restore the file") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{where}: found {type(config).__name__}, expected a JSON object as timm writes it")
+    return config, where
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A parsed header; `offsets` count from `start`, the first byte after it."""
+
+    tensors: dict[str, TensorInfo]
+    offsets: dict[str, tuple[int, int]]
+    metadata: dict[str, str]
+    start: int
+
+
+def _read_header(path: Path) -> _Header:
+    text = _header_text(path)
+    try:
+        content = json.loads(text)
+        metadata = {str(key): str(value) for key, value in content.pop("__metadata__", {}).items()}
+        unknown = sorted({entry["dtype"] for entry in content.values() if not is_known_dtype(entry["dtype"])})
+        tensors = {name: TensorInfo(tuple(map(int, e["shape"])), e["dtype"]) for name, e in content.items()}
+        offsets = {name: (int(e["data_offsets"][0]), int(e["data_offsets"][1])) for name, e in content.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        finding = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
+    if unknown:
+        raise CheckpointError(
+            f"{path}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
+            "convert the tensors to one of these"
+        )
+    header = _Header(tensors, offsets, metadata, 8 + len(text))
+    _check_layout(path, header)
+    return header
+
+
+def _header_text(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(9)
+        length = int.from_bytes(prefix[:8], "little")
+        file.seek(8)
+        text = file.read(length) if length <= _MAX_HEADER else b""
+    if size == 0:
+        raise CheckpointError(f"{path}: the file is empty, expected safetensors data; {_COPY_AGAIN}")
+    if not prefix[8:].startswith(b"{"):
+        raise CheckpointError(f"{path}: not a safetensors file: {_describe_foreign(path, prefix[:8])}")
+    if length > _MAX_HEADER:
+        raise CheckpointError(
+            f"{path}: damaged: found a header of {length} bytes, expected at most {_MAX_HEADER}; {_COPY_AGAIN}"
+        )
+    if len(text) < length:
+        raise CheckpointError(f"{path}: truncated: found {size} bytes, expected a header of {length}; {_COPY_AGAIN}")
+    return text
+
+
+def _check_layout(path: Path, header: _Header) -> None:
+    """Refuse data that does not fill the file from end to end, each tensor with the bytes of its shape and type."""
+    problems, position = [], 0
+    for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
+        info = header.tensors[name]
+        if min(info.shape, default=0) < 0 or end - begin != info.nbytes:
+            problems.append(
+                f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}, "
+                f"expected {info.nbytes}; {_COPY_AGAIN}"
+            )
+        elif begin != position:
+            state = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
+            problems.append(f"{path}: {name}: {state}: found offset {begin}, expected {position}; {_COPY_AGAIN}")
+        position = end
+    if problems:
+        raise CheckpointError(problems)
+    size, expected = path.stat().st_size, header.start + position
+    if size != expected:
+        state = "truncated" if size < expected else "trailing bytes"
+        raise CheckpointError(f"{path}: {state}: found {size} bytes, expected {expected}; {_COPY_AGAIN}")
+
+
+def _describe_foreign(path: Path, prefix: bytes) -> str:
+    advice = "growtool never unpickles; convert it with `safetensors.torch.save_file` where you trust the file"
+    if prefix.startswith((b"\x80", b"PK\x03\x04")) or path.suffix in _PICKLE_ENDINGS:
+        return f"found a PyTorch pickle, expected safetensors; {advice}"
+    return f"found the bytes {prefix!r}, expected a length and a JSON header; convert the file to safetensors"

@@ -1,0 +1,105 @@
+"""Building a timm model without memory for its weights: parameters on the meta device, buffers real.
+
+Buffers have to be real because their values decide how the model may grow: a blur filter is the same for every channel,
+a table of rotary frequencies is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from growtool.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint.spec import ModelSpec
+
+
+def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
+    """The model of `spec` in eval mode, its parameters on meta, its buffers on CPU.
+
+    Raises:
+        CheckpointError: timm does not know the architecture, or its constructor refuses the arguments.
+    """
+    require_known(spec.architecture, where=where)
+    try:
+        model = _create(spec)
+    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, KeyError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{where}: timm cannot build {spec.architecture} with {dict(spec.model_args)}: "
+            f"{type(error).__name__}: {error}; check model_args against the constructor of {spec.architecture}"
+        ) from error
+    return model.eval()
+
+
+def require_known(architecture: str, *, where: str) -> None:
+    """Raise a CheckpointError with the nearest names unless timm's registry holds `architecture`."""
+    import timm
+
+    if timm.is_model(architecture):
+        return
+    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "see `timm.list_models()`"
+    raise CheckpointError(f"{where}: architecture: found {architecture!r}, expected a name of timm's registry; {hint}")
+
+
+def input_size(model: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of the images the model was built for."""
+    config = cast("Mapping[str, Any]", model.pretrained_cfg)
+    channels, height, width = config["input_size"]
+    height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
+    first = config.get("first_conv")
+    stem = dict(model.named_parameters()).get(f"{first if isinstance(first, str) else ''}.weight")
+    if stem is not None and stem.ndim == 4:
+        channels = stem.shape[1]
+    return int(channels), int(height), int(width)
+
+
+def _create(spec: ModelSpec) -> nn.Module:
+    import timm
+    import torch
+
+    args: dict[str, Any] = dict(spec.model_args)
+    if spec.pretrained_cfg:
+        args["pretrained_cfg"] = dict(spec.pretrained_cfg)
+
+    def create() -> nn.Module:
+        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **args)
+        return model
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        with _parameters_on_meta():
+            model = create()
+        # Some modules (Swin's bias tables) make their buffers on the device of a parameter; those need a full build.
+        return create().apply(_drop_parameters) if any(b.is_meta for b in model.buffers()) else model
+
+
+def _drop_parameters(module: nn.Module) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+        setattr(module, name, _on_meta(parameter))
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """While open, each parameter moves to meta as a module registers it, before it is initialised."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        return parameter if parameter.is_meta else _on_meta(parameter)
+
+    # torch annotates the hook as returning None, yet registers what it returns.
+    hook = register_module_parameter_registration_hook(cast("Callable[..., None]", to_meta))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
+    return type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)

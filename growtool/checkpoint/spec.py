@@ -1,0 +1,79 @@
+"""What a checkpoint says it is: the architecture and everything timm needs to build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from growtool.errors import CheckpointError
+
+# Keys of config.json that timm turns into keyword arguments of `create_model` (timm/models/_hub.py, load_model_config).
+_TOP_LEVEL_ARGS = ("num_classes", "global_pool")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """An architecture of timm's registry with the arguments that make it this model.
+
+    Attributes:
+        architecture: a name `timm.create_model` knows, e.g. `resnet18`.
+        model_args: keyword arguments for `timm.create_model`, the ones `config.json` keeps under `model_args`.
+        pretrained_cfg: timm's data and head configuration (`input_size`, `mean`, `classifier`, ...).
+        extra: every other top-level key of `config.json`, kept as found (`label_names`, ...).
+    """
+
+    architecture: str
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, where: str) -> ModelSpec:
+        """Read the content of a timm `config.json`.
+
+        Raises:
+            CheckpointError: `architecture` is missing, or a key has the wrong type; names `where`.
+        """
+        problems = []
+        architecture = config.get("architecture")
+        if not isinstance(architecture, str) or not architecture:
+            problems.append(f"{where}: architecture: found {architecture!r}, expected the name of a timm model")
+        for key in ("model_args", "pretrained_cfg"):
+            if not isinstance(config.get(key) or {}, Mapping):
+                problems.append(f"{where}: {key}: found {type(config[key]).__name__}, expected a mapping")
+        if problems:
+            raise CheckpointError(problems)
+        args = {key: config[key] for key in _TOP_LEVEL_ARGS if config.get(key) is not None}
+        args |= config.get("model_args") or {}
+        known = {"architecture", "num_features", "model_args", "pretrained_cfg", *_TOP_LEVEL_ARGS}
+        extra = {key: value for key, value in config.items() if key not in known}
+        return cls(str(architecture), args, dict(config.get("pretrained_cfg") or {}), extra)
+
+    def to_config(self, *, num_features: int) -> dict[str, Any]:
+        """The content of `config.json`, in timm's order of keys."""
+        config: dict[str, Any] = {"architecture": self.architecture}
+        if "num_classes" in self.model_args:
+            config["num_classes"] = self.model_args["num_classes"]
+        config["num_features"] = num_features
+        if "global_pool" in self.model_args:
+            config["global_pool"] = self.model_args["global_pool"]
+        config["model_args"] = dict(self.model_args)
+        config["pretrained_cfg"] = dict(self.pretrained_cfg)
+        return config | dict(self.extra)
+
+    def with_args(self, **changes: Any) -> ModelSpec:
+        """The same architecture with some `model_args` set anew."""
+        return replace(self, model_args={**self.model_args, **changes})
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, where the spec says it."""
+        found = self.model_args.get("num_classes", self.pretrained_cfg.get("num_classes"))
+        return None if found is None else int(found)
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits, where the checkpoint carries them."""
+        names = self.extra.get("label_names") or self.pretrained_cfg.get("label_names")
+        return tuple(names) if names else None

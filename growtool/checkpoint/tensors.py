@@ -1,0 +1,76 @@
+"""What a safetensors header says of a tensor, and the names of its element types."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# safetensors name: (torch name, bytes), in the order in which the safetensors library lays the types out in a file.
+_DTYPES = {
+    "U64": ("uint64", 8), "I64": ("int64", 8), "F64": ("float64", 8), "C64": ("complex64", 8),
+    "F32": ("float32", 4), "U32": ("uint32", 4), "I32": ("int32", 4),
+    "BF16": ("bfloat16", 2), "F16": ("float16", 2), "U16": ("uint16", 2), "I16": ("int16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "I8": ("int8", 1), "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+}  # fmt: skip
+_FILE_RANK = {name: rank for rank, name in enumerate(_DTYPES)}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape and element type of one stored tensor; `dtype` is safetensors' name (`F32`, `BF16`, `I64`, ...)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.numel * _DTYPES[self.dtype][1]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The element type as torch names it."""
+        return _torch_dtypes()[self.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether arithmetic on the values means anything (counters and indices are copied, never mixed)."""
+        return self.dtype.startswith(("F", "BF"))
+
+
+def file_rank(dtype: str) -> int:
+    """Position of a safetensors type in the order of a file: tensors of lower rank come first."""
+    return _FILE_RANK[dtype]
+
+
+@cache
+def _torch_dtypes() -> dict[str, torch.dtype]:
+    import torch
+
+    return {name: getattr(torch, torch_name) for name, (torch_name, _) in _DTYPES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The safetensors name of a torch element type."""
+    return next(name for name, candidate in _torch_dtypes().items() if candidate == dtype)
+
+
+def is_known_dtype(name: str) -> bool:
+    """Whether `name` is an element type growtool can read and write."""
+    return name in _DTYPES
+
+
+def known_dtypes() -> tuple[str, ...]:
+    """Every element type growtool can read and write, by its safetensors name."""
+    return tuple(_DTYPES)

@@ -1,0 +1,102 @@
+"""A safetensors file written tensor by tensor.
+
+The library's own writer wants every tensor in memory, orders metadata at random and leaves files readable by their
+owner alone. This one writes the header first, asks for each tensor when its turn comes, gives equal bytes for equal
+inputs, and lets the file appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from growtool.checkpoint.tensors import TensorInfo, dtype_name, file_rank
+
+if TYPE_CHECKING:
+    import torch
+
+
+def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """Names in the order of the file: widest elements first, then by name (the order of the safetensors library)."""
+    return sorted(tensors, key=lambda name: (file_rank(tensors[name].dtype), name))
+
+
+def encode_header(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> bytes:
+    """The length-prefixed header: 8 bytes little-endian size, then JSON padded with spaces to a multiple of 8 bytes."""
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    offset = 0
+    for name in file_order(tensors):
+        info = tensors[name]
+        header[name] = {
+            "dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, offset + info.nbytes]
+        }  # fmt: skip
+        offset += info.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    produce: Callable[[str], torch.Tensor] | Iterator[torch.Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write `tensors` to `path`, holding one of them in memory at a time.
+
+    Args:
+        path: replaced if it exists, once the new file is complete and on disk.
+        tensors: every tensor of the file; shapes and types are known before any is computed.
+        produce: gives the tensor of a name, or yields the tensors in `file_order`.
+        metadata: strings for the header's `__metadata__`.
+
+    Raises:
+        ValueError: a produced tensor is not what `tensors` announced (a bug in the caller).
+        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    with atomic_file(path) as file:
+        file.write(encode_header(tensors, metadata))
+        for name in file_order(tensors):
+            tensor = produce(name) if callable(produce) else next(produce)
+            found = TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype))
+            if found != tensors[name]:
+                raise ValueError(f"{name}: produced {found}, announced {tensors[name]}")
+            file.write(_raw_bytes(tensor))
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its name only once it is complete and synced; its mode follows the umask."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~current_umask())  # noqa: PTH101
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def current_umask() -> int:
+    """The mode bits a new file or folder must not have; the system tells them only while they are set anew."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _raw_bytes(tensor: torch.Tensor) -> memoryview:
+    import torch
+
+    if tensor.numel() == 0:
+        return memoryview(b"")
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
