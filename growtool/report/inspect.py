@@ -1,0 +1,168 @@
+"""What a checkpoint is made of, told from its header and its architecture; no weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint import WEIGHTS, build, input_size
+from growtool.checkpoint.match import check_strict
+from growtool.errors import CheckpointError
+from growtool.report.macs import COUNTED, Macs, count_macs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint import Checkpoint
+
+REPORT = "growth.json"
+OWN = "(own)"  # the row for what belongs to the model itself and to none of its modules: tokens, position tables
+_COUNTS = ("parameters", "buffers", "bytes", "macs")
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """One module with everything inside it.
+
+    Attributes:
+        name: its name in the model.
+        kind: its class.
+        parameters: elements of its trainable tensors.
+        buffers: elements of its stored buffers.
+        bytes: bytes of both in the file.
+        macs: multiply-accumulates for one image.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    buffers: int
+    bytes: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A checkpoint in numbers.
+
+    Attributes:
+        name: the file or folder.
+        architecture, model_args: the timm model.
+        input_size: channels, height and width of the image the MACs are for.
+        parameters, buffers, bytes: of the whole file, as in `ModuleRow`.
+        dtypes: stored elements by element type, safetensors' names.
+        macs: multiply-accumulates for one image, with their operations.
+        modules: one row for each module down to the depth asked for, in the model's order.
+        lineage: what the checkpoint says about the growth it came from, oldest first; empty if it was not grown.
+    """
+
+    name: str
+    architecture: str
+    model_args: Mapping[str, Any]
+    input_size: tuple[int, int, int]
+    parameters: int
+    buffers: int
+    bytes: int
+    dtypes: Mapping[str, int]
+    macs: Macs
+    modules: tuple[ModuleRow, ...]
+    lineage: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`; MACs and FLOPs both by name."""
+        return asdict(self) | {
+            "macs": self.macs.total,
+            "flops": self.macs.flops,
+            "macs_by_operation": dict(self.macs.by_operation),
+            "macs_count": COUNTED,
+        }
+
+
+def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Module | None = None) -> Inspection:
+    """Count a checkpoint's parameters, bytes and MACs.
+
+    Args:
+        checkpoint: the opened file.
+        depth: levels of the module tree to list, 0 for none.
+        model: the skeleton of its spec, where the caller has it already.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture, or `growth.json` is damaged.
+    """
+    model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
+    check_strict(checkpoint, model)
+    size = input_size(model)
+    macs = count_macs(model, size)
+    whole, modules = _module_rows(checkpoint, model, macs, depth)
+    dtypes: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        dtypes[info.dtype] += info.numel
+    return Inspection(
+        name=checkpoint.name,
+        architecture=checkpoint.spec.architecture,
+        model_args=checkpoint.spec.model_args,
+        input_size=size,
+        parameters=whole.parameters,
+        buffers=whole.buffers,
+        bytes=whole.bytes,
+        dtypes=dict(dtypes.most_common()),
+        macs=macs,
+        modules=modules,
+        lineage=read_lineage(checkpoint),
+    )
+
+
+def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
+    """The steps of growth a checkpoint records, oldest first: in its config, else in the `growth.json` of its folder.
+
+    Raises:
+        CheckpointError: `growth.json` is not JSON, or the lineage is not a list of mappings.
+    """
+    where, record = f"{checkpoint.name}: config: growtool", checkpoint.config.get("growtool", {})
+    report = checkpoint.path.parent / REPORT
+    if isinstance(record, Mapping) and "lineage" not in record and checkpoint.path.name == WEIGHTS and report.is_file():
+        where = str(report)
+        try:
+            record = json.loads(report.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{where}: not JSON: {error}; restore the file, or remove it to go without"
+            ) from error
+    steps = record.get("lineage", []) if isinstance(record, Mapping) else None
+    if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+        raise CheckpointError(f"{where}: found no list of mappings under `lineage`, expected one; restore the file")
+    return tuple(steps)
+
+
+def _module_rows(
+    checkpoint: Checkpoint, model: nn.Module, macs: Macs, depth: int
+) -> tuple[ModuleRow, tuple[ModuleRow, ...]]:
+    """The row of the whole model, and those of its modules that hold or compute anything."""
+    first = {name for name, _ in model.named_parameters()}  # a tied parameter counts once, under its first name
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+    def row(name: str, multiply_accumulates: int) -> ModuleRow:
+        inside = {key: info for key, info in checkpoint.tensors.items() if not name or key.startswith(f"{name}.")}
+        return ModuleRow(
+            name=name,
+            kind=type(model.get_submodule(name)).__name__,
+            parameters=sum(info.numel for key, info in inside.items() if key in first),
+            buffers=sum(info.numel for key, info in inside.items() if key not in every),
+            bytes=sum(info.nbytes for info in inside.values()),
+            macs=multiply_accumulates,
+        )
+
+    whole = row("", macs.total)
+    names = [name for name, _ in model.named_modules() if name and name.count(".") < depth]
+    rows = [row(name, macs.by_module.get(name, 0)) for name in names]
+    if rows:
+        rows.insert(0, _remainder(whole, [row for row in rows if "." not in row.name]))
+    return whole, tuple(row for row in rows if row.parameters or row.buffers or row.macs)
+
+
+def _remainder(whole: ModuleRow, parts: Sequence[ModuleRow]) -> ModuleRow:
+    rest = {key: getattr(whole, key) - sum(getattr(part, key) for part in parts) for key in _COUNTS}
+    return ModuleRow(OWN, whole.kind, **rest)

@@ -1,0 +1,67 @@
+"""Multiply-accumulates of one forward pass, counted on shapes alone.
+
+What is counted: convolutions, matrix products and attention, one MAC for each multiplication with its addition. What is
+not: norms, activations, pooling, softmax and anything element-wise (one to six per cent of a model's arithmetic).
+FLOPs are 2 x MACs.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+COUNTED = "convolutions, matrix products and attention; norms, activations and element-wise operations are not counted"
+
+
+@dataclass(frozen=True, slots=True)
+class Macs:
+    """MACs of one image.
+
+    Attributes:
+        total: of the whole model.
+        by_module: of each module by its name in the model, everything inside included; modules without any are absent.
+        by_operation: of each kind of operation, by its name in aten.
+    """
+
+    total: int
+    by_module: Mapping[str, int]
+    by_operation: Mapping[str, int]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations: 2 x MACs."""
+        return 2 * self.total
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
+    """Count on the meta device: no weights, no arithmetic.
+
+    Args:
+        model: any model in eval mode; it is left as it is.
+        input_size: channels, height and width of the one image.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    skeleton = copy.deepcopy(model).to("meta")
+    counter = FlopCounterMode(display=False)
+    # With gradients on, attention takes the path made of countable operations instead of one fused kernel.
+    with warnings.catch_warnings(), torch.enable_grad(), counter:
+        warnings.simplefilter("ignore")
+        skeleton(torch.empty(1, *input_size, device="meta"))
+    counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
+    root = type(model).__name__ + "."
+    return Macs(
+        total=counter.get_total_flops() // 2,
+        by_module={name.removeprefix(root): n for name, n in counts.items() if name.startswith(root) and n},
+        by_operation={
+            str(operation).removeprefix("aten."): flops // 2
+            for operation, flops in sorted(counter.get_flop_counts()["Global"].items(), key=lambda item: -item[1])
+        },
+    )

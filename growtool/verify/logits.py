@@ -1,0 +1,84 @@
+"""How far the logits of two checkpoints are apart on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import Checkpoint
+from growtool.verify.pair import require_comparable
+from growtool.verify.stream import StreamedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The logits a of a source and b of a target on the same inputs.
+
+    Attributes:
+        relative_difference: max|a - b| / max|a|, over all inputs and classes; 0 where both are zero, nan or inf where
+            either model's logits are not finite.
+        max_abs: max|a - b|.
+        scale: max|a|.
+        argmax_agreement: share of the inputs both decide alike, 0 to 1.
+        count: number of inputs.
+        dtype: the type of the arithmetic, `float32` or `float64`.
+    """
+
+    relative_difference: float
+    max_abs: float
+    scale: float
+    argmax_agreement: float
+    count: int
+    dtype: str
+
+    def within(self, tolerance: float) -> bool:
+        """Whether the relative difference is at most `tolerance`; never so where it is nan."""
+        return self.relative_difference <= tolerance
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> Comparison:
+        """Compare logits a and b, both [inputs, classes]."""
+        max_abs, scale = (a - b).abs().max().item(), a.abs().max().item()
+        return cls(
+            relative_difference=_ratio(max_abs, scale),
+            max_abs=max_abs,
+            scale=scale,
+            argmax_agreement=(a.argmax(1) == b.argmax(1)).double().mean().item(),
+            count=len(a),
+            dtype=str(a.dtype).removeprefix("torch."),
+        )
+
+
+def compare(
+    source: Checkpoint, target: Checkpoint, inputs: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Comparison:
+    """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare their logits.
+
+    Memory is the activations and the weights of one operation, whatever the size of the files.
+
+    Raises:
+        CheckpointError: the weights of a checkpoint are not those of its architecture.
+        PlanError: the two cannot be compared (see `require_comparable`).
+    """
+    models = StreamedModel(source, dtype), StreamedModel(target, dtype)
+    require_comparable(*models)
+    a, b = (model(inputs) for model in models)
+    return Comparison.of(a, b)
+
+
+def random_inputs(shape: tuple[int, ...], count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images [count, *shape] with independent standard normal values; the global random state is not touched.
+
+    The same seed gives the same images in every `dtype`, up to its rounding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _ratio(difference: float, scale: float) -> float:
+    if scale:
+        return difference / scale
+    return math.inf if difference else difference

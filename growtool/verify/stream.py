@@ -1,0 +1,103 @@
+"""Running a checkpoint without loading it: each weight is read when an operation needs it and dropped after.
+
+The model is a skeleton whose parameters live on the meta device. While it runs, a mode sees every torch function before it
+is carried out, puts the stored tensor where the skeleton's stands, and computes with real activations. Memory is the
+activations and the weights of one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from growtool.checkpoint import Checkpoint, build, input_size
+from growtool.checkpoint.match import check_strict
+
+# Answered by the skeleton itself; everything else would be wrong of a tensor without values.
+_ANSWERED_BY_SKELETON = frozenset(
+    {
+        Tensor.shape.__get__,
+        Tensor.dtype.__get__,
+        Tensor.ndim.__get__,
+        Tensor.requires_grad.__get__,
+        Tensor.size,
+        Tensor.dim,
+        Tensor.numel,
+        Tensor.is_floating_point,
+        Tensor.__len__,
+    }
+)
+
+
+class StreamedModel:
+    """A checkpoint as a function from images to logits, in eval mode on CPU.
+
+    Attributes:
+        checkpoint: where the weights are.
+        model: the skeleton; its floating-point tensors have the arithmetic type.
+        input_size: channels, height and width of the images it was built for.
+        dtype: the type of the arithmetic; stored values are cast to it as they are read.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+        skeleton = build(checkpoint.spec, where=checkpoint.name)
+        check_strict(checkpoint, skeleton)
+        self.checkpoint = checkpoint
+        self.dtype = dtype
+        self.input_size = input_size(skeleton)
+        self.model = _cast(skeleton, dtype)
+        self._weights = _Weights(checkpoint, self.model, dtype)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits [batch, classes] of `inputs` [batch, channels, height, width]."""
+        with torch.no_grad(), self._weights:
+            return self.model(inputs.to(self.dtype))  # type: ignore[no-any-return]
+
+
+class _Weights(TorchFunctionMode):
+    """While open, torch functions see the stored tensors in place of the skeleton's."""
+
+    def __init__(self, checkpoint: Checkpoint, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        # By identity: the skeleton keeps these tensors alive, so no other can take their place.
+        self._names = {id(tensor): name for name, tensor in held if name in checkpoint.tensors}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _ANSWERED_BY_SKELETON:
+            return func(*args, **(kwargs or {}))
+        if func is Tensor.device.__get__ and id(args[0]) in self._names:
+            return torch.device("cpu")
+        return func(*self._real(args), **{key: self._real(value) for key, value in (kwargs or {}).items()})
+
+    def _real(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            name = self._names.get(id(argument))
+            return argument if name is None else self._read(name)
+        if type(argument) in (tuple, list):
+            return type(argument)(self._real(item) for item in argument)
+        return argument
+
+    def _read(self, name: str) -> Tensor:
+        tensor = self._checkpoint.read(name)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Floating-point parameters (on meta, for free) and buffers to `dtype`; counters and indices keep their type."""
+    return model.double() if dtype == torch.float64 else model.float()
