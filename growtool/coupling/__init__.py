@@ -1,0 +1,27 @@
+"""Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
+
+from growtool.coupling.axis import Atom, Axis, atoms
+from growtool.coupling.depth import Stretch, inside, shortened, stretches
+from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, torn_groups
+from growtool.coupling.tape import Mixing
+from growtool.coupling.trace import Coupling, Group, Member, trace_model
+
+__all__ = [
+    "Atom",
+    "Axis",
+    "Coupling",
+    "Group",
+    "Growth",
+    "Member",
+    "Mixing",
+    "PairedAxis",
+    "Stretch",
+    "Unchanged",
+    "atoms",
+    "inside",
+    "pair",
+    "shortened",
+    "stretches",
+    "torn_groups",
+    "trace_model",
+]

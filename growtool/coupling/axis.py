@@ -1,0 +1,172 @@
+"""A symbolic tensor axis: which channels it carries, and in what layout.
+
+An `Axis` is a concatenation of segments; a `Segment` is a row-major product of factors; a factor is an `Atom` (a set of
+channels that grows as one) or a nested axis. So a packed qkv axis of three heads times sixteen channels is
+`((H, D), (H, D), (H, D))`, and the input of a dense block is `((a,), (b,), (c,))`. Identity is structural: two axes of
+equal size have nothing to do with each other until an operation of the model says so.
+
+Atoms are union-find roots: binding an atom to an axis replaces it everywhere at the next `resolve`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TypeAlias
+
+Owner: TypeAlias = tuple[str, int]  # (parameter name, dimension)
+
+_serial = itertools.count()
+
+
+class Unsolvable(Exception):  # noqa: N818 - a signal within the trace, never an error a user meets
+    """Two layouts have no common refinement; the axes involved become fixed."""
+
+
+class Atom:
+    """Channels that grow as one.
+
+    Attributes:
+        size: how many.
+        owners: the parameter dimensions this atom was created for; tells rows from columns at a contraction.
+        fixed: why these channels must keep their number and order, or None where they may grow.
+    """
+
+    __slots__ = ("fixed", "owners", "serial", "size", "term")
+
+    def __init__(self, size: int, fixed: str | None = None, owners: frozenset[Owner] = frozenset()) -> None:
+        self.size = int(size)
+        self.fixed = fixed
+        self.owners = owners
+        self.term: Axis | None = None
+        self.serial = next(_serial)
+
+    def __repr__(self) -> str:
+        return f"{'#' if self.fixed else 'v'}{self.serial}:{self.size}"
+
+
+Factor: TypeAlias = "Atom | Axis"
+Segment: TypeAlias = "tuple[Factor, ...]"
+Axis: TypeAlias = "tuple[Segment, ...]"
+
+ONE: Axis = ((),)  # an axis of size 1
+
+
+def new_axis(size: int, fixed: str | None = None, owners: frozenset[Owner] = frozenset()) -> Axis:
+    """An axis of one fresh atom (no atom at all for size 1)."""
+    return ONE if size == 1 else ((Atom(size, fixed, owners),),)
+
+
+def factor_size(factor: Factor) -> int:
+    """Number of positions of one factor."""
+    return factor.size if isinstance(factor, Atom) else axis_size(factor)
+
+
+def segment_size(segment: Segment) -> int:
+    """Number of positions of one segment."""
+    return math.prod(map(factor_size, segment))
+
+
+def axis_size(axis: Axis) -> int:
+    """Number of positions of the axis."""
+    return sum(map(segment_size, axis))
+
+
+def resolve(axis: Axis) -> Axis:
+    """The axis with every binding followed, nested products flattened and leading concatenations spread out."""
+    return tuple(segment for old in axis for segment in _resolve_segment(old))
+
+
+def _resolve_segment(segment: Segment) -> Axis:
+    factors: list[Factor] = []
+    for factor in segment:
+        if isinstance(factor, Atom):
+            if factor.size == 1:
+                continue
+            if factor.term is None:
+                factors.append(factor)
+                continue
+            factor.term = inner = resolve(factor.term)
+        else:
+            inner = resolve(factor)
+        factors.extend(inner[0] if len(inner) == 1 else (inner,))
+    if factors and not isinstance(factors[0], Atom):
+        # (a + b) * c in row-major order is a*c followed by b*c
+        head, rest = factors[0], tuple(factors[1:])
+        return head if not rest else tuple(s for part in head for s in _resolve_segment(part + rest))
+    return (tuple(factors),)
+
+
+def atoms(axis: Axis) -> Iterator[Atom]:
+    """The free and fixed atoms of a resolved or unresolved axis, bindings followed, in order, with repeats."""
+    for segment in axis:
+        for factor in segment:
+            if not isinstance(factor, Atom):
+                yield from atoms(factor)
+            elif factor.term is not None:
+                yield from atoms(factor.term)
+            elif factor.size > 1:
+                yield factor
+
+
+def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
+    """The atoms the axis was built from, bindings not followed, with the parameter dimensions they were created for."""
+    for segment in axis:
+        for factor in segment:
+            if isinstance(factor, Atom):
+                yield from ((factor, owner) for owner in factor.owners)
+            else:
+                yield from owners(factor)
+
+
+def fix(axis: Axis, reason: str) -> None:
+    """Forbid the channels of the axis to change; the first reason given stays."""
+    for atom in atoms(axis):
+        atom.fixed = atom.fixed or reason
+
+
+def bind(atom: Atom, axis: Axis) -> None:
+    """Declare that `atom` stands for `axis`, of the same size.
+
+    Raises:
+        Unsolvable: the axis contains the atom.
+    """
+    assert atom.term is None and axis_size(axis) == atom.size, (atom, axis)
+    if any(a is atom for a in atoms(axis)):
+        raise Unsolvable("an axis within itself")
+    if atom.fixed:
+        fix(axis, atom.fixed)
+    atom.term = axis
+
+
+def cut(axis: Axis, at: int) -> tuple[Axis, Axis]:
+    """Split into the first `at` positions and the rest; refines atoms that the cut falls into."""
+    axis = resolve(axis)
+    done = 0
+    for i, segment in enumerate(axis):
+        if done == at:
+            return axis[:i], axis[i:]
+        size = segment_size(segment)
+        if done + size > at:
+            left, right = _cut_segment(segment, at - done)
+            return resolve(axis[:i] + left), resolve(right + axis[i + 1 :])
+        done += size
+    return axis, ()
+
+
+def _cut_segment(segment: Segment, at: int) -> tuple[Axis, Axis]:
+    head, rest = segment[0], segment[1:]
+    assert isinstance(head, Atom) and head.term is None, segment
+    whole, remainder = divmod(at, segment_size(rest))
+    sizes = [whole, head.size - whole] if remainder == 0 else [whole, 1, head.size - whole - 1]
+    parts = [new_axis(n, head.fixed, head.owners) if n else () for n in sizes]
+    if sum(map(bool, parts)) > 1:
+        bind(head, tuple(s for part in parts for s in part))
+    else:
+        parts = [((head,),) if part else () for part in parts]
+    pieces = [resolve(tuple(s + rest for s in part)) for part in parts]
+    if remainder == 0:
+        return pieces[0], pieces[1]
+    left, right = cut((rest,), remainder)
+    return pieces[0] + left, right + pieces[2]

@@ -1,0 +1,165 @@
+"""Axes through layers: convolutions, norms, pooling and resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from growtool.coupling.axis import ONE, Axis, fix, new_axis, resolve
+from growtool.coupling.solve import factor_out, unify
+from growtool.coupling.tape import Axes, Call, Rule, Tape
+
+_SPATIAL = "a spatial position"
+# Operation -> how many trailing axes are positions in the image.
+_RESAMPLING = {
+    **dict.fromkeys("avg_pool1d max_pool1d _adaptive_avg_pool1d adaptive_avg_pool1d upsample_linear1d upsample_nearest1d".split(), 1),
+    **dict.fromkeys(
+        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
+        "upsample_bilinear2d upsample_bicubic2d upsample_nearest2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+        "reflection_pad2d replication_pad2d grid_sampler_2d".split(), 2),
+    **dict.fromkeys("avg_pool3d upsample_trilinear3d".split(), 3),
+}  # fmt: skip
+
+
+def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
+    x, weight, bias, stride, padding, _, transposed, _, groups = call.args[:9]
+    x_axes, w_axes = tape.axes(x), tape.axes(weight)
+    for axis in w_axes[2:]:
+        fix(axis, "a kernel position")
+    pointwise = all(n == 1 for n in (*weight.shape[2:], *stride)) and not any(padding)
+    if not pointwise:
+        _fix_all(x_axes[2:])
+    rows, columns = (w_axes[1], w_axes[0]) if transposed else (w_axes[0], w_axes[1])
+    if groups > 1:
+        rows = _grouped(tape, call, x_axes[1], rows, columns, groups, transposed)
+    else:
+        tape.contract(x, x_axes[1], weight, columns)
+    if bias is not None:
+        unify(rows, tape.axes(bias)[0])
+    places = x_axes[2:] if pointwise else tuple(new_axis(n, _SPATIAL) for n in call.outs[0].shape[2:])
+    return [(x_axes[0], rows, *places)]
+
+
+def _grouped(tape: Tape, call: Call, channels: Axis, rows: Axis, columns: Axis, groups: int, transposed: bool) -> Axis:
+    x, weight = call.args[:2]
+    of_input, inside = factor_out(channels, x.shape[1] // groups)
+    if transposed:
+        of_weight, columns = factor_out(columns, weight.shape[0] // groups)
+        unify(of_input, of_weight)
+        tape.contract(x, inside, weight, columns)
+        return resolve(((of_input, rows),))
+    tape.contract(x, inside, weight, columns)
+    of_weight, _ = factor_out(rows, weight.shape[0] // groups)
+    unify(of_input, of_weight)
+    return rows
+
+
+def layer_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    return _norm_over_last(tape, call, "layer_norm")
+
+
+def rms_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    return _norm_over_last(tape, call, "rms_norm")
+
+
+def _norm_over_last(tape: Tape, call: Call, kind: str) -> Sequence[Axes]:
+    axes, count = tape.axes(call.args[0]), len(call.args[1])
+    affine = [tensor for tensor in call.args[2:4] if isinstance(tensor, Tensor)]
+    for tensor in affine:
+        for own, shared in zip(tape.axes(tensor), axes[-count:], strict=True):
+            unify(shared, own)
+    for axis in axes[-count:]:
+        tape.mix(kind, axis)
+    statistics = axes[:-count] + (ONE,) * count
+    return [axes, *([statistics] * (len(call.outs) - 1))]
+
+
+def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, channels, groups = tape.axes(call.args[0]), call.args[4], call.args[6]
+    tape.mix("group_norm", factor_out(axes[1], channels // groups)[1])
+    for tensor in call.args[1:3]:
+        if tensor is not None:
+            unify(axes[1], tape.axes(tensor)[0])
+    statistics = [tuple(new_axis(n, "statistics of a norm") for n in out.shape) for out in call.outs[1:]]
+    return [axes, *statistics]
+
+
+def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    x = call.args[0]
+    axes, params = tape.axes(x), tape.value(x).params
+    if params:  # weight standardisation: the statistics of a row of weights
+        for axis in axes[2:]:
+            tape.mix("weight", axis, params)
+    for tensor in call.args[1:5]:
+        if isinstance(tensor, Tensor):
+            unify(axes[1], tape.axes(tensor)[0])
+    channels = x.shape[1]
+    rest = [tuple(axes[1] if n == channels else new_axis(n) for n in out.shape) for out in call.outs[1:]]
+    return [axes, *rest]
+
+
+def resampling(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, count = tape.axes(call.args[0]), _RESAMPLING[call.name]
+    _fix_all(axes[-count:])
+    return [axes[:-count] + tuple(new_axis(n, _SPATIAL) for n in out.shape[-count:]) for out in call.outs]
+
+
+def pixel_shuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, factor = tape.axes(call.args[0]), call.arg(1, "upscale_factor")
+    channels, positions = factor_out(axes[-3], factor * factor)
+    _fix_all((positions, *axes[-2:]))
+    return [(*axes[:-3], channels, *(new_axis(n, _SPATIAL) for n in call.outs[0].shape[-2:]))]
+
+
+def pixel_unshuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, factor = tape.axes(call.args[0]), call.arg(1, "downscale_factor")
+    _fix_all(axes[-2:])
+    channels = resolve(((axes[-3], new_axis(factor * factor, _SPATIAL)),))
+    return [(*axes[:-3], channels, *(new_axis(n, _SPATIAL) for n in call.outs[0].shape[-2:]))]
+
+
+def image_to_columns(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = tape.axes(call.args[0]), call.outs[0]
+    _fix_all(axes[-2:])
+    window = out.shape[-2] // call.args[0].shape[-3]
+    return [(*axes[:-3], resolve(((axes[-3], new_axis(window, _SPATIAL)),)), new_axis(out.shape[-1], _SPATIAL))]
+
+
+def columns_to_image(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = tape.axes(call.args[0]), call.outs[0]
+    channels, window = factor_out(axes[-2], call.args[0].shape[-2] // out.shape[-3])
+    _fix_all((window, axes[-1]))
+    return [(*axes[:-2], channels, *(new_axis(n, _SPATIAL) for n in out.shape[-2:]))]
+
+
+def unfold(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = list(tape.axes(call.args[0])), call.outs[0]
+    dim = call.arg(1, "dimension") % call.args[0].ndim
+    fix(axes[dim], _SPATIAL)
+    axes[dim] = new_axis(out.shape[dim], _SPATIAL)
+    return [(*axes, new_axis(out.shape[-1], _SPATIAL))]
+
+
+def _fix_all(axes: Axes) -> None:
+    for axis in axes:
+        fix(axis, _SPATIAL)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("convolution", "_convolution"), convolution),
+    **dict.fromkeys(("native_layer_norm", "layer_norm"), layer_norm),
+    **dict.fromkeys(("_fused_rms_norm", "rms_norm"), rms_norm),
+    **dict.fromkeys(
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm "
+        "_native_batch_norm_legit_functional".split(),
+        batch_norm,
+    ),
+    **dict.fromkeys(_RESAMPLING, resampling),
+    "native_group_norm": group_norm,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    "im2col": image_to_columns,
+    "col2im": columns_to_image,
+    "unfold": unfold,
+}

@@ -1,0 +1,179 @@
+"""Axes through arithmetic: elementwise operations, reductions, softmax, creations, matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from growtool.coupling.axis import ONE, Axis, fix, new_axis
+from growtool.coupling.follow import CREATIONS
+from growtool.coupling.rules.views import same
+from growtool.coupling.solve import unify
+from growtool.coupling.tape import Axes, Call, Rule, Tape
+
+# Elementwise operations that lack torch's tag.
+_POINTWISE = frozenset(
+    "where masked_fill gelu silu copy lerp hardswish hardsigmoid hardtanh relu6 elu mish leaky_relu log_sigmoid prelu "
+    "_prelu_kernel clip softplus threshold".split()
+)
+_RANDOM_OR_RANGE = frozenset(
+    "arange linspace eye tril_indices triu_indices logspace randn rand randint randperm hann_window "
+    "_efficientzerotensor bernoulli normal uniform".split()
+)
+_LINEAR_IN_A_WEIGHT = frozenset("mul div neg copy".split())
+_REDUCTIONS = frozenset(
+    "mean sum amax amin var std var_mean std_mean max min linalg_vector_norm norm logsumexp any all prod argmax argmin".split()
+)  # fmt: skip
+_UNMOVED_BY_COPIES = frozenset(("amax", "amin", "any", "all"))
+
+
+def general(call: Call) -> Rule | None:
+    """The rule of an operation that stands in no table, by its class."""
+    if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
+        return pointwise
+    if call.name in CREATIONS:
+        return created
+    if call.name in _RANDOM_OR_RANGE:
+        return created_uneven
+    return None
+
+
+def pointwise(tape: Tape, call: Call) -> Sequence[Axes]:
+    """Operands broadcast against each other carry the same channels."""
+    _note_function_of_weights(tape, call)
+    return [_broadcast(tape, call.ins, out) for out in call.outs]
+
+
+def _broadcast(tape: Tape, operands: Sequence[Tensor], out: Tensor) -> Axes:
+    result: list[Axis] = []
+    for dim, size in enumerate(out.shape):
+        axis: Axis | None = None
+        for tensor in operands:
+            own = dim - (out.ndim - tensor.ndim)
+            if own < 0 or tensor.shape[own] != size:
+                continue
+            if axis is None:
+                axis = tape.axes(tensor)[own]
+            else:
+                unify(axis, tape.axes(tensor)[own])
+        result.append(axis if axis is not None else new_axis(size))
+    return tuple(result)
+
+
+def _note_function_of_weights(tape: Tape, call: Call) -> None:
+    """A function that is not linear in a weight undoes the scaling of its columns."""
+    made_of = [tape.value(tensor).params for tensor in call.ins]
+    if any(params is None for params in made_of):
+        return
+    together: frozenset[str] = frozenset().union(*(params for params in made_of if params))
+    linear = call.name in _LINEAR_IN_A_WEIGHT or (call.name in ("add", "sub") and len(together) == 0)
+    if together and not linear:
+        for axis in tape.axes(call.ins[0]):
+            tape.mix("weight", axis, together)
+
+
+def created(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
+
+
+def created_uneven(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [tuple(new_axis(n, "constant values that differ along it") for n in out.shape) for out in call.outs]
+
+
+def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
+    source = call.ins[0]
+    axes = tape.axes(source)
+    dims = _reduced_dims(call, source.ndim)
+    by_position = call.name.startswith("arg") or (call.name in ("max", "min") and len(call.outs) == 2)
+    params = tape.value(source).params
+    for dim in dims:
+        if by_position:
+            fix(axes[dim], "a position among the channels")
+        elif params:
+            tape.mix("weight", axes[dim], params)
+        elif call.name not in _UNMOVED_BY_COPIES:
+            tape.mix(call.name, axes[dim])
+    results = []
+    for out in call.outs:
+        kept = out.ndim == source.ndim
+        results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if kept or i not in dims))
+    return results
+
+
+def _reduced_dims(call: Call, ndim: int) -> list[int]:
+    names = [argument.name for argument in call.func._schema.arguments]
+    dims = call.arg(names.index("dim"), "dim") if "dim" in names else None
+    if dims is None or dims == []:
+        return list(range(ndim))
+    return [d % max(ndim, 1) for d in (dims if isinstance(dims, list | tuple) else [dims])]
+
+
+def softmax(tape: Tape, call: Call) -> Sequence[Axes]:
+    tape.mix("softmax", tape.axes(call.args[0])[call.arg(1, "dim")])
+    return same(tape, call)
+
+
+def cumulative(tape: Tape, call: Call) -> Sequence[Axes]:
+    fix(tape.axes(call.args[0])[call.arg(1, "dim")], "a running sum")
+    return same(tape, call)
+
+
+def matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [_product(tape, call.args[0], call.args[1])]
+
+
+def added_matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+    result, bias = _product(tape, call.args[1], call.args[2]), call.args[0]
+    for i in range(1, bias.ndim + 1):
+        if bias.shape[-i] == call.outs[0].shape[-i]:
+            unify(result[-i], tape.axes(bias)[-i])
+    return [result]
+
+
+def _product(tape: Tape, left: Tensor, right: Tensor) -> Axes:
+    a, b = tape.axes(left), tape.axes(right)
+    for x, y in zip(a[:-2], b[:-2], strict=True):
+        unify(x, y)
+    tape.contract(left, a[-1], right, b[-2] if len(b) > 1 else b[0])
+    return a[:-1] + b[-1:] if len(b) > 1 else a[:-1]
+
+
+def linear(tape: Tape, call: Call) -> Sequence[Axes]:
+    x, weight, bias = call.args[0], call.args[1], call.arg(2, "bias")
+    rows, columns = tape.axes(weight)
+    tape.contract(x, tape.axes(x)[-1], weight, columns)
+    if bias is not None:
+        unify(rows, tape.axes(bias)[0])
+    return [(*tape.axes(x)[:-1], rows)]
+
+
+def attention(tape: Tape, call: Call) -> Sequence[Axes]:
+    """softmax(q k^T) v, fused: leading axes are shared, keys meet values along the tokens."""
+    query, key, value = (tape.axes(tensor) for tensor in call.args[:3])
+    for q, k, v in zip(query[:-2], key[:-2], value[:-2], strict=True):
+        unify(q, k)
+        unify(q, v)
+    unify(key[-2], value[-2])
+    tape.contract(call.args[0], query[-1], call.args[1], key[-1])
+    tape.mix("softmax", key[-2])
+    tape.mix("product", key[-2])
+    auxiliary = [tuple(new_axis(n, "bookkeeping of attention") for n in out.shape) for out in call.outs[1:]]
+    return [(*query[:-1], value[-1]), *auxiliary]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_REDUCTIONS, reduction),
+    **dict.fromkeys("_softmax _log_softmax softmax _safe_softmax log_softmax".split(), softmax),
+    **dict.fromkeys("mm bmm mv dot".split(), matrix_product),
+    **dict.fromkeys("addmm baddbmm".split(), added_matrix_product),
+    **dict.fromkeys(
+        "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math "
+        "_scaled_dot_product_attention_math_for_mps _scaled_dot_product_fused_attention_overrideable "
+        "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention".split(),
+        attention,
+    ),
+    "linear": linear,
+    "cumsum": cumulative,
+}

@@ -1,0 +1,211 @@
+"""One forward pass, observed operation by operation on the meta device.
+
+The tape keeps for every tensor its symbolic axes, the parameters it was made of (if it was made of nothing else) and its
+`Flow`. What an operation does to axes is said by the rules; an operation without a rule fixes every axis it touches, so
+that what growtool does not understand can never be grown wrongly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, new_axis, owners
+from growtool.coupling.flow import Flow, Params
+from growtool.coupling.follow import flow_after, params_after, signature
+from growtool.coupling.solve import unify
+
+Axes: TypeAlias = "tuple[Axis, ...]"
+
+
+@dataclass(slots=True)
+class Value:
+    """What the tape knows of one tensor; `params` is None for anything that depends on the input."""
+
+    axes: Axes
+    params: Params | None = None
+    flow: Flow = field(default_factory=Flow)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation: `name` is aten's without namespace, overload and trailing underscore."""
+
+    name: str
+    func: torch._ops.OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """An argument by position or by name."""
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """An operation that treats the channels of an axis jointly, so that copies of a channel may change its result.
+
+    Attributes:
+        kind: `layer_norm`, `softmax`, `sum`, `product` (of two activations), `weight` (a function of weights), ...
+        axis: the channels treated jointly.
+        module: path of the module the operation ran in.
+        params: for `weight`, the parameters that are transformed before use.
+    """
+
+    kind: str
+    axis: Axis
+    module: str
+    params: Params = frozenset()
+
+
+Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
+
+
+class Tape(TorchDispatchMode):
+    """Observes a forward pass. Results: `values`, `mixings`, `consumers`, `signatures`, `exits`, `unknown`."""
+
+    def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
+        super().__init__()
+        self._rules, self._fallback = rules, fallback
+        self._values: dict[int, Value] = {}
+        self._alive: list[Tensor] = []  # ids are only unique among living tensors
+        self._modules: list[tuple[str, tuple[Flow, ...]]] = [("", ())]
+        self.mixings: list[Mixing] = []
+        self.consumers: set[tuple[Atom, Owner]] = set()
+        self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self.exits: dict[str, Params | None] = {}
+        self.unknown: Counter[str] = Counter()
+        self.activations: dict[int, str] = {}
+
+    def put(self, tensor: Tensor, value: Value) -> None:
+        """Record what is known of a tensor."""
+        assert [axis_size(axis) for axis in value.axes] == list(tensor.shape), (value.axes, tensor.shape)
+        self._values[id(tensor)] = value
+        self._alive.append(tensor)
+        if value.flow.activation:
+            self.activations[value.flow.token] = value.flow.activation
+
+    def value(self, tensor: Tensor) -> Value:
+        """What is known of a tensor; a constant met for the first time may grow along axes it does not vary on."""
+        if id(tensor) not in self._values:
+            self.put(tensor, Value(constant_axes(tensor), frozenset()))
+        return self._values[id(tensor)]
+
+    def axes(self, tensor: Tensor) -> Axes:
+        """The symbolic axes of a tensor."""
+        return self.value(tensor).axes
+
+    @property
+    def module(self) -> str:
+        """Path of the innermost module that is running."""
+        return self._modules[-1][0]
+
+    def mix(self, kind: str, axis: Axis, params: Iterable[str] = ()) -> None:
+        """Note that an operation treats the channels of `axis` jointly."""
+        self.mixings.append(Mixing(kind, axis, self.module, frozenset(params)))
+
+    def contract(self, left: Tensor, left_axis: Axis, right: Tensor, right_axis: Axis) -> None:
+        """Sum over a shared axis of two tensors; a parameter among them consumes the channels of that axis."""
+        for tensor, axis in ((right, right_axis), (left, left_axis)):
+            if self.value(tensor).params:
+                made_of = self.value(tensor).params or frozenset()
+                self.consumers |= {(atom, owner) for atom, owner in owners(axis) if owner[0] in made_of}
+                break
+        else:
+            self.mix("product", left_axis)
+        unify(left_axis, right_axis)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        ins = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        for tensor in ins:
+            self.value(tensor)
+        result = func(*args, **kwargs)
+        name = func._schema.name.split("::")[1]
+        in_place = name.endswith("_") and not name.startswith("_")
+        outs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        call = Call(name.removesuffix("_") if in_place else name, func, args, kwargs, ins, outs)
+        self._record(call)
+        return result
+
+    def _record(self, call: Call) -> None:
+        rule = self._rules.get(call.name) or self._fallback(call)
+        try:
+            if rule is None:
+                self.unknown[str(call.func)] += 1
+                raise Unsolvable(f"{call.name} is not known to the trace")
+            outcome = rule(self, call)
+        except Unsolvable as reason:
+            outcome = self._give_up(call, str(reason))
+        params = params_after(self, call)
+        flow = flow_after(self, call)
+        entry = signature(call)
+        if entry is not None and params is None:
+            self.signatures[self.module].append(entry)
+        for out, axes in zip(call.outs, outcome, strict=True):
+            known = self._values.get(id(out))
+            if known is not None and any(out is tensor for tensor in call.ins):
+                for old, new in zip(known.axes, axes, strict=True):
+                    unify(old, new)
+                axes = known.axes
+            self.put(out, Value(axes, params, flow))
+
+    def _give_up(self, call: Call, reason: str) -> list[Axes]:
+        for tensor in call.ins:
+            for axis in self.axes(tensor):
+                fix(axis, reason)
+        return [tuple(new_axis(n, reason) for n in out.shape) for out in call.outs]
+
+    def watch(self, model: nn.Module) -> list[Any]:
+        """Hooks that keep track of the running module and of residual blocks; the handles to remove them."""
+        handles: list[Any] = []
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave(path)))
+        return handles
+
+    def _enter(self, path: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self._modules.append((path, tuple(self.value(t).flow for t in tensors)))
+
+        return enter
+
+    def _leave(self, path: str) -> Callable[..., None]:
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            _, entered = self._modules.pop()
+            found = self._exits(entered, output)
+            self.exits[path] = found if self.exits.get(path, found) == found else None
+
+        return leave
+
+    def _exits(self, entered: tuple[Flow, ...], output: Any) -> Params | None:
+        if not isinstance(output, Tensor):
+            return None
+        bases = self.value(output).flow.bases
+        return next((bases[flow.token] for flow in entered if flow.token in bases), None)
+
+
+def constant_axes(tensor: Tensor) -> Axes:
+    """Axes of a tensor that is neither parameter nor activation: free where its values do not vary, else fixed."""
+    return tuple(
+        new_axis(n, None if uniform else "constant values that differ along it")
+        for n, uniform in zip(tensor.shape, _uniform(tensor), strict=True)
+    )
+
+
+def _uniform(tensor: Tensor) -> list[bool]:
+    if tensor.is_meta or tensor.numel() == 0:
+        return [n == 1 for n in tensor.shape]
+    return [n == 1 or bool((tensor == tensor.narrow(i, 0, 1)).all()) for i, n in enumerate(tensor.shape)]

@@ -1,0 +1,158 @@
+"""Coupling: which parameter axes of a model carry the same channels, found by one forward pass on the meta device."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
+from growtool.coupling.flow import Params
+from growtool.coupling.rules import RULES, general
+from growtool.coupling.tape import Axes, Mixing, Tape, Value, constant_axes
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One parameter dimension that carries a group: as `consumer` (a sum runs over it), `producer` or `vector`."""
+
+    tensor: str
+    dim: int
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that grow as one, and every parameter dimension that carries them.
+
+    `name` is the first member with the place of these channels in its layout, e.g. `blocks.0.attn.qkv.weight[0].1` for
+    the head size behind the number of heads; it is stable for an architecture, whatever its widths.
+    """
+
+    name: str
+    atom: Atom
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return self.atom.size
+
+    @property
+    def fixed(self) -> str | None:
+        """Why the channels cannot grow, or None."""
+        return self.atom.fixed
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What one forward pass tells about a model.
+
+    Attributes:
+        tensors: parameter or buffer name -> the symbolic layout of each of its dimensions.
+        consumers: (atom, name, dim) where the channels of the atom are summed over.
+        mixings: operations that treat channels jointly (norms, softmax, sums).
+        signatures: module path -> its operations in order, without sizes.
+        exits: module path -> parameters that, set to zero, make the module return its input unchanged.
+        unknown: operations without a rule (their axes are fixed) and how often they ran.
+    """
+
+    tensors: Mapping[str, Axes]
+    consumers: frozenset[tuple[Atom, str, int]]
+    mixings: tuple[Mixing, ...]
+    signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
+    exits: Mapping[str, Params]
+    unknown: Mapping[str, int]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every width group with its members, in the order of the model's parameters."""
+        members: dict[Atom, list[Member]] = defaultdict(list)
+        names: dict[Atom, str] = {}
+        for name, axes in self.tensors.items():
+            for dim, axis in enumerate(axes):
+                for place, atom in enumerate(dict.fromkeys(atoms(axis))):
+                    names.setdefault(atom, f"{name}[{dim}].{place}")
+                    role = "vector" if len(axes) == 1 else "producer"
+                    role = "consumer" if (atom, name, dim) in self.consumers else role
+                    members[atom].append(Member(name, dim, role))
+        return tuple(Group(names[atom], atom, tuple(found)) for atom, found in members.items())
+
+
+def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
+    """Trace one forward pass of `model` on meta.
+
+    Args:
+        model: in eval mode; parameters may be on meta, buffers must be real (their values decide what may grow).
+        input_size: channels, height, width of an image.
+
+    Returns:
+        The coupling; the model is left as it was.
+    """
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
+    replica = copy.deepcopy(model).to("meta").eval()
+    tape = Tape(RULES, general)
+    named = _register(tape, replica, constants)
+    image = torch.zeros((2, *input_size), device="meta")
+    tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in input_size))))
+    handles = tape.watch(replica)
+    try:
+        with torch.no_grad(), tape:
+            output = replica(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            for axis in tape.axes(leaf)[1:]:
+                fix(axis, "the model's output")
+    return _collect(tape, named)
+
+
+def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
+    named: dict[str, Axes] = {}
+    seen: dict[int, Axes] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) not in seen:
+            axes = tuple(new_axis(n, None, frozenset([(name, i)])) for i, n in enumerate(parameter.shape))
+            tape.put(parameter, Value(axes, frozenset([name])))
+            seen[id(parameter)] = axes
+        named[name] = seen[id(parameter)]
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        if id(buffer) not in seen:
+            axes = constants.get(name) or tuple(new_axis(n) for n in buffer.shape)
+            tape.put(buffer, Value(axes, frozenset([name])))
+            seen[id(buffer)] = axes
+        named[name] = seen[id(buffer)]
+    return named
+
+
+def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
+    consumers = frozenset(
+        (atom, name, dim) for marked, (name, dim) in tape.consumers for atom in atoms(((marked,),))
+    )  # fmt: skip
+    mixings: dict[tuple[str, Axis, str, Params], Mixing] = {}
+    for mixing in tape.mixings:
+        axis = resolve(mixing.axis)
+        if any(True for _ in atoms(axis)):
+            mixings.setdefault(
+                (mixing.kind, axis, mixing.module, mixing.params),
+                Mixing(mixing.kind, axis, mixing.module, mixing.params),
+            )
+    return Coupling(
+        tensors={name: tuple(map(resolve, axes)) for name, axes in named.items()},
+        consumers=consumers,
+        mixings=tuple(mixings.values()),
+        signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
+        exits={path: params for path, params in tape.exits.items() if params},
+        unknown=dict(tape.unknown),
+    )
