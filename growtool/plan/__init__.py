@@ -1,0 +1,6 @@
+"""Plans: what a user asks for, and reading it from YAML."""
+
+from growtool.plan.load import LoadedPlan, load_plan
+from growtool.plan.schema import Plan
+
+__all__ = ["LoadedPlan", "Plan", "load_plan"]

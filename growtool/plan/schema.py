@@ -1,0 +1,220 @@
+"""The plan: everything a user can ask of `growtool grow`, and nothing else.
+
+Values are taken literally: no string becomes a number and no number a truth value. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+Split = Literal["equal", "random_projection"]
+DEFAULT_INPUTS = 4
+
+
+class Section(BaseModel):
+    """A mapping of the plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def problem(text: str) -> PydanticCustomError:
+    """An error whose message is `text`, braces and all."""
+    return PydanticCustomError("plan", "{text}", {"text": text})
+
+
+def _stage_depths(value: Any) -> Any:
+    def whole(item: object) -> bool:
+        return isinstance(item, int) and not isinstance(item, bool) and item >= 1
+
+    if isinstance(value, list | tuple) and value and all(map(whole, value)):
+        return tuple(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < math.inf:
+        return float(value)
+    raise problem(
+        f"found {value!r}, expected a number of at least 1, or a list with the number of blocks of each stage"
+    )
+
+
+class Scale(Section):
+    """A target by factors of the source.
+
+    Attributes:
+        width: factor for every width, at least 1.
+        depth: factor for the number of blocks of every stage, at least 1; or the number of blocks of each stage.
+    """
+
+    width: float | None = Field(default=None, ge=1)
+    depth: Annotated[float | tuple[int, ...] | None, BeforeValidator(_stage_depths)] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Scale:
+        if self.width is None and self.depth is None:
+            raise problem("found neither width nor depth, expected at least one of them")
+        return self
+
+
+class Target(Section):
+    """What to grow to: a timm model, other arguments for the source's constructor (or for `model`'s), or factors."""
+
+    model: str | None = None
+    model_args: dict[str, Any] = {}
+    scale: Scale | None = None
+
+    @model_validator(mode="after")
+    def _is_one_target(self) -> Target:
+        named = [name for name, value in (("model", self.model), ("model_args", self.model_args)) if value]
+        if self.scale is not None and named:
+            raise problem(f"found scale together with {' and '.join(named)}, expected scale alone")
+        if self.scale is None and not named:
+            raise problem("found none of model, model_args and scale, expected one of them")
+        return self
+
+
+class _Copies(Section):
+    """Copies of channels whose readers share the old weight between them.
+
+    Attributes:
+        split: `equal` shares in equal parts; `random_projection` adds noise that cancels over the copies, so that they
+            can learn different things.
+        gain: standard deviation of that noise, relative to the weight's own.
+    """
+
+    operator: Literal["tile", "net2net"]
+    split: Split = "equal"
+    gain: float = Field(default=0.1, gt=0)
+
+    @field_validator("gain")
+    @classmethod
+    def _has_noise_to_scale(cls, gain: float, info: ValidationInfo) -> float:
+        if info.data.get("split") == "equal":
+            raise problem(
+                "found a gain with split equal, which adds no noise; drop gain or set split: random_projection"
+            )
+        return gain
+
+
+class Tile(_Copies):
+    """Every width a whole number of times over (HyperCloning, FPI)."""
+
+    operator: Literal["tile"] = "tile"
+    split: Split = "random_projection"
+
+
+class Net2Net(_Copies):
+    """Copies of channels drawn at random, for any width (Net2WiderNet)."""
+
+    operator: Literal["net2net"] = "net2net"
+
+
+class Mixture(Section):
+    """Tiled, with new linear combinations of trained layers between the copies (MixtureGrowth).
+
+    Attributes:
+        coefficients: how the combinations are drawn.
+        gain: scale of the combinations; 0 leaves only the tiles.
+        compensate: take the combinations off the diagonal blocks, which keeps the function; `false` is as published.
+    """
+
+    operator: Literal["mixture"] = "mixture"
+    coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
+    gain: float = Field(default=0.3, ge=0)
+    compensate: bool = True
+
+    @field_validator("gain")
+    @classmethod
+    def _has_combinations_to_scale(cls, gain: float, info: ValidationInfo) -> float:
+        if info.data.get("coefficients") == "zero":
+            raise problem("found a gain with coefficients zero, which leave nothing to scale; drop gain")
+        return gain
+
+
+class Stack(Section):
+    """The blocks of a stage repeated as a whole: 1 2 1 2."""
+
+    operator: Literal["stack"] = "stack"
+
+
+class Interleave(Section):
+    """Each block repeated in its place: 1 1 2 2."""
+
+    operator: Literal["interleave"] = "interleave"
+
+
+class ZeroOut(Section):
+    """Copied blocks whose residual branch ends in zeros, so that they start as the identity (LLaMA Pro)."""
+
+    operator: Literal["zero_out"] = "zero_out"
+    placement: Literal["interleaved", "end"] = "interleaved"
+
+
+class Output(Section):
+    """The element type of the written floating-point tensors; `same` keeps each tensor's own."""
+
+    dtype: Literal["same", "float32", "float64", "bfloat16", "float16"] = "same"
+
+
+class Verify(Section):
+    """The proof after writing.
+
+    Attributes:
+        inputs: number of random images both models see.
+        tolerance: largest relative difference of the outputs that an exact plan may show; None: by element type.
+    """
+
+    inputs: int = Field(default=DEFAULT_INPUTS, ge=1)
+    tolerance: float | None = Field(default=None, gt=0)
+
+
+def _switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        return Verify() if value else None
+    if value is None or isinstance(value, dict | Verify):
+        return value
+    raise problem(f"found {value!r}, expected false or a mapping with inputs and tolerance")
+
+
+Width = Annotated[Tile | Net2Net | Mixture, Field(discriminator="operator")]
+Depth = Annotated[Stack | Interleave | ZeroOut, Field(discriminator="operator")]
+
+
+class Plan(Section):
+    """A growth plan.
+
+    Attributes:
+        model: the source's timm model, where the checkpoint does not say it.
+        model_args: arguments of the source's constructor, over those the checkpoint carries.
+        target: what to grow to.
+        width: how a target that is wider gets its channels; None where the plan does not say.
+        depth: how a target that is deeper gets its blocks; None where the plan does not say.
+        output: how the result is written.
+        verify: how the result is checked; None: not at all (`verify: false`).
+        seed: of everything drawn at random.
+    """
+
+    model: str | None = None
+    model_args: dict[str, Any] = {}
+    target: Target = Field(description="a mapping with one of model, model_args and scale")
+    width: Width | None = None
+    depth: Depth | None = None
+    output: Output = Output()
+    verify: Annotated[Verify | None, BeforeValidator(_switch)] = Verify()
+    seed: int = Field(default=0, ge=0)
+
+
+WIDTH_OPERATORS: dict[str, type[Section]] = {"tile": Tile, "net2net": Net2Net, "mixture": Mixture}
+DEPTH_OPERATORS: dict[str, type[Section]] = {"stack": Stack, "interleave": Interleave, "zero_out": ZeroOut}
+
+# Where each mapping stands, spelled as pydantic spells it: an operator's options lie one level below its section.
+SECTIONS: dict[tuple[str, ...], type[Section]] = {
+    (): Plan,
+    ("target",): Target,
+    ("target", "scale"): Scale,
+    **{("width", name): section for name, section in WIDTH_OPERATORS.items()},
+    **{("depth", name): section for name, section in DEPTH_OPERATORS.items()},
+    ("output",): Output,
+    ("verify",): Verify,
+}

@@ -1,0 +1,54 @@
+"""What the tests share: small models whose every number is random, and the larger material of `GROWTOOL_SHARED`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import nn
+
+hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("growtool")
+
+TINY_RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5}
+
+
+@torch.no_grad()
+def randomise_(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """Every parameter and buffer drawn anew; variances stay positive, counters and other integers as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(0.5 + noise.abs() if name.endswith("running_var") else noise * 0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[..., nn.Module]:
+    """`randomise(model, seed=0)`: see `randomise_`."""
+    return randomise_
+
+
+@pytest.fixture
+def resnet_folder(tmp_path: Path) -> Path:
+    """A tiny ResNet as timm itself saves it, every number random."""
+    model = randomise_(timm.create_model("resnet18", **TINY_RESNET))
+    folder = tmp_path / "resnet"
+    save_for_hf(model, folder, model_args=TINY_RESNET, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real checkpoints and images that `GROWTOOL_SHARED` names."""
+    named = os.environ.get("GROWTOOL_SHARED")
+    if not named or not Path(named).is_dir():
+        pytest.skip("GROWTOOL_SHARED does not name a folder with real checkpoints")
+    return Path(named)
