@@ -37,7 +37,7 @@ def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None
             f"{checkpoint.name}: the weights are not those of {checkpoint.spec.architecture} with the model_args given "
             f"({len(checkpoint.tensors)} tensors found, {len(expected)} expected):\n"
             + "\n".join(f"  {line}" for line in findings)
-            + "\n  a config.json that does not match the weights? Restore the config.json saved with them, or correct its "
+            + "\n  a config.json that does not match the weights? Restore the one saved with them, or correct its "
             "architecture and model_args"
         )
 

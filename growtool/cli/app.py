@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from growtool.cli.console import describe_os_error, print_problems
+from growtool.cli.inspect import inspect
+from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
 
 _EPILOG = """Examples:
@@ -44,6 +46,10 @@ def _print_version(wanted: bool) -> None:
 
         typer.echo(f"growtool {version('growtool')}")
         raise typer.Exit
+
+
+app.command()(inspect)
+app.command()(verify)
 
 
 @app.callback()

@@ -17,10 +17,10 @@ def size(number: float) -> str:
 
 
 def ratio(new: float, old: float) -> str:
-    """How many times `old` goes into `new`: `2.13x`; `new` where there was nothing, `-` where there is nothing at all."""
-    if old:
+    """How many times `old` goes into `new`: `2.13x`; `new`, `gone` and `-` where one of them, or both, are zero."""
+    if old and new:
         return f"{new / old:.3g}x"
-    return "new" if new else "-"
+    return "new" if new else "gone" if old else "-"
 
 
 def _scaled(number: float, step: int, units: tuple[str, ...]) -> str:

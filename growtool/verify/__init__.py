@@ -1,7 +1,18 @@
 """The proof: two checkpoints run on the same inputs, and how far their logits are apart."""
 
+from growtool.verify.images import ChangedDecision, ImageComparison, compare_images
 from growtool.verify.logits import Comparison, compare, random_inputs
-from growtool.verify.pair import require_comparable
+from growtool.verify.pair import common_input_size, require_comparable
 from growtool.verify.stream import StreamedModel
 
-__all__ = ["Comparison", "StreamedModel", "compare", "random_inputs", "require_comparable"]
+__all__ = [
+    "ChangedDecision",
+    "Comparison",
+    "ImageComparison",
+    "StreamedModel",
+    "common_input_size",
+    "compare",
+    "compare_images",
+    "random_inputs",
+    "require_comparable",
+]

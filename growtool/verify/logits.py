@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,17 @@ class Comparison:
     def within(self, tolerance: float) -> bool:
         """Whether the relative difference is at most `tolerance`; never so where it is nan."""
         return self.relative_difference <= tolerance
+
+    @classmethod
+    def merge(cls, parts: Sequence[Comparison]) -> Comparison:
+        """The comparison over the inputs of all `parts` together."""
+        # torch's max, unlike Python's, keeps a nan
+        max_abs, scale = (
+            torch.tensor([(part.max_abs, part.scale) for part in parts], dtype=torch.float64).amax(0).tolist()
+        )
+        count = sum(part.count for part in parts)
+        alike = sum(part.argmax_agreement * part.count for part in parts)
+        return cls(_ratio(max_abs, scale), max_abs, scale, alike / count, count, parts[0].dtype)
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor) -> Comparison:

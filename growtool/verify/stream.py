@@ -1,7 +1,7 @@
 """Running a checkpoint without loading it: each weight is read when an operation needs it and dropped after.
 
-The model is a skeleton whose parameters live on the meta device. While it runs, a mode sees every torch function before it
-is carried out, puts the stored tensor where the skeleton's stands, and computes with real activations. Memory is the
+The model is a skeleton whose parameters live on the meta device. While it runs, a mode sees every torch function before
+it is carried out, puts the stored tensor where the skeleton's stands, and computes with real activations. Memory is the
 activations and the weights of one operation.
 """
 
@@ -17,20 +17,17 @@ from torch.overrides import TorchFunctionMode
 from growtool.checkpoint import Checkpoint, build, input_size
 from growtool.checkpoint.match import check_strict
 
+
+def _getter(attribute: str) -> Callable[..., Any]:
+    """What the mode sees as the function when `tensor.attribute` is read."""
+    return getattr(Tensor, attribute).__get__  # type: ignore[no-any-return]
+
+
 # Answered by the skeleton itself; everything else would be wrong of a tensor without values.
-_ANSWERED_BY_SKELETON = frozenset(
-    {
-        Tensor.shape.__get__,
-        Tensor.dtype.__get__,
-        Tensor.ndim.__get__,
-        Tensor.requires_grad.__get__,
-        Tensor.size,
-        Tensor.dim,
-        Tensor.numel,
-        Tensor.is_floating_point,
-        Tensor.__len__,
-    }
-)
+_ATTRIBUTES = frozenset(_getter(name) for name in ("shape", "dtype", "ndim", "requires_grad"))
+_METHODS = frozenset({Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__})
+_ANSWERED_BY_SKELETON = _ATTRIBUTES | _METHODS
+_DEVICE = _getter("device")
 
 
 class StreamedModel:
@@ -40,6 +37,7 @@ class StreamedModel:
         checkpoint: where the weights are.
         model: the skeleton; its floating-point tensors have the arithmetic type.
         input_size: channels, height and width of the images it was built for.
+        num_classes: number of logits; 0 for a model without a classifier.
         dtype: the type of the arithmetic; stored values are cast to it as they are read.
 
     Raises:
@@ -52,6 +50,7 @@ class StreamedModel:
         self.checkpoint = checkpoint
         self.dtype = dtype
         self.input_size = input_size(skeleton)
+        self.num_classes = int(getattr(skeleton, "num_classes", 0))
         self.model = _cast(skeleton, dtype)
         self._weights = _Weights(checkpoint, self.model, dtype)
 
@@ -81,7 +80,7 @@ class _Weights(TorchFunctionMode):
     ) -> Any:
         if func in _ANSWERED_BY_SKELETON:
             return func(*args, **(kwargs or {}))
-        if func is Tensor.device.__get__ and id(args[0]) in self._names:
+        if func == _DEVICE and id(args[0]) in self._names:
             return torch.device("cpu")
         return func(*self._real(args), **{key: self._real(value) for key, value in (kwargs or {}).items()})
 

@@ -1,0 +1,167 @@
+"""`growtool inspect`: what a checkpoint is made of, or two side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json
+from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
+from growtool.report import units
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from growtool.report.inspect import Inspection, ModuleRow
+
+
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    other: Annotated[Path | None, typer.Argument(help="A second one, to put side by side.")] = None,
+    depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
+    model: ModelOption = None,
+    model_args: ModelArgsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Show parameters, bytes, MACs and FLOPs, by module, and where a grown checkpoint came from.
+
+    Nothing but the header of the weights file is read.
+    """
+    from growtool.report.inspect import inspect_checkpoint
+
+    paths = [checkpoint] if other is None else [checkpoint, other]
+    inspections = [inspect_checkpoint(opened, depth=depth) for opened in open_all(paths, model, model_args)]
+    if as_json:
+        emit_json(_document(inspections))
+        return
+    if len(inspections) == 1:
+        _show_one(inspections[0])
+    else:
+        _show_pair(*inspections)
+    for inspection in inspections:
+        _show_lineage(inspection)
+
+
+def _document(inspections: list[Inspection]) -> dict[str, Any]:
+    document: dict[str, Any] = {"checkpoints": [inspection.to_json() for inspection in inspections]}
+    if len(inspections) == 2:
+        first, second = document["checkpoints"]
+        document["ratios"] = {
+            key: second[key] / first[key] for key in ("parameters", "bytes", "macs", "flops") if first[key]
+        }
+    return document
+
+
+def _show_one(it: Inspection) -> None:
+    console().print(f"[bold]{escape(it.name)}[/]", soft_wrap=True)
+    facts = _table("", "")
+    for label, value in _facts(it).items():
+        facts.add_row(label, value)
+    console().print(facts)
+    if it.modules:
+        table = _table("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share")
+        for row in it.modules:
+            table.add_row(
+                _indented(row.name),
+                row.kind,
+                f"{row.parameters:,}",
+                _share(row.parameters, it.parameters),
+                units.size(row.bytes),
+                units.count(row.macs),
+                _share(row.macs, it.macs.total),
+            )
+        console().print(table)
+    _show_what_is_counted()
+
+
+def _show_pair(a: Inspection, b: Inspection) -> None:
+    ratios = {
+        "parameters": units.ratio(b.parameters, a.parameters),
+        "stored": units.ratio(b.bytes, a.bytes),
+        "MACs": units.ratio(b.macs.total, a.macs.total),
+        "FLOPs": units.ratio(b.macs.flops, a.macs.flops),
+    }
+    table = _table("", escape(Path(a.name).name), escape(Path(b.name).name), ">ratio")
+    left, right = _facts(a), _facts(b)
+    for label in left:
+        table.add_row(label, left[label], right[label], ratios.get(label, ""))
+    console().print(table)
+    if a.modules or b.modules:
+        console().print(_paired_modules(a.modules, b.modules))
+    _show_what_is_counted()
+
+
+def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow]) -> Table:
+    table = _table("module", ">parameters", "", ">ratio", ">MACs", "", ">ratio")
+    by_name_a, by_name_b = ({row.name: row for row in rows} for rows in (rows_a, rows_b))
+    for name in _merged(list(by_name_a), list(by_name_b)):
+        a, b = by_name_a.get(name), by_name_b.get(name)
+        table.add_row(
+            _indented(name),
+            *(units.count(row.parameters) if row else "" for row in (a, b)),
+            units.ratio(b.parameters if b else 0, a.parameters if a else 0),
+            *(units.count(row.macs) if row else "" for row in (a, b)),
+            units.ratio(b.macs if b else 0, a.macs if a else 0),
+        )
+    return table
+
+
+def _merged(a: list[str], b: list[str]) -> list[str]:
+    """The names of both in the order of `a`, those only in `b` after the name they follow there."""
+    order = list(a)
+    for position, name in enumerate(b):
+        if name not in a:
+            order.insert(order.index(b[position - 1]) + 1 if position else 0, name)
+    return order
+
+
+def _facts(it: Inspection) -> dict[str, str]:
+    return {
+        "architecture": escape(it.architecture),
+        "model_args": escape(", ".join(f"{key}={value}" for key, value in it.model_args.items()) or "none"),
+        "input": " x ".join(str(n) for n in it.input_size),
+        "parameters": f"{it.parameters:,} ({units.count(it.parameters)})",
+        "buffers": f"{it.buffers:,}",
+        "stored": f"{units.size(it.bytes)}, {', '.join(it.dtypes)}",
+        "MACs": f"{it.macs.total:,} ({units.count(it.macs.total)})",
+        "FLOPs": f"{it.macs.flops:,} ({units.count(it.macs.flops)})",
+    }
+
+
+def _show_what_is_counted() -> None:
+    from growtool.report.macs import COUNTED
+
+    console().print(f"MACs of one image, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
+
+
+def _show_lineage(it: Inspection) -> None:
+    for number, step in enumerate(it.lineage, 1):
+        console().print(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}", soft_wrap=True)
+        table = _table("", "")
+        for key, value in step.items():
+            table.add_row(escape(str(key)), escape(value if isinstance(value, str) else json.dumps(value)))
+        console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; a column whose title begins with `>` is right-justified."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
+    for title in columns:
+        table.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left")
+    return table
+
+
+def _indented(name: str) -> str:
+    return "  " * name.count(".") + escape(name.rpartition(".")[2])
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"

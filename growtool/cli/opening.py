@@ -1,0 +1,67 @@
+"""The checkpoints a command names, lone files without a config included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from growtool.errors import CheckpointError, PlanError
+
+if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="The timm model of a .safetensors file that has no config.json."),
+]
+ModelArgsOption = Annotated[
+    list[str] | None,
+    typer.Option("--model-args", metavar="KEY=VALUE", help="With --model, an argument of its constructor; repeatable."),
+]
+
+
+def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str] | None) -> list[Checkpoint]:
+    """Open each path; `model` and `model_args` serve those that do not name their own architecture.
+
+    Raises:
+        CheckpointError: a path cannot be opened.
+        PlanError: `model_args` are malformed, or nothing needs what the options say.
+    """
+    from growtool.checkpoint import open_checkpoint
+
+    arguments = _parse_arguments(model_args or ())
+    if model is None:
+        if arguments:
+            raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
+        return [open_checkpoint(path) for path in paths]
+    opened, used = [], False
+    for path in paths:
+        try:
+            opened.append(open_checkpoint(path))
+        except CheckpointError:  # whatever is wrong beyond the missing architecture is raised again here
+            opened.append(open_checkpoint(path, architecture=model, model_args=arguments))
+            used = True
+    if not used:
+        raise PlanError(f"--model {model}: found a config for every checkpoint, expected a lone file; drop the option")
+    return opened
+
+
+def _parse_arguments(items: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs; a value is a Python literal, or else a string, as timm's own `--model-kwargs` reads it."""
+    malformed = [item for item in items if not item.partition("=")[0].isidentifier() or "=" not in item]
+    if malformed:
+        raise PlanError(
+            [f"--model-args {item}: expected KEY=VALUE, such as depth=4 or channels=[24,48]" for item in malformed]
+        )
+    return {key: _literal(value) for key, _, value in (item.partition("=") for item in items)}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

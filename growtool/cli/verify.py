@@ -1,0 +1,155 @@
+"""`growtool verify`: whether two checkpoints compute the same function."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from growtool.cli.console import console, emit_json, progress
+from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
+
+if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
+    from growtool.verify import ChangedDecision, Comparison, ImageComparison
+
+
+class Arithmetic(StrEnum):
+    """Types both checkpoints can be computed in."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+_TOLERANCES = {Arithmetic.float32: 1e-5, Arithmetic.float64: 1e-10}
+_SHOWN = 20  # changed images listed before they are only counted; --json lists all
+
+
+def verify(
+    source: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    target: Annotated[Path, typer.Argument(help="The one that should compute the same.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="An image folder (CLASS/*.jpg, or a parent with validation/) to compare decisions on as well."
+        ),
+    ] = None,
+    inputs: Annotated[int, typer.Option(min=1, help="Random inputs to run both on.")] = 8,
+    dtype: Annotated[Arithmetic, typer.Option(help="Type of the arithmetic.")] = Arithmetic.float32,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, show_default="1e-5 in float32, 1e-10 in float64", help="Largest max|a-b| / max|a| to accept."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of --data run at a time.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
+    model: ModelOption = None,
+    model_args: ModelArgsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Run two checkpoints on the same inputs and compare their logits; exit code 1 if they differ.
+
+    Weights are read as they are needed, so files larger than memory can be compared.
+    """
+    import torch
+
+    from growtool.verify import common_input_size, compare, random_inputs
+
+    a, b = pair = open_all([source, target], model, model_args)
+    limit = _TOLERANCES[dtype] if tolerance is None else tolerance
+    torch_dtype: torch.dtype = getattr(torch, dtype.value)
+    shape = common_input_size(a, b)
+    images = random_inputs(shape, inputs, seed, torch_dtype)
+    logits = compare(a, b, images, dtype=torch_dtype)
+    decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size)
+    agree = logits.within(limit) and (decisions is None or decisions.logits.within(limit))
+    if as_json:
+        emit_json(_document(pair, logits, decisions, limit, agree))
+    else:
+        _show(logits, decisions, limit, agree)
+    if not agree:
+        raise typer.Exit(1)
+
+
+def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int) -> ImageComparison:
+    from growtool.verify import compare_images
+
+    source, target = pair
+    samples = _labelled_images(data, source)
+    with progress("images", len(samples)) as advance:
+        return compare_images(source, target, samples, dtype=dtype, batch_size=batch_size, advance=advance)
+
+
+def _labelled_images(data: Path, checkpoint: Checkpoint) -> list[tuple[Path, int]]:
+    """Every image of the validation split, or of the folder itself, with its class number."""
+    from growtool.finetune.data import EVAL_SPLITS, class_names, find_split, number_classes, open_split
+    from growtool.verify import StreamedModel
+
+    has_split = not data.is_dir() or any((data / name).is_dir() for name in EVAL_SPLITS)
+    split = open_split(find_split(data, EVAL_SPLITS) if has_split else data)
+    names = class_names(
+        split,
+        num_classes=StreamedModel(checkpoint).num_classes,
+        label_names=checkpoint.spec.label_names,
+        checkpoint=checkpoint.name,
+    )
+    number_classes(split, names)
+    number = split.images.target_transform
+    return [(Path(file), number(label)) for file, label in split.images.reader.samples]
+
+
+def _document(
+    pair: list[Checkpoint], logits: Comparison, decisions: ImageComparison | None, tolerance: float, agree: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "source": pair[0].name,
+        "target": pair[1].name,
+        "tolerance": tolerance,
+        "agree": agree,
+        "random_inputs": asdict(logits),
+    }
+    if decisions is not None:
+        images = asdict(decisions)
+        for change in images["changed"]:
+            change["file"] = str(change["file"])
+        document["images"] = images
+    return document
+
+
+def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: float, agree: bool) -> None:
+    _show_logits(logits, "random inputs", tolerance)
+    if decisions is not None:
+        _show_logits(decisions.logits, "images", tolerance)
+        count = decisions.logits.count
+        console().print(
+            f"top-1 {decisions.source_top1:.2%} and {decisions.target_top1:.2%}; "
+            f"{len(decisions.changed)} of {count} decisions changed"
+        )
+        for change in decisions.changed[:_SHOWN]:
+            _show_change(change, tolerance)
+        if len(decisions.changed) > _SHOWN:
+            console().print(f"  and {len(decisions.changed) - _SHOWN} more; --json lists them all")
+    verdict = "[bold green]same function[/]" if agree else "[bold red]different functions[/]"
+    console().print(f"{verdict} (tolerance {tolerance:g} in {logits.dtype})")
+
+
+def _show_logits(logits: Comparison, what: str, tolerance: float) -> None:
+    style = "green" if logits.within(tolerance) else "red"
+    console().print(
+        f"logits on {logits.count} {what}: relative difference [{style}]{logits.relative_difference:.2e}[/], "
+        f"{logits.argmax_agreement:.2%} decided alike"
+    )
+
+
+def _show_change(change: ChangedDecision, tolerance: float) -> None:
+    cause = "rounding" if change.margin <= 2 * tolerance else "beyond the tolerance"
+    console().print(
+        f"  {change.file}: class {change.label}, decided {change.source} and {change.target}, "
+        f"margin {change.margin:.1e} ({cause})",
+        soft_wrap=True,
+        markup=False,
+    )
