@@ -91,7 +91,7 @@ def open_checkpoint(
     weights = _find_weights(path)
     tensors, metadata = read_header(weights)
     config, where = _find_config(weights, metadata)
-    found = ModelSpec.from_config(config, where=where) if config else None
+    found = ModelSpec.from_config(config, where=where) if where else None
     if found is None and architecture is None:
         raise CheckpointError(
             f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
@@ -211,11 +211,11 @@ def _check_layout(path: Path, header: _Header) -> None:
     problems, position = [], 0
     for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
         info = header.tensors[name]
-        if min(info.shape, default=0) < 0 or end - begin != info.nbytes:
-            problems.append(
-                f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}, "
-                f"expected {info.nbytes}; {_COPY_AGAIN}"
-            )
+        finding = f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}"
+        if min(info.shape, default=0) < 0:
+            problems.append(f"{finding}, expected a shape without negative sizes; {_COPY_AGAIN}")
+        elif end - begin != info.nbytes:
+            problems.append(f"{finding}, expected {info.nbytes}; {_COPY_AGAIN}")
         elif begin != position:
             state = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
             problems.append(f"{path}: {name}: {state}: found offset {begin}, expected {position}; {_COPY_AGAIN}")

@@ -40,7 +40,7 @@ class ModelSpec:
         if not isinstance(architecture, str) or not architecture:
             problems.append(f"{where}: architecture: found {architecture!r}, expected the name of a timm model")
         for key in ("model_args", "pretrained_cfg"):
-            if not isinstance(config.get(key) or {}, Mapping):
+            if not isinstance(config.get(key), Mapping | None):
                 problems.append(f"{where}: {key}: found {type(config[key]).__name__}, expected a mapping")
         if problems:
             raise CheckpointError(problems)

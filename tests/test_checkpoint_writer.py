@@ -1,0 +1,121 @@
+"""The streamed file is the one the safetensors library would write, only reproducible, whole and with a usual mode."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from growtool.checkpoint import TensorInfo, dtype_name, file_order, read_header, write_safetensors
+from growtool.checkpoint.reader import Checkpoint
+from growtool.checkpoint.spec import ModelSpec
+from growtool.checkpoint.tensors import known_dtypes
+
+DTYPES = [TensorInfo((), name).torch_dtype for name in known_dtypes()]
+shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda n: n != "__metadata__")
+in_place = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def infos(state):
+    return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
+
+
+def write(path, state, metadata):
+    write_safetensors(path, infos(state), state.__getitem__, metadata)
+
+
+def random_bytes(shape, dtype, seed):
+    """Any bit pattern, NaNs and infinities included; booleans are 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    if dtype == torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).to(torch.bool)
+    size = TensorInfo(shape, dtype_name(dtype)).nbytes
+    raw = torch.randint(0, 256, (size,), generator=generator, dtype=torch.uint8)
+    return raw.view(dtype).reshape(shape) if size else torch.empty(shape, dtype=dtype)
+
+
+states = st.dictionaries(names, st.tuples(shapes, st.sampled_from(DTYPES)), max_size=6).map(
+    lambda kinds: {name: random_bytes(shape, dtype, i) for i, (name, (shape, dtype)) in enumerate(kinds.items())}
+)
+
+
+@in_place
+@given(state=states, value=st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
+def test_equal_to_the_library_to_the_byte_and_back(tmp_path, state, value):
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    write(ours, state, {"format": value})
+    safetensors.torch.save_file(state, theirs, metadata={"format": value})
+    assert ours.read_bytes() == theirs.read_bytes()
+    tensors, metadata = read_header(ours)
+    assert (tensors, metadata) == (infos(state), {"format": value})
+    checkpoint = Checkpoint(ours, ModelSpec("x"), tensors, metadata)
+    for name, tensor in state.items():
+        found = checkpoint.read(name)
+        assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
+        assert found.contiguous().view(-1).view(torch.uint8).equal(tensor.reshape(-1).view(torch.uint8))
+
+
+def test_every_type_has_the_place_the_library_gives_it(tmp_path):
+    state = {f"{i}": torch.zeros(1, dtype=dtype) for i, dtype in enumerate(reversed(DTYPES))}
+    write(tmp_path / "ours", state, {"format": "pt"})
+    safetensors.torch.save_file(state, tmp_path / "theirs", metadata={"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_equal_bytes_whatever_the_order_of_metadata_and_names(tmp_path):
+    state = {"b": torch.ones(2), "a": torch.zeros(3)}
+    digests = set()
+    for i, pairs in enumerate(([("x", "1"), ("y", "2"), ("z", "3")], [("z", "3"), ("x", "1"), ("y", "2")])):
+        path = tmp_path / f"{i}"
+        write(path, dict(sorted(state.items(), reverse=bool(i))), dict(pairs))
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_strided_tensors_are_written_in_the_order_of_their_shape(tmp_path):
+    tensor = torch.arange(12.0).reshape(3, 4).t()
+    write(tmp_path / "x", {"a": tensor}, {})
+    assert safetensors.torch.load_file(tmp_path / "x")["a"].equal(tensor)
+
+
+def test_an_iterator_gives_the_tensors_in_file_order(tmp_path):
+    state = {"a": torch.ones(2, dtype=torch.float16), "b": torch.zeros(3)}
+    order = file_order(infos(state))
+    write_safetensors(tmp_path / "x", infos(state), (state[name] for name in order), {})
+    assert order == ["b", "a"]
+    assert safetensors.torch.load_file(tmp_path / "x")["b"].equal(state["b"])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_mode_follows_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "x", {"a": torch.ones(1)}, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(3), torch.ones(2, dtype=torch.float16)])
+def test_a_tensor_other_than_announced_leaves_the_old_file(tmp_path, wrong):
+    path = tmp_path / "x"
+    write(path, {"a": torch.ones(2)}, {})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"a: produced .* announced"):
+        write_safetensors(path, {"a": TensorInfo((2,), "F32")}, lambda name: wrong, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path):
+    def produce(name):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_safetensors(tmp_path / "x", {"a": TensorInfo((2,), "F32")}, produce, {})
+    assert list(tmp_path.iterdir()) == []
