@@ -11,6 +11,7 @@ import typer
 
 from growtool.cli.console import describe_os_error, print_problems
 from growtool.cli.inspect import inspect
+from growtool.cli.list import app as list_app
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
 
@@ -50,6 +51,7 @@ def _print_version(wanted: bool) -> None:
 
 app.command()(inspect)
 app.command()(verify)
+app.add_typer(list_app, name="list")
 
 
 @app.callback()

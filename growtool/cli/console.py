@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _REMEDIES = {
     errno.EACCES: "check the permissions or choose another place",
@@ -49,6 +50,17 @@ def describe_os_error(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{where}{what}; {remedy}" if remedy else f"{where}{what}"
+
+
+def new_table(*columns: str) -> Table:
+    """A plain table; a column whose title begins with `>` is right-justified."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
+    for title in columns:
+        table.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left")
+    return table
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json
+from growtool.cli.console import console, emit_json, new_table
 from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
 from growtool.report import units
 
@@ -59,14 +59,14 @@ def _document(inspections: list[Inspection]) -> dict[str, Any]:
 
 def _show_one(it: Inspection) -> None:
     console().print(f"[bold]{escape(it.name)}[/]", soft_wrap=True)
-    facts = _table("", "")
+    facts = new_table("", "")
     for label, value in _facts(it).items():
         facts.add_row(label, value)
     console().print(facts)
     if it.modules:
-        table = _table("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share")
+        modules = new_table("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share")
         for row in it.modules:
-            table.add_row(
+            modules.add_row(
                 _indented(row.name),
                 row.kind,
                 f"{row.parameters:,}",
@@ -75,7 +75,7 @@ def _show_one(it: Inspection) -> None:
                 units.count(row.macs),
                 _share(row.macs, it.macs.total),
             )
-        console().print(table)
+        console().print(modules)
     _show_what_is_counted()
 
 
@@ -86,7 +86,7 @@ def _show_pair(a: Inspection, b: Inspection) -> None:
         "MACs": units.ratio(b.macs.total, a.macs.total),
         "FLOPs": units.ratio(b.macs.flops, a.macs.flops),
     }
-    table = _table("", escape(Path(a.name).name), escape(Path(b.name).name), ">ratio")
+    table = new_table("", escape(Path(a.name).name), escape(Path(b.name).name), ">ratio")
     left, right = _facts(a), _facts(b)
     for label in left:
         table.add_row(label, left[label], right[label], ratios.get(label, ""))
@@ -97,7 +97,7 @@ def _show_pair(a: Inspection, b: Inspection) -> None:
 
 
 def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow]) -> Table:
-    table = _table("module", ">parameters", "", ">ratio", ">MACs", "", ">ratio")
+    table = new_table("module", ">parameters", "", ">ratio", ">MACs", "", ">ratio")
     by_name_a, by_name_b = ({row.name: row for row in rows} for rows in (rows_a, rows_b))
     for name in _merged(list(by_name_a), list(by_name_b)):
         a, b = by_name_a.get(name), by_name_b.get(name)
@@ -142,21 +142,10 @@ def _show_what_is_counted() -> None:
 def _show_lineage(it: Inspection) -> None:
     for number, step in enumerate(it.lineage, 1):
         console().print(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}", soft_wrap=True)
-        table = _table("", "")
+        table = new_table("", "")
         for key, value in step.items():
             table.add_row(escape(str(key)), escape(value if isinstance(value, str) else json.dumps(value)))
         console().print(table)
-
-
-def _table(*columns: str) -> Table:
-    """A plain table; a column whose title begins with `>` is right-justified."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
-    for title in columns:
-        table.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left")
-    return table
 
 
 def _indented(name: str) -> str:

@@ -102,19 +102,22 @@ def _common_transform(source: StreamedModel, target: StreamedModel) -> Callable[
     """What turns a PIL image into an input [channels, height, width]; timm's for evaluation."""
     from timm.data import create_transform, resolve_data_config
 
-    configs = [
-        resolve_data_config({"input_size": side.input_size}, model=side.model, use_test_size=False)
-        for side in (source, target)
-    ]
+    configs = [resolve_data_config({"input_size": side.input_size}, model=side.model) for side in (source, target)]
+    a, b = ({key: _tupled(config[key]) for key in _PREPROCESSING} for config in configs)
     problems = [
-        f"pretrained_cfg.{key}: {source.checkpoint.name} has {configs[0][key]}, {target.checkpoint.name} has "
-        f"{configs[1][key]}; expected the same, as both see the same inputs; correct one config.json"
+        f"pretrained_cfg.{key}: {source.checkpoint.name} has {a[key]}, {target.checkpoint.name} has {b[key]}; "
+        "expected the same, as both see the same inputs; correct one config.json"
         for key in _PREPROCESSING
-        if configs[0][key] != configs[1][key]
+        if a[key] != b[key]
     ]
     if problems:
         raise PlanError(problems)
     return create_transform(**configs[0], is_training=False)  # type: ignore[no-any-return]
+
+
+def _tupled(value: Any) -> Any:
+    """JSON reads as a list what timm's own defaults hold as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _batches(

@@ -1,0 +1,89 @@
+"""The model card of a grown checkpoint: what it is, how to load it, what growing did.
+
+No dates and no machine names: equal inputs give an equal card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+import yaml
+
+TAGS = ("growtool", "image-classification", "timm")
+
+
+def model_card(
+    *,
+    source: str,
+    architecture: str,
+    folder: str,
+    promise: str,
+    measured: str | None,
+    rows: Sequence[tuple[str, str, str]],
+    plan_text: str,
+    growth: Sequence[str] = (),
+    base_model: str | None = None,
+    license: str | None = None,
+) -> str:
+    """The text of `README.md`.
+
+    Args:
+        source: the checkpoint that was grown, as its owner named it.
+        architecture: the timm model of the result.
+        folder: the place the result was written to.
+        promise: what the operators promise of the function.
+        measured: what the check after writing found; None where the plan switched it off.
+        rows: label, value before, value after; parameters, MACs and the like.
+        plan_text: the plan as it was given.
+        growth: one sentence for each thing that growing did.
+        base_model: the source's name on a model hub, where it has one.
+        license: as the source's `pretrained_cfg` has it, where it does.
+    """
+    name = PurePath(folder).name
+    parts = [
+        _front_matter(base_model=base_model, license=license),
+        f"# {name}\n\nA `{architecture}` grown from `{source}` with growtool.",
+        _loading(folder),
+        _growth(growth, promise=promise, measured=measured),
+        _table(rows),
+        f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(*, base_model: str | None, license: str | None) -> str:
+    fields: dict[str, object] = {"library_name": "timm", "tags": list(TAGS)}
+    if license:
+        fields["license"] = license
+    if base_model:
+        fields |= {"base_model": base_model, "base_model_relation": "finetune"}
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+
+
+def _loading(folder: str) -> str:
+    line = f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+    return (
+        "## Loading\n\n"
+        f"```python\nimport timm\n\n{line}\n```\n\n"
+        "Without `pretrained=True` timm builds the model with random weights and says nothing."
+    )
+
+
+def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:
+    lines = [*growth, f"Promised: {promise}", f"Measured: {measured or 'not checked, the plan says `verify: false`'}"]
+    listed = "\n".join(f"- {line}" for line in lines)
+    return (
+        f"## What growing did\n\n{listed}\n\n`growth.json` holds the full report: hashes, seed, versions, every tensor."
+    )
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    lines = ["| | before | after |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "## Size\n\n" + "\n".join(lines)
+
+
+def license_of(pretrained_cfg: Mapping[str, object]) -> str | None:
+    """The licence a `pretrained_cfg` states, in the spelling of model cards."""
+    found = pretrained_cfg.get("license")
+    return found.lower() if isinstance(found, str) and found else None

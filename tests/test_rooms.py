@@ -1,0 +1,58 @@
+"""The rooms of growtool: imports run down the table or stay on a floor, never up, wherever in a file they stand."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "growtool"
+FLOORS = [
+    {"errors"},
+    {"coupling", "checkpoint"},
+    {"algebra", "templates", "plan", "report", "verify"},
+    {"operators", "finetune"},
+    {"recipe"},
+    {"grow"},
+    {"cli", "__main__", "__init__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(path: Path) -> str:
+    """`growtool/plan/load.py` and `growtool/plan.py` are both in the room `plan`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str) -> Iterator[tuple[int, str]]:
+    """Line and room of every import of growtool, those under `if TYPE_CHECKING` and in functions included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, *rest = name.split(".")
+            if package == "growtool":
+                yield node.lineno, rest[0] if rest and rest[0] in FLOOR else "__init__"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_import_runs_up(path):
+    here = room_of(path)
+    assert here in FLOOR, f"{path.name}: a new room; give it a floor"
+    upward = [
+        f"line {line}: {here} imports {room}"
+        for line, room in imported_rooms(path.read_text())
+        if FLOOR[room] > FLOOR[here]
+    ]
+    assert not upward
+
+
+def test_an_import_that_runs_up_is_seen_wherever_it_stands():
+    source = "if TYPE_CHECKING:\n    from growtool.grow import grow\ndef f():\n    import growtool.cli.app\n"
+    assert list(imported_rooms(source)) == [(2, "grow"), (4, "cli")]
+    assert list(imported_rooms("from growtool import plan, Plan")) == [(1, "plan"), (1, "__init__")]

@@ -1,0 +1,235 @@
+"""The streamed forward is the model's own, its memory that of one operation; the comparison tells what differs."""
+
+import json
+import math
+import weakref
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models import save_for_hf
+
+from growtool.checkpoint import Checkpoint, open_checkpoint
+from growtool.checkpoint.match import check_strict
+from growtool.errors import CheckpointError, PlanError
+from growtool.verify import Comparison, StreamedModel, common_input_size, compare, compare_images, random_inputs
+
+# One of each way a forward pass comes by its weights: weights standardised, relative positions looked up and cached,
+# rotary tables, functional attention with fused or absent biases, recurrent layers with lists of weights.
+MODELS = {
+    "test_vit": {},
+    "test_vit3": {},
+    "test_resnet": {},
+    "test_convnext": {},
+    "test_efficientnet": {},
+    "test_nfnet": {},
+    "test_maxvit": {},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)},
+    "eva02_tiny_patch14_224": {"depth": 2, "img_size": 56},
+    "beit_base_patch16_224": {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 64},
+    "levit_128s": {},
+    "tiny_vit_5m_224": {"embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 1)},
+    "xcit_nano_12_p16_224": {"depth": 2, "embed_dim": 32, "num_heads": 2},
+    "cait_xxs24_224": {"depth": 2, "embed_dim": 32, "num_heads": 2},
+    "sequencer2d_s": {"layers": (1, 1), "embed_dims": (16, 32), "hidden_sizes": (4, 8), "mlp_ratios": (2, 2),
+                      "patch_sizes": (7, 2)},
+}  # fmt: skip
+
+
+def save(model: torch.nn.Module, folder: Path, **model_args) -> Path:
+    save_for_hf(model, folder, model_args=model_args, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory, randomise):
+    model = randomise(timm.create_model("test_vit", num_classes=5))
+    return open_checkpoint(save(model, tmp_path_factory.mktemp("vit"), num_classes=5))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_streamed_forward_is_the_loaded_models(name, tmp_path, randomise):
+    args = {**MODELS[name], "num_classes": 5}
+    folder = save(randomise(timm.create_model(name, **args)), tmp_path, **args)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    streamed = StreamedModel(open_checkpoint(folder))
+    inputs = random_inputs(streamed.input_size, 2, seed=0)
+    with torch.no_grad():
+        expected = model(inputs)
+    assert expected.std() > 0
+    assert Comparison.of(expected, streamed(inputs)).relative_difference <= 1e-6
+    in_float64 = StreamedModel(open_checkpoint(folder), torch.float64)(inputs)
+    assert in_float64.dtype == torch.float64
+    with torch.no_grad():
+        assert Comparison.of(model.double()(inputs.double()), in_float64).relative_difference <= 1e-12
+
+
+def test_weights_are_held_one_operation_at_a_time(vit, monkeypatch):
+    held, most, read = 0, 0, Checkpoint.read
+
+    def counted(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+        nonlocal held, most
+        tensor, size = read(checkpoint, name), checkpoint.tensors[name].nbytes
+        held += size
+        most = max(most, held)
+        weakref.finalize(tensor, release, size)
+        return tensor
+
+    def release(size: int) -> None:
+        nonlocal held
+        held -= size
+
+    monkeypatch.setattr(Checkpoint, "read", counted)
+    streamed = StreamedModel(vit)
+    assert most == 0
+    streamed(random_inputs(streamed.input_size, 1, seed=0))
+    sizes = sorted(info.nbytes for info in vit.tensors.values())
+    assert sizes[-1] <= most <= 2 * sizes[-1] < sum(sizes)
+
+
+def test_streaming_leaves_no_values_in_the_skeleton_and_does_not_touch_the_global_generator(vit):
+    before = torch.get_rng_state()
+    streamed = StreamedModel(vit)
+    inputs = random_inputs(streamed.input_size, 1, seed=0)
+    assert torch.equal(streamed(inputs), streamed(inputs))
+    assert all(parameter.is_meta for parameter in streamed.model.parameters())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_checkpoint_equals_itself(vit):
+    result = compare(vit, vit, random_inputs(common_input_size(vit, vit), 3, seed=0))
+    assert (result.relative_difference, result.max_abs, result.argmax_agreement, result.count) == (0, 0, 1, 3)
+    assert result.dtype == "float32"
+    assert result.within(0)
+
+
+def test_difference_is_relative_to_the_largest_logit():
+    a = torch.tensor([[4.0, -8.0], [1.0, 2.0]])
+    result = Comparison.of(a, torch.tensor([[4.0, -8.0], [1.0, 0.0]]))
+    assert result == Comparison(0.25, 2.0, 8.0, 0.5, 2, "float32")
+    assert not result.within(0.2)
+    parts = [Comparison.of(a[:1], a[:1]), Comparison.of(a[1:], torch.tensor([[1.0, 0.0]]))]
+    assert Comparison.merge(parts) == result
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_logits_that_are_not_finite_never_agree(bad, side):
+    logits = [torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])]
+    logits[side] = torch.tensor([[1.0, bad]])
+    broken = Comparison.of(*logits)
+    assert not broken.within(1e9)
+    fine = Comparison.of(torch.ones(1, 2), torch.ones(1, 2))
+    assert not Comparison.merge([fine, broken]).within(1e9)
+    assert not Comparison.merge([broken, fine]).within(1e9)
+
+
+def test_zero_logits_agree_with_zero_logits_alone():
+    zero = torch.zeros(1, 2)
+    assert Comparison.of(zero, zero).within(0)
+    assert not Comparison.of(zero, torch.ones(1, 2)).within(1e9)
+
+
+def test_random_inputs_are_those_of_the_seed():
+    a, b = (random_inputs((3, 4, 4), 2, seed=seed) for seed in (1, 2))
+    assert a.shape == (2, 3, 4, 4)
+    assert not torch.equal(a, b)
+    assert torch.equal(a, random_inputs((3, 4, 4), 2, seed=1))
+    assert torch.equal(a, random_inputs((3, 4, 4), 2, seed=1, dtype=torch.float64).float())
+
+
+def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path, randomise):
+    args = {"num_classes": 7, "img_size": 64}
+    other = open_checkpoint(save(randomise(timm.create_model("test_vit", **args)), tmp_path, **args))
+    with pytest.raises(PlanError) as error:
+        compare(vit, other, random_inputs((3, 64, 64), 1, seed=0))
+    assert len(error.value.problems) == 2
+    assert error.match(r"input size: .* takes 3x160x160 images, .* takes 3x64x64; expected the same")
+    assert error.match(r"classes: .* has 5, .* has 7; expected the same number")
+
+
+def test_a_model_without_a_classifier_has_no_logits(tmp_path, randomise):
+    headless = open_checkpoint(save(randomise(timm.create_model("test_vit", num_classes=0)), tmp_path, num_classes=0))
+    with pytest.raises(PlanError, match="no classifier"):
+        common_input_size(headless, headless)
+
+
+def test_strictness_names_every_kind_of_disagreement(resnet_folder):
+    config = json.loads((resnet_folder / "config.json").read_text())
+    config["model_args"] |= {"channels": [4, 8, 8, 16], "layers": [1, 1, 1, 2]}
+    (resnet_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as error:
+        check_strict(open_checkpoint(resnet_folder))
+    assert error.match(
+        r"the weights are not those of resnet18 with the model_args given \(\d+ tensors found, \d+ expected"
+    )
+    assert error.match(
+        r"wrong shape \(\d+\): layer4\.0\.conv1\.weight is \[12, 8, 3, 3\], expected \[16, 8, 3, 3\]; .*and \d+"
+    )
+    assert error.match(r"missing \(\d+\): layer4\.1\.conv1\.weight \[16, 16, 3, 3\]; ")
+    assert error.match("a config.json that does not match the weights")
+    config["model_args"] |= {"channels": [4, 8, 8, 12], "layers": [1, 1, 1, 1], "num_classes": 0}
+    (resnet_folder / "config.json").write_text(json.dumps(config | {"num_classes": 0}))
+    with pytest.raises(
+        CheckpointError, match=r"  unexpected \(2\): fc\.(bias|weight) [^;]*; fc\.(bias|weight) [^;]*\n"
+    ):
+        check_strict(open_checkpoint(resnet_folder))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Six images of noise, with the classes 0, 1, 2, 0, 1, 2."""
+    folder = tmp_path_factory.mktemp("images")
+    samples = []
+    for i, pixels in enumerate(random_inputs((32, 32, 3), 6, seed=0)):
+        samples.append((folder / f"{i}.png", i % 3))
+        Image.fromarray((pixels.clamp(-2, 2) * 60 + 128).byte().numpy()).save(samples[-1][0])
+    return samples
+
+
+def test_images_that_change_class_are_named_with_their_margin(vit, images, tmp_path, randomise):
+    changed_head = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
+    with torch.no_grad():
+        changed_head.head.bias += torch.tensor([50.0, 0, 0, 0, 0])
+    other = open_checkpoint(save(changed_head, tmp_path, num_classes=5))
+    done = []
+    result = compare_images(vit, other, images, batch_size=4, advance=done.append)
+    assert done == [4, 2]
+    assert result.logits.count == 6
+    assert result.logits.max_abs == pytest.approx(50, rel=1e-4)
+    assert result.target_top1 == pytest.approx(2 / 6)
+    assert len(result.changed) == round(6 * (1 - result.logits.argmax_agreement)) > 0
+    for change in result.changed:
+        assert change.target == 0 != change.source
+        assert (change.file, change.label) in images
+        assert 0 < change.margin <= 2 * result.logits.max_abs
+
+
+def test_images_are_prepared_as_timm_prepares_them(vit, images):
+    model = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config, is_training=False)
+    inputs = torch.stack([transform(Image.open(file).convert("RGB")) for file, _ in images])
+    with torch.no_grad():
+        right = (model(inputs).argmax(1) == torch.tensor([label for _, label in images])).double().mean().item()
+    result = compare_images(vit, vit, images)
+    assert (result.source_top1, result.target_top1, result.changed) == (right, right, ())
+
+
+def test_different_preprocessing_is_no_common_input(vit, images, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(vit.path.read_bytes())
+    config = json.loads((vit.path.parent / "config.json").read_text())
+    config["pretrained_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        PlanError, match=r"pretrained_cfg\.mean: .* has \(0\.5, 0\.5, 0\.5\), .* has \(0\.1, 0\.2, 0\.3\); expected"
+    ):
+        compare_images(vit, open_checkpoint(tmp_path), images)
+
+
+def test_a_damaged_image_is_named(vit, tmp_path):
+    (tmp_path / "damaged.png").write_bytes(b"no image")
+    with pytest.raises(CheckpointError, match=r"damaged\.png: cannot read the image: .*; restore or remove the file"):
+        compare_images(vit, vit, [(tmp_path / "damaged.png", 0)])
