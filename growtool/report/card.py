@@ -1,14 +1,26 @@
 """The model card of a grown checkpoint: what it is, how to load it, what growing did.
 
-No dates and no machine names: equal inputs give an equal card.
+Neither dates nor the place it is written to: equal inputs give an equal card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 
 import yaml
+
+_LOADING = """\
+## Loading
+
+From inside this folder, or with its path in place of the dot:
+
+```python
+import timm
+
+model = timm.create_model("local-dir:.", pretrained=True)
+```
+
+Without `pretrained=True` timm builds the model with random weights and says nothing."""
 
 TAGS = ("growtool", "image-classification", "timm")
 
@@ -17,7 +29,6 @@ def model_card(
     *,
     source: str,
     architecture: str,
-    folder: str,
     promise: str,
     measured: str | None,
     rows: Sequence[tuple[str, str, str]],
@@ -31,7 +42,6 @@ def model_card(
     Args:
         source: the checkpoint that was grown, as its owner named it.
         architecture: the timm model of the result.
-        folder: the place the result was written to.
         promise: what the operators promise of the function.
         measured: what the check after writing found; None where the plan switched it off.
         rows: label, value before, value after; parameters, MACs and the like.
@@ -40,11 +50,10 @@ def model_card(
         base_model: the source's name on a model hub, where it has one.
         license: as the source's `pretrained_cfg` has it, where it does.
     """
-    name = PurePath(folder).name
     parts = [
         _front_matter(base_model=base_model, license=license),
-        f"# {name}\n\nA `{architecture}` grown from `{source}` with growtool.",
-        _loading(folder),
+        f"# {architecture}, grown\n\nA `{architecture}` of timm, grown from `{source}` with growtool.",
+        _LOADING,
         _growth(growth, promise=promise, measured=measured),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
@@ -59,15 +68,6 @@ def _front_matter(*, base_model: str | None, license: str | None) -> str:
     if base_model:
         fields |= {"base_model": base_model, "base_model_relation": "finetune"}
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
-
-
-def _loading(folder: str) -> str:
-    line = f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
-    return (
-        "## Loading\n\n"
-        f"```python\nimport timm\n\n{line}\n```\n\n"
-        "Without `pretrained=True` timm builds the model with random weights and says nothing."
-    )
 
 
 def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:

@@ -1,0 +1,87 @@
+"""The model card: front matter that hubs can read, lines that load the model, and the same text for the same growth."""
+
+import yaml
+
+from growtool.report.card import license_of, model_card
+
+FACTS = {
+    "source": "checkpoints/small",
+    "architecture": "resnet18",
+    "promise": "exact",
+    "measured": "largest relative difference of the logits 3e-07",
+    "rows": [("parameters", "1.58 M", "6.29 M"), ("MACs", "10 M", "40 M")],
+    "plan_text": "target: {scale: {width: 2}}\n",
+    "growth": ["Width: mixture, every width 2 times over."],
+}
+
+CARD = """\
+---
+library_name: timm
+tags:
+- growtool
+- image-classification
+- timm
+license: mit
+base_model: timm/resnet18.a1_in1k
+base_model_relation: finetune
+---
+
+# resnet18, grown
+
+A `resnet18` of timm, grown from `checkpoints/small` with growtool.
+
+## Loading
+
+From inside this folder, or with its path in place of the dot:
+
+```python
+import timm
+
+model = timm.create_model("local-dir:.", pretrained=True)
+```
+
+Without `pretrained=True` timm builds the model with random weights and says nothing.
+
+## What growing did
+
+- Width: mixture, every width 2 times over.
+- Promised: exact
+- Measured: largest relative difference of the logits 3e-07
+
+`growth.json` holds the full report: hashes, seed, versions, every tensor.
+
+## Size
+
+| | before | after |
+|---|---:|---:|
+| parameters | 1.58 M | 6.29 M |
+| MACs | 10 M | 40 M |
+
+## Plan
+
+```yaml
+target: {scale: {width: 2}}
+```
+"""
+
+
+def test_golden_card():
+    assert model_card(**FACTS, base_model="timm/resnet18.a1_in1k", license="mit") == CARD
+
+
+def test_what_is_not_known_is_not_said():
+    card = model_card(**FACTS)
+    assert yaml.safe_load(card.split("---")[1]) == {
+        "library_name": "timm", "tags": ["growtool", "image-classification", "timm"],
+    }  # fmt: skip
+
+
+def test_an_unchecked_growth_says_so():
+    card = model_card(**FACTS | {"measured": None})
+    assert "- Measured: not checked, the plan says `verify: false`\n" in card
+
+
+def test_license_is_spelled_as_hubs_do():
+    assert license_of({"license": "Apache-2.0"}) == "apache-2.0"
+    assert license_of({"license": None}) is None
+    assert license_of({}) is None
