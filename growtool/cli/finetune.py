@@ -133,7 +133,7 @@ def finetune(
         typer.Option(metavar="BACKEND", help="torch.compile backend, e.g. inductor.", rich_help_panel=_SPEED),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that read images; 0 for none.", rich_help_panel=_SPEED)
+        int, typer.Option(show_default="up to 4", help="Processes that read images.", rich_help_panel=_SPEED)
     ] = _DEFAULT.workers,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)] = _DEFAULT.device,
     seed: Annotated[int, typer.Option(help="Decides order, augmentation and dropout.")] = _DEFAULT.seed,
@@ -147,11 +147,11 @@ def finetune(
 ) -> None:
     """Train a checkpoint further on a folder of images, with timm's data pipeline, optimizers and losses.
 
-    The run's folder gets best/ and last/, two timm folders, metrics.jsonl and config.yaml. Equal seeds on CPU give
-    equal losses, whatever --workers says.
+    The run's folder gets the timm folders best/ and last/, metrics.jsonl and config.yaml.
 
-    With --train new everything but the blocks that growth added stays as it is, the running statistics of frozen
-    BatchNorm layers included.
+    Equal seeds give equal losses on CPU, whatever --workers says.
+
+    --train new leaves all but the blocks that growth added as it is, running statistics included.
     """
     config = RunConfig(
         checkpoint=checkpoint,

@@ -1,0 +1,131 @@
+"""Image folders: finding the splits and holding their classes against the checkpoint's.
+
+A class's number is its place in the checkpoint's `label_names` where it has them, and otherwise its place among the
+folder names in timm's natural order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growtool.errors import PlanError
+
+TRAIN_SPLITS = ("train", "training")
+EVAL_SPLITS = ("validation", "val", "valid", "test")
+_LAYOUT = "DATA/train/CLASS/*.jpg and DATA/validation/CLASS/*.jpg"
+_SHOWN = 5  # class names a message lists before it only counts
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of an image folder.
+
+    Attributes:
+        root: the folder whose subfolders are the classes.
+        images: timm's dataset; each item is (PIL image or tensor, class number).
+        classes: names of the classes found, in timm's natural order.
+    """
+
+    root: Path
+    images: Any
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def find_split(folder: Path, names: Sequence[str]) -> Path:
+    """The first of `names` that is a folder in `folder`.
+
+    Raises:
+        PlanError: `folder` is not there, or holds none of them.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise PlanError(f"--data {folder}: found {found}, expected a folder of images laid out as {_LAYOUT}")
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise PlanError(
+        f"--data {folder}: no {names[0]} split: found {held}, expected a folder named {' or '.join(names)}; "
+        f"lay the images out as {_LAYOUT}"
+    )
+
+
+def open_split(root: Path, *, channels: int = 3) -> Split:
+    """List the images below `root`; none is opened.
+
+    Args:
+        root: a folder with one subfolder per class.
+        channels: 1 reads the images as greyscale, everything else as RGB.
+
+    Raises:
+        PlanError: no image, or images that lie outside any class's folder.
+    """
+    from timm.data import create_dataset
+
+    try:
+        images = create_dataset("", root=str(root), search_split=False, input_img_mode="L" if channels == 1 else "RGB")
+    except RuntimeError as error:
+        raise PlanError(f"{root}: {error}; lay the images out as {_LAYOUT}") from error
+    classes = tuple(images.reader.class_to_idx)
+    if "" in classes:
+        raise PlanError(f"{root}: found images directly in it, expected one subfolder of images per class; move them")
+    return Split(root, images, classes)
+
+
+def class_names(
+    split: Split, *, num_classes: int, label_names: Sequence[str] | None, checkpoint: str
+) -> tuple[str, ...]:
+    """The classes in the order of the model's logits.
+
+    Raises:
+        PlanError: the folders are not the classes the checkpoint was trained on.
+    """
+    if label_names is not None:
+        _require_same(split, label_names, checkpoint)
+        return tuple(label_names)
+    if len(split.classes) != num_classes:
+        raise PlanError(
+            f"{split.root}: found {len(split.classes)} class folders ({_some(split.classes)}), expected {num_classes}, "
+            f"the number of classes of {checkpoint}; use the data set it was trained on, or a checkpoint with a head "
+            f"for {len(split.classes)} classes (`timm.create_model(..., num_classes={len(split.classes)})`)"
+        )
+    return split.classes
+
+
+def number_classes(split: Split, names: Sequence[str]) -> None:
+    """From now on the items of `split.images` carry each class's place in `names`.
+
+    Raises:
+        PlanError: the split has a class that is not among them.
+    """
+    unknown = [name for name in split.classes if name not in set(names)]
+    if unknown:
+        raise PlanError(
+            f"{split.root}: found classes {_some(unknown)}, expected only those the model trains on ({_some(names)}); "
+            "remove or rename these folders"
+        )
+    place = {name: number for number, name in enumerate(names)}
+    split.images.target_transform = [place[name] for name in split.classes].__getitem__
+
+
+def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> None:
+    missing = [name for name in label_names if name not in set(split.classes)]
+    extra = [name for name in split.classes if name not in set(label_names)]
+    if missing or extra:
+        parts = [f"missing {_some(missing)}"] if missing else []
+        parts += [f"not among them {_some(extra)}"] if extra else []
+        raise PlanError(
+            f"{split.root}: the class folders are not the {len(label_names)} classes of {checkpoint} (its label_names)"
+            f": {'; '.join(parts)}; rename the folders to match, or use the data set the checkpoint was trained on"
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

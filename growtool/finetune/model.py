@@ -1,0 +1,46 @@
+"""A checkpoint as a model in memory, ready to train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from growtool.checkpoint import build
+from growtool.checkpoint.match import check_strict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint import Checkpoint
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """The timm model on CPU in eval mode with the stored weights; floating-point tensors become float32.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture.
+    """
+    model = build(checkpoint.spec, where=checkpoint.name)
+    check_strict(checkpoint, model)
+    state = {}
+    for name in checkpoint.tensors:
+        tensor = checkpoint.read(name)
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    model.load_state_dict(state, strict=True, assign=True)
+    return model
+
+
+def count_classes(model: nn.Module) -> int:
+    """Logits of a timm model."""
+    return cast(int, model.num_classes)
+
+
+def layout(channels_last: bool) -> torch.memory_format:
+    """How images and convolutions are laid out in memory."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
+    """The model on `device` in that layout."""
+    return model.to(device).to(memory_format=layout(channels_last))

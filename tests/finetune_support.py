@@ -1,0 +1,79 @@
+"""A tiny trained-looking checkpoint and a tiny set of images for the tests of fine-tuning."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models import save_for_hf
+
+from growtool.finetune.config import RunConfig
+
+# timm's reader leaves closing its image files to the garbage collector.
+UNCLOSED_IMAGES = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+CLASSES = ("blue", "green", "red")
+MODEL_ARGS: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": len(CLASSES)}
+PRETRAINED_CFG = {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+def write_images(root: Path, *, per_class: int, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """`per_class` noisy images of one colour channel for each class, 40 by 36 pixels, the same ones at every call."""
+    random = np.random.default_rng(seed)
+    for channel, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = random.integers(0, 160, (36, 40, 3), dtype=np.uint8)
+            pixels[..., 2 - channel % 3] += 60
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def write_data(root: Path, *, train: int = 8, validation: int = 4) -> Path:
+    """An image folder with both splits."""
+    write_images(root / "train", per_class=train)
+    write_images(root / "validation", per_class=validation, seed=1)
+    return root
+
+
+def write_checkpoint(folder: Path, **model_args: Any) -> Path:
+    """A tiny ResNet of three classes as timm saves it, with weights that a seed alone decides."""
+    args = MODEL_ARGS | model_args
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("resnet18", pretrained_cfg_overlay=PRETRAINED_CFG, **args)
+    save_for_hf(model, folder, model_args=args, safe_serialization=True)
+    return folder
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Set top-level keys of a checkpoint's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def run_config(checkpoint: Path, data: Path, output: Path, **changes: Any) -> RunConfig:
+    """A run of seconds: two epochs of three updates, a record for each."""
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 1e-2,
+        "workers": 0,
+        "log_interval": 1,
+        "device": "cpu",
+    }
+    return RunConfig(checkpoint=checkpoint, data=data, output=output, **settings | changes)
+
+
+def read_metrics(output: Path, event: str) -> list[dict[str, Any]]:
+    """The records of one kind in a run's metrics.jsonl."""
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["event"] == event]
+
+
+def losses(output: Path) -> list[float]:
+    """The training loss of every update."""
+    return [record["loss"] for record in read_metrics(output, "step")]

@@ -1,0 +1,63 @@
+"""Options that cannot be meant are all named at once, before anything is read."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from growtool.finetune.config import RunConfig
+
+
+def config(**changes: Any) -> RunConfig:
+    return RunConfig(checkpoint=Path("c"), data=Path("d"), output=Path("o"), **changes)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": 0}, r"--epochs: found 0, expected 1 or more"),
+    ({"batch_size": 0}, r"--batch-size: found 0, expected 1 or more"),
+    ({"workers": -1}, r"--workers: found -1, expected 0 or more"),
+    ({"lr": -0.1}, r"--lr: found -0.1, expected a number that is not negative"),
+    ({"lr": float("nan")}, r"--lr: found nan, expected a number"),
+    ({"hflip": 1.5}, r"--hflip: found 1.5, expected a probability between 0 and 1"),
+    ({"smoothing": 1.0}, r"--smoothing: found 1.0, expected 0 or more and less than 1"),
+    ({"scale": (0.5, 0.2)}, r"--scale: found 0.5 0.2, expected two numbers with 0 < LOW <= HIGH <= 1"),
+    ({"sched": "linear"}, r"--sched: found 'linear', expected one of cosine, wsd, constant, none"),
+    ({"train": "head"}, r"--train: found 'head', expected one of all, new"),
+    ({"amp": True, "amp_dtype": "float8"}, r"--amp-dtype: found 'float8', expected one of bfloat16, float16"),
+    ({"model_ema": True, "model_ema_decay": 1.0}, r"--model-ema-decay: found 1.0, expected 0 or more and less than 1"),
+    ({"epochs": 1, "steps": 5}, r"--epochs and --steps: both given, expected one of them; drop either"),
+    ({"warmup_epochs": 1, "warmup_steps": 5}, r"--warmup-epochs and --warmup-steps: both given"),
+    ({"amp_dtype": "float16"}, r"--amp-dtype: given without --amp, so it would do nothing; add --amp"),
+    ({"model_ema_decay": 0.9}, r"--model-ema-decay: given without --model-ema, so it would do nothing"),
+    ({"no_aug": True, "aa": "v0"}, r"--no-aug: contradicts --aa and --reprob; drop one side"),
+    ({"mixup": 0.2, "batch_size": 5}, r"--batch-size: found 5, expected an even number because mixup"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[re.sub(r"\W+", "-", message)[:30] for _, message in BAD])
+def test_a_bad_option_is_named_with_what_was_expected(changes: dict[str, Any], message: str):
+    problems = config(**changes).problems()
+    assert len(problems) == 1
+    assert re.match(message, problems[0])
+
+
+def test_every_bad_option_is_named_at_once():
+    assert len(config(epochs=0, lr=-1, sched="x", model_ema_decay=0.5).problems()) == 4
+
+
+def test_the_defaults_are_sound():
+    assert config().problems() == []
+
+
+def test_epochs_and_steps_say_how_many_updates():
+    assert config(epochs=3).budget(updates_per_epoch=7) == 21
+    assert config(steps=5).budget(updates_per_epoch=7) == 5
+    assert config(warmup_epochs=0.5).warmup(updates_per_epoch=8) == 4
+    assert config(warmup_steps=3).warmup(updates_per_epoch=8) == 3
+
+
+def test_an_option_that_is_off_leaves_its_companion_unset():
+    assert (config().autocast, config().ema_decay) == (None, None)
+    assert config(amp=True).autocast == "bfloat16"
+    assert config(model_ema=True).ema_decay == 0.9998
