@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from growtool.cli.console import describe_os_error, print_problems
+from growtool.cli.finetune import finetune
 from growtool.cli.inspect import inspect
 from growtool.cli.list import app as list_app
 from growtool.cli.verify import verify
@@ -49,6 +50,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.command()(finetune)
 app.command()(inspect)
 app.command()(verify)
 app.add_typer(list_app, name="list")

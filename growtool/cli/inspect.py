@@ -11,12 +11,14 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
 from growtool.report import units
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from growtool.coupling import Coupling
     from growtool.report.inspect import Inspection, ModuleRow
 
 
@@ -24,6 +26,7 @@ def inspect(
     checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
     other: Annotated[Path | None, typer.Argument(help="A second one, to put side by side.")] = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
+    coupling: Annotated[bool, typer.Option("--coupling", help="Show which tensors share their width, too.")] = False,
     model: ModelOption = None,
     model_args: ModelArgsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
@@ -32,29 +35,44 @@ def inspect(
 
     Nothing but the header of the weights file is read.
     """
+    from growtool.checkpoint import build, input_size
+    from growtool.coupling import trace_model
     from growtool.report.inspect import inspect_checkpoint
 
     paths = [checkpoint] if other is None else [checkpoint, other]
-    inspections = [inspect_checkpoint(opened, depth=depth) for opened in open_all(paths, model, model_args)]
+    inspections: list[Inspection] = []
+    couplings: list[Coupling] = []
+    for opened in open_all(paths, model, model_args):
+        skeleton = build(opened.spec, where=opened.name)
+        inspections.append(inspect_checkpoint(opened, depth=depth, model=skeleton))
+        if coupling:
+            couplings.append(trace_model(skeleton, input_size(skeleton)))
     if as_json:
-        emit_json(_document(inspections))
-        return
+        emit_json(_document(inspections, couplings))
+    else:
+        _show(inspections, couplings)
+
+
+def _document(inspections: list[Inspection], couplings: list[Coupling]) -> dict[str, Any]:
+    documents = [inspection.to_json() for inspection in inspections]
+    for document, coupling in zip(documents, couplings, strict=False):
+        document["coupling"] = coupling_document(coupling)
+    result: dict[str, Any] = {"checkpoints": documents}
+    if len(documents) == 2:
+        a, b = documents
+        result["ratios"] = {key: b[key] / a[key] for key in ("parameters", "bytes", "macs", "flops") if a[key]}
+    return result
+
+
+def _show(inspections: list[Inspection], couplings: list[Coupling]) -> None:
     if len(inspections) == 1:
         _show_one(inspections[0])
     else:
         _show_pair(*inspections)
     for inspection in inspections:
         _show_lineage(inspection)
-
-
-def _document(inspections: list[Inspection]) -> dict[str, Any]:
-    document: dict[str, Any] = {"checkpoints": [inspection.to_json() for inspection in inspections]}
-    if len(inspections) == 2:
-        first, second = document["checkpoints"]
-        document["ratios"] = {
-            key: second[key] / first[key] for key in ("parameters", "bytes", "macs", "flops") if first[key]
-        }
-    return document
+    for inspection, coupling in zip(inspections, couplings, strict=False):
+        show_coupling(inspection.name, coupling)
 
 
 def _show_one(it: Inspection) -> None:
