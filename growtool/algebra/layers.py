@@ -1,0 +1,91 @@
+"""The one place where grown weights are computed.
+
+A layer with weight W between axes `in` and `out` computes the same function after growth if and only if
+`W' E_in = E_out W`. Every solution has the form
+
+    W' = Z + (E_out W - Z E_in) R_in
+
+for a draft Z and a left inverse R_in of E_in: whatever the draft, the correction makes it exact. Z = 0 is the plain split of
+Net2Net, a random Z is LEMON's projection, a grid of template mixtures is the compensated MixtureGrowth.
+
+Axes: O/o rows before/after, I/i columns before/after; trailing kernel axes ride along. `B` = slots (`AxisMap.slot`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import AxisMap
+
+
+def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:
+    """`E W E^T`: copy positions along every dimension, without any split.
+
+    Args:
+        W: the source tensor, one map per dimension.
+        maps: how each dimension grows.
+        but: a dimension to leave as it is.
+    """
+    for dim, axis in enumerate(maps):
+        if dim != but and not axis.is_identity:
+            W = W.index_select(dim, axis.index)
+    return W
+
+
+def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
+    """`E_out W R_in` with the equal split R = E^+: each of c copies of a channel that is summed over gets 1/c."""
+    grown = copy_positions(W, maps)
+    for dim, axis in enumerate(maps):
+        if axis.consumes and not axis.is_identity:
+            grown = grown * axis.share.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
+    return grown
+
+
+def summed_dim(maps: Sequence[AxisMap]) -> int | None:
+    """The one dimension a sum runs over and that grows; None if there is none or more than one."""
+    dims = [dim for dim, axis in enumerate(maps) if axis.consumes and not axis.is_identity]
+    return dims[0] if len(dims) == 1 else None
+
+
+def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | None = None) -> Tensor:
+    """Correct a draft so that the layer computes what it computed before: `Z + (E_out W - Z E_in) R_in`.
+
+    Args:
+        draft: Z, of the target's shape; overwritten.
+        W: the source weight.
+        maps: how each dimension grows; exactly one of them is summed over and grows.
+        share: R_in as float64 [i], summing to 1 over each slot; None is the equal split.
+
+    Returns:
+        W', of the target's shape.
+
+    Raises:
+        ValueError: no single summed dimension grows, so there is nothing to choose.
+    """
+    dim = summed_dim(maps)
+    if dim is None:
+        raise ValueError("no single summed dimension grows")
+    axis = maps[dim]
+    gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # [o, B, ...]
+    gap.index_add_(dim, axis.slot, draft, alpha=-1)
+    part = axis.share if share is None else share
+    weight = part.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
+    return draft.addcmul_(gap.index_select(dim, axis.slot), weight)
+
+
+def home_share(columns: AxisMap, home: int, homes: int) -> Tensor:
+    """R_in for one row block of a grid: it is corrected in its home column blocks alone, equally where it has several.
+
+    A grid has one row block per copy of the rows and one column block per copy of the columns. With `homes` the smaller of
+    the two numbers, column block j is home to the row blocks i with i = j modulo `homes`: the diagonal of a square grid.
+
+    Returns:
+        float64 [i], summing to 1 over each slot.
+    """
+    at_home = (columns.replica % homes == home).double()
+    per_slot = torch.zeros(columns.slots, dtype=torch.float64).index_add_(0, columns.slot, at_home)[columns.slot]
+    # a channel with fewer copies than others may have none in the home blocks: it is split evenly
+    return torch.where(per_slot > 0, at_home / per_slot.clamp(min=1.0), columns.share)

@@ -1,0 +1,131 @@
+"""What a growth keeps, decided from the two traces before any weight is read.
+
+Copied channels pass through most operations as they are: anything elementwise, anything channel by channel. What treats
+channels jointly is another matter (a norm sees other statistics if some channels are copied more often than others); and
+source and target must run the same operations in the first place. Each finding is a reason why the promise is `lossy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from growtool.algebra.expansion import Expansion
+from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
+
+# Operations on which channels act through averages alone: exact if every channel is copied equally often.
+_AVERAGES = {
+    "layer_norm": "LayerNorm", "rms_norm": "RMSNorm", "group_norm": "GroupNorm", "mean": "a mean", "var": "a variance",
+    "std": "a standard deviation", "var_mean": "mean and variance", "std_mean": "mean and standard deviation",
+}  # fmt: skip
+_JOINTLY = {
+    "softmax": "a softmax runs over the copied channels",
+    "product": "two activations are multiplied and summed over the copied channels",
+    "weight": "the weights are transformed (standardised, say) before use, which undoes their split among the copies",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """`exact`: the grown model computes the same outputs up to rounding. `lossy`: it does not, and why."""
+
+    kind: Literal["exact", "lossy"]
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)
+
+
+def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], skip: Callable[[str], bool]) -> list[str]:
+    """Operations of the target that treat copied channels jointly in a way copies change.
+
+    Args:
+        coupling: the target's.
+        expansions: how each set of channels grows; those that stay may be absent.
+        skip: module paths whose result does not matter (closed blocks).
+    """
+    found: dict[str, list[str]] = {}
+    for mixing in coupling.mixings:
+        grown = [atom for atom in dict.fromkeys(atoms(mixing.axis)) if _grows(expansions, atom)]
+        if not grown or skip(mixing.module):
+            continue
+        reason = _reason(coupling, mixing, expansions, grown)
+        if reason:
+            found.setdefault(reason, []).append(mixing.module)
+    return [f"{_places(modules)}: {reason}" for reason, modules in found.items()]
+
+
+def _reason(
+    coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]
+) -> str | None:
+    sizes = ", ".join(sorted({f"{expansions[a].size} -> {a.size}" for a in grown}))
+    even = copies_per_position(mixing.axis, expansions) is not None
+    if mixing.kind in _AVERAGES:
+        return None if even else f"{_AVERAGES[mixing.kind]} over channels that are not all copied equally often ({sizes})"
+    if mixing.kind == "weight" and even and not _consumes(coupling, mixing, grown):
+        return None
+    return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"
+
+
+def _consumes(coupling: Coupling, mixing: Mixing, grown: list[Atom]) -> bool:
+    return any(atom in grown and name in mixing.params for atom, name, _ in coupling.consumers)
+
+
+def copies_per_position(axis: Axis, expansions: Mapping[Atom, Expansion]) -> int | None:
+    """How often each source position of the axis stands in the target, if equally often, else None."""
+    per_segment = set()
+    for segment in axis:
+        copies = 1
+        for factor in segment:
+            if isinstance(factor, Atom):
+                times = expansions[factor].multiplicity if factor in expansions else 1
+            else:
+                times = copies_per_position(factor, expansions)
+            if times is None:
+                return None
+            copies *= times
+        per_segment.add(copies)
+    return per_segment.pop() if len(per_segment) == 1 else None
+
+
+def _grows(expansions: Mapping[Atom, Expansion], atom: Atom) -> bool:
+    return atom in expansions and not expansions[atom].is_identity
+
+
+def different_operations(
+    source: Coupling, target: Coupling, source_path: Callable[[str], str], skip: Callable[[str], bool]
+) -> list[str]:
+    """Modules of the target that do not run the operations of their counterpart in the source."""
+    found: dict[str, list[str]] = {}
+    for path in target.signatures.keys() | source.signatures.keys():
+        if skip(path):
+            continue
+        old, new = source.signatures.get(source_path(path), ()), target.signatures.get(path, ())
+        if old != new:
+            reason = _difference(path, source_path(path), source, target)
+            found.setdefault(reason, []).append(path)
+    return [f"{_places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])]
+
+
+def _difference(path: str, origin: str, source: Coupling, target: Coupling) -> str:
+    old, new = list(source.signatures.get(origin, ())), list(target.signatures.get(path, ()))
+    if origin in source.exits and path not in target.exits:
+        return "the source has a skip connection here, the target has none"
+    if path in target.exits and origin not in source.exits:
+        return "the target has a skip connection here, the source has none"
+    for a, b in zip(old, new, strict=False):
+        if a != b:
+            return f"the source computes {_shown(a)}, the target {_shown(b)}"
+    extra, owner = (old[len(new)], "source") if len(old) > len(new) else (new[len(old)], "target")
+    return f"only the {owner} computes {_shown(extra)}"
+
+
+def _shown(entry: tuple[object, ...]) -> str:
+    name, *scalars = entry
+    return f"{name}({', '.join(map(str, scalars))})" if scalars else str(name)
+
+
+def _places(modules: list[str]) -> str:
+    names = [m or "the model itself" for m in dict.fromkeys(modules)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,113 @@
+"""`growtool grow`: show what a plan will do, do it, and show the proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json, new_table, progress
+from growtool.report import units
+
+if TYPE_CHECKING:
+    from growtool.grow import Grown, Summary
+    from growtool.recipe import Recipe
+
+
+def grow(
+    checkpoint: Annotated[Path, typer.Argument(metavar="IN", help="A timm folder or a .safetensors file.")],
+    plan: Annotated[Path, typer.Argument(help="The growth plan, a YAML file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder to write, or a .safetensors file that carries its config. Default: IN-grown.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and what it promises; write nothing.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the plan's seed.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel="Output")
+    ] = False,
+) -> None:  # fmt: skip
+    """Grow a checkpoint by a plan, and prove that the result keeps what the plan promises.
+
+    The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the output's
+    name before it is complete and checked.
+    """
+    from growtool.checkpoint import open_checkpoint
+    from growtool.checkpoint.folder import refuse_existing
+    from growtool.grow import grow as execute
+    from growtool.grow import summarise
+    from growtool.plan import load_plan
+    from growtool.recipe import resolve
+
+    loaded = load_plan(plan)
+    chosen = loaded.plan if seed is None else loaded.plan.model_copy(update={"seed": seed})
+    source = open_checkpoint(checkpoint, architecture=chosen.model, model_args=chosen.model_args)
+    out = output or Path(f"{source.label}-grown")
+    if not dry_run:
+        refuse_existing(out, force=force)
+    recipe = resolve(chosen, source)
+    summary = summarise(recipe)
+    if not as_json:
+        _show_plan(recipe, summary)
+    if dry_run:
+        if as_json:
+            emit_json(summary.to_json() | {"target": _target(recipe)})
+        return
+    with progress("growing", summary.after.bytes) as advance:
+        grown = execute(recipe, loaded, out, force=force, summary=summary, advance=advance)
+    if as_json:
+        emit_json({"output": str(out), **json.loads(grown.report)})
+    else:
+        _show_result(grown)
+
+
+def _target(recipe: Recipe) -> dict[str, object]:
+    return {"architecture": recipe.target.architecture, "model_args": dict(recipe.target.model_args)}
+
+
+def _show_plan(recipe: Recipe, summary: Summary) -> None:
+    before, after = summary.before, summary.after
+    title = f"{recipe.source.name} -> {recipe.target.architecture}"
+    console().print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+    table = new_table("", ">before", ">after", ">ratio")
+    for label, a, b, shown in (
+        ("parameters", before.parameters, after.parameters, units.count),
+        ("MACs", before.macs, after.macs, units.count),
+        ("FLOPs (2 MACs)", 2 * before.macs, 2 * after.macs, units.count),
+        ("weights file", before.bytes, after.bytes, units.size),
+    ):
+        table.add_row(label, shown(a), shown(b), units.ratio(b, a))
+    console().print(table)
+    for line in summary.growth():
+        console().print(f"  {escape(line)}", soft_wrap=True)
+    tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
+    console().print(f"{tensors}; about {units.size(summary.peak_bytes)} of memory for the largest", soft_wrap=True)
+    colour = "green" if summary.promise == "exact" else "yellow"
+    meaning = "the same function" if summary.promise == "exact" else "not the same function"
+    console().print(f"promise: [{colour}]{summary.promise}[/] ({meaning})", soft_wrap=True)
+    for reason in summary.reasons:
+        console().print(f"  {escape(reason)}", soft_wrap=True)
+
+
+def _show_result(grown: Grown) -> None:
+    from growtool.checkpoint.folder import is_single_file
+    from growtool.grow.grow import loading_line
+
+    if grown.proof is None:
+        console().print("[yellow]not verified[/]: the plan says verify: false")
+    else:
+        console().print(f"verified: {escape(str(grown.proof))}", soft_wrap=True)
+    console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
+    if not is_single_file(grown.out):
+        console().print(f"load it: {escape(loading_line(grown.out))}", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""Computing target tensors one after the other, with memory for a few of them at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import Checkpoint, file_order
+from growtool.operators.base import Layer
+from growtool.operators.table import OPERATORS
+from growtool.recipe import Recipe, TensorRecipe
+
+
+def produce(recipe: Recipe, advance: Callable[[int], None]) -> Iterator[Tensor]:
+    """The target's tensors in file order, the next one being computed while the last one is written.
+
+    Every operation runs on one thread: sums then have one order, and the bytes do not depend on the machine's cores.
+
+    Args:
+        recipe: what to make.
+        advance: told the bytes of each tensor once it is made.
+    """
+    tensors = [recipe.tensors[name] for name in file_order(recipe.infos)]
+    with single_threaded(), ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(_made, recipe, tensors[0])
+        for tensor, after in zip(tensors, [*tensors[1:], None], strict=True):
+            made = following.result()
+            if after is not None:
+                following = pool.submit(_made, recipe, after)
+            yield made
+            advance(tensor.info.nbytes)
+
+
+def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
+    if tensor.zero:
+        return torch.zeros(tensor.info.shape, dtype=tensor.info.torch_dtype)
+    stored = recipe.source.read(tensor.source)
+    if tensor.is_copy or not stored.is_floating_point():
+        return stored.to(tensor.info.torch_dtype)
+    dtype = compute_dtype(recipe.source, tensor)
+    width = recipe.plan.width
+    assert width is not None, "a recipe with growing widths has a width operator"
+    operator = OPERATORS[width.operator].implementation()
+    layer = Layer(
+        name=tensor.name,
+        maps=tensor.maps,
+        templates=tensor.templates,
+        own=tensor.templates.index(tensor.source),
+        seed=recipe.plan.seed,
+    )
+    grown: Tensor = operator.grow(width, stored.to(dtype), layer, lambda name: recipe.source.read(name).to(dtype))
+    return grown.to(tensor.info.torch_dtype)
+
+
+def compute_dtype(source: Checkpoint, tensor: TensorRecipe) -> torch.dtype:
+    """float64 where either side is, else float32."""
+    wide = "F64" in (source.tensors[tensor.source].dtype, tensor.info.dtype)
+    return torch.float64 if wide else torch.float32
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """torch computes on one thread while this is open."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

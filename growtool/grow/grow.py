@@ -1,0 +1,93 @@
+"""`grow`: recipe in, proven checkpoint out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from growtool.checkpoint import WEIGHTS, open_checkpoint
+from growtool.checkpoint.folder import CARD, PLAN, REPORT, is_single_file, refuse_existing, write_file, write_folder
+from growtool.errors import PlanError
+from growtool.grow.execute import produce
+from growtool.grow.proof import Proof, prove
+from growtool.grow.report import card_text, report_text, target_with_lineage
+from growtool.grow.summary import Summary, summarise
+from growtool.plan import LoadedPlan
+from growtool.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A grown checkpoint: where it is, what it is in figures, what was measured, and its report (`growth.json`)."""
+
+    out: Path
+    summary: Summary
+    proof: Proof | None
+    report: str
+
+
+def grow(
+    recipe: Recipe,
+    loaded: LoadedPlan,
+    out: Path,
+    *,
+    force: bool = False,
+    summary: Summary | None = None,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> Grown:
+    """Write the grown checkpoint and prove it.
+
+    Args:
+        recipe: from `resolve`.
+        loaded: the plan as read, for the copy beside the output.
+        out: a folder, or a `.safetensors` file that carries its spec.
+        force: replace an existing output.
+        summary: from `summarise`, if the caller has it.
+        advance: told the bytes of each tensor written.
+
+    Raises:
+        PlanError: the output exists, or the disk has no room.
+        CheckpointError: the proof failed; nothing is left behind.
+    """
+    refuse_existing(out, force=force)
+    _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
+    summary = summary or summarise(recipe)
+    spec = target_with_lineage(recipe, loaded, recipe.source.sha256())
+    found: list[tuple[Proof | None, str]] = []
+
+    def check(weights: Path) -> tuple[Proof | None, str]:
+        proof = prove(recipe, open_checkpoint(weights))
+        found.append((proof, report_text(recipe, loaded, summary, proof, spec)))
+        return found[0]
+
+    def documents(folder: Path) -> Mapping[str, str]:
+        proof, report = check(folder / WEIGHTS)
+        return {REPORT: report, CARD: card_text(recipe, loaded, summary, proof), PLAN: loaded.text}
+
+    metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
+    tensors = produce(recipe, advance)
+    if is_single_file(out):
+        write_file(
+            out, spec, recipe.infos, tensors, num_features=recipe.num_features, metadata=metadata, check=check, force=force
+        )
+    else:
+        write_folder(
+            out, spec, recipe.infos, tensors, num_features=recipe.num_features, documents=documents, metadata=metadata,
+            force=force,
+        )  # fmt: skip
+    proof, report = found[0]
+    return Grown(out, summary, proof, report)
+
+
+def _require_room(out: Path, needed: int) -> None:
+    parent = next(p for p in out.resolve().parents if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise PlanError(f"{out}: {needed:,} bytes to write, {free:,} free on that disk; free some space or choose another")
+
+
+def loading_line(out: Path) -> str:
+    """The line of Python that loads the result in timm."""
+    return f'timm.create_model("local-dir:{out}", pretrained=True)'

@@ -1,0 +1,86 @@
+"""Checking a written checkpoint against what was promised of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from growtool.checkpoint import Checkpoint
+from growtool.errors import CheckpointError
+from growtool.grow.execute import single_threaded
+from growtool.recipe import Recipe
+from growtool.verify import Comparison, compare, random_inputs
+
+# Largest relative difference of the logits that rounding may cause, by the coarser element type of source and target.
+TOLERANCES = {"F64": 1e-10, "F32": 1e-5, "BF16": 5e-2, "F16": 5e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Attributes:
+
+    comparison: source against target on the same random images.
+    tolerance: the largest relative difference an exact plan may show.
+    holds: whether the promise holds; a lossy plan promises nothing and always does.
+    """
+
+    comparison: Comparison
+    tolerance: float
+    holds: bool
+
+    def __str__(self) -> str:
+        c = self.comparison
+        return (
+            f"logits differ by {c.relative_difference:.2e} (relative, {c.dtype}) on {c.count} random images, "
+            f"same decision on {c.argmax_agreement:.0%}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        c = self.comparison
+        return {
+            "relative_difference": c.relative_difference,
+            "max_abs": c.max_abs,
+            "argmax_agreement": c.argmax_agreement,
+            "inputs": c.count,
+            "arithmetic": c.dtype,
+            "tolerance": self.tolerance,
+            "holds": self.holds,
+        }
+
+
+def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
+    """Run source and target on the plan's number of random images; None where the plan switched the check off.
+
+    The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in very
+    deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores.
+
+    Raises:
+        CheckpointError: the plan promised the same function and the written model computes another one.
+    """
+    if recipe.plan.verify is None:
+        return None
+    coarsest = _coarsest(recipe.source, written)
+    tolerance = recipe.plan.verify.tolerance or TOLERANCES[coarsest]
+    inputs = random_inputs(recipe.input_size, recipe.plan.verify.inputs, recipe.plan.seed)
+    first = torch.float64 if coarsest == "F64" else torch.float32
+    with single_threaded():
+        comparison = compare(recipe.source, written, inputs.to(first), dtype=first)
+        if recipe.promise.kind == "exact" and not comparison.within(tolerance) and first != torch.float64:
+            comparison = compare(recipe.source, written, inputs.double(), dtype=torch.float64)
+    holds = recipe.promise.kind == "lossy" or comparison.within(tolerance)
+    proof = Proof(comparison, tolerance, holds)
+    if not holds:
+        raise CheckpointError(
+            f"verification failed: {proof}, expected at most {tolerance:g}: the plan promised the same function. Nothing was "
+            "written. If the model amplifies rounding, allow more with `verify: {tolerance: ...}`; else this is a bug of "
+            "growtool, please report it with the plan and the architecture"
+        )
+    return proof
+
+
+def _coarsest(source: Checkpoint, written: Checkpoint) -> str:
+    found = {info.dtype for checkpoint in (source, written) for info in checkpoint.tensors.values() if info.is_float}
+    return max(found & TOLERANCES.keys(), key=lambda name: TOLERANCES[name], default="F32")

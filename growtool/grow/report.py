@@ -1,0 +1,90 @@
+"""The documents of a grown folder: the report, the lineage and the model card. No dates: equal inputs, equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from growtool.checkpoint import ModelSpec
+from growtool.checkpoint.folder import json_text
+from growtool.grow.proof import Proof
+from growtool.grow.summary import Summary
+from growtool.plan import LoadedPlan
+from growtool.recipe import Recipe, TensorRecipe
+from growtool.report import units
+from growtool.report.card import model_card
+from growtool.report.inspect import read_lineage
+
+
+def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> ModelSpec:
+    """The target's spec with the steps of growth it came from, oldest first, under the key `growtool`."""
+    steps = [*read_lineage(recipe.source), _step(recipe, loaded, source_sha256)]
+    return replace(recipe.target, extra={**recipe.target.extra, "growtool": {"lineage": steps}})
+
+
+def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
+    plan = recipe.plan
+    step: dict[str, Any] = {
+        "source": _label(recipe),
+        "source_architecture": recipe.source.spec.architecture,
+        "source_sha256": source_sha256,
+        "plan_sha256": loaded.sha256,
+        "seed": plan.seed,
+        "growtool": version("growtool"),
+        "promise": str(recipe.promise),
+    }
+    for axis, section, used in (("width", plan.width, bool(recipe.widths)), ("depth", plan.depth, bool(recipe.blocks.new))):
+        if section is not None and used:
+            step[axis] = section.model_dump(mode="json")
+    return step
+
+
+def _label(recipe: Recipe) -> str:
+    """What to call the source in files that may travel: its last name, without the path of this machine."""
+    path = recipe.source.path
+    return path.resolve().parent.name if path.name == "model.safetensors" else path.name
+
+
+def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None, spec: ModelSpec) -> str:
+    """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from."""
+    report = {
+        "growtool": version("growtool"),
+        "versions": {name: version(name) for name in ("torch", "timm", "safetensors")},
+        "source": {"name": _label(recipe), "architecture": recipe.source.spec.architecture},
+        "target": {"architecture": spec.architecture, "model_args": dict(spec.model_args)},
+        "lineage": spec.extra["growtool"]["lineage"],
+        "plan": {
+            "sha256": hashlib.sha256(loaded.text.encode()).hexdigest(),
+            "resolved": recipe.plan.model_dump(mode="json"),
+        },
+        **summary.to_json(),
+        "verified": proof.to_json() if proof else None,
+        "tensors": {name: _provenance(tensor) for name, tensor in recipe.tensors.items()},
+    }
+    return json_text(report)
+
+
+def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
+    how = "zero" if tensor.zero else "copied" if tensor.is_copy else "grown"
+    return {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+
+
+def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:
+    """`README.md`."""
+    before, after = summary.before, summary.after
+    return model_card(
+        source=_label(recipe),
+        architecture=recipe.target.architecture,
+        promise=str(recipe.promise),
+        measured=str(proof) if proof else None,
+        rows=[
+            ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+            ("MACs", units.count(before.macs), units.count(after.macs)),
+            ("weights file", units.size(before.bytes), units.size(after.bytes)),
+        ],
+        plan_text=loaded.text,
+        growth=summary.growth(),
+        license=recipe.target.pretrained_cfg.get("license"),
+    )

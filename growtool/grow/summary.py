@@ -1,0 +1,100 @@
+"""A recipe in figures: what a dry run shows, and what the report keeps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from growtool.checkpoint import ModelSpec, build
+from growtool.recipe import Recipe
+from growtool.report.macs import count_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One model in figures: parameters, bytes of its weights file, MACs for one image (FLOPs are twice the MACs)."""
+
+    parameters: int
+    bytes: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Attributes:
+
+    before: the source.
+    after: the target.
+    promise: `exact` or `lossy`, with the reasons.
+    widths: (before, after, number of groups) of the widths that grow.
+    new_blocks: paths of the blocks that growth adds.
+    copied, grown, zeroed: number of tensors by how they are made.
+    peak_bytes: memory the work needs above that of the program, estimated.
+    """
+
+    before: Size
+    after: Size
+    promise: str
+    reasons: tuple[str, ...]
+    widths: tuple[tuple[int, int, int], ...]
+    new_blocks: tuple[str, ...]
+    copied: int
+    grown: int
+    zeroed: int
+    peak_bytes: int
+
+    def growth(self) -> list[str]:
+        """One sentence for each thing that growing does."""
+        lines = [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
+        if self.new_blocks:
+            lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "before": _size_json(self.before),
+            "after": _size_json(self.after),
+            "promise": {"kind": self.promise, "reasons": list(self.reasons)},
+            "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
+            "new_blocks": list(self.new_blocks),
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+def summarise(recipe: Recipe) -> Summary:
+    """Count; nothing is read but what `resolve` has read already."""
+    tensors = recipe.tensors.values()
+    changes: dict[tuple[int, int], int] = {}
+    for change in recipe.widths:
+        changes[change.before, change.after] = changes.get((change.before, change.after), 0) + 1
+    copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
+    largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
+    return Summary(
+        before=_size(recipe.source.spec, sum(info.nbytes for info in recipe.source.tensors.values()), recipe),
+        after=_size(recipe.target, sum(info.nbytes for info in recipe.infos.values()), recipe),
+        promise=recipe.promise.kind,
+        reasons=recipe.promise.reasons,
+        widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
+        new_blocks=tuple(recipe.blocks.new),
+        copied=copied,
+        zeroed=zeroed,
+        grown=len(recipe.tensors) - copied - zeroed,
+        peak_bytes=3 * largest,
+    )
+
+
+def _size(spec: ModelSpec, nbytes: int, recipe: Recipe) -> Size:
+    model = build(spec)
+    return Size(_parameters(model), nbytes, count_macs(model, recipe.input_size).total)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _size_json(size: Size) -> dict[str, int]:
+    return {"parameters": size.parameters, "bytes": size.bytes, "macs": size.macs, "flops": 2 * size.macs}

@@ -1,0 +1,25 @@
+"""`net2net`: copies of channels drawn at random, for any width (Net2WiderNet, arXiv 1511.05641, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, copied_at_random
+from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.plan.schema import Net2Net
+
+
+def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """All channels, then copies of random ones."""
+    return copied_at_random(size, new_size, generator)
+
+
+def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
+    return split_among_copies(W, layer, spec.gain if spec.split == "random_projection" else None)
+
+
+def loss(spec: Net2Net) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

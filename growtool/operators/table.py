@@ -1,0 +1,63 @@
+"""The one table of growth operators. A new operator is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorInfo:
+    """What a user should know of an operator before choosing it.
+
+    Attributes:
+        name: as the plan spells it.
+        axis: whether it changes widths or depth.
+        summary: what it does.
+        promise: when the grown model computes the same function.
+        source: the publication.
+    """
+
+    name: str
+    axis: Literal["width", "depth"]
+    summary: str
+    promise: str
+    source: str
+
+    def implementation(self) -> ModuleType:
+        """The operator's module (imports torch)."""
+        return importlib.import_module(f"growtool.operators.{self.name}")
+
+
+OPERATORS: dict[str, OperatorInfo] = {
+    info.name: info
+    for info in (
+        OperatorInfo(
+            "tile", "width", "whole copies of all channels; readers share the old weight among the copies",
+            "exact for integer factors", "HyperCloning, arXiv 2409.12903; bert2BERT FPI, arXiv 2110.07143",
+        ),
+        OperatorInfo(
+            "net2net", "width", "copies of randomly chosen channels, for any width",
+            "exact where no norm mixes channels (BatchNorm networks)", "Net2Net, arXiv 1511.05641, section 2.2",
+        ),
+        OperatorInfo(
+            "mixture", "width", "copies, with new combinations of trained layers as templates between them",
+            "exact for integer factors with compensate: true; lossy as published (false)",
+            "MixtureGrowth, arXiv 2311.04251; the compensation is growtool's",
+        ),
+        OperatorInfo(
+            "stack", "depth", "the blocks of a stage repeated as a whole: 1 2 1 2",
+            "lossy", "G_stack, arXiv 2405.15319",
+        ),
+        OperatorInfo(
+            "interleave", "depth", "each block repeated in place: 1 1 2 2",
+            "lossy", "arXiv 2405.15319; interpolation in AquilaMoE, arXiv 2408.06567",
+        ),
+        OperatorInfo(
+            "zero_out", "depth", "copied blocks whose residual branch ends in zeros",
+            "exact for blocks with a residual connection", "LLaMA Pro, arXiv 2401.02415",
+        ),
+    )
+}  # fmt: skip

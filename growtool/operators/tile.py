@@ -1,0 +1,25 @@
+"""`tile`: whole copies of all channels (HyperCloning, arXiv 2409.12903; FPI, arXiv 2110.07143)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, tiled
+from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.plan.schema import Tile
+
+
+def expand(spec: Tile, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """`[h, h, ...]`. Raises ValueError where `new_size` is not a multiple of `size`."""
+    return tiled(size, new_size)
+
+
+def grow(spec: Tile, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """Share W among the copies as `spec.split` says."""
+    return split_among_copies(W, layer, spec.gain if spec.split == "random_projection" else None)
+
+
+def loss(spec: Tile) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

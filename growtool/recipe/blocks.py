@@ -1,0 +1,102 @@
+"""Which source block every target block is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from growtool.coupling import Stretch, inside
+from growtool.errors import PlanError
+from growtool.operators.placement import Placed
+from growtool.operators.table import OPERATORS
+from growtool.plan.schema import Depth
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Attributes:
+
+    placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
+    """
+
+    placed: Mapping[str, Mapping[int, Placed]]
+
+    def source_name(self, path: str) -> str:
+        """The source's name of a target tensor or module."""
+        for prefix, blocks in self.placed.items():
+            index = inside(path, prefix)
+            if index is not None and index in blocks:
+                rest = path[len(prefix) + len(str(index)) :]
+                return f"{prefix}{blocks[index].source}{rest}"
+        return path
+
+    def block_of(self, path: str) -> tuple[str, Placed] | None:
+        """The path of the block that a tensor or module lies in, if its sequence grew, and where it comes from."""
+        for prefix, blocks in self.placed.items():
+            index = inside(path, prefix)
+            if index is not None and index in blocks:
+                return f"{prefix}{index}", blocks[index]
+        return None
+
+    def is_new(self, path: str) -> bool:
+        """Whether growth added the block that the tensor or module lies in."""
+        found = self.block_of(path)
+        return found is not None and found[1].new
+
+    @property
+    def closed(self) -> list[str]:
+        """Paths of the new blocks that are to start as the identity."""
+        return [f"{prefix}{i}" for prefix, blocks in self.placed.items() for i, p in blocks.items() if p.closed]
+
+    @property
+    def new(self) -> list[str]:
+        """Paths of the blocks that growth added."""
+        return [f"{prefix}{i}" for prefix, blocks in self.placed.items() for i, p in blocks.items() if p.new]
+
+
+def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
+    """Ask the plan's depth operator where blocks go, among blocks that are alike.
+
+    Raises:
+        PlanError: the target is deeper and the plan has no `depth`, or a block of the target has no block like it.
+    """
+    problems = []
+    if stretched and depth is None:
+        problems = [
+            f"{s.prefix}*: {len(s.source)} blocks in the source, {len(s.target)} in the target, and the plan has no `depth`; "
+            "add `depth: {operator: zero_out}` (or stack, interleave)"
+            for s in stretched
+        ]
+    for s in stretched:
+        problems += [
+            f"{s.prefix}{j}: no block of the source is like it (same parameters, same operations); "
+            f"the source has {s.prefix}{s.source[0]} to {s.prefix}{s.source[-1]}; choose a depth whose new blocks repeat old ones"
+            for j in s.target
+            if not s.alike[j]
+        ]
+    if problems:
+        raise PlanError(problems)
+    return BlockMap({s.prefix: _arranged(s, depth) for s in stretched})
+
+
+def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
+    arrange = OPERATORS[depth.operator].implementation().arrange
+    by_kind: dict[tuple[int, ...], list[int]] = {}
+    for j in stretch.target:
+        by_kind.setdefault(stretch.alike[j], []).append(j)
+    placed: dict[int, Placed] = {}
+    for sources, targets in by_kind.items():
+        if len(targets) < len(sources):
+            raise PlanError(
+                f"{stretch.prefix}*: {len(sources)} blocks like {stretch.prefix}{sources[0]} in the source, "
+                f"{len(targets)} in the target; growth never removes blocks"
+            )
+        placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
+    kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
+    if kept != sorted(kept):
+        raise PlanError(
+            f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would put them "
+            "out of order; add as many blocks of each kind"
+        )
+    return dict(sorted(placed.items()))

@@ -1,0 +1,82 @@
+"""The recipe: for every target tensor what it is made of, and what the whole promises. Nothing has been read but headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from growtool.algebra.expansion import AxisMap
+from growtool.algebra.promise import Promise
+from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
+from growtool.plan.schema import Plan
+from growtool.recipe.blocks import BlockMap
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecipe:
+    """How one target tensor is made.
+
+    Attributes:
+        name: in the target.
+        source: the source tensor it grows from.
+        info: the target's shape and element type.
+        maps: one per dimension; empty for tensors that are copied as they are.
+        new: whether it belongs to a block that growth added.
+        zero: whether it closes the branch of a new block, and so is zero.
+        templates: source names of the same-shape layers of its stage, itself included.
+    """
+
+    name: str
+    source: str
+    info: TensorInfo
+    maps: tuple[AxisMap, ...]
+    new: bool
+    zero: bool
+    templates: tuple[str, ...]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the values are the source's, in the same places."""
+        return not self.zero and all(axis.is_identity for axis in self.maps)
+
+
+@dataclass(frozen=True, slots=True)
+class WidthChange:
+    """A width group that grows: its name (first member), channels before and after, and how many tensors carry it."""
+
+    group: str
+    before: int
+    after: int
+    tensors: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved plan.
+
+    Attributes:
+        plan: as the user wrote it.
+        source: the checkpoint that grows.
+        target: what it becomes.
+        num_features: width of the target's features, for its config.
+        tensors: by name, in the order of the target's state dict.
+        widths: the groups that grow.
+        blocks: where each block of a grown sequence comes from.
+        promise: what is kept.
+        input_size: channels, height, width of the images both models see.
+    """
+
+    plan: Plan
+    source: Checkpoint
+    target: ModelSpec
+    num_features: int
+    tensors: Mapping[str, TensorRecipe]
+    widths: tuple[WidthChange, ...]
+    blocks: BlockMap
+    promise: Promise
+    input_size: tuple[int, int, int]
+
+    @property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shapes and element types of the file to write."""
+        return {name: tensor.info for name, tensor in self.tensors.items()}

@@ -1,0 +1,102 @@
+"""What to grow to: a plan's target as a timm model with its arguments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from growtool.checkpoint import ModelSpec
+from growtool.coupling import Coupling
+from growtool.errors import PlanError
+from growtool.plan.schema import Scale, Target
+from growtool.recipe.knobs import Knobs, Value, find_knobs, larger_siblings, scaled
+
+_INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
+_NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
+
+
+def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
+    """The target's spec.
+
+    Args:
+        target: as the plan says.
+        spec: the source.
+        model: its skeleton.
+        coupling: its coupling.
+
+    Raises:
+        PlanError: the constructor cannot be scaled so, with what can be reached instead.
+    """
+    extra = {key: value for key, value in spec.extra.items() if key not in _NOT_INHERITED}
+    if target.model is not None:
+        kept = {key: spec.model_args[key] for key in _INHERITED if key in spec.model_args}
+        args = {**kept, **target.model_args}
+        return ModelSpec(target.model, args, spec.pretrained_cfg, extra)
+    base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
+    if target.scale is None:
+        return base.with_args(**target.model_args)
+    return base.with_args(**_scaled_args(target.scale, spec, model, find_knobs(spec, model, coupling)))
+
+
+def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    problems = []
+    if scale.width is not None and scale.width != 1:
+        if not knobs.width:
+            problems.append(_unreachable("width", spec, model))
+        args |= {name: scaled(value, scale.width) for name, value in knobs.width.items()}
+        problems += _not_whole("width", knobs.width, scale.width)
+    if scale.depth is not None and scale.depth != 1:
+        if not knobs.depth:
+            problems.append(_unreachable("depth", spec, model))
+        else:
+            name, value = next(iter(knobs.depth.items()))
+            args[name], wrong = _depths(scale.depth, name, value)
+            problems += wrong
+    if problems:
+        raise PlanError(problems)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in args.items()}
+
+
+def _depths(depth: float | tuple[int, ...], name: str, value: Value) -> tuple[Value, list[str]]:
+    if isinstance(depth, float):
+        return scaled(value, depth), _not_whole("depth", {name: value}, depth)
+    current = value if isinstance(value, tuple) else (value,)
+    if len(depth) != len(current):
+        return value, [
+            f"target.scale.depth: found {len(depth)} numbers {list(depth)}, expected {len(current)}: "
+            f"the source has {name} = {list(current)}"
+        ]
+    return (depth if isinstance(value, tuple) else depth[0]), []
+
+
+def _not_whole(what: str, knobs: dict[str, Value] | Any, factor: float) -> list[str]:
+    """A line if some count would become a fraction, with the nearest factors that work."""
+    broken, counts = [], []
+    for name, value in knobs.items():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, int):
+                counts.append(part)
+                if part * factor != int(part * factor):
+                    broken.append(f"{name} {part} x {factor:g} = {part * factor:g}")
+    if not broken:
+        return []
+    step = math.gcd(*counts)
+    below, above = math.floor(factor * step) / step, math.ceil(factor * step) / step
+    nearest = " or ".join(f"{f:g}" for f in (below, above) if f > 1)
+    return [f"target.scale.{what}: {', '.join(broken)} is not whole; nearest factors that are: {nearest}"]
+
+
+def _unreachable(what: str, spec: ModelSpec, model: nn.Module) -> str:
+    import timm
+
+    module = timm.models.model_entrypoint(spec.architecture).__module__.rsplit(".", 1)[-1]
+    siblings = larger_siblings(spec, model, timm.list_models(module=module)) if what == "width" else []
+    remedy = (
+        f"name a larger model of the family with `target: {{model: NAME}}`: {', '.join(siblings[:6])}"
+        if siblings
+        else "timm registers no larger model with the same parameters either"
+    )
+    return f"target.scale.{what}: no argument of {spec.architecture}'s constructor changes its {what}; {remedy}"
