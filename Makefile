@@ -1,0 +1,37 @@
+# Needs Python 3.11 or newer, pip and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint demo bench clean
+
+help: ## Show what can be made
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+
+test: lint ## Check style and types, then run the tests
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+lint: $(READY) ## Check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+demo: $(READY) ## Grow a small trained model, prove it, train it further: a few minutes on one CPU core
+	$(RUN) docs/demo/run.py
+
+bench: $(READY) ## Time growing a large model against copying its file
+	$(RUN) -m tests.bench.grow
+
+clean: ## Remove everything that make has made
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find growtool tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml tests/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "growtool needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing);" \
+	       "name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e '.[dev]'
+	@touch $@
