@@ -22,10 +22,9 @@ from finetune_support import (
 )
 from safetensors.torch import load_file
 from timm.data import ImageDataset, create_transform, resolve_data_config
-from typer import Typer
 from typer.testing import CliRunner
 
-from growtool.cli.finetune import finetune as command
+from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.evaluate import evaluate_folder
 from growtool.finetune.run import finetune
@@ -209,9 +208,7 @@ def test_every_problem_of_a_command_is_named_at_once(checkpoint: Path, tmp_path:
 
 
 def cli(*arguments: str | Path) -> Any:
-    app = Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["finetune", *map(str, arguments)])
 
 
 def test_the_command_prints_one_json_document(checkpoint: Path, data: Path, tmp_path: Path):
