@@ -89,6 +89,26 @@ def test_weights_are_held_one_operation_at_a_time(vit, monkeypatch):
     assert sizes[-1] <= most <= 2 * sizes[-1] < sum(sizes)
 
 
+def test_questions_about_a_weight_do_not_read_it(vit, monkeypatch):
+    streamed = StreamedModel(vit, torch.float64)
+    weight = streamed.model.blocks[0].attn.qkv.weight
+    stored = vit.read("blocks.0.attn.qkv.weight").double()
+
+    def forward(images):
+        with monkeypatch.context() as without_reading:
+            without_reading.delattr(Checkpoint, "read")
+            assert weight.shape == weight.size() == stored.shape
+            assert (weight.dim(), weight.ndim, len(weight), weight.numel()) == (2, 2, len(stored), stored.numel())
+            assert (weight.device, weight.dtype) == (stored.device, stored.dtype)
+            assert weight.is_floating_point()
+            assert weight.requires_grad
+        assert not weight.is_meta
+        return weight.T
+
+    monkeypatch.setattr(streamed.model, "forward", forward)
+    assert torch.equal(streamed(torch.zeros(1)), stored.T)
+
+
 def test_streaming_leaves_no_values_in_the_skeleton_and_does_not_touch_the_global_generator(vit):
     before = torch.get_rng_state()
     streamed = StreamedModel(vit)

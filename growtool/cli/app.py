@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from growtool.cli.console import describe_os_error, print_problems
 from growtool.cli.finetune import finetune
+from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
 from growtool.cli.list import app as list_app
 from growtool.cli.verify import verify
@@ -51,6 +51,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.command()(finetune)
+app.command()(grow)
 app.command()(inspect)
 app.command()(verify)
 app.add_typer(list_app, name="list")
@@ -81,13 +82,3 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        _settle_stdout()
-
-
-def _settle_stdout() -> None:
-    """Flush now; a reader that has gone or a full disk must not turn into a second error while Python shuts down."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

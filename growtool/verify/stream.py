@@ -23,7 +23,7 @@ def _getter(attribute: str) -> Callable[..., Any]:
     return getattr(Tensor, attribute).__get__  # type: ignore[no-any-return]
 
 
-# Answered by the skeleton itself; everything else would be wrong of a tensor without values.
+# Answered by the skeleton without a read; its answers are those of the stored tensor. Everything else needs the values.
 _ATTRIBUTES = frozenset(_getter(name) for name in ("shape", "dtype", "ndim", "requires_grad"))
 _METHODS = frozenset({Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__})
 _ANSWERED_BY_SKELETON = _ATTRIBUTES | _METHODS
