@@ -60,10 +60,10 @@ class Expansion:
 
 
 def tiled(size: int, new_size: int) -> Expansion:
-    """Whole copies one after the other, `[h, h, ...]`; `new_size` is a multiple of `size` (HyperCloning, arXiv 2409.12903).
+    """Whole copies one after the other, `[h, h, ...]` (HyperCloning, arXiv 2409.12903).
 
     Raises:
-        ValueError: it is not a multiple.
+        ValueError: `new_size` is not a multiple of `size`.
     """
     if new_size % size:
         raise ValueError(f"{new_size} is not a multiple of {size}")
@@ -97,6 +97,17 @@ class AxisMap:
     slots: int
     share: Tensor
     consumes: bool
+
+    @classmethod
+    def unchanged(cls, size: int) -> AxisMap:
+        """Every position stays; no sum runs over them."""
+        return cls.copied(size, torch.arange(size), torch.zeros(size, dtype=torch.int64))
+
+    @classmethod
+    def copied(cls, size: int, index: Tensor, replica: Tensor) -> AxisMap:
+        """Positions are copied, no sum runs over them: each is a slot of its own."""
+        m = len(index)
+        return cls(size, index, replica, torch.arange(m), m, torch.ones(m, dtype=torch.float64), False)
 
     @property
     def is_identity(self) -> bool:
@@ -150,7 +161,7 @@ def _segment_map(
     expansions: dict[Growth, Expansion],
     consumed: frozenset[Growth],
 ) -> AxisMap:
-    total = AxisMap(1, *(torch.zeros(1, dtype=torch.int64) for _ in range(3)), 1, torch.ones(1, dtype=torch.float64), False)
+    total = AxisMap.unchanged(1)
     for factor in segment:
         total = _product(total, _factor_map(factor, expansions, consumed))
     return total
@@ -162,17 +173,12 @@ def _factor_map(
     if isinstance(factor, PairedAxis):
         return axis_map(factor, expansions, consumed)
     if isinstance(factor, Unchanged):
-        same = torch.arange(factor.size)
-        return AxisMap(
-            factor.size, same, torch.zeros_like(same), same, factor.size, torch.ones(factor.size, dtype=torch.float64), False
-        )
+        return AxisMap.unchanged(factor.size)
     expansion = expansions[factor]
-    m = len(expansion.index)
     if factor in consumed:
         share = 1.0 / expansion.counts.double()
         return AxisMap(expansion.size, expansion.index, expansion.replica, expansion.index, expansion.size, share, True)
-    ones = torch.ones(m, dtype=torch.float64)
-    return AxisMap(expansion.size, expansion.index, expansion.replica, torch.arange(m), m, ones, False)
+    return AxisMap.copied(expansion.size, expansion.index, expansion.replica)
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:

@@ -5,8 +5,8 @@ A layer with weight W between axes `in` and `out` computes the same function aft
 
     W' = Z + (E_out W - Z E_in) R_in
 
-for a draft Z and a left inverse R_in of E_in: whatever the draft, the correction makes it exact. Z = 0 is the plain split of
-Net2Net, a random Z is LEMON's projection, a grid of template mixtures is the compensated MixtureGrowth.
+for a draft Z and a left inverse R_in of E_in: whatever the draft, the correction makes it exact. Z = 0 is the plain
+split of Net2Net, a random Z is LEMON's projection, a grid of template mixtures is the compensated MixtureGrowth.
 
 Axes: O/o rows before/after, I/i columns before/after; trailing kernel axes ride along. `B` = slots (`AxisMap.slot`).
 """
@@ -79,8 +79,9 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
 def home_share(columns: AxisMap, home: int, homes: int) -> Tensor:
     """R_in for one row block of a grid: it is corrected in its home column blocks alone, equally where it has several.
 
-    A grid has one row block per copy of the rows and one column block per copy of the columns. With `homes` the smaller of
-    the two numbers, column block j is home to the row blocks i with i = j modulo `homes`: the diagonal of a square grid.
+    A grid has one row block per copy of the rows and one column block per copy of the columns. With `homes` the
+    smaller of the two numbers, column block j is home to the row blocks i with i = j modulo `homes`: the diagonal of a
+    square grid.
 
     Returns:
         float64 [i], summing to 1 over each slot.

@@ -1,8 +1,9 @@
 """What a growth keeps, decided from the two traces before any weight is read.
 
 Copied channels pass through most operations as they are: anything elementwise, anything channel by channel. What treats
-channels jointly is another matter (a norm sees other statistics if some channels are copied more often than others); and
-source and target must run the same operations in the first place. Each finding is a reason why the promise is `lossy`.
+channels jointly is another matter (a norm sees other statistics if some channels are copied more often than others);
+and source and target must run the same operations in the first place. Each finding is a reason why the promise is
+`lossy`.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], ski
     return [f"{_places(modules)}: {reason}" for reason, modules in found.items()]
 
 
-def _reason(
-    coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]
-) -> str | None:
+def _reason(coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]) -> str | None:
     sizes = ", ".join(sorted({f"{expansions[a].size} -> {a.size}" for a in grown}))
     even = copies_per_position(mixing.axis, expansions) is not None
     if mixing.kind in _AVERAGES:
-        return None if even else f"{_AVERAGES[mixing.kind]} over channels that are not all copied equally often ({sizes})"
+        return (
+            None if even else f"{_AVERAGES[mixing.kind]} over channels that are not all copied equally often ({sizes})"
+        )
     if mixing.kind == "weight" and even and not _consumes(coupling, mixing, grown):
         return None
     return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"
@@ -105,7 +106,9 @@ def different_operations(
         if old != new:
             reason = _difference(path, source_path(path), source, target)
             found.setdefault(reason, []).append(path)
-    return [f"{_places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])]
+    return [
+        f"{_places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])
+    ]
 
 
 def _difference(path: str, origin: str, source: Coupling, target: Coupling) -> str:

@@ -68,6 +68,12 @@ class Checkpoint:
         """What to call the checkpoint in messages: the folder or the file the user named."""
         return str(self.path.parent if self.path.name == WEIGHTS else self.path)
 
+    @property
+    def label(self) -> str:
+        """A short name without the path of this machine: that of the folder, or of the file without its ending."""
+        path = self.path.resolve()
+        return path.parent.name if path.name == WEIGHTS else path.stem
+
     def sha256(self) -> str:
         """Hex digest of the weights file."""
         with self.path.open("rb") as file:

@@ -23,7 +23,7 @@ def grow(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder to write, or a .safetensors file that carries its config. Default: IN-grown.",
+            "--output", "-o", help="Folder to write, or a .safetensors file with its config inside. Default: IN-grown.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -40,8 +40,8 @@ def grow(
 ) -> None:  # fmt: skip
     """Grow a checkpoint by a plan, and prove that the result keeps what the plan promises.
 
-    The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the output's
-    name before it is complete and checked.
+    The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the
+    output's name before it is complete and checked.
     """
     from growtool.checkpoint import open_checkpoint
     from growtool.checkpoint.folder import refuse_existing

@@ -20,7 +20,7 @@ Owner: TypeAlias = tuple[str, int]  # (parameter name, dimension)
 _serial = itertools.count()
 
 
-class Unsolvable(Exception):  # noqa: N818 - a signal within the trace, never an error a user meets
+class Unsolvable(Exception):
     """Two layouts have no common refinement; the axes involved become fixed."""
 
 

@@ -28,7 +28,7 @@ class Stretch:
         prefix: the common prefix of the module paths.
         source: block indices in the small model.
         target: block indices in the large model.
-        alike: target index -> the source indices whose block computes the same operations on parameters of the same names.
+        alike: target index -> the source indices whose block has the same parameters and runs the same operations.
     """
 
     prefix: str
@@ -72,30 +72,40 @@ def shortened(source: Coupling, target: Coupling) -> list[str]:
     """A line for each sequence with fewer blocks in the target."""
     old, new = sequences(source.tensors), sequences(target.tensors)
     return [
-        f"{p}*: {len(old[p].indices)} blocks in the source, {len(new[p].indices)} in the target; growth never removes blocks"
+        f"{p}*: {len(old[p].indices)} blocks in the source, {len(new[p].indices)} in the target; "
+        "growth never removes blocks"
         for p in sorted(old)
         if p in new and len(new[p].indices) < len(old[p].indices)
     ]
 
 
 def _alike(source: Coupling, target: Coupling, old: Sequence, new: Sequence) -> dict[int, tuple[int, ...]]:
-    portraits = {i: _portrait(source, f"{old.prefix}{i}") for i in old.indices}
-    return {
-        j: tuple(i for i, portrait in portraits.items() if portrait == _portrait(target, f"{new.prefix}{j}"))
-        for j in new.indices
-    }
+    """Blocks of one kind; where no block of the source computes quite the same, those with the same parameters."""
+    old_names, new_names = (
+        {i: _names(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new))
+    )
+    old_work, new_work = ({i: _work(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new)))
+    alike = {}
+    for j in new.indices:
+        same_names = tuple(i for i in old.indices if old_names[i] == new_names[j])
+        same_work = tuple(i for i in same_names if old_work[i] == new_work[j])
+        alike[j] = same_work or same_names
+    return alike
 
 
-def _portrait(coupling: Coupling, path: str) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[str, object]]]:
-    """A block's parameter names with their dimensions, and the operations of its modules, relative to its path."""
+def _names(coupling: Coupling, path: str) -> frozenset[tuple[str, int]]:
+    """A block's parameters relative to its path, with their number of dimensions."""
     inside = f"{path}."
-    names = frozenset((n.removeprefix(inside), len(a)) for n, a in coupling.tensors.items() if n.startswith(inside))
-    operations = frozenset(
+    return frozenset((n.removeprefix(inside), len(a)) for n, a in coupling.tensors.items() if n.startswith(inside))
+
+
+def _work(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:
+    """The operations of a block's modules, relative to its path."""
+    return frozenset(
         (p.removeprefix(path), entries)
         for p, entries in coupling.signatures.items()
-        if p == path or p.startswith(inside)
-    )  # fmt: skip
-    return names, operations
+        if p == path or p.startswith(f"{path}.")
+    )
 
 
 def inside(path: str, prefix: str) -> int | None:

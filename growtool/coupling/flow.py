@@ -1,7 +1,7 @@
 """What would remain of a tensor if some parameters were zero: how residual branches are found.
 
-Two facts travel with every activation. `zeroed_by` names parameters that turn it into zeros when they are zero (the last
-affine layer it came through). `bases` says which earlier tensors it equals once certain parameters are zero: after
+Two facts travel with every activation. `zeroed_by` names parameters that turn it into zeros when they are zero (the
+last affine layer it came through). `bases` says which earlier tensors it equals once certain parameters are zero: after
 `x + gamma * f(x)` it equals x if gamma is zero. A module whose output equals its input on those terms is a residual
 block, and the parameters are its exits.
 """
@@ -52,6 +52,6 @@ def added(left: Flow, right: Flow) -> Flow:
 
 
 def activated(source: Flow, name: str, activations: Mapping[int, str]) -> Flow:
-    """The flow of an idempotent activation such as relu; `activations` says which tensors already are its fixed points."""
+    """The flow of an idempotent activation such as relu; `activations` says what other tensors went through."""
     kept = {token: params for token, params in source.reachable().items() if activations.get(token) == name}
     return Flow(bases=kept, zeroed_by=source.zeroed_by, activation=name)

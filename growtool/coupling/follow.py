@@ -13,19 +13,30 @@ if TYPE_CHECKING:
     from growtool.coupling.tape import Call, Tape
 
 VIEWS = frozenset(
-    "view _unsafe_view reshape view_copy _reshape_alias flatten permute transpose t unsqueeze squeeze expand detach alias "
-    "clone contiguous _to_copy to lift_fresh lift_fresh_copy slice select narrow split split_with_sizes unsafe_split "
-    "unsafe_chunk unsafe_split_with_sizes chunk unbind view_as as_strided lift copy resolve_conj resolve_neg".split()
+    (
+        "view _unsafe_view reshape view_copy _reshape_alias flatten permute transpose t unsqueeze squeeze expand "
+        "detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy slice select narrow split "
+        "split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes chunk unbind view_as as_strided lift "
+        "copy resolve_conj resolve_neg"
+    ).split()
 )
-SAME_LAYOUT = frozenset("view _unsafe_view reshape view_copy _reshape_alias flatten detach alias clone contiguous _to_copy to "
-                        "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout".split())  # fmt: skip
+SAME_LAYOUT = frozenset(
+    (
+        "view _unsafe_view reshape view_copy _reshape_alias flatten detach alias clone contiguous _to_copy to "
+        "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout"
+    ).split()
+)
 CREATIONS = frozenset(
-    "zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like scalar_tensor "
-    "empty_strided new_empty_strided fill zero empty_permuted".split()
+    (
+        "zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like "
+        "scalar_tensor empty_strided new_empty_strided fill zero empty_permuted"
+    ).split()
 )
 POOLS = frozenset(
-    "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d max_pool1d avg_pool3d "
-    "_adaptive_avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d".split()
+    (
+        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d max_pool1d "
+        "avg_pool3d _adaptive_avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d"
+    ).split()
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
 _IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min threshold".split())
@@ -33,13 +44,21 @@ _ZERO_TO_ZERO = _IDEMPOTENT | frozenset(
     "gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
 )
 _AFFINE_NORMS = {
-    "native_layer_norm": (2, 3), "native_group_norm": (1, 2), "native_batch_norm": (1, 2), "_fused_rms_norm": (2,),
-    "_native_batch_norm_legit_no_training": (1, 2), "_native_batch_norm_legit": (1, 2), "cudnn_batch_norm": (1, 2),
-    "batch_norm": (1, 2), "rms_norm": (2,),
-}  # fmt: skip
+    "native_layer_norm": (2, 3),
+    "native_group_norm": (1, 2),
+    "native_batch_norm": (1, 2),
+    "_fused_rms_norm": (2,),
+    "_native_batch_norm_legit_no_training": (1, 2),
+    "_native_batch_norm_legit": (1, 2),
+    "cudnn_batch_norm": (1, 2),
+    "batch_norm": (1, 2),
+    "rms_norm": (2,),
+}
 _INTEGERS_MATTER = POOLS | frozenset(
-    "mean sum amax amin var softmax _softmax _safe_softmax roll cat stack add mul sub div pow constant_pad_nd flip cumsum "
-    "pixel_shuffle pixel_unshuffle leaky_relu clamp topk".split()
+    (
+        "mean sum amax amin var softmax _softmax _safe_softmax roll cat stack add mul sub div pow constant_pad_nd "
+        "flip cumsum pixel_shuffle pixel_unshuffle leaky_relu clamp topk"
+    ).split()
 )
 
 

@@ -1,8 +1,8 @@
 """Laying the axes of a small model beside those of a large one: which channels grow into which.
 
-Both models are traced on their own; their layouts are matched parameter by parameter. That the structures agree is itself
-the check: a head split that differs, a class count that changed or an image size that moved shows as a layout that does
-not match, at the parameter where it shows.
+Both models are traced on their own; their layouts are matched parameter by parameter. That the structures agree is
+itself the check: a head split that differs, a class count that changed or an image size that moved shows as a layout
+that does not match, at the parameter where it shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from growtool.coupling.axis import Atom, Axis, Factor, Segment, atoms, axis_size
 from growtool.coupling.trace import Coupling
 
 
-class Mismatch(Exception):  # noqa: N818 - collected into the user's error by `pair`
+class Mismatch(Exception):
     """Two layouts cannot be matched; the text says what was found and what was expected."""
 
 
@@ -148,7 +148,7 @@ def _frozen(axis: Axis) -> str | None:
 
 
 def torn_groups(paired: Mapping[str, tuple[PairedAxis, ...]], names: list[str]) -> list[str]:
-    """Where the coupling itself changed among `names`: channels that are one group in one model and several in the other."""
+    """Where the coupling itself changed among `names`: one group in one model, several in the other."""
     targets: dict[Atom, dict[Atom, str]] = {}
     sources: dict[Atom, dict[Atom, str]] = {}
     for name in names:

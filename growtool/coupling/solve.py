@@ -36,7 +36,7 @@ def unify(left: Axis, right: Axis) -> None:
 def _unify(left: Axis, right: Axis) -> None:
     left, right = resolve(left), resolve(right)
     if left == right:
-        return
+        return None
     if axis_size(left) != axis_size(right):
         raise Unsolvable(f"{axis_size(left)} against {axis_size(right)}")
     fixed_left, fixed_right = _wholly_fixed(left), _wholly_fixed(right)

@@ -1,8 +1,8 @@
 """One forward pass, observed operation by operation on the meta device.
 
-The tape keeps for every tensor its symbolic axes, the parameters it was made of (if it was made of nothing else) and its
-`Flow`. What an operation does to axes is said by the rules; an operation without a rule fixes every axis it touches, so
-that what growtool does not understand can never be grown wrongly.
+The tape keeps for every tensor its symbolic axes, the parameters it was made of (if it was made of nothing else) and
+its `Flow`. What an operation does to axes is said by the rules; an operation without a rule fixes every axis it
+touches, so that what growtool does not understand can never be grown wrongly.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tape(TorchDispatchMode):
     """Observes a forward pass. Results: `values`, `mixings`, `consumers`, `signatures`, `exits`, `unknown`."""
 
     def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids are only unique among living tensors

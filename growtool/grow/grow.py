@@ -70,7 +70,14 @@ def grow(
     tensors = produce(recipe, advance)
     if is_single_file(out):
         write_file(
-            out, spec, recipe.infos, tensors, num_features=recipe.num_features, metadata=metadata, check=check, force=force
+            out,
+            spec,
+            recipe.infos,
+            tensors,
+            num_features=recipe.num_features,
+            metadata=metadata,
+            check=check,
+            force=force,
         )
     else:
         write_folder(
@@ -85,7 +92,9 @@ def _require_room(out: Path, needed: int) -> None:
     parent = next(p for p in out.resolve().parents if p.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
-        raise PlanError(f"{out}: {needed:,} bytes to write, {free:,} free on that disk; free some space or choose another")
+        raise PlanError(
+            f"{out}: {needed:,} bytes to write, {free:,} free on that disk; free some space or choose another"
+        )
 
 
 def loading_line(out: Path) -> str:

@@ -13,7 +13,7 @@ from growtool.grow.execute import single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import Comparison, compare, random_inputs
 
-# Largest relative difference of the logits that rounding may cause, by the coarser element type of source and target.
+# Largest relative difference of the logits that rounding may cause, by the coarsest element type that was written.
 TOLERANCES = {"F64": 1e-10, "F32": 1e-5, "BF16": 5e-2, "F16": 5e-3}
 
 
@@ -54,18 +54,18 @@ class Proof:
 def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     """Run source and target on the plan's number of random images; None where the plan switched the check off.
 
-    The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in very
-    deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores.
+    The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in
+    very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores.
 
     Raises:
         CheckpointError: the plan promised the same function and the written model computes another one.
     """
     if recipe.plan.verify is None:
         return None
-    coarsest = _coarsest(recipe.source, written)
-    tolerance = recipe.plan.verify.tolerance or TOLERANCES[coarsest]
+    types = {info.dtype for info in written.tensors.values() if info.is_float}
+    tolerance = recipe.plan.verify.tolerance or max(TOLERANCES.get(name, 0.0) for name in types)
     inputs = random_inputs(recipe.input_size, recipe.plan.verify.inputs, recipe.plan.seed)
-    first = torch.float64 if coarsest == "F64" else torch.float32
+    first = torch.float64 if "F64" in types else torch.float32
     with single_threaded():
         comparison = compare(recipe.source, written, inputs.to(first), dtype=first)
         if recipe.promise.kind == "exact" and not comparison.within(tolerance) and first != torch.float64:
@@ -74,13 +74,8 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     proof = Proof(comparison, tolerance, holds)
     if not holds:
         raise CheckpointError(
-            f"verification failed: {proof}, expected at most {tolerance:g}: the plan promised the same function. Nothing was "
-            "written. If the model amplifies rounding, allow more with `verify: {tolerance: ...}`; else this is a bug of "
-            "growtool, please report it with the plan and the architecture"
+            f"verification failed: {proof}, expected at most {tolerance:g}: the plan promised the same function. "
+            "Nothing was written. If the model amplifies rounding, allow more with `verify: {tolerance: ...}`; else "
+            "this is a bug of growtool, please report it with the plan and the architecture"
         )
     return proof
-
-
-def _coarsest(source: Checkpoint, written: Checkpoint) -> str:
-    found = {info.dtype for checkpoint in (source, written) for info in checkpoint.tensors.values() if info.is_float}
-    return max(found & TOLERANCES.keys(), key=lambda name: TOLERANCES[name], default="F32")

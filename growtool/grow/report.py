@@ -27,7 +27,7 @@ def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) 
 def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
     plan = recipe.plan
     step: dict[str, Any] = {
-        "source": _label(recipe),
+        "source": recipe.source.label,
         "source_architecture": recipe.source.spec.architecture,
         "source_sha256": source_sha256,
         "plan_sha256": loaded.sha256,
@@ -35,16 +35,13 @@ def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, A
         "growtool": version("growtool"),
         "promise": str(recipe.promise),
     }
-    for axis, section, used in (("width", plan.width, bool(recipe.widths)), ("depth", plan.depth, bool(recipe.blocks.new))):
+    for axis, section, used in (
+        ("width", plan.width, bool(recipe.widths)),
+        ("depth", plan.depth, bool(recipe.blocks.new)),
+    ):
         if section is not None and used:
             step[axis] = section.model_dump(mode="json")
     return step
-
-
-def _label(recipe: Recipe) -> str:
-    """What to call the source in files that may travel: its last name, without the path of this machine."""
-    path = recipe.source.path
-    return path.resolve().parent.name if path.name == "model.safetensors" else path.name
 
 
 def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None, spec: ModelSpec) -> str:
@@ -52,7 +49,7 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
     report = {
         "growtool": version("growtool"),
         "versions": {name: version(name) for name in ("torch", "timm", "safetensors")},
-        "source": {"name": _label(recipe), "architecture": recipe.source.spec.architecture},
+        "source": {"name": recipe.source.label, "architecture": recipe.source.spec.architecture},
         "target": {"architecture": spec.architecture, "model_args": dict(spec.model_args)},
         "lineage": spec.extra["growtool"]["lineage"],
         "plan": {
@@ -75,7 +72,7 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
     """`README.md`."""
     before, after = summary.before, summary.after
     return model_card(
-        source=_label(recipe),
+        source=recipe.source.label,
         architecture=recipe.target.architecture,
         promise=str(recipe.promise),
         measured=str(proof) if proof else None,

@@ -1,9 +1,9 @@
 """`mixture`: MixtureGrowth (Pham et al., WACV 2024, arXiv 2311.04251), with a compensation that makes it exact.
 
-A weight that grows k-fold on both sides is a k x k grid of blocks. Its diagonal holds the trained weight, its other blocks
-new linear combinations of templates, `N_ij = gain * sum_t c_ijt T_t`. The templates are the weights of the same-shape
-layers of the stage. Published, each channel then receives more than before; compensated, the diagonal gives back what
-the other blocks of its row add, `W'_ii = W - sum_j N_ij`, and the function stays.
+A weight that grows k-fold on both sides is a k x k grid of blocks. Its diagonal holds the trained weight, its other
+blocks new linear combinations of templates, `N_ij = gain * sum_t c_ijt T_t`. The templates are the weights of the
+same-shape layers of the stage. Published, each channel then receives more than before; compensated, the diagonal gives
+back what the other blocks of its row add, `W'_ii = W - sum_j N_ij`, and the function stays.
 
 Axes: O/o rows before/after, I/i columns before/after, T templates.
 """
@@ -49,7 +49,7 @@ def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
     for home in range(homes):
         block = torch.nonzero(rows.replica % homes == home).flatten()
         share = home_share(columns, home, homes)
-        maps = (_taken(rows, block), *layer.maps[1:])
+        maps = (AxisMap.copied(rows.size, rows.index[block], rows.replica[block]), *layer.maps[1:])
         if spec.compensate:
             part = complete(draft.index_select(0, block), W, maps, share)
         else:
@@ -86,9 +86,9 @@ def coefficients(spec: Mixture, templates: int, own: int, blocks: int, generator
     """New coefficient vectors, one per block off the diagonal.
 
     The layer's own vector over the raw bank is one-hot. `orthogonal` vectors are unit vectors orthogonal to it and, as
-    long as the bank has room, to each other; beyond that they are orthogonal to the own vector alone. Signs are fixed so
-    that the largest entry is positive. A bank with no other layer has no such vector: the block stays zero. (The public
-    reference leaves its first new block at its random start instead.)
+    long as the bank has room, to each other; beyond that they are orthogonal to the own vector alone. Signs are fixed
+    so that the largest entry is positive. A bank with no other layer has no such vector: the block stays zero. (The
+    public reference leaves its first new block at its random start instead.)
 
     Returns:
         float64 [blocks, T].
@@ -110,10 +110,3 @@ def coefficients(spec: Mixture, templates: int, own: int, blocks: int, generator
             c[start : start + count] = q * largest.sign()
         c[:, own] = 0.0
     return c
-
-
-def _taken(axis: AxisMap, positions: Tensor) -> AxisMap:
-    return AxisMap(
-        axis.size, axis.index[positions], axis.replica[positions], torch.arange(len(positions)), len(positions),
-        axis.share[positions], axis.consumes,
-    )  # fmt: skip

@@ -61,23 +61,29 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     Raises:
         PlanError: the target is deeper and the plan has no `depth`, or a block of the target has no block like it.
     """
-    problems = []
-    if stretched and depth is None:
-        problems = [
-            f"{s.prefix}*: {len(s.source)} blocks in the source, {len(s.target)} in the target, and the plan has no `depth`; "
-            "add `depth: {operator: zero_out}` (or stack, interleave)"
-            for s in stretched
-        ]
-    for s in stretched:
-        problems += [
-            f"{s.prefix}{j}: no block of the source is like it (same parameters, same operations); "
-            f"the source has {s.prefix}{s.source[0]} to {s.prefix}{s.source[-1]}; choose a depth whose new blocks repeat old ones"
-            for j in s.target
-            if not s.alike[j]
-        ]
+    problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
     if problems:
         raise PlanError(problems)
     return BlockMap({s.prefix: _arranged(s, depth) for s in stretched})
+
+
+def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
+    p, old, new = stretch.prefix, stretch.source, stretch.target
+    foreign = [j for j in new if not stretch.alike[j]]
+    if foreign:
+        named = ", ".join(f"{p}{j}" for j in foreign[:3]) + (
+            f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        )
+        return [
+            f"{named}: found no block with the same parameters among {p}{old[0]} to {p}{old[-1]} of the source, "
+            "expected one to copy; choose a target with the same kind of blocks"
+        ]
+    if depth is None:
+        return [
+            f"{p}*: {len(old)} blocks in the source, {len(new)} in the target, and the plan has no `depth`; "
+            "add `depth: {operator: zero_out}` (or stack, interleave)"
+        ]
+    return []
 
 
 def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
@@ -96,7 +102,7 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
     if kept != sorted(kept):
         raise PlanError(
-            f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would put them "
-            "out of order; add as many blocks of each kind"
+            f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would put "
+            "them out of order; add as many blocks of each kind"
         )
     return dict(sorted(placed.items()))

@@ -1,8 +1,8 @@
 """Which constructor arguments make a model wider or deeper, found by trying them.
 
 No list of argument names: each number a constructor takes is doubled on the meta device, and what happens to the shapes
-says what it is. A width argument doubles channels that may grow; a depth argument adds blocks to a sequence; an argument
-that leaves every shape alone may still decide how channels split into heads.
+says what it is. A width argument doubles channels that may grow; a depth argument adds blocks to a sequence; an
+argument that leaves every shape alone may still decide how channels split into heads.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class _Search:
 
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
         return all(shapes.get(name) == shape for name, shape in self._shapes.items()) and all(
-            name in self._shapes or any(inside(name, prefix) is not None for prefix in self._sequences) for name in shapes
+            name in self._shapes or any(inside(name, prefix) is not None for prefix in self._sequences)
+            for name in shapes
         )
 
     def _keeps_what_is_fixed(self, shapes: Shapes) -> bool:
@@ -204,7 +205,9 @@ def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]
     own = _shapes(model)
     found = []
     for name in candidates:
-        kept = {key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args}
+        kept = {
+            key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args
+        }
         try:
             shapes = _shapes(build(ModelSpec(name, kept)))
         except CheckpointError:

@@ -1,4 +1,4 @@
-"""The recipe: for every target tensor what it is made of, and what the whole promises. Nothing has been read but headers."""
+"""The recipe: what every target tensor is made of, and what the whole promises. Only headers have been read."""
 
 from __future__ import annotations
 

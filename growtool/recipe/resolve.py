@@ -24,7 +24,7 @@ from growtool.coupling import (
     torn_groups,
     trace_model,
 )
-from growtool.errors import PlanError
+from growtool.errors import CheckpointError, PlanError
 from growtool.operators.base import generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
@@ -49,6 +49,15 @@ class Traced:
         model = build(spec, where=where)
         return cls(spec, model, trace_model(model, input_size(model)))
 
+    @classmethod
+    def target_of(cls, plan: Plan, source: Traced) -> Traced:
+        """Build and trace what the plan wants. Raises PlanError where there is no such model."""
+        spec = target_spec(plan.target, source.spec, source.model, source.coupling)
+        try:
+            return cls.of(spec, where="target")
+        except CheckpointError as error:
+            raise PlanError(error.problems) from error
+
 
 def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     """Everything about a growth that can be known without reading weights.
@@ -59,7 +68,7 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     """
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
-    target = Traced.of(target_spec(plan.target, source.spec, source.model, source.coupling), where="target")
+    target = Traced.target_of(plan, source)
     _require_growth(source, target)
     blocks = place_blocks(stretches(source.coupling, target.coupling), plan.depth)
     paired = _paired(source, target, blocks)
@@ -82,8 +91,8 @@ def _require_growth(source: Traced, target: Traced) -> None:
     problems = shortened(source.coupling, target.coupling)
     if input_size(source.model) != input_size(target.model):
         problems.append(
-            f"target: images of {input_size(target.model)}, the source takes {input_size(source.model)} (channels, height, "
-            "width); growth keeps the input, set img_size and in_chans alike"
+            f"target: images of {input_size(target.model)}, the source takes {input_size(source.model)} (channels, "
+            "height, width); growth keeps the input, set img_size and in_chans alike"
         )
     if problems:
         raise PlanError(problems)
@@ -101,8 +110,8 @@ def _paired(source: Traced, target: Traced, blocks: BlockMap) -> dict[str, tuple
     problems = []
     if added:
         problems.append(
-            f"{_some(added)}: in the target, without counterpart in the source; the two models are built differently there, "
-            "choose a target with the same kind of blocks"
+            f"{_some(added)}: in the target, without counterpart in the source; the two models are built differently "
+            "there, choose a target with the same kind of blocks"
         )
     if dropped:
         problems.append(f"{_some(dropped)}: in the source, without counterpart in the target; growth drops nothing")
@@ -148,7 +157,7 @@ def _expansions(
             generator = generator_for(plan.seed, f"expansion of {names[growth.target]}")
             expansions[growth] = operator.expand(plan.width, before, after, generator)
         except ValueError as error:
-            why = f"{plan.width.operator} takes whole multiples ({error}); use net2net, or a target whose widths are multiples"
+            why = f"{plan.width.operator} takes whole multiples ({error}); use net2net, or other widths"
             problems.setdefault(why, []).append(names[growth.target])
     if problems:
         raise PlanError([f"{_some(groups)}: {why}" for why, groups in problems.items()])

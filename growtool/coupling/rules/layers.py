@@ -13,13 +13,20 @@ from growtool.coupling.tape import Axes, Call, Rule, Tape
 _SPATIAL = "a spatial position"
 # Operation -> how many trailing axes are positions in the image.
 _RESAMPLING = {
-    **dict.fromkeys("avg_pool1d max_pool1d _adaptive_avg_pool1d adaptive_avg_pool1d upsample_linear1d upsample_nearest1d".split(), 1),
     **dict.fromkeys(
-        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
-        "upsample_bilinear2d upsample_bicubic2d upsample_nearest2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-        "reflection_pad2d replication_pad2d grid_sampler_2d".split(), 2),
-    **dict.fromkeys("avg_pool3d upsample_trilinear3d".split(), 3),
-}  # fmt: skip
+        "avg_pool1d max_pool1d _adaptive_avg_pool1d adaptive_avg_pool1d upsample_linear1d upsample_nearest1d".split(),
+        1,
+    ),
+    **dict.fromkeys(
+        (
+            "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
+            "upsample_bilinear2d upsample_bicubic2d upsample_nearest2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+            "reflection_pad2d replication_pad2d grid_sampler_2d"
+        ).split(),
+        2,
+    ),
+    **dict.fromkeys(["avg_pool3d", "upsample_trilinear3d"], 3),
+}
 
 
 def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -151,8 +158,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("native_layer_norm", "layer_norm"), layer_norm),
     **dict.fromkeys(("_fused_rms_norm", "rms_norm"), rms_norm),
     **dict.fromkeys(
-        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm "
-        "_native_batch_norm_legit_functional".split(),
+        (
+            "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+            "batch_norm _native_batch_norm_legit_functional"
+        ).split(),
         batch_norm,
     ),
     **dict.fromkeys(_RESAMPLING, resampling),

@@ -15,17 +15,24 @@ from growtool.coupling.tape import Axes, Call, Rule, Tape
 
 # Elementwise operations that lack torch's tag.
 _POINTWISE = frozenset(
-    "where masked_fill gelu silu copy lerp hardswish hardsigmoid hardtanh relu6 elu mish leaky_relu log_sigmoid prelu "
-    "_prelu_kernel clip softplus threshold".split()
+    (
+        "where masked_fill gelu silu copy lerp hardswish hardsigmoid hardtanh relu6 elu mish leaky_relu "
+        "log_sigmoid prelu _prelu_kernel clip softplus threshold"
+    ).split()
 )
 _RANDOM_OR_RANGE = frozenset(
-    "arange linspace eye tril_indices triu_indices logspace randn rand randint randperm hann_window "
-    "_efficientzerotensor bernoulli normal uniform".split()
+    (
+        "arange linspace eye tril_indices triu_indices logspace randn rand randint randperm hann_window "
+        "_efficientzerotensor bernoulli normal uniform"
+    ).split()
 )
-_LINEAR_IN_A_WEIGHT = frozenset("mul div neg copy".split())
+_LINEAR_IN_A_WEIGHT = frozenset(["mul", "div", "neg", "copy"])
 _REDUCTIONS = frozenset(
-    "mean sum amax amin var std var_mean std_mean max min linalg_vector_norm norm logsumexp any all prod argmax argmin".split()
-)  # fmt: skip
+    (
+        "mean sum amax amin var std var_mean std_mean max min linalg_vector_norm norm logsumexp any all prod "
+        "argmax argmin"
+    ).split()
+)
 _UNMOVED_BY_COPIES = frozenset(("amax", "amin", "any", "all"))
 
 
@@ -166,12 +173,15 @@ def attention(tape: Tape, call: Call) -> Sequence[Axes]:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, reduction),
     **dict.fromkeys("_softmax _log_softmax softmax _safe_softmax log_softmax".split(), softmax),
-    **dict.fromkeys("mm bmm mv dot".split(), matrix_product),
-    **dict.fromkeys("addmm baddbmm".split(), added_matrix_product),
+    **dict.fromkeys(["mm", "bmm", "mv", "dot"], matrix_product),
+    **dict.fromkeys(["addmm", "baddbmm"], added_matrix_product),
     **dict.fromkeys(
-        "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math "
-        "_scaled_dot_product_attention_math_for_mps _scaled_dot_product_fused_attention_overrideable "
-        "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention".split(),
+        (
+            "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu "
+            "_scaled_dot_product_attention_math _scaled_dot_product_attention_math_for_mps "
+            "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_flash_attention "
+            "_scaled_dot_product_efficient_attention"
+        ).split(),
         attention,
     ),
     "linear": linear,

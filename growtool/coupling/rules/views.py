@@ -257,7 +257,10 @@ def _is_tensor(value: object) -> bool:
 RULES: dict[str, Rule] = {
     **dict.fromkeys("view _unsafe_view reshape view_copy _reshape_alias flatten".split(), reshape),
     **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk".split(), split),
-    **dict.fromkeys("detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy lift dropout".split(), same),
+    **dict.fromkeys(
+        "detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy lift dropout".split(),
+        same,
+    ),
     **dict.fromkeys("native_dropout feature_dropout view_as positive resolve_conj resolve_neg conj".split(), same),
     "permute": permute,
     "transpose": transpose,
