@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from growtool.cli import app as cli
 from growtool.verify import random_inputs
 
-COMMANDS = ["finetune", "inspect", "verify", "list"]
+COMMANDS = ["grow", "finetune", "inspect", "verify", "list"]
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.command()(grow)
 app.command()(finetune)
 app.command()(grow)
 app.command()(inspect)
