@@ -3,6 +3,7 @@
 import json
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,18 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from growtool.checkpoint import Checkpoint, open_checkpoint
+from growtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError, PlanError
-from growtool.verify import Comparison, StreamedModel, common_input_size, compare, compare_images, random_inputs
+from growtool.verify import (
+    Comparison,
+    StreamedModel,
+    common_input_size,
+    compare,
+    compare_images,
+    default_tolerance,
+    random_inputs,
+)
 
 # One of each way a forward pass comes by its weights: weights standardised, relative positions looked up and cached,
 # rotary tables, functional attention with fused or absent biases, recurrent layers with lists of weights.
@@ -150,6 +159,21 @@ def test_zero_logits_agree_with_zero_logits_alone():
     zero = torch.zeros(1, 2)
     assert Comparison.of(zero, zero).within(0)
     assert not Comparison.of(zero, torch.ones(1, 2)).within(1e9)
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed", "tolerance"),
+    [
+        (("F64", "F64"), torch.float64, 1e-10),
+        (("F64", "F32"), torch.float64, 1e-5),
+        (("F64", "F64"), torch.float32, 1e-5),
+        (("F32", "BF16"), torch.float32, 5e-2),
+        (("F16", "I64"), torch.float32, 5e-3),
+    ],
+)
+def test_tolerance_is_that_of_the_coarsest_type(vit, stored, computed, tolerance):
+    pair = [replace(vit, tensors={"weight": TensorInfo((1,), name)}) for name in stored]
+    assert default_tolerance(*pair, computed) == tolerance
 
 
 def test_random_inputs_are_those_of_the_seed():

@@ -52,7 +52,6 @@ def _print_version(wanted: bool) -> None:
 
 app.command()(grow)
 app.command()(finetune)
-app.command()(grow)
 app.command()(inspect)
 app.command()(verify)
 app.add_typer(list_app, name="list")

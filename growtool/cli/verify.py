@@ -24,7 +24,6 @@ class Arithmetic(StrEnum):
     float64 = "float64"
 
 
-_TOLERANCES = {Arithmetic.float32: 1e-5, Arithmetic.float64: 1e-10}
 _SHOWN = 20  # changed images listed before they are only counted; --json lists all
 
 
@@ -42,7 +41,9 @@ def verify(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            min=0.0, show_default="1e-5 in float32, 1e-10 in float64", help="Largest max|a-b| / max|a| to accept."
+            min=0.0,
+            help="Largest max|a-b| / max|a| to accept; by default what the coarsest type rounds to, stored or computed in: "
+            "1e-10 for float64, 1e-5 for float32, 5e-3 for float16, 5e-2 for bfloat16.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of --data run at a time.")] = 64,
@@ -57,11 +58,11 @@ def verify(
     """
     import torch
 
-    from growtool.verify import common_input_size, compare, random_inputs
+    from growtool.verify import common_input_size, compare, default_tolerance, random_inputs
 
     a, b = pair = open_all([source, target], model, model_args)
-    limit = _TOLERANCES[dtype] if tolerance is None else tolerance
     torch_dtype: torch.dtype = getattr(torch, dtype.value)
+    limit = default_tolerance(a, b, torch_dtype) if tolerance is None else tolerance
     shape = common_input_size(a, b)
     images = random_inputs(shape, inputs, seed, torch_dtype)
     logits = compare(a, b, images, dtype=torch_dtype)

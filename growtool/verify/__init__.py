@@ -4,8 +4,10 @@ from growtool.verify.images import ChangedDecision, ImageComparison, compare_ima
 from growtool.verify.logits import Comparison, compare, random_inputs
 from growtool.verify.pair import common_input_size, require_comparable
 from growtool.verify.stream import StreamedModel
+from growtool.verify.tolerance import TOLERANCES, default_tolerance
 
 __all__ = [
+    "TOLERANCES",
     "ChangedDecision",
     "Comparison",
     "ImageComparison",
@@ -13,6 +15,7 @@ __all__ = [
     "common_input_size",
     "compare",
     "compare_images",
+    "default_tolerance",
     "random_inputs",
     "require_comparable",
 ]
