@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
     from rich.table import Table
 
 _REMEDIES = {
@@ -59,7 +59,8 @@ def new_table(*columns: str) -> Table:
 
     table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
     for title in columns:
-        table.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left")
+        justify: JustifyMethod = "right" if title.startswith(">") else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, overflow="fold")  # nothing is cut off
     return table
 
 

@@ -42,7 +42,7 @@ def verify(
         float | None,
         typer.Option(
             min=0.0,
-            help="Largest max|a-b| / max|a| to accept; by default what the coarsest type rounds to, stored or computed in: "
+            help="Largest max|a-b| / max|a| to accept; by default that of the coarsest type stored or computed in: "
             "1e-10 for float64, 1e-5 for float32, 5e-3 for float16, 5e-2 for bfloat16.",
         ),
     ] = None,
