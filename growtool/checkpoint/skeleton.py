@@ -34,6 +34,9 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
             f"{where}: timm cannot build {spec.architecture} with {dict(spec.model_args)}: "
             f"{type(error).__name__}: {error}; check model_args against the constructor of {spec.architecture}"
         ) from error
+    config = cast("dict[str, Any]", model.pretrained_cfg)
+    if "in_chans" in spec.model_args:  # timm leaves the configured size as it was
+        config["input_size"] = (spec.model_args["in_chans"], *config["input_size"][1:])
     return model.eval()
 
 
@@ -50,13 +53,8 @@ def require_known(architecture: str, *, where: str) -> None:
 
 def input_size(model: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width of the images the model was built for."""
-    config = cast("Mapping[str, Any]", model.pretrained_cfg)
-    channels, height, width = config["input_size"]
+    channels, height, width = cast("Mapping[str, Any]", model.pretrained_cfg)["input_size"]
     height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
-    first = config.get("first_conv")
-    stem = dict(model.named_parameters()).get(f"{first if isinstance(first, str) else ''}.weight")
-    if stem is not None and stem.ndim == 4:
-        channels = stem.shape[1]
     return int(channels), int(height), int(width)
 
 
@@ -74,10 +72,13 @@ def _create(spec: ModelSpec) -> nn.Module:
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        with _parameters_on_meta():
+        # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
+        # built (hybrid patch embeddings); those need a full build.
+        with contextlib.suppress(RuntimeError), _parameters_on_meta():
             model = create()
-        # Some modules (Swin's bias tables) make their buffers on the device of a parameter; those need a full build.
-        return create().apply(_drop_parameters) if any(b.is_meta for b in model.buffers()) else model
+            if not any(buffer.is_meta for buffer in model.buffers()):
+                return model
+        return create().apply(_drop_parameters)
 
 
 def _drop_parameters(module: nn.Module) -> None:

@@ -11,10 +11,7 @@ from growtool.checkpoint import Checkpoint
 from growtool.errors import CheckpointError
 from growtool.grow.execute import single_threaded
 from growtool.recipe import Recipe
-from growtool.verify import Comparison, compare, random_inputs
-
-# Largest relative difference of the logits that rounding may cause, by the coarsest element type that was written.
-TOLERANCES = {"F64": 1e-10, "F32": 1e-5, "BF16": 5e-2, "F16": 5e-3}
+from growtool.verify import TOLERANCES, Comparison, compare, random_inputs
 
 
 @dataclass(frozen=True, slots=True)
