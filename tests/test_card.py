@@ -2,7 +2,7 @@
 
 import yaml
 
-from growtool.report.card import license_of, model_card
+from growtool.report.card import model_card
 
 FACTS = {
     "source": "checkpoints/small",
@@ -79,9 +79,3 @@ def test_what_is_not_known_is_not_said():
 def test_an_unchecked_growth_says_so():
     card = model_card(**FACTS | {"measured": None})
     assert "- Measured: not checked, the plan says `verify: false`\n" in card
-
-
-def test_license_is_spelled_as_hubs_do():
-    assert license_of({"license": "Apache-2.0"}) == "apache-2.0"
-    assert license_of({"license": None}) is None
-    assert license_of({}) is None

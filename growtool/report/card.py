@@ -5,7 +5,7 @@ Neither dates nor the place it is written to: equal inputs give an equal card.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import yaml
 
@@ -81,9 +81,3 @@ def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:
     lines = ["| | before | after |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "## Size\n\n" + "\n".join(lines)
-
-
-def license_of(pretrained_cfg: Mapping[str, object]) -> str | None:
-    """The licence a `pretrained_cfg` states, in the spelling of model cards."""
-    found = pretrained_cfg.get("license")
-    return found.lower() if isinstance(found, str) and found else None
