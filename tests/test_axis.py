@@ -1,0 +1,134 @@
+"""Symbolic axes mean lists of positions; what is done to an axis must leave every position what it was.
+
+The meaning of an axis is written out by brute force: each position is the tuple of (atom, index) it is made of. Cutting
+an axis cuts that list, factoring it arranges that list as a table.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from growtool.coupling.axis import (
+    ONE,
+    Atom,
+    Axis,
+    Factor,
+    Unsolvable,
+    atoms,
+    axis_size,
+    bind,
+    cut,
+    fix,
+    new_axis,
+    owners,
+    resolve,
+)
+
+Position = tuple[tuple[int, int], ...]
+
+
+def meaning(axis: Axis) -> list[Position]:
+    """Every position of a resolved axis."""
+    found: list[Position] = []
+    for segment in axis:
+        rows: list[Position] = [()]
+        for factor in segment:
+            rows = [row + inner for row in rows for inner in _factor_meaning(factor)]
+        found += rows
+    return found
+
+
+def _factor_meaning(factor: Factor) -> list[Position]:
+    if isinstance(factor, Atom):
+        assert factor.term is None, "bound atoms do not survive resolve"
+        return [((factor.serial, i),) for i in range(factor.size)]
+    return meaning(factor)
+
+
+@st.composite
+def axes(draw, size: int, *, depth: int = 3) -> Axis:
+    """An axis of a given size: one atom, a product, or a concatenation."""
+    kinds = ["atom"]
+    divisors = [n for n in range(2, size) if size % n == 0]
+    if depth and divisors:
+        kinds.append("product")
+    if depth and size > 1:
+        kinds.append("concatenation")
+    kind = draw(st.sampled_from(kinds))
+    if kind == "product":
+        outer = draw(st.sampled_from(divisors))
+        return resolve(((draw(axes(outer, depth=depth - 1)), draw(axes(size // outer, depth=depth - 1))),))
+    if kind == "concatenation":
+        at = draw(st.integers(1, size - 1))
+        return draw(axes(at, depth=depth - 1)) + draw(axes(size - at, depth=depth - 1))
+    return new_axis(size)
+
+
+@given(st.data())
+def test_a_cut_keeps_every_position_in_place(data):
+    size = data.draw(st.integers(1, 12))
+    axis = data.draw(axes(size))
+    at = data.draw(st.integers(0, size))
+    left, right = cut(axis, at)
+    assert (axis_size(left), axis_size(right)) == (at, size - at)
+    assert meaning(resolve(left)) + meaning(resolve(right)) == meaning(resolve(axis))
+
+
+@given(st.data())
+def test_resolving_twice_changes_nothing(data):
+    axis = data.draw(axes(data.draw(st.integers(1, 12))))
+    assert resolve(resolve(axis)) == resolve(axis)
+
+
+def test_a_cut_through_an_atom_refines_it_everywhere():
+    atom = Atom(6)
+    axis, elsewhere = ((atom,),), ((Atom(2), atom),)
+    left, right = cut(axis, 2)
+    assert [[factor.size for factor in segment] for segment in left + right] == [[2], [4]]
+    lead, inner = resolve(elsewhere)[0]
+    assert lead.size == 2 and inner == left + right
+
+
+def test_a_leading_concatenation_is_spread_out():
+    a, b, c = Atom(2), Atom(3), Atom(4)
+    assert resolve(((((a,), (b,)), c),)) == ((a, c), (b, c))
+    assert resolve(((c, ((a,), (b,))),)) == ((c, ((a,), (b,))),)
+
+
+def test_a_single_position_leaves_no_trace():
+    a = Atom(3)
+    assert new_axis(1) == ONE
+    assert resolve(((Atom(1), a, Atom(1)),)) == ((a,),)
+    assert axis_size(ONE) == 1 and list(atoms(ONE)) == []
+
+
+def test_binding_replaces_an_atom_in_every_axis_that_holds_it():
+    whole, a, b = Atom(6), Atom(2), Atom(3)
+    bind(whole, ((a, b),))
+    assert resolve(((Atom(2), whole),))[0][1:] == (a, b)
+    assert list(atoms(((whole,),))) == [a, b]
+
+
+def test_owners_are_those_of_the_atoms_as_they_were_created():
+    whole = Atom(6, owners=frozenset([("conv.weight", 1)]))
+    bind(whole, ((Atom(2), Atom(3)),))
+    assert list(owners(((whole,),))) == [(whole, ("conv.weight", 1))]
+
+
+def test_an_axis_never_contains_itself():
+    atom = Atom(4)
+    with pytest.raises(Unsolvable):
+        bind(atom, ((atom,),))
+
+
+def test_what_is_fixed_stays_fixed_through_binding_and_the_first_reason_stays():
+    whole, a, b = Atom(6, fixed="the input image"), Atom(2), Atom(3)
+    bind(whole, ((a, b),))
+    fix(((a,),), "another reason")
+    assert (a.fixed, b.fixed) == ("the input image", "the input image")
+
+
+def test_parts_of_a_fixed_atom_are_fixed():
+    left, right = cut(((Atom(4, fixed="a kernel position"), Atom(2)),), 4)
+    assert [(a.size, a.fixed) for a in atoms(left)] == [(2, "a kernel position"), (2, None)]
+    assert [(a.size, a.fixed) for a in atoms(right)] == [(2, "a kernel position"), (2, None)]
