@@ -2,9 +2,9 @@
 
     python docs/demo/train.py IMAGES OUT [--epochs N] [--stop N] [--seed N]
 
-reads CIFAR-10 as an image folder (IMAGES/train/<class>/, IMAGES/validation/<class>/) and writes a timm folder. The images
-are augmented with random crops (4 pixels of padding) and flips; the learning rate follows one cycle over all epochs,
-of which only the first `--stop` are trained: a run that was cut short and leaves something to be learnt.
+reads CIFAR-10 as an image folder (IMAGES/train/<class>/, IMAGES/validation/<class>/) and writes a timm folder. The
+images are augmented with random crops (4 pixels of padding) and flips; the learning rate follows one cycle over all
+epochs, of which only the first `--stop` are trained: a run that was cut short and leaves something to be learnt.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from timm.data import ImageDataset
 from timm.models import save_for_hf
+from torch.nn import functional
 
 ARCHITECTURE = "resnet18"
 MODEL_ARGS = {
@@ -43,7 +43,7 @@ def augment(x_NCHW: torch.Tensor) -> torch.Tensor:
     """Each image flipped with probability a half and shifted by up to `PADDING` pixels, black beyond the border."""
     count, _, height, width = x_NCHW.shape
     flip = torch.rand(count, 1, 1, 1) < 0.5
-    padded = F.pad(torch.where(flip, x_NCHW.flip(3), x_NCHW), (PADDING,) * 4)
+    padded = functional.pad(torch.where(flip, x_NCHW.flip(3), x_NCHW), (PADDING,) * 4)
     rows = torch.randint(0, 2 * PADDING + 1, (count, 1)) + torch.arange(height)
     columns = torch.randint(0, 2 * PADDING + 1, (count, 1)) + torch.arange(width)
     image = torch.arange(count)[:, None, None]
@@ -66,7 +66,7 @@ def train(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, ep
     model.train()
     for epoch in range(stop):
         for index in torch.randperm(len(labels))[: steps * BATCH].split(BATCH):
-            loss = F.cross_entropy(model(augment(images[index])), labels[index], label_smoothing=0.05)
+            loss = functional.cross_entropy(model(augment(images[index])), labels[index], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
