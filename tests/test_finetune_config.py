@@ -23,6 +23,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"smoothing": 1.0}, r"--smoothing: found 1.0, expected 0 or more and less than 1"),
     ({"scale": (0.5, 0.2)}, r"--scale: found 0.5 0.2, expected two numbers with 0 < LOW <= HIGH <= 1"),
     ({"sched": "linear"}, r"--sched: found 'linear', expected one of cosine, wsd, constant, none"),
+    ({"train_crop_mode": "fit"}, r"--train-crop-mode: found 'fit', expected one of rrc, rkrc, rkrr"),
     ({"train": "head"}, r"--train: found 'head', expected one of all, new"),
     ({"amp": True, "amp_dtype": "float8"}, r"--amp-dtype: found 'float8', expected one of bfloat16, float16"),
     ({"model_ema": True, "model_ema_decay": 1.0}, r"--model-ema-decay: found 1.0, expected 0 or more and less than 1"),

@@ -40,6 +40,14 @@ class Schedule(StrEnum):
     none = "none"
 
 
+class CropMode(StrEnum):
+    """What `--train-crop-mode` accepts."""
+
+    rrc = "rrc"
+    rkrc = "rkrc"
+    rkrr = "rkrr"
+
+
 class AmpDtype(StrEnum):
     """What `--amp-dtype` accepts."""
 
@@ -99,10 +107,18 @@ def finetune(
             rich_help_panel=_OPTIMIZER,
         ),
     ] = None,
+    train_crop_mode: Annotated[
+        CropMode, typer.Option(help="timm's random crops; rkrr suits images of few pixels.", rich_help_panel=_IMAGES)
+    ] = CropMode.rrc,
     scale: Annotated[
-        tuple[float, float],
-        typer.Option(metavar="LOW HIGH", help="Part of the image a random crop takes.", rich_help_panel=_IMAGES),
-    ] = _DEFAULT.scale,
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            show_default="0.08 1; 0.8 1 for rkrc, rkrr",
+            help="Part of the image a crop takes.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
     hflip: Annotated[
         float, typer.Option(help="Probability of a mirror image.", rich_help_panel=_IMAGES)
     ] = _DEFAULT.hflip,
@@ -167,6 +183,7 @@ def finetune(
         sched=sched.value,
         warmup_epochs=warmup_epochs,
         warmup_steps=warmup_steps,
+        train_crop_mode=train_crop_mode.value,
         scale=scale,
         hflip=hflip,
         color_jitter=color_jitter,

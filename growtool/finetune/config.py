@@ -12,6 +12,7 @@ from typing import Any
 SCHEDULES = ("cosine", "wsd", "constant", "none")
 AMP_DTYPES = ("bfloat16", "float16")
 TRAINED = ("all", "new")
+CROP_MODES = ("rrc", "rkrc", "rkrr")
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
 
@@ -52,8 +53,10 @@ class RunConfig:
     warmup_steps: int | None = None
     """Warm-up in updates, in place of `warmup_epochs`."""
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Part of the image's area a training crop takes."""
+    train_crop_mode: str = "rrc"
+    """`rrc` resizes a random crop; `rkrc` and `rkrr` resize mildly and crop, at the centre or anywhere."""
+    scale: tuple[float, float] | None = None
+    """Part of the image's area a training crop takes; None is timm's 0.08 to 1 for `rrc`, 0.8 to 1 for the others."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
     color_jitter: float = 0.4
@@ -123,7 +126,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Every field as plain data for YAML or JSON."""
         values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        return values | {"scale": list(self.scale)}
+        return values | {"scale": list(self.scale) if self.scale else None}
 
     def problems(self) -> list[str]:
         """Everything that can be seen to be wrong without looking at a file, one line each."""
@@ -154,12 +157,17 @@ class RunConfig:
             yield f"--smoothing: found {self.smoothing}, expected 0 or more and less than 1"
         if self.model_ema_decay is not None and not 0 <= self.model_ema_decay < 1:
             yield f"--model-ema-decay: found {self.model_ema_decay}, expected 0 or more and less than 1, e.g. 0.9998"
-        low, high = self.scale
+        low, high = self.scale or (0.5, 1.0)
         if not 0 < low <= high <= 1:
             yield f"--scale: found {low} {high}, expected two numbers with 0 < LOW <= HIGH <= 1, e.g. 0.3 1.0"
 
     def _bad_choices(self) -> Iterator[str]:
-        for name, choices in (("sched", SCHEDULES), ("amp_dtype", AMP_DTYPES), ("train", TRAINED)):
+        for name, choices in (
+            ("sched", SCHEDULES),
+            ("amp_dtype", AMP_DTYPES),
+            ("train", TRAINED),
+            ("train_crop_mode", CROP_MODES),
+        ):
             value = getattr(self, name)
             if value is not None and value not in choices:
                 yield f"{_flag(name)}: found {value!r}, expected one of {', '.join(choices)}"

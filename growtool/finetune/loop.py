@@ -77,7 +77,7 @@ class Trainer:
         if self.scaler is not None:
             self.scaler(loss, self.optimizer, create_graph=second_order)
         else:
-            loss.backward(create_graph=second_order)  # type: ignore[no-untyped-call]
+            loss.backward(create_graph=second_order)
             self.optimizer.step()
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.step += 1
