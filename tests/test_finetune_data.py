@@ -59,6 +59,11 @@ def other_classes(data: Path, checkpoint: Path):
     change_config(checkpoint, label_names=["blue", "green", "yellow"])
 
 
+def text_named_as_images(data: Path, checkpoint: Path):
+    for path in (data / "validation").rglob("*.png"):
+        path.write_text("version https://git-lfs.github.com/spec/v1")
+
+
 def unknown_validation_class(data: Path, checkpoint: Path):
     (data / "validation/red").rename(data / "validation/rouge")
 
@@ -75,6 +80,7 @@ BAD: list[tuple[Callable[[Path, Path], None], str]] = [
         r".*/train: found 4 class folders \(blue, green, red, violet\), expected 3, the number of classes",
     ),
     (other_classes, r".*not the 3 classes of .* \(its label_names\): missing yellow; not among them red; rename"),
+    (text_named_as_images, r".*/validation/blue/0.png: cannot be read as an image \(.*\); restore or remove it"),
     (unknown_validation_class, r".*/validation: found classes rouge, expected only those the model trains on"),
 ]
 

@@ -114,6 +114,24 @@ def number_classes(split: Split, names: Sequence[str]) -> None:
     split.images.target_transform = [place[name] for name in split.classes].__getitem__
 
 
+def require_readable(split: Split) -> None:
+    """Decode the first image, so that a folder of something else than images is found out before training.
+
+    Raises:
+        PlanError: it cannot be decoded.
+    """
+    from PIL import Image
+
+    path, _ = split.images.reader.samples[0]
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError as error:
+        raise PlanError(
+            f"{path}: cannot be read as an image ({error}); restore or remove it, and look at the others as well"
+        ) from error
+
+
 def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> None:
     missing = [name for name in label_names if name not in set(split.classes)]
     extra = [name for name in split.classes if name not in set(label_names)]

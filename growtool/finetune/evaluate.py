@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import open_checkpoint
-from growtool.finetune.data import EVAL_SPLITS, class_names, find_split, number_classes, open_split
+from growtool.finetune.data import EVAL_SPLITS, class_names, find_split, number_classes, open_split, require_readable
 from growtool.finetune.device import mixed_precision, resolve_device
 from growtool.finetune.loaders import ImageFormat, eval_batches
 from growtool.finetune.model import count_classes, layout, load_model, place
@@ -78,6 +78,7 @@ def evaluate_folder(
         split, num_classes=count_classes(model), label_names=None, checkpoint=source.name
     )
     number_classes(split, names)
+    require_readable(split)
     batches = eval_batches(split, format, batch_size=batch_size, workers=workers, device=where)
     model = place(model, where, channels_last=channels_last)
     return evaluate(model, batches, device=where, autocast=autocast, channels_last=channels_last)

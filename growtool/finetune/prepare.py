@@ -11,7 +11,16 @@ import torch
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.data import EVAL_SPLITS, TRAIN_SPLITS, Split, class_names, find_split, number_classes, open_split
+from growtool.finetune.data import (
+    EVAL_SPLITS,
+    TRAIN_SPLITS,
+    Split,
+    class_names,
+    find_split,
+    number_classes,
+    open_split,
+    require_readable,
+)
 from growtool.finetune.device import resolve_device
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.loaders import ImageFormat, TrainBatches, eval_batches
@@ -114,6 +123,8 @@ def prepare(config: RunConfig, device: torch.device) -> Job:
     )
     number_classes(train, classes)
     number_classes(held_out, classes)
+    require_readable(train)
+    require_readable(held_out)
     selection = select(config.train, source, model)
     batches = TrainBatches(train, format, config, device)
     steps = _budget(config, train, batches)
