@@ -8,12 +8,14 @@ argument that leaves every shape alone may still decide how channels split into 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import CodeType, FrameType
 from typing import Any
-from unittest import mock
 
 from torch import nn
 
@@ -27,6 +29,7 @@ Value = Number | tuple[Number, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
+_SIBLINGS_TRIED = 16
 _JOINT = ("product", "softmax")
 
 
@@ -107,6 +110,8 @@ class _Search:
         best: dict[str, Value] = {}
         lowest = self._cost(self._shapes)
         for together in range(1, _MOST_TOGETHER + 1):
+            if lowest == 0:
+                break
             for names in itertools.combinations(self._widening, together):
                 knobs = {name: self._widening[name] for name in names}
                 shapes = self._doubled(knobs)
@@ -161,29 +166,37 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
-    """The numbers, and sequences of numbers, that the model's class was constructed with, defaults included.
+    """The numbers, and sequences of numbers, that the model was constructed with, defaults included.
 
-    Fields of a configuration object count as arguments too: timm lays keyword arguments over them.
+    Counted are the arguments of the model's class and of the functions of its file that lead there, and the fields of a
+    configuration object among them: timm lays keyword arguments over those.
     """
-    cls = type(model)
-    original = cls.__init__
     seen: dict[str, Any] = {}
+    cls = type(model)
+    home, constructor = inspect.getfile(cls), getattr(cls.__init__, "__code__", None)
 
-    def record(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        if type(self) is cls and not seen:
-            bound = inspect.signature(original).bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            seen.update(itertools.islice(bound.arguments.items(), 1, None))
-        original(self, *args, **kwargs)
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename == home and code.co_name != "<module>":
+            seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
+            if code is constructor:
+                sys.setprofile(before)
 
-    with mock.patch.object(cls, "__init__", record):
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
         build(spec)
-    seen.update(seen.pop("kwargs", {}))
+    finally:
+        sys.setprofile(before)
     for value in list(seen.values()):
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     found = {name: _number(value) for name, value in seen.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _argument_names(code: CodeType) -> tuple[str, ...]:
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _number(value: Any) -> Value | None:
@@ -201,10 +214,13 @@ def _is_count(value: object) -> bool:
 
 
 def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]) -> list[str]:
-    """Registered models with the same parameters, none of them smaller and one larger, nearest first."""
+    """Registered models with the same parameters, none of them smaller and one larger, nearest first.
+
+    Looked at are the candidates whose names are nearest to the source's; building all of a large family takes minutes.
+    """
     own = _shapes(model)
     found = []
-    for name in candidates:
+    for name in difflib.get_close_matches(spec.architecture, list(candidates), n=_SIBLINGS_TRIED, cutoff=0.0):
         kept = {
             key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args
         }
