@@ -1,6 +1,7 @@
 """Plans: the surface is frozen, defaults are what the README says, and a good plan says what its author meant."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,12 @@ def test_a_plan_cannot_be_changed():
 def test_plans_are_read_without_torch():
     code = "import sys, growtool.plan; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", [*SHIPPED, (ROOT / "docs/demo/plan.yaml").read_text()])
+def test_every_plan_we_show_is_one(tmp_path, text):
+    assert load(tmp_path, text).width == Mixture()
