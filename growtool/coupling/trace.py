@@ -16,6 +16,7 @@ from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.flow import Params
 from growtool.coupling.rules import RULES, general
 from growtool.coupling.tape import Axes, Mixing, Tape, Value, constant_axes
+from growtool.errors import CheckpointError
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -96,6 +97,9 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
 
     Returns:
         The coupling; the model is left as it was.
+
+    Raises:
+        CheckpointError: the model cannot run on such images.
     """
     buffers = dict(model.named_buffers(remove_duplicate=False))
     constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
@@ -108,6 +112,11 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
     try:
         with torch.no_grad(), tape:
             output = replica(image)
+    except Exception as error:
+        raise CheckpointError(
+            f"{type(model).__name__}: the forward pass failed on images of {input_size} (channels, height, width): "
+            f"{type(error).__name__}: {error}; check that input_size in pretrained_cfg is one the model takes"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ Value = Number | tuple[Number, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
+_LEAST_REACH = 0.5  # share of the parameters that has to grow for arguments to count as scaling the model
 _SIBLINGS_TRIED = 16
 _JOINT = ("product", "softmax")
 
@@ -119,7 +121,18 @@ class _Search:
                     cost = self._cost(shapes)
                     if cost < lowest:
                         best, lowest = knobs, cost
-        return self._with_heads(best) if best else best
+        return self._with_heads(best) if self._reach(best) >= _LEAST_REACH else {}
+
+    def _reach(self, knobs: Mapping[str, Value]) -> float:
+        """The share of the parameters that lie in tensors which grow with these arguments, 0 to 1."""
+        shapes = self._doubled(knobs) if knobs else self._shapes
+        growable = {
+            name: math.prod(shape)
+            for name, shape in self._shapes.items()
+            if any(atom.fixed is None for axis in self._coupling.tensors[name] for atom in atoms(axis))
+        }
+        grown = sum(size for name, size in growable.items() if shapes and shapes[name] != self._shapes[name])
+        return grown / max(sum(growable.values()), 1)
 
     def _cost(self, shapes: Shapes) -> float:
         """How far the dimensions that may grow are from double, weighted by the size of their tensors."""
@@ -145,9 +158,9 @@ class _Search:
         """How many products and softmaxes run over channels that grow with these arguments."""
         try:
             model = build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()}))
+            target = trace_model(model, input_size(model))
         except CheckpointError:
             return float("inf")
-        target = trace_model(model, input_size(model))
         paired, problems = pair(self._coupling, target, lambda name: name)
         if problems:
             return float("inf")
@@ -172,14 +185,15 @@ def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
     configuration object among them: timm lays keyword arguments over those.
     """
     seen: dict[str, Any] = {}
-    cls = type(model)
-    home, constructor = inspect.getfile(cls), getattr(cls.__init__, "__code__", None)
+    classes = [cls for cls in type(model).__mro__ if "__init__" in vars(cls) and cls.__module__ != nn.Module.__module__]
+    innermost: CodeType = vars(classes[-1])["__init__"].__code__
+    home = inspect.getfile(type(model))
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename == home and code.co_name != "<module>":
+        if event == "call" and (code.co_filename == home or code is innermost):
             seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
-            if code is constructor:
+            if code is innermost:
                 sys.setprofile(before)
 
     before = sys.getprofile()
