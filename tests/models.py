@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import torch
 import yaml
+from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ TINY: dict[str, Tiny] = {
     "bottleneck": Tiny("resnet50", {"layers": [2, 1, 1, 1], "channels": [4, 4, 8, 8], "num_classes": 5}),
     "resnext": Tiny(
         "resnext50_32x4d",
-        {"layers": [1, 2, 1, 1], "channels": [8] * 4, "cardinality": 2, "base_width": 32, "num_classes": 5},
+        {"layers": [1, 2, 1, 1], "channels": [12] * 4, "cardinality": 2, "base_width": 32, "num_classes": 5},
     ),
     "convnext": Tiny("test_convnext", {"dims": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "num_classes": 5}),
     "efficientnet": Tiny("test_efficientnet", {"num_classes": 5}),
@@ -83,6 +84,24 @@ TINY: dict[str, Tiny] = {
     ),
     "densenet": Tiny("densenet121", {"growth_rate": 4, "block_config": [2, 2], "num_classes": 5}),
 }  # fmt: skip
+
+
+# Arguments that double every width that the constructor lets grow, heads by number.
+WIDER: dict[str, Mapping[str, Any]] = {
+    "vit": {"embed_dim": 16, "num_heads": 4},
+    "vit_scaled": {"embed_dim": 16, "num_heads": 4},
+    "eva": {"embed_dim": 16, "num_heads": 4},
+    "cait": {"embed_dim": 16, "num_heads": 4},
+    "xcit": {"embed_dim": 16, "num_heads": 4},
+    "resnet": {"channels": [8, 16, 16, 24]},
+    "bottleneck": {"channels": [8, 8, 16, 16]},
+    "resnext": {"channels": [24] * 4},
+    "convnext": {"dims": [8, 12, 16, 16]},
+    "swin": {"embed_dim": 16, "num_heads": [4, 4]},
+    "levit": {"embed_dim": [32, 48, 64], "num_heads": [4, 6, 8]},
+    "densenet": {"growth_rate": 8},
+    "nfnet": {"channels": [16, 16, 32, 32]},
+}
 
 
 @torch.no_grad()
@@ -118,9 +137,11 @@ def write_folder(tiny: Tiny, folder: Path, *, seed: int = 0, dtype: torch.dtype 
     return folder
 
 
-def load(folder: Path, *, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A written folder as plain timm loads it: strictly."""
-    return timm.create_model(f"local-dir:{folder}", pretrained=True).to(dtype).eval()
+def load(folder: Path) -> nn.Module:
+    """The float64 model of a folder. (Where timm reads the weights itself, they are rounded to float32 first.)"""
+    model = timm.create_model(f"local-dir:{folder}", pretrained=False).double().eval()
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    return model
 
 
 def plan_of(folder: Path, content: Mapping[str, Any]) -> LoadedPlan:
@@ -135,10 +156,10 @@ def resolved(source: Path, content: Mapping[str, Any]) -> Recipe:
     return resolve(plan_of(source.parent, content).plan, open_checkpoint(source))
 
 
-def grown(source: Path, content: Mapping[str, Any], out: Path) -> Grown:
+def grown(source: Path, content: Mapping[str, Any], out: Path, **options: Any) -> Grown:
     """Grow a folder by a plan."""
     loaded = plan_of(source.parent, content)
-    return grow(resolve(loaded.plan, open_checkpoint(source)), loaded, out)
+    return grow(resolve(loaded.plan, open_checkpoint(source)), loaded, out, **options)
 
 
 @torch.no_grad()

@@ -185,8 +185,8 @@ def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
     configuration object among them: timm lays keyword arguments over those.
     """
     seen: dict[str, Any] = {}
-    classes = [cls for cls in type(model).__mro__ if "__init__" in vars(cls) and cls.__module__ != nn.Module.__module__]
-    innermost: CodeType = vars(classes[-1])["__init__"].__code__
+    classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
+    innermost: CodeType = [vars(cls)["__init__"].__code__ for cls in classes if "__init__" in vars(cls)][-1]
     home = inspect.getfile(type(model))
 
     def watch(frame: FrameType, event: str, _: object) -> None:
