@@ -77,10 +77,20 @@ def test_equal_bytes_whatever_the_order_of_metadata_and_names(tmp_path):
     assert len(digests) == 1
 
 
-def test_strided_tensors_are_written_in_the_order_of_their_shape(tmp_path):
-    tensor = torch.arange(12.0).reshape(3, 4).t()
+@pytest.mark.parametrize("tensor", [torch.arange(12.0).reshape(3, 4).t(), torch.arange(12.0)[::3]])
+def test_strided_tensors_are_written_in_the_order_of_their_shape(tmp_path, tensor):
     write(tmp_path / "x", {"a": tensor}, {})
     assert safetensors.torch.load_file(tmp_path / "x")["a"].equal(tensor)
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(
+            os, name, lambda *args, call=getattr(os, name), name=name: (calls.append(name), call(*args))
+        )
+    write(tmp_path / "x", {"a": torch.ones(1)}, {})
+    assert calls == ["fsync", "replace"]
 
 
 def test_an_iterator_gives_the_tensors_in_file_order(tmp_path):
