@@ -85,10 +85,13 @@ def test_strided_tensors_are_written_in_the_order_of_their_shape(tmp_path, tenso
 
 def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     calls = []
+
+    def recorded(name):
+        call = getattr(os, name)
+        return lambda *args: (calls.append(name), call(*args))
+
     for name in ("fsync", "replace"):
-        monkeypatch.setattr(
-            os, name, lambda *args, call=getattr(os, name), name=name: (calls.append(name), call(*args))
-        )
+        monkeypatch.setattr(os, name, recorded(name))
     write(tmp_path / "x", {"a": torch.ones(1)}, {})
     assert calls == ["fsync", "replace"]
 
