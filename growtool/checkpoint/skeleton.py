@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from growtool.checkpoint.reach import register
 from growtool.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def require_known(architecture: str, *, where: str) -> None:
     """Raise a CheckpointError with the nearest names unless timm's registry holds `architecture`."""
     import timm
 
+    register()
     if timm.is_model(architecture):
         return
     near = difflib.get_close_matches(architecture, timm.list_models(), n=3)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from growtool.cli.console import console, emit_json
+from growtool.cli.opening import PluginOption
 from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, RunConfig
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def finetune(
         int, typer.Option(help="Updates between lines of metrics.jsonl.", rich_help_panel=_OUTPUT)
     ] = _DEFAULT.log_interval,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.", rich_help_panel=_OUTPUT)] = False,
+    plugin: PluginOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document on stdout.", rich_help_panel=_OUTPUT)
     ] = False,

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table, progress
+from growtool.cli.opening import PluginOption
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def grow(
             rich_help_panel="Output",
         ),
     ] = None,
+    plugin: PluginOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and what it promises; write nothing.")
     ] = False,
@@ -69,11 +71,12 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
-        _show_result(grown)
+        _show_result(grown, recipe.needs)
 
 
 def _target(recipe: Recipe) -> dict[str, object]:
-    return {"architecture": recipe.target.architecture, "model_args": dict(recipe.target.model_args)}
+    spec = recipe.target
+    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
 
 
 def _show_plan(recipe: Recipe, summary: Summary) -> None:
@@ -93,6 +96,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(line)}", soft_wrap=True)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     console().print(f"{tensors}; about {units.size(summary.peak_bytes)} of memory for the largest", soft_wrap=True)
+    console().print(f"  loads in timm: {f'with {recipe.needs} imported' if recipe.needs else 'as is'}")
     colour = "green" if summary.promise == "exact" else "yellow"
     meaning = "the same function" if summary.promise == "exact" else "not the same function"
     console().print(f"promise: [{colour}]{summary.promise}[/] ({meaning})", soft_wrap=True)
@@ -100,7 +104,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(reason)}", soft_wrap=True)
 
 
-def _show_result(grown: Grown) -> None:
+def _show_result(grown: Grown, needs: str | None) -> None:
     from growtool.checkpoint.folder import is_single_file
     from growtool.grow.grow import loading_line
 
@@ -110,4 +114,4 @@ def _show_result(grown: Grown) -> None:
         console().print(f"verified: {escape(str(grown.proof))}", soft_wrap=True)
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
     if not is_single_file(grown.out):
-        console().print(f"load it: {escape(loading_line(grown.out))}", soft_wrap=True)
+        console().print(f"load it: {escape(loading_line(grown.out, needs))}", soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table
 from growtool.cli.coupling import coupling_document, show_coupling
-from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
+from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def inspect(
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
     coupling: Annotated[bool, typer.Option("--coupling", help="Show which tensors share their width, too.")] = False,
     model: ModelOption = None,
+    plugin: PluginOption = None,
     model_args: ModelArgsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:

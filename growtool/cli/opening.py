@@ -24,6 +24,25 @@ ModelArgsOption = Annotated[
 ]
 
 
+def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    for path in paths or ():
+        from growtool.checkpoint.plugin import load_plugin
+
+        load_plugin(path)
+    return paths
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_load_plugins,
+        help="A Python file of yours that registers models in timm. It is run; repeatable.",
+    ),
+]
+
+
 def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str] | None) -> list[Checkpoint]:
     """Open each path; `model` and `model_args` serve those that do not name their own architecture.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from growtool.cli.console import console, emit_json, progress
-from growtool.cli.opening import ModelArgsOption, ModelOption, open_all
+from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
@@ -49,6 +49,7 @@ def verify(
     batch_size: Annotated[int, typer.Option(min=1, help="Images of --data run at a time.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
     model: ModelOption = None,
+    plugin: PluginOption = None,
     model_args: ModelArgsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:

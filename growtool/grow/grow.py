@@ -97,6 +97,7 @@ def _require_room(out: Path, needed: int) -> None:
         )
 
 
-def loading_line(out: Path) -> str:
-    """The line of Python that loads the result in timm."""
-    return f'timm.create_model("local-dir:{out}", pretrained=True)'
+def loading_line(out: Path, needs: str | None) -> str:
+    """The Python that loads the result in timm."""
+    line = f'timm.create_model("local-dir:{out}", pretrained=True)'
+    return f"import {needs}; {line}" if needs else line

@@ -9,6 +9,7 @@ from typing import Any
 
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.reach import base_architecture
 from growtool.grow.proof import Proof
 from growtool.grow.summary import Summary
 from growtool.plan import LoadedPlan
@@ -50,7 +51,11 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
         "growtool": version("growtool"),
         "versions": {name: version(name) for name in ("torch", "timm", "safetensors")},
         "source": {"name": recipe.source.label, "architecture": recipe.source.spec.architecture},
-        "target": {"architecture": spec.architecture, "model_args": dict(spec.model_args)},
+        "target": {
+            "architecture": spec.architecture,
+            "model_args": dict(spec.model_args),
+            "needs": recipe.needs,
+        },
         "lineage": spec.extra["growtool"]["lineage"],
         "plan": {
             "sha256": hashlib.sha256(loaded.text.encode()).hexdigest(),
@@ -73,7 +78,8 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
     before, after = summary.before, summary.after
     return model_card(
         source=recipe.source.label,
-        architecture=recipe.target.architecture,
+        architecture=base_architecture(recipe.target),
+        needs=recipe.needs,
         promise=str(recipe.promise),
         measured=str(proof) if proof else None,
         rows=[

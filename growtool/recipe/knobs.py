@@ -26,9 +26,10 @@ from growtool.coupling.depth import sequences
 from growtool.errors import CheckpointError
 
 Number = int | float
-Value = Number | tuple[Number, ...]
+Value = Number | tuple[Number | str, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
+INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
 _LEAST_REACH = 0.5  # share of the parameters that has to grow for arguments to count as scaling the model
 _SIBLINGS_TRIED = 16
@@ -61,9 +62,13 @@ def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
 
 
 def scaled(value: Value, factor: float) -> Value:
-    """A value or each part of it times a factor; whole products of whole numbers stay whole numbers."""
+    """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
     if isinstance(value, tuple):
-        return tuple(scaled(part, factor) for part in value)  # type: ignore[misc]
+        return tuple(part if isinstance(part, str) else _times(part, factor) for part in value)
+    return _times(value, factor)
+
+
+def _times(value: Number, factor: float) -> Number:
     product = value * factor
     return int(product) if isinstance(value, int) and product == int(product) else product
 
@@ -205,6 +210,8 @@ def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
     for value in list(seen.values()):
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        elif isinstance(value, dict):
+            seen.update({name: part for name, part in value.items() if isinstance(name, str)})
     found = {name: _number(value) for name, value in seen.items()}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -218,8 +225,8 @@ def _number(value: Any) -> Value | None:
         return None
     if isinstance(value, int | float):
         return value if value > 0 else None
-    if isinstance(value, list | tuple) and value and all(_is_count(part) for part in value):
-        return tuple(value)
+    if isinstance(value, list | tuple) and all(_is_count(part) or isinstance(part, str) for part in value):
+        return tuple(value) if any(map(_is_count, value)) else None
     return None
 
 

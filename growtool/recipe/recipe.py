@@ -64,6 +64,7 @@ class Recipe:
         blocks: where each block of a grown sequence comes from.
         promise: what is kept.
         input_size: channels, height, width of the images both models see.
+        needs: the module that has to be imported before timm can load the result; None where timm alone can.
     """
 
     plan: Plan
@@ -75,6 +76,7 @@ class Recipe:
     blocks: BlockMap
     promise: Promise
     input_size: tuple[int, int, int]
+    needs: str | None
 
     @property
     def infos(self) -> dict[str, TensorInfo]:

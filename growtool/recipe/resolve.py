@@ -13,6 +13,7 @@ from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.promise import Promise, different_operations, uneven_mixings
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, build, dtype_name, input_size
 from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.reach import home_module
 from growtool.coupling import (
     Atom,
     Coupling,
@@ -84,7 +85,13 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
         blocks=blocks,
         promise=_promise(plan, source, target, blocks, paired, expansions),
         input_size=input_size(source.model),
+        needs=_needed(target.spec),
     )
+
+
+def _needed(spec: ModelSpec) -> str | None:
+    package = home_module(spec).split(".")[0]
+    return None if package == "timm" else package
 
 
 def _require_growth(source: Traced, target: Traced) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec
+from growtool.checkpoint import ModelSpec, build
+from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
-from growtool.errors import PlanError
+from growtool.errors import CheckpointError, PlanError
 from growtool.plan.schema import Scale, Target
-from growtool.recipe.knobs import Knobs, Value, find_knobs, larger_siblings, scaled
+from growtool.recipe.knobs import INHERITED, Knobs, Value, find_knobs, larger_siblings, scaled
 
-_INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
 
@@ -31,13 +32,43 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Cou
     """
     extra = {key: value for key, value in spec.extra.items() if key not in _NOT_INHERITED}
     if target.model is not None:
-        kept = {key: spec.model_args[key] for key in _INHERITED if key in spec.model_args}
+        kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         args = {**kept, **target.model_args}
         return ModelSpec(target.model, args, spec.pretrained_cfg, extra)
     base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
     if target.scale is None:
-        return base.with_args(**target.model_args)
-    return base.with_args(**_scaled_args(target.scale, spec, model, find_knobs(spec, model, coupling)))
+        return _accepting(base, target.model_args)
+    return _scaled(target.scale, base, model, coupling)
+
+
+def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
+    """The source with other arguments; through growtool's open entry point if timm's own refuses them."""
+    plain, wide = base.with_args(**args), opened(base).with_args(**args)
+    return wide if not _builds(plain) and _builds(wide) else plain
+
+
+def _builds(spec: ModelSpec) -> bool:
+    try:
+        build(spec)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _scaled(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
+    """The source scaled by timm's own arguments where they can, else by those of growtool's open entry point."""
+    knobs = find_knobs(base, model, coupling)
+    lacking = [
+        what
+        for what, factor, found in (("width", scale.width, knobs.width), ("depth", scale.depth, knobs.depth))
+        if factor not in (None, 1) and not found
+    ]
+    if lacking:
+        wider = opened(base)
+        more = find_knobs(wider, model, coupling)
+        if any(getattr(more, what) for what in lacking):
+            base, knobs = wider, more
+    return base.with_args(**_scaled_args(scale, base, model, knobs))
 
 
 def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) -> dict[str, Any]:
@@ -72,7 +103,7 @@ def _depths(depth: float | tuple[int, ...], name: str, value: Value) -> tuple[Va
     return (depth if isinstance(value, tuple) else depth[0]), []
 
 
-def _not_whole(what: str, knobs: dict[str, Value] | Any, factor: float) -> list[str]:
+def _not_whole(what: str, knobs: Mapping[str, Value], factor: float) -> list[str]:
     """A line if some count would become a fraction, with the nearest factors that work."""
     broken, counts = [], []
     for name, value in knobs.items():
@@ -92,11 +123,11 @@ def _not_whole(what: str, knobs: dict[str, Value] | Any, factor: float) -> list[
 def _unreachable(what: str, spec: ModelSpec, model: nn.Module) -> str:
     import timm
 
-    module = timm.models.model_entrypoint(spec.architecture).__module__.rsplit(".", 1)[-1]
-    siblings = larger_siblings(spec, model, timm.list_models(module=module)) if what == "width" else []
+    home = home_module(ModelSpec(base_architecture(spec))).rsplit(".", 1)[-1]
+    siblings = larger_siblings(spec, model, timm.list_models(module=home)) if what == "width" else []
     remedy = (
         f"name a larger model of the family with `target: {{model: NAME}}`: {', '.join(siblings[:6])}"
         if siblings
         else "timm registers no larger model with the same parameters either"
     )
-    return f"target.scale.{what}: no argument of {spec.architecture}'s constructor changes its {what}; {remedy}"
+    return f"target.scale.{what}: no argument of {base_architecture(spec)}'s constructor changes its {what}; {remedy}"

@@ -15,7 +15,7 @@ _LOADING = """\
 From inside this folder, or with its path in place of the dot:
 
 ```python
-import timm
+{imports}
 
 model = timm.create_model("local-dir:.", pretrained=True)
 ```
@@ -29,6 +29,7 @@ def model_card(
     *,
     source: str,
     architecture: str,
+    needs: str | None = None,
     promise: str,
     measured: str | None,
     rows: Sequence[tuple[str, str, str]],
@@ -42,6 +43,7 @@ def model_card(
     Args:
         source: the checkpoint that was grown, as its owner named it.
         architecture: the timm model of the result.
+        needs: the module to import before timm can load the result, where timm alone cannot.
         promise: what the operators promise of the function.
         measured: what the check after writing found; None where the plan switched it off.
         rows: label, value before, value after; parameters, MACs and the like.
@@ -53,7 +55,7 @@ def model_card(
     parts = [
         _front_matter(base_model=base_model, license=license),
         f"# {architecture}, grown\n\nA `{architecture}` of timm, grown from `{source}` with growtool.",
-        _LOADING,
+        _LOADING.format(imports=f"import {needs}\nimport timm" if needs else "import timm"),
         _growth(growth, promise=promise, measured=measured),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",

@@ -1,0 +1,42 @@
+"""A user's own models: a Python file that registers them in timm. It runs code, so it is loaded only on request."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from growtool.errors import PlanError
+
+
+def load_plugin(path: Path) -> list[str]:
+    """Run a file that registers models in timm (`@timm.models.register_model`).
+
+    Returns:
+        The names it registered.
+
+    Raises:
+        PlanError: no such file, it fails, or it registers nothing.
+    """
+    if not path.is_file():
+        raise PlanError(f"{path}: no such file; --plugin takes a Python file that registers models in timm")
+    import timm
+
+    before = set(timm.list_models())
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise PlanError(f"{path}: not a Python file; --plugin takes one that registers models in timm")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # timm looks the module of an entry point up by its name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[path.stem]
+        raise PlanError(f"{path}: the plugin failed: {type(error).__name__}: {error}; mend it and try again") from error
+    added = sorted(set(timm.list_models()) - before)
+    if not added:
+        raise PlanError(
+            f"{path}: registered no model, expected at least one; decorate its entry points with "
+            "`@timm.models.register_model`"
+        )
+    return added

@@ -1,0 +1,122 @@
+"""An open door beside timm's closed ones.
+
+Many entry points of timm fix their widths in code and refuse to be told otherwise (`got multiple values for keyword
+argument 'channel_multiplier'`). `growtool_open` is a timm model of its own: it calls such an entry point and lays its
+arguments over those that timm's builders would pass on. What is built, and how, stays timm's.
+
+    timm.create_model("growtool_open", base="mobilenetv3_small_050", channel_multiplier=2.0)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint.spec import ModelSpec
+
+OPEN = "growtool_open"
+_FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+_patching = threading.RLock()
+
+
+def growtool_open(base: str, **kwargs: Any) -> nn.Module:
+    """The timm model `base` with arguments that its entry point refuses.
+
+    Args:
+        base: a name of timm's registry.
+        kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...).
+
+    Raises:
+        TypeError: neither the builders nor the class take one of the arguments.
+    """
+    from timm.models import model_entrypoint
+
+    entrypoint = model_entrypoint(base)
+    plain = {name: kwargs.pop(name) for name in _FOR_TIMM if name in kwargs}
+    with _overridden(sys.modules[entrypoint.__module__], kwargs):
+        model: nn.Module = entrypoint(**plain)
+    return model
+
+
+def register() -> None:
+    """Make `growtool_open` known to timm."""
+    from timm.models import is_model, register_model
+
+    if not is_model(OPEN):
+        register_model(growtool_open)
+
+
+def opened(spec: ModelSpec) -> ModelSpec:
+    """The same model by way of `growtool_open`."""
+    from dataclasses import replace
+
+    if spec.architecture == OPEN:
+        return spec
+    return replace(spec, architecture=OPEN, model_args={"base": spec.architecture, **spec.model_args})
+
+
+def home_module(spec: ModelSpec) -> str:
+    """The module that registers the spec's model: `timm.models.resnet`, `growtool.checkpoint.reach`, a user's own."""
+    from timm.models import model_entrypoint
+
+    return str(model_entrypoint(spec.architecture).__module__)
+
+
+def base_architecture(spec: ModelSpec) -> str:
+    """timm's own name for the kind of model, also where it is built through `growtool_open`."""
+    return str(spec.model_args["base"]) if spec.architecture == OPEN else spec.architecture
+
+
+@contextlib.contextmanager
+def _overridden(module: ModuleType, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """While open, the builders of a model file pass `overrides` on, whatever the entry point says."""
+    pending = dict(overrides)
+    kept = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType) and (name == "build_model_with_cfg" or _is_builder(value, module))
+    }
+    with _patching:
+        for name, function in kept.items():
+            innermost = name == "build_model_with_cfg"
+            setattr(module, name, _passing_on(function, pending, everything=innermost))
+        try:
+            yield
+        finally:
+            for name, function in kept.items():
+                setattr(module, name, function)
+
+
+def _is_builder(function: FunctionType, module: ModuleType) -> bool:
+    """A private function of the file that takes the variant's name and any keyword arguments."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return function.__module__ == module.__name__ and takes_any and next(iter(parameters), "") == "variant"
+
+
+def _passing_on(function: FunctionType, pending: dict[str, Any], *, everything: bool) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        for name in pending.keys() & signature.parameters.keys():
+            bound.arguments[name] = pending.pop(name)
+        if everything:
+            if "cfg" in pending:  # timm hands a class its configuration under this name
+                pending["model_cfg"] = pending.pop("cfg")
+            bound.arguments["kwargs"] = {**bound.arguments.get("kwargs", {}), **pending}
+            if "model_cfg" in pending:
+                bound.arguments["model_cfg"] = bound.arguments["kwargs"].pop("model_cfg")
+        return function(*bound.args, **bound.kwargs)
+
+    return call
