@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -17,16 +18,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, input_size
-from growtool.coupling import Atom, Axis, Coupling
-from growtool.coupling.axis import axis_size
+from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
+from growtool.coupling import Atom, Axis, Coupling, Group, atoms
+from growtool.grow.execute import produce
+from growtool.recipe import Recipe
+
+TOLERANCE = 1e-9  # largest relative difference, in float64, that counts as equal
 
 _CACHES = ("attention_bias_cache", "ab")  # filled at evaluation, stale once weights are edited in place
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, *, seed: int = 0) -> nn.Module:
-    """Draw every parameter and stored floating-point buffer anew, at a size that keeps signals alive."""
+def randomise(model: nn.Module, *, seed: int = 0, gain: float = 1.0) -> nn.Module:
+    """Draw every parameter and stored floating-point buffer anew, at a size that keeps signals alive.
+
+    Args:
+        model: changed in place.
+        seed: of the draw.
+        gain: factor on the matrices; a larger one drives a network further from linear.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
@@ -36,7 +46,7 @@ def randomise(model: nn.Module, *, seed: int = 0) -> nn.Module:
         if name.endswith("running_var"):
             tensor.copy_(0.5 + noise.abs())
         elif matrix and not any(part in name for part in ("token", "pos_embed", "bias", "temperature")):
-            tensor.copy_(noise / math.sqrt(tensor[0].numel()))
+            tensor.copy_(gain * noise / math.sqrt(tensor[0].numel()))
         elif matrix or name.endswith(("bias", "running_mean")):
             tensor.copy_(0.3 * noise)
         else:
@@ -77,44 +87,91 @@ def permuted_index(axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Permutation:
-    """Relative difference after permuting all groups, and how many lone permutations showed, of how many tried."""
+    """What permuting showed.
+
+    Attributes:
+        error: relative difference of the outputs after all free groups were permuted together.
+        tried: groups of which one member was permuted alone.
+        at_once: of these, how many showed with the first member that was tried.
+        detected: how many showed with some member, some draw of the weights, or some order.
+        silent: members that never showed, with their group's name.
+    """
 
     error: float
-    detected: int
     tried: int
+    at_once: int
+    detected: int
+    silent: tuple[str, ...]
 
 
-def permutation_proof(model: nn.Module, coupling: Coupling, *, lone: int = 4, seed: int = 0) -> Permutation:
-    """Permute every free group at once; then, one at a time, single members of `lone` groups."""
-    model = randomise(copy.deepcopy(model).double())
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, *input_size(model), generator=generator, dtype=torch.float64)
-    expected = outputs(model, image)
-    state = {n: t.clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
-    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    free = [g for g in coupling.groups if g.fixed is None and any(m.tensor in learned for m in g.members)]
-    orders = {g.atom: torch.randperm(g.size, generator=generator) for g in free}
+class Permuter:
+    """A model with random weights whose tensors can be permuted, all together or one alone."""
 
-    def run(orders: Mapping[Atom, Tensor], only: str | None = None) -> float:
+    def __init__(self, model: nn.Module, coupling: Coupling, *, seed: int = 0, gain: float = 1.0) -> None:
+        self._model = randomise(copy.deepcopy(model).double(), seed=seed, gain=gain)
+        self._coupling = coupling
+        self._tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
+        self._state = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        generator = torch.Generator().manual_seed(seed)
+        self._image = torch.randn(1, *input_size(model), generator=generator, dtype=torch.float64)
+        self._expected = outputs(self._model, self._image)
+
+    def members(self, group: Group) -> list[str]:
+        """The tensors that carry a group."""
+        return list(dict.fromkeys(m.tensor for m in group.members if m.tensor in self._state))
+
+    def change(self, orders: Mapping[Atom, Tensor], *, only: str | None = None) -> float:
+        """Relative difference of the outputs with the atoms in these orders, in all tensors or in `only` one."""
+        touched = [only] if only else list(self._state)
         with torch.no_grad():
-            for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-                value = state[name]
-                if only in (None, name):
-                    for dim, axis in enumerate(coupling.tensors[name]):
-                        if axis_size(axis) > 1:
-                            value = value.index_select(dim, permuted_index(axis, orders))
-                tensor.copy_(value)
-        return difference(expected, outputs(model, image))
+            for name in touched:
+                value = self._state[name]
+                for dim, axis in enumerate(self._coupling.tensors[name]):
+                    if any(atom in orders for atom in atoms(axis)):
+                        value = value.index_select(dim, permuted_index(axis, orders))
+                self._tensors[name].copy_(value)
+            found = difference(self._expected, outputs(self._model, self._image))
+            for name in touched:
+                self._tensors[name].copy_(self._state[name])
+        return found
 
-    error = run(orders)
-    chosen = [free[i] for i in torch.randperm(len(free), generator=generator)[:lone].tolist()]
-    detected = 0
+
+def free_groups(model: nn.Module, coupling: Coupling) -> list[Group]:
+    """The groups that may grow and that a learned tensor carries."""
+    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return [g for g in coupling.groups if g.fixed is None and any(m.tensor in learned for m in g.members)]
+
+
+def permutation_proof(model: nn.Module, coupling: Coupling, *, lone: int = 6, seed: int = 0) -> Permutation:
+    """Permute every free group at once; then, one at a time, single members of `lone` groups.
+
+    A member that does not show when permuted alone is tried with other weights; then other members of its group are.
+    Some cannot show: the bias of an attention's keys adds the same to every logit, so softmax undoes it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    free = free_groups(model, coupling)
+    permuter = Permuter(model, coupling, seed=seed)
+    error = permuter.change({g.atom: torch.randperm(g.size, generator=generator) for g in free})
+    threshold = max(1e-9, 10 * error)
+    shared = [g for g in free if len(permuter.members(g)) > 1]
+    chosen = [shared[i] for i in torch.randperm(len(shared), generator=generator)[:lone].tolist()]
+    at_once, detected, silent = 0, 0, list[str]()
+    others: list[Permuter] = []
     for group in chosen:
-        members = [m.tensor for m in group.members if m.tensor in state]
-        lone_member = members[int(torch.randint(len(members), (1,), generator=generator))]
-        shifted = {group.atom: torch.roll(torch.arange(group.size), 1)}
-        detected += run(shifted, only=lone_member) > 1e-6
-    return Permutation(error, detected, len(chosen))
+        names = permuter.members(group)
+        order = torch.randperm(len(names), generator=generator).tolist()
+        for attempt, name in enumerate(names[i] for i in order):
+            rolled = {group.atom: torch.arange(group.size).roll(1)}
+            if permuter.change(rolled, only=name) > threshold:
+                at_once += attempt == 0
+                detected += 1
+                break
+            others = others or [Permuter(model, coupling, seed=seed + 1, gain=3.0)]
+            if any(other.change(rolled, only=name) > threshold for other in others):
+                detected += 1
+                break
+            silent.append(f"{name} ({group.name})")
+    return Permutation(error, len(chosen), at_once, detected, tuple(silent))
 
 
 @dataclass(frozen=True)
@@ -135,22 +192,50 @@ class InMemory(Checkpoint):
 
 def source_model(spec: ModelSpec) -> nn.Module:
     """The model of a spec with every number random, in float64."""
-    with torch.random.fork_rng(devices=[]):
+    return randomise(_created(spec).double()).eval()
+
+
+def _created(spec: ModelSpec) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        model = timm.create_model(spec.architecture, pretrained=False, **spec.model_args)
-    return randomise(model.double()).eval()
+        return timm.create_model(spec.architecture, pretrained=False, **spec.model_args)
 
 
-def growth_error(source: nn.Module, target: ModelSpec, grown: Mapping[str, Tensor]) -> float:
-    """Relative difference between the source and the model timm builds for the target with the grown weights."""
-    with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(target.architecture, pretrained=False, **target.model_args).double().eval()
-    model.load_state_dict(dict(grown), strict=True)
+@dataclass(frozen=True)
+class Growth:
+    """How far source and grown model differ (relative), and how far once one grown tensor is spoilt by a percent."""
+
+    error: float
+    spoilt: float
+
+
+def growth_proof(source: nn.Module, recipe: Recipe) -> Growth:
+    """Grow in memory, build the target with timm from its arguments, compare the outputs."""
+    grown = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
+    model = _created(recipe.target).double().eval()
+    model.load_state_dict(grown, strict=True)
+    del grown
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(1, *input_size(source), generator=generator, dtype=torch.float64)
-    return difference(outputs(source, image), outputs(model, image))
+    expected = outputs(source, image)
+    error = difference(expected, outputs(model, image))
+    return Growth(error, _spoilt(model, recipe, image, expected))
 
 
-def smaller(spec: ModelSpec, **args: object) -> ModelSpec:
-    """The spec with other arguments."""
-    return replace(spec, model_args={**spec.model_args, **args})
+def _spoilt(model: nn.Module, recipe: Recipe, image: Tensor, expected: list[Tensor]) -> float:
+    """The largest change that some changed tensors make when they alone are off: zeros are opened, others scaled."""
+    state = model.state_dict()
+    changed = [n for n, t in recipe.tensors.items() if not t.is_copy and state[n].is_floating_point()]
+    generator = torch.Generator().manual_seed(2)
+    found = 0.0
+    for i in torch.randperm(len(changed), generator=generator)[:4].tolist():
+        tensor = state[changed[i]]
+        kept = tensor.clone()
+        noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        tensor.add_(0.01 * noise * (kept.abs().mean() if kept.any() else 1))
+        found = max(found, difference(expected, outputs(model, image)))
+        tensor.copy_(kept)
+        if found > TOLERANCE:
+            break
+    return found

@@ -1,0 +1,62 @@
+"""Prove growtool over all of timm's model files and write docs/zoo.md.
+
+    python -m tests.zoo [--only NAME ...] [--fresh] [--jobs N] [--table]
+
+Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from .models import EXAMPLES
+from .sweep import read_results, sweep
+
+RESULTS = Path("runs/zoo.jsonl")
+
+
+def main() -> None:
+    """Measure what is missing, then write the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these families or architectures, measured anew")
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table from what is there")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    os.nice(10)
+    RESULTS.parent.mkdir(exist_ok=True)
+    if not arguments.table:
+        done = set() if arguments.fresh or arguments.only else set(read_results(RESULTS))
+        wanted = [
+            e
+            for e in EXAMPLES
+            if e.label not in done and (not arguments.only or {e.family, e.architecture} & set(arguments.only))
+        ]
+        for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs), 1):
+            print(f"{count}/{len(wanted)} {summary(record)}", file=sys.stderr, flush=True)
+
+
+def summary(record: dict) -> str:
+    """One line on one model."""
+    from .measure import best
+
+    parts = [record["label"], f"{record.get('seconds', 0):.0f} s"]
+    if "permutation" in record:
+        found = record["permutation"]
+        parts.append(f"permutation {found['error']:.0e}, {found['detected']}/{found['tried']}")
+    for axis in ("width", "depth"):
+        attempt = best(record.get(axis, []))
+        if attempt:
+            error = "" if attempt["error"] is None else f" {attempt['error']:.0e}"
+            parts.append(f"{axis} {attempt['verdict']}{error}")
+    parts += [record["problem"]] if "problem" in record else []
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Measuring many models: each in a child process of its own, with limits on time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+import growtool
+
+from .measure import measure
+from .models import Example
+
+SECONDS = 200  # for one model
+_MEMORY = 14 * 2**30  # bytes of address space of one child
+_GRACE = 60  # seconds until a child that does not stop is killed
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """The last record of each model, by label."""
+    if not path.exists():
+        return {}
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return {record["label"]: record for record in records}
+
+
+def sweep(examples: Iterable[Example], results: Path, *, jobs: int = 1) -> Iterator[dict[str, Any]]:
+    """Measure the examples and append one line each to `results`; yields the records as they come."""
+    _load_growtool()
+    torch.set_num_threads(1)
+    waiting, running = list(examples), dict[int, tuple[Example, Path, float]]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            example = waiting.pop(0)
+            scratch = results.with_suffix(f".{os.getpid()}.{len(waiting)}")
+            running[_start(example, scratch)] = (example, scratch, time.monotonic())
+        pid = _finished(running)
+        example, scratch, _ = running.pop(pid)
+        record = _collect(example, scratch)
+        with results.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        yield record
+
+
+def _load_growtool() -> None:
+    """Import all of it: the children then share one state of the code, whatever happens to the files meanwhile."""
+    for module in pkgutil.walk_packages(growtool.__path__, "growtool."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _start(example: Example, scratch: Path) -> int:
+    pid = os.fork()
+    if pid == 0:
+        _child(example, scratch)
+    return pid
+
+
+def _child(example: Example, scratch: Path) -> NoReturn:
+    record: dict[str, Any] = {}
+
+    def out_of_time(*_: object) -> None:
+        raise TimeoutError(f"stopped after {SECONDS} s")
+
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    try:
+        measure(example, record, lambda: _write(scratch, record))
+    except BaseException as error:
+        record["problem"] = f"{type(error).__name__}: {error}"[:400]
+        if not isinstance(error, TimeoutError):
+            record["traceback"] = traceback.format_exc()[-2000:]
+        _write(scratch, record)
+    finally:
+        os._exit(0)
+
+
+def _write(scratch: Path, record: dict[str, Any]) -> None:
+    scratch.write_text(json.dumps(record))
+
+
+def _finished(running: dict[int, tuple[Example, Path, float]]) -> int:
+    while True:
+        for pid, (_, _, started) in running.items():
+            if time.monotonic() - started > SECONDS + _GRACE:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return pid
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                return pid
+        time.sleep(0.1)
+
+
+def _collect(example: Example, scratch: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {"label": example.label, "family": example.family, "architecture": example.architecture}
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        record |= json.loads(scratch.read_text())
+    scratch.unlink(missing_ok=True)
+    if not record.get("complete") and "problem" not in record:
+        record["problem"] = "the process died, out of memory or time"
+    return record
