@@ -1,0 +1,119 @@
+"""What `scale` turns into: the constructor's own arguments, found by trying them."""
+
+import pytest
+from models import TINY, Tiny, resolved, write_folder
+
+from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.coupling import trace_model
+from growtool.errors import PlanError
+from growtool.recipe.knobs import Knobs, find_knobs, larger_siblings, scaled
+
+RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
+
+
+def knobs(tiny: Tiny) -> Knobs:
+    spec = ModelSpec(tiny.architecture, tiny.args, {"input_size": (3, tiny.size, tiny.size)})
+    model = build(spec)
+    return find_knobs(spec, model, trace_model(model, input_size(model)))
+
+
+@pytest.mark.parametrize(
+    ("value", "factor", "result"),
+    [(3, 2, 6), (3, 1.5, 4.5), (4, 1.5, 6), (4.0, 0.5, 2.0), ((2, 3), 2, (4, 6)), ((2, 3.0), 1.5, (3, 4.5))],
+)
+def test_products_of_whole_numbers_stay_whole(value, factor, result):
+    assert scaled(value, factor) == result
+    assert [type(part) for part in _parts(scaled(value, factor))] == [type(part) for part in _parts(result)]
+
+
+def _parts(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "depth"),
+    [
+        ("vit", {"embed_dim": 8, "num_heads": 2}, "depth"),
+        ("vit_scaled", {"embed_dim": 8, "num_heads": 2}, "depth"),
+        ("convnext", {"dims": (4, 6, 8, 8)}, "depths"),
+        ("swin", {"embed_dim": 8, "num_heads": (2, 2)}, "depths"),
+    ],
+)
+def test_arguments_that_widen_and_deepen(family, width, depth):
+    found = knobs(TINY[family])
+    assert found.width == width
+    assert next(iter(found.depth)) == depth
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_the_stem_of_a_resnet_stays(architecture):
+    """Its 64 channels are fixed in the constructor; what is left to widen is most of the model all the same."""
+    found = knobs(Tiny(architecture, {"layers": [2, 1, 1, 1], "channels": [16, 32, 32, 64]}))
+    assert found == Knobs({"channels": (16, 32, 32, 64)}, {"layers": (2, 1, 1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "args"),
+    [
+        ("vit", {"width": 2}, {"embed_dim": 16, "num_heads": 4, "depth": 2}),
+        ("vit", {"width": 1.5}, {"embed_dim": 12, "num_heads": 3}),
+        ("vit", {"depth": 1.5}, {"embed_dim": 8, "depth": 3}),
+        ("vit", {"width": 2, "depth": [5]}, {"embed_dim": 16, "num_heads": 4, "depth": 5}),
+        ("convnext", {"width": 1.5, "depth": [1, 3, 1, 1]}, {"dims": [6, 9, 12, 12], "depths": [1, 3, 1, 1]}),
+    ],
+    ids=str,
+)
+def test_a_scale_becomes_arguments(family, scale, args, tmp_path):
+    source = write_folder(TINY[family], tmp_path / "source")
+    plan = {"target": {"scale": scale}, "width": {"operator": "net2net"}, "depth": {"operator": "zero_out"}}
+    target = resolved(source, plan).target
+    assert target.architecture == TINY[family].architecture
+    assert {name: target.model_args[name] for name in args} == args
+    others = TINY[family].args.keys() - args.keys() - {"depth", "depths", "img_size"}
+    assert all(target.model_args[name] == TINY[family].args[name] for name in others)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (
+            {"width": 1.1},
+            r"^target\.scale\.width: channels 4 x 1\.1 = 4\.4, .* is not whole; nearest factors .*: 1\.25$",
+        ),
+        (
+            {"depth": 1.25},
+            r"^target\.scale\.depth: layers 2 x 1\.25 = 2\.5.* is not whole; nearest factors that are: 1\.5$",
+        ),
+        (
+            {"depth": [3, 3]},
+            r"^target\.scale\.depth: found 2 numbers \[3, 3\], expected 4: .* layers = \[2, 2, 2, 2\]$",
+        ),
+    ],
+    ids=str,
+)
+def test_a_scale_that_does_not_come_out_whole(scale, message, tmp_path):
+    source = write_folder(RESNET, tmp_path / "source")
+    with pytest.raises(PlanError, match=message):
+        resolved(source, {"target": {"scale": scale}})
+
+
+def test_every_problem_of_a_scale_is_named_at_once(tmp_path):
+    source = write_folder(RESNET, tmp_path / "source")
+    with pytest.raises(PlanError) as raised:
+        resolved(source, {"target": {"scale": {"width": 1.1, "depth": 1.25}}})
+    assert len(raised.value.problems) == 2
+
+
+def test_what_cannot_be_scaled_names_larger_siblings(tmp_path, monkeypatch):
+    monkeypatch.setattr("growtool.recipe.target.find_knobs", lambda *_: Knobs({}, {}))
+    source = write_folder(TINY["mobilenetv3"], tmp_path / "source")
+    with pytest.raises(
+        PlanError, match=r"target\.scale\.width: no argument of mobilenetv3_small_050's .*`: .*small_100"
+    ):
+        resolved(source, {"target": {"scale": {"width": 2}}})
+
+
+def test_siblings_have_the_same_parameters_and_none_smaller():
+    spec = ModelSpec("mobilenetv3_small_075", {"num_classes": 5})
+    names = ["mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_100"]
+    assert larger_siblings(spec, build(spec), names) == ["mobilenetv3_small_100"]
