@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "growtool"
 FLOORS = [
-    {"errors"},
+    {"errors", "_timm_hook"},
     {"coupling", "checkpoint"},
     {"algebra", "templates", "plan", "report", "verify"},
     {"operators", "finetune"},

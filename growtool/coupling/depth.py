@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from growtool.coupling.trace import Coupling
@@ -58,12 +58,18 @@ def sequences(names: Iterable[str]) -> dict[str, Sequence]:
     }
 
 
-def stretches(source: Coupling, target: Coupling) -> list[Stretch]:
-    """The sequences in which the target has more blocks than the source, outermost first."""
+def stretches(source: Coupling, target: Coupling, ignoring: Collection[str] = ()) -> list[Stretch]:
+    """The sequences in which the target has more blocks than the source, outermost first.
+
+    Args:
+        source: the small model.
+        target: the large model.
+        ignoring: tensors of the target that do not count when blocks are compared.
+    """
     old, new = sequences(source.tensors), sequences(target.tensors)
     longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
     return [
-        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p]))
+        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring))
         for p in longer
     ]  # fmt: skip
 
@@ -79,10 +85,12 @@ def shortened(source: Coupling, target: Coupling) -> list[str]:
     ]
 
 
-def _alike(source: Coupling, target: Coupling, old: Sequence, new: Sequence) -> dict[int, tuple[int, ...]]:
+def _alike(
+    source: Coupling, target: Coupling, old: Sequence, new: Sequence, ignoring: Collection[str]
+) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where no block of the source computes quite the same, those with the same parameters."""
     old_names, new_names = (
-        {i: _names(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new))
+        {i: _names(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
     )
     old_work, new_work = ({i: _work(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new)))
     alike = {}
@@ -93,10 +101,14 @@ def _alike(source: Coupling, target: Coupling, old: Sequence, new: Sequence) -> 
     return alike
 
 
-def _names(coupling: Coupling, path: str) -> frozenset[tuple[str, int]]:
+def _names(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozenset[tuple[str, int]]:
     """A block's parameters relative to its path, with their number of dimensions."""
     inside = f"{path}."
-    return frozenset((n.removeprefix(inside), len(a)) for n, a in coupling.tensors.items() if n.startswith(inside))
+    return frozenset(
+        (n.removeprefix(inside), len(a))
+        for n, a in coupling.tensors.items()
+        if n.startswith(inside) and n not in ignoring
+    )
 
 
 def _work(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:

@@ -147,16 +147,25 @@ def _frozen(axis: Axis) -> str | None:
     return reasons[0] if reasons and all(reasons) else None
 
 
-def torn_groups(paired: Mapping[str, tuple[PairedAxis, ...]], names: list[str]) -> list[str]:
-    """Where the coupling itself changed among `names`: one group in one model, several in the other."""
+def torn_groups(
+    paired: Mapping[str, tuple[PairedAxis, ...]], names: list[str], same: Mapping[Atom, Atom] | None = None
+) -> list[str]:
+    """Where the coupling itself changed among `names`: one group in one model, several in the other.
+
+    Args:
+        paired: from `pair`.
+        names: the tensors to look at.
+        same: target atoms that stand for the same channels although the target keeps them apart, each with its other.
+    """
     targets: dict[Atom, dict[Atom, str]] = {}
     sources: dict[Atom, dict[Atom, str]] = {}
     for name in names:
         for axis in paired[name]:
             for growth in axis.growths():
                 if growth.source is not None:
-                    targets.setdefault(growth.source, {}).setdefault(growth.target, name)
-                    sources.setdefault(growth.target, {}).setdefault(growth.source, name)
+                    grown = _representative(growth.target, same or {})
+                    targets.setdefault(growth.source, {}).setdefault(grown, name)
+                    sources.setdefault(grown, {}).setdefault(growth.source, name)
     lines = []
     for groups, one, several in ((targets, "source", "target"), (sources, "target", "source")):
         for parts in groups.values():
@@ -164,3 +173,9 @@ def torn_groups(paired: Mapping[str, tuple[PairedAxis, ...]], names: list[str]) 
                 where = " and ".join(list(parts.values())[:3])
                 lines.append(f"{where} share their channels in the {one}, not in the {several}")
     return lines
+
+
+def _representative(atom: Atom, same: Mapping[Atom, Atom]) -> Atom:
+    while atom in same:
+        atom = same[atom]
+    return atom

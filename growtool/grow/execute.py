@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import Checkpoint, file_order
+from growtool.algebra.layers import split_evenly
+from growtool.checkpoint import file_order
 from growtool.operators.base import Layer
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
@@ -38,10 +39,14 @@ def produce(recipe: Recipe, advance: Callable[[int], None]) -> Iterator[Tensor]:
 def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     if tensor.zero:
         return torch.zeros(tensor.info.shape, dtype=tensor.info.torch_dtype)
+    if tensor.source is None:
+        assert tensor.implied is not None, "a tensor comes from the source or is implied by it"
+        return split_evenly(tensor.implied, tensor.maps).to(tensor.info.torch_dtype)
     stored = recipe.source.read(tensor.source)
     if tensor.is_copy or not stored.is_floating_point():
         return stored.to(tensor.info.torch_dtype)
-    dtype = compute_dtype(recipe.source, tensor)
+    # float64 where either side is, else float32
+    dtype = torch.promote_types(torch.promote_types(stored.dtype, tensor.info.torch_dtype), torch.float32)
     width = recipe.plan.width
     assert width is not None, "a recipe with growing widths has a width operator"
     operator = OPERATORS[width.operator].implementation()
@@ -54,12 +59,6 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     )
     grown: Tensor = operator.grow(width, stored.to(dtype), layer, lambda name: recipe.source.read(name).to(dtype))
     return grown.to(tensor.info.torch_dtype)
-
-
-def compute_dtype(source: Checkpoint, tensor: TensorRecipe) -> torch.dtype:
-    """float64 where either side is, else float32."""
-    wide = "F64" in (source.tensors[tensor.source].dtype, tensor.info.dtype)
-    return torch.float64 if wide else torch.float32
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class _Search:
             for names in itertools.combinations(self._widening, together):
                 knobs = {name: self._widening[name] for name in names}
                 shapes = self._doubled(knobs)
-                if shapes is not None and shapes.keys() == self._shapes.keys() and self._keeps_what_is_fixed(shapes):
+                if shapes is not None and shapes.keys() >= self._shapes.keys() and self._keeps_what_is_fixed(shapes):
                     cost = self._cost(shapes)
                     if cost < lowest:
                         best, lowest = knobs, cost
@@ -140,8 +140,8 @@ class _Search:
         return grown / max(sum(growable.values()), 1)
 
     def _cost(self, shapes: Shapes) -> float:
-        """How far the dimensions that may grow are from double, weighted by the size of their tensors."""
-        cost = 0.0
+        """How far the dimensions that may grow are from double; a tensor that the source lacks counts as one more."""
+        cost = float(len(shapes) - len(self._shapes))
         for name, shape in self._shapes.items():
             for old, new, axis in zip(shape, shapes[name], self._coupling.tensors[name], strict=True):
                 if any(atom.fixed is None for atom in atoms(axis)):

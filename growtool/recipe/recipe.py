@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
@@ -18,7 +20,8 @@ class TensorRecipe:
 
     Attributes:
         name: in the target.
-        source: the source tensor it grows from.
+        source: the source tensor it grows from; None for a projection that only the target has.
+        implied: for such a projection, what the source would hold if it had one; else None.
         info: the target's shape and element type.
         maps: one per dimension; empty for tensors that are copied as they are.
         new: whether it belongs to a block that growth added.
@@ -27,7 +30,8 @@ class TensorRecipe:
     """
 
     name: str
-    source: str
+    source: str | None
+    implied: Tensor | None
     info: TensorInfo
     maps: tuple[AxisMap, ...]
     new: bool
@@ -37,7 +41,7 @@ class TensorRecipe:
     @property
     def is_copy(self) -> bool:
         """Whether the values are the source's, in the same places."""
-        return not self.zero and all(axis.is_identity for axis in self.maps)
+        return not self.zero and self.source is not None and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)

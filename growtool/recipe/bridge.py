@@ -1,0 +1,106 @@
+"""Projections that the target has where the source passes its channels on.
+
+A ResNet whose first stage becomes wider than its stem gains a 1x1 convolution on the shortcut, because the shortcut
+can no longer be the identity. Growth fills such a projection so that it computes what the identity did: as if the
+source had had an identity convolution there, and a norm that does nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from growtool.coupling import Atom, Coupling, atoms
+
+_PASSING = {"convolution", "native_batch_norm", "_native_batch_norm_legit_no_training"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """Attributes:
+
+    path: the module, e.g. `layer1.0.downsample`.
+    weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
+    values: buffers and parameters of its norm -> the number that makes the norm do nothing.
+    columns: the channels it reads.
+    rows: the channels it writes; in the source the same.
+    """
+
+    path: str
+    weight: str
+    values: Mapping[str, float]
+    columns: Atom
+    rows: Atom
+
+    def source_value(self, name: str, size: int) -> Tensor:
+        """What the source would hold under this name if it had the projection; float64, or int64 for counters.
+
+        Args:
+            name: a tensor of the bridge.
+            size: channels of the source there.
+        """
+        if name == self.weight:
+            return torch.eye(size, dtype=torch.float64)[:, :, None, None]
+        if name.endswith("num_batches_tracked"):
+            return torch.zeros((), dtype=torch.int64)
+        return torch.full((size,), self.values[name], dtype=torch.float64)
+
+
+def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Sequence[str]) -> list[Bridge]:
+    """The modules among those of the `added` tensors that are projections around which the source has an identity.
+
+    Args:
+        model: the target.
+        target: its coupling.
+        source: the source's coupling.
+        added: tensors of the target without counterpart in the source.
+    """
+    modules: dict[str, list[str]] = {}
+    for name in added:
+        modules.setdefault(_outermost_new(name, source), []).append(name)
+    found = (_bridge(path, names, model, target) for path, names in modules.items())
+    return [bridge for bridge in found if bridge and bridge.path.rpartition(".")[0] in source.exits]
+
+
+def _outermost_new(name: str, source: Coupling) -> str:
+    """The outermost module of the tensor that holds nothing in the source."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        path = ".".join(parts[:end])
+        if not any(other.startswith(f"{path}.") for other in source.tensors):
+            return path
+    return name
+
+
+def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling) -> Bridge | None:
+    operations = [entry for p, entries in target.signatures.items() if _within(p, path) for entry in entries]
+    kernels = [entry for entry in operations if entry[0] == "convolution"]
+    weights = [name for name in names if len(target.tensors[name]) == 4]
+    norms = [m for p, m in model.named_modules() if _within(p, path) and isinstance(m, nn.BatchNorm2d)]
+    if (
+        any(entry[0] not in _PASSING for entry in operations)
+        or len(weights) != 1
+        or kernels != [("convolution", (1, 1), (0, 0), (1, 1), False)]
+        or len(norms) > 1
+    ):
+        return None
+    rows, columns, *kernel = target.tensors[weights[0]]
+    lone = [list(atoms(axis)) for axis in (rows, columns)]
+    if any(len(found) != 1 for found in lone) or any(True for axis in kernel for _ in atoms(axis)):
+        return None
+    scale = math.sqrt(1 + norms[0].eps) if norms else 1.0
+    values = {name: _neutral(name, scale) for name in names if name != weights[0]}
+    return Bridge(path, weights[0], values, columns=lone[1][0], rows=lone[0][0])
+
+
+def _neutral(name: str, scale: float) -> float:
+    """The value with which a norm in evaluation passes its input on: it divides by sqrt(1 + eps)."""
+    return {"weight": scale, "running_var": 1.0}.get(name.rpartition(".")[2], 0.0)
+
+
+def _within(path: str, module: str) -> bool:
+    return path == module or path.startswith(f"{module}.")

@@ -1,0 +1,126 @@
+"""Source and target side by side: which block, which tensor and which channels grow into which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from growtool.coupling import Growth, PairedAxis, Unchanged, pair, shortened, stretches
+from growtool.errors import PlanError
+from growtool.plan.schema import Depth
+from growtool.recipe.blocks import BlockMap, place_blocks
+from growtool.recipe.bridge import Bridge, find_bridges
+from growtool.recipe.traced import Traced
+
+SHOWN = 8  # problems of one kind named one by one
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Attributes:
+
+    source, target: both models, traced.
+    blocks: where the blocks of grown sequences come from.
+    paired: target tensor -> its layout in both models.
+    bridges: tensor of a projection that only the target has -> that projection.
+    """
+
+    source: Traced
+    target: Traced
+    blocks: BlockMap
+    paired: Mapping[str, tuple[PairedAxis, ...]]
+    bridges: Mapping[str, Bridge]
+
+    def carried(self) -> Iterator[tuple[Growth, str]]:
+        """Every set of channels with each tensor that carries it."""
+        return ((growth, name) for name, axes in self.paired.items() for axis in axes for growth in axis.growths())
+
+    def ignored(self, path: str) -> bool:
+        """Whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
+        return self.blocks.is_new(path) or any(
+            path == bridge.path or path.startswith(f"{bridge.path}.") for bridge in self.bridges.values()
+        )
+
+
+def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
+    """Lay the target beside the source.
+
+    Raises:
+        PlanError: the target is smaller somewhere, takes other images, has tensors without counterpart, or layouts that
+            do not match; all problems of the first step that has any.
+    """
+    _require_growth(source, target)
+    added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
+    bridges = find_bridges(target.model, target.coupling, source.coupling, added)
+    spanned = {name for bridge in bridges for name in (bridge.weight, *bridge.values)}
+    blocks = place_blocks(stretches(source.coupling, target.coupling, ignoring=spanned), depth)
+    _require_counterparts(source, target, blocks, spanned)
+    paired, mismatches = pair(source.coupling, target.coupling, blocks.source_name)
+    matching = Matching(source, target, blocks, paired, {})
+    if not mismatches and bridges:
+        return _with_bridges(matching, bridges)
+    if mismatches:
+        more = len(mismatches) - SHOWN
+        rest = [f"... and {more} more tensors that do not match"] if more > 0 else []
+        raise PlanError([_headline(source, target), *mismatches[:SHOWN], *rest])
+    return matching
+
+
+def _require_growth(source: Traced, target: Traced) -> None:
+    problems = shortened(source.coupling, target.coupling)
+    if source.input_size != target.input_size:
+        problems.append(
+            f"target: images of {target.input_size}, the source takes {source.input_size} (channels, height, width); "
+            "growth keeps the input, set img_size and in_chans alike"
+        )
+    if problems:
+        raise PlanError(problems)
+
+
+def _require_counterparts(source: Traced, target: Traced, blocks: BlockMap, spanned: set[str]) -> None:
+    names = {name: blocks.source_name(name) for name in target.coupling.tensors}
+    added = [n for n, origin in names.items() if origin not in source.coupling.tensors and n not in spanned]
+    dropped = [n for n in source.coupling.tensors if n not in set(names.values())]
+    problems = []
+    if added:
+        problems.append(
+            f"{some(added)}: in the target, without counterpart in the source; the two models are built differently "
+            "there, choose a target with the same kind of blocks"
+        )
+    if dropped:
+        problems.append(f"{some(dropped)}: in the source, without counterpart in the target; growth drops nothing")
+    if problems:
+        raise PlanError([_headline(source, target), *problems])
+
+
+def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
+    """Give the tensors of bridges the layout they would have if the source had an identity there.
+
+    Raises:
+        PlanError: what a projection reads and what it writes are not the same channels in the source.
+    """
+    origins = {growth.target: growth.source for growth, _ in matching.carried()}
+    paired, by_name = dict(matching.paired), dict[str, Bridge]()
+    for bridge in bridges:
+        origin = origins.get(bridge.rows)
+        if origin is None or origins.get(bridge.columns) is not origin:
+            raise PlanError(
+                f"{bridge.path}: the target has a projection here, and the source passes on other channels than it "
+                "writes; choose a target with the same kind of blocks"
+            )
+        rows, columns = (PairedAxis(((Growth(origin, atom),),)) for atom in (bridge.rows, bridge.columns))
+        kernel = PairedAxis(((Unchanged(1),),))
+        paired[bridge.weight] = (rows, columns, kernel, kernel)
+        for name in bridge.values:
+            paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
+        by_name |= dict.fromkeys((bridge.weight, *bridge.values), bridge)
+    return Matching(matching.source, matching.target, matching.blocks, paired, by_name)
+
+
+def _headline(source: Traced, target: Traced) -> str:
+    return f"{source.spec.architecture} cannot become {target.spec.architecture} as asked:"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names and how many more."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
