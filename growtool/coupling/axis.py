@@ -84,10 +84,11 @@ def _resolve_segment(segment: Segment) -> Axis:
         if isinstance(factor, Atom):
             if factor.size == 1:
                 continue
-            if factor.term is None:
-                factors.append(factor)
+            root = _root(factor)
+            if root.term is None:
+                factors.append(root)
                 continue
-            factor.term = inner = resolve(factor.term)
+            root.term = inner = resolve(root.term)
         else:
             inner = resolve(factor)
         factors.extend(inner[0] if len(inner) == 1 else (inner,))
@@ -98,16 +99,31 @@ def _resolve_segment(segment: Segment) -> Axis:
     return (tuple(factors),)
 
 
+def _root(atom: Atom) -> Atom:
+    """The last of a chain of atoms bound one to the next, and the chain made short: deep models bind thousands."""
+    chain = []
+    while (
+        atom.term is not None and len(atom.term) == 1 and len(atom.term[0]) == 1 and isinstance(atom.term[0][0], Atom)
+    ):
+        chain.append(atom)
+        atom = atom.term[0][0]
+    for passed in chain:
+        passed.term = ((atom,),)
+    return atom
+
+
 def atoms(axis: Axis) -> Iterator[Atom]:
     """The free and fixed atoms of a resolved or unresolved axis, bindings followed, in order, with repeats."""
     for segment in axis:
         for factor in segment:
             if not isinstance(factor, Atom):
                 yield from atoms(factor)
-            elif factor.term is not None:
-                yield from atoms(factor.term)
-            elif factor.size > 1:
-                yield factor
+                continue
+            root = _root(factor)
+            if root.term is not None:
+                yield from atoms(root.term)
+            elif root.size > 1:
+                yield root
 
 
 def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
