@@ -36,6 +36,11 @@ class Flow:
         """The flow of a new tensor with the same facts, except for `changes`."""
         return replace(self, token=next(_tokens), **changes)  # type: ignore[arg-type]
 
+    def among(self, tokens: Mapping[int, int]) -> Flow:
+        """The same tensor, remembering of its bases only those with a positive count in `tokens`."""
+        kept = {token: params for token, params in self.bases.items() if tokens.get(token, 0) > 0}
+        return self if len(kept) == len(self.bases) else replace(self, bases=kept)
+
     def reachable(self) -> dict[int, Params]:
         """Every tensor this one equals under some zeroing, itself included."""
         return {**self.bases, self.token: frozenset()}

@@ -79,6 +79,7 @@ class Tape(TorchDispatchMode):
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids are only unique among living tensors
         self._modules: list[tuple[str, tuple[Flow, ...]]] = [("", ())]
+        self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self.mixings: list[Mixing] = []
         self.consumers: set[tuple[Atom, Owner]] = set()
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
@@ -149,7 +150,7 @@ class Tape(TorchDispatchMode):
         except Unsolvable as reason:
             outcome = self._give_up(call, str(reason))
         params = params_after(self, call)
-        flow = flow_after(self, call)
+        flow = flow_after(self, call).among(self._entered)
         entry = signature(call)
         if entry is not None and params is None:
             self.signatures[self.module].append(entry)
@@ -178,13 +179,16 @@ class Tape(TorchDispatchMode):
     def _enter(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            self._modules.append((path, tuple(self.value(t).flow for t in tensors)))
+            flows = tuple(self.value(t).flow for t in tensors)
+            self._modules.append((path, flows))
+            self._entered.update(flow.token for flow in flows)
 
         return enter
 
     def _leave(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             _, entered = self._modules.pop()
+            self._entered.subtract(flow.token for flow in entered)
             found = self._exits(entered, output)
             self.exits[path] = found if self.exits.get(path, found) == found else None
 
