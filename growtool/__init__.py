@@ -1,11 +1,56 @@
 """Grow pretrained timm checkpoints: wider, deeper, and computing the same function.
 
+    import growtool
+    from pathlib import Path
+
+    loaded = growtool.load_plan(Path("plan.yaml"))
+    recipe = growtool.resolve(loaded.plan, growtool.open_checkpoint("vit_small"))
+    print(recipe.promise)
+    growtool.grow_checkpoint(recipe, loaded, Path("vit_grown"))
+
 Importing growtool makes `growtool_open` known to timm, without importing timm: checkpoints that load only "with
-growtool imported" need no more than this import.
+growtool imported" need no more than this import. torch and timm come in with the first function that needs them.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from growtool._timm_hook import when_timm_is_imported
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
+
+if TYPE_CHECKING:
+    from growtool.checkpoint import open_checkpoint
+    from growtool.coupling import trace_model
+    from growtool.finetune.run import finetune as finetune_checkpoint
+    from growtool.grow import grow as grow_checkpoint
+    from growtool.grow import summarise
+    from growtool.plan import Plan, load_plan
+    from growtool.recipe import resolve
+    from growtool.report.inspect import inspect_checkpoint
+    from growtool.verify import compare
+
+# Name -> where it lives. `growtool.grow` and `growtool.finetune` are rooms, so their functions carry longer names here.
+_HOMES = {
+    "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
+    "trace_model": ("growtool.coupling", "trace_model"),
+    "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
+    "grow_checkpoint": ("growtool.grow", "grow"),
+    "summarise": ("growtool.grow", "summarise"),
+    "Plan": ("growtool.plan", "Plan"),
+    "load_plan": ("growtool.plan", "load_plan"),
+    "resolve": ("growtool.recipe", "resolve"),
+    "inspect_checkpoint": ("growtool.report.inspect", "inspect_checkpoint"),
+    "compare": ("growtool.verify", "compare"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _register() -> None:
@@ -16,4 +61,18 @@ def _register() -> None:
 
 when_timm_is_imported(_register)
 
-__all__ = ["CheckpointError", "GrowtoolError", "PlanError"]
+__all__ = [
+    "CheckpointError",
+    "GrowtoolError",
+    "Plan",
+    "PlanError",
+    "compare",
+    "finetune_checkpoint",
+    "grow_checkpoint",
+    "inspect_checkpoint",
+    "load_plan",
+    "open_checkpoint",
+    "resolve",
+    "summarise",
+    "trace_model",
+]

@@ -1,0 +1,98 @@
+"""Models whose entry points refuse arguments, built through `growtool_open`; and models of a user's own file.
+
+The invariants: with no arguments it builds what timm builds; with arguments it builds what timm's own larger sibling
+is, where there is one; an argument nobody takes is an error; the model file is left as it was.
+"""
+
+import sys
+
+import pytest
+import timm
+import torch
+
+from growtool.checkpoint import ModelSpec, build
+from growtool.checkpoint.plugin import load_plugin
+from growtool.checkpoint.reach import OPEN, base_architecture, growtool_open, opened
+from growtool.errors import CheckpointError, PlanError
+
+
+def shapes(model):
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "gmlp_ti16_224", "convmixer_768_32", "vgg11", "test_vit"])
+def test_without_arguments_it_is_the_model_itself(name):
+    assert shapes(build(opened(ModelSpec(name)))) == shapes(build(ModelSpec(name)))
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "args"),
+    [
+        ("ghostnet_050", "ghostnet_130", {"width": 1.3}),
+        ("mixer_s32_224", "mixer_b32_224", {"embed_dim": 768, "num_blocks": 12}),
+        ("efficientnet_b0", "efficientnet_b2", {"channel_multiplier": 1.1, "depth_multiplier": 1.2}),
+        ("resnetv2_50x1_bit", "resnetv2_50x3_bit", {"width_factor": 3}),
+        ("vgg11", "vgg13", {"cfg": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]}),
+    ],
+)
+def test_arguments_reach_the_larger_sibling(small, large, args):
+    with pytest.raises(CheckpointError):
+        build(ModelSpec(small, args))
+    assert shapes(build(ModelSpec(OPEN, {"base": small, **args}))) == shapes(build(ModelSpec(large)))
+
+
+def test_an_argument_that_nobody_takes_is_an_error_and_leaves_timm_as_it_was():
+    module = sys.modules["timm.models.mobilenetv3"]
+    before = dict(vars(module))
+    with pytest.raises(TypeError, match="girth"):
+        growtool_open("mobilenetv3_small_050", girth=3)
+    assert all(vars(module)[name] is value for name, value in before.items())
+
+
+def test_opening_twice_is_opening_once():
+    spec = ModelSpec("mobilenetv3_small_050", {"num_classes": 3})
+    assert opened(opened(spec)) == opened(spec) == ModelSpec(OPEN, {"base": "mobilenetv3_small_050", "num_classes": 3})
+    assert base_architecture(opened(spec)) == base_architecture(spec) == "mobilenetv3_small_050"
+
+
+PLUGIN = """
+import timm
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4, num_classes=2):
+        super().__init__()
+        self.num_features, self.pretrained_cfg = width, dict(input_size=(3, 8, 8))
+        self.stem, self.head = nn.Conv2d(3, width, 3), nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.stem(x).relu().mean((2, 3)))
+
+@timm.models.register_model
+def {name}(pretrained=False, width=4, num_classes=2, **kwargs):
+    return Net(width, num_classes)
+"""
+
+
+def test_a_plugin_makes_its_models_known(tmp_path):
+    path = tmp_path / "plugin_of_a_user.py"
+    path.write_text(PLUGIN.format(name="net_of_a_user"))
+    assert load_plugin(path) == ["net_of_a_user"]
+    model = timm.create_model("net_of_a_user", width=6)
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"nothing\.py: no such file; --plugin takes a Python file"),
+        ("x = 1", r"nothing\.py: registered no model, expected at least one; decorate"),
+        ("raise OSError('no')", r"nothing\.py: the plugin failed: OSError: no; mend it"),
+    ],
+)
+def test_a_plugin_that_is_none_is_refused(tmp_path, text, message):
+    path = tmp_path / "nothing.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PlanError, match=message):
+        load_plugin(path)
