@@ -1,14 +1,17 @@
-"""`growtool list`: what there is to choose from."""
+"""`growtool list`: what there is to choose from, and what has been proven on it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table
+
+if TYPE_CHECKING:
+    from growtool.report.zoo import Proof
 
 app = typer.Typer(help="List the growth operators, or timm's model families.", no_args_is_help=True)
 
@@ -31,15 +34,35 @@ def operators(as_json: JsonOption = False) -> None:
 
 @app.command()
 def families(as_json: JsonOption = False) -> None:
-    """List timm's model families with the number of models each has; growtool names none of them itself."""
-    import timm
+    """List timm's model families: how many models each has, and what growing one of them has been proven to keep.
 
-    counts = {name: len(timm.list_models(module=name)) for name in timm.list_modules()}
+    The proofs are those of docs/zoo.md. A family without one grows as well: growtool names no architecture itself.
+    """
+    from growtool.report.zoo import count_models, read_zoo
+
+    counts, zoo = count_models(), read_zoo()
+    proofs = {proof.family: proof for proof in zoo.families}
     if as_json:
-        emit_json({"families": counts})
+        listed = {n: {"models": c, "proof": asdict(proofs[n]) if n in proofs else None} for n, c in counts.items()}
+        emit_json({"families": listed, "circumstances": dict(zoo.circumstances)})
         return
-    rows = new_table("family", ">models")
+    rows = new_table("family", ">models", "permuted", "width", "depth", "reached by")
+    for column in rows.columns[:-1]:
+        column.no_wrap = True
     for name, count in counts.items():
-        rows.add_row(name, str(count))
+        rows.add_row(name, str(count), *map(escape, _proven(proofs.get(name))))
     console().print(rows)
-    console().print(f"{sum(counts.values())} models in {len(counts)} families", style="dim")
+    console().print(
+        f"{sum(counts.values())} models in {len(counts)} families. Of each family's smallest model: by how much its "
+        "outputs changed when all widths that may grow were put in another order; what growing it keeps; the arguments "
+        f"that grow it. Measured on {zoo.circumstances['date']} with {zoo.circumstances['versions']}.",
+        style="dim",
+    )
+
+
+def _proven(proof: Proof | None) -> tuple[str, str, str, str]:
+    if proof is None:
+        return "", "", "", ""
+    permuted = "-" if proof.permutation is None else f"{proof.permutation:.0e}"
+    reached = "; ".join(o.reached for o in (proof.width, proof.depth) if o.reached)
+    return permuted, proof.width.verdict, proof.depth.verdict, reached

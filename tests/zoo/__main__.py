@@ -8,15 +8,24 @@ Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fre
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import warnings
 from pathlib import Path
 
+from growtool.report import zoo as packaged
+
+from .facts import facts, to_json
+from .measure import best
 from .models import EXAMPLES
 from .sweep import read_results, sweep
+from .table import page
 
 RESULTS = Path("runs/zoo.jsonl")
+FACTS = Path(packaged.__file__).with_name(packaged.FACTS)
+PAGE = Path("docs/zoo.md")
+COMPARISON = Path("runs/zoo_comparison.json")  # written by tests/bench/depgraph.py
 
 
 def main() -> None:
@@ -39,12 +48,21 @@ def main() -> None:
         ]
         for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs), 1):
             print(f"{count}/{len(wanted)} {summary(record)}", file=sys.stderr, flush=True)
+    publish()
+
+
+def publish() -> None:
+    """Write the facts that growtool packages, and the page made of them."""
+    comparison = json.loads(COMPARISON.read_text()) if COMPARISON.exists() else {}
+    if not comparison and FACTS.exists():
+        comparison = dict(packaged.read_zoo().comparison)
+    zoo = facts(read_results(RESULTS), comparison)
+    FACTS.write_text(json.dumps(to_json(zoo), indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(packaged.read_zoo()))
 
 
 def summary(record: dict) -> str:
     """One line on one model."""
-    from .measure import best
-
     parts = [record["label"], f"{record.get('seconds', 0):.0f} s"]
     if "permutation" in record:
         found = record["permutation"]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+from unittest import mock
 
 import timm
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint.reach import opened
 from growtool.coupling import Coupling, atoms, trace_model
 from growtool.errors import GrowtoolError
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
-from growtool.recipe.knobs import find_knobs, larger_siblings
+from growtool.recipe import target as target_module
+from growtool.recipe.knobs import Knobs, find_knobs, larger_siblings
 
 from .models import Example
 from .proofs import TOLERANCE, InMemory, free_groups, growth_proof, permutation_proof, source_model
@@ -26,6 +30,7 @@ Axis = Literal["width", "depth"]
 _OUTSIDE = ("a kernel position", "the input image", "the model's output")  # axes that growth is not about
 _LARGEST = 220_000_000  # parameters of a target that is still built, in float64
 _SIBLINGS = 3
+_STAGES = 4
 _REASONS = 3
 _SHOWN = 400  # characters of a reason
 _BEST_FIRST = ("FALSE PROMISE", "crash", "exact", "needless lossy", "lossy", "unmeasured", "refused")
@@ -78,13 +83,14 @@ def measure(example: Example, record: dict[str, Any], save: Callable[[], None]) 
     saved(trace=_trace_facts(skeleton, coupling, time.perf_counter() - before))
     model = source_model(example.spec)
     saved(permutation=asdict(permutation_proof(model, coupling)))
-    for axis in ("width", "depth"):
-        attempts: list[Attempt] = []
-        for attempt in _attempts(axis, example, skeleton, coupling, model):
-            attempts.append(attempt)
-            saved(**{axis: [asdict(a) for a in attempts]})
-            if attempt.verdict in ("exact", "FALSE PROMISE"):
-                break
+    with _remembering_knobs():
+        for axis in ("width", "depth"):
+            attempts: list[Attempt] = []
+            for attempt in _attempts(axis, example, skeleton, coupling, model):
+                attempts.append(attempt)
+                saved(**{axis: [asdict(a) for a in attempts]})
+                if attempt.verdict in ("exact", "FALSE PROMISE"):
+                    break
     saved(complete=True)
 
 
@@ -115,23 +121,51 @@ def _attempts(
     """Growths by two, then by whatever else the constructor or the registry offers; the caller stops at a success."""
     spec = example.spec
     source = InMemory.of(spec, model)
-    if axis == "width":
-        for operator in ("tile", "net2net"):
-            yield _attempt("scale", {"scale": {"width": 2.0}}, {"width": operator}, source, model)
-    else:
-        yield _attempt("scale", {"scale": {"depth": 2.0}}, {"depth": "zero_out"}, source, model)
-        for name, value in find_knobs(spec, skeleton, coupling).depth.items():
-            more = [v + 1 for v in value] if isinstance(value, tuple) else value + 1
-            yield _attempt("arguments", {"model_args": {name: more}}, {"depth": "zero_out"}, source, model)
     names = timm.list_models(module=example.family)
     if axis == "width":
+        yield from _widened("scale", {"scale": {"width": 2.0}}, source, model)
         for name in larger_siblings(spec, skeleton, names)[:_SIBLINGS]:
-            for operator in ("tile", "net2net"):
-                yield _attempt("sibling", {"model": name}, {"width": operator}, source, model)
-    else:
-        for name in _deeper_siblings(spec, skeleton, names)[:_SIBLINGS]:
-            operators = {"width": "tile", "depth": "zero_out"}
-            yield _attempt("sibling", {"model": name}, operators, source, model)
+            yield from _widened("sibling", {"model": name}, source, model)
+        return
+    zero_out = {"depth": "zero_out"}
+    yield _attempt("scale", {"scale": {"depth": 2.0}}, zero_out, source, model)
+    knobs = target_module.find_knobs(spec, skeleton, coupling).depth
+    for name, value in (knobs or target_module.find_knobs(opened(spec), skeleton, coupling).depth).items():
+        for more in _one_more(value):
+            yield _attempt("arguments", {"model_args": {name: more}}, zero_out, source, model)
+    for name in _deeper_siblings(spec, skeleton, names)[:_SIBLINGS]:
+        yield _attempt("sibling", {"model": name}, {"width": "tile", **zero_out}, source, model)
+
+
+def _widened(how: str, target: Mapping[str, Any], source: InMemory, model: nn.Module) -> Iterator[Attempt]:
+    """By `tile`; where it cannot, since a width is no whole multiple, by `net2net`."""
+    tiled = _attempt(how, target, {"width": "tile"}, source, model)
+    yield tiled
+    if tiled.verdict == "refused" and any("net2net" in reason for reason in tiled.reasons):
+        yield _attempt(how, target, {"width": "net2net"}, source, model)
+
+
+@contextlib.contextmanager
+def _remembering_knobs() -> Iterator[None]:
+    """While open, the search for arguments runs once for each model: it does not depend on the growth."""
+    found: dict[str, Knobs] = {}
+
+    def remembered(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
+        key = f"{spec.architecture} {dict(spec.model_args)}"
+        if key not in found:
+            found[key] = find_knobs(spec, model, coupling)
+        return found[key]
+
+    with mock.patch.object(target_module, "find_knobs", remembered):
+        yield
+
+
+def _one_more(value: Any) -> list[Any]:
+    """A depth plus one; of several, each plus one, then the last ones alone, where most models have most blocks."""
+    if not isinstance(value, tuple):
+        return [value + 1]
+    single = [[v + (i == at) for i, v in enumerate(value)] for at in reversed(range(len(value)))]
+    return [[v + 1 for v in value], *single[:_STAGES]]
 
 
 def _deeper_siblings(spec: ModelSpec, model: nn.Module, names: list[str]) -> list[str]:
@@ -197,6 +231,10 @@ def _prove(attempt: Attempt, recipe: Recipe, model: nn.Module) -> None:
     growth = growth_proof(model, recipe)
     attempt.error, attempt.spoilt = growth.error, growth.spoilt
     equal = growth.error < TOLERANCE
+    if equal and growth.spoilt < TOLERANCE:
+        attempt.verdict = "unmeasured"
+        attempt.reasons = ["the outputs do not depend on what has grown: equal, whatever is in it"]
+        return
     if attempt.promise == "exact":
         attempt.verdict = "exact" if equal else "FALSE PROMISE"
     else:

@@ -25,7 +25,7 @@ class Example:
 
     family: str
     architecture: str
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def spec(self) -> ModelSpec:

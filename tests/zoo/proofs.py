@@ -1,6 +1,6 @@
 """Proofs of the coupling on real architectures: with every number random, in float64.
 
-Permutation: permuting every free group consistently leaves the outputs as they are; permuting one member alone does not.
+Permutation: permuting every free group consistently leaves the outputs as they are; one member alone does not.
 Growth: the grown model, built by timm from its arguments, computes what the source computes.
 """
 
@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
@@ -25,6 +27,7 @@ from growtool.recipe import Recipe
 
 TOLERANCE = 1e-9  # largest relative difference, in float64, that counts as equal
 
+_LESS = (torch.float32, torch.float16, torch.bfloat16)
 _CACHES = ("attention_bias_cache", "ab")  # filled at evaluation, stale once weights are edited in place
 
 
@@ -45,6 +48,8 @@ def randomise(model: nn.Module, *, seed: int = 0, gain: float = 1.0) -> nn.Modul
         matrix = tensor.ndim >= 2 and tensor.numel() > tensor.shape[0]
         if name.endswith("running_var"):
             tensor.copy_(0.5 + noise.abs())
+        elif name.endswith(("_min", "_max")):  # bounds that activations are clipped to: these should pass most of them
+            tensor.copy_((2 + noise.abs()) * (-1 if name.endswith("_min") else 1))
         elif matrix and not any(part in name for part in ("token", "pos_embed", "bias", "temperature")):
             tensor.copy_(gain * noise / math.sqrt(tensor[0].numel()))
         elif matrix or name.endswith(("bias", "running_mean")):
@@ -54,13 +59,23 @@ def randomise(model: nn.Module, *, seed: int = 0, gain: float = 1.0) -> nn.Modul
     return model
 
 
+class InFloat64(TorchDispatchMode):
+    """While open, nothing computes in less than float64: some norms and attentions of timm cast to float32 and back."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") in _LESS:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
 def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
     """Every output tensor of one forward pass, without what an earlier pass left in caches."""
     for module in model.modules():
         for name in _CACHES:
             if isinstance(getattr(module, name, None), dict):
                 setattr(module, name, {})
-    with torch.no_grad():
+    with torch.no_grad(), InFloat64():
         return [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
 
 

@@ -1,0 +1,141 @@
+"""What has been proven on timm's model families: the facts behind docs/zoo.md, packaged with growtool.
+
+The facts are measured by `make zoo` on randomised models in float64; this file only reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+FACTS = "zoo.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A growth that was tried.
+
+    Attributes:
+        verdict: `exact` (promised and measured), `lossy` (said before anything is written, with the reason), `refused`
+            (with the reason), `unmeasured` (too large, or out of time); anything else is a bug of growtool.
+        operator: that grew it.
+        how: `scale` (by a factor), `arguments` or `sibling` (a larger registered model).
+        target: the architecture that was reached.
+        args: the constructor arguments that reached it.
+        native: whether timm loads the result as it is, without growtool.
+        error: relative difference of the outputs in float64.
+        growth: parameters after over parameters before.
+        reason: why it is not exact.
+    """
+
+    verdict: str
+    operator: str = ""
+    how: str = ""
+    target: str = ""
+    args: tuple[str, ...] = ()
+    native: bool = True
+    error: float | None = None
+    growth: float | None = None
+    reason: str = ""
+
+    @property
+    def reached(self) -> str:
+        """What took the model there: argument names, or the name of a registered model."""
+        if self.verdict == "refused":
+            return ""
+        return self.target if self.how == "sibling" else ", ".join(a for a in self.args if a != "base")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was measured on one model.
+
+    Attributes:
+        family: timm's model file.
+        architecture: the registered model.
+        model: the architecture with the arguments that made it small enough.
+        parameters: how many it has.
+        trace_seconds: of one trace on one core.
+        unknown: operations the trace does not know.
+        groups: width groups, those included that may not grow.
+        free: groups that may grow.
+        growable: share of the parameters whose axes may all grow, 0 to 1.
+        permutation: relative difference of the outputs after all free groups were permuted; None where it did not run.
+        lone_tried: groups of which one member was permuted alone.
+        lone_detected: of these, how many then changed the outputs.
+        width: growth in width.
+        depth: growth in depth.
+        seconds: of all measurements on the model.
+        problem: what kept the measurements from their end, or "".
+    """
+
+    family: str
+    architecture: str
+    model: str
+    parameters: int
+    trace_seconds: float
+    unknown: tuple[str, ...]
+    groups: int
+    free: int
+    growable: float
+    permutation: float | None
+    lone_tried: int
+    lone_detected: int
+    width: Outcome
+    depth: Outcome
+    seconds: float
+    problem: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Proof:
+        """Read what `dataclasses.asdict` made."""
+        outcomes = {
+            axis: Outcome(**{**data[axis], "args": tuple(data[axis].get("args", ()))}) for axis in ("width", "depth")
+        }
+        return cls(**{**data, "unknown": tuple(data["unknown"]), **outcomes})
+
+
+@dataclass(frozen=True, slots=True)
+class Zoo:
+    """Every proof, with the circumstances.
+
+    Attributes:
+        families: one proof for each of timm's model files.
+        variants: further models of the most used families.
+        circumstances: date, machine and versions, in words.
+        comparison: the same models in other programs: program -> counts.
+    """
+
+    families: tuple[Proof, ...]
+    variants: tuple[Proof, ...]
+    circumstances: Mapping[str, str]
+    comparison: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Zoo:
+        """Read the packaged document."""
+        families, variants = (tuple(map(Proof.from_json, data[key])) for key in ("families", "variants"))
+        return cls(families, variants, data["circumstances"], data["comparison"])
+
+
+def read_zoo() -> Zoo:
+    """The facts packaged with growtool."""
+    return Zoo.from_json(json.loads(files("growtool.report").joinpath(FACTS).read_text("utf-8")))
+
+
+def count_models() -> dict[str, int]:
+    """How many models each family has in timm's registry, those of users' files included, growtool's own left out."""
+    import timm
+
+    counts = {name: len(timm.list_models(module=name)) for name in timm.list_modules()}
+    return {name: count for name, count in counts.items() if not _is_own(name)}
+
+
+def _is_own(family: str) -> bool:
+    import timm
+
+    names = timm.list_models(module=family)
+    return any(timm.models.model_entrypoint(name).__module__.startswith("growtool.") for name in names[:1])
