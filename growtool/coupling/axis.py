@@ -136,6 +136,12 @@ def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
                 yield from owners(factor)
 
 
+def is_fixed(axis: Axis) -> str | None:
+    """The reason why no channel of the axis may change, None if one may (or there is none)."""
+    reasons = [atom.fixed for atom in atoms(axis)]
+    return reasons[0] if reasons and all(reasons) else None
+
+
 def fix(axis: Axis, reason: str) -> None:
     """Forbid the channels of the axis to change; the first reason given stays."""
     for atom in atoms(axis):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from growtool.coupling.flow import Flow, Params, activated, added
+from growtool.coupling.flow import Flow, Params, activated, added, both_zeroed
 
 if TYPE_CHECKING:
     from growtool.coupling.tape import Call, Tape
@@ -20,10 +20,11 @@ VIEWS = frozenset(
         "copy resolve_conj resolve_neg"
     ).split()
 )
-SAME_LAYOUT = frozenset(
+# Rearrangements that keep every value; whether a stream comes back in its old layout shows in its axes.
+REARRANGEMENTS = frozenset(
     (
         "view _unsafe_view reshape view_copy _reshape_alias flatten detach alias clone contiguous _to_copy to "
-        "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout"
+        "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout permute transpose t"
     ).split()
 )
 CREATIONS = frozenset(
@@ -83,7 +84,9 @@ def flow_after(tape: Tape, call: Call) -> Flow:
     first = activations[0].flow
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
         return added(activations[0].flow, activations[1].flow) if call.arg(2, "alpha", 1) == 1 else Flow()
-    if call.name in SAME_LAYOUT and len(activations) == 1:
+    if call.name == "sub" and len(activations) == 2:
+        return Flow(zeroed_by=both_zeroed(first, activations[1].flow))
+    if call.name in REARRANGEMENTS and len(activations) == 1:
         return first.renewed(bases=first.reachable())
     if call.name in _IDEMPOTENT:
         return activated(first, f"{call.name}{_scalars(call)}", tape.activations)

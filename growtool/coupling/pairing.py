@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from growtool.coupling.axis import Atom, Axis, Factor, Segment, atoms, axis_size, factor_size
+from growtool.coupling.axis import Atom, Axis, Factor, Segment, axis_size, factor_size, is_fixed
 from growtool.coupling.trace import Coupling
 
 
@@ -141,10 +141,7 @@ def _alone(factor: Factor, dim: int) -> PairedFactor:
 
 
 def _frozen(axis: Axis) -> str | None:
-    reasons = [atom.fixed for atom in atoms(axis)]
-    if axis_size(axis) == 1:
-        return "a single position"
-    return reasons[0] if reasons and all(reasons) else None
+    return "a single position" if axis_size(axis) == 1 else is_fixed(axis)
 
 
 def torn_groups(

@@ -9,12 +9,12 @@ from growtool.coupling.axis import (
     Factor,
     Segment,
     Unsolvable,
-    atoms,
     axis_size,
     bind,
     cut,
     factor_size,
     fix,
+    is_fixed,
     resolve,
     segment_size,
 )
@@ -39,7 +39,7 @@ def _unify(left: Axis, right: Axis) -> None:
         return None
     if axis_size(left) != axis_size(right):
         raise Unsolvable(f"{axis_size(left)} against {axis_size(right)}")
-    fixed_left, fixed_right = _wholly_fixed(left), _wholly_fixed(right)
+    fixed_left, fixed_right = is_fixed(left), is_fixed(right)
     if fixed_left or fixed_right:
         if fixed_left:
             fix(right, fixed_left)
@@ -57,12 +57,6 @@ def _unify(left: Axis, right: Axis) -> None:
     if rest_a:
         _unify(rest_a, rest_b)
     return None
-
-
-def _wholly_fixed(axis: Axis) -> str | None:
-    """The reason why no channel of the axis may change, None if one may (or there is none)."""
-    reasons = [atom.fixed for atom in atoms(axis)]
-    return reasons[0] if reasons and all(reasons) else None
 
 
 def _unify_segments(left: Segment, right: Segment) -> None:

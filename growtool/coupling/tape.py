@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, new_axis, owners
+from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, is_fixed, new_axis, owners, resolve
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, signature
 from growtool.coupling.solve import unify
@@ -78,7 +78,7 @@ class Tape(TorchDispatchMode):
         self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # ids are only unique among living tensors
-        self._modules: list[tuple[str, tuple[Flow, ...]]] = [("", ())]
+        self._modules: list[tuple[str, tuple[Value, ...]]] = [("", ())]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self.mixings: list[Mixing] = []
         self.consumers: set[tuple[Atom, Owner]] = set()
@@ -179,26 +179,36 @@ class Tape(TorchDispatchMode):
     def _enter(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            flows = tuple(self.value(t).flow for t in tensors)
-            self._modules.append((path, flows))
-            self._entered.update(flow.token for flow in flows)
+            values = tuple(map(self.value, tensors))
+            self._modules.append((path, values))
+            self._entered.update(value.flow.token for value in values)
 
         return enter
 
     def _leave(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             _, entered = self._modules.pop()
-            self._entered.subtract(flow.token for flow in entered)
+            self._entered.subtract(value.flow.token for value in entered)
             found = self._exits(entered, output)
             self.exits[path] = found if self.exits.get(path, found) == found else None
 
         return leave
 
-    def _exits(self, entered: tuple[Flow, ...], output: Any) -> Params | None:
+    def _exits(self, entered: tuple[Value, ...], output: Any) -> Params | None:
         if not isinstance(output, Tensor):
             return None
-        bases = self.value(output).flow.bases
-        return next((bases[flow.token] for flow in entered if flow.token in bases), None)
+        left = self.value(output)
+        bases = left.flow.bases
+        same = (v for v in entered if v.flow.token in bases and _same_layout(v.axes, left.axes))
+        return next((bases[value.flow.token] for value in same), None)
+
+
+def _same_layout(old: Axes, new: Axes) -> bool:
+    """Whether two tensors hold the same channels in the same dimensions; positions count by their number."""
+    return len(old) == len(new) and all(
+        resolve(a) == resolve(b) or (axis_size(a) == axis_size(b) and is_fixed(a) and is_fixed(b))
+        for a, b in zip(old, new, strict=True)
+    )
 
 
 def constant_axes(tensor: Tensor) -> Axes:
