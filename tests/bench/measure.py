@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m tests.bench.measure KIND ARGUMENT...` prints time and peak memory.
+"""One measurement in its own process: `python -m tests.bench.measure KIND ARGUMENT...` prints time and peak memory.
 
 Peak memory is that of the whole process (`ru_maxrss`), so that nothing measured before or after counts.
 """
