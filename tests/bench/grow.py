@@ -1,7 +1,7 @@
 """`python -m tests.bench.grow`: time and memory of growing a large model, beside copying the file it writes.
 
-A `vit_large_patch16_224` (304 million parameters, 1.2 GB in float32) grows to depth 36 with `zero_out` and to 1.25 of its
-width with `net2net`. Every figure comes from a process of its own. Takes 5 GB of disk for some minutes.
+A `vit_large_patch16_224` (304 million parameters, 1.2 GB in float32) grows to depth 36 with `zero_out`, and to 1.25 of
+its width with `net2net`. Every figure comes from a process of its own. Takes 5 GB of disk for some minutes.
 """
 
 import argparse
