@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench clean
+.PHONY: help test lint demo bench zoo clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -23,6 +23,9 @@ demo: $(READY) ## Grow a small trained model, prove it, train it further: a few 
 
 bench: $(READY) ## Time growing a large model against copying its file
 	$(RUN) -m tests.bench.grow
+
+zoo: $(READY) ## Prove growtool on all of timm's model files and write docs/zoo.md: about an hour on one core
+	$(RUN) -m tests.zoo
 
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
