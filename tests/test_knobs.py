@@ -6,7 +6,9 @@ from models import TINY, Tiny, resolved, write_folder
 from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
-from growtool.recipe.knobs import Knobs, find_knobs, larger_siblings, scaled
+from growtool.recipe.arguments import scaled
+from growtool.recipe.knobs import Knobs, find_knobs
+from growtool.recipe.siblings import larger_siblings
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +62,3 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
         return split_evenly(W, layer.maps)
     noise = torch.randn(layer.shape, generator=layer.generator(), dtype=W.dtype)
     return complete(noise.mul_(gain * float(W.std(correction=0))), W, layer.maps)
-
-
-def all_of(names: Sequence[str], read: Read) -> list[Tensor]:
-    """The tensors of several names."""
-    return [read(name) for name in names]

@@ -7,16 +7,10 @@ argument that leaves every shape alone may still decide how channels split into 
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
 import itertools
 import math
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import CodeType, FrameType
-from typing import Any
 
 from torch import nn
 
@@ -24,15 +18,11 @@ from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.coupling import Coupling, atoms, inside, pair, trace_model
 from growtool.coupling.depth import sequences
 from growtool.errors import CheckpointError
+from growtool.recipe.arguments import Value, constructor_numbers, scaled
+from growtool.recipe.siblings import Shapes, shapes_of
 
-Number = int | float
-Value = Number | tuple[Number | str, ...]
-Shapes = Mapping[str, tuple[int, ...]]
-
-INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
 _LEAST_REACH = 0.5  # share of the parameters that has to grow for arguments to count as scaling the model
-_SIBLINGS_TRIED = 16
 _JOINT = ("product", "softmax")
 
 
@@ -61,22 +51,10 @@ def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
     return Knobs(search.width(), search.depth)
 
 
-def scaled(value: Value, factor: float) -> Value:
-    """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
-    if isinstance(value, tuple):
-        return tuple(part if isinstance(part, str) else _times(part, factor) for part in value)
-    return _times(value, factor)
-
-
-def _times(value: Number, factor: float) -> Number:
-    product = value * factor
-    return int(product) if isinstance(value, int) and product == int(product) else product
-
-
 class _Search:
     def __init__(self, spec: ModelSpec, model: nn.Module, coupling: Coupling) -> None:
         self._spec, self._coupling = spec, coupling
-        self._shapes = _shapes(model)
+        self._shapes = shapes_of(model)
         self._sequences = sequences(self._shapes)
         self._widening: dict[str, Value] = {}
         self._neutral: dict[str, Value] = {}
@@ -95,7 +73,7 @@ class _Search:
 
     def _doubled(self, knobs: Mapping[str, Value]) -> Shapes | None:
         try:
-            return _shapes(build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()})))
+            return shapes_of(build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()})))
         except CheckpointError:
             return None
 
@@ -177,85 +155,3 @@ class _Search:
             if growth.sizes[0] != growth.sizes[1]
         }
         return sum(m.kind in _JOINT and any(a in grown for a in atoms(m.axis)) for m in target.mixings)
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
-    """The numbers, and sequences of numbers, that the model was constructed with, defaults included.
-
-    Counted are the arguments of the model's class and of the functions of its file that lead there, and the fields of a
-    configuration object among them: timm lays keyword arguments over those.
-    """
-    seen: dict[str, Any] = {}
-    classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
-    innermost: CodeType = [vars(cls)["__init__"].__code__ for cls in classes if "__init__" in vars(cls)][-1]
-    home = inspect.getfile(type(model))
-
-    def watch(frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and (code.co_filename == home or code is innermost):
-            seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
-            if code is innermost:
-                sys.setprofile(before)
-
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        build(spec)
-    finally:
-        sys.setprofile(before)
-    for value in list(seen.values()):
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
-        elif isinstance(value, dict):
-            seen.update({name: part for name, part in value.items() if isinstance(name, str)})
-    found = {name: _number(value) for name, value in seen.items()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _argument_names(code: CodeType) -> tuple[str, ...]:
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-
-
-def _number(value: Any) -> Value | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value if value > 0 else None
-    if isinstance(value, list | tuple) and all(_is_count(part) or isinstance(part, str) for part in value):
-        return tuple(value) if any(map(_is_count, value)) else None
-    return None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-
-
-def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]) -> list[str]:
-    """Registered models with the same parameters, none of them smaller and one larger, nearest first.
-
-    Looked at are the candidates whose names are nearest to the source's; building all of a large family takes minutes.
-    """
-    own = _shapes(model)
-    found = []
-    for name in difflib.get_close_matches(spec.architecture, list(candidates), n=_SIBLINGS_TRIED, cutoff=0.0):
-        kept = {
-            key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args
-        }
-        try:
-            shapes = _shapes(build(ModelSpec(name, kept)))
-        except CheckpointError:
-            continue
-        if shapes.keys() == own.keys() and shapes != own and _none_smaller(own, shapes):
-            found.append((sum(map(sum, shapes.values())), name))
-    return [name for _, name in sorted(found)]
-
-
-def _none_smaller(own: Shapes, other: Shapes) -> bool:
-    return all(
-        len(shape) == len(other[name]) and all(a <= b for a, b in zip(shape, other[name], strict=True))
-        for name, shape in own.items()
-    )

@@ -13,7 +13,9 @@ from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.schema import Scale, Target
-from growtool.recipe.knobs import INHERITED, Knobs, Value, find_knobs, larger_siblings, scaled
+from growtool.recipe.arguments import Value, scaled
+from growtool.recipe.knobs import Knobs, find_knobs
+from growtool.recipe.siblings import INHERITED, larger_siblings
 
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 

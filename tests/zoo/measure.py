@@ -19,7 +19,8 @@ from growtool.errors import GrowtoolError
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
 from growtool.recipe import target as target_module
-from growtool.recipe.knobs import Knobs, find_knobs, larger_siblings
+from growtool.recipe.knobs import Knobs, find_knobs
+from growtool.recipe.siblings import larger_siblings
 
 from .models import Example
 from .proofs import TOLERANCE, InMemory, free_groups, growth_proof, permutation_proof, source_model

@@ -1,11 +1,8 @@
-"""Axes through operations that rearrange a tensor: reshape, permute, split, concatenate, pad, index."""
+"""Axes through operations that rearrange a tensor: reshape, permute, split, concatenate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
 
 from growtool.coupling.axis import ONE, Atom, Axis, Unsolvable, axis_size, cut, fix, new_axis, resolve
 from growtool.coupling.solve import factor_out, unify
@@ -93,7 +90,7 @@ def unsqueeze(tape: Tape, call: Call) -> Sequence[Axes]:
 def squeeze(tape: Tape, call: Call) -> Sequence[Axes]:
     source = call.args[0]
     dims = call.arg(1, "dim")
-    dims = range(source.ndim) if dims is None else [d % source.ndim for d in _listed(dims)]
+    dims = range(source.ndim) if dims is None else [d % source.ndim for d in listed(dims)]
     return [tuple(a for i, a in enumerate(tape.axes(source)) if not (i in dims and source.shape[i] == 1))]
 
 
@@ -144,7 +141,7 @@ def take_slice(tape: Tape, call: Call) -> Sequence[Axes]:
         axes[dim], position = factor_out(axes[dim], step)
         fix(position, "a strided slice")
     else:
-        axes[dim] = _replaced(axes[dim], out.shape[dim], "a strided slice")
+        axes[dim] = replaced(axes[dim], out.shape[dim], "a strided slice")
     return [tuple(axes)]
 
 
@@ -180,78 +177,21 @@ def stack(tape: Tape, call: Call) -> Sequence[Axes]:
     return [(*axes[0][:dim], ((),) * len(axes), *axes[0][dim:])]
 
 
-def roll(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _fixed_along(tape, call, _listed(call.arg(2, "dims", ())), "a roll")
-
-
-def flip(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _fixed_along(tape, call, _listed(call.arg(1, "dims")), "a flip")
-
-
-def pad(tape: Tape, call: Call) -> Sequence[Axes]:
-    axes, pads = list(tape.axes(call.args[0])), call.arg(1, "pad")
-    for i in range(len(pads) // 2):
-        dim, (left, right) = len(axes) - 1 - i, pads[2 * i : 2 * i + 2]
-        if min(left, right) < 0:
-            axes[dim] = _replaced(axes[dim], call.outs[0].shape[dim], "cropping")
-        elif left or right:
-            axes[dim] = resolve((new_axis(left) if left else ()) + axes[dim] + (new_axis(right) if right else ()))
-    return [tuple(axes)]
-
-
-def index(tape: Tape, call: Call) -> Sequence[Axes]:
-    source, indices = call.args[0], call.args[1]
-    used = [i for i, tensor in enumerate(indices) if tensor is not None]
-    if any(indices[i].dtype in (torch.bool, torch.uint8) for i in used):
-        raise Unsolvable("indexing by a mask")
-    axes = tape.axes(source)
-    for i in used:
-        fix(axes[i], "indexing")
-        for axis in tape.axes(indices[i]):
-            fix(axis, "indexing")
-    new = max(indices[i].ndim for i in used)
-    at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
-    rest = tuple(axis for i, axis in enumerate(axes) if i not in used)
-    fresh = tuple(new_axis(n, "indexing") for n in call.outs[0].shape[at : at + new])
-    return [rest[:at] + fresh + rest[at:]]
-
-
-def index_select(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _fixed_along(tape, call, [call.arg(1, "dim")], "indexing")
-
-
-def embedding(tape: Tape, call: Call) -> Sequence[Axes]:
-    table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
-    for axis in (table[0], *positions):
-        fix(axis, "indexing")
-    return [(*(new_axis(n, "indexing") for n in call.outs[0].shape[:-1]), table[1])]
-
-
 def as_strided(tape: Tape, call: Call) -> Sequence[Axes]:
     if list(call.args[0].shape) != list(call.arg(1, "size")):
         raise Unsolvable("a strided view")
     return same(tape, call)
 
 
-def _fixed_along(tape: Tape, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:
-    source, out = call.args[0], call.outs[0]
-    axes = list(tape.axes(source))
-    for dim in dims or range(len(axes)):
-        axes[dim] = _replaced(axes[dim], out.shape[dim], why)
-    return [tuple(axes)]
-
-
-def _replaced(axis: Axis, size: int, why: str) -> Axis:
+def replaced(axis: Axis, size: int, why: str) -> Axis:
+    """Fix an axis whose positions are picked, moved or dropped; the axis of what comes out."""
     fix(axis, why)
     return new_axis(size, why)
 
 
-def _listed(value: int | Sequence[int]) -> list[int]:
+def listed(value: int | Sequence[int]) -> list[int]:
+    """A dimension or several, as a list."""
     return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
 
 
 RULES: dict[str, Rule] = {
@@ -274,11 +214,5 @@ RULES: dict[str, Rule] = {
     "slice": take_slice,
     "cat": concatenate,
     "stack": stack,
-    "roll": roll,
-    "flip": flip,
-    "constant_pad_nd": pad,
-    "index": index,
-    "index_select": index_select,
-    "embedding": embedding,
     "as_strided": as_strided,
 }

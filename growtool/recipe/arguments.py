@@ -1,0 +1,80 @@
+"""The numbers a model was constructed with, whatever the constructor calls them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import sys
+from types import CodeType, FrameType
+from typing import Any
+
+from torch import nn
+
+from growtool.checkpoint import ModelSpec, build
+
+Number = int | float
+Value = Number | tuple[Number | str, ...]
+
+
+def scaled(value: Value, factor: float) -> Value:
+    """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
+    if isinstance(value, tuple):
+        return tuple(part if isinstance(part, str) else _times(part, factor) for part in value)
+    return _times(value, factor)
+
+
+def _times(value: Number, factor: float) -> Number:
+    product = value * factor
+    return int(product) if isinstance(value, int) and product == int(product) else product
+
+
+def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
+    """The numbers, and sequences of numbers, that the model was constructed with, defaults included.
+
+    Counted are the arguments of the model's class and of the functions of its file that lead there, and the fields of a
+    configuration object among them: timm lays keyword arguments over those.
+    """
+    seen: dict[str, Any] = {}
+    classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
+    innermost: CodeType = [vars(cls)["__init__"].__code__ for cls in classes if "__init__" in vars(cls)][-1]
+    home = inspect.getfile(type(model))
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and (code.co_filename == home or code is innermost):
+            seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
+            if code is innermost:
+                sys.setprofile(before)
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        build(spec)
+    finally:
+        sys.setprofile(before)
+    for value in list(seen.values()):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        elif isinstance(value, dict):
+            seen.update({name: part for name, part in value.items() if isinstance(name, str)})
+    found = {name: _number(value) for name, value in seen.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _argument_names(code: CodeType) -> tuple[str, ...]:
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _number(value: Any) -> Value | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value if value > 0 else None
+    if isinstance(value, list | tuple) and all(_is_count(part) or isinstance(part, str) for part in value):
+        return tuple(value) if any(map(_is_count, value)) else None
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,48 @@
+"""Larger models of timm's registry that a checkpoint could grow into by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from growtool.checkpoint import ModelSpec, build
+from growtool.errors import CheckpointError
+
+INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
+_TRIED = 16
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]) -> list[str]:
+    """Registered models with the same parameters, none of them smaller and one larger, nearest first.
+
+    Looked at are the candidates whose names are nearest to the source's; building all of a large family takes minutes.
+    """
+    own = shapes_of(model)
+    found = []
+    for name in difflib.get_close_matches(spec.architecture, list(candidates), n=_TRIED, cutoff=0.0):
+        kept = {
+            key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args
+        }
+        try:
+            shapes = shapes_of(build(ModelSpec(name, kept)))
+        except CheckpointError:
+            continue
+        if shapes.keys() == own.keys() and shapes != own and _none_smaller(own, shapes):
+            found.append((sum(map(sum, shapes.values())), name))
+    return [name for _, name in sorted(found)]
+
+
+def _none_smaller(own: Shapes, other: Shapes) -> bool:
+    return all(
+        len(shape) == len(other[name]) and all(a <= b for a, b in zip(shape, other[name], strict=True))
+        for name, shape in own.items()
+    )
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every stored tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
