@@ -4,19 +4,26 @@ A grid block `N_ij` is known exactly here: coefficients are fixed by the seed an
 `gain * |W|` (Frobenius), so expected matrices are built by hand from templates.
 """
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from models import Tiny, write_folder
+from operators_page import PAGE, page
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
+from growtool.checkpoint import open_checkpoint
 from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.operators import interleave, mixture, net2net, stack, tile, zero_out
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.placement import Placed
 from growtool.operators.table import OPERATORS
+from growtool.plan import load_plan
 from growtool.plan.schema import Interleave, Mixture, Net2Net, Stack, Tile, ZeroOut
+from growtool.recipe import resolve
 
 TIGHT = 1e-12
 
@@ -300,3 +307,23 @@ def test_every_source_block_stays_once_and_in_order(length, added, spec):
 def test_llama_pro_puts_a_new_block_after_every_few_old_ones(groups, per_group):
     placed = zero_out.arrange(ZeroOut(), tuple(range(groups * per_group)), groups * (per_group + 1))
     assert [p.new for p in placed] == ([False] * per_group + [True]) * groups
+
+
+def test_the_page_of_operators_is_in_step_with_the_table():
+    assert PAGE.read_text() == page(), "run `python tests/operators_page.py`"
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_example_of_every_operator_resolves(name, tmp_path):
+    """Read from the page itself, on a tiny model that it fits."""
+    (example,) = re.findall(rf"^## {name}$.*?```yaml\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "plan.yaml").write_text(example)
+    plan = load_plan(tmp_path / "plan.yaml").plan
+    section = plan.width or plan.depth
+    assert section is not None and section.operator == name
+    small = {"img_size": 32, "embed_dim": 16, "num_heads": 4, "depth": 2, "num_classes": 5}
+    source = write_folder(Tiny("test_vit", small), tmp_path / "source")
+    recipe = resolve(plan, open_checkpoint(source))
+    assert bool(recipe.widths) == (plan.width is not None) and bool(recipe.blocks.new) == (plan.depth is not None)
+    exact_for_a_vit = {"tile", "mixture", "zero_out"}
+    assert recipe.promise.kind == ("exact" if name in exact_for_a_vit else "lossy")

@@ -1,0 +1,125 @@
+"""Writes `docs/operators.md` from the table of operators: `python tests/operators_page.py`."""
+
+import inspect
+import re
+from pathlib import Path
+
+from growtool.operators.table import OPERATORS, OperatorInfo
+from growtool.plan.schema import DEPTH_OPERATORS, WIDTH_OPERATORS, Section
+
+PAGE = Path(__file__).parent.parent / "docs" / "operators.md"
+SECTIONS: dict[str, type[Section]] = {**WIDTH_OPERATORS, **DEPTH_OPERATORS}
+
+FORMULAS = {
+    "tile": """\
+A channel axis of n grows to k n by `h' = [h, h, ..., h]`. What writes the channels has its rows repeated; what
+reads them shares the old weight W among the k copies: `W' = Z + (E_out W - Z E_in) R_in`, with R giving each copy
+1/k. The draft Z is zero for `split: equal`. For `random_projection` it is Gaussian noise of standard deviation
+`gain` times that of W; whatever it is, the copies of each column add up to W.""",
+    "net2net": """\
+As `tile`, but new channels are copies of old ones drawn at random, each of c copies gets 1/c of what is read. A
+norm over channels then sees other statistics, unless every channel happens to be copied equally often.""",
+    "mixture": """\
+A weight that grows k-fold on both sides becomes a k x k grid of blocks. Off the diagonal stand new combinations of
+templates, `N_ij = gain |W| / |M_ij| M_ij` with `M_ij = sum_t c_ijt T_t` (Frobenius norms). The templates are the
+trained weights of the layers of the same shape in the same stage, the layer itself among them. On the diagonal
+stands `W - sum_j N_ij` with `compensate: true`, so that each row of blocks adds up to W, or W alone as published.
+
+New coefficients c: `orthogonal` to the layer's own one-hot vector and to each other as long as the bank has room,
+unit length, largest entry positive; `copy` of the own vector; `zero`; `random` directions. A bank without other
+layers has no orthogonal vector, its blocks stay zero. Weights that grow on one side alone are split evenly.""",
+    "stack": """\
+`layer'_i = layer_(i mod L)`: the sequence of blocks once more, from its start. Where the first block of a stage has
+a shape of its own (a projection on its skip connection), the others repeat.""",
+    "interleave": "`layer'_i = layer_floor(i L / L')`: each block is followed by its copies.",
+    "zero_out": """\
+New blocks are copies of the block before them, with the last affine layer of each residual branch set to zero
+(`attn.proj` and `mlp.fc2` of a ViT, the last norm of a ResNet's branch, a LayerScale): `x + 0 = x`, and the zeroed
+layer has a gradient from the first step. `interleaved` spreads the new blocks evenly over the old ones, `end` puts
+them last. Blocks of several kinds (Swin's shifted windows) keep their turns.""",
+}
+
+EXAMPLES = {
+    "tile": """\
+target:
+  scale: {width: 2}
+width: {operator: tile, split: random_projection, gain: 0.1}
+""",
+    "net2net": """\
+target:
+  scale: {width: 1.25}
+width: {operator: net2net}
+""",
+    "mixture": """\
+target:
+  scale: {width: 2}
+width: {operator: mixture, coefficients: orthogonal, gain: 0.3, compensate: true}
+""",
+    "stack": """\
+target:
+  scale: {depth: 2}
+depth: {operator: stack}
+""",
+    "interleave": """\
+target:
+  scale: {depth: 2}
+depth: {operator: interleave}
+""",
+    "zero_out": """\
+target:
+  scale: {depth: 1.5}
+depth: {operator: zero_out, placement: interleaved}
+""",
+}
+
+_HEAD = """\
+# Growth operators
+
+A plan names one operator for `width`, one for `depth`, or both. The promise below is what the operator can keep at
+best; whether it holds for your model is decided from the model itself before anything is written, and a dry run
+(`growtool grow IN PLAN --dry-run`) shows it with its reasons. A norm over channels, attention over the channels of a
+head, or weights that are standardised before use can make an exact operator lossy.
+
+| operator | grows | what it does | same function |
+| --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """The text of `docs/operators.md`."""
+    rows = "".join(f"| [`{o.name}`](#{o.name}) | {o.axis} | {o.summary} | {o.promise} |\n" for o in OPERATORS.values())
+    return _HEAD + rows + "".join(_chapter(info) for info in OPERATORS.values())
+
+
+def _chapter(info: OperatorInfo) -> str:
+    options = _options(SECTIONS[info.name])
+    return (
+        f"\n## {info.name}\n\n{info.summary[0].upper()}{info.summary[1:]}. Same function: {info.promise}.\n\n"
+        f"Source: {info.source}.\n\n{FORMULAS[info.name]}\n\n"
+        + (f"| option | default | meaning |\n| --- | --- | --- |\n{options}\n" if options else "No options.\n\n")
+        + f"```yaml\n{EXAMPLES[info.name]}```\n"
+    )
+
+
+def _options(section: type[Section]) -> str:
+    described = _described(section)
+    return "".join(
+        f"| `{name}` | `{str(field.default).lower() if isinstance(field.default, bool) else field.default}` "
+        f"| {described[name]} |\n"
+        for name, field in section.model_fields.items()
+        if name != "operator"
+    )
+
+
+def _described(section: type[Section]) -> dict[str, str]:
+    """What the docstrings of the schema say of each option."""
+    found = {"placement": "`interleaved`: spread evenly over the old blocks; `end`: after all of them."}
+    for cls in reversed(section.__mro__):
+        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2] if issubclass(cls, Section) else ""
+        for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+            found[name] = " ".join(meaning.split())
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
