@@ -7,12 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from growtool.checkpoint import WEIGHTS, open_checkpoint
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, is_single_file, refuse_existing, write_file, write_folder
+from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
+from growtool.checkpoint.folder import (
+    CARD,
+    PLAN,
+    REPORT,
+    is_single_file,
+    json_text,
+    refuse_existing,
+    write_file,
+    write_folder,
+)
 from growtool.errors import PlanError
 from growtool.grow.execute import produce
 from growtool.grow.proof import Proof, prove
-from growtool.grow.report import card_text, report_text, target_with_lineage
+from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
 from growtool.grow.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
@@ -55,16 +64,22 @@ def grow(
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
     summary = summary or summarise(recipe)
     spec = target_with_lineage(recipe, loaded, recipe.source.sha256())
-    found: list[tuple[Proof | None, str]] = []
+    found: list[tuple[Proof | None, ModelSpec, str]] = []
 
-    def check(weights: Path) -> tuple[Proof | None, str]:
+    def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         proof = prove(recipe, open_checkpoint(weights))
-        found.append((proof, report_text(recipe, loaded, summary, proof, spec)))
+        measured = with_measurement(spec, proof)
+        found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured)))
         return found[0]
 
     def documents(folder: Path) -> Mapping[str, str]:
-        proof, report = check(folder / WEIGHTS)
-        return {REPORT: report, CARD: card_text(recipe, loaded, summary, proof), PLAN: loaded.text}
+        proof, measured, report = check(folder / WEIGHTS)
+        return {
+            CONFIG: json_text(measured.to_config(num_features=recipe.num_features)),
+            REPORT: report,
+            CARD: card_text(recipe, loaded, summary, proof),
+            PLAN: loaded.text,
+        }
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
     tensors = produce(recipe, advance)
@@ -84,7 +99,7 @@ def grow(
             out, spec, recipe.infos, tensors, num_features=recipe.num_features, documents=documents, metadata=metadata,
             force=force,
         )  # fmt: skip
-    proof, report = found[0]
+    proof, _, report = found[0]
     return Grown(out, summary, proof, report)
 
 

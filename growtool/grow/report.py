@@ -25,6 +25,13 @@ def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) 
     return replace(recipe.target, extra={**recipe.target.extra, "growtool": {"lineage": steps}})
 
 
+def with_measurement(spec: ModelSpec, proof: Proof | None) -> ModelSpec:
+    """The spec with what the proof of the last step of growth found."""
+    *earlier, last = spec.extra["growtool"]["lineage"]
+    measured = {**last, "verified": str(proof) if proof else "not verified"}
+    return replace(spec, extra={**spec.extra, "growtool": {"lineage": [*earlier, measured]}})
+
+
 def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
     plan = recipe.plan
     step: dict[str, Any] = {
