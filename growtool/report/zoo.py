@@ -68,6 +68,7 @@ class Proof:
         lone_detected: of these, how many then changed the outputs.
         width: growth in width.
         depth: growth in depth.
+        singly: the constructor's numbers doubled one at a time, where that grows the model: verdict -> how often.
         seconds: of all measurements on the model.
         problem: what kept the measurements from their end, or "".
     """
@@ -86,6 +87,7 @@ class Proof:
     lone_detected: int
     width: Outcome
     depth: Outcome
+    singly: Mapping[str, int]
     seconds: float
     problem: str
 

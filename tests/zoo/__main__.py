@@ -16,8 +16,8 @@ from pathlib import Path
 
 from growtool.report import zoo as packaged
 
+from .attempt import best
 from .facts import facts, to_json
-from .measure import best
 from .models import EXAMPLES
 from .sweep import read_results, sweep
 from .table import page
@@ -55,7 +55,7 @@ def publish() -> None:
     """Write the facts that growtool packages, and the page made of them."""
     comparison = json.loads(COMPARISON.read_text()) if COMPARISON.exists() else {}
     if not comparison and FACTS.exists():
-        comparison = dict(packaged.read_zoo().comparison)
+        comparison = json.loads(FACTS.read_text())["comparison"]
     zoo = facts(read_results(RESULTS), comparison)
     FACTS.write_text(json.dumps(to_json(zoo), indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(packaged.read_zoo()))

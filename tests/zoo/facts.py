@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 
 from growtool.report.zoo import Outcome, Proof, Zoo
 
-from .measure import best
+from .attempt import best
 from .models import SMALLEST, VARIANTS, Example
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -52,6 +53,7 @@ def _proof(example: Example, record: Mapping[str, Any]) -> Proof:
         lone_detected=permutation.get("detected", 0),
         width=_outcome(record.get("width", []), record),
         depth=_outcome(record.get("depth", []), record),
+        singly=dict(Counter(made["verdict"] for made in record.get("singly", []))),
         seconds=record.get("seconds", 0.0),
         problem=record.get("problem", ""),
     )

@@ -21,11 +21,15 @@ class Example:
         family: timm's model file, as `timm.list_modules()` spells it.
         architecture: a registered model.
         args: arguments of its constructor.
+        wider: arguments that widen it, tried where a plan's `scale` is refused or lossy.
+        deeper: arguments that deepen it, likewise.
     """
 
     family: str
     architecture: str
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    wider: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    deeper: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -179,8 +183,30 @@ _VARIANTS: dict[str, list[str | tuple[str, dict[str, Any]]]] = {
 }  # fmt: skip
 
 
+_WIDER: dict[str, dict[str, Any]] = {
+    "coat_tiny": {"mlp_ratios": [8, 8, 8, 8]},
+    "efficientvim_m1": {"embed_dim": [256, 384, 640]},
+    "efficientvit_b0": {"widths": [16, 32, 64, 128, 256], "head_widths": [2048, 2560]},
+    "efficientvit_m0": {"embed_dim": [128, 256, 384]},
+    "gcvit_xxtiny": {"embed_dim": 128, "num_heads": [4, 8, 16, 32]},
+    "naflexvit_base_patch16_parfac_gap": {"embed_dim": 1536, "num_heads": 24},
+    "pit_ti_224": {"heads": [4, 8, 16]},
+    "rdnet_tiny": {"bottleneck_width_ratio": 8},
+    "regnetx_002": {"bottle_ratio": 2.0},
+    "swiftformer_xs": {"mlp_ratios": 8},
+}
+_DEEPER: dict[str, dict[str, Any]] = {
+    "crossvit_tiny_240": {"depth": [[1, 5, 0], [1, 5, 0], [1, 5, 0]]},
+    "edgenext_xx_small": {"depths": [2, 3, 6, 2]},
+    "efficientformer_l1": {"depths": [3, 2, 7, 4]},
+    "efficientformerv2_s0": {"depths": [3, 2, 6, 4]},
+    "nextvit_small": {"depths": [3, 4, 10, 4]},
+}
+
+
 def _example(family: str, entry: str | tuple[str, dict[str, Any]]) -> Example:
-    return Example(family, entry) if isinstance(entry, str) else Example(family, *entry)
+    name, args = (entry, {}) if isinstance(entry, str) else entry
+    return Example(family, name, args, _WIDER.get(name, {}), _DEEPER.get(name, {}))
 
 
 SMALLEST = tuple(_example(family, entry) for family, entry in _SMALLEST.items())

@@ -30,12 +30,15 @@ _LEGEND = """\
   consistently over all its tensors. Then the opposite: of so many groups, how often the outputs changed when a single
   tensor was permuted alone.
 - **width**: grown by two with `tile` (`net2net` where a width is no whole multiple) and built by timm from its
-  arguments; or to a larger registered model, where the constructor cannot be told. **depth**: twice as many blocks with
-  `zero_out`, or one more in each stage or in one of them.
+  arguments; where that is refused or lossy, by arguments written down in tests/zoo/models.py, or to a larger registered
+  model. **depth**: twice as many blocks with `zero_out`, or one more in each stage or in some of them.
   - *exact*: growtool promised the same function, and source and grown model differ by at most {tolerance:g}; the
     factor is that of the parameters.
   - *lossy*: growtool says before writing anything that the function changes, and why.
   - *refused*: growtool says before writing anything that it cannot be done, and why.
+- **singly**: every number of the constructor was doubled on its own; of the growths that growtool did not refuse, how
+  many it promised to be exact, and were, and how many it said to be lossy, and were. *needless lossy*: the outputs were
+  equal although it did not promise so.
 - **reached by**: the constructor arguments or the registered model that took it there, width first.
 - **loads**: `timm` if timm alone loads the result, `import growtool` if growtool has to be imported first.
 - **s**: seconds for all of this.
@@ -88,6 +91,9 @@ def _totals(zoo: Zoo) -> str:
             for proofs in groups.values()
         ]
         rows.append([f"{axis}: exact, and timm alone loads the result", *map(str, natives)])
+    for verdict in sorted({v for proofs in groups.values() for p in proofs for v in p.singly} | {"FALSE PROMISE"}):
+        counts = (sum(p.singly.get(verdict, 0) for p in proofs) for proofs in groups.values())
+        rows.append([f"one argument doubled: {verdict}", *map(str, counts)])
     return _markdown(rows, right_from=1)
 
 
@@ -105,7 +111,8 @@ def _comparison(zoo: Zoo) -> str:
 
 def _table(proofs: Iterable[Proof], *, named: str) -> str:
     rows = [[
-        named, "model", "trace", "groups", "growable", "permutation", "width", "depth", "reached by", "loads", "s",
+        named, "model", "trace", "groups", "growable", "permutation", "width", "depth", "reached by", "loads",
+        "singly", "s",
     ]]  # fmt: skip
     for p in proofs:
         rows.append(
@@ -120,6 +127,7 @@ def _table(proofs: Iterable[Proof], *, named: str) -> str:
                 outcome_text(p.depth),
                 "; ".join(o.reached for o in (p.width, p.depth) if o.reached),
                 _loads(p),
+                ", ".join(f"{count} {verdict}" for verdict, count in sorted(p.singly.items())),
                 f"{p.seconds:.0f}",
             ]
         )
