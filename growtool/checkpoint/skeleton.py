@@ -36,8 +36,10 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
             f"{type(error).__name__}: {error}; check model_args against the constructor of {spec.architecture}"
         ) from error
     config = cast("dict[str, Any]", model.pretrained_cfg)
-    if "in_chans" in spec.model_args:  # timm leaves the configured size as it was
-        config["input_size"] = (spec.model_args["in_chans"], *config["input_size"][1:])
+    channels, *size = config["input_size"]  # timm leaves it as it was, whatever the arguments say
+    wanted = spec.model_args.get("img_size") or size
+    size = [wanted, wanted] if isinstance(wanted, int) else wanted
+    config["input_size"] = (spec.model_args.get("in_chans") or channels, *size)
     return model.eval()
 
 

@@ -130,10 +130,15 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
 def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
     named: dict[str, Axes] = {}
     seen: dict[int, Axes] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = defaultdict(list)  # a shared parameter has several, and each plays its roles
+    for name, parameter in parameters.items():
+        names[id(parameter)].append(name)
+    for name, parameter in parameters.items():
         if id(parameter) not in seen:
-            axes = tuple(new_axis(n, None, frozenset([(name, i)])) for i, n in enumerate(parameter.shape))
-            tape.put(parameter, Value(axes, frozenset([name])))
+            shared = names[id(parameter)]
+            axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(parameter.shape))
+            tape.put(parameter, Value(axes, frozenset(shared)))
             seen[id(parameter)] = axes
         named[name] = seen[id(parameter)]
     for name, buffer in model.named_buffers(remove_duplicate=False):

@@ -51,7 +51,7 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     assert width is not None, "a recipe with growing widths has a width operator"
     operator = OPERATORS[width.operator].implementation()
     layer = Layer(
-        name=tensor.name,
+        name=tensor.shared,
         maps=tensor.maps,
         templates=tensor.templates,
         own=tensor.templates.index(tensor.source),

@@ -51,7 +51,7 @@ class Summary:
         lines = [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
         if self.new_blocks:
             lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
-        return lines
+        return lines or ["nothing grows: the target is as large as the source"]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

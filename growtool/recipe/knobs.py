@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -23,6 +23,8 @@ from growtool.recipe.siblings import Shapes, shapes_of
 
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
 _LEAST_REACH = 0.5  # share of the parameters that has to grow for arguments to count as scaling the model
+_SLACK = 0.25  # how much of the way to double may be given up for arguments that leave attention alone
+_COMPARED = 6  # sets of arguments compared so
 _JOINT = ("product", "softmax")
 
 
@@ -33,10 +35,12 @@ class Knobs:
     Attributes:
         width: scaled together they widen every group that the constructor lets grow, heads by number.
         depth: arguments that add blocks, the one that adds most first.
+        joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
     """
 
     width: Mapping[str, Value]
     depth: Mapping[str, Value]
+    joint: float = 0.0
 
 
 def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
@@ -48,7 +52,8 @@ def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
         coupling: its coupling.
     """
     search = _Search(spec, model, coupling)
-    return Knobs(search.width(), search.depth)
+    width, joint = search.width()
+    return Knobs(width, search.depth, joint)
 
 
 class _Search:
@@ -79,9 +84,12 @@ class _Search:
 
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
         return all(shapes.get(name) == shape for name, shape in self._shapes.items()) and all(
-            name in self._shapes or any(inside(name, prefix) is not None for prefix in self._sequences)
-            for name in shapes
+            name in self._shapes or self._in_new_block(name) for name in shapes
         )
+
+    def _in_new_block(self, name: str) -> bool:
+        found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
+        return any(index is not None and index not in sequence.indices for index, sequence in found)
 
     def _keeps_what_is_fixed(self, shapes: Shapes) -> bool:
         return all(
@@ -90,21 +98,38 @@ class _Search:
             for old, new, axis in zip(shape, shapes.get(name, shape), self._coupling.tensors[name], strict=False)
         )
 
-    def width(self) -> dict[str, Value]:
-        """The smallest set of arguments that together bring most dimensions nearest to double."""
-        best: dict[str, Value] = {}
-        lowest = self._cost(self._shapes)
+    def width(self) -> tuple[dict[str, Value], float]:
+        """The arguments that together bring most dimensions nearest to double, and what grows jointly with them.
+
+        Arguments that are nearly as good are preferred if attention (products, softmax) then meets no grown channels.
+        """
+        nothing = self._cost(self._shapes)
+        feasible = sorted(self._feasible(nothing), key=lambda found: found[0])
+        near = [knobs for cost, knobs in feasible if cost <= feasible[0][0] + _SLACK * nothing][:_COMPARED]
+        best: tuple[dict[str, Value], float] = ({}, 0.0)
+        for knobs in near:
+            if self._reach(knobs) >= _LEAST_REACH:
+                found = self._with_heads(knobs)
+                if not best[0] or found[1] < best[1]:
+                    best = found
+                if found[1] == 0:
+                    break
+        return best
+
+    def _feasible(self, nothing: float) -> Iterator[tuple[float, dict[str, Value]]]:
+        """Sets of arguments that timm accepts together, with their cost, fewest first."""
         for together in range(1, _MOST_TOGETHER + 1):
-            if lowest == 0:
-                break
+            perfect = False
             for names in itertools.combinations(self._widening, together):
                 knobs = {name: self._widening[name] for name in names}
                 shapes = self._doubled(knobs)
                 if shapes is not None and shapes.keys() >= self._shapes.keys() and self._keeps_what_is_fixed(shapes):
                     cost = self._cost(shapes)
-                    if cost < lowest:
-                        best, lowest = knobs, cost
-        return self._with_heads(best) if self._reach(best) >= _LEAST_REACH else {}
+                    perfect = perfect or cost == 0
+                    if cost < nothing:
+                        yield cost, knobs
+            if perfect:
+                return
 
     def _reach(self, knobs: Mapping[str, Value]) -> float:
         """The share of the parameters that lie in tensors which grow with these arguments, 0 to 1."""
@@ -126,8 +151,8 @@ class _Search:
                     cost += abs(new / old - 2)
         return cost
 
-    def _with_heads(self, knobs: dict[str, Value]) -> dict[str, Value]:
-        """Add arguments that keep the head size: those that rid attention of grown channels."""
+    def _with_heads(self, knobs: dict[str, Value]) -> tuple[dict[str, Value], float]:
+        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
         grown = self._jointly_grown(knobs)
         for name, value in self._neutral.items():
             if grown == 0:
@@ -135,7 +160,7 @@ class _Search:
             left = self._jointly_grown({**knobs, name: value})
             if left < grown:
                 knobs, grown = {**knobs, name: value}, left
-        return knobs
+        return knobs, grown
 
     def _jointly_grown(self, knobs: Mapping[str, Value]) -> float:
         """How many products and softmaxes run over channels that grow with these arguments."""

@@ -27,6 +27,7 @@ class TensorRecipe:
         new: whether it belongs to a block that growth added.
         zero: whether it closes the branch of a new block, and so is zero.
         templates: source names of the same-shape layers of its stage, itself included.
+        shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TensorRecipe:
     new: bool
     zero: bool
     templates: tuple[str, ...]
+    shared: str
 
     @property
     def is_copy(self) -> bool:

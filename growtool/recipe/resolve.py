@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from growtool.algebra.expansion import Expansion, axis_map
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name
@@ -69,6 +70,7 @@ def _tensors(
     coupling, blocks = matching.target.coupling, matching.blocks
     zeroed = _closing_tensors(coupling, blocks)
     banks = _banks(checkpoint.tensors)
+    first = _first_names(matching.target.model)
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
@@ -87,8 +89,15 @@ def _tensors(
             new=blocks.is_new(name),
             zero=name in zeroed,
             templates=banks[origin] if origin else (),
+            shared=first.get(name, name),
         )
     return recipes
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Parameter name -> the first name of the same parameter."""
+    seen: dict[int, str] = {}
+    return {name: seen.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
 
 
 def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> frozenset[Growth]:

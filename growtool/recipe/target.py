@@ -65,10 +65,11 @@ def _scaled(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling)
         for what, factor, found in (("width", scale.width, knobs.width), ("depth", scale.depth, knobs.depth))
         if factor not in (None, 1) and not found
     ]
-    if lacking:
+    joint = knobs.joint if scale.width not in (None, 1) else 0
+    if lacking or joint:
         wider = opened(base)
         more = find_knobs(wider, model, coupling)
-        if any(getattr(more, what) for what in lacking):
+        if any(getattr(more, what) for what in lacking) or (more.width and more.joint < joint):
             base, knobs = wider, more
     return base.with_args(**_scaled_args(scale, base, model, knobs))
 
