@@ -18,7 +18,6 @@ COAT = {
     "parallel_depth": 1,
     "num_heads": 8,
     "mlp_ratios": [2, 2, 2, 2],
-    "img_size": 64,
     "num_classes": 5,
 }
 
