@@ -239,6 +239,32 @@ def test_operations_over_channels_are_noted(between, kind):
     assert (kind, ((channels,),)) in {(mixing.kind, mixing.axis) for mixing in coupling.mixings}
 
 
+class FusedAttention(nn.Module):
+    """Attention by torch's fused operation, queries, keys and values from layers of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = nn.Linear(4, 12), nn.Linear(4, 12), nn.Linear(4, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        heads = [layer(tokens).unflatten(-1, (3, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v)]
+        attended = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)[0]
+        return self.out(attended.transpose(1, 2).flatten(2)).mean(1)
+
+
+def test_fused_attention_shares_heads_and_joins_queries_to_keys():
+    coupling = trace_model(FusedAttention(), (4, 3, 3))
+    (q,), (k,), (v,), (read,) = (
+        coupling.tensors[f"{name}.weight"][dim] for name, dim in (("q", 0), ("k", 0), ("v", 0), ("out", 1))
+    )
+    assert q == k and read == v
+    assert q[0] is v[0] and q[1] is not v[1]
+    kinds = {(mixing.kind, mixing.axis) for mixing in coupling.mixings}
+    assert ("product", ((q[1],),)) in kinds
+    assert {kind for kind, _ in kinds} == {"product", "softmax", "mean"}
+
+
 def test_tracing_leaves_the_model_and_the_global_generator_alone():
     model = random_model(TINY["vit"]).float()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

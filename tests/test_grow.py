@@ -29,6 +29,7 @@ from torch import nn
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.errors import CheckpointError
+from growtool.operators import tile
 
 EXACT = 1e-10
 TILE = {"operator": "tile"}
@@ -255,6 +256,25 @@ def test_bytes_do_not_depend_on_torchs_threads_or_random_state(tmp_path):
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
     assert written[0] == written[1]
+
+
+def test_operators_compute_on_one_thread(tmp_path, monkeypatch):
+    """Sums of large tensors depend on how many threads share them."""
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    original, seen = tile.grow, set()
+
+    def watched(*arguments):
+        seen.add(torch.get_num_threads())
+        return original(*arguments)
+
+    monkeypatch.setattr("growtool.operators.tile.grow", watched)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        grown(source, wider("vit", TILE), tmp_path / "out")
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == {1}
 
 
 def test_timm_alone_loads_the_folder(tmp_path):

@@ -86,8 +86,9 @@ def test_other_coefficients():
 
 def test_the_published_hand_case():
     """Templates 2 and 5 with the own coefficients (1, 0): the orthogonal vector is (0, 1), so the new block is 5."""
-    assert mixture.coefficients(Mixture(), 2, 0, 2, generator_for(0, "x")).tolist() == [[0, 1], [0, 1]]
-    assert mixture.coefficients(Mixture(), 2, 1, 2, generator_for(0, "x")).tolist() == [[1, 0], [1, 0]]
+    for own, other in ((0, [0.0, 1.0]), (1, [1.0, 0.0])):
+        c = mixture.coefficients(Mixture(), 2, own, 2, generator_for(0, "x"))
+        torch.testing.assert_close(c, torch.tensor([other] * 2, dtype=torch.float64), rtol=0, atol=TIGHT)
 
 
 def test_random_numbers_depend_on_seed_and_name_alone():
@@ -169,6 +170,22 @@ def test_grids_that_are_not_square_keep_the_function(k_out, k_in, kernel):
     grown = mixture.grow(Mixture(), W, layer, {"t1": T}.__getitem__)
     assert_same_function(grown, W, rows, columns)
     assert grown.shape == layer.shape
+
+
+def test_a_tall_grid_repeats_its_diagonal():
+    W, T = random(2, 3), random(2, 3, seed=1)
+    grown = mixture.grow(Mixture(), W, linear(tiled(2, 8), tiled(3, 6), templates=2), {"t1": T}.__getitem__)
+    N = scaled(T, W, Mixture().gain)
+    expected = grid([[W - N, N], [N, W - N], [W - N, N], [N, W - N]])
+    torch.testing.assert_close(grown, expected, rtol=0, atol=TIGHT)
+
+
+def test_a_wide_grid_shares_the_weight_between_its_diagonals():
+    W, T = random(2, 3), random(2, 3, seed=1)
+    grown = mixture.grow(Mixture(), W, linear(tiled(2, 4), tiled(3, 12), templates=2), {"t1": T}.__getitem__)
+    N = scaled(T, W, Mixture().gain)
+    half = (W - 2 * N) / 2
+    torch.testing.assert_close(grown, grid([[half, N, half, N], [N, half, N, half]]), rtol=0, atol=TIGHT)
 
 
 @pytest.mark.parametrize("gain", [0.1, 1.0])
