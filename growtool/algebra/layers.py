@@ -40,7 +40,8 @@ def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
     grown = copy_positions(W, maps)
     for dim, axis in enumerate(maps):
         if axis.consumes and not axis.is_identity:
-            grown = grown * axis.share.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
+            # copies were made above, so the product may take their place
+            grown.mul_(axis.share.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1)))
     return grown
 
 

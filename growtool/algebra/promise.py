@@ -8,7 +8,7 @@ and source and target must run the same operations in the first place. Each find
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +69,13 @@ def _reason(coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expans
     return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"
 
 
+def ambiguous_parameters(coupling: Coupling, expansions: Mapping[Atom, Expansion]) -> list[str]:
+    """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
+    grown = {name for atom, name, _ in coupling.consumers if _grows(expansions, atom)}
+    names = sorted(grown & coupling.ambiguous)
+    return [f"{_places(names)}: read as a matrix along its channels and in another way too"] if names else []
+
+
 def _consumes(coupling: Coupling, mixing: Mixing, grown: list[Atom]) -> bool:
     return any(atom in grown and name in mixing.params for atom, name, _ in coupling.consumers)
 
@@ -102,17 +109,26 @@ def different_operations(
     for path in target.signatures.keys() | source.signatures.keys():
         if skip(path):
             continue
-        old, new = source.signatures.get(source_path(path), ()), target.signatures.get(path, ())
+        old = source.signatures.get(source_path(path), ())
+        new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
         if old != new:
-            reason = _difference(path, source_path(path), source, target)
+            reason = _difference(path, source_path(path), source, target, new)
             found.setdefault(reason, []).append(path)
     return [
         f"{_places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])
     ]
 
 
-def _difference(path: str, origin: str, source: Coupling, target: Coupling) -> str:
-    old, new = list(source.signatures.get(origin, ())), list(target.signatures.get(path, ()))
+def _seen_from_source(
+    entries: Sequence[tuple[object, ...]], source_path: Callable[[str], str], skip: Callable[[str], bool]
+) -> tuple[tuple[object, ...], ...]:
+    """The target's entries with the modules it calls under their names in the source, those to skip left out."""
+    kept = (e for e in entries if not (e[0] == "call" and skip(str(e[1]))))
+    return tuple(("call", source_path(str(e[1]))) if e[0] == "call" else e for e in kept)
+
+
+def _difference(path: str, origin: str, source: Coupling, target: Coupling, seen: Sequence[tuple[object, ...]]) -> str:
+    old, new = list(source.signatures.get(origin, ())), list(seen)
     if origin in source.exits and path not in target.exits:
         return "the source has a skip connection here, the target has none"
     if path in target.exits and origin not in source.exits:

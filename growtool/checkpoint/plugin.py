@@ -20,6 +20,11 @@ def load_plugin(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PlanError(f"{path}: no such file; --plugin takes a Python file that registers models in timm")
+    if not path.stem.isidentifier() or importlib.util.find_spec(path.stem) is not None:
+        raise PlanError(
+            f"{path}: {path.stem!r} is the name of another module or no name for one; rename the file, timm finds its "
+            "entry points by the module's name"
+        )
     import timm
 
     before = set(timm.list_models())
@@ -35,6 +40,7 @@ def load_plugin(path: Path) -> list[str]:
         raise PlanError(f"{path}: the plugin failed: {type(error).__name__}: {error}; mend it and try again") from error
     added = sorted(set(timm.list_models()) - before)
     if not added:
+        del sys.modules[path.stem]
         raise PlanError(
             f"{path}: registered no model, expected at least one; decorate its entry points with "
             "`@timm.models.register_model`"

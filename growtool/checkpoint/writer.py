@@ -21,6 +21,8 @@ from growtool.checkpoint.tensors import TensorInfo, dtype_name, file_rank
 if TYPE_CHECKING:
     import torch
 
+_PIECE = 1 << 20  # bytes; one write of a whole large tensor is several times slower on common file systems
+
 
 def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
     """Names in the order of the file: widest elements first, then by name (the order of the safetensors library)."""
@@ -67,7 +69,9 @@ def write_safetensors(
             found = TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype))
             if found != tensors[name]:
                 raise ValueError(f"{name}: produced {found}, announced {tensors[name]}")
-            file.write(_raw_bytes(tensor))
+            raw = _raw_bytes(tensor)
+            for start in range(0, len(raw), _PIECE):
+                file.write(raw[start : start + _PIECE])
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -73,6 +74,7 @@ def _global_options(
 def main() -> None:
     """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     invocation = Invocation()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that unfinished outputs are cleared away
     try:
         app(obj=invocation, prog_name="growtool")
     except (GrowtoolError, OSError) as error:

@@ -114,10 +114,14 @@ def _names(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozense
 def _work(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:
     """The operations of a block's modules, relative to its path."""
     return frozenset(
-        (p.removeprefix(path), entries)
+        (p.removeprefix(path), tuple(_relative(entry, path) for entry in entries))
         for p, entries in coupling.signatures.items()
         if p == path or p.startswith(f"{path}.")
     )
+
+
+def _relative(entry: tuple[object, ...], path: str) -> tuple[object, ...]:
+    return ("call", str(entry[1]).removeprefix(path)) if entry[0] == "call" else entry
 
 
 def inside(path: str, prefix: str) -> int | None:

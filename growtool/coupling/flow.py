@@ -53,14 +53,9 @@ def added(left: Flow, right: Flow) -> Flow:
         if branch.zeroed_by is not None:
             for token, params in stream.reachable().items():
                 bases.setdefault(token, params | branch.zeroed_by)
-    return Flow(bases=bases, zeroed_by=both_zeroed(left, right))
-
-
-def both_zeroed(left: Flow, right: Flow) -> Params | None:
-    """The parameters that turn both tensors into zeros, None if one cannot be."""
     if left.zeroed_by is None or right.zeroed_by is None:
-        return None
-    return left.zeroed_by | right.zeroed_by
+        return Flow(bases=bases)
+    return Flow(bases=bases, zeroed_by=left.zeroed_by | right.zeroed_by)
 
 
 def activated(source: Flow, name: str, activations: Mapping[int, str]) -> Flow:

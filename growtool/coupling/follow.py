@@ -1,42 +1,23 @@
-"""What an operation passes on besides axes: the parameters a tensor is made of, its flow, and its signature."""
+"""What an operation passes on besides axes: the parameters a tensor is made of, and its flow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from growtool.coupling.flow import Flow, Params, activated, added, both_zeroed
+from growtool.coupling.flow import Flow, Params, activated, added
+from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
 
 if TYPE_CHECKING:
     from growtool.coupling.tape import Call, Tape
 
-VIEWS = frozenset(
-    (
-        "view _unsafe_view reshape view_copy _reshape_alias flatten permute transpose t unsqueeze squeeze expand "
-        "detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy slice select narrow split "
-        "split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes chunk unbind view_as as_strided lift "
-        "copy resolve_conj resolve_neg"
-    ).split()
-)
 # Rearrangements that keep every value; whether a stream comes back in its old layout shows in its axes.
 REARRANGEMENTS = frozenset(
     (
         "view _unsafe_view reshape view_copy _reshape_alias flatten detach alias clone contiguous _to_copy to "
         "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout permute transpose t"
-    ).split()
-)
-CREATIONS = frozenset(
-    (
-        "zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like "
-        "scalar_tensor empty_strided new_empty_strided fill zero empty_permuted"
-    ).split()
-)
-POOLS = frozenset(
-    (
-        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d max_pool1d "
-        "avg_pool3d _adaptive_avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d"
     ).split()
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
@@ -55,12 +36,6 @@ _AFFINE_NORMS = {
     "batch_norm": (1, 2),
     "rms_norm": (2,),
 }
-_INTEGERS_MATTER = POOLS | frozenset(
-    (
-        "mean sum amax amin var softmax _softmax _safe_softmax roll cat stack add mul sub div pow constant_pad_nd "
-        "flip cumsum pixel_shuffle pixel_unshuffle leaky_relu clamp topk"
-    ).split()
-)
 
 
 def params_after(tape: Tape, call: Call) -> Params | None:
@@ -80,64 +55,64 @@ def flow_after(tape: Tape, call: Call) -> Flow:
     values = [tape.value(tensor) for tensor in call.ins]
     activations = [v for v in values if v.params is None]
     if not activations:
-        return Flow()
+        return Flow(zeroed_by=_zeroed_by(tape, call))
     first = activations[0].flow
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
         return added(activations[0].flow, activations[1].flow) if call.arg(2, "alpha", 1) == 1 else Flow()
-    if call.name == "sub" and len(activations) == 2:
-        return Flow(zeroed_by=both_zeroed(first, activations[1].flow))
     if call.name in REARRANGEMENTS and len(activations) == 1:
         return first.renewed(bases=first.reachable())
-    if call.name in _IDEMPOTENT:
-        return activated(first, f"{call.name}{_scalars(call)}", tape.activations)
+    if call.name in _IDEMPOTENT and _keeps_zero(call):
+        return activated(first, f"{call.name}{scalars(call)}", tape.activations)
     return Flow(
-        zeroed_by=_zeroed_by(tape, call, [v.flow for v in activations]),
+        zeroed_by=_zeroed_by(tape, call),
         activation=first.activation if call.name in VIEWS | POOLS else None,
     )
 
 
-def _zeroed_by(tape: Tape, call: Call, activations: list[Flow]) -> Params | None:
+def _zeroed_by(tape: Tape, call: Call) -> Params | None:
+    """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
     if call.name in _AFFINE_NORMS:
         affine = [call.args[i] for i in _AFFINE_NORMS[call.name] if len(call.args) > i and call.args[i] is not None]
-        named = [tape.value(tensor).params for tensor in affine]
-        return frozenset().union(*(p for p in named if p)) if affine and all(named) else None
-    weights = [tape.value(tensor).params for tensor in call.ins if tape.value(tensor).params is not None]
-    if call.name in CONTRACTIONS and weights and len(activations) == 1:
-        return frozenset().union(*(p for p in weights if p))
-    if call.name == "add" and len(activations) == 1 and weights and weights[0] and activations[0].zeroed_by:
-        return activations[0].zeroed_by | weights[0]
-    if call.name in ("mul", "div"):
-        if weights and weights[0] and call.name == "mul":
-            return weights[0]
-        return next((flow.zeroed_by for flow in activations if flow.zeroed_by is not None), None)
-    if (call.name in VIEWS | POOLS or call.name in _ZERO_TO_ZERO) and len(activations) == 1:
-        return activations[0].zeroed_by
+        return _all_zero(tape, affine) if affine else None
+    if call.name in CONTRACTIONS:
+        bias, operands = _bias_and_operands(call)
+        zero = _any_zero(tape, operands)
+        shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()
+        return zero | shift if zero is not None and shift is not None else None
+    if call.name in ("add", "sub"):
+        return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
+    if call.name == "mul":
+        return _any_zero(tape, call.ins)
+    if call.name == "div" or ((call.name in VIEWS | POOLS or _keeps_zero(call)) and len(call.ins) == 1):
+        return tape.value(call.ins[0]).flow.zeroed_by
     return None
 
 
-def signature(call: Call) -> tuple[Any, ...] | None:
-    """What identifies the operation apart from the sizes of its operands; None for pure rearrangements.
-
-    Source and target compute alike, module by module, exactly where their signatures agree.
-    """
-    if call.name in VIEWS or call.name in CREATIONS:
-        return None
-    if call.name in ("convolution", "_convolution"):
-        stride, padding, dilation, transposed = call.args[3:7]
-        return (call.name, *map(tuple, (stride, padding, dilation)), transposed)
-    if call.name == "native_group_norm":
-        return (call.name, f"groups={call.args[6]}", call.args[7])
-    if "scaled_dot_product" in call.name:
-        scale = call.kwargs.get("scale") or call.args[0].shape[-1] ** -0.5
-        return ("scaled_dot_product_attention", f"scale={scale:.6g}")
-    return (call.name, *_scalars(call))
+def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
+    if call.name in ("addmm", "baddbmm"):
+        return call.ins[0], list(call.ins[1:])
+    if call.name in ("convolution", "_convolution", "linear") and len(call.ins) == 3:
+        return call.ins[2], list(call.ins[:2])
+    return None, list(call.ins)
 
 
-def _scalars(call: Call) -> tuple[Any, ...]:
-    kinds: tuple[type, ...] = (float, bool, str, int) if call.name in _INTEGERS_MATTER else (float, bool, str)
-    found = []
-    for value in (*call.args, *call.kwargs.values()):
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, kinds) and not isinstance(item, Tensor | torch.dtype):
-                found.append(item if not isinstance(item, float) else float(f"{item:.9g}"))
-    return tuple(found)
+def _all_zero(tape: Tape, tensors: Sequence[Tensor]) -> Params | None:
+    found = [tape.value(tensor).flow.zeroed_by for tensor in tensors]
+    return None if any(params is None for params in found) else frozenset().union(*(p for p in found if p))
+
+
+def _any_zero(tape: Tape, tensors: Sequence[Tensor]) -> Params | None:
+    weights_first = sorted(tensors, key=lambda tensor: tape.value(tensor).params is None)
+    found = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
+    return next((params for params in found if params is not None), None)
+
+
+def _keeps_zero(call: Call) -> bool:
+    """Whether the function maps zero to zero, given its scalars."""
+    if call.name in ("clamp_min", "constant_pad_nd", "threshold", "hardtanh", "clamp"):
+        numbers = [value for value in call.args[1:] if isinstance(value, int | float)]
+        if call.name == "constant_pad_nd":
+            return not any(numbers)
+        low, high = (*numbers, *([0.0] * (2 - len(numbers))))[:2]
+        return low <= 0 <= high if call.name in ("hardtanh", "clamp") else low <= 0
+    return call.name in _ZERO_TO_ZERO

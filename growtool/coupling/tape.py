@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, is_fixed, new_axis, owners, resolve
 from growtool.coupling.flow import Flow, Params
-from growtool.coupling.follow import flow_after, params_after, signature
+from growtool.coupling.follow import flow_after, params_after
+from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
 
 Axes: TypeAlias = "tuple[Axis, ...]"
@@ -71,7 +72,7 @@ Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
 
 
 class Tape(TorchDispatchMode):
-    """Observes a forward pass. Results: `values`, `mixings`, `consumers`, `signatures`, `exits`, `unknown`."""
+    """Observes a forward pass. Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `unknown`."""
 
     def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -85,6 +86,8 @@ class Tape(TorchDispatchMode):
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.exits: dict[str, Params | None] = {}
         self.unknown: Counter[str] = Counter()
+        self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
+        self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
         self.activations: dict[int, str] = {}
 
     def put(self, tensor: Tensor, value: Value) -> None:
@@ -99,6 +102,8 @@ class Tape(TorchDispatchMode):
         """What is known of a tensor; a constant met for the first time may grow along axes it does not vary on."""
         if id(tensor) not in self._values:
             self.put(tensor, Value(constant_axes(tensor), frozenset()))
+            if not tensor.is_meta:
+                self.signatures[self.module].append(constant_signature(tensor))
         return self._values[id(tensor)]
 
     def axes(self, tensor: Tensor) -> Axes:
@@ -119,7 +124,11 @@ class Tape(TorchDispatchMode):
         for tensor, axis in ((right, right_axis), (left, left_axis)):
             if self.value(tensor).params:
                 made_of = self.value(tensor).params or frozenset()
-                self.consumers |= {(atom, owner) for atom, owner in owners(axis) if owner[0] in made_of}
+                found = {(atom, owner) for atom, owner in owners(axis) if owner[0] in made_of}
+                self.consumers |= found
+                self._consumed |= {owner for _, owner in found}
+                if not found:  # made of parameters, but on an axis that none of them brought along
+                    self.mix("product", axis)
                 break
         else:
             self.mix("product", left_axis)
@@ -142,6 +151,7 @@ class Tape(TorchDispatchMode):
 
     def _record(self, call: Call) -> None:
         rule = self._rules.get(call.name) or self._fallback(call)
+        self._consumed = set()
         try:
             if rule is None:
                 self.unknown[str(call.func)] += 1
@@ -151,8 +161,10 @@ class Tape(TorchDispatchMode):
             outcome = self._give_up(call, str(reason))
         params = params_after(self, call)
         flow = flow_after(self, call).among(self._entered)
-        entry = signature(call)
-        if entry is not None and params is None:
+        if params is None:
+            self._note_uses(call)
+        entry = signature(call, picks_fixed=self._picks_fixed(call))
+        if entry is not None:
             self.signatures[self.module].append(entry)
         for out, axes in zip(call.outs, outcome, strict=True):
             known = self._values.get(id(out))
@@ -161,6 +173,18 @@ class Tape(TorchDispatchMode):
                     unify(old, new)
                 axes = known.axes
             self.put(out, Value(axes, params, flow))
+
+    def _note_uses(self, call: Call) -> None:
+        """Where parameters meet activations: which of their dimensions a sum runs over, use by use."""
+        for tensor in call.ins:
+            for name in self.value(tensor).params or ():
+                self.uses[name].add(frozenset(dim for owner, dim in self._consumed if owner == name))
+
+    def _picks_fixed(self, call: Call) -> bool:
+        if call.name not in ("slice", "select", "narrow"):
+            return False
+        source = call.args[0]
+        return is_fixed(self.axes(source)[call.arg(1, "dim", 0) % source.ndim]) is not None
 
     def _give_up(self, call: Call, reason: str) -> list[Axes]:
         for tensor in call.ins:
@@ -180,6 +204,8 @@ class Tape(TorchDispatchMode):
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             values = tuple(map(self.value, tensors))
+            if self._modules[-1][0] != path:
+                self.signatures[self.module].append(("call", path))
             self._modules.append((path, values))
             self._entered.update(value.flow.token for value in values)
 

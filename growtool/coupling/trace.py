@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
-from growtool.coupling.flow import Params
+from growtool.coupling.flow import Flow, Params
 from growtool.coupling.rules import RULES, general
 from growtool.coupling.tape import Axes, Mixing, Tape, Value, constant_axes
 from growtool.errors import CheckpointError
@@ -63,6 +63,7 @@ class Coupling:
         mixings: operations that treat channels jointly (norms, softmax, sums).
         signatures: module path -> its operations in order, without sizes.
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
+        ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
     """
 
@@ -71,6 +72,7 @@ class Coupling:
     mixings: tuple[Mixing, ...]
     signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
     exits: Mapping[str, Params]
+    ambiguous: Params
     unknown: Mapping[str, int]
 
     @property
@@ -138,7 +140,7 @@ def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> di
         if id(parameter) not in seen:
             shared = names[id(parameter)]
             axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(parameter.shape))
-            tape.put(parameter, Value(axes, frozenset(shared)))
+            tape.put(parameter, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared))))
             seen[id(parameter)] = axes
         named[name] = seen[id(parameter)]
     for name, buffer in model.named_buffers(remove_duplicate=False):
@@ -168,5 +170,6 @@ def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
         mixings=tuple(mixings.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
         exits={path: params for path, params in tape.exits.items() if params},
+        ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
     )

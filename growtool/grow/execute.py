@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from growtool.algebra.layers import split_evenly
+from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.checkpoint import file_order
 from growtool.operators.base import Layer
 from growtool.operators.table import OPERATORS
@@ -44,7 +44,7 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
         return split_evenly(tensor.implied, tensor.maps).to(tensor.info.torch_dtype)
     stored = recipe.source.read(tensor.source)
     if tensor.is_copy or not stored.is_floating_point():
-        return stored.to(tensor.info.torch_dtype)
+        return copy_positions(stored, tensor.maps).to(tensor.info.torch_dtype)
     # float64 where either side is, else float32
     dtype = torch.promote_types(torch.promote_types(stored.dtype, tensor.info.torch_dtype), torch.float32)
     width = recipe.plan.width

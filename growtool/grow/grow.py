@@ -61,6 +61,7 @@ def grow(
         CheckpointError: the proof failed; nothing is left behind.
     """
     refuse_existing(out, force=force)
+    _spare_the_source(recipe, out)
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
     summary = summary or summarise(recipe)
     spec = target_with_lineage(recipe, loaded, recipe.source.sha256())
@@ -101,6 +102,12 @@ def grow(
         )  # fmt: skip
     proof, _, report = found[0]
     return Grown(out, summary, proof, report)
+
+
+def _spare_the_source(recipe: Recipe, out: Path) -> None:
+    source, target = recipe.source.path.resolve(), out.resolve()
+    if target in (source, *source.parents):
+        raise PlanError(f"{out}: holds the checkpoint that is to grow, expected another place; choose another output")
 
 
 def _require_room(out: Path, needed: int) -> None:

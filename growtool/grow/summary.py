@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build
+from growtool.checkpoint import TensorInfo
 from growtool.recipe import Recipe
 from growtool.report.macs import count_macs
 
@@ -33,6 +34,7 @@ class Summary:
     new_blocks: paths of the blocks that growth adds.
     copied, grown, zeroed: number of tensors by how they are made.
     peak_bytes: memory the work needs above that of the program, estimated.
+    idle: sections of the plan that have nothing to do, one sentence each.
     """
 
     before: Size
@@ -45,10 +47,12 @@ class Summary:
     grown: int
     zeroed: int
     peak_bytes: int
+    idle: tuple[str, ...]
 
     def growth(self) -> list[str]:
         """One sentence for each thing that growing does."""
-        lines = [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
+        lines = list(self.idle)
+        lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
         if self.new_blocks:
             lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
         return lines or ["nothing grows: the target is as large as the source"]
@@ -74,8 +78,8 @@ def summarise(recipe: Recipe) -> Summary:
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
     largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
     return Summary(
-        before=_size(recipe.source.spec, sum(info.nbytes for info in recipe.source.tensors.values()), recipe),
-        after=_size(recipe.target, sum(info.nbytes for info in recipe.infos.values()), recipe),
+        before=_size(recipe.models[0], recipe.source.tensors.values(), recipe),
+        after=_size(recipe.models[1], recipe.infos.values(), recipe),
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
         widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
@@ -84,16 +88,20 @@ def summarise(recipe: Recipe) -> Summary:
         zeroed=zeroed,
         grown=len(recipe.tensors) - copied - zeroed,
         peak_bytes=3 * largest,
+        idle=tuple(_idle(recipe)),
     )
 
 
-def _size(spec: ModelSpec, nbytes: int, recipe: Recipe) -> Size:
-    model = build(spec)
-    return Size(_parameters(model), nbytes, count_macs(model, recipe.input_size).total)
+def _idle(recipe: Recipe) -> Iterable[str]:
+    if recipe.plan.width is not None and not recipe.widths:
+        yield "`width` has nothing to do: the target is no wider"
+    if recipe.plan.depth is not None and not recipe.blocks.new:
+        yield "`depth` has nothing to do: the target is no deeper"
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def _size(model: nn.Module, infos: Iterable[TensorInfo], recipe: Recipe) -> Size:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Size(parameters, sum(info.nbytes for info in infos), count_macs(model, recipe.input_size).total)
 
 
 def _size_json(size: Size) -> dict[str, int]:

@@ -77,7 +77,8 @@ def _outermost_new(name: str, source: Coupling) -> str:
 
 
 def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling) -> Bridge | None:
-    operations = [entry for p, entries in target.signatures.items() if _within(p, path) for entry in entries]
+    inner = [entry for p, entries in target.signatures.items() if _within(p, path) for entry in entries]
+    operations = [entry for entry in inner if entry[0] != "call"]
     kernels = [entry for entry in operations if entry[0] == "convolution"]
     weights = [name for name in names if len(target.tensors[name]) == 4]
     norms = [m for p, m in model.named_modules() if _within(p, path) and isinstance(m, nn.BatchNorm2d)]

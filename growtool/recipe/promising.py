@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.algebra.expansion import Expansion, axis_map
-from growtool.algebra.promise import Promise, different_operations, uneven_mixings
+from growtool.algebra.promise import Promise, ambiguous_parameters, different_operations, uneven_mixings
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
@@ -18,6 +18,7 @@ def promise_of(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expan
     reasons = _operator_losses(plan, matching, expansions)
     reasons += different_operations(source, target, matching.blocks.source_name, matching.ignored)
     reasons += uneven_mixings(target, {growth.target: e for growth, e in expansions.items()}, matching.blocks.is_new)
+    reasons += ambiguous_parameters(target, {growth.target: e for growth, e in expansions.items()})
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         same = {bridge.rows: bridge.columns for bridge in matching.bridges.values()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
@@ -70,6 +70,7 @@ class Recipe:
         blocks: where each block of a grown sequence comes from.
         promise: what is kept.
         input_size: channels, height, width of the images both models see.
+        models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
     """
 
@@ -82,6 +83,7 @@ class Recipe:
     blocks: BlockMap
     promise: Promise
     input_size: tuple[int, int, int]
+    models: tuple[nn.Module, nn.Module]
     needs: str | None
 
     @property

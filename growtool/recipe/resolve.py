@@ -47,6 +47,7 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
         blocks=matching.blocks,
         promise=promise_of(plan, matching, expansions),
         input_size=source.input_size,
+        models=(source.model, target.model),
         needs=_needed(target.spec),
     )
 

@@ -49,7 +49,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    skeleton = copy.deepcopy(model).to("meta")
+    skeleton = copy.deepcopy(model).to("meta").requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with warnings.catch_warnings(), torch.no_grad(), counter:
         warnings.simplefilter("ignore")

@@ -96,7 +96,7 @@ def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     x = call.args[0]
     axes, params = tape.axes(x), tape.value(x).params
     if params:  # weight standardisation: the statistics of a row of weights
-        for axis in axes[2:]:
+        for axis in axes:
             tape.mix("weight", axis, params)
     for tensor in call.args[1:5]:
         if isinstance(tensor, Tensor):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from growtool.coupling.axis import ONE, Axis, fix, new_axis
-from growtool.coupling.follow import CREATIONS
 from growtool.coupling.rules.views import same
+from growtool.coupling.signature import CREATIONS
 from growtool.coupling.solve import unify
 from growtool.coupling.tape import Axes, Call, Rule, Tape
 
@@ -27,6 +27,7 @@ _RANDOM_OR_RANGE = frozenset(
     ).split()
 )
 _LINEAR_IN_A_WEIGHT = frozenset(["mul", "div", "neg", "copy"])
+_BY_N_MINUS_1 = frozenset("var std var_mean std_mean".split())
 _REDUCTIONS = frozenset(
     (
         "mean sum amax amin var std var_mean std_mean max min linalg_vector_norm norm logsumexp any all prod "
@@ -75,10 +76,17 @@ def _note_function_of_weights(tape: Tape, call: Call) -> None:
     if any(params is None for params in made_of):
         return
     together: frozenset[str] = frozenset().union(*(params for params in made_of if params))
-    linear = call.name in _LINEAR_IN_A_WEIGHT or (call.name in ("add", "sub") and len(together) == 0)
-    if together and not linear:
-        for axis in tape.axes(call.ins[0]):
-            tape.mix("weight", axis, together)
+    apart = sum(len(params or ()) for params in made_of) == len(together)
+    divides_by_it = call.name == "div" and len(made_of) > 1 and bool(made_of[-1])
+    if together and not (call.name in _LINEAR_IN_A_WEIGHT and apart and not divides_by_it):
+        _mix_weights(tape, call)
+
+
+def _mix_weights(tape: Tape, call: Call) -> None:
+    """Note that a tensor made of parameters goes through a function that need not respect how they are split."""
+    for tensor in call.ins:
+        for axis in tape.axes(tensor):
+            tape.mix("weight", axis, tape.value(tensor).params or ())
 
 
 def created(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -94,19 +102,27 @@ def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
     axes = tape.axes(source)
     dims = _reduced_dims(call, source.ndim)
     by_position = call.name.startswith("arg") or (call.name in ("max", "min") and len(call.outs) == 2)
-    params = tape.value(source).params
+    if tape.value(source).params:
+        _mix_weights(tape, call)
+    kind = "variance by N - 1" if call.name in _BY_N_MINUS_1 and _correction(call) else call.name
     for dim in dims:
         if by_position:
             fix(axes[dim], "a position among the channels")
-        elif params:
-            tape.mix("weight", axes[dim], params)
         elif call.name not in _UNMOVED_BY_COPIES:
-            tape.mix(call.name, axes[dim])
+            tape.mix(kind, axes[dim])
     results = []
     for out in call.outs:
         kept = out.ndim == source.ndim
         results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if kept or i not in dims))
     return results
+
+
+def _correction(call: Call) -> float:
+    """What a variance takes off its divisor; torch's default is 1."""
+    names = [argument.name for argument in call.func._schema.arguments]
+    key = "correction" if "correction" in names else "unbiased"
+    value = call.arg(names.index(key), key) if key in names else None
+    return 1.0 if value is None else float(value)
 
 
 def _reduced_dims(call: Call, ndim: int) -> list[int]:
@@ -119,6 +135,8 @@ def _reduced_dims(call: Call, ndim: int) -> list[int]:
 
 def softmax(tape: Tape, call: Call) -> Sequence[Axes]:
     tape.mix("softmax", tape.axes(call.args[0])[call.arg(1, "dim")])
+    if tape.value(call.args[0]).params:
+        _mix_weights(tape, call)
     return same(tape, call)
 
 
