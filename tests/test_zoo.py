@@ -158,7 +158,9 @@ def test_the_list_has_every_model_file_of_timm_once():
 
 
 def test_the_page_shows_the_packaged_facts():
-    assert Path("docs/zoo.md").read_text("utf-8") == page(read_zoo()), "run `python -m tests.zoo --table`"
+    assert (Path(__file__).parents[1] / "docs" / "zoo.md").read_text("utf-8") == page(read_zoo()), (
+        "run `python -m tests.zoo --table`"
+    )
 
 
 def test_no_promise_was_false_anywhere():
