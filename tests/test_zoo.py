@@ -66,6 +66,14 @@ SAMPLES = [
     sample(
         "convnext", "test_convnext", wide={"dims": [48, 64, 96, 128]}, deep={"depths": [1, 2, 5, 2]},
     ),
+    sample(  # a norm by the variance over n - 1
+        "convnext", "convnext_zepto_rms", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]},
+        wide={"dims": [16, 16, 16, 32]}, wide_promise="lossy",
+    ),
+    sample(  # one MLP under three names
+        "coat", "coat_tiny", {"embed_dims": [64] * 4, "serial_depths": [1] * 4, "parallel_depth": 1},
+        wide={"mlp_ratios": [8] * 4},
+    ),
     sample(
         "resnet", "resnet26t", {"layers": [1, 2, 1, 1], "channels": [4, 8, 8, 16], "stem_width": 8},
         wide={"channels": [8, 16, 16, 32], "stem_width": 16}, deep={"layers": [1, 4, 1, 1]},
@@ -158,9 +166,8 @@ def test_the_list_has_every_model_file_of_timm_once():
 
 
 def test_the_page_shows_the_packaged_facts():
-    assert (Path(__file__).parents[1] / "docs" / "zoo.md").read_text("utf-8") == page(read_zoo()), (
-        "run `python -m tests.zoo --table`"
-    )
+    shown = (Path(__file__).parents[1] / "docs" / "zoo.md").read_text("utf-8")
+    assert shown == page(read_zoo()), "run `python -m tests.zoo --table`"
 
 
 def test_no_promise_was_false_anywhere():

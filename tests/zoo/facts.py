@@ -77,9 +77,10 @@ def _outcome(attempts: list[dict[str, Any]], record: Mapping[str, Any]) -> Outco
 
 
 def _reason(attempt: Mapping[str, Any]) -> str:
-    """The reasons in one line; where they apply, only the first place."""
-    shown = "; ".join(" ".join(reason.split()) for reason in attempt["reasons"])
-    return shown if len(shown) <= _REASON else shown[: _REASON - 3].rsplit(" ", 1)[0] + " ..."
+    """The reasons in one line, cut where they go on and on."""
+    lines = (line.strip() for reason in attempt["reasons"] for line in reason.splitlines())
+    shown = "; ".join(line for line in lines if not line.endswith(" as asked:"))
+    return shown if len(shown) <= _REASON else shown[:_REASON].rsplit(" ", 1)[0].rstrip(";,") + " ..."
 
 
 def _rounded(error: float | None) -> float | None:
