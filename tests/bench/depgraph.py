@@ -103,17 +103,14 @@ def prunable_roots(model: nn.Module, image: torch.Tensor) -> list[str]:
 
 
 def pruned(model: nn.Module, image: torch.Tensor, root: str) -> str:
-    """Prune half of the output channels of a layer and all that goes with them; `ok` if the model then runs."""
-    import torch_pruning
-
+    """Prune every second output channel of a layer and all that goes with it; `ok` if the model then runs."""
     try:
         expected = model(image)
         copied = copy.deepcopy(model)
         dependencies, layer = graph(copied, image), copied.get_submodule(root)
-        kind = torch_pruning.prune_conv_out_channels if isinstance(layer, nn.Conv2d) else None
-        channels = layer.out_channels if kind else layer.out_features
-        kind = kind or torch_pruning.prune_linear_out_channels
-        group = dependencies.get_pruning_group(layer, kind, idxs=list(range(channels // 2)))
+        pruner = dependencies.get_pruner_of_module(layer)
+        half = list(range(0, pruner.get_out_channels(layer), 2))  # not the first half: that may be all of a branch
+        group = dependencies.get_pruning_group(layer, pruner.prune_out_channels, idxs=half)
         if not dependencies.check_pruning_group(group):
             return "refused"
         group.prune()

@@ -189,11 +189,13 @@ _WIDER: dict[str, dict[str, Any]] = {
     "efficientvit_b0": {"widths": [16, 32, 64, 128, 256], "head_widths": [2048, 2560]},
     "efficientvit_m0": {"embed_dim": [128, 256, 384]},
     "gcvit_xxtiny": {"embed_dim": 128, "num_heads": [4, 8, 16, 32]},
+    "maxvit_rmlp_pico_rw_256": {"embed_dim": [64, 128, 256, 512], "stem_width": [48, 64]},
     "naflexvit_base_patch16_parfac_gap": {"embed_dim": 1536, "num_heads": 24},
     "pit_ti_224": {"heads": [4, 8, 16]},
     "rdnet_tiny": {"bottleneck_width_ratio": 8},
     "regnetx_002": {"bottle_ratio": 2.0},
     "swiftformer_xs": {"mlp_ratios": 8},
+    "test_maxvit": {"embed_dim": [64, 128, 192, 256], "stem_width": [32, 64]},
 }
 _DEEPER: dict[str, dict[str, Any]] = {
     "crossvit_tiny_240": {"depth": [[1, 5, 0], [1, 5, 0], [1, 5, 0]]},
