@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
 TRAINING, METRICS = "training.json", "metrics.jsonl"
-OWN_FILES = frozenset({WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS})
+OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
+STATE, EMA = "state.json", "ema.safetensors"
+OWN_FILES = frozenset(
+    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA}
+)
 
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]

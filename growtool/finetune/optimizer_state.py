@@ -1,0 +1,231 @@
+"""An optimizer's state under the names of the parameters, so that it outlives the process and can follow growth.
+
+torch numbers parameters in the order in which the optimizer holds them. That order changes with the options, with the
+number of processes and with growth; a name does not. On disk the state is a pair of files beside the weights:
+
+- `optimizer.safetensors`: every tensor, as `PARAMETER/SLOT` (`layer1.0.conv1.weight/exp_avg`). A slot with the shape of
+  its parameter is a moment of each weight and grows as it does; any other, such as the scalar `step`, counts.
+- `optimizer.json`: the optimizer's class, its groups with the names of their parameters and their options, and what
+  state there is besides tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import TensorInfo, dtype_name, json_text, write_safetensors
+from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS
+from growtool.errors import CheckpointError
+from growtool.finetune.sharding import as_sharded, whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = 1
+_TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """Plain data; every tensor is on the CPU and whole, whatever the number of processes.
+
+    Attributes:
+        algorithm: class of the optimizer, `AdamW`.
+        groups: options of each parameter group, with the names of its parameters under `params`.
+        tensors: state tensors as `PARAMETER/SLOT`.
+        values: other state by parameter, then by slot; `{"$tensor": key}` stands for a tensor inside a list.
+        extra: what the optimizer keeps beside both, such as the state of a generator of its own.
+    """
+
+    algorithm: str
+    groups: Sequence[Mapping[str, Any]]
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def slots(self, parameter: str) -> dict[str, Tensor]:
+        """The state tensors of one parameter by slot."""
+        prefix = f"{parameter}/"
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def capture(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerState:
+    """The state as it stands; the tensors are the optimizer's own where it keeps them whole on the CPU.
+
+    With sharded parameters every process must call this, as the shards are gathered.
+    """
+    state = optimizer.state_dict()
+    names = _numbered(optimizer, model)
+    tensors: dict[str, Tensor] = {}
+    groups = [
+        {key: _encode(value, f"group{number}/{key}", tensors) for key, value in group.items() if key != "params"}
+        | {"params": [names[index] for index in group["params"]]}
+        for number, group in enumerate(state["param_groups"])
+    ]
+    values: dict[str, dict[str, Any]] = {}
+    for index, slots in state["state"].items():
+        name = names[index]
+        for slot, value in slots.items():
+            encoded = _encode(value, f"{name}/{slot}", tensors)
+            if not isinstance(value, Tensor):
+                values.setdefault(name, {})[str(slot)] = encoded
+    rest = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
+    extra = {key: _encode(value, f"extra/{key}", tensors) for key, value in rest.items()}
+    return OptimizerState(_class(optimizer), groups, tensors, values, extra)
+
+
+def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, *, where: str) -> None:
+    """Continue exactly where `state` was captured.
+
+    Raises:
+        CheckpointError: it is of another optimizer, or of other parameters.
+    """
+    groups, names = optimizer.state_dict()["param_groups"], _numbered(optimizer, model)
+    here = [[names[index] for index in group["params"]] for group in groups]
+    if state.algorithm != _class(optimizer) or here != [list(group["params"]) for group in state.groups]:
+        raise CheckpointError(
+            f"{where}: found the state of {state.algorithm} over {sum(len(g['params']) for g in state.groups)} "
+            f"parameters in {len(state.groups)} groups, expected {_class(optimizer)} over {len(names)} in {len(here)} "
+            "with the same names in the same order; resume with the options of that run, or start a new one"
+        )
+    options = [
+        {key: _decode(value, state.tensors) for key, value in group.items() if key != "params"}
+        | {"params": fresh["params"]}
+        for group, fresh in zip(state.groups, groups, strict=True)
+    ]
+    extra = {key: _decode(value, state.tensors) for key, value in state.extra.items()}
+    optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
+
+
+def adopt(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState) -> int:
+    """Start from the moments in `state` where they fit; rates, decay and groups stay those of `optimizer`.
+
+    A parameter that growth added, or that got another shape, starts without.
+
+    Returns:
+        The number of parameters whose state was taken over; 0 where `state` is of another optimizer.
+    """
+    if state.algorithm != _class(optimizer):
+        return 0
+    names = _numbered(optimizer, model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    moments = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
+    unfit = {
+        name
+        for name in names.values()
+        if any(slot in moments and t.shape != shapes[name] for slot, t in state.slots(name).items())
+    }
+    taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] not in unfit}
+    optimizer.load_state_dict({"state": taken, "param_groups": optimizer.state_dict()["param_groups"]})
+    return len(taken)
+
+
+def write_state(folder: Path, state: OptimizerState) -> None:
+    """Write both files into `folder`.
+
+    Raises:
+        OSError: the disk is full; no half-written file is left.
+    """
+    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in state.tensors.items()}
+    write_safetensors(folder / OPTIMIZER_TENSORS, infos, lambda name: state.tensors[name], {"format": "pt"})
+    document = {
+        "format": FORMAT,
+        "optimizer": state.algorithm,
+        "groups": list(state.groups),
+        "values": dict(state.values),
+        "extra": dict(state.extra),
+    }
+    (folder / OPTIMIZER).write_text(json_text(document), encoding="utf-8")
+
+
+def read_state(folder: Path) -> OptimizerState:
+    """What `write_state` wrote.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / OPTIMIZER
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
+        tensors = load_file(folder / OPTIMIZER_TENSORS)
+        return OptimizerState(document["optimizer"], document["groups"], tensors, document["values"], document["extra"])
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: the state of the optimizer ({OPTIMIZER}, {OPTIMIZER_TENSORS}) cannot be read "
+            f"({type(error).__name__}: {error}); use another checkpoint of the run"
+        ) from error
+
+
+def _class(optimizer: torch.optim.Optimizer) -> str:
+    return type(optimizer).__name__
+
+
+def _numbered(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:
+    """The name of each parameter by torch's number for it."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {index: names[id(parameter)] for index, parameter in enumerate(held)}
+
+
+def _by_number(
+    optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: OptimizerState
+) -> dict[int, dict[str, Any]]:
+    """State as torch wants it: by number, sharded as the parameter is."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    nested = {reference for values in state.values.values() for reference in _references(values)}
+    numbered: dict[int, dict[str, Any]] = {}
+    for index, name in names.items():
+        slots: dict[str, Any] = {
+            slot: as_sharded(tensor, held[index])
+            for slot, tensor in state.slots(name).items()
+            if f"{name}/{slot}" not in nested
+        }
+        slots |= {slot: _decode(value, state.tensors) for slot, value in state.values.get(name, {}).items()}
+        if slots:
+            numbered[index] = slots
+    return numbered
+
+
+def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for `value`, its tensors put aside under keys that begin with `key`."""
+    if isinstance(value, Tensor):
+        tensors[key] = whole(value).detach().cpu()
+        return {_TENSOR: key}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_encode(item, f"{key}/{i}", tensors) for i, item in enumerate(value)]}
+    if isinstance(value, list):
+        return [_encode(item, f"{key}/{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {str(name): _encode(item, f"{key}/{name}", tensors) for name, item in value.items()}
+    return value
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, Mapping):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        if _TUPLE in value:
+            return tuple(_decode(item, tensors) for item in value[_TUPLE])
+        return {name: _decode(item, tensors) for name, item in value.items()}
+    return [_decode(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+def _references(value: Any) -> set[str]:
+    """Keys of the tensors that lie inside lists and mappings."""
+    if isinstance(value, Mapping):
+        if _TENSOR in value:
+            return {value[_TENSOR]}
+        return {key for item in value.values() for key in _references(item)}
+    return {key for item in value for key in _references(item)} if isinstance(value, list) else set()

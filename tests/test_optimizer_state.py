@@ -1,0 +1,96 @@
+"""Optimizer state under parameter names: nothing is lost on the way to disk and back, and order does not matter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from growtool.errors import CheckpointError
+from growtool.finetune.optimizer_state import adopt, capture, read_state, restore, write_state
+
+OPTIMIZERS = ["adamw", "sgd", "lion", "muon", "adafactor", "kron", "lookahead_adamw", "lamb"]
+
+
+def model() -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return net
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    torch.manual_seed(number)
+    optimizer.zero_grad()
+    net(torch.randn(6, 3, 4, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def optimizer_of(net: nn.Module, name: str) -> torch.optim.Optimizer:
+    return create_optimizer_v2(net, opt=name, lr=0.01, weight_decay=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have .opt_einsum")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_restored_optimizer_takes_the_same_steps_to_the_bit(name: str, tmp_path: Path):
+    one = model()
+    first = optimizer_of(one, name)
+    for number in range(3):
+        step(one, first, number)
+    write_state(tmp_path, capture(first, one))
+    two = model()
+    two.load_state_dict(one.state_dict())
+    second = optimizer_of(two, name)
+    restore(second, two, read_state(tmp_path), where="here")
+    for number in range(3, 6):
+        step(one, first, number)
+        step(two, second, number)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[key]), key
+
+
+def test_moments_stand_under_the_name_of_their_parameter(tmp_path: Path):
+    net = model()
+    optimizer = optimizer_of(net, "adamw")
+    step(net, optimizer, 0)
+    write_state(tmp_path, capture(optimizer, net))
+    state = read_state(tmp_path)
+    assert state.algorithm == "AdamW"
+    assert set(state.slots("3.weight")) == {"step", "exp_avg", "exp_avg_sq"}
+    assert torch.equal(state.slots("3.weight")["exp_avg"], optimizer.state[net[3].weight]["exp_avg"])
+    assert {name for group in state.groups for name in group["params"]} == dict(net.named_parameters()).keys()
+
+
+def test_adopted_moments_follow_names_and_leave_the_options_alone():
+    """The other optimizer holds its parameters in other groups and order, as after a change of options."""
+    net = model()
+    optimizer = optimizer_of(net, "adamw")
+    step(net, optimizer, 0)
+    other = torch.optim.AdamW([{"params": reversed(list(net.parameters()))}], lr=0.5)
+    assert adopt(other, net, capture(optimizer, net)) == 6
+    for parameter in net.parameters():
+        assert torch.equal(other.state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg"])
+    assert other.param_groups[0]["lr"] == 0.5
+    grown = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 7))
+    wider = optimizer_of(grown, "adamw")
+    assert adopt(wider, grown, capture(optimizer, net)) == 4
+    assert grown[3].weight not in wider.state
+    assert adopt(optimizer_of(net, "sgd"), net, capture(optimizer, net)) == 0
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path: Path):
+    net = model()
+    optimizer = optimizer_of(net, "adamw")
+    step(net, optimizer, 0)
+    state = capture(optimizer, net)
+    with pytest.raises(
+        CheckpointError, match=r"here: found the state of AdamW over 6 parameters .*expected SGD over 6"
+    ):
+        restore(optimizer_of(net, "sgd"), net, state, where="here")
+    write_state(tmp_path, state)
+    (tmp_path / "optimizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"the state of the optimizer .* cannot be read"):
+        read_state(tmp_path)
