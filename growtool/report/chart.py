@@ -1,0 +1,198 @@
+"""Line charts: one description, drawn as SVG for pages that need nothing else, or as PNG by matplotlib (an extra)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from growtool.errors import PlanError
+from growtool.report import units
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; after them the same again, dashed.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6e6e6e")
+_DASHES = ("", "6 3", "2 3")
+_WIDTH, _HEIGHT = 640, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line.
+
+    Attributes:
+        name: for the legend.
+        x: positions, ascending.
+        y: a value at each.
+        spread: half the height of a band around each value (a standard deviation); empty without a band.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Attributes:
+
+    title: above the picture.
+    x_label, y_label: what the axes show, units included.
+    series: the lines, in the order of the legend.
+    marks: positions on the x axis to mark with a line and a word, such as the points of growth.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    marks: tuple[tuple[float, str], ...] = ()
+
+
+def to_svg(chart: Chart) -> str:
+    """The chart as an SVG element with its legend; values show where the pointer rests."""
+    frame = _Frame.around(chart)
+    rows = math.ceil(len(chart.series) / 3)
+    height = _HEIGHT + 18 * rows
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">',
+        f'<text x="{_LEFT}" y="18" font-weight="600">{escape(chart.title)}</text>',
+        *_axes(chart, frame),
+        *(part for mark in chart.marks for part in _mark(mark, frame)),
+        *(part for number, series in enumerate(chart.series) for part in _line(number, series, frame)),
+        *(part for number, series in enumerate(chart.series) for part in _legend(number, series.name)),
+        "</svg>",
+    ]
+    return "\n".join(parts)
+
+
+def write_png(charts: Sequence[Chart], path: Path) -> None:
+    """The charts one below the other.
+
+    Raises:
+        PlanError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlanError(
+            f"{path}: drawing PNG needs matplotlib, which is not installed; pip install 'growtool[plot]'"
+        ) from error
+    figure = Figure(figsize=(8, 4.5 * len(charts)), layout="constrained", dpi=120)
+    for axes, chart in zip(figure.subplots(len(charts), 1, squeeze=False)[:, 0], charts, strict=True):
+        for number, series in enumerate(chart.series):
+            colour, dashes = _style(number)
+            line = (0, tuple(map(float, dashes.split()))) if dashes else "solid"
+            axes.plot(series.x, series.y, color=colour, linestyle=line, marker="o", markersize=3, label=series.name)
+            if series.spread:
+                low, high = zip(*_band(series), strict=True)
+                axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0)
+        for x, word in chart.marks:
+            axes.axvline(x, color="grey", linestyle="dotted")
+            axes.annotate(word, (x, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top")
+        axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+        axes.grid(alpha=0.3)
+        if chart.series:
+            axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where values lie in the picture."""
+
+    x_ticks: tuple[float, ...]
+    y_ticks: tuple[float, ...]
+
+    @classmethod
+    def around(cls, chart: Chart) -> _Frame:
+        xs = [x for series in chart.series for x in series.x] + [x for x, _ in chart.marks]
+        bands = [value for series in chart.series for pair in _band(series) for value in pair]
+        ys = [y for y in bands if math.isfinite(y)]
+        return cls(*(_ticks(min(values, default=0.0), max(values, default=1.0)) for values in (xs, ys)))
+
+    def x(self, value: float) -> float:
+        low, high = self.x_ticks[0], self.x_ticks[-1]
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _band(series: Series) -> list[tuple[float, float]]:
+    spread = series.spread or (0.0,) * len(series.y)
+    return [(y - s, y + s) for y, s in zip(series.y, spread, strict=True)]
+
+
+def _ticks(low: float, high: float) -> tuple[float, ...]:
+    """About five round numbers, the first at or below `low`, the last at or above `high`."""
+    span = (high - low) or abs(high) or 1.0
+    rough = span / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return tuple(n * step for n in range(first, max(last, first + 1) + 1))
+
+
+def _number(value: float) -> str:
+    return units.count(value) if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _axes(chart: Chart, frame: _Frame) -> Iterator[str]:
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    for value in frame.y_ticks:
+        y = frame.y(value)
+        yield f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="currentColor" stroke-opacity=".15"/>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
+    for value in frame.x_ticks:
+        x = frame.x(value)
+        yield f'<path d="M{x:.1f} {bottom}v4" stroke="currentColor"/>'
+        yield f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{_number(value)}</text>'
+    yield f'<path d="M{_LEFT} {bottom}H{right}" stroke="currentColor"/>'
+    middle_x, middle_y = (_LEFT + right) / 2, (_TOP + bottom) / 2
+    yield f'<text x="{middle_x:.0f}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(chart.x_label)}</text>'
+    turned = f"translate(13 {middle_y:.0f}) rotate(-90)"
+    yield f'<text transform="{turned}" text-anchor="middle">{escape(chart.y_label)}</text>'
+
+
+def _mark(mark: tuple[float, str], frame: _Frame) -> Iterator[str]:
+    x = frame.x(mark[0])
+    yield f'<path d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="currentColor" stroke-dasharray="2 3"/>'
+    yield f'<text x="{x + 4:.1f}" y="{_TOP + 10}" font-size="10">{escape(mark[1])}</text>'
+
+
+def _style(number: int) -> tuple[str, str]:
+    return _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
+
+
+def _line(number: int, series: Series, frame: _Frame) -> Iterator[str]:
+    colour, dashes = _style(number)
+    points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y)]
+    if series.spread:
+        edges = list(zip(series.x, _band(series), strict=True))
+        outline = [(x, low) for x, (low, _) in edges] + [(x, high) for x, (_, high) in reversed(edges)]
+        yield f'<polygon points="{_points(outline, frame)}" fill="{colour}" fill-opacity=".15"/>'
+    dashing = f' stroke-dasharray="{dashes}"' if dashes else ""
+    yield f'<polyline points="{_points(points, frame)}" fill="none" stroke="{colour}" stroke-width="2"{dashing}/>'
+    for x, y in points:
+        told = escape(f"{series.name}: {_number(y)} at {_number(x)}")
+        place = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
+        yield f'<circle {place} r="3" fill="{colour}"><title>{told}</title></circle>'
+
+
+def _points(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
+    return " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
+
+
+def _legend(number: int, name: str) -> Iterator[str]:
+    colour, dashes = _style(number)
+    column, row = number % 3, number // 3
+    x, y = _LEFT + column * (_WIDTH - _LEFT) // 3, _HEIGHT + 8 + 18 * row
+    dashing = f' stroke-dasharray="{dashes}"' if dashes else ""
+    yield f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="2"{dashing}/>'
+    yield f'<text x="{x + 24}" y="{y}" font-size="11">{escape(name)}</text>'
