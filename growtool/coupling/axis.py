@@ -126,19 +126,14 @@ def atoms(axis: Axis) -> Iterator[Atom]:
                 yield root
 
 
-def leaves(axis: Axis) -> Iterator[Atom]:
-    """The atoms the axis was built from, bindings not followed."""
+def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
+    """The atoms the axis was built from, bindings not followed, with the parameter dimensions they were created for."""
     for segment in axis:
         for factor in segment:
             if isinstance(factor, Atom):
-                yield factor
+                yield from ((factor, owner) for owner in factor.owners)
             else:
-                yield from leaves(factor)
-
-
-def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
-    """The leaves of the axis with the parameter dimensions they were created for."""
-    return ((atom, owner) for atom in leaves(axis) for owner in atom.owners)
+                yield from owners(factor)
 
 
 def is_fixed(axis: Axis) -> str | None:

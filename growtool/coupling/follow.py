@@ -21,9 +21,9 @@ REARRANGEMENTS = frozenset(
     ).split()
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
-_IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
+_IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min threshold".split())
 _ZERO_TO_ZERO = _IDEMPOTENT | frozenset(
-    "threshold gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
+    "gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
 )
 _AFFINE_NORMS = {
     "native_layer_norm": (2, 3),
@@ -65,7 +65,7 @@ def flow_after(tape: Tape, call: Call) -> Flow:
         return activated(first, f"{call.name}{scalars(call)}", tape.activations)
     return Flow(
         zeroed_by=_zeroed_by(tape, call),
-        activation=first.activation if call.name in VIEWS | POOLS and len(call.ins) == 1 else None,
+        activation=first.activation if call.name in VIEWS | POOLS else None,
     )
 
 

@@ -17,20 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.coupling.alias import Aliases, written
-from growtool.coupling.axis import (
-    Atom,
-    Axis,
-    Owner,
-    Unsolvable,
-    axis_size,
-    fix,
-    is_fixed,
-    leaves,
-    new_axis,
-    owners,
-    resolve,
-)
+from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, is_fixed, new_axis, owners, resolve
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after
 from growtool.coupling.signature import constant_signature, signature
@@ -91,7 +78,7 @@ class Tape(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
-        self._aliases = Aliases()
+        self._alive: list[Tensor] = []  # ids are only unique among living tensors
         self._modules: list[tuple[str, tuple[Value, ...]]] = [("", ())]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self.mixings: list[Mixing] = []
@@ -106,9 +93,8 @@ class Tape(TorchDispatchMode):
     def put(self, tensor: Tensor, value: Value) -> None:
         """Record what is known of a tensor."""
         assert [axis_size(axis) for axis in value.axes] == list(tensor.shape), (value.axes, tensor.shape)
-        if id(tensor) not in self._values:
-            self._aliases.add(tensor)  # which keeps it alive: ids are only unique among living tensors
         self._values[id(tensor)] = value
+        self._alive.append(tensor)
         if value.flow.activation:
             self.activations[value.flow.token] = value.flow.activation
 
@@ -141,10 +127,8 @@ class Tape(TorchDispatchMode):
                 found = {(atom, owner) for atom, owner in owners(axis) if owner[0] in made_of}
                 self.consumers |= found
                 self._consumed |= {owner for _, owner in found}
-                brought = {atom for atom, _ in found}
-                for atom in leaves(axis):
-                    if atom not in brought:  # made of parameters, but on an axis that none of them brought along
-                        self.mix("product", ((atom,),))
+                if not found:  # made of parameters, but on an axis that none of them brought along
+                    self.mix("product", axis)
                 break
         else:
             self.mix("product", left_axis)
@@ -189,15 +173,6 @@ class Tape(TorchDispatchMode):
                     unify(old, new)
                 axes = known.axes
             self.put(out, Value(axes, params, flow))
-        for tensor in written(call.func, call.args, call.kwargs):
-            self._overwrite_aliases(tensor, params)
-
-    def _overwrite_aliases(self, tensor: Tensor, params: Params | None) -> None:
-        """What was known of the values of tensors in the same memory holds no more; their axes stay."""
-        for other in self._aliases.others(tensor):
-            known = self._values[id(other)]
-            made_of = None if params is None or known.params is None else params | known.params
-            self.put(other, Value(known.axes, made_of))
 
     def _note_uses(self, call: Call) -> None:
         """Where parameters meet activations: which of their dimensions a sum runs over, use by use."""

@@ -164,10 +164,8 @@ def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
                 (mixing.kind, axis, mixing.module, mixing.params),
                 Mixing(mixing.kind, axis, mixing.module, mixing.params),
             )
-    tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
-    _note_lengths(tape, tensors)
     return Coupling(
-        tensors=tensors,
+        tensors={name: tuple(map(resolve, axes)) for name, axes in named.items()},
         consumers=consumers,
         mixings=tuple(mixings.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
@@ -175,15 +173,3 @@ def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
     )
-
-
-def _note_lengths(tape: Tape, tensors: Mapping[str, Axes]) -> None:
-    """Add to the signatures how many positions operations run over jointly where no tensor carries them.
-
-    Such an axis (of an expanded or created tensor, say) is absent from every group: only its length tells of a change.
-    """
-    carried = {atom for axes in tensors.values() for axis in axes for atom in atoms(axis)}
-    for mixing in tape.mixings:
-        lengths = [atom.size for atom in atoms(mixing.axis) if atom not in carried]
-        if lengths:
-            tape.signatures[mixing.module].append((f"{mixing.kind} over positions", *lengths))
