@@ -172,7 +172,7 @@ def test_zero_logits_agree_with_zero_logits_alone():
     ],
 )
 def test_tolerance_is_that_of_the_coarsest_type(vit, stored, computed, tolerance):
-    pair = [replace(vit, tensors={"weight": TensorInfo((1,), name)}) for name in stored]
+    pair = [replace(vit, stored={"weight": TensorInfo((1,), name)}) for name in stored]
     assert default_tolerance(*pair, computed) == tolerance
 
 

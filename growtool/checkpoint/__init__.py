@@ -1,6 +1,8 @@
 """Files: what a checkpoint is, reading it lazily, writing it as a stream."""
 
 from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
+from growtool.checkpoint.form import Form, Templated, coefficients_of
+from growtool.checkpoint.layout import Layout
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
 from growtool.checkpoint.skeleton import build, input_size
 from growtool.checkpoint.spec import ModelSpec
@@ -11,10 +13,14 @@ __all__ = [
     "CONFIG",
     "WEIGHTS",
     "Checkpoint",
+    "Form",
+    "Layout",
     "ModelSpec",
+    "Templated",
     "TensorInfo",
     "atomic_file",
     "build",
+    "coefficients_of",
     "dtype_name",
     "file_order",
     "input_size",

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.form import Form, coefficients_of, find_form
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
 from growtool.errors import CheckpointError
@@ -32,29 +33,61 @@ class Checkpoint:
     Attributes:
         path: the `.safetensors` file.
         spec: the timm model the weights are for.
-        tensors: every stored tensor by name.
+        stored: every tensor of the file by name.
         metadata: the header's own strings.
         config: the full `config.json` the spec was read from ({} where it came from elsewhere).
+        form: how tensors are made of shared templates; None where the file holds them as they are.
     """
 
     path: Path
     spec: ModelSpec
-    tensors: Mapping[str, TensorInfo]
+    stored: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
+    form: Form | None = None
 
     @cached_property
     def _offsets(self) -> dict[str, int]:
         header = _read_header(self.path)
         return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
 
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor of the model by name, templated ones as they are once their templates are combined."""
+        return self.form.dense(self.stored) if self.form else self.stored
+
     def read(self, name: str) -> torch.Tensor:
-        """The values of one tensor, in the type they are stored in; memory for this tensor alone."""
+        """The values of one of the model's tensors, in its type.
+
+        Memory for this tensor alone; for a templated one, for its grid of blocks and a template besides.
+        """
+        if self.form is None or name not in self.form.tensors:
+            return self.read_stored(name)
+        import torch
+
+        from growtool.checkpoint.materialise import materialise
+
+        templated, dtype = self.form.tensors[name], self.tensors[name].torch_dtype
+        coefficients = self.read_stored(coefficients_of(name))
+        exact = torch.promote_types(torch.promote_types(coefficients.dtype, dtype), torch.float32)
+        whole = materialise(self.bank(templated.bank), coefficients, templated.rows, templated.columns, exact)
+        return whole.to(dtype)
+
+    def bank(self, name: str) -> StoredBank:
+        """The templates of a bank, read one by one."""
+        assert self.form is not None, "a dense checkpoint has no banks"
+        return StoredBank(self, self.form.parts(name), self.form.block(name, self.stored))
+
+    def read_stored(self, name: str, index: int | None = None) -> torch.Tensor:
+        """The values of one tensor of the file, or of its slice at `index` of the first dimension."""
         import numpy as np
         import torch
 
-        info = self.tensors[name]
-        raw = np.fromfile(self.path, dtype=np.uint8, count=info.nbytes, offset=self._offsets[name])
+        info, offset = self.stored[name], self._offsets[name]
+        if index is not None:
+            info = TensorInfo(info.shape[1:], info.dtype)
+            offset += index * info.nbytes
+        raw = np.fromfile(self.path, dtype=np.uint8, count=info.nbytes, offset=offset)
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         return torch.from_numpy(raw).view(info.torch_dtype).reshape(info.shape)
@@ -78,6 +111,25 @@ class Checkpoint:
         """Hex digest of the weights file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBank:
+    """Templates in a file: one tensor [T, o, i, ...], or the factors [T, o] and [T, i, ...] of rank-one templates."""
+
+    checkpoint: Checkpoint
+    parts: tuple[str, ...]
+    block: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """T, the number of templates."""
+        return self.checkpoint.stored[self.parts[0]].shape[0]
+
+    def template(self, t: int) -> torch.Tensor:
+        """Template t, [o, i, ...]."""
+        first, *second = (self.checkpoint.read_stored(part, t) for part in self.parts)
+        return (first[:, None] * second[0].reshape(1, -1)).reshape(self.block) if second else first
 
 
 def open_checkpoint(
@@ -109,7 +161,7 @@ def open_checkpoint(
             "drop `model` from the plan or name the matching checkpoint"
         )
     spec = (found or ModelSpec(str(architecture))).with_args(**(model_args or {}))
-    return Checkpoint(weights, spec, tensors, metadata, config)
+    return Checkpoint(weights, spec, tensors, metadata, config, find_form(weights, tensors, metadata))
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

@@ -102,5 +102,6 @@ def _raw_bytes(tensor: torch.Tensor) -> memoryview:
 
     if tensor.numel() == 0:
         return memoryview(b"")
-    flat = tensor.detach().contiguous().reshape(-1)
+    # a tensor of one number is contiguous whatever its strides are, and would keep them
+    flat = tensor.detach().contiguous().as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from growtool.cli.console import describe_os_error, print_problems
+from growtool.cli.decompose import decompose, export
 from growtool.cli.finetune import finetune
 from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
@@ -55,6 +56,8 @@ app.command()(grow)
 app.command()(finetune)
 app.command()(inspect)
 app.command()(verify)
+app.command()(decompose)
+app.command()(export)
 app.add_typer(list_app, name="list")
 
 

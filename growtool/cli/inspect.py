@@ -13,6 +13,7 @@ from rich.markup import escape
 from growtool.cli.console import console, emit_json, new_table
 from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def inspect(
 ) -> None:
     """Show parameters, bytes, MACs and FLOPs, by module, and where a grown checkpoint came from.
 
-    Nothing but the header of the weights file is read.
+    Nothing but the header of the weights file is read, unless it is in template form: then its banks and coefficients
+    are, and shown.
     """
     from growtool.checkpoint import build, input_size
     from growtool.coupling import trace_model
@@ -71,6 +73,9 @@ def _show(inspections: list[Inspection], couplings: list[Coupling]) -> None:
     else:
         _show_pair(*inspections)
     for inspection in inspections:
+        if inspection.banks:
+            show_banks(inspection.name, inspection.banks)
+            show_coefficients(inspection.banks, inspection.coefficients)
         _show_lineage(inspection)
     for inspection, coupling in zip(inspections, couplings, strict=False):
         show_coupling(inspection.name, coupling)

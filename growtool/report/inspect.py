@@ -1,4 +1,7 @@
-"""What a checkpoint is made of, told from its header and its architecture; no weight is read."""
+"""What a checkpoint is made of, told from its header and its architecture.
+
+No weight is read, but for the banks of a checkpoint in template form: what they share shows in their values alone.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint import WEIGHTS, build, input_size
+from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError
 from growtool.report.macs import COUNTED, Macs, count_macs
+from growtool.templates.measures import BankReport, report_stored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +36,7 @@ class ModuleRow:
         kind: its class.
         parameters: elements of its trainable tensors.
         buffers: elements of its stored buffers.
-        bytes: bytes of both in the file.
+        bytes: bytes of both in the file; templates, which no module owns, are in the row of the model itself.
         macs: multiply-accumulates for one image.
     """
 
@@ -57,6 +61,8 @@ class Inspection:
         macs: multiply-accumulates for one image, with their operations.
         modules: one row for each module down to the depth asked for, in the model's order.
         lineage: what the checkpoint says about the growth it came from, oldest first; empty if it was not grown.
+        banks: what the templates of a checkpoint in template form amount to; empty for a dense one.
+        coefficients: of each templated tensor, a list over the templates for each of its blocks, row by row.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Inspection:
     macs: Macs
     modules: tuple[ModuleRow, ...]
     lineage: tuple[Mapping[str, Any], ...]
+    banks: tuple[BankReport, ...]
+    coefficients: Mapping[str, list[list[float]]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; MACs and FLOPs both by name."""
@@ -98,7 +106,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
     macs = count_macs(model, size)
     whole, modules = _module_rows(checkpoint, model, macs, depth)
     dtypes: Counter[str] = Counter()
-    for info in checkpoint.tensors.values():
+    for info in checkpoint.stored.values():
         dtypes[info.dtype] += info.numel
     return Inspection(
         name=checkpoint.name,
@@ -112,7 +120,14 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         macs=macs,
         modules=modules,
         lineage=read_lineage(checkpoint),
+        banks=tuple(report_stored(checkpoint)),
+        coefficients=_coefficients(checkpoint),
     )
+
+
+def _coefficients(checkpoint: Checkpoint) -> dict[str, list[list[float]]]:
+    templated = checkpoint.form.tensors if checkpoint.form else {}
+    return {name: checkpoint.read_stored(coefficients_of(name)).flatten(0, 1).tolist() for name in templated}
 
 
 def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
@@ -151,7 +166,7 @@ def _module_rows(
             kind=type(model.get_submodule(name)).__name__,
             parameters=sum(info.numel for key, info in inside.items() if key in first),
             buffers=sum(info.numel for key, info in inside.items() if key not in every),
-            bytes=sum(info.nbytes for info in inside.values()),
+            bytes=sum(info.nbytes for key, info in checkpoint.stored.items() if not name or key.startswith(f"{name}.")),
             macs=multiply_accumulates,
         )
 

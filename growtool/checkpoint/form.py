@@ -1,0 +1,171 @@
+"""The template form: tensors as linear combinations of templates that several of them share.
+
+A templated tensor NAME is a grid of blocks, each a combination of T templates. It is stored as `NAME.coefficients`
+[k_out, k_in, T]. The templates are a bank, `banks.BANK.templates` [T, o, i, ...], or, for rank-one templates,
+`banks.BANK.left` [T, o] and `banks.BANK.right` [T, i, ...]. Which bank a tensor is made of, and where the positions of
+its first two dimensions stand in the grid, is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint.layout import Layout
+from growtool.checkpoint.tensors import TensorInfo
+from growtool.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORM_KEY = "growtool.templates"
+VERSION = 1
+BANK_KINDS = ("raw", "svd", "sub_block", "low_rank", "trained")
+FACTORED = "low_rank"
+
+
+@dataclass(frozen=True, slots=True)
+class Templated:
+    """Attributes:
+
+    bank: the bank the blocks are made of.
+    rows, columns: where the positions of the first two dimensions stand in the grid.
+    """
+
+    bank: str
+    rows: Layout
+    columns: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Attributes:
+
+    banks: bank -> how its templates came to be, one of `BANK_KINDS`.
+    tensors: the templated tensors.
+    """
+
+    banks: Mapping[str, str]
+    tensors: Mapping[str, Templated]
+
+    def metadata(self) -> dict[str, str]:
+        """The form as a string for a file's metadata."""
+        content = {
+            "version": VERSION,
+            "banks": {name: {"kind": kind} for name, kind in self.banks.items()},
+            "tensors": {
+                name: {"bank": t.bank, "rows": t.rows.runs, "columns": t.columns.runs}
+                for name, t in self.tensors.items()
+            },
+        }
+        return {FORM_KEY: json.dumps(content, separators=(",", ":"))}
+
+    def members(self, bank: str) -> list[str]:
+        """The tensors made of a bank's templates."""
+        return [name for name, templated in self.tensors.items() if templated.bank == bank]
+
+    def parts(self, bank: str) -> tuple[str, ...]:
+        """Names of the stored tensors that hold a bank."""
+        ends = ("left", "right") if self.banks[bank] == FACTORED else ("templates",)
+        return tuple(f"banks.{bank}.{end}" for end in ends)
+
+    def block(self, bank: str, stored: Mapping[str, TensorInfo]) -> tuple[int, ...]:
+        """Shape of a bank's templates, [o, i, ...]."""
+        first, *second = (stored[part].shape[1:] for part in self.parts(bank))
+        return first + (second[0] if second else ())
+
+    def dense(self, stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+        """The tensors of the model, as they are once every combination has been formed."""
+        own = {part for bank in self.banks for part in self.parts(bank)} | set(map(coefficients_of, self.tensors))
+        infos = {name: info for name, info in stored.items() if name not in own}
+        for name, templated in self.tensors.items():
+            shape = (templated.rows.size, templated.columns.size, *self.block(templated.bank, stored)[2:])
+            infos[name] = TensorInfo(shape, stored[self.parts(templated.bank)[0]].dtype)
+        return infos
+
+
+def coefficients_of(name: str) -> str:
+    """Name of the stored tensor that holds a templated tensor's coefficients."""
+    return f"{name}.coefficients"
+
+
+def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Form | None:
+    """The form a file's metadata tells, None for a dense file.
+
+    Raises:
+        CheckpointError: the map is damaged, of another version, or does not fit the stored tensors.
+    """
+    if FORM_KEY not in metadata:
+        return None
+    where = f"{path}: metadata {FORM_KEY}"
+    try:
+        content = json.loads(metadata[FORM_KEY])
+        version = content["version"]
+        if version == VERSION:
+            form = _parsed(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{where}: not a map of templates ({type(error).__name__}: {error}); restore the file"
+        ) from error
+    if version != VERSION:
+        raise CheckpointError(f"{where}: found version {version!r}, expected {VERSION}; update growtool")
+    problems = [f"{where}: {problem}; restore the file" for problem in _problems(form, stored)]
+    if problems:
+        raise CheckpointError(problems)
+    return form
+
+
+def _parsed(content: Mapping[str, Any]) -> Form:
+    def layout(runs: list[list[int]]) -> Layout:
+        return Layout(tuple((int(b), int(s), int(n)) for b, s, n in runs))
+
+    return Form(
+        {str(name): str(bank["kind"]) for name, bank in content["banks"].items()},
+        {
+            str(name): Templated(str(t["bank"]), layout(t["rows"]), layout(t["columns"]))
+            for name, t in content["tensors"].items()
+        },
+    )
+
+
+def _problems(form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
+    problems, sound = [], set()
+    for bank, kind in form.banks.items():
+        if kind not in BANK_KINDS:
+            problems.append(f"bank {bank}: found kind {kind!r}, expected one of {', '.join(BANK_KINDS)}")
+            continue
+        lacking = [part for part in form.parts(bank) if part not in stored]
+        problems += [f"bank {bank}: {part} is not in the file" for part in lacking]
+        if not lacking and len({stored[part].shape[:1] for part in form.parts(bank)}) == 1:
+            if len(form.block(bank, stored)) >= 2:
+                sound.add(bank)
+            else:
+                problems.append(f"bank {bank}: found templates of {list(form.block(bank, stored))}, expected matrices")
+        elif not lacking:
+            problems.append(f"bank {bank}: its parts hold different numbers of templates")
+    for name, templated in form.tensors.items():
+        if templated.bank not in form.banks:
+            problems.append(f"{name}: found bank {templated.bank!r}, expected one of the file's banks")
+        elif templated.bank in sound:
+            problems += _misfits(name, templated, form, stored)
+    return problems
+
+
+def _misfits(name: str, templated: Templated, form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
+    if name in stored:
+        return [f"{name}: stored dense and as coefficients too, expected one of them"]
+    if coefficients_of(name) not in stored:
+        return [f"{name}: {coefficients_of(name)} is not in the file"]
+    shape = stored[coefficients_of(name)].shape
+    templates = stored[form.parts(templated.bank)[0]].shape[0]
+    if len(shape) != 3 or shape[2] != templates:
+        return [f"{coefficients_of(name)}: found {list(shape)}, expected [rows, columns, {templates}]"]
+    block = form.block(templated.bank, stored)
+    sides = zip((templated.rows, templated.columns), shape, block, strict=False)
+    return [
+        f"{name}: positions outside of the {blocks} blocks of {size} along dimension {dim}"
+        for dim, (layout, blocks, size) in enumerate(sides)
+        if not layout.fits(blocks, size)
+    ]

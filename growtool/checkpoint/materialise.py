@@ -1,0 +1,76 @@
+"""From coefficients and templates to a tensor.
+
+Axes: k_out, k_in the grid; T templates; B blocks; o, i rows and columns of a block; O, I those of the tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint.layout import Layout
+
+
+class Bank(Protocol):
+    """Templates, read when they are needed."""
+
+    @property
+    def count(self) -> int:
+        """T, the number of templates."""
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Shape of a template, [o, i, ...]."""
+
+    def template(self, t: int) -> Tensor:
+        """Template t, [o, i, ...], in the type it is stored in."""
+
+
+def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """`sum_t C_bt T_t` for each b, with memory for the result and one template.
+
+    A combination that is a single template with coefficient one is a copy of it, bit for bit.
+
+    Args:
+        bank: the templates.
+        C_BT: coefficients, [B, T].
+        dtype: of the arithmetic and the result.
+
+    Returns:
+        [B, o, i, ...].
+    """
+    used = C_BT != 0
+    copies = (used.sum(1) == 1) & ((C_BT == 1).sum(1) == 1)
+    blocks = torch.zeros(len(C_BT), *bank.block, dtype=dtype)
+    for t in torch.nonzero(used.any(0)).flatten().tolist():
+        template = bank.template(t).to(dtype)
+        for b in torch.nonzero(used[:, t]).flatten().tolist():
+            if copies[b]:
+                blocks[b].copy_(template)
+            else:
+                blocks[b].add_(template, alpha=float(C_BT[b, t]))
+    return blocks
+
+
+def materialise(bank: Bank, C_ooT: Tensor, rows: Layout, columns: Layout, dtype: torch.dtype) -> Tensor:
+    """The tensor that coefficients [k_out, k_in, T] and templates stand for, [O, I, ...]."""
+    k_out, k_in, templates = C_ooT.shape
+    blocks = combine(bank, C_ooT.reshape(-1, templates), dtype)
+    return assemble(blocks.unflatten(0, (k_out, k_in)), rows, columns)
+
+
+def assemble(blocks: Tensor, rows: Layout, columns: Layout) -> Tensor:
+    """Lay a grid of blocks [k_out, k_in, o, i, ...] out as a tensor [O, I, ...]; differentiable."""
+    if rows == Layout.whole(blocks.shape[2]) and columns == Layout.whole(blocks.shape[3]) and blocks.shape[0] == 1:
+        return blocks[0, 0]
+    o, i = blocks.shape[2:4]
+    grid = blocks.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    for dim, (layout, size) in enumerate(((rows, o), (columns, i))):
+        if layout == Layout.consecutive(layout.size, size):
+            grid = grid.narrow(dim, 0, layout.size)
+        else:
+            block, place = layout.places()
+            grid = grid.index_select(dim, (block * size + place).to(grid.device))
+    return grid

@@ -1,0 +1,172 @@
+"""`growtool decompose`: a checkpoint as templates and coefficients; and `growtool export`, the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.opening import PluginOption
+from growtool.cli.templates import show_banks
+from growtool.errors import PlanError
+
+if TYPE_CHECKING:
+    from growtool.templates.decompose import Request
+    from growtool.templates.measures import BankReport
+    from growtool.verify import Comparison
+
+
+class BankKind(StrEnum):
+    """What `--bank` accepts."""
+
+    raw = "raw"
+    svd = "svd"
+    sub_block = "sub_block"
+    low_rank = "low_rank"
+
+
+_DEFAULT_PARTS, _DEFAULT_ENERGY = 2, 0.99
+
+
+def decompose(
+    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder or .safetensors file to write; without it, only report.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    bank: Annotated[
+        BankKind,
+        typer.Option(
+            help="raw: the same-shape layers of a stage; sub_block: equal parts of them; svd: their principal "
+            "directions; low_rank: rank-one atoms of each layer. raw and sub_block are exact."
+        ),
+    ] = BankKind.raw,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=2, show_default=str(_DEFAULT_PARTS), help="With sub_block: parts the channels of a layer are cut into."
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="With svd: templates of a bank; with low_rank: atoms of a layer.")
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, show_default=str(_DEFAULT_ENERGY),
+            help="With svd and low_rank, in place of --rank: part of the squared norm to keep.",
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout instead.", rich_help_panel="Output")
+    ] = False,
+) -> None:  # fmt: skip
+    """Write a checkpoint as templates and coefficients, and measure what its layers share.
+
+    Without -o nothing is written. Exact banks give every tensor back bit for bit.
+    """
+    from growtool.checkpoint import build, input_size, open_checkpoint, refuse_existing
+    from growtool.checkpoint.match import check_strict
+    from growtool.coupling import trace_model
+    from growtool.templates.convert import write_decomposed
+    from growtool.templates.decompose import decompose as find
+
+    request = _request(bank, parts, rank, energy)
+    source = open_checkpoint(checkpoint)
+    if source.form is not None:
+        raise PlanError(f"{source.name}: found template form already, expected a dense checkpoint; export it first")
+    if output is not None:
+        refuse_existing(output, force=force)
+    model = build(source.spec, where=source.name)
+    check_strict(source, model)
+    found = find(request, model, trace_model(model, input_size(model)), source.tensors, source.read)
+    if not found.form.banks:
+        raise PlanError(
+            f"{source.name}: no two layers of a stage have the same shape, so a {bank} bank would be empty; "
+            "use --bank sub_block or low_rank"
+        )
+    promise = "bits" if request.kind in ("raw", "sub_block") else "none"
+    compared = (
+        write_decomposed(output, source, model, found, promise=promise, force=force) if output is not None else None
+    )
+    if as_json:
+        emit_json(_document(found.reports, output, compared))
+        return
+    show_banks(source.name, found.reports)
+    if compared is not None:
+        difference = f"logits differ by {compared.relative_difference:.2e} (relative) on {compared.count} random images"
+        console().print(f"verified: {'every tensor equal bit for bit; ' * (promise == 'bits')}{difference}")
+        console().print(f"written: {escape(str(output))}", soft_wrap=True)
+
+
+def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float | None) -> Request:
+    """Raises PlanError for each option that the kind of bank has no use for."""
+    from growtool.templates.decompose import Request
+
+    factored = bank in (BankKind.svd, BankKind.low_rank)
+    problems = []
+    if parts is not None and bank is not BankKind.sub_block:
+        problems.append(f"--parts: found with --bank {bank}, which cuts nothing; drop it or use --bank sub_block")
+    for option, value in (("--rank", rank), ("--energy", energy)):
+        if value is not None and not factored:
+            problems.append(f"{option}: found with --bank {bank}, which keeps everything; drop it")
+    if rank is not None and energy is not None:
+        problems.append("--rank and --energy: both given, expected one of them; drop either")
+    if energy is not None and energy <= 0:
+        problems.append(f"--energy: found {energy:g}, expected more than 0; at most 1")
+    if problems:
+        raise PlanError(problems)
+    return Request(
+        bank.value,
+        parts=_DEFAULT_PARTS if parts is None else parts,
+        rank=rank,
+        energy=_DEFAULT_ENERGY if energy is None else energy,
+    )
+
+
+def _document(reports: Sequence[BankReport], output: Path | None, compared: Comparison | None) -> dict[str, Any]:
+    return {
+        "output": None if output is None else str(output),
+        "relative_difference": None if compared is None else compared.relative_difference,
+        "banks": [report.to_json() for report in reports],
+    }
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint in template form.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
+    ],
+    plugin: PluginOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Write a template checkpoint as the dense timm folder that `timm.create_model` loads."""
+    from growtool.checkpoint import open_checkpoint
+    from growtool.templates.convert import export_dense
+
+    source = open_checkpoint(checkpoint)
+    out = export_dense(output, source, force=force)
+    stored = sum(info.nbytes for info in source.stored.values())
+    dense = sum(info.nbytes for info in source.tensors.values())
+    if as_json:
+        emit_json({"output": str(out), "bytes_in_template_form": stored, "bytes": dense})
+        return
+    from growtool.report import units
+
+    table = new_table("", ">template form", ">dense")
+    table.add_row("weights file", units.size(stored), units.size(dense))
+    console().print(table)
+    console().print(f"written: {escape(str(out))}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""Banks and coefficients as tables and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from growtool.cli.console import console, new_table
+
+if TYPE_CHECKING:
+    from growtool.templates.measures import BankReport
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_SHADES = " ░▒▓█"
+_SHOWN_LAYERS = 8
+
+
+def show_banks(name: str, reports: Sequence[BankReport]) -> None:
+    """One row for each bank."""
+    kinds = ", ".join(dict.fromkeys(report.kind for report in reports))
+    console().print(f"\n[bold]{escape(name)}[/]: {kinds} banks", soft_wrap=True)
+    table = new_table("bank", ">layers", ">templates", "spectrum", ">cosine", ">cond.", ">error", ">in span", ">stored")
+    for report in reports:
+        table.add_row(
+            escape(report.name),
+            str(len(report.members)),
+            str(report.templates),
+            spectrum_picture(report.spectrum),
+            "-" if report.mean_cosine is None else f"{report.mean_cosine:.3f}",
+            f"{report.condition:.3g}" if math.isfinite(report.condition) else "inf",
+            "-" if report.error is None else f"{report.error:.2g}",
+            "-" if report.in_span is None else f"{report.in_span:.0%}",
+            f"{report.stored / report.dense:.1%}",
+        )
+    console().print(table)
+    total = [sum(getattr(report, side) for report in reports) for side in ("stored", "dense")]
+    console().print(
+        f"{total[0]:,} numbers stored for {total[1]:,} dense. cosine: mean between layers; in span: how much of a new "
+        "block's squared norm comes from trained layers.",
+        style="dim",
+    )
+
+
+def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Which templates each layer uses: a row for each block, a shade for each template.
+
+    Args:
+        reports: the banks.
+        coefficients: of each layer, one list over the templates for each block.
+    """
+    for report in reports:
+        console().print(f"\n[bold]{escape(report.name)}[/]: {report.templates} templates", soft_wrap=True)
+        table = new_table("layer", ">block", "coefficients", ">largest", ">norm")
+        for member in report.members[:_SHOWN_LAYERS]:
+            for place, vector in enumerate(coefficients[member][:_SHOWN_LAYERS]):
+                size, largest = max((abs(value), t) for t, value in enumerate(vector))
+                table.add_row(
+                    escape(member) if place == 0 else "",
+                    str(place),
+                    shades(vector),
+                    f"{math.copysign(size, vector[largest]):+.3f} of {largest}",
+                    f"{math.hypot(*vector):.3f}",
+                )
+        console().print(table)
+        rest = len(report.members) - _SHOWN_LAYERS
+        if rest > 0:
+            console().print(f"and {rest} more layers; all of them with --json", style="dim")
+
+
+def spectrum_picture(energies: Sequence[float], width: int = 8) -> str:
+    """Energies as bars relative to the largest; the first `width` of them."""
+    largest = max(energies, default=0.0) or 1.0
+    return "".join(_BARS[math.ceil(8 * max(e, 0.0) / largest)] for e in energies[:width])
+
+
+def shades(vector: Sequence[float], width: int = 48) -> str:
+    """Absolute values as shades relative to the largest."""
+    largest = max(map(abs, vector), default=0.0) or 1.0
+    picture = "".join(_SHADES[math.ceil(4 * abs(value) / largest)] for value in vector[:width])
+    return f"|{picture}|" + ("..." if len(vector) > width else "")

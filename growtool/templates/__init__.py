@@ -1,0 +1,1 @@
+"""Templates: weights as linear combinations of shared matrices, found in trained layers and mixed into new ones."""

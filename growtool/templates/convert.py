@@ -1,0 +1,161 @@
+"""Between the two forms of a checkpoint: dense, as timm loads it, and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import (
+    Checkpoint,
+    Form,
+    TensorInfo,
+    build,
+    input_size,
+    is_single_file,
+    open_checkpoint,
+    refuse_existing,
+    write_file,
+    write_folder,
+)
+from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING
+from growtool.checkpoint.match import check_strict
+from growtool.errors import CheckpointError, PlanError
+from growtool.templates.decompose import Decomposition
+from growtool.verify import TOLERANCES, Comparison, compare, random_inputs
+
+_TEMPLATE_SECTION = "\n## Template form\n"
+_NOTE = (
+    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
+    "`timm.create_model` loads.\n"
+)
+
+
+def write_decomposed(
+    out: Path, source: Checkpoint, model: nn.Module, found: Decomposition, *, promise: str, force: bool = False
+) -> Comparison:
+    """Write the template form of a checkpoint once it has been read back and compared with its source.
+
+    Args:
+        out: a folder, or a `.safetensors` file that carries its config.
+        source: the dense checkpoint.
+        model: its skeleton.
+        found: from `decompose`.
+        promise: `bits`: the same tensors; `function`: the same logits up to rounding; `none`.
+        force: replace an existing output.
+
+    Returns:
+        Source against output on random images.
+
+    Raises:
+        PlanError: the output exists or is the source.
+        CheckpointError: the output does not keep the promise (a bug).
+    """
+    compared: list[Comparison] = []
+
+    def check(weights: Path) -> None:
+        written = open_checkpoint(weights)
+        if promise == "bits":
+            _require_equal(source, written)
+        inputs = random_inputs(input_size(model), 4, 0)
+        compared.append(_compared(source, written, inputs, promise))
+
+    card = _documents(source)[CARD].split(_TEMPLATE_SECTION)[0].rstrip("\n")
+    documents = _documents(source) | {CARD: f"{card}\n{_TEMPLATE_SECTION}\n{_NOTE}"}
+    _write(out, source, model, found.infos, found.produce, found.form, check, documents, force=force)
+    return compared[0]
+
+
+def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
+    """Write a template checkpoint as an ordinary timm folder (or a lone file), tensor by tensor.
+
+    Raises:
+        PlanError: the checkpoint is dense already, or the output exists or is the source.
+        CheckpointError: the weights are not those of the architecture.
+    """
+    if source.form is None:
+        raise PlanError(f"{source.name}: found a dense checkpoint, expected one in template form; use it as it is")
+    model = build(source.spec, where=source.name)
+    check_strict(source, model)
+    documents = _documents(source)
+    documents[CARD] = documents[CARD].split(_TEMPLATE_SECTION)[0].rstrip("\n") + "\n"
+    _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
+    return out
+
+
+def _write(
+    out: Path,
+    source: Checkpoint,
+    model: nn.Module,
+    infos: Mapping[str, TensorInfo],
+    produce: Callable[[str], Tensor],
+    form: Form | None,
+    check: Callable[[Path], None],
+    documents: Mapping[str, str],
+    *,
+    force: bool,
+) -> None:
+    refuse_existing(out, force=force)
+    if out.resolve() in (source.path.resolve(), *source.path.resolve().parents):
+        raise PlanError(f"{out}: holds the checkpoint itself, expected another place; choose another output")
+    common: dict[str, Any] = {
+        "num_features": int(getattr(model, "num_features", 0)),
+        "metadata": {"growtool_version": version("growtool"), **(form.metadata() if form else {})},
+        "force": force,
+    }
+    if is_single_file(out):
+        write_file(out, source.spec, infos, produce, check=check, **common)
+        return
+
+    def checked(folder: Path) -> Mapping[str, str]:
+        check(folder / "model.safetensors")
+        return documents
+
+    write_folder(out, source.spec, infos, produce, documents=checked, **common)
+
+
+def _documents(source: Checkpoint) -> dict[str, str]:
+    """What stands beside the weights and stays true of them; a card if there is none."""
+    folder = source.path.parent
+    found = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in (REPORT, PLAN, CARD, TRAINING)
+        if source.path.name == "model.safetensors" and (folder / name).is_file()
+    }
+    return {CARD: f"---\nlibrary_name: timm\n---\n# {source.spec.architecture}\n"} | found
+
+
+def _require_equal(source: Checkpoint, written: Checkpoint) -> None:
+    changed = [
+        name
+        for name, info in source.tensors.items()
+        if written.tensors.get(name) != info or not _same_bits(source.read(name), written.read(name))
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{changed[0]}: the exact banks do not give the tensor back bit for bit ({len(changed)} tensors in all). "
+            "Nothing was written; this is a bug of growtool, please report it with the architecture"
+        )
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+def _compared(source: Checkpoint, written: Checkpoint, inputs: Tensor, promise: str) -> Comparison:
+    stored = {info.dtype for info in source.tensors.values() if info.is_float}
+    dtype = torch.float64 if "F64" in stored else torch.float32
+    comparison = compare(source, written, inputs.to(dtype), dtype=dtype)
+    tolerance = max(TOLERANCES.get(name, 0.0) for name in stored)
+    if promise != "none" and not comparison.within(tolerance) and dtype != torch.float64:
+        comparison = compare(source, written, inputs.double(), dtype=torch.float64)
+    if promise != "none" and not comparison.within(tolerance):
+        raise CheckpointError(
+            f"{source.name}: logits differ by {comparison.relative_difference:.2e} in template form, expected at most "
+            f"{tolerance:g}. Nothing was written; this is a bug of growtool, please report it with the architecture"
+        )
+    return comparison

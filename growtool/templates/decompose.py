@@ -1,0 +1,181 @@
+"""From a dense checkpoint to banks and coefficients.
+
+Axes: L layers of a group; T templates; P numbers of a block; m blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of
+from growtool.coupling import Coupling
+from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
+from growtool.templates.grouping import like_tensors, templatable
+from growtool.templates.measures import BankReport, gram, report_bank
+from growtool.templates.source import ExactForm, Read, bank_name, exact_form
+
+Kind = Literal["raw", "svd", "sub_block", "low_rank"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which banks to make.
+
+    Attributes:
+        kind: `raw`: the layers themselves; `sub_block`: equal parts of them; `svd`: their principal directions;
+            `low_rank`: rank-one atoms of each.
+        parts: with `sub_block`, into how many parts the channels on either side of a layer are cut.
+        rank: with `svd`, templates of a bank; with `low_rank`, atoms of a layer.
+        energy: in place of `rank`, the part of the squared norm to keep.
+    """
+
+    kind: Kind = "raw"
+    parts: int = 2
+    rank: int | None = None
+    energy: float = 0.99
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A checkpoint in template form.
+
+    Attributes:
+        form: the map for the file's metadata.
+        infos: every tensor of the file.
+        produce: makes the tensor of a name of `infos`.
+        reports: one for each bank.
+    """
+
+    form: Form
+    infos: Mapping[str, TensorInfo]
+    produce: Callable[[str], Tensor]
+    reports: tuple[BankReport, ...]
+
+
+def coefficient_dtype(dtype: str) -> str:
+    """Coefficients are float32, float64 for templates of that type: rounded further they would break what cancels."""
+    return dtype if dtype == "F64" else "F32"
+
+
+def decompose(
+    request: Request, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], read: Read
+) -> Decomposition:
+    """Find the banks of a checkpoint.
+
+    Args:
+        request: which.
+        model: the skeleton.
+        coupling: its coupling.
+        tensors: the checkpoint's.
+        read: gives their values.
+    """
+    if request.kind in ("raw", "sub_block"):
+        parts = request.parts if request.kind == "sub_block" else 1
+        return _exact(exact_form(model, coupling, tensors, parts=parts, kind=request.kind), tensors, read)
+    return _factorised(request, model, coupling, tensors, read)
+
+
+def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> Decomposition:
+    form = exact.form
+    infos = {name: info for name, info in tensors.items() if name not in form.tensors}
+    makers: dict[str, Callable[[], Tensor]] = {}
+    for bank, pieces in exact.pieces.items():
+        (part,) = form.parts(bank)
+        infos[part] = TensorInfo((len(pieces), *exact.blocks[bank]), tensors[pieces[0].tensor].dtype)
+        makers[part] = partial(exact.stacked, bank, read)
+    for name, templated in form.tensors.items():
+        shape = (templated.rows.blocks, templated.columns.blocks, len(exact.pieces[templated.bank]))
+        infos[coefficients_of(name)] = TensorInfo(shape, coefficient_dtype(tensors[name].dtype))
+        makers[coefficients_of(name)] = partial(exact.coefficients, name)
+
+    def report(bank: str) -> BankReport:
+        C = {name: exact.coefficients(name) for name in form.members(bank)}
+        G = gram(exact.bank(bank, read))
+        return _measured(form, bank, G, C, exact.blocks[bank], infos, tensors, error=0.0)
+
+    return Decomposition(form, infos, _producer(infos, makers, read), tuple(map(report, form.banks)))
+
+
+def _factorised(
+    request: Request, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], read: Read
+) -> Decomposition:
+    groups = _groups(request.kind, model, coupling, tensors)
+    factorise = shared_directions if request.kind == "svd" else low_rank_atoms
+    form = Form(
+        dict.fromkeys(groups, request.kind),
+        {
+            name: Templated(bank, Layout.whole(tensors[name].shape[0]), Layout.whole(tensors[name].shape[1]))
+            for bank, names in groups.items()
+            for name in names
+        },
+    )
+    infos = {name: info for name, info in tensors.items() if name not in form.tensors}
+    makers: dict[str, Callable[[], Tensor]] = {}
+    reports = []
+
+    def factors(bank: str) -> Factored:
+        layers = [read(name) for name in groups[bank]]
+        return factorise(layers, rank=request.rank, energy=request.energy)
+
+    # Coefficients are kept, they are few; templates are made again when they are written.
+    for bank, names in groups.items():
+        made, dtype = factors(bank), tensors[names[0]].dtype
+        C = {name: made.coefficients[row][None, None] for row, name in enumerate(names)}
+        for place, part in enumerate(form.parts(bank)):
+            infos[part] = TensorInfo(tuple(made.parts[place].shape), dtype)
+            makers[part] = partial(lambda bank, place: factors(bank).parts[place], bank, place)
+        for name, c in C.items():
+            infos[coefficients_of(name)] = TensorInfo(tuple(c.shape), coefficient_dtype(dtype))
+            makers[coefficients_of(name)] = partial(torch.clone, c)
+        G = gram(made, made.parts if len(made.parts) == 2 else None)
+        reports.append(_measured(form, bank, G, C, made.block, infos, tensors, error=made.error))
+    return Decomposition(form, infos, _producer(infos, makers, read), tuple(reports))
+
+
+def _producer(
+    infos: Mapping[str, TensorInfo], makers: Mapping[str, Callable[[], Tensor]], read: Read
+) -> Callable[[str], Tensor]:
+    return lambda name: makers[name]().to(infos[name].torch_dtype) if name in makers else read(name)
+
+
+def _groups(
+    kind: str, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo]
+) -> dict[str, tuple[str, ...]]:
+    """Bank -> its layers. Directions are shared by two or more; atoms serve a layer alone, too."""
+    weights = templatable(model, coupling, tensors)
+    groups: dict[str, tuple[str, ...]] = {}
+    for group in dict.fromkeys(like_tensors(weights).values()):
+        shape = weights[group[0]].shape
+        if len(group) > 1 or (kind == "low_rank" and min(shape[:2]) > 1):
+            groups[bank_name(group[0], shape, taken=groups)] = group
+    return groups
+
+
+def _measured(
+    form: Form,
+    bank: str,
+    G: Tensor,
+    C: Mapping[str, Tensor],
+    block: tuple[int, ...],
+    infos: Mapping[str, TensorInfo],
+    tensors: Mapping[str, TensorInfo],
+    *,
+    error: float,
+) -> BankReport:
+    held = [*form.parts(bank), *map(coefficients_of, C)]
+    return report_bank(
+        bank,
+        form.banks[bank],
+        G,
+        C,
+        block,
+        stored=sum(infos[name].numel for name in held),
+        dense=sum(tensors[name].numel for name in C),
+        error=error,
+    )

@@ -1,0 +1,177 @@
+"""What a bank and the coefficients over it amount to.
+
+Everything follows from the inner products of the templates, `G_TT`, and the coefficients of all blocks, `A_mT`: the
+blocks' own inner products are `A G A^T`.
+
+Axes: T templates; m blocks of all layers of the bank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import Checkpoint, coefficients_of
+from growtool.checkpoint.materialise import Bank
+from growtool.templates.coefficients import null_space
+
+_CHUNK = 1 << 20  # numbers of a template looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class BankReport:
+    """One bank.
+
+    Attributes:
+        name: of the bank.
+        kind: how its templates came to be.
+        members: the tensors made of it.
+        block: shape of a template.
+        templates: T.
+        blocks: m, blocks of all members.
+        spectrum: energy of the blocks along their principal directions, as parts of the whole, largest first.
+        condition: of the coefficient matrix [m, T], largest over smallest singular value; inf where it has not full
+            rank.
+        mean_cosine, max_cosine: absolute cosines between the blocks of different layers; None for a single layer.
+        in_span: how much of the squared norm of a new block, its coefficients orthogonal to those in use in its layer,
+            lies in the span of the trained blocks; None where no such block exists.
+        stored: numbers the bank and its coefficients take.
+        dense: numbers the tensors take.
+        error: relative error of the tensors the templates stand for, ||W - W'|| / ||W||; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    members: tuple[str, ...]
+    block: tuple[int, ...]
+    templates: int
+    blocks: int
+    spectrum: tuple[float, ...]
+    condition: float
+    mean_cosine: float | None
+    max_cosine: float | None
+    in_span: float | None
+    stored: int
+    dense: int
+    error: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def gram(bank: Bank, factors: Sequence[Tensor] | None = None) -> Tensor:
+    """Inner products of the templates, float64 [T, T].
+
+    Args:
+        bank: the templates.
+        factors: those of rank-one templates, [T, o] and [T, p], whose products are cheaper.
+    """
+    if factors is not None:
+        left, right = (factor.double().flatten(1) for factor in factors)
+        return (left @ left.T) * (right @ right.T)
+    stacked = torch.stack([bank.template(t).flatten() for t in range(bank.count)])
+    total = torch.zeros(bank.count, bank.count, dtype=torch.float64)
+    for part in stacked.split(max(1, _CHUNK // bank.count), dim=1):
+        total.addmm_(part.double(), part.double().T)
+    return total
+
+
+def report_bank(
+    name: str,
+    kind: str,
+    G_TT: Tensor,
+    coefficients: Mapping[str, Tensor],
+    block: tuple[int, ...],
+    *,
+    stored: int,
+    dense: int,
+    error: float | None = None,
+) -> BankReport:
+    """Measure a bank.
+
+    Args:
+        name, kind: of the bank.
+        G_TT: inner products of its templates.
+        coefficients: of each member, [k_out, k_in, T].
+        block: shape of a template.
+        stored: numbers the bank and its coefficients take.
+        dense: numbers the members take.
+        error: of the members, where it is known.
+    """
+    C = {member: c.double().flatten(0, 1) for member, c in coefficients.items()}
+    A = torch.cat(list(C.values()))
+    products = A @ G_TT @ A.T
+    energies = torch.linalg.eigvalsh(products).flip(0).clamp(min=0)
+    singular = torch.linalg.svdvals(A)
+    smallest = float(singular[-1])
+    mean, largest = _cosines(products, [len(c) for c in C.values()])
+    return BankReport(
+        name=name,
+        kind=kind,
+        members=tuple(coefficients),
+        block=block,
+        templates=len(G_TT),
+        blocks=len(A),
+        spectrum=tuple((energies / energies.sum().clamp(min=1e-300)).tolist()),
+        condition=float(singular[0]) / smallest if smallest > 1e-12 * float(singular[0]) else math.inf,
+        mean_cosine=mean,
+        max_cosine=largest,
+        in_span=_in_span(G_TT, A, list(C.values())),
+        stored=stored,
+        dense=dense,
+        error=error,
+    )
+
+
+def _cosines(products_mm: Tensor, sizes: Sequence[int]) -> tuple[float | None, float | None]:
+    """Mean and largest absolute cosine between blocks of different layers."""
+    layer = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    norms = products_mm.diagonal().clamp(min=0).sqrt()
+    scale = norms[:, None] * norms
+    cosines = torch.where(scale > 0, products_mm.abs() / scale.clamp(min=1e-300), 0.0)
+    apart = cosines[layer[:, None] != layer]
+    return (float(apart.mean()), float(apart.max())) if apart.numel() else (None, None)
+
+
+def _in_span(G_TT: Tensor, A_mT: Tensor, layers: Sequence[Tensor]) -> float | None:
+    """`sum |P n T|^2 / sum |n T|^2` over the coefficients n a new block may have; P projects on the trained blocks."""
+    cross = A_mT @ G_TT
+    inside = cross.T @ torch.linalg.pinv(cross @ A_mT.T, rtol=1e-10, hermitian=True) @ cross
+    found = whole = 0.0
+    for in_use in layers:
+        basis = null_space(in_use)
+        spaces = [basis] if len(basis) else [null_space(vector[None]) for vector in in_use]
+        for space in spaces:
+            found += float((space @ inside * space).sum())
+            whole += float((space @ G_TT * space).sum())
+    return min(found / whole, 1.0) if whole > 0 else None
+
+
+def report_stored(checkpoint: Checkpoint) -> list[BankReport]:
+    """Every bank of a template checkpoint; one bank at a time is in memory."""
+    form = checkpoint.form
+    if form is None:
+        return []
+    reports = []
+    for name, kind in form.banks.items():
+        members, parts = form.members(name), form.parts(name)
+        factors = [checkpoint.read_stored(part) for part in parts] if len(parts) == 2 else None
+        held = [*parts, *map(coefficients_of, members)]
+        reports.append(
+            report_bank(
+                name,
+                kind,
+                gram(checkpoint.bank(name), factors),
+                {member: checkpoint.read_stored(coefficients_of(member)) for member in members},
+                form.block(name, checkpoint.stored),
+                stored=sum(checkpoint.stored[part].numel for part in held),
+                dense=sum(checkpoint.tensors[member].numel for member in members),
+            )
+        )
+    return reports

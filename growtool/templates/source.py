@@ -1,0 +1,175 @@
+"""Where an operator finds the templates of a layer, whether the checkpoint stores them or its layers are templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import Checkpoint, Form, Layout, Templated, TensorInfo, coefficients_of
+from growtool.checkpoint.materialise import Bank
+from growtool.coupling import Coupling
+from growtool.templates.grouping import like_tensors, stage_of, templatable
+from growtool.templates.partition import parted
+
+Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A tensor as a grid of combinations.
+
+    Attributes:
+        coefficients: [k_out, k_in, T].
+        bank: the templates.
+        rows, columns: where the positions of its first two dimensions stand in the grid.
+    """
+
+    coefficients: Tensor
+    bank: Bank
+    rows: Layout
+    columns: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block of a dense tensor."""
+
+    tensor: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class ExactForm:
+    """A dense checkpoint seen as templates: its own layers, or blocks of them, and coefficients of zero and one.
+
+    Attributes:
+        form: the map, as a template checkpoint would carry it.
+        pieces: bank -> what its templates are.
+        blocks: bank -> shape of its templates.
+    """
+
+    form: Form
+    pieces: Mapping[str, tuple[Piece, ...]]
+    blocks: Mapping[str, tuple[int, ...]]
+
+    def coefficients(self, name: str) -> Tensor:
+        """float32 [k_out, k_in, T], one-hot: block (i, j) is the template cut there."""
+        templated = self.form.tensors[name]
+        pieces = self.pieces[templated.bank]
+        C = torch.zeros(templated.rows.blocks, templated.columns.blocks, len(pieces))
+        for t, piece in enumerate(pieces):
+            if piece.tensor == name:
+                C[piece.row, piece.column, t] = 1.0
+        return C
+
+    def bank(self, name: str, read: Read) -> CutBank:
+        """The templates of a bank, cut from tensors as they are read."""
+        return CutBank(self.pieces[name], self.blocks[name], self.form.tensors, read)
+
+    def stacked(self, name: str, read: Read) -> Tensor:
+        """All templates of a bank, [T, o, i, ...]."""
+        cut = self.bank(name, read)
+        return torch.stack([cut.template(t) for t in range(cut.count)])
+
+
+class CutBank:
+    """Templates that are blocks of dense tensors."""
+
+    def __init__(
+        self, pieces: tuple[Piece, ...], block: tuple[int, ...], layouts: Mapping[str, Templated], read: Read
+    ) -> None:
+        self.pieces, self.block, self._layouts, self._read = pieces, block, layouts, read
+        self._latest: tuple[str, Tensor] | None = None
+
+    @property
+    def count(self) -> int:
+        """T, the number of templates."""
+        return len(self.pieces)
+
+    def template(self, t: int) -> Tensor:
+        """Template t, [o, i, ...]."""
+        piece = self.pieces[t]
+        if self._latest is None or self._latest[0] != piece.tensor:
+            self._latest = piece.tensor, self._read(piece.tensor)
+        W = self._latest[1]
+        layout = self._layouts[piece.tensor]
+        for dim, (axis, block) in enumerate(((layout.rows, piece.row), (layout.columns, piece.column))):
+            if axis.blocks > 1:
+                W = W.index_select(dim, torch.nonzero(axis.places()[0] == block).flatten())
+        return W
+
+
+def exact_form(
+    model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], *, parts: int = 1, kind: str = "raw"
+) -> ExactForm:
+    """The layers of each stage, or blocks of them, as templates of each other.
+
+    A layer that has no other of its shape in its stage stays out of it, unless it is cut into blocks.
+
+    Args:
+        model: the skeleton.
+        coupling: its coupling.
+        tensors: the tensors to consider.
+        parts: into how many parts the channels on either side of a layer are cut.
+        kind: what to call the banks.
+    """
+    weights = templatable(model, coupling, tensors)
+    templated: dict[str, Templated] = {}
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    blocks: dict[str, tuple[int, ...]] = {}
+    for name, group in like_tensors(weights).items():
+        if name != group[0]:
+            continue
+        layouts = {member: tuple(parted(axis, parts) for axis in coupling.tensors[member][:2]) for member in group}
+        by_grid: dict[tuple[int, int], list[str]] = {}
+        for member, (rows, columns) in layouts.items():
+            by_grid.setdefault((rows.blocks, columns.blocks), []).append(member)
+        for (k_out, k_in), members in by_grid.items():
+            if len(members) * k_out * k_in == 1:
+                continue
+            shape = weights[name].shape
+            bank = bank_name(name, (shape[0] // k_out, shape[1] // k_in, *shape[2:]), taken=pieces)
+            blocks[bank] = (shape[0] // k_out, shape[1] // k_in, *shape[2:])
+            pieces[bank] = tuple(Piece(m, i, j) for m in members for i in range(k_out) for j in range(k_in))
+            templated |= {m: Templated(bank, *layouts[m]) for m in members}
+    return ExactForm(Form(dict.fromkeys(pieces, kind), templated), pieces, blocks)
+
+
+def bank_name(member: str, block: tuple[int, ...], taken: Mapping[str, object]) -> str:
+    """`layer2_64x64x3x3`: the stage and the shape, without the dots that separate modules."""
+    stem = f"{stage_of(member).replace('.', '_')}_{'x'.join(map(str, block))}"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    return name
+
+
+class Templates:
+    """The grids of a checkpoint's tensors: those it stores, and for the others those of an exact form."""
+
+    def __init__(self, checkpoint: Checkpoint, exact: ExactForm) -> None:
+        self.checkpoint, self.exact = checkpoint, exact
+
+    @property
+    def form(self) -> Form:
+        """Every tensor that has a grid."""
+        stored = self.checkpoint.form or Form({}, {})
+        return Form({**self.exact.form.banks, **stored.banks}, {**self.exact.form.tensors, **stored.tensors})
+
+    def grid(self, name: str) -> Grid | None:
+        """The grid of a tensor, None where it has none."""
+        stored = self.checkpoint.form
+        if stored is not None and name in stored.tensors:
+            templated = stored.tensors[name]
+            C = self.checkpoint.read_stored(coefficients_of(name))
+            return Grid(C, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
+        if name not in self.exact.form.tensors:
+            return None
+        templated = self.exact.form.tensors[name]
+        bank = self.exact.bank(templated.bank, self.checkpoint.read)
+        return Grid(self.exact.coefficients(name), bank, templated.rows, templated.columns)
