@@ -230,7 +230,7 @@ def test_options_that_would_do_nothing_are_refused(options, resnet_folder, monke
 
 
 def test_a_bank_without_templates_is_refused(tmp_path, monkeypatch, capsys):
-    source = write_folder(TINY["vit"].with_args(depth=1), tmp_path / "source")
+    source = write_folder(TINY["vit"].with_args(depth=1, mlp_ratio=4.0), tmp_path / "source")
     code, _, err = run(monkeypatch, capsys, "decompose", source)
     assert code == 1 and "no two layers of a stage have the same shape" in err and "use --bank sub_block" in err
 
