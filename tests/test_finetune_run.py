@@ -154,7 +154,7 @@ def test_an_earlier_run_is_replaced_only_by_force(checkpoint: Path, data: Path, 
     output = tmp_path / "run"
     finetune(run_config(checkpoint, data, output, epochs=None, steps=1))
     before = (output / "best/model.safetensors").read_bytes()
-    with pytest.raises(PlanError, match="it exists and is not empty; choose another place or add --force"):
+    with pytest.raises(PlanError, match="it exists and is not empty; continue it with --resume auto"):
         finetune(run_config(checkpoint, data, output, epochs=None, steps=2))
     assert (output / "best/model.safetensors").read_bytes() == before
     finetune(run_config(checkpoint, data, output, epochs=None, steps=2, force=True))
@@ -170,14 +170,17 @@ def test_force_replaces_nothing_but_a_run(checkpoint: Path, data: Path, tmp_path
     with pytest.raises(PlanError, match=r"found thesis.tex, expected nothing but an earlier run"):
         finetune(run_config(checkpoint, data, output, force=True))
     assert sorted(path.name for path in output.iterdir()) == [
-        "best", "config.yaml", "last", "metrics.jsonl", "thesis.tex"
+        "best", "checkpoints", "config.yaml", "last", "metrics.jsonl", "summary.csv", "thesis.tex"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"opt": "adamv"}, r"--opt: found 'adamv', expected the name of an optimizer of timm; did you mean adam"),
+        (
+            {"opt": "adamv"},
+            r"--opt: found 'adamv', expected the name of an optimizer of timm, or swan; did you mean adam",
+        ),
         ({"opt": "fusedadam"}, r"--opt: timm cannot create 'fusedadam' here \("),
         ({"torchcompile": "gcc"}, r"--torchcompile: found 'gcc', expected a backend of torch"),
         ({"device": "gpu"}, r"--device: found 'gpu', expected auto, cpu, cuda or cuda:N"),
@@ -219,7 +222,8 @@ def test_the_command_prints_one_json_document(checkpoint: Path, data: Path, tmp_
     assert done.exit_code == 0, done.exception
     document = json.loads(done.stdout)
     assert set(document) == {
-        "output", "initial", "best", "last", "final", "steps", "seconds", "trained_parameters", "parameters", "load"
+        "output", "initial", "best", "last", "final", "steps", "skipped", "unreadable", "seconds", "macs",
+        "trained_parameters", "parameters", "load"
     }  # fmt: skip
     assert document["final"]["count"] == 12
     assert document["load"] == f'timm.create_model("local-dir:{output}/best", pretrained=True)'
@@ -229,7 +233,7 @@ def test_the_command_tells_people_on_stderr_and_keeps_stdout_clean(checkpoint: P
     done = cli(checkpoint, "--data", data, "-o", tmp_path / "run", "--steps", 1, "-b", 8, "--workers", 0)
     assert done.exit_code == 0, done.exception
     assert done.stdout == ""
-    assert re.search(r"1 updates? in \d+ s; [\d,]+ of [\d,]+ parameters trained", done.stderr)
+    assert re.search(r"1 updates? in \d+ s, [\d.]+ ?\w? MACs; [\d,]+ of [\d,]+ parameters trained", done.stderr)
     assert f'best: timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)' in done.stderr
 
 

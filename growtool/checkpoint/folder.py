@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
 TRAINING, METRICS = "training.json", "metrics.jsonl"
 OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
-STATE, EMA = "state.json", "ema.safetensors"
+STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
 OWN_FILES = frozenset(
-    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA}
+    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW}
 )
 
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
@@ -95,14 +95,14 @@ def write_folder(
         OSError: the disk is full or the place cannot be written.
     """
     refuse_existing(out, force=force)
-    with _staging(out) as folder:
+    with staging(out) as folder:
         write_safetensors(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata})
-        _write_text(folder / CONFIG, json_text(spec.to_config(num_features=num_features)))
+        write_text(folder / CONFIG, json_text(spec.to_config(num_features=num_features)))
         for name, text in (documents(folder) if callable(documents) else documents).items():
-            _write_text(folder / name, text)
+            write_text(folder / name, text)
         folder.chmod(0o777 & ~current_umask())
-        _sync_folder(folder)
-        _take_place(folder, out.resolve())
+        sync_folder(folder)
+        take_place(folder, out.resolve())
 
 
 def write_file(
@@ -126,13 +126,13 @@ def write_file(
     """
     refuse_existing(out, force=force)
     config = json.dumps(spec.to_config(num_features=num_features), ensure_ascii=False)
-    with _staging(out) as folder:
+    with staging(out) as folder:
         staged = folder / out.name
         write_safetensors(staged, tensors, produce, {"format": "pt", SPEC_KEY: config, **metadata})
         if check is not None:
             check(staged)
         staged.replace(out.resolve())
-        _sync_folder(out.resolve().parent)
+        sync_folder(out.resolve().parent)
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:
@@ -141,7 +141,7 @@ def json_text(value: Any, *, sort_keys: bool = False) -> str:
 
 
 @contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
+def staging(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain."""
     parent = out.resolve().parent
     created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
@@ -156,7 +156,7 @@ def _staging(out: Path) -> Iterator[Path]:
                 empty.rmdir()
 
 
-def _take_place(folder: Path, out: Path) -> None:
+def take_place(folder: Path, out: Path) -> None:
     """Rename `folder` to `out`; an older output steps aside first and comes back should the renaming fail."""
     aside = folder.with_suffix(".old")
     if out.exists():
@@ -167,17 +167,18 @@ def _take_place(folder: Path, out: Path) -> None:
         if aside.exists():
             aside.rename(out)
         raise
-    _sync_folder(out.parent)
+    sync_folder(out.parent)
     if aside.exists():
         shutil.rmtree(aside)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write `path` whole or not at all."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable; where folders cannot be opened (Windows) the system sees to it."""
     if not hasattr(os, "O_DIRECTORY"):
         return

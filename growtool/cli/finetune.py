@@ -1,35 +1,27 @@
-"""`growtool finetune`: train a checkpoint further on a folder of images."""
+"""`growtool finetune`: train a checkpoint further."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from growtool.cli.console import console, emit_json
 from growtool.cli.opening import PluginOption
+from growtool.cli.training import shown_progress
 from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, RunConfig
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
-    from growtool.finetune.records import EpochRecord, Progress, StepRecord
     from growtool.finetune.run import RunResult
 
 _DEFAULT = RunConfig(checkpoint=Path(), data=Path(), output=Path())
-_LENGTH, _OPTIMIZER, _IMAGES, _SPEED, _OUTPUT = "Length", "Optimizer", "Images and labels", "Speed", "Output"
-
-
-class Train(StrEnum):
-    """What `--train` accepts."""
-
-    all = "all"
-    new = "new"
+_WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
+_IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
+_NOT_OPTIONS = {"config", "settings", "plugin", "as_json"}
+STOPPED = 143  # exit code after SIGTERM, as a shell reports it
 
 
 class Schedule(StrEnum):
@@ -56,43 +48,119 @@ class AmpDtype(StrEnum):
     float16 = "float16"
 
 
+class Nonfinite(StrEnum):
+    """What `--nonfinite` accepts."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class Engine(StrEnum):
+    """What `--engine` accepts."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 def finetune(
+    ctx: typer.Context,
     checkpoint: Annotated[
-        Path, typer.Argument(help="A timm folder, as `growtool grow` writes it, or a .safetensors file.")
-    ],
-    data: Annotated[Path, typer.Option(help="Folder with train/CLASS/*.jpg and validation/CLASS/*.jpg (val/, test/).")],
+        Path | None, typer.Argument(help="A timm folder, as `growtool grow` writes it, or a .safetensors file.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with train/CLASS/*.jpg and validation/CLASS/*.jpg (val/, test/), with train.tar and "
+            "validation.tar, or with parquet files.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="RUN.yaml", help="Options by name; flags win.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any other option of config.yaml; repeatable.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", help="Folder of the run.", show_default="NAME-finetuned", rich_help_panel=_OUTPUT
         ),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PATH",
+            help="Continue the run in --output where there is one, or from a checkpoint of it.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     train: Annotated[
-        Train, typer.Option(help="Train all parameters, or only those of blocks that growth added.")
-    ] = Train.all,
+        str,
+        typer.Option(
+            metavar="all|new|PATTERN", help="All, what growth made, or e.g. 'layer4.*,fc.*'.", rich_help_panel=_WHAT
+        ),
+    ] = _DEFAULT.train,
+    freeze_epochs: Annotated[
+        int, typer.Option(help="After so many epochs of --train everything trains.", rich_help_panel=_WHAT)
+    ] = _DEFAULT.freeze_epochs,
+    lora_rank: Annotated[
+        int, typer.Option(help="Train low-rank adapters (LoRA-GA), merged on saving.", rich_help_panel=_WHAT)
+    ] = _DEFAULT.lora_rank,
+    kd_teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="CKPT", help="Learn from this checkpoint too.", show_default=False, rich_help_panel=_WHAT),
+    ] = None,
+    kd_weight: Annotated[
+        float, typer.Option(help="Its part in the loss at first; it falls to 0.", rich_help_panel=_WHAT)
+    ] = _DEFAULT.kd_weight,
+    recalibrate: Annotated[
+        int, typer.Option(help="Images for BatchNorm's statistics before training.", rich_help_panel=_WHAT)
+    ] = _DEFAULT.recalibrate,
+    carry_optimizer: Annotated[
+        bool,
+        typer.Option("--carry-optimizer", help="Start from the optimizer state of CHECKPOINT.", rich_help_panel=_WHAT),
+    ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(show_default=str(DEFAULT_EPOCHS), help="Passes over the images.", rich_help_panel=_LENGTH),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates, in place of --epochs.", rich_help_panel=_LENGTH)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates, in place of --epochs.", show_default=False, rich_help_panel=_LENGTH)
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", help="Images of one update.", rich_help_panel=_LENGTH)
     ] = _DEFAULT.batch_size,
     opt: Annotated[
-        str, typer.Option(help="One of timm's optimizers: adamw, sgd, lamb, muon, ...", rich_help_panel=_OPTIMIZER)
+        str,
+        typer.Option(help="One of timm's: adamw, sgd, lamb, muon, ...; or swan.", rich_help_panel=_OPTIMIZER),
     ] = _DEFAULT.opt,
     lr: Annotated[float, typer.Option(help="Learning rate after warm-up.", rich_help_panel=_OPTIMIZER)] = _DEFAULT.lr,
     weight_decay: Annotated[
         float, typer.Option(help="Not for biases and norms.", rich_help_panel=_OPTIMIZER)
     ] = _DEFAULT.weight_decay,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(help="Factor of the rate from layer to layer.", show_default=False, rich_help_panel=_OPTIMIZER),
+    ] = None,
+    clip_grad: Annotated[
+        float | None, typer.Option(help="Limit of the gradient's norm.", show_default=False, rich_help_panel=_OPTIMIZER)
+    ] = None,
     sched: Annotated[
         Schedule, typer.Option(help="Course of the learning rate, update by update.", rich_help_panel=_OPTIMIZER)
     ] = Schedule.cosine,
     warmup_epochs: Annotated[
-        float | None, typer.Option(help="Linear warm-up; fractions are fine.", rich_help_panel=_OPTIMIZER)
+        float | None,
+        typer.Option(help="Linear warm-up; fractions are fine.", show_default=False, rich_help_panel=_OPTIMIZER),
     ] = None,
     warmup_steps: Annotated[
-        int | None, typer.Option(help="In updates, in place of --warmup-epochs.", rich_help_panel=_OPTIMIZER)
+        int | None,
+        typer.Option(help="In updates, in place of --warmup-epochs.", show_default=False, rich_help_panel=_OPTIMIZER),
     ] = None,
     model_ema: Annotated[
         bool,
@@ -108,6 +176,9 @@ def finetune(
             rich_help_panel=_OPTIMIZER,
         ),
     ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="A dataset of timm, e.g. torch/cifar10; --data is its root.", rich_help_panel=_IMAGES)
+    ] = _DEFAULT.dataset,
     train_crop_mode: Annotated[
         CropMode, typer.Option(help="timm's random crops; rkrr suits images of few pixels.", rich_help_panel=_IMAGES)
     ] = CropMode.rrc,
@@ -120,14 +191,9 @@ def finetune(
             rich_help_panel=_IMAGES,
         ),
     ] = None,
-    hflip: Annotated[
-        float, typer.Option(help="Probability of a mirror image.", rich_help_panel=_IMAGES)
-    ] = _DEFAULT.hflip,
-    color_jitter: Annotated[
-        float, typer.Option(help="Strength; without effect under --aa.", rich_help_panel=_IMAGES)
-    ] = _DEFAULT.color_jitter,
     aa: Annotated[
-        str | None, typer.Option(help="Auto-augment policy, e.g. rand-m9-mstd0.5.", rich_help_panel=_IMAGES)
+        str | None,
+        typer.Option(help="Auto-augment policy, e.g. rand-m9-mstd0.5.", show_default=False, rich_help_panel=_IMAGES),
     ] = None,
     reprob: Annotated[
         float, typer.Option(help="Probability of random erasing.", rich_help_panel=_IMAGES)
@@ -147,137 +213,104 @@ def finetune(
     ] = False,
     torchcompile: Annotated[
         str | None,
-        typer.Option(metavar="BACKEND", help="torch.compile backend, e.g. inductor.", rich_help_panel=_SPEED),
+        typer.Option(
+            metavar="BACKEND",
+            help="torch.compile backend, e.g. inductor.",
+            show_default=False,
+            rich_help_panel=_SPEED,
+        ),
     ] = None,
+    grad_accum_steps: Annotated[
+        int, typer.Option(help="Parts an update's images pass through in; saves memory.", rich_help_panel=_SPEED)
+    ] = _DEFAULT.grad_accum_steps,
+    engine: Annotated[
+        Engine, typer.Option(help="Under torchrun: copies of the model, or shards.", rich_help_panel=_SPEED)
+    ] = Engine.ddp,
     workers: Annotated[
         int, typer.Option(show_default="up to 4", help="Processes that read images.", rich_help_panel=_SPEED)
     ] = _DEFAULT.workers,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)] = _DEFAULT.device,
     seed: Annotated[int, typer.Option(help="Decides order, augmentation and dropout.")] = _DEFAULT.seed,
+    nonfinite: Annotated[
+        Nonfinite, typer.Option(help="What a loss that is nan or inf does to the run or the update.")
+    ] = Nonfinite.stop,
     log_interval: Annotated[
         int, typer.Option(help="Updates between lines of metrics.jsonl.", rich_help_panel=_OUTPUT)
     ] = _DEFAULT.log_interval,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tensorboard|wandb|trackio",
+            help="Track the run there too; repeatable.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    recovery_interval: Annotated[
+        int, typer.Option(help="Updates between checkpoints within an epoch.", rich_help_panel=_OUTPUT)
+    ] = _DEFAULT.recovery_interval,
+    checkpoint_hist: Annotated[
+        int, typer.Option(help="Checkpoints to keep.", rich_help_panel=_OUTPUT)
+    ] = _DEFAULT.checkpoint_hist,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.", rich_help_panel=_OUTPUT)] = False,
     plugin: PluginOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document on stdout.", rich_help_panel=_OUTPUT)
     ] = False,
 ) -> None:
-    """Train a checkpoint further on a folder of images, with timm's data pipeline, optimizers and losses.
+    """Train a checkpoint further, with timm's data pipeline, optimizers and losses.
 
-    The run's folder gets the timm folders best/ and last/, metrics.jsonl and config.yaml.
+    The run's folder gets the timm folders best/ and last/, checkpoints/ to resume from, metrics and config.yaml.
 
-    Equal seeds give equal losses on CPU, whatever --workers says.
+    A run that was killed and resumed gives the losses of one that was not, on CPU to the bit.
 
-    --train new leaves all but the blocks that growth added as it is, running statistics included.
+    Several processes: torchrun --nproc-per-node N -m growtool finetune ...
     """
-    config = RunConfig(
-        checkpoint=checkpoint,
-        data=data,
-        output=output or Path(f"{_stem(checkpoint)}-finetuned"),
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        train=train.value,
-        opt=opt,
-        lr=lr,
-        weight_decay=weight_decay,
-        sched=sched.value,
-        warmup_epochs=warmup_epochs,
-        warmup_steps=warmup_steps,
-        train_crop_mode=train_crop_mode.value,
-        scale=scale,
-        hflip=hflip,
-        color_jitter=color_jitter,
-        aa=aa,
-        reprob=reprob,
-        no_aug=no_aug,
-        mixup=mixup,
-        cutmix=cutmix,
-        smoothing=smoothing,
-        amp=amp,
-        amp_dtype=amp_dtype.value if amp_dtype else None,
-        channels_last=channels_last,
-        torchcompile=torchcompile,
-        model_ema=model_ema,
-        model_ema_decay=model_ema_decay,
-        seed=seed,
-        workers=workers,
-        device=device,
-        log_interval=log_interval,
-        force=force,
-    )
+    from growtool.finetune.options import make_config, read_config, read_words
     from growtool.finetune.run import finetune as run
+    from growtool.finetune.stopping import Stopped
 
-    with _shown_progress() as progress:
-        result = run(config, progress)
+    chosen = make_config(read_config(config) if config else {}, read_words(settings or ()), given_flags(ctx))
+    try:
+        with shown_progress() as progress:
+            result = run(chosen, progress)
+    except Stopped as stopped:
+        console().print(str(stopped), soft_wrap=True, markup=False)
+        sys.exit(STOPPED)
+    if result is None:
+        return
     if as_json:
         emit_json(result.as_dict())
     else:
         _show(result)
 
 
-def _stem(checkpoint: Path) -> str:
-    path = Path(str(checkpoint).removeprefix("local-dir:")).resolve()
-    return path.stem if path.suffix == ".safetensors" else path.name
-
-
-@contextmanager
-def _shown_progress() -> Iterator[Progress | None]:
-    """A bar with loss, rate, speed and time left on a terminal, nothing in a pipe."""
-    if not console().is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(), transient=True) as bar:
-        yield _BarProgress(bar)
-
-
-class _BarProgress:
-    """Draws a run as it goes on; see `growtool.finetune.records.Progress`."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._epochs = 0
-        self._task: TaskID = bar.add_task("reading", total=None, figures="")
-
-    def started(self, *, steps: int, epochs: int, images: int) -> None:
-        self._epochs = epochs
-        self._bar.update(self._task, total=steps, description="training", figures=f"{images:,} images")
-
-    def advanced(self, step: int) -> None:
-        self._bar.update(self._task, completed=step)
-
-    def logged(self, record: StepRecord) -> None:
-        figures = f"loss {record.loss:.3f}  lr {record.lr:.2g}  {record.images_per_second:,.0f} images/s"
-        self._bar.update(self._task, description=f"epoch {record.epoch}/{self._epochs}", figures=figures)
-
-    def evaluated(self, record: EpochRecord) -> None:
-        loss = f"loss {record.train_loss:.3f}  " if record.train_loss is not None else ""
-        name = f"epoch {record.epoch}" if record.epoch else "before"
-        best = "  [green]best[/]" if record.best else ""
-        self._bar.console.print(f"{name:>9}  {loss}top-1 {record.top1:.2f} %  top-5 {record.top5:.2f} %{best}")
+def given_flags(ctx: typer.Context) -> dict[str, Any]:
+    """The options that stand on the command line, by name; defaults are left to the configuration."""
+    flags = {}
+    for name, value in ctx.params.items():
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in _NOT_OPTIONS:
+            flags[name] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)
+    return flags
 
 
 def _show(result: RunResult) -> None:
     from rich.text import Text
 
     from growtool.finetune.run import load_line
+    from growtool.report import units
 
     initial, final, best = result.initial, result.final, result.best
     say = console().print
     say(
-        f"{result.steps:,} updates in {result.seconds:.0f} s; "
+        f"{result.steps:,} updates in {result.seconds:.0f} s, {units.count(result.macs)} MACs; "
         f"{result.trained_parameters:,} of {result.parameters:,} parameters trained"
     )
+    if result.skipped:
+        say(f"[yellow]{result.skipped} updates left out[/]: their loss or gradients were not finite")
+    if result.unreadable:
+        say(f"[yellow]{len(result.unreadable)} images could not be read[/]; metrics.jsonl names them")
     say(f"top-1 {final.top1:.2f} % after epoch {best.epoch}, {initial.top1:.2f} % before ({final.count:,} images)")
     say(Text(f"best: {load_line(str(result.output / 'best'))}"), soft_wrap=True)
     say(Text(f"last: {load_line(str(result.output / 'last'))}"), soft_wrap=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 SCHEDULES = ("cosine", "wsd", "constant", "none")
 AMP_DTYPES = ("bfloat16", "float16")
-TRAINED = ("all", "new")
 CROP_MODES = ("rrc", "rkrc", "rkrr")
+CLIP_MODES = ("norm", "value", "agc")
+ANNEALING = ("linear", "cosine", "constant")
+NONFINITE = ("stop", "skip")
+ENGINES = ("ddp", "fsdp")
+TRACKERS = ("tensorboard", "wandb", "trackio")
+STATELESS = "swan"  # the optimizer that is ours; all others are timm's
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
 
@@ -27,27 +31,78 @@ class RunConfig:
     checkpoint: Path
     """A timm folder or a `.safetensors` file with its architecture."""
     data: Path
-    """A folder with `train/CLASS/*` and `validation/CLASS/*` images."""
+    """A folder of images (`train/CLASS/*`, `validation/CLASS/*`), of tar files or of parquet; or `dataset`'s root."""
     output: Path
-    """The run's folder: `best/`, `last/`, `metrics.jsonl`, `config.yaml`."""
+    """The run's folder: `best/`, `last/`, `checkpoints/`, `metrics.jsonl`, `summary.csv`, `config.yaml`."""
+    resume: str | None = None
+    """`auto` continues the run in `output` where there is one; a path names a checkpoint of it."""
+
+    dataset: str = ""
+    """A dataset string of timm, e.g. `torch/cifar10`, `hfds/uoft-cs/cifar10` or `wds/name`."""
+    train_split: str | None = None
+    """Name of the training split; by default the first that is there of train and training."""
+    val_split: str | None = None
+    """Name of the evaluation split; by default the first that is there of validation, val, valid and test."""
+    data_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of timm's reader, e.g. `input_key` and `target_key`."""
 
     epochs: int | None = None
     """Passes over the training images; `DEFAULT_EPOCHS` where `steps` is not given either."""
     steps: int | None = None
     """Updates in all, in place of `epochs`."""
     batch_size: int = 128
-    """Images of one update."""
+    """Images of one update, over all processes and accumulation steps."""
+    grad_accum_steps: int = 1
+    """Parts in which the images of an update pass through the model, to save memory."""
+
     train: str = "all"
-    """Which parameters train: `all`, or `new`, the tensors of blocks that growth added."""
+    """What trains: `all`; `new`, what growth made, tensors and parts of them; or patterns of names, `layer4.*,fc.*`."""
+    freeze_epochs: int = 0
+    """Epochs for which only `train` trains; after them everything does. 0: `train` holds for the whole run."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank in place of the matrices they are added to; 0 trains the matrices."""
+    lora_alpha: float = 16.0
+    """Adapters are scaled by alpha / sqrt(rank)."""
+    lora_targets: str = "*"
+    """Pattern of the layers that get adapters."""
+    recalibrate: int = 0
+    """Training images from which BatchNorm's running statistics are estimated anew before the first update."""
+    carry_optimizer: bool = False
+    """Start from the optimizer's state that stands beside the checkpoint, where it fits."""
+    drop_path: float | None = None
+    """Stochastic depth, where the model's constructor takes `drop_path_rate`."""
+
+    kd_teacher: Path | None = None
+    """A checkpoint to learn from, usually the one that was grown."""
+    kd_weight: float = 0.5
+    """Weight of the teacher's part in the loss at the first update; the labels have the rest."""
+    kd_temperature: float = 1.0
+    """Temperature of both distributions."""
+    kd_anneal: str = "cosine"
+    """How the weight falls to 0 over the run; `constant` keeps it."""
 
     opt: str = "adamw"
-    """A name of `timm.optim.list_optimizers()`."""
+    """A name of `timm.optim.list_optimizers()`, or `swan`, which keeps no state."""
+    opt_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer, e.g. `betas`."""
+    momentum: float = 0.9
+    """For the optimizers that have one."""
     lr: float = 3e-4
     """Learning rate after warm-up, for the batch size as it is (no scaling rule)."""
     weight_decay: float = 0.05
     """Not applied to one-dimensional parameters (biases, norms) nor to what the model itself excludes."""
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer to the one below it."""
+    clip_grad: float | None = None
+    """Limit of the gradient, as `clip_mode` measures it."""
+    clip_mode: str = "norm"
+    """`norm` of all gradients, `value` of each, or `agc`, relative to the weights."""
     sched: str = "cosine"
     """Shape of the learning rate over all updates, set anew after each."""
+    min_lr: float = 0.0
+    """What the learning rate falls to."""
+    warmup_lr: float = 0.0
+    """What the warm-up starts from."""
     warmup_epochs: float | None = None
     """Epochs of linear warm-up; fractions are fine."""
     warmup_steps: int | None = None
@@ -87,6 +142,13 @@ class RunConfig:
     model_ema_decay: float | None = None
     """With `model_ema`: the decay after its own warm-up."""
 
+    engine: str = "ddp"
+    """How several processes share the work: `ddp` copies the model, `fsdp` shards it."""
+    sync_bn: bool = False
+    """BatchNorm over the images of all processes; CUDA only."""
+
+    nonfinite: str = "stop"
+    """What a loss or gradient that is not finite does: `stop` the run, or `skip` the update."""
     seed: int = 42
     """Decides the order of the images, their augmentation, mixup and dropout."""
     workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
@@ -95,6 +157,12 @@ class RunConfig:
     """`cuda` where there is one, else `cpu`; or any torch device."""
     log_interval: int = 50
     """Updates between lines of `metrics.jsonl`."""
+    log: tuple[str, ...] = ()
+    """Trackers to write to as well: `tensorboard`, `wandb`, `trackio`."""
+    recovery_interval: int = 1000
+    """Updates between checkpoints within an epoch; 0 saves at the end of epochs only."""
+    checkpoint_hist: int = 2
+    """Checkpoints to keep, besides `best/` and `last/`."""
     force: bool = False
     """Replace the run that `output` holds."""
 
@@ -125,66 +193,12 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field as plain data for YAML or JSON."""
-        values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        return values | {"scale": list(self.scale) if self.scale else None}
-
-    def problems(self) -> list[str]:
-        """Everything that can be seen to be wrong without looking at a file, one line each."""
-        return [*self._bad_ranges(), *self._bad_choices(), *self._contradictions()]
-
-    def _bad_ranges(self) -> Iterator[str]:
-        counts = {
-            "epochs": 1,
-            "steps": 1,
-            "batch_size": 1,
-            "log_interval": 1,
-            "workers": 0,
-            "warmup_steps": 0,
-            "seed": 0,
-        }
-        for name, least in counts.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                yield f"{_flag(name)}: found {value}, expected {least} or more"
-        for name in ("lr", "weight_decay", "warmup_epochs", "color_jitter", "mixup", "cutmix"):
-            value = getattr(self, name)
-            if value is not None and not (value >= 0 and math.isfinite(value)):
-                yield f"{_flag(name)}: found {value}, expected a number that is not negative"
-        for name in ("hflip", "reprob"):
-            if not 0 <= getattr(self, name) <= 1:
-                yield f"{_flag(name)}: found {getattr(self, name)}, expected a probability between 0 and 1"
-        if not 0 <= self.smoothing < 1:
-            yield f"--smoothing: found {self.smoothing}, expected 0 or more and less than 1"
-        if self.model_ema_decay is not None and not 0 <= self.model_ema_decay < 1:
-            yield f"--model-ema-decay: found {self.model_ema_decay}, expected 0 or more and less than 1, e.g. 0.9998"
-        low, high = self.scale or (0.5, 1.0)
-        if not 0 < low <= high <= 1:
-            yield f"--scale: found {low} {high}, expected two numbers with 0 < LOW <= HIGH <= 1, e.g. 0.3 1.0"
-
-    def _bad_choices(self) -> Iterator[str]:
-        for name, choices in (
-            ("sched", SCHEDULES),
-            ("amp_dtype", AMP_DTYPES),
-            ("train", TRAINED),
-            ("train_crop_mode", CROP_MODES),
-        ):
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                yield f"{_flag(name)}: found {value!r}, expected one of {', '.join(choices)}"
-
-    def _contradictions(self) -> Iterator[str]:
-        for one, other in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
-            if getattr(self, one) is not None and getattr(self, other) is not None:
-                yield f"{_flag(one)} and {_flag(other)}: both given, expected one of them; drop either"
-        if self.amp_dtype is not None and not self.amp:
-            yield "--amp-dtype: given without --amp, so it would do nothing; add --amp"
-        if self.model_ema_decay is not None and not self.model_ema:
-            yield "--model-ema-decay: given without --model-ema, so it would do nothing; add --model-ema"
-        if self.no_aug and (self.aa or self.reprob):
-            yield "--no-aug: contradicts --aa and --reprob; drop one side"
-        if self.mixes and self.batch_size % 2:
-            yield f"--batch-size: found {self.batch_size}, expected an even number because mixup and cutmix pair images"
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value

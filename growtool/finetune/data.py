@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growtool.errors import PlanError
+from growtool.finetune.reading import file_name, read_image
 
 TRAIN_SPLITS = ("train", "training")
 EVAL_SPLITS = ("validation", "val", "valid", "test")
@@ -24,21 +25,23 @@ class Split:
     """One split of an image folder.
 
     Attributes:
-        root: the folder whose subfolders are the classes.
+        root: the folder whose subfolders are the classes, or the tar file that holds them.
         images: timm's dataset; each item is (PIL image or tensor, class number).
-        classes: names of the classes found, in timm's natural order.
+        classes: names of the classes found, in timm's natural order; empty where the data does not tell.
+        is_stream: whether the images can only be read in their own order.
     """
 
     root: Path
     images: Any
     classes: tuple[str, ...]
+    is_stream: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 def find_split(folder: Path, names: Sequence[str]) -> Path:
-    """The first of `names` that is a folder in `folder`.
+    """The first of `names` that is a folder in `folder`, or a tar file there.
 
     Raises:
         PlanError: `folder` is not there, or holds none of them.
@@ -47,8 +50,9 @@ def find_split(folder: Path, names: Sequence[str]) -> Path:
         found = "a file" if folder.exists() else "nothing"
         raise PlanError(f"--data {folder}: found {found}, expected a folder of images laid out as {_LAYOUT}")
     for name in names:
-        if (folder / name).is_dir():
-            return folder / name
+        for path in (folder / name, folder / f"{name}.tar"):
+            if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
+                return path
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise PlanError(
         f"--data {folder}: no {names[0]} split: found {held}, expected a folder named {' or '.join(names)}; "
@@ -60,7 +64,7 @@ def open_split(root: Path, *, channels: int = 3) -> Split:
     """List the images below `root`; none is opened.
 
     Args:
-        root: a folder with one subfolder per class.
+        root: a folder with one subfolder per class, a tar file of such folders, or a folder of one tar file per class.
         channels: 1 reads the images as greyscale, everything else as RGB.
 
     Raises:
@@ -72,7 +76,7 @@ def open_split(root: Path, *, channels: int = 3) -> Split:
         images = create_dataset("", root=str(root), search_split=False, input_img_mode="L" if channels == 1 else "RGB")
     except RuntimeError as error:
         raise PlanError(f"{root}: {error}; lay the images out as {_LAYOUT}") from error
-    classes = tuple(images.reader.class_to_idx)
+    classes = tuple(getattr(images.reader, "class_to_idx", None) or images.reader.class_name_to_idx)
     if "" in classes:
         raise PlanError(f"{root}: found images directly in it, expected one subfolder of images per class; move them")
     return Split(root, images, classes)
@@ -87,9 +91,10 @@ def class_names(
         PlanError: the folders are not the classes the checkpoint was trained on.
     """
     if label_names is not None:
-        _require_same(split, label_names, checkpoint)
+        if split.classes:
+            _require_same(split, label_names, checkpoint)
         return tuple(label_names)
-    if len(split.classes) != num_classes:
+    if split.classes and len(split.classes) != num_classes:
         raise PlanError(
             f"{split.root}: found {len(split.classes)} class folders ({_some(split.classes)}), expected {num_classes}, "
             f"the number of classes of {checkpoint}; use the data set it was trained on, or a checkpoint with a head "
@@ -104,6 +109,8 @@ def number_classes(split: Split, names: Sequence[str]) -> None:
     Raises:
         PlanError: the split has a class that is not among them.
     """
+    if not split.classes:
+        return
     unknown = [name for name in split.classes if name not in set(names)]
     if unknown:
         raise PlanError(
@@ -120,15 +127,14 @@ def require_readable(split: Split) -> None:
     Raises:
         PlanError: it cannot be decoded.
     """
-    from PIL import Image
-
-    path, _ = split.images.reader.samples[0]
+    if split.is_stream:
+        return
     try:
-        with Image.open(path) as image:
-            image.load()
+        read_image(split.images, 0)
     except OSError as error:
         raise PlanError(
-            f"{path}: cannot be read as an image ({error}); restore or remove it, and look at the others as well"
+            f"{file_name(split.images, 0)}: cannot be read as an image ({error}); restore or remove it, and look at "
+            "the others as well"
         ) from error
 
 

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import open_checkpoint
-from growtool.finetune.data import EVAL_SPLITS, class_names, find_split, number_classes, open_split, require_readable
+from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.data import class_names, number_classes, require_readable
 from growtool.finetune.device import mixed_precision, resolve_device
+from growtool.finetune.distributed import World
 from growtool.finetune.loaders import ImageFormat, eval_batches
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.records import Evaluation
+from growtool.finetune.sources import open_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,21 +31,28 @@ def evaluate(
     device: torch.device,
     autocast: str | None = None,
     channels_last: bool = False,
+    world: World | None = None,
 ) -> Evaluation:
-    """Run `model` in eval mode (and leave it there) over batches of (images [B, C, H, W], class numbers [B])."""
+    """Run `model` in eval mode (and leave it there) over batches of (images [B, C, H, W], class numbers [B]).
+
+    Images with a negative class number count as nothing. With several processes each has its part of the images, and
+    all get the result over the whole.
+    """
     model.eval()
-    right1 = right5 = count = 0
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # right among 1, among 5, loss, images
     with torch.inference_mode():
         for images, targets in batches:
             with mixed_precision(device, autocast):
                 logits = model(images.contiguous(memory_format=layout(channels_last))).float()
+            counted = targets >= 0
+            logits, targets = logits[counted], targets[counted]
             ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-            right1 += int(ranked[:, 0].sum())
-            right5 += int(ranked.sum())
-            count += len(targets)
-            loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-    return Evaluation(100 * right1 / count, 100 * right5 / count, float(loss) / count, count)
+            loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss.double(), counted.sum()])
+    right1, right5, total, count = (world or World()).total(sums).tolist()
+    if count == 0:
+        raise PlanError("found no image that can be read for evaluation, expected at least one; restore the data")
+    return Evaluation(100 * right1 / count, 100 * right5 / count, total / count, int(count))
 
 
 def evaluate_folder(
@@ -69,16 +80,39 @@ def evaluate_folder(
         CheckpointError: the checkpoint cannot be opened or is not what its config says.
         PlanError: no such folder, no images, other classes than the checkpoint's, no such device.
     """
-    where = resolve_device(device)
+    config = RunConfig(
+        checkpoint=Path(checkpoint),
+        data=Path(data),
+        output=Path(),
+        batch_size=batch_size,
+        workers=workers,
+        amp=autocast is not None,
+        amp_dtype=autocast,
+        channels_last=channels_last,
+    )
+    return evaluate_source(checkpoint, config, resolve_device(device), World())
+
+
+def evaluate_source(checkpoint: Path | str, config: RunConfig, device: torch.device, world: World) -> Evaluation:
+    """Evaluate a checkpoint on the evaluation split that `config` names; every process of `world` takes its part.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be opened or is not what its config says.
+        PlanError: no images, or other classes than the checkpoint's.
+    """
     source = open_checkpoint(checkpoint)
     model = load_model(source)
     format = ImageFormat.of(model)
-    split = open_split(find_split(Path(data), EVAL_SPLITS), channels=format.input_size[0])
+    split = open_source(config, training=False, channels=format.input_size[0])
     names = source.spec.label_names or class_names(
         split, num_classes=count_classes(model), label_names=None, checkpoint=source.name
     )
     number_classes(split, names)
     require_readable(split)
-    batches = eval_batches(split, format, batch_size=batch_size, workers=workers, device=where)
-    model = place(model, where, channels_last=channels_last)
-    return evaluate(model, batches, device=where, autocast=autocast, channels_last=channels_last)
+    batches = eval_batches(
+        split, format, batch_size=config.batch_size, workers=config.workers, device=device, world=world
+    )
+    model = place(model, device, channels_last=config.channels_last)
+    return evaluate(
+        model, batches, device=device, autocast=config.autocast, channels_last=config.channels_last, world=world
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
 
 
-def load_model(checkpoint: Checkpoint) -> nn.Module:
+def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     """The timm model on CPU in eval mode with the stored weights; floating-point tensors become float32.
 
+    Args:
+        checkpoint: names the model.
+        model_args: further arguments of its constructor that change no tensor, such as `drop_path_rate`.
+
     Raises:
-        CheckpointError: the weights are not those of the architecture.
+        CheckpointError: the weights are not those of the architecture, or it does not take the arguments.
     """
-    model = build(checkpoint.spec, where=checkpoint.name)
+    model = build(checkpoint.spec.with_args(**model_args), where=checkpoint.name)
     check_strict(checkpoint, model)
     state = {}
     for name in checkpoint.tensors:

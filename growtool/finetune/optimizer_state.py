@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import TensorInfo, dtype_name, json_text, write_safetensors
-from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS
+from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.sharding import as_sharded, whole
 
@@ -142,7 +142,7 @@ def write_state(folder: Path, state: OptimizerState) -> None:
         "values": dict(state.values),
         "extra": dict(state.extra),
     }
-    (folder / OPTIMIZER).write_text(json_text(document), encoding="utf-8")
+    write_text(folder / OPTIMIZER, json_text(document))
 
 
 def read_state(folder: Path) -> OptimizerState:

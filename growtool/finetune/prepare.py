@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint import input_size, open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.data import (
-    EVAL_SPLITS,
-    TRAIN_SPLITS,
-    Split,
-    class_names,
-    find_split,
-    number_classes,
-    open_split,
-    require_readable,
-)
-from growtool.finetune.device import resolve_device
+from growtool.finetune.adapters import add_adapters
+from growtool.finetune.checks import find_problems
+from growtool.finetune.data import class_names, number_classes, require_readable
+from growtool.finetune.device import mixed_precision, resolve_device
+from growtool.finetune.distributed import World, replicate, shard
 from growtool.finetune.evaluate import evaluate
-from growtool.finetune.loaders import ImageFormat, TrainBatches, eval_batches
+from growtool.finetune.journal import require_installed
+from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
 from growtool.finetune.model import count_classes, layout, load_model, place
+from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
+from growtool.finetune.optimizer import create_optimizer, create_schedule, unknown_optimizer
+from growtool.finetune.optimizer_state import adopt, read_state
+from growtool.finetune.recalibrate import recalibrate, tracking_norms
+from growtool.finetune.sources import open_source, require_source
 from growtool.finetune.state import RunFolder
-from growtool.finetune.trainable import select
+from growtool.finetune.trainable import Selection, select
+from growtool.report.macs import count_macs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
+    from torch import Tensor, nn
 
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
+    from growtool.finetune.data import Split
     from growtool.finetune.records import Evaluation
-    from growtool.finetune.trainable import Selection
+
+_BACKWARD = 2  # passes forward that one backward costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +55,47 @@ class Job:
         eval: batches to evaluate on.
         steps: updates in all.
         epochs: epochs in all, the last of them perhaps cut short by `steps`.
+        macs: multiply-accumulates of training on one image: forward, backward as two more, and the teacher's forward.
+        release: what trains once `freeze_epochs` are over; None where nothing changes.
+        carried: parameters whose optimizer state was taken over from beside the checkpoint.
     """
 
     config: RunConfig
     source: Checkpoint
     spec: ModelSpec
     trainer: Trainer
-    train: TrainBatches
-    eval: Any
+    train: ImageBatches | StreamBatches
+    eval: ImageBatches
     steps: int
     epochs: int
+    macs: int
+    release: Selection | None
+    carried: int
 
     def evaluate(self) -> Evaluation:
         """The weights that count, on the validation images."""
+        self.trainer.settle()
         return evaluate(
             self.trainer.evaluated,
             self.eval,
             device=self.trainer.device,
             autocast=self.trainer.autocast,
             channels_last=self.config.channels_last,
+            world=self.trainer.world,
         )
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Put the model in the mode it trains in, and let everything train once the frozen epochs are over."""
+        trainer = self.trainer
+        if self.release is not None and epoch > self.config.freeze_epochs and trainer.selection is not self.release:
+            trainer.selection = self.release
+            trainer.held = self.release.held(trainer.model)
+            self.release.freeze_others(trainer.model)
+            trainer.forward = _forward(self.config, trainer.model, trainer.world, trainer.device)
+        trainer.selection.train_mode(trainer.model)
 
-def require_possible(config: RunConfig, folder: RunFolder) -> torch.device:
+
+def require_possible(config: RunConfig, folder: RunFolder, world: World) -> torch.device:
     """Look at every option that needs no checkpoint and no image, and raise once for all of them.
 
     Returns:
@@ -83,17 +104,26 @@ def require_possible(config: RunConfig, folder: RunFolder) -> torch.device:
     Raises:
         PlanError: one problem for each option that is wrong.
     """
-    problems = [*config.problems(), *_unknown_names(config)]
+    problems = [*find_problems(config), *filter(None, (unknown_optimizer(config.opt), _unknown_backend(config)))]
+    if config.batch_size % (world.size * config.grad_accum_steps):
+        problems.append(
+            f"--batch-size: found {config.batch_size}, expected a multiple of {world.size} processes times "
+            f"{config.grad_accum_steps} --grad-accum-steps, as they share the images of an update"
+        )
     device = torch.device("cpu")
     checks: list[Callable[[], object]] = [
-        lambda: folder.require_free(config.checkpoint, force=config.force),
-        lambda: find_split(config.data, TRAIN_SPLITS),
-        lambda: find_split(config.data, EVAL_SPLITS),
+        partial(require_source, config, training=True),
+        partial(require_source, config, training=False),
+        partial(require_installed, config.log),
     ]
+    if world.is_main and config.resume is None:
+        checks.insert(0, partial(folder.require_free, config.checkpoint, force=config.force))
     try:
-        device = resolve_device(config.device)
+        device = resolve_device(config.device, world.local_rank if world.size > 1 else None)
     except GrowtoolError as error:
         problems.extend(error.problems)
+    if config.sync_bn and device.type != "cuda":
+        problems.append("--sync-bn: torch synchronises BatchNorm on CUDA devices only; drop it")
     for check in checks:
         try:
             check()
@@ -104,61 +134,61 @@ def require_possible(config: RunConfig, folder: RunFolder) -> torch.device:
     return device
 
 
-def prepare(config: RunConfig, device: torch.device) -> Job:
+def prepare(config: RunConfig, device: torch.device, world: World | None = None) -> Job:
     """Open the checkpoint and the images and set up training; nothing is written.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         PlanError: data, classes or options do not fit it.
     """
+    world = world or World()
     source = open_checkpoint(config.checkpoint)
-    model = load_model(source)
+    model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
     format = ImageFormat.of(model)
-    train, held_out = (
-        open_split(find_split(config.data, names), channels=format.input_size[0])
-        for names in (TRAIN_SPLITS, EVAL_SPLITS)
-    )
+    train, held_out = (open_source(config, training=use, channels=format.input_size[0]) for use in (True, False))
     classes = class_names(
         train, num_classes=count_classes(model), label_names=source.spec.label_names, checkpoint=source.name
     )
-    number_classes(train, classes)
-    number_classes(held_out, classes)
-    require_readable(train)
-    require_readable(held_out)
+    for split in (train, held_out):
+        number_classes(split, classes)
+        require_readable(split)
     selection = select(config.train, source, model)
-    batches = TrainBatches(train, format, config, device)
-    steps = _budget(config, train, batches)
+    batches = train_batches(train, format, config, world, device)
+    steps, warmup = _budget(config, train, batches)
     spec = source.spec
-    if spec.label_names is None:
+    if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
+    macs = (1 + _BACKWARD) * count_macs(model, format.input_size).total
+    teacher = None
+    if config.kd_teacher is not None:
+        teacher, cost = _teacher(config, model, device, steps=steps)
+        macs += cost
+    trainer = _trainer(config, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     return Job(
         config=config,
         source=source,
         spec=spec,
-        trainer=_trainer(config, model, selection, device, steps=steps, warmup=config.warmup(len(batches))),
+        trainer=trainer,
         train=batches,
-        eval=eval_batches(held_out, format, batch_size=config.batch_size, workers=config.workers, device=device),
+        eval=eval_batches(
+            held_out, format, batch_size=config.batch_size, workers=config.workers, device=device, world=world
+        ),
         steps=steps,
         epochs=math.ceil(steps / len(batches)),
+        macs=macs,
+        release=Selection(frozenset(model.state_dict())) if config.freeze_epochs else None,
+        carried=_carry(config, source, trainer) if config.carry_optimizer else 0,
     )
 
 
-def _unknown_names(config: RunConfig) -> list[str]:
-    from timm.optim import list_optimizers
-
-    problems = []
-    known = list_optimizers()
-    if config.opt.lower().removeprefix("lookahead_") not in known:
-        near = difflib.get_close_matches(config.opt.lower(), known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `timm.optim.list_optimizers()`"
-        problems.append(f"--opt: found {config.opt!r}, expected the name of an optimizer of timm; {hint}")
-    backends = torch.compiler.list_backends(exclude_tags=())
-    if config.torchcompile is not None and config.torchcompile not in backends:
-        problems.append(f"--torchcompile: found {config.torchcompile!r}, expected a backend of torch, usually inductor")
-    return problems
+def _unknown_backend(config: RunConfig) -> str | None:
+    if config.torchcompile is None or config.torchcompile in torch.compiler.list_backends(exclude_tags=()):
+        return None
+    return f"--torchcompile: found {config.torchcompile!r}, expected a backend of torch, usually inductor"
 
 
-def _budget(config: RunConfig, train: Split, batches: TrainBatches) -> int:
+def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatches) -> tuple[int, int]:
+    """Updates of the run and of its warm-up."""
     if len(batches) == 0:
         raise PlanError(
             f"--batch-size: found {config.batch_size}, expected at most the {len(train)} images of {train.root}; "
@@ -171,69 +201,113 @@ def _budget(config: RunConfig, train: Split, batches: TrainBatches) -> int:
             f"--warmup-epochs, --warmup-steps: found a warm-up of {warmup} updates, expected fewer than the {steps} of "
             f"the whole run ({len(batches)} an epoch); shorten it or train longer"
         )
-    return steps
+    return steps, warmup
+
+
+def _teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> tuple[Teacher, int]:
+    """The teacher, and its multiply-accumulates for an image."""
+    assert config.kd_teacher is not None
+    checkpoint = open_checkpoint(config.kd_teacher)
+    model = load_model(checkpoint)
+    require_same_task(student, model, checkpoint.name)
+    cost = count_macs(model, input_size(model)).total
+    model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
+    weight = annealed(config.kd_weight, config.kd_anneal, steps)
+    return Teacher(_compiled(config, model), weight, config.kd_temperature), cost
 
 
 def _trainer(
-    config: RunConfig, model: nn.Module, selection: Selection, device: torch.device, *, steps: int, warmup: int
+    config: RunConfig,
+    model: nn.Module,
+    selection: Selection,
+    teacher: Teacher | None,
+    batches: ImageBatches | StreamBatches,
+    device: torch.device,
+    world: World,
+    *,
+    steps: int,
+    warmup: int,
 ) -> Trainer:
     from timm.data import Mixup
     from timm.data.random_erasing import RandomErasing
     from timm.loss import create_classification_loss
-    from timm.utils import ModelEmaV3, NativeScaler
+    from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
 
     model = place(model, device, channels_last=config.channels_last)
+    criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
+    few = partial(_first_images, batches, layout(config.channels_last))
+    if config.recalibrate and tracking_norms(model):
+        with mixed_precision(device, config.autocast):
+            recalibrate(model, (images for images, _ in few(config.recalibrate)))
+    if config.lora_rank:
+        plain = create_classification_loss("ce", smoothing=config.smoothing)
+        selection = add_adapters(model, config, few(config.batch_size), plain)
     selection.freeze_others(model)
-    optimizer = _optimizer(config, model)
+    if config.sync_bn and world.size > 1:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    # Its copy of the weights is taken before they are sharded or compiled, which would put a wrapper around them.
+    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+    if world.size > 1 and config.engine == "fsdp":
+        for module in [model] if ema is None else [model, ema.module]:
+            shard(module, world, device)
+    held = selection.held(model)
+    if config.freeze_epochs:  # everything is in the optimizer from the start, so that its groups stay what they are
+        model.requires_grad_(True)
+    optimizer = create_optimizer(config, model)
+    selection.freeze_others(model)
     mix = None
     if config.mixes:
         mix = Mixup(config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=count_classes(model))
-    # Its copy of the weights is taken before compiling, which would put a wrapper around them.
-    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+    clip = None
+    if config.clip_grad is not None:
+        clip = partial(dispatch_clip_grad, list(model.parameters()), config.clip_grad, mode=config.clip_mode)
     return Trainer(
         model=model,
-        forward=torch.compile(model, backend=config.torchcompile) if config.torchcompile else model,
-        criterion=create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device),
+        forward=_forward(config, model, world, device),
+        objective=Objective(criterion, teacher),
         optimizer=optimizer,
-        schedule=_schedule(config, optimizer, steps=steps, warmup=warmup),
+        schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
         scaler=NativeScaler(device=device.type) if config.autocast == "float16" else None,
         ema=ema,
         mix=mix,
         erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,
         selection=selection,
+        held=held,
         device=device,
+        world=world,
         autocast=config.autocast,
         memory_format=layout(config.channels_last),
         seed=config.seed,
+        accumulate=config.grad_accum_steps,
+        clip=clip,
+        skips=config.nonfinite == "skip",
     )
 
 
-def _optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """timm's, which leaves biases, norms and what the model names itself without weight decay."""
-    from timm.optim import create_optimizer_v2
+def _forward(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The model as it is called: compiled, and replicated where several processes each hold all of it."""
+    replicated = replicate(model, device) if world.size > 1 and config.engine == "ddp" else model
+    return _compiled(config, replicated)
 
-    try:
-        return create_optimizer_v2(  # type: ignore[no-any-return]
-            model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay
-        )
-    except (AssertionError, ImportError, TypeError, ValueError, RuntimeError) as error:
+
+def _compiled(config: RunConfig, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.compile(model, backend=config.torchcompile) if config.torchcompile else model
+
+
+def _first_images(
+    batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, count: int
+) -> list[tuple[Tensor, Tensor]]:
+    """At least `count` images of an epoch of their own (number 0), which no update sees in this order."""
+    needed = -(-count // batches.batch_size)
+    found = islice(batches.epoch(0), needed)
+    return [(images.contiguous(memory_format=memory_format), targets) for images, targets in found]
+
+
+def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer) -> int:
+    carried = adopt(trainer.optimizer, trainer.model, read_state(source.path.parent))
+    if not carried:
         raise PlanError(
-            f"--opt: timm cannot create {config.opt!r} here ({type(error).__name__}: {error}); "
-            "install what it needs or choose another, e.g. adamw or sgd"
-        ) from error
-
-
-def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, warmup: int) -> Any:
-    """timm's scheduler with one update as its unit of time."""
-    from timm.scheduler import create_scheduler_v2
-
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=config.sched,
-        num_epochs=steps,
-        warmup_epochs=warmup,
-        warmup_lr=0.0,
-        step_on_epochs=False,
-        updates_per_epoch=1,
-    )
-    return scheduler
+            f"--carry-optimizer: the state beside {source.name} is of another optimizer than --opt {config.opt}, "
+            "expected the same; use that one, or drop the option"
+        )
+    return carried

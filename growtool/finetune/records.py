@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """The updates since the last record: mean loss, learning rate of the latest, images per second of training."""
+    """The updates since the last record.
+
+    Attributes:
+        step: updates done.
+        epoch: the epoch they belong to, from 1.
+        loss: mean over these updates; NaN-free, as skipped updates have none.
+        lr: learning rate of the latest.
+        images_per_second: of training, all processes together.
+        seconds: of training and evaluation since the run began, interruptions left out.
+        macs: multiply-accumulates spent on training since the run began, by `train_macs`.
+        memory: bytes, the largest so far: allocated on the CUDA device, or resident without one.
+        skipped: updates left out since the run began, because a loss or gradient was not finite.
+    """
 
     step: int
     epoch: int
-    loss: float
+    loss: float | None
     lr: float
     images_per_second: float
+    seconds: float
+    macs: int
+    memory: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +45,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """The end of an epoch; epoch 0 is the checkpoint before the first update and has no training loss."""
+    """The end of an epoch; epoch 0 is the checkpoint before the first update and has no training loss.
+
+    `seconds` and `macs` are those of `StepRecord`.
+    """
 
     epoch: int
     step: int
@@ -40,6 +57,8 @@ class EpochRecord:
     top5: float
     eval_loss: float
     best: bool
+    seconds: float = 0.0
+    macs: int = 0
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -47,11 +66,39 @@ class EpochRecord:
         return self.top1, -self.eval_loss
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A checkpoint that is on disk.
+
+    Attributes:
+        step: the update it was taken after.
+        stall_seconds: for how long training stood still: copying the state, and waiting for an earlier one.
+        write_seconds: for how long it was written while training went on.
+        bytes: its size.
+    """
+
+    step: int
+    stall_seconds: float
+    write_seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecord:
+    """Images that could not be read, each with the reason; in training others took their place."""
+
+    step: int
+    images: tuple[str, ...]
+
+
+Record = StepRecord | EpochRecord | CheckpointRecord | UnreadableRecord
+
+
 class Progress(Protocol):
     """Who watches a run; called from the training loop, so it should be quick."""
 
-    def started(self, *, steps: int, epochs: int, images: int) -> None:
-        """Training begins: updates and epochs in all, and training images."""
+    def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
+        """Training begins: updates and epochs in all, training images, and updates done before an interruption."""
 
     def advanced(self, step: int) -> None:
         """An update is done."""
@@ -62,11 +109,14 @@ class Progress(Protocol):
     def evaluated(self, record: EpochRecord) -> None:
         """An epoch is over, or the checkpoint was evaluated before the first."""
 
+    def noticed(self, text: str) -> None:
+        """Something the user should know, in one sentence."""
+
 
 class Silent:
     """Watches without a word."""
 
-    def started(self, *, steps: int, epochs: int, images: int) -> None: ...
+    def started(self, *, steps: int, epochs: int, images: int, step: int) -> None: ...
 
     def advanced(self, step: int) -> None: ...
 
@@ -74,21 +124,4 @@ class Silent:
 
     def evaluated(self, record: EpochRecord) -> None: ...
 
-
-class MetricsFile:
-    """A JSON line per record, on disk as soon as it is known; `event` is `step` or `epoch`."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def __enter__(self) -> MetricsFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def write(self, record: StepRecord | EpochRecord) -> None:
-        """Append one line."""
-        event: dict[str, Any] = {"event": "step" if isinstance(record, StepRecord) else "epoch"}
-        self._file.write(json.dumps(event | asdict(record), allow_nan=False) + "\n")
-        self._file.flush()
+    def noticed(self, text: str) -> None: ...

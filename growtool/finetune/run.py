@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.evaluate import evaluate_folder
-from growtool.finetune.loop import Diverged, train_epoch
+from growtool.finetune.device import is_out_of_memory, peak_memory
+from growtool.finetune.distributed import World, joined
+from growtool.finetune.evaluate import evaluate_source
+from growtool.finetune.journal import Journal, open_trackers
+from growtool.finetune.loop import Diverged, Meter
 from growtool.finetune.prepare import Job, prepare, require_possible
-from growtool.finetune.records import EpochRecord, Evaluation, MetricsFile, Progress, Silent
+from growtool.finetune.records import EpochRecord, Evaluation, Progress, Record, Silent, StepRecord, UnreadableRecord
+from growtool.finetune.resume import find_checkpoint, require_same_run
 from growtool.finetune.seeding import isolated_generators
-from growtool.finetune.state import RunFolder, Saver
+from growtool.finetune.snapshot import Course, put_back, take
+from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
+from growtool.finetune.stopping import Stopped, StopRequest, stop_on_sigterm
 
 if TYPE_CHECKING:
     from growtool.finetune.config import RunConfig
@@ -32,7 +39,10 @@ class RunResult:
         last: the final epoch, whose weights stand in `last/`.
         final: `best/` read back from the disk and evaluated again.
         steps: updates done.
-        seconds: wall time of training and evaluation.
+        skipped: updates left out because they were not finite.
+        unreadable: names of the images that could not be read.
+        seconds: of training and evaluation, interruptions left out.
+        macs: multiply-accumulates spent on training.
         trained_parameters: parameters that trained, in elements.
         parameters: all parameters, in elements.
     """
@@ -43,7 +53,10 @@ class RunResult:
     last: EpochRecord
     final: Evaluation
     steps: int
+    skipped: int
+    unreadable: tuple[str, ...]
     seconds: float
+    macs: int
     trained_parameters: int
     parameters: int
 
@@ -59,25 +72,42 @@ def load_line(folder: str) -> str:
 
 
 def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
-    """Train a checkpoint further; `config.output` gets `best/`, `last/`, `metrics.jsonl` and `config.yaml`.
+    """Train a checkpoint further; `config.output` becomes the run's folder (see `RunFolder`).
+
+    Started by torchrun, every process calls this and gets the same result; the first one writes.
 
     Args:
         config: what to do.
         progress: who watches.
 
     Raises:
-        PlanError: an option, the data or the output is at fault, or training diverged; in that case `last/` and `best/`
-            hold the latest good epoch.
-        CheckpointError: the checkpoint is at fault.
+        PlanError: an option, the data or the output is at fault, memory does not suffice, or training diverged; what
+            was saved before stays.
+        CheckpointError: the checkpoint is at fault, or the run that is to be resumed is another one.
+        Stopped: SIGTERM came; the state is saved.
     """
-    folder = RunFolder(config.output)
-    device = require_possible(config, folder)
-    with isolated_generators(device):
-        job = prepare(config, device)
+    folder, world = RunFolder(config.output), World.from_environment()
+    device = require_possible(config, folder, world)
+    with joined(world, device), isolated_generators(device), ExitStack() as stack:
+        request = stack.enter_context(stop_on_sigterm())
+        job = prepare(config, device, world)
         settings = _resolved(job)
-        folder.create(settings)
-        with MetricsFile(folder.metrics) as metrics:
-            return _Run(job, settings, folder, metrics, progress or Silent()).result()
+        resumed = find_checkpoint(config, folder)
+        if resumed is not None:
+            require_same_run(folder, settings)
+        course = put_back(resumed, job.trainer) if resumed is not None else Course()
+        world.wait()  # until everyone has read what is about to change
+        journal = saver = None
+        if world.is_main:
+            folder.create(settings) if resumed is None else folder.clear_debris()
+            trackers = open_trackers(config.log, folder.root, settings)
+            step = None if resumed is None else course.step
+            journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=course.epoch))
+            writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
+            saver = BackgroundSaver(folder, writer, settings, config.checkpoint_hist)
+            stack.callback(saver.close)
+        watcher = progress if world.is_main and progress is not None else Silent()
+        return _Run(job, course, folder, journal, saver, watcher, request).result()
 
 
 def _resolved(job: Job) -> dict[str, Any]:
@@ -90,118 +120,221 @@ def _resolved(job: Job) -> dict[str, Any]:
         "resolved": {
             "source_sha256": job.source.sha256(),
             "device": str(trainer.device),
+            "processes": trainer.world.size,
             "epochs": job.epochs,
             "steps": job.steps,
             "steps_per_epoch": len(job.train),
             "warmup_steps": job.config.warmup(len(job.train)),
-            "train_images": job.train.sampler.count,
+            "train_images": job.train.count,
             "classes": list(job.spec.label_names or ()),
             "trained_parameters": trainer.selection.count(trainer.model),
+            "macs_per_image": job.macs,
+            "carried_optimizer_states": job.carried,
             "versions": {"growtool": version("growtool"), "timm": timm.__version__, "torch": str(torch.__version__)},
         }
     }
 
 
 class _Run:
-    """One run under way."""
+    """One run under way. `journal` and `saver` are None in all processes but the first."""
 
     def __init__(
-        self, job: Job, settings: dict[str, Any], folder: RunFolder, metrics: MetricsFile, progress: Progress
+        self,
+        job: Job,
+        course: Course,
+        folder: RunFolder,
+        journal: Journal | None,
+        saver: BackgroundSaver | None,
+        progress: Progress,
+        request: StopRequest,
     ) -> None:
-        self.job, self.settings, self.folder, self.metrics, self.progress = job, settings, folder, metrics, progress
-        self.saver = Saver(job.source, job.spec)
-        self.best: EpochRecord | None = None
-        self.last: EpochRecord | None = None
+        self.job, self.course, self.folder = job, course, folder
+        self.journal, self.saver, self.progress, self.request = journal, saver, progress, request
+        self.world = job.trainer.world
+        self.meter = Meter()
+        self.begun = time.perf_counter() - course.seconds
+        self.told_unreadable = len(course.unreadable)
 
     def result(self) -> RunResult:
-        """Run it."""
-        job, trainer, start = self.job, self.job.trainer, time.perf_counter()
-        self.progress.started(steps=job.steps, epochs=job.epochs, images=job.train.sampler.count)
-        initial = self._before_training()
+        """Run it, or what is left of it."""
+        job, course, trainer = self.job, self.course, self.job.trainer
+        self.progress.started(steps=job.steps, epochs=job.epochs, images=job.train.count, step=course.step)
         try:
-            for epoch in range(1, job.epochs + 1):
+            if course.initial is None:
+                self._before_training()
+            for epoch in range(course.epoch + 1, job.epochs + 1):
                 self._epoch(epoch)
+            self._collect_checkpoint()
         except Diverged as error:
+            self._collect_checkpoint()
             raise PlanError(f"{error}; {self._remedy()}") from None
-        assert self.best is not None and self.last is not None
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise PlanError(self._out_of_memory(error)) from error
+            raise
+        assert course.initial is not None and course.best is not None and course.last is not None
+        self.world.wait()
         return RunResult(
             output=self.folder.root,
-            initial=initial,
-            best=self.best,
-            last=self.last,
+            initial=course.initial,
+            best=course.best,
+            last=course.last,
             final=self._final(),
             steps=trainer.step,
-            seconds=time.perf_counter() - start,
+            skipped=trainer.skipped,
+            unreadable=course.unreadable,
+            seconds=self._seconds(),
+            macs=self._macs(),
             trained_parameters=trainer.selection.count(trainer.model),
             parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         )
 
-    def _before_training(self) -> EpochRecord:
+    def _before_training(self) -> None:
         result = self.job.evaluate()
         if not math.isfinite(result.loss):
             raise CheckpointError(
                 f"{self.job.source.name}: found an evaluation loss of {result.loss} before the first update, "
                 "expected a finite number; the weights are damaged, or --amp-dtype float16 does not suffice for them"
             )
-        return self._tell(EpochRecord(0, 0, None, result.top1, result.top5, result.loss, best=False))
+        self.course.initial = EpochRecord(
+            0, 0, None, result.top1, result.top5, result.loss, best=False, seconds=self._seconds(), macs=0
+        )
+        self._tell(self.course.initial)
 
     def _epoch(self, epoch: int) -> None:
-        """Train one epoch, evaluate, save."""
-        trainer, before, loss_sum = self.job.trainer, self.job.trainer.step, 0.0
-        first = before
-        for done in train_epoch(
-            trainer,
-            self.job.train.epoch(epoch),
-            epoch=epoch,
-            stop=self.job.steps,
-            interval=self.job.config.log_interval,
-            advanced=self.progress.advanced,
-        ):
-            loss_sum, before = loss_sum + done.loss * (done.step - before), done.step
-            self.metrics.write(done)
-            self.progress.logged(done)
-        result = self.job.evaluate()
+        """Train one epoch, or the rest of it; evaluate; save."""
+        job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
+        job.begin_epoch(epoch)
+        meter.restart(course, trainer.device)
+        for images, targets in job.train.epoch(epoch, course.batch):
+            loss = trainer.update(images, targets)
+            course.batch += 1
+            meter.add(loss, len(targets) * self.world.size)
+            self.progress.advanced(trainer.step)
+            finished = course.batch == len(job.train) or trainer.step == job.steps
+            if trainer.step % job.config.log_interval == 0 or finished:
+                self._tell_steps(epoch)
+            if finished:
+                break
+            if self.world.any(self.request.asked):
+                self._stop()
+            if job.config.recovery_interval and trainer.step % job.config.recovery_interval == 0:
+                self._save(None)
+        result = job.evaluate()
         if not math.isfinite(result.loss):
             raise Diverged(f"step {trainer.step}: found an evaluation loss of {result.loss}, expected a finite number")
-        train_loss = loss_sum / (trainer.step - first)
-        record = EpochRecord(epoch, trainer.step, train_loss, result.top1, result.top5, result.loss, best=False)
-        record = replace(record, best=self.best is None or record.rank > self.best.rank)
-        self._save(record, result)
+        self._complete(epoch, result)
+        if epoch < job.epochs and self.world.any(self.request.asked):
+            self._stop(saved=True)
+
+    def _complete(self, epoch: int, result: Evaluation) -> None:
+        """An epoch is over: note it, save it, tell it."""
+        course, meter = self.course, self.meter
+        train_loss = meter.epoch_sum / meter.epoch_count if meter.epoch_count else None
+        record = EpochRecord(
+            epoch, self.job.trainer.step, train_loss, result.top1, result.top5, result.loss, best=False,
+            seconds=self._seconds(), macs=self._macs(),
+        )  # fmt: skip
+        record = replace(record, best=course.best is None or record.rank > course.best.rank)
+        before = course.best, course.last, course.epoch, course.batch
+        course.best, course.last = (record if record.best else course.best), record
+        course.epoch, course.batch = epoch, 0
+        meter.restart(None, self.job.trainer.device)
+        try:
+            self._save(result)
+        except Diverged:
+            course.best, course.last, course.epoch, course.batch = before
+            raise
         self._tell(record)
 
-    def _save(self, record: EpochRecord, result: Evaluation) -> None:
-        trainer = self.job.trainer
-        training = {"epoch": record.epoch, "step": record.step, "train_loss": record.train_loss}
-        documents = training | {"evaluation": asdict(result), "config": self.settings}
-        self.saver.save(self.folder.last, trainer.model, documents | {"weights": "model"})
-        self.last = record
-        if record.best:
-            weights = "ema" if trainer.ema is not None else "model"
-            self.saver.save(self.folder.best, trainer.evaluated, documents | {"weights": weights})
-            self.best = record
+    def _save(self, evaluation: Evaluation | None) -> None:
+        """Copy the state and have it written; `evaluation` is of the epoch that is complete with it."""
+        start = time.perf_counter()
+        self._collect_checkpoint()
+        self._note_course()
+        snapshot = take(self.job.trainer, self.course)
+        if self.saver is not None:
+            self.saver.submit(snapshot, stall=time.perf_counter() - start, evaluation=evaluation)
 
-    def _tell(self, record: EpochRecord) -> EpochRecord:
-        self.metrics.write(record)
+    def _note_course(self) -> None:
+        course, trainer, meter = self.course, self.job.trainer, self.meter
+        course.step, course.skipped, course.seconds = trainer.step, trainer.skipped, self._seconds()
+        course.pending = meter.pending(trainer)
+        course.epoch_sum, course.epoch_count = meter.epoch_sum, meter.epoch_count
+        self._note_unreadable()
+
+    def _note_unreadable(self) -> None:
+        batches = (*self.job.train.unreadable, *self.job.eval.unreadable)
+        found = [name for names in self.world.gathered(batches) for name in names]
+        self.course.unreadable = tuple(dict.fromkeys((*self.course.unreadable, *found)))
+        fresh = self.course.unreadable[self.told_unreadable :]
+        if fresh:
+            self.told_unreadable = len(self.course.unreadable)
+            self._write(UnreadableRecord(self.job.trainer.step, fresh))
+            more = f" and {len(fresh) - 1} more, all in {self.folder.metrics}" if len(fresh) > 1 else ""
+            self.progress.noticed(f"{fresh[0]}{more}; other images take their place in training")
+
+    def _collect_checkpoint(self) -> None:
+        """What the background made of the last snapshot."""
+        if self.saver is not None and (record := self.saver.wait()) is not None:
+            self._write(record)
+
+    def _stop(self, *, saved: bool = False) -> None:
+        """Save, wait for the disk, and leave."""
+        if not saved:
+            self.job.trainer.settle()
+            self._save(None)
+        self._collect_checkpoint()
+        self.world.wait()
+        step = self.job.trainer.step
+        raise Stopped(step, str(self.folder.checkpoints / f"step-{step:08d}"))
+
+    def _tell_steps(self, epoch: int) -> None:
+        trainer = self.job.trainer
+        loss, speed = self.meter.flush(trainer)
+        record = StepRecord(
+            trainer.step, epoch, loss, trainer.lr, speed, self._seconds(), self._macs(),
+            peak_memory(trainer.device), trainer.skipped,
+        )  # fmt: skip
+        self._write(record)
+        self.progress.logged(record)
+
+    def _tell(self, record: EpochRecord) -> None:
+        self._write(record)
         self.progress.evaluated(record)
-        return record
+
+    def _write(self, record: Record) -> None:
+        if self.journal is not None:
+            self.journal.write(record)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _macs(self) -> int:
+        return self.job.macs * self.job.config.batch_size * self.job.trainer.step
 
     def _final(self) -> Evaluation:
-        config = self.job.config
-        return evaluate_folder(
-            self.folder.best,
-            config.data,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            device=config.device,
-            autocast=config.autocast,
-            channels_last=config.channels_last,
-        )
+        """`best/` as it stands on the disk; every process reads it, each evaluates its part."""
+        return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)
 
     def _remedy(self) -> str:
-        config = self.job.config
+        config, last = self.job.config, self.course.last
         advice = f"lower --lr (now {config.lr:g}) or lengthen the warm-up"
         if config.autocast == "float16":
             advice += ", or use --amp-dtype bfloat16"
-        if self.last is None:
+        if config.nonfinite == "stop":
+            advice += ", or leave such updates out with --nonfinite skip"
+        if last is None:
             return f"{advice}; no epoch was complete, so no checkpoint was saved"
-        return f"{advice}; {self.folder.last} holds epoch {self.last.epoch}, the last good one"
+        return f"{advice}; {self.folder.last} holds epoch {last.epoch}, the last good one"
+
+    def _out_of_memory(self, error: BaseException) -> str:
+        config, device = self.job.config, self.job.trainer.device
+        advice = [f"--grad-accum-steps {2 * config.grad_accum_steps} (the same result, in smaller parts)"]
+        advice += [] if config.amp else ["--amp"]
+        advice += [] if config.opt == "swan" else ["--opt swan (no optimizer state)"]
+        advice += [] if self.world.size == 1 or config.engine == "fsdp" else ["--engine fsdp (weights in shards)"]
+        return (
+            f"memory of {device} has run out at step {self.job.trainer.step} with --batch-size {config.batch_size} "
+            f"({str(error).splitlines()[0][:120]}); try {', '.join(advice)}; continue a run with --resume auto"
+        )

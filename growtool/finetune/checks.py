@@ -1,0 +1,123 @@
+"""What can be seen to be wrong with a configuration without looking at a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from growtool.finetune.config import (
+    AMP_DTYPES,
+    ANNEALING,
+    CLIP_MODES,
+    CROP_MODES,
+    ENGINES,
+    NONFINITE,
+    SCHEDULES,
+    TRACKERS,
+    RunConfig,
+)
+
+_NOT_NEGATIVE = (
+    "lr", "weight_decay", "warmup_epochs", "color_jitter", "mixup", "cutmix", "min_lr", "warmup_lr",
+    "momentum", "clip_grad",
+)  # fmt: skip
+_PROBABILITIES = ("hflip", "reprob", "kd_weight", "drop_path")
+
+
+def find_problems(config: RunConfig) -> list[str]:
+    """Everything that can be seen to be wrong without looking at a file, one line each."""
+    return [*_bad_ranges(config), *_bad_choices(config), *_contradictions(config)]
+
+
+def _bad_ranges(config: RunConfig) -> Iterator[str]:
+    counts = {
+        "epochs": 1,
+        "steps": 1,
+        "batch_size": 1,
+        "log_interval": 1,
+        "workers": 0,
+        "grad_accum_steps": 1,
+        "freeze_epochs": 0,
+        "lora_rank": 0,
+        "recalibrate": 0,
+        "recovery_interval": 0,
+        "checkpoint_hist": 1,
+        "warmup_steps": 0,
+        "seed": 0,
+    }
+    for name, least in counts.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            yield f"{_flag(name)}: found {value}, expected {least} or more"
+    for name in _NOT_NEGATIVE:
+        value = getattr(config, name)
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            yield f"{_flag(name)}: found {value}, expected a number that is not negative"
+    for name in _PROBABILITIES:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            yield f"{_flag(name)}: found {value}, expected a probability between 0 and 1"
+    if not 0 <= config.smoothing < 1:
+        yield f"--smoothing: found {config.smoothing}, expected 0 or more and less than 1"
+    if config.model_ema_decay is not None and not 0 <= config.model_ema_decay < 1:
+        yield f"--model-ema-decay: found {config.model_ema_decay}, expected 0 or more and less than 1, e.g. 0.9998"
+    for name in ("layer_decay", "kd_temperature", "lora_alpha"):
+        value = getattr(config, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            yield f"{_flag(name)}: found {value}, expected a number greater than 0"
+    low, high = config.scale or (0.5, 1.0)
+    if not 0 < low <= high <= 1:
+        yield f"--scale: found {low} {high}, expected two numbers with 0 < LOW <= HIGH <= 1, e.g. 0.3 1.0"
+
+
+def _bad_choices(config: RunConfig) -> Iterator[str]:
+    for name, choices in (
+        ("sched", SCHEDULES),
+        ("amp_dtype", AMP_DTYPES),
+        ("train_crop_mode", CROP_MODES),
+        ("clip_mode", CLIP_MODES),
+        ("kd_anneal", ANNEALING),
+        ("nonfinite", NONFINITE),
+        ("engine", ENGINES),
+    ):
+        value = getattr(config, name)
+        if value is not None and value not in choices:
+            yield f"{_flag(name)}: found {value!r}, expected one of {', '.join(choices)}"
+    for name in config.log:
+        if name not in TRACKERS:
+            yield f"--log: found {name!r}, expected one of {', '.join(TRACKERS)}"
+
+
+def _contradictions(config: RunConfig) -> Iterator[str]:
+    for one, other in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
+        if getattr(config, one) is not None and getattr(config, other) is not None:
+            yield f"{_flag(one)} and {_flag(other)}: both given, expected one of them; drop either"
+    if config.amp_dtype is not None and not config.amp:
+        yield "--amp-dtype: given without --amp, so it would do nothing; add --amp"
+    if config.model_ema_decay is not None and not config.model_ema:
+        yield "--model-ema-decay: given without --model-ema, so it would do nothing; add --model-ema"
+    if config.no_aug and (config.aa or config.reprob):
+        yield "--no-aug: contradicts --aa and --reprob; drop one side"
+    if config.mixes and config.batch_size % 2:
+        yield f"--batch-size: found {config.batch_size}, expected an even number because mixup and cutmix pair images"
+    if config.batch_size % config.grad_accum_steps:
+        yield (
+            f"--grad-accum-steps: found {config.grad_accum_steps}, expected a divisor of --batch-size "
+            f"({config.batch_size}), the images of one update"
+        )
+    if config.resume is not None and config.force:
+        yield "--resume: contradicts --force, which replaces the run; drop one"
+    if config.freeze_epochs and config.train == "all":
+        yield "--freeze-epochs: given with --train all, so there is nothing to freeze; say what trains first"
+    if config.freeze_epochs and config.lora_rank:
+        yield "--freeze-epochs: given with --lora-rank, which keeps all but the adapters frozen; drop one"
+    if config.lora_rank and config.train != "all":
+        yield "--lora-rank: given with --train, expected one of them; choose layers with --set lora_targets=PATTERN"
+    if config.engine == "fsdp" and config.autocast == "float16":
+        yield "--amp-dtype: float16 does not go with --engine fsdp, whose gradients are in shards; use bfloat16"
+    if config.engine == "fsdp" and config.clip_grad is not None and config.clip_mode == "agc":
+        yield "--clip-mode: agc does not go with --engine fsdp, whose weights are in shards; use norm"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,122 @@
+"""Reading images one by one: augmented with random numbers of their own, and never fatal.
+
+An image that cannot be read is named. In training the next one takes its place, so that batches keep their size; in
+evaluation it counts as nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from growtool.errors import PlanError
+from growtool.finetune.seeding import derive_seed, seed_generators
+
+SampleKey = tuple[int, int]
+"""Index of an image, and the seed of its augmentation; the index PADDING asks for an image that counts as nothing."""
+PADDING = -1
+NOT_COUNTED = -1  # class number of what evaluation leaves out
+_IN_A_ROW = 50  # unreadable images one after the other are no accident
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what image decoders raise
+
+Sample = tuple[Any, int, tuple[str, ...]]
+"""An image as uint8 [C, H, W], its class number, and the names of images that could not be read for it."""
+
+
+class SeededImages(Dataset[Sample]):
+    """Random access by key.
+
+    Args:
+        images: a dataset of timm or torchvision.
+        blank: shape [C, H, W] of an image that counts as nothing.
+        replace: whether the next image takes the place of an unreadable one.
+    """
+
+    def __init__(self, images: Any, blank: tuple[int, int, int], *, replace: bool) -> None:
+        self.images, self.blank, self.replace = images, blank, replace
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        index, seed = key
+        if index == PADDING:
+            return np.zeros(self.blank, dtype=np.uint8), NOT_COUNTED, ()
+        unreadable: list[str] = []
+        while len(unreadable) < _IN_A_ROW:
+            try:
+                image, target = read_image(self.images, index)
+            except _UNREADABLE as error:
+                unreadable.append(f"{file_name(self.images, index)}: {error}")
+                if not self.replace:
+                    return np.zeros(self.blank, dtype=np.uint8), NOT_COUNTED, tuple(unreadable)
+                index = (index + 1) % len(self.images)
+                continue
+            seed_generators(seed)
+            if self.images.transform is not None:
+                image = self.images.transform(image)
+            return image, target, tuple(unreadable)
+        raise PlanError(
+            f"{unreadable[0]}; nor could the {_IN_A_ROW - 1} images after it be read, expected images; "
+            "restore the data or name another"
+        )
+
+
+class SeededStream(IterableDataset[Sample]):
+    """The samples of a dataset that can only be read in its own order, each augmented by its place in that order."""
+
+    def __init__(self, images: Any, seed: int) -> None:
+        self.images, self.seed, self.epoch = images, seed, 0
+        self.transform, images.transform = images.transform, None
+
+    def __iter__(self) -> Iterator[Sample]:
+        worker = get_worker_info()
+        lane = worker.id if worker else 0
+        self.images.set_epoch(self.epoch)
+        for place, (image, target) in enumerate(self.images):
+            seed_generators(derive_seed(self.seed, "augment", self.epoch, lane, place))
+            yield self.transform(image), target, ()
+
+
+def read_image(images: Any, index: int) -> tuple[Any, int]:
+    """The decoded image before any transform, and its class number.
+
+    Raises:
+        OSError and other errors of decoders: it cannot be read.
+    """
+    from PIL import Image
+
+    if not hasattr(images, "reader"):  # torchvision's; its arrays and files are read by its own __getitem__
+        transform, images.transform = images.transform, None
+        try:
+            image, target = images[index]
+        finally:
+            images.transform = transform
+        return image.convert("RGB"), int(target)
+    file, target = images.reader[index]
+    with file, Image.open(file) as opened:
+        image = opened.convert(images.input_img_mode)  # decodes all of it
+    return image, int(images.target_transform(target) if images.target_transform else target)
+
+
+def file_name(images: Any, index: int) -> str:
+    """What to call an image in messages."""
+    try:
+        return str(images.filename(index, absolute=True))
+    except (AttributeError, AssertionError, NotImplementedError):
+        return f"image {index}"
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """timm's collation to images uint8 [B, C, H, W] and class numbers [B], and the names of what could not be read."""
+    from timm.data.loader import fast_collate
+
+    images, targets = fast_collate([(image, target) for image, target, _ in samples])
+    return images, torch.as_tensor(targets), tuple(name for *_, names in samples for name in names)

@@ -1,0 +1,81 @@
+"""Which checkpoint a run continues from, and whether it is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.snapshot import read_course
+
+if TYPE_CHECKING:
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.state import RunFolder
+
+# What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
+_FREE = {
+    "resume", "force", "workers", "device", "output", "checkpoint", "data", "kd_teacher", "log", "log_interval",
+    "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine", "grad_accum_steps",
+}  # fmt: skip
+
+
+def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
+    """The checkpoint that `--resume` names; None to begin anew, which `auto` does where there is nothing yet.
+
+    Raises:
+        PlanError: the output holds something that is not a run.
+        CheckpointError: the path named is no checkpoint of a run, or every checkpoint there is damaged.
+    """
+    if config.resume is None:
+        return None
+    if config.resume != "auto":
+        path = Path(config.resume)
+        read_course(path)
+        return path
+    if not folder.config.is_file():
+        folder.require_free(config.checkpoint, force=False)
+        return None
+    problems: list[str] = []
+    for path in reversed(folder.saved()):
+        try:
+            read_course(path)
+            return path
+        except CheckpointError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise CheckpointError(problems)
+    return None
+
+
+def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> None:
+    """Raise unless the run in `folder` was configured as `settings` say, in all that changes what is computed.
+
+    Raises:
+        PlanError: one line for each difference.
+        CheckpointError: the run's own configuration cannot be read.
+    """
+    try:
+        before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        resolved = before["resolved"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder.config}: cannot be read ({type(error).__name__}: {error}), expected the configuration of the run "
+            "that is to be resumed; name the run with --output"
+        ) from error
+    problems = [
+        f"--resume: {key} was {before.get(key)!r} in {folder.root}, found {value!r}; a run keeps its settings: use the "
+        "same, or start a new one from its last/"
+        for key, value in settings.items()
+        if key not in _FREE | {"resolved"} and before.get(key) != value
+    ]
+    for key, what in (("source_sha256", "the weights of CHECKPOINT"), ("steps_per_epoch", "the updates of an epoch")):
+        if resolved.get(key) != settings["resolved"][key]:
+            problems.append(
+                f"--resume: {what}: found {settings['resolved'][key]}, expected {resolved.get(key)} as when the run in "
+                f"{folder.root} began; restore them, or start a new one from its last/"
+            )
+    if problems:
+        raise PlanError(problems)

@@ -1,0 +1,192 @@
+"""Everything a run needs to go on as if nothing had happened, taken at one moment and put back at another.
+
+There is no state of random generators in it: every random number of a run is drawn from (seed, purpose, place), so the
+seed and the number of updates say it all. timm's schedules are functions of the number of updates as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import WEIGHTS, TensorInfo, dtype_name, json_text, write_safetensors
+from growtool.checkpoint.folder import EMA, RAW, STATE, write_text
+from growtool.errors import CheckpointError
+from growtool.finetune.loop import Diverged, Trainer
+from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, restore, write_state
+from growtool.finetune.records import EpochRecord
+from growtool.finetune.weights import as_trained, exported, is_reparametrised, put_in
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class Course:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs that are complete, their evaluation included.
+        batch: updates of the epoch under way.
+        step: updates in all.
+        skipped: updates left out.
+        pending: losses since the last record.
+        epoch_sum, epoch_count: sum and number of the losses of the epoch under way that are in records.
+        seconds: of training and evaluation.
+        initial, best, last: the checkpoint before training, the best epoch, the latest.
+        unreadable: names of the images that could not be read.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0
+    pending: list[float] = field(default_factory=list)
+    epoch_sum: float = 0.0
+    epoch_count: int = 0
+    seconds: float = 0.0
+    initial: EpochRecord | None = None
+    best: EpochRecord | None = None
+    last: EpochRecord | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy on the CPU that training does not touch any more.
+
+    Attributes:
+        weights: the plain timm model's state dict.
+        evaluated: the weights that count, where these are others (an average).
+        raw: the state dict that trains, where it is not the plain one (adapters, templates).
+        ema: the average's state dict, None without.
+        optimizer: by parameter name.
+        scaler: of float16, None without.
+        course: how far the run had come.
+    """
+
+    weights: Mapping[str, Tensor]
+    evaluated: Mapping[str, Tensor]
+    raw: Mapping[str, Tensor] | None
+    ema: Mapping[str, Tensor] | None
+    optimizer: OptimizerState
+    scaler: Mapping[str, Any] | None
+    course: Course
+
+
+def take(trainer: Trainer, course: Course) -> Snapshot:
+    """Copy the state. With sharded weights every process must call this.
+
+    Raises:
+        Diverged: a weight is not finite.
+    """
+    ema = trainer.ema.module if trainer.ema is not None else None
+    weights = _copied(exported(trainer.model))
+    evaluated = _copied(exported(ema)) if ema is not None else weights
+    for state in (weights, evaluated):
+        _require_finite(state)
+    held = capture(trainer.optimizer, trainer.model)
+    return Snapshot(
+        weights=weights,
+        evaluated=evaluated,
+        raw=_copied(as_trained(trainer.model)) if is_reparametrised(trainer.model) else None,
+        ema=_copied(as_trained(ema)) if ema is not None else None,
+        optimizer=OptimizerState(held.algorithm, held.groups, _copied(held.tensors), held.values, held.extra),
+        scaler=trainer.scaler.state_dict() if trainer.scaler is not None else None,
+        course=Course(**{name: getattr(course, name) for name in Course.__slots__}),
+    )
+
+
+def write_training_state(folder: Path, snapshot: Snapshot) -> None:
+    """Everything but the weights of the plain model, into a folder that holds these.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    write_state(folder, snapshot.optimizer)
+    for name, state in ((RAW, snapshot.raw), (EMA, snapshot.ema)):
+        if state is not None:
+            write_safetensors(folder / name, infos(state), state.__getitem__, {"format": "pt"})
+    document = {"format": FORMAT, "course": asdict(snapshot.course), "scaler": snapshot.scaler}
+    write_text(folder / STATE, json_text(document))
+
+
+def put_back(folder: Path, trainer: Trainer) -> Course:
+    """Give `trainer` the state in `folder`.
+
+    Returns:
+        How far the run had come.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint of this run, or damaged.
+    """
+    course, scaler = read_course(folder)
+    reparametrised, averaged = is_reparametrised(trainer.model), trainer.ema is not None
+    for name, wanted, option in ((RAW, reparametrised, "--lora-rank"), (EMA, averaged, "--model-ema")):
+        if (folder / name).is_file() != wanted:
+            found, expected = ("none", "one") if wanted else ("one", "none")
+            raise CheckpointError(f"{folder / name}: found {found}, expected {expected}; resume with the same {option}")
+    put_in(trainer.model, _load(folder / (RAW if reparametrised else WEIGHTS)))
+    if averaged:
+        put_in(trainer.ema.module, _load(folder / EMA))
+    restore(trainer.optimizer, trainer.model, read_state(folder), where=str(folder))
+    if trainer.scaler is not None:
+        trainer.scaler.load_state_dict(scaler)
+    trainer.step, trainer.skipped = course.step, course.skipped
+    if trainer.schedule is not None:
+        trainer.schedule.step_update(trainer.step)
+    return course
+
+
+def read_course(folder: Path) -> tuple[Course, Any]:
+    """How far the run of a checkpoint had come, and the state of its scaler.
+
+    Raises:
+        CheckpointError: there is no such state, or it is damaged.
+    """
+    path = folder / STATE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
+        values = document["course"]
+        records = {name: EpochRecord(**values[name]) if values[name] else None for name in ("initial", "best", "last")}
+        return Course(**values | records | {"unreadable": tuple(values["unreadable"])}), document["scaler"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}), expected the state of a run; "
+            "name a folder of the run's checkpoints/, or use --resume auto"
+        ) from error
+
+
+def infos(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    """Shapes and types for a file."""
+    return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)  # type: ignore[no-any-return]
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint of the run") from error
+
+
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise Diverged(f"{name}: found a value that is not finite after training, expected finite weights")

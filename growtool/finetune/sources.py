@@ -1,0 +1,98 @@
+"""Where images come from: folders, tar files, parquet, or any dataset string of timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.errors import PlanError
+from growtool.finetune.data import EVAL_SPLITS, TRAIN_SPLITS, Split, find_split, open_split
+
+if TYPE_CHECKING:
+    from growtool.finetune.config import RunConfig
+
+_CANONICAL = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+}  # as `datasets` calls them
+
+
+def split_names(config: RunConfig, *, training: bool) -> Sequence[str]:
+    """Names a split may have: the one that was asked for, or the usual ones."""
+    chosen = config.train_split if training else config.val_split
+    return (chosen,) if chosen else TRAIN_SPLITS if training else EVAL_SPLITS
+
+
+def require_source(config: RunConfig, *, training: bool) -> None:
+    """Raise unless there is something to open.
+
+    Raises:
+        PlanError: no such folder, or no such split in it.
+    """
+    names = split_names(config, training=training)
+    if not config.dataset and not _parquet(config.data, names):
+        find_split(config.data, names)
+
+
+def open_source(config: RunConfig, *, training: bool, channels: int) -> Split:
+    """The split to train on, or the one to evaluate on; no image is read.
+
+    Raises:
+        PlanError: it is not there, or what reads it is not installed.
+    """
+    names = split_names(config, training=training)
+    if config.dataset:
+        return _named(config, config.dataset, str(config.data), names[0], training=training, channels=channels)
+    if split := _parquet(config.data, names):
+        return _named(config, f"hfds/{config.data}", None, split, training=training, channels=channels)
+    return open_split(find_split(config.data, names), channels=channels)
+
+
+def _parquet(folder: Path, names: Sequence[str]) -> str | None:
+    """The split of `folder` that lies in parquet files, under the name that Hugging Face's `datasets` gives it."""
+    for name in names:
+        if any(folder.glob(f"{name}*.parquet")) or any(folder.glob(f"data/{name}*.parquet")):
+            return _CANONICAL.get(name, name)
+    return None
+
+
+def _named(config: RunConfig, dataset: str, root: str | None, split: str, *, training: bool, channels: int) -> Split:
+    from timm.data import create_dataset
+    from torch.utils.data import IterableDataset
+
+    mode: dict[str, Any] = {} if dataset.startswith("torch/") else {"input_img_mode": "L" if channels == 1 else "RGB"}
+    try:
+        images = create_dataset(
+            dataset,
+            root=root,
+            split=split,
+            is_training=training,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            **mode,
+            **config.data_kwargs,
+        )
+    except ImportError as error:
+        extra = "pip install 'growtool[datasets]'" if dataset.startswith("hf") else f"pip install {error.name}"
+        raise PlanError(f"--dataset {dataset}: needs {error.name}, which is not installed; {extra}") from error
+    except (AssertionError, RuntimeError, ValueError, OSError, TypeError) as error:
+        raise PlanError(
+            f"--dataset {dataset}: timm cannot open the split {split!r} ({type(error).__name__}: {error}); "
+            "correct --dataset, --data, --set train_split, --set val_split or --set data_kwargs"
+        ) from error
+    streamed = isinstance(images, IterableDataset)
+    if streamed and not training:
+        raise PlanError(
+            f"--dataset {dataset}: found a stream for evaluation, expected images that can be told apart by number; "
+            "evaluate on a folder, on tar files or on an hfds/ dataset"
+        )
+    return Split(Path(root or dataset), images, _classes(images), is_stream=streamed)
+
+
+def _classes(images: Any) -> tuple[str, ...]:
+    """Names in the order of their numbers; empty where the dataset does not tell."""
+    numbers = getattr(images, "class_to_idx", None) or getattr(getattr(images, "reader", None), "class_to_idx", None)
+    return tuple(sorted(numbers, key=numbers.__getitem__)) if numbers else ()

@@ -1,0 +1,238 @@
+"""A run that was killed and resumed is the run that was not: same losses, same weights, same files, to the bit."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
+
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune import state
+from growtool.finetune.records import Silent
+from growtool.finetune.run import finetune
+from growtool.finetune.stopping import Stopped
+
+pytestmark = UNCLOSED_IMAGES
+EVERYTHING: dict[str, Any] = {
+    "epochs": 3, "log_interval": 2, "recovery_interval": 1, "model_ema": True, "warmup_steps": 2, "scale": (0.3, 1.0),
+    "aa": "rand-m9-mstd0.5", "reprob": 0.5, "mixup": 0.8, "cutmix": 1.0, "grad_accum_steps": 2, "clip_grad": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+class At(Silent):
+    """Does something after a number of updates."""
+
+    def __init__(self, step: int, act: Callable[[], object]) -> None:
+        self.step, self.act = step, act
+
+    def advanced(self, step: int) -> None:
+        if step == self.step:
+            self.act()
+
+
+def killed_at(step: int, **settings: Any) -> None:
+    """Run in a process of its own that SIGKILL ends after `step` updates, wherever the background writer then is."""
+    child = os.fork()
+    if child == 0:
+        finetune(run_config(**settings), At(step, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def same_run(one: Path, two: Path) -> None:
+    assert losses(one) == losses(two)
+    for key in ("train_loss", "top1", "eval_loss", "best"):
+        first, second = ([record[key] for record in read_metrics(run, "epoch")] for run in (one, two))
+        assert first == second
+    for file in (
+        "best/model.safetensors",
+        "last/model.safetensors",
+        "last/optimizer.safetensors",
+        "last/ema.safetensors",
+    ):
+        if (one / file).exists():
+            assert (one / file).read_bytes() == (two / file).read_bytes(), file
+    rows = [[line.split(",")[:7] for line in (run / "summary.csv").read_text().splitlines()] for run in (one, two)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("opt", ["adamw", "sgd"])
+def test_killed_at_random_updates_and_resumed_it_is_the_uninterrupted_run(
+    checkpoint: Path, data: Path, tmp_path: Path, opt: str
+):
+    settings: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "opt": opt, **EVERYTHING}
+    finetune(run_config(output=tmp_path / "whole", **settings))
+    steps = random.Random(opt)
+    for step in sorted(steps.sample(range(1, 9), 3)):
+        killed_at(step, output=tmp_path / "parts", resume="auto", **settings)
+    result = finetune(run_config(output=tmp_path / "parts", resume="auto", **settings))
+    assert result.steps == 9
+    same_run(tmp_path / "whole", tmp_path / "parts")
+    assert not list((tmp_path / "parts").rglob(".*"))
+
+
+def test_what_is_resumed_is_the_tail_of_the_pinned_losses(checkpoint: Path, data: Path, tmp_path: Path):
+    killed_at(5, checkpoint=checkpoint, data=data, output=tmp_path / "run", recovery_interval=2)
+    before = losses(tmp_path / "run")
+    finetune(run_config(checkpoint, data, tmp_path / "run", recovery_interval=2, resume="auto"))
+    after = losses(tmp_path / "run")
+    assert before[:3] == after[:3]
+    assert after[3:] == pytest.approx(PINNED[3:], rel=1e-4)
+
+
+def test_a_float16_scaler_goes_on_where_it_was(checkpoint: Path, data: Path, tmp_path: Path):
+    settings: dict[str, Any] = {"checkpoint": checkpoint, "data": data, "amp": True, "amp_dtype": "float16"}
+    finetune(run_config(output=tmp_path / "whole", **settings))
+    killed_at(4, output=tmp_path / "parts", recovery_interval=2, **settings)
+    finetune(run_config(output=tmp_path / "parts", resume="auto", recovery_interval=2, **settings))
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_that_is_over_can_be_resumed_without_harm(checkpoint: Path, data: Path, tmp_path: Path):
+    first = finetune(run_config(checkpoint, data, tmp_path / "run"))
+    again = finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto"))
+    assert (again.final, again.best, again.steps) == (first.final, first.best, first.steps)
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_sigterm_saves_and_leaves(checkpoint: Path, data: Path, tmp_path: Path):
+    settings = {"checkpoint": checkpoint, "data": data}
+    finetune(run_config(output=tmp_path / "whole", **settings))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"stopped after update 4, saved as .*step-00000004; continue with --resume auto"):
+        finetune(run_config(output=tmp_path / "parts", **settings), At(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert signal.getsignal(signal.SIGTERM) == before
+    finetune(run_config(output=tmp_path / "parts", resume="auto", **settings))
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_the_command_leaves_with_143_after_sigterm(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    command = [sys.executable, "-W", "ignore", "-m", "growtool", "finetune", str(checkpoint), "--data", str(data)]
+    command += [
+        "-o",
+        str(output),
+        "-b",
+        "8",
+        "--epochs",
+        "5000",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--log-interval",
+        "1",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (output / "last").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert "continue with --resume auto" in said
+    newest = sorted((output / "checkpoints").iterdir())[-1]
+    assert json.loads((newest / "state.json").read_text())["course"]["step"] == int(newest.name.removeprefix("step-"))
+
+
+def test_a_full_disk_costs_no_checkpoint(checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk is full from the second checkpoint on; the first stays, loads, and is where the run goes on."""
+    written = state.write_training_state
+    calls = []
+
+    def full(folder: Path, snapshot: Any) -> None:
+        calls.append(folder)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        written(folder, snapshot)
+
+    output = tmp_path / "run"
+    monkeypatch.setattr(state, "write_training_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        finetune(run_config(checkpoint, data, output))
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-00000003"]
+    assert json.loads((output / "last/training.json").read_text())["step"] == 3
+    monkeypatch.undo()
+    finetune(run_config(checkpoint, data, tmp_path / "whole"))
+    finetune(run_config(checkpoint, data, output, resume="auto"))
+    same_run(tmp_path / "whole", output)
+
+
+def test_only_the_latest_checkpoints_are_kept(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    finetune(run_config(checkpoint, data, output, recovery_interval=1, checkpoint_hist=3))
+    names = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert names == ["step-00000004", "step-00000005", "step-00000006"]
+    records = read_metrics(output, "checkpoint")
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(record["stall_seconds"] > 0 and record["bytes"] > 0 for record in records)
+    one, two = (output / place / "model.safetensors" for place in ("last", "checkpoints/step-00000006"))
+    assert one.samefile(two)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    finetune(run_config(checkpoint, data, output, recovery_interval=1))
+    (output / "checkpoints/step-00000006/state.json").write_text("{")
+    result = finetune(run_config(checkpoint, data, output, recovery_interval=1, resume="auto"))
+    assert result.steps == 6
+    assert len(losses(output)) == 6
+
+
+def test_a_crash_between_two_names_is_mended(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    first = finetune(run_config(checkpoint, data, output))
+    (output / "best").rename(output / ".best.x1_y.old")
+    (output / ".last.zz.tmp").mkdir()
+    again = finetune(run_config(checkpoint, data, output, resume="auto"))
+    assert again.final == first.final
+    assert not list(output.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.5}, r"--resume: lr was 0.01 in .*, found 0.5; a run keeps its settings"),
+        ({"seed": 1, "mixup": 0.1}, r"(?s)--resume: mixup was 0.0 .*--resume: seed was 42"),
+        ({"resume": "elsewhere"}, r"elsewhere/state.json: cannot be read .*name a folder of the run's checkpoints"),
+    ],
+)
+def test_another_run_is_not_resumed(
+    checkpoint: Path, data: Path, tmp_path: Path, changes: dict[str, Any], message: str
+):
+    finetune(run_config(checkpoint, data, tmp_path / "run"))
+    with pytest.raises((PlanError, CheckpointError), match=message):
+        finetune(run_config(checkpoint, data, tmp_path / "run", **{"resume": "auto", **changes}))
+
+
+def test_other_weights_are_not_resumed(checkpoint: Path, data: Path, tmp_path: Path):
+    finetune(run_config(checkpoint, data, tmp_path / "run"))
+    shutil.copy(tmp_path / "run/last/model.safetensors", checkpoint / "model.safetensors")
+    with pytest.raises(PlanError, match=r"--resume: the weights of CHECKPOINT: found .*, expected "):
+        finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto"))
+
+
+def test_resume_auto_of_nothing_begins(checkpoint: Path, data: Path, tmp_path: Path):
+    assert finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto", epochs=1)).steps == 3
