@@ -4,6 +4,7 @@ A freshly built model hides mistakes: its norms scale by one, its biases are zer
 parameter and every stored buffer is drawn anew, at a size that keeps signals alive through the whole network.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,6 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from growtool.checkpoint import open_checkpoint
-from growtool.coupling import Atom
-from growtool.coupling.axis import Axis, Factor, axis_size
 from growtool.grow import Grown, grow
 from growtool.plan import LoadedPlan, load_plan
 from growtool.recipe import Recipe, resolve
@@ -134,6 +133,8 @@ def write_folder(tiny: Tiny, folder: Path, *, seed: int = 0, dtype: torch.dtype 
     """A random model as timm itself saves it."""
     model = random_model(tiny, seed=seed, dtype=dtype)
     save_for_hf(model, folder, model_args=dict(tiny.args), safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())  # timm writes the name of what `growtool_open` opened
+    (folder / "config.json").write_text(json.dumps(config | {"architecture": tiny.architecture}))
     return folder
 
 
@@ -170,29 +171,3 @@ def difference(source: nn.Module, target: nn.Module, inputs: Tensor) -> float:
     scale = float(a.abs().max())
     assert float((a[0] - a[1]).abs().max()) > 1e-3 * scale, "logits that ignore the image prove nothing"
     return float((a - b).abs().max()) / scale
-
-
-def positions(axis: Axis, order: Mapping[Atom, Tensor]) -> Tensor:
-    """Index arithmetic of a layout: the old position of each new one when atoms are put into another order.
-
-    Args:
-        axis: segments one after the other, each a row-major product.
-        order: int64 permutations; atoms that are absent keep theirs.
-    """
-    parts, offset = [], 0
-    for segment in axis:
-        part = torch.zeros(1, dtype=torch.int64)
-        for factor in segment:
-            inner = _factor_positions(factor, order)
-            part = (part[:, None] * len(inner) + inner[None, :]).reshape(-1)
-        parts.append(part + offset)
-        offset += len(part)
-    index = torch.cat(parts)
-    assert len(index) == axis_size(axis)
-    return index
-
-
-def _factor_positions(factor: Factor, order: Mapping[Atom, Tensor]) -> Tensor:
-    if isinstance(factor, Atom):
-        return order.get(factor, torch.arange(factor.size))
-    return positions(factor, order)

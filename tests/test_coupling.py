@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from models import TINY, Tiny, positions, random_model
+from models import TINY, Tiny, random_model
 from torch import Tensor, nn
 
 from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.coupling import Atom, Coupling, Group, Member, trace_model
+from growtool.coupling import Atom, Coupling, Group, Member, positions, trace_model
 
 FAMILIES = sorted(TINY)
 NO_RESIDUAL_BLOCK = ("densenet", "efficientnet")

@@ -17,12 +17,13 @@ from torch import Tensor
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
 from growtool.checkpoint import open_checkpoint
 from growtool.coupling import Atom, Growth, PairedAxis
-from growtool.operators import interleave, mixture, net2net, stack, tile, zero_out
+from growtool.operators import cancel_out, interleave, mixture, net2deeper, net2net, stack, tile, zero_out
+from growtool.operators import map as explicit
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.placement import Placed
 from growtool.operators.table import OPERATORS
 from growtool.plan import load_plan
-from growtool.plan.schema import Interleave, Mixture, Net2Net, Stack, Tile, ZeroOut
+from growtool.plan.schema import CancelOut, Interleave, Map, Mixture, Net2Deeper, Net2Net, Stack, Tile, ZeroOut
 from growtool.recipe import resolve
 
 TIGHT = 1e-12
@@ -278,7 +279,8 @@ def test_net2net_takes_any_width():
     [
         (Tile(), False), (Net2Net(), False), (Mixture(), False), (Mixture(compensate=False), True),
         (Mixture(compensate=False, gain=0), False), (Mixture(compensate=False, coefficients="zero"), False),
-        (ZeroOut(), False), (Stack(), True), (Interleave(), True),
+        (ZeroOut(), False), (Stack(), True), (Interleave(), True), (CancelOut(), False), (Net2Deeper(), False),
+        (Map(map=[0, 0]), True), (Map(map=[0, 0], start="zero_out"), False),
     ],
     ids=str,
 )  # fmt: skip
@@ -298,13 +300,18 @@ def test_what_an_operator_loses_by_itself(spec, lossy):
         (zero_out.arrange, ZeroOut(), (0, 1), 4, [0, 0, 1, 1]),
         (zero_out.arrange, ZeroOut(placement="end"), (0, 1), 4, [0, 1, 1, 1]),
         (zero_out.arrange, ZeroOut(), (3,), 1, [3]),
+        (cancel_out.arrange, CancelOut(), (0, 1, 2, 3), 6, [0, 1, 1, 2, 3, 3]),
+        (cancel_out.arrange, CancelOut(placement="end"), (0, 1), 4, [0, 1, 1, 1]),
+        (net2deeper.arrange, Net2Deeper(), (1, 2), 4, [1, 1, 2, 2]),
+        (explicit.arrange, Map(map=[0, 0, 1, 1, 2]), (0, 0, 1, 1, 2), 5, [0, 0, 1, 1, 2]),
     ],
 )  # fmt: skip
 def test_where_blocks_go(arrange, spec, sources, count, expected):
     placed = arrange(spec, sources, count)
     assert [p.source for p in placed] == expected
     assert [p.new for p in placed] == [source in expected[:place] for place, source in enumerate(expected)]
-    assert [p.closed for p in placed] == [p.new and spec.operator == "zero_out" for p in placed]
+    start = {"zero_out": "zero_out", "cancel_out": "cancel_out", "net2deeper": "identity"}.get(spec.operator, "copy")
+    assert [p.start for p in placed] == [start if p.new else "copy" for p in placed]
 
 
 @given(

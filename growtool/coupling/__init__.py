@@ -1,6 +1,6 @@
 """Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
 
-from growtool.coupling.axis import Atom, Axis, atoms
+from growtool.coupling.axis import Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
 from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, torn_groups
 from growtool.coupling.tape import Mixing
@@ -20,6 +20,7 @@ __all__ = [
     "atoms",
     "inside",
     "pair",
+    "positions",
     "shortened",
     "stretches",
     "torn_groups",

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
+
+import torch
+from torch import Tensor
 
 Owner: TypeAlias = tuple[str, int]  # (parameter name, dimension)
 
@@ -134,6 +137,30 @@ def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
                 yield from ((factor, owner) for owner in factor.owners)
             else:
                 yield from owners(factor)
+
+
+def positions(axis: Axis, order: Mapping[Atom, Tensor]) -> Tensor:
+    """The position along the axis that each new one is taken from when channels are put into another order.
+
+    Args:
+        axis: resolved; segments one after the other, each a row-major product.
+        order: atom -> int64 [its size], the channel at each new place; atoms that are absent keep theirs.
+
+    Returns:
+        int64 [axis_size(axis)].
+    """
+    parts, offset = [], 0
+    for segment in axis:
+        part = torch.zeros(1, dtype=torch.int64)
+        for factor in segment:
+            if isinstance(factor, Atom):
+                inner = order[factor] if factor in order else torch.arange(factor.size)
+            else:
+                inner = positions(factor, order)
+            part = (part[:, None] * len(inner) + inner[None, :]).reshape(-1)
+        parts.append(part + offset)
+        offset += len(part)
+    return torch.cat(parts)
 
 
 def is_fixed(axis: Axis) -> str | None:

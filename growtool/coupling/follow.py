@@ -69,6 +69,19 @@ def flow_after(tape: Tape, call: Call) -> Flow:
     )
 
 
+def scaling(tape: Tape, call: Call) -> tuple[str, Params | None] | None:
+    """Where a parameter scales an activation (LayerScale): its name, and what zeroes that activation without it."""
+    if call.name != "mul" or len(call.ins) != 2:
+        return None
+    values = [tape.value(tensor) for tensor in call.ins]
+    scales = [value.params for value in values if value.params]
+    branches = [value.flow.zeroed_by for value in values if value.params is None]
+    if len(scales) != 1 or len(branches) != 1 or len(scales[0]) != 1:
+        return None
+    (scale,) = scales[0]
+    return scale, branches[0]
+
+
 def _zeroed_by(tape: Tape, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
     if call.name in _AFFINE_NORMS:

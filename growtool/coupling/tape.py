@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, is_fixed, new_axis, owners, resolve
 from growtool.coupling.flow import Flow, Params
-from growtool.coupling.follow import flow_after, params_after
+from growtool.coupling.follow import flow_after, params_after, scaling
 from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
 
@@ -72,7 +72,7 @@ Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
 
 
 class Tape(TorchDispatchMode):
-    """Observes a forward pass. Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `unknown`."""
+    """Observes a forward pass. Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `scaled`, `unknown`."""
 
     def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -85,6 +85,8 @@ class Tape(TorchDispatchMode):
         self.consumers: set[tuple[Atom, Owner]] = set()
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.exits: dict[str, Params | None] = {}
+        self.scaled: dict[str, Params | None] = {}
+        self.received: dict[str, str | None] = {}
         self.unknown: Counter[str] = Counter()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
@@ -163,6 +165,10 @@ class Tape(TorchDispatchMode):
         flow = flow_after(self, call).among(self._entered)
         if params is None:
             self._note_uses(call)
+            found = scaling(self, call)
+            if found is not None:
+                scale, behind = found
+                self.scaled[scale] = behind if self.scaled.get(scale, behind) == behind else None
         entry = signature(call, picks_fixed=self._picks_fixed(call))
         if entry is not None:
             self.signatures[self.module].append(entry)
@@ -207,6 +213,8 @@ class Tape(TorchDispatchMode):
             if self._modules[-1][0] != path:
                 self.signatures[self.module].append(("call", path))
             self._modules.append((path, values))
+            activation = values[0].flow.activation if len(values) == 1 else None
+            self.received[path] = activation if self.received.get(path, activation) == activation else None
             self._entered.update(value.flow.token for value in values)
 
         return enter

@@ -63,6 +63,8 @@ class Coupling:
         mixings: operations that treat channels jointly (norms, softmax, sums).
         signatures: module path -> its operations in order, without sizes.
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
+        scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
+        received: module path -> the idempotent activation that its one input comes out of (`relu()`).
         ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
     """
@@ -72,6 +74,8 @@ class Coupling:
     mixings: tuple[Mixing, ...]
     signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
     exits: Mapping[str, Params]
+    scaled: Mapping[str, Params]
+    received: Mapping[str, str]
     ambiguous: Params
     unknown: Mapping[str, int]
 
@@ -170,6 +174,8 @@ def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
         mixings=tuple(mixings.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
         exits={path: params for path, params in tape.exits.items() if params},
+        scaled={name: params for name, params in tape.scaled.items() if params},
+        received={path: name for path, name in tape.received.items() if name},
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
     )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.checkpoint import file_order
-from growtool.operators.base import Layer
+from growtool.operators.base import Layer, generator_for
+from growtool.operators.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 
@@ -43,10 +44,23 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
         assert tensor.implied is not None, "a tensor comes from the source or is implied by it"
         return split_evenly(tensor.implied, tensor.maps).to(tensor.info.torch_dtype)
     stored = recipe.source.read(tensor.source)
-    if tensor.is_copy or not stored.is_floating_point():
+    if not stored.is_floating_point():
         return copy_positions(stored, tensor.maps).to(tensor.info.torch_dtype)
     # float64 where either side is, else float32
     dtype = torch.promote_types(torch.promote_types(stored.dtype, tensor.info.torch_dtype), torch.float32)
+    grown = _grown(recipe, tensor, tensor.source, stored.to(dtype))
+    for dim, positions in tensor.paired:
+        grown = grown.index_select(dim, positions)
+    if tensor.cancelling is not None:
+        generator = generator_for(recipe.plan.seed, f"cancelling {tensor.shared}")
+        grown = cancelling(grown, tensor.cancelling, generator)
+    return grown.to(tensor.info.torch_dtype)
+
+
+def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
+    """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
+    if all(axis.is_identity for axis in tensor.maps):
+        return stored
     width = recipe.plan.width
     assert width is not None, "a recipe with growing widths has a width operator"
     operator = OPERATORS[width.operator].implementation()
@@ -54,11 +68,11 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
         name=tensor.shared,
         maps=tensor.maps,
         templates=tensor.templates,
-        own=tensor.templates.index(tensor.source),
+        own=tensor.templates.index(source),
         seed=recipe.plan.seed,
     )
-    grown: Tensor = operator.grow(width, stored.to(dtype), layer, lambda name: recipe.source.read(name).to(dtype))
-    return grown.to(tensor.info.torch_dtype)
+    read = recipe.source.read
+    return operator.grow(width, stored, layer, lambda name: read(name).to(stored.dtype))  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

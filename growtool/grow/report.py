@@ -76,7 +76,8 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
 
 
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
-    how = "zero" if tensor.zero else "implied" if tensor.source is None else "copied" if tensor.is_copy else "grown"
+    how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
+    how = how or ("implied" if tensor.source is None else "copied" if tensor.is_copy else "grown")
     return {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from growtool.plan.schema import Placement
+
+Start = Literal["copy", "zero_out", "cancel_out", "identity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,20 +17,29 @@ class Placed:
     Attributes:
         source: index of the block it is a copy of.
         new: whether growth added it.
-        closed: whether its residual branch ends in zeros, so that it starts as the identity.
+        start: how a new block starts: as a running `copy`; with a residual branch that ends in zeros (`zero_out`) or in
+            weights that cancel (`cancel_out`); or with layers that pass on what they receive (`identity`).
     """
 
     source: int
     new: bool
-    closed: bool = False
+    start: Start = "copy"
 
 
-def first_is_old(sources: list[int], *, closed: bool = False) -> list[Placed]:
-    """The first copy of each source block is the block itself, later ones are new."""
+def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:
+    """The first copy of each source block is the block itself, later ones are new and start as `start` says."""
     seen: set[int] = set()
     placed = []
     for source in sources:
         new = source in seen
-        placed.append(Placed(source, new, new and closed))
+        placed.append(Placed(source, new, start if new else "copy"))
         seen.add(source)
     return placed
+
+
+def inserted(placement: Placement, sources: tuple[int, ...], count: int, start: Start) -> list[Placed]:
+    """`interleaved`: a new block after every L / (L' - L) old ones; `end`: new blocks after all old ones."""
+    kept = len(sources)
+    if placement == "end":
+        return first_is_old([sources[min(m, kept - 1)] for m in range(count)], start=start)
+    return first_is_old([sources[-(-(m + 1) * kept // count) - 1] for m in range(count)], start=start)

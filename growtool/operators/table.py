@@ -59,5 +59,19 @@ OPERATORS: dict[str, OperatorInfo] = {
             "zero_out", "depth", "copied blocks whose residual branch ends in zeros",
             "exact for blocks with a residual connection", "LLaMA Pro, arXiv 2401.02415",
         ),
+        OperatorInfo(
+            "cancel_out", "depth", "copied blocks whose residual branch ends in weights that cancel over paired units",
+            "exact for blocks with a residual connection that ends in a matrix (transformers, ConvNeXt, mixers)",
+            "LEMON, arXiv 2310.07999",
+        ),
+        OperatorInfo(
+            "net2deeper", "depth", "layers that pass on what they receive, where there is no residual connection",
+            "exact where the activation is idempotent (ReLU, ReLU6)", "Net2Net, arXiv 1511.05641, section 2.3",
+        ),
+        OperatorInfo(
+            "map", "depth", "the plan lists the source block of every target block: [0, 0, 1, 1, 2]",
+            "lossy with start: copy; as zero_out and cancel_out with those",
+            "SWS, IJCAI 2024; layer lists of G_stack, arXiv 2405.15319",
+        ),
     )
 }  # fmt: skip

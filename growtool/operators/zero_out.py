@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from growtool.operators.placement import Placed, first_is_old
+from growtool.operators.placement import Placed, inserted
 from growtool.plan.schema import ZeroOut
 
 
 def arrange(spec: ZeroOut, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """`interleaved`: a new block after every L / (L' - L) old ones; `end`: new blocks after all old ones."""
-    kept = len(sources)
-    if spec.placement == "end":
-        return first_is_old([sources[min(m, kept - 1)] for m in range(count)], closed=True)
-    return first_is_old([sources[-(-(m + 1) * kept // count) - 1] for m in range(count)], closed=True)
+    """New blocks among the old ones, each a closed copy of the one before it."""
+    return inserted(spec.placement, sources, count, "zero_out")
 
 
 def loss(spec: ZeroOut) -> str | None:

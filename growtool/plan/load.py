@@ -94,7 +94,8 @@ def _explain(details: ErrorDetails) -> str:
         section = SECTIONS[tuple(str(part) for part in loc[:-1])]
         return f"unknown key, expected one of {_choices(str(loc[-1]), list(section.model_fields))}"
     if kind == "missing":
-        return f"missing, expected {Plan.model_fields[str(loc[-1])].description}"
+        fields = SECTIONS[tuple(str(part) for part in loc[:-1])].model_fields
+        return f"missing, expected {fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":
         operators = [name for section, *rest in filter(None, SECTIONS) if section == loc[0] for name in rest]
         return f"missing, expected one of {', '.join(operators)}"

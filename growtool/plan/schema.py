@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from pydantic_core import PydanticCustomError
 
 Split = Literal["equal", "random_projection"]
+Placement = Literal["interleaved", "end"]
 DEFAULT_INPUTS = 4
 
 
@@ -148,7 +149,60 @@ class ZeroOut(Section):
     """Copied blocks whose residual branch ends in zeros, so that they start as the identity (LLaMA Pro)."""
 
     operator: Literal["zero_out"] = "zero_out"
-    placement: Literal["interleaved", "end"] = "interleaved"
+    placement: Placement = "interleaved"
+
+
+class CancelOut(Section):
+    """Copied blocks whose residual branch ends in weights that cancel, so that all of it learns at once (LEMON).
+
+    Attributes:
+        gain: deviation of the weights that cancel, relative to that of the layer they stand in for.
+    """
+
+    operator: Literal["cancel_out"] = "cancel_out"
+    placement: Placement = "interleaved"
+    gain: float = Field(default=1.0, gt=0)
+
+
+class Net2Deeper(Section):
+    """Layers that pass on what they receive, in networks without residual connections (Net2Net)."""
+
+    operator: Literal["net2deeper"] = "net2deeper"
+    placement: Placement = "interleaved"
+
+
+def _block_lists(value: Any) -> Any:
+    def is_list(item: object) -> bool:
+        return (
+            isinstance(item, list | tuple)
+            and bool(item)
+            and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in item)
+        )
+
+    if is_list(value):
+        return tuple(value)
+    if isinstance(value, dict) and value and all(map(is_list, value.values())):
+        return {str(stage): tuple(blocks) for stage, blocks in value.items()}
+    raise problem(
+        f"found {value!r}, expected the source block of every target block, counted from 0, e.g. [0, 0, 1]; or such a "
+        "list for each stage by its name, e.g. {layer3: [0, 1, 1]}"
+    )
+
+
+class Map(Section):
+    """The plan itself says which source block every target block is made from (SWS).
+
+    Attributes:
+        map: for every target block the source block, counted from 0; or such a list for each stage that grows, by name.
+        start: what a block does that is repeated: `copy` runs it once more, `zero_out` and `cancel_out` let it start as
+            the identity, as the operators of these names do.
+    """
+
+    operator: Literal["map"] = "map"
+    map: Annotated[tuple[int, ...] | dict[str, tuple[int, ...]], BeforeValidator(_block_lists)] = Field(
+        description="the source block of every target block, e.g. [0, 0, 1]"
+    )
+    start: Literal["copy", "zero_out", "cancel_out"] = "copy"
 
 
 class Output(Section):
@@ -178,7 +232,7 @@ def _switch(value: Any) -> Any:
 
 
 Width = Annotated[Tile | Net2Net | Mixture, Field(discriminator="operator")]
-Depth = Annotated[Stack | Interleave | ZeroOut, Field(discriminator="operator")]
+Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map, Field(discriminator="operator")]
 
 
 class Plan(Section):
@@ -206,7 +260,14 @@ class Plan(Section):
 
 
 WIDTH_OPERATORS: dict[str, type[Section]] = {"tile": Tile, "net2net": Net2Net, "mixture": Mixture}
-DEPTH_OPERATORS: dict[str, type[Section]] = {"stack": Stack, "interleave": Interleave, "zero_out": ZeroOut}
+DEPTH_OPERATORS: dict[str, type[Section]] = {
+    "stack": Stack,
+    "interleave": Interleave,
+    "zero_out": ZeroOut,
+    "cancel_out": CancelOut,
+    "net2deeper": Net2Deeper,
+    "map": Map,
+}
 
 # Where each mapping stands, spelled as pydantic spells it: an operator's options lie one level below its section.
 SECTIONS: dict[tuple[str, ...], type[Section]] = {

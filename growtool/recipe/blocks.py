@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from growtool.coupling import Stretch, inside
 from growtool.errors import PlanError
-from growtool.operators.placement import Placed
+from growtool.operators import map as explicit
+from growtool.operators.placement import Placed, Start
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Depth
+from growtool.plan.schema import Depth, Map
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class BlockMap:
         found = self.block_of(path)
         return found is not None and found[1].new
 
-    @property
-    def closed(self) -> list[str]:
-        """Paths of the new blocks that are to start as the identity."""
-        return [f"{prefix}{i}" for prefix, blocks in self.placed.items() for i, p in blocks.items() if p.closed]
+    def starts(self) -> list[tuple[str, Start]]:
+        """Paths of the new blocks that are no running copies, and how each is to start."""
+        every = ((f"{prefix}{i}", p.start) for prefix, blocks in self.placed.items() for i, p in blocks.items())
+        return [(path, start) for path, start in every if start != "copy"]
 
     @property
     def new(self) -> list[str]:
@@ -64,6 +65,8 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
     if problems:
         raise PlanError(problems)
+    if isinstance(depth, Map):
+        return BlockMap({s.prefix: _mapped(s, depth) for s in stretched})
     return BlockMap({s.prefix: _arranged(s, depth) for s in stretched})
 
 
@@ -83,7 +86,41 @@ def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
             f"{p}*: {len(old)} blocks in the source, {len(new)} in the target, and the plan has no `depth`; "
             "add `depth: {operator: zero_out}` (or stack, interleave)"
         ]
-    return []
+    return list(_wrong_map(stretch, depth)) if isinstance(depth, Map) else []
+
+
+def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
+    """What is wrong with the plan's own list for a stage, one line each."""
+    stage, old, new = stretch.prefix.rstrip("."), stretch.source, stretch.target
+    sources = explicit.listed(depth, stretch.prefix)
+    if sources is None:
+        yield f"depth.map: found no list for {stage}, expected one: it grows to {len(new)} blocks"
+        return
+    if len(sources) != len(new):
+        yield f"depth.map: found {len(sources)} blocks for {stage}, expected {len(new)}: the target has so many there"
+        return
+    unknown = sorted(set(sources) - set(old))
+    if unknown:
+        yield f"depth.map: found block {unknown[0]} for {stage}, expected one of {old[0]} to {old[-1]} of the source"
+        return
+    missing = sorted(set(old) - set(sources))
+    if missing:
+        yield f"depth.map: found no block made from {stage}.{missing[0]}, expected each to stay; growth drops nothing"
+    if list(dict.fromkeys(sources)) != sorted(set(sources)):
+        yield f"depth.map: found {list(sources)} for {stage}, expected each block to come first after its predecessor"
+    for j, source in zip(new, sources, strict=True):
+        if source not in stretch.alike[j]:
+            yield (
+                f"depth.map: found {stage}.{j} made from {stage}.{source}, expected one of "
+                f"{', '.join(map(str, stretch.alike[j]))}: blocks of the same kind"
+            )
+            return
+
+
+def _mapped(stretch: Stretch, depth: Map) -> dict[int, Placed]:
+    sources = explicit.listed(depth, stretch.prefix)
+    assert sources is not None, "a map without a list for the stage was refused"
+    return dict(zip(stretch.target, explicit.arrange(depth, sources, len(stretch.target)), strict=True))
 
 
 def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:

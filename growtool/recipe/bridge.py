@@ -7,13 +7,12 @@ source had had an identity convolution there, and a norm that does nothing.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
+from growtool.algebra.passing import passing_value
 from growtool.coupling import Atom, Coupling, atoms
 
 _PASSING = {"convolution", "native_batch_norm", "_native_batch_norm_legit_no_training"}
@@ -25,14 +24,16 @@ class Bridge:
 
     path: the module, e.g. `layer1.0.downsample`.
     weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
-    values: buffers and parameters of its norm -> the number that makes the norm do nothing.
+    values: buffers and parameters of its norm, or the projection's own bias.
+    eps: of its norm, None without.
     columns: the channels it reads.
     rows: the channels it writes; in the source the same.
     """
 
     path: str
     weight: str
-    values: Mapping[str, float]
+    values: tuple[str, ...]
+    eps: float | None
     columns: Atom
     rows: Atom
 
@@ -43,11 +44,8 @@ class Bridge:
             name: a tensor of the bridge.
             size: channels of the source there.
         """
-        if name == self.weight:
-            return torch.eye(size, dtype=torch.float64)[:, :, None, None]
-        if name.endswith("num_batches_tracked"):
-            return torch.zeros((), dtype=torch.int64)
-        return torch.full((size,), self.values[name], dtype=torch.float64)
+        shape = (size, size, 1, 1) if name == self.weight else (size,)
+        return passing_value(name, shape, self.eps)
 
 
 def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Sequence[str]) -> list[Bridge]:
@@ -93,14 +91,8 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling)
     lone = [list(atoms(axis)) for axis in (rows, columns)]
     if any(len(found) != 1 for found in lone) or any(True for axis in kernel for _ in atoms(axis)):
         return None
-    scale = math.sqrt(1 + norms[0].eps) if norms else 1.0
-    values = {name: _neutral(name, scale) for name in names if name != weights[0]}
-    return Bridge(path, weights[0], values, columns=lone[1][0], rows=lone[0][0])
-
-
-def _neutral(name: str, scale: float) -> float:
-    """The value with which a norm in evaluation passes its input on: it divides by sqrt(1 + eps)."""
-    return {"weight": scale, "running_var": 1.0}.get(name.rpartition(".")[2], 0.0)
+    values = tuple(name for name in names if name != weights[0])
+    return Bridge(path, weights[0], values, norms[0].eps if norms else None, columns=lone[1][0], rows=lone[0][0])
 
 
 def _within(path: str, module: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from growtool.coupling import Growth, PairedAxis, Unchanged, pair, shortened, stretches
+from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, pair, shortened, stretches
 from growtool.errors import PlanError
 from growtool.plan.schema import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
 from growtool.recipe.bridge import Bridge, find_bridges
+from growtool.recipe.identities import obstacle, paired_identities
 from growtool.recipe.traced import Traced
 
 SHOWN = 8  # problems of one kind named one by one
@@ -23,6 +24,8 @@ class Matching:
     blocks: where the blocks of grown sequences come from.
     paired: target tensor -> its layout in both models.
     bridges: tensor of a projection that only the target has -> that projection.
+    same: target atoms that stand for the same channels of the source although the target keeps them apart, because a
+        layer that only the target has passes them on; each with the atom that they count as.
     """
 
     source: Traced
@@ -30,6 +33,7 @@ class Matching:
     blocks: BlockMap
     paired: Mapping[str, tuple[PairedAxis, ...]]
     bridges: Mapping[str, Bridge]
+    same: Mapping[Atom, Atom]
 
     def carried(self) -> Iterator[tuple[Growth, str]]:
         """Every set of channels with each tensor that carries it."""
@@ -55,8 +59,9 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     spanned = {name for bridge in bridges for name in (bridge.weight, *bridge.values)}
     blocks = place_blocks(stretches(source.coupling, target.coupling, ignoring=spanned), depth)
     _require_counterparts(source, target, blocks, spanned)
-    paired, mismatches = pair(source.coupling, target.coupling, blocks.source_name)
-    matching = Matching(source, target, blocks, paired, {})
+    passing = [path for path, start in blocks.starts() if start == "identity"]
+    paired, same, mismatches = _paired(source, target, blocks, passing)
+    matching = Matching(source, target, blocks, paired, {}, same)
     if not mismatches and bridges:
         return _with_bridges(matching, bridges)
     if mismatches:
@@ -64,6 +69,29 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
         rest = [f"... and {more} more tensors that do not match"] if more > 0 else []
         raise PlanError([_headline(source, target), *mismatches[:SHOWN], *rest])
     return matching
+
+
+def _paired(
+    source: Traced, target: Traced, blocks: BlockMap, passing: Sequence[str]
+) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[Atom, Atom], list[str]]:
+    """The layouts of all tensors, blocks that pass on what they receive included; see `paired_identities`.
+
+    Raises:
+        PlanError: such a block cannot.
+    """
+    reasons: dict[str, list[str]] = {}
+    for path in passing:
+        why = obstacle(path, target.coupling, target.model)
+        if why:
+            reasons.setdefault(why, []).append(path)
+    if reasons:
+        raise PlanError([f"{some(paths)}: {why}" for why, paths in reasons.items()])
+    within = tuple(f"{path}." for path in passing)
+    paired, mismatches = pair(
+        source.coupling, target.coupling, lambda name: "" if name.startswith(within) else blocks.source_name(name)
+    )
+    identities, same, problems = paired_identities(passing, paired, target.coupling)
+    return {**paired, **identities}, same, mismatches + problems
 
 
 def _require_growth(source: Traced, target: Traced) -> None:
@@ -114,7 +142,8 @@ def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
         for name in bridge.values:
             paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
         by_name |= dict.fromkeys((bridge.weight, *bridge.values), bridge)
-    return Matching(matching.source, matching.target, matching.blocks, paired, by_name)
+    same = {bridge.rows: bridge.columns for bridge in bridges}
+    return replace(matching, paired=paired, bridges=by_name, same={**matching.same, **same})
 
 
 def _headline(source: Traced, target: Traced) -> str:

@@ -21,8 +21,7 @@ def promise_of(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expan
     reasons += ambiguous_parameters(target, {growth.target: e for growth, e in expansions.items()})
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
-        same = {bridge.rows: bridge.columns for bridge in matching.bridges.values()}
-        reasons = torn_groups(matching.paired, old, same)
+        reasons = torn_groups(matching.paired, old, matching.same)
     reasons += _other_buffers(matching, expansions)
     return Promise("lossy", tuple(reasons)) if reasons else Promise("exact")
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
+from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.recipe.blocks import BlockMap
 
@@ -20,12 +21,15 @@ class TensorRecipe:
 
     Attributes:
         name: in the target.
-        source: the source tensor it grows from; None for a projection that only the target has.
-        implied: for such a projection, what the source would hold if it had one; else None.
+        source: the source tensor it grows from; None for a layer that only the target has.
+        implied: for such a layer, which passes its input on, what the source would hold if it had one; else None.
         info: the target's shape and element type.
         maps: one per dimension; empty for tensors that are copied as they are.
         new: whether it belongs to a block that growth added.
         zero: whether it closes the branch of a new block, and so is zero.
+        paired: dimensions along which the positions of the grown tensor are copies of each other in pairs, with the
+            position that each is taken from.
+        cancelling: the pairs, where it closes a branch with opposite weights for each.
         templates: source names of the same-shape layers of its stage, itself included.
         shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
     """
@@ -37,13 +41,16 @@ class TensorRecipe:
     maps: tuple[AxisMap, ...]
     new: bool
     zero: bool
+    paired: tuple[tuple[int, Tensor], ...]
+    cancelling: Cancellation | None
     templates: tuple[str, ...]
     shared: str
 
     @property
     def is_copy(self) -> bool:
         """Whether the values are the source's, in the same places."""
-        return not self.zero and self.source is not None and all(axis.is_identity for axis in self.maps)
+        changed = self.zero or self.paired or self.cancelling is not None or self.source is None
+        return not changed and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from growtool.algebra.expansion import Expansion, axis_map
+from growtool.algebra.expansion import AxisMap, Expansion, axis_map
+from growtool.algebra.passing import passing_value
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.schema import Plan
-from growtool.recipe.blocks import BlockMap
-from growtool.recipe.matching import Matching, match, some
+from growtool.recipe.matching import Matching, match
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe
+from growtool.recipe.starts import starts_of
 from growtool.recipe.target import target_spec
 from growtool.recipe.traced import Traced
 from growtool.recipe.widths import expand_widths
@@ -69,30 +70,45 @@ def _tensors(
     plan: Plan, checkpoint: Checkpoint, matching: Matching, expansions: dict[Growth, Expansion]
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
-    zeroed = _closing_tensors(coupling, blocks)
+    starts = starts_of(plan.depth, blocks, coupling)
     banks = _banks(checkpoint.tensors)
     first = _first_names(matching.target.model)
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
         maps = tuple(axis_map(a, expansions, _consumed(coupling, a, name, dim)) for dim, a in enumerate(axes))
-        bridge = matching.bridges.get(name)
-        origin = None if bridge else blocks.source_name(name)
+        implied = _implied(name, maps, matching)
+        origin = None if implied is not None else blocks.source_name(name)
         stored = (
             checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
         )
         recipes[name] = TensorRecipe(
             name=name,
             source=origin,
-            implied=bridge.source_value(name, maps[0].size if maps else 0) if bridge else None,
+            implied=implied,
             info=TensorInfo(tuple(value.shape), _output_dtype(plan, stored)),
             maps=maps,
             new=blocks.is_new(name),
-            zero=name in zeroed,
+            zero=name in starts.zero,
+            paired=starts.paired.get(name, ()),
+            cancelling=starts.cancelling.get(name),
             templates=banks[origin] if origin else (),
             shared=first.get(name, name),
         )
     return recipes
+
+
+def _implied(name: str, maps: Sequence[AxisMap], matching: Matching) -> Tensor | None:
+    """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
+    bridge = matching.bridges.get(name)
+    size = maps[0].size if maps else 0
+    if bridge is not None:
+        return bridge.source_value(name, size)
+    block = matching.blocks.block_of(name)
+    if block is None or block[1].start != "identity":
+        return None
+    module = matching.target.model.get_submodule(name.rpartition(".")[0])
+    return passing_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
@@ -118,21 +134,6 @@ def _float(checkpoint: Checkpoint) -> str:
         if info.is_float:
             sizes[info.dtype] += info.numel
     return max(sizes, key=lambda name: sizes[name])
-
-
-def _closing_tensors(target: Coupling, blocks: BlockMap) -> frozenset[str]:
-    """The tensors that end the residual branches of the blocks that are to start as the identity.
-
-    Raises:
-        PlanError: such a block has no residual connection.
-    """
-    open_ended = [path for path in blocks.closed if path not in target.exits]
-    if open_ended:
-        raise PlanError(
-            f"{some(open_ended)}: zero_out needs a residual connection around the block, and the trace found none; "
-            "use stack or interleave (lossy)"
-        )
-    return frozenset(name for path in blocks.closed for name in target.exits[path])
 
 
 def _banks(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:

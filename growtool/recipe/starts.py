@@ -1,0 +1,138 @@
+"""How the blocks that growth adds are closed, tensor by tensor: by zeros, or by weights that cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from growtool.coupling import Atom, Axis, Coupling, atoms, positions
+from growtool.errors import PlanError
+from growtool.operators.cancel_out import Cancellation, pairs
+from growtool.operators.placement import Start
+from growtool.plan.schema import CancelOut, Depth
+from growtool.recipe.blocks import BlockMap
+from growtool.recipe.matching import some
+
+Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What becomes of tensors of new blocks after they have grown, all by the target's names.
+
+    Attributes:
+        zero: they are zero.
+        paired: dimension and, for each of its positions, the position it is a copy of, for every dimension that carries
+            hidden units which are to be alike in pairs.
+        cancelling: opposite weights for the two positions of each pair stand there.
+    """
+
+    zero: frozenset[str] = frozenset()
+    paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
+    cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
+
+
+def starts_of(depth: Depth | None, blocks: BlockMap, target: Coupling) -> Starts:
+    """Decide how every new block that does not run is closed.
+
+    Args:
+        depth: the plan's.
+        blocks: which blocks are new, and how each is to start.
+        target: the coupling of the target.
+
+    Raises:
+        PlanError: a block cannot start so, with the reason; all blocks together.
+    """
+    zero: set[str] = set()
+    paired: dict[str, tuple[Positions, ...]] = {}
+    cancelling: dict[str, Cancellation] = {}
+    problems: dict[str, list[str]] = {}
+    gain = depth.gain if isinstance(depth, CancelOut) else 1.0
+    for path, start in blocks.starts():
+        try:
+            if start == "cancel_out":
+                closing, folded, opposite = _cancelling(path, target, gain)
+                zero |= closing
+                paired |= folded
+                cancelling |= opposite
+            elif start == "zero_out":
+                zero |= _exits(path, start, target)
+        except _CannotStartError as why:
+            problems.setdefault(str(why), []).append(path)
+    if problems:
+        raise PlanError([f"{some(paths)}: {why}" for why, paths in problems.items()])
+    return Starts(frozenset(zero), paired, cancelling)
+
+
+class _CannotStartError(Exception):
+    """Why a block cannot start as the plan says, and what to do instead."""
+
+
+def _exits(path: str, start: Start, target: Coupling) -> frozenset[str]:
+    if path not in target.exits:
+        raise _CannotStartError(
+            f"{start} needs a residual connection around the block, and the trace found none; "
+            "use net2deeper where its activations are ReLU, or stack or interleave (lossy)"
+        )
+    return target.exits[path]
+
+
+def _cancelling(
+    path: str, target: Coupling, gain: float
+) -> tuple[set[str], dict[str, tuple[Positions, ...]], dict[str, Cancellation]]:
+    """What is zero, what is alike in pairs and what cancels in a block that starts with `cancel_out`."""
+    ends = {name for end in _exits(path, "cancel_out", target) for name in target.scaled.get(end, (end,))}
+    zero: set[str] = set()
+    hidden: dict[Atom, tuple[Tensor, Tensor]] = {}
+    opposite: dict[str, Cancellation] = {}
+    for name in sorted(ends):
+        found = _paired_units(name, path, target)
+        if found is None:
+            zero.add(name)
+            continue
+        dim, atom = found
+        hidden.setdefault(atom, pairs(atom.size))
+        partner = positions(target.tensors[name][dim], {atom: hidden[atom][1]})
+        opposite[name] = Cancellation(dim, partner, gain)
+    if not opposite:
+        named = some(sorted(end.removeprefix(f"{path}.") for end in ends))
+        raise _CannotStartError(
+            f"cancel_out needs a branch that ends in a matrix over units of its own, found {named} (a norm, or no "
+            "units to pair); use zero_out, which is what LEMON does there"
+        )
+    paired = {
+        name: folds
+        for name in _within(path, target)
+        if name not in ends and (folds := _folds(target.tensors[name], hidden))
+    }
+    return zero, paired, opposite
+
+
+def _folds(axes: Iterable[Axis], hidden: Mapping[Atom, tuple[Tensor, Tensor]]) -> tuple[Positions, ...]:
+    sources = {atom: source for atom, (source, _) in hidden.items()}
+    return tuple(
+        (dim, positions(axis, sources)) for dim, axis in enumerate(axes) if any(atom in sources for atom in atoms(axis))
+    )
+
+
+def _paired_units(name: str, path: str, target: Coupling) -> tuple[int, Atom] | None:
+    """The dimension of a matrix that a sum runs over, and the outermost of its channels that only the block has."""
+    for dim, axis in enumerate(target.tensors[name]):
+        for atom in dict.fromkeys(atoms(axis)):
+            if (
+                (atom, name, dim) in target.consumers
+                and atom.fixed is None
+                and all(other.startswith(f"{path}.") for other in _carriers(atom, target))
+            ):
+                return dim, atom
+    return None
+
+
+def _carriers(atom: Atom, target: Coupling) -> list[str]:
+    return [name for name, axes in target.tensors.items() if any(atom in atoms(axis) for axis in axes)]
+
+
+def _within(path: str, target: Coupling) -> list[str]:
+    return [name for name in target.tensors if name.startswith(f"{path}.")]
