@@ -4,6 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from growtool.operators.table import OPERATORS, OperatorInfo
 from growtool.plan.schema import DEPTH_OPERATORS, WIDTH_OPERATORS, Section
 
@@ -37,6 +39,23 @@ New blocks are copies of the block before them, with the last affine layer of ea
 (`attn.proj` and `mlp.fc2` of a ViT, the last norm of a ResNet's branch, a LayerScale): `x + 0 = x`, and the zeroed
 layer has a gradient from the first step. `interleaved` spreads the new blocks evenly over the old ones, `end` puts
 them last. Blocks of several kinds (Swin's shifted windows) keep their turns.""",
+    "cancel_out": """\
+As `zero_out`, but the layer that ends a branch is not zero. The hidden units of a new block become copies of each
+other in pairs (whole heads in attention), and that layer reads the two of a pair with opposite random weights,
+`[C, -C]` for hidden units `[h, h]`: the branch adds nothing, yet every weight in it has a gradient from the first
+step, and the two of a pair are pushed apart. Of an odd number of units the last is read with zeros. A LayerScale after
+that layer keeps its values. A branch that ends in a norm (ResNet, EfficientNet) is refused: there LEMON zeroes the
+norm, which is `zero_out`.""",
+    "net2deeper": """\
+New convolutions hold the identity kernel and new norms undo themselves (`weight = sqrt(1 + eps)` over a running
+variance of 1): the new block passes on what it receives. The activation must be idempotent and the one that its input
+went through already, `relu(relu(x)) = relu(x)`; blocks with GELU or SiLU are refused, and blocks with a residual
+connection are told to use `zero_out`. The statistics of the new norms are not those of the data: exact in evaluation,
+while training starts from other batch statistics; recalibrate them before training.""",
+    "map": """\
+`layer'_i = layer_(map[i])`. Every source block has to occur, first after its predecessor; repeats are new blocks. A
+model whose blocks stand in several stages takes a list for each stage that grows, by the stage's name as
+`growtool inspect` shows it: `map: {layer1: [0, 1, 1], layer3: [0, 1, 1, 1]}`.""",
 }
 
 EXAMPLES = {
@@ -69,6 +88,21 @@ depth: {operator: interleave}
 target:
   scale: {depth: 1.5}
 depth: {operator: zero_out, placement: interleaved}
+""",
+    "cancel_out": """\
+target:
+  scale: {depth: 1.5}
+depth: {operator: cancel_out, placement: interleaved}
+""",
+    "net2deeper": """\
+target:
+  scale: {depth: 2}  # of a MobileNetV1, which has no residual connections
+depth: {operator: net2deeper}
+""",
+    "map": """\
+target:
+  scale: {depth: 2}
+depth: {operator: map, map: [0, 0, 1, 1], start: copy}
 """,
 }
 
@@ -104,11 +138,16 @@ def _chapter(info: OperatorInfo) -> str:
 def _options(section: type[Section]) -> str:
     described = _described(section)
     return "".join(
-        f"| `{name}` | `{str(field.default).lower() if isinstance(field.default, bool) else field.default}` "
-        f"| {described[name]} |\n"
+        f"| `{name}` | {_default(field)} | {described[name]} |\n"
         for name, field in section.model_fields.items()
         if name != "operator"
     )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
 def _described(section: type[Section]) -> dict[str, str]:

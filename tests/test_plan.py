@@ -14,8 +14,11 @@ from growtool.plan.schema import (
     DEPTH_OPERATORS,
     SECTIONS,
     WIDTH_OPERATORS,
+    CancelOut,
     Interleave,
+    Map,
     Mixture,
+    Net2Deeper,
     Net2Net,
     Output,
     Scale,
@@ -36,6 +39,9 @@ width.mixture.operator width.mixture.coefficients width.mixture.gain width.mixtu
 depth.stack.operator
 depth.interleave.operator
 depth.zero_out.operator depth.zero_out.placement
+depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
+depth.net2deeper.operator depth.net2deeper.placement
+depth.map.operator depth.map.map depth.map.start
 output.dtype
 verify.inputs verify.tolerance
 """
@@ -110,7 +116,16 @@ def test_width_operators(tmp_path, text, section):
 
 
 @pytest.mark.parametrize(
-    ("text", "section"), [("stack", Stack()), ("interleave", Interleave()), ("zero_out", ZeroOut())]
+    ("text", "section"),
+    [
+        ("stack", Stack()),
+        ("interleave", Interleave()),
+        ("zero_out", ZeroOut()),
+        ("cancel_out, gain: 0.5", CancelOut(gain=0.5)),
+        ("net2deeper, placement: end", Net2Deeper(placement="end")),
+        ("map, map: [0, 0, 1]", Map(map=(0, 0, 1), start="copy")),
+        ("map, map: {layer1: [0, 1, 1]}, start: zero_out", Map(map={"layer1": (0, 1, 1)}, start="zero_out")),
+    ],
 )
 def test_depth_operators(tmp_path, text, section):
     assert load(tmp_path, f"target: {{model: x}}\ndepth: {{operator: {text}}}\n").depth == section

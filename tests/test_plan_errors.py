@@ -40,7 +40,8 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
         "plan.yaml:4:30 target.scale.depth: found [2, 0], expected a number of at least 1, or a list with the number "
         "of blocks of each stage",
         "plan.yaml:6:13 width.operator: found 'tyle', expected one of tile, net2net, mixture; did you mean 'tile'?",
-        "plan.yaml:8:3 depth.operator: missing, expected one of stack, interleave, zero_out",
+        "plan.yaml:8:3 depth.operator: missing, expected one of stack, interleave, zero_out, cancel_out, "
+        "net2deeper, map",
         "plan.yaml:9:17 output.dtype: found 'float12', expected one of same, float32, float64, bfloat16, float16; "
         "did you mean 'float32'?",
         "plan.yaml:10:18 verify.inputs: found 0, expected at least 1",
@@ -124,6 +125,15 @@ SINGLE = {
     "an option of another operator": (
         T + "depth: {operator: stack, placement: end}",
         "plan.yaml:2:26 depth.placement: unknown key, expected one of operator",
+    ),
+    "a map that is no list": (
+        T + "depth: {operator: map, map: [0, -1]}",
+        "plan.yaml:2:29 depth.map: found [0, -1], expected the source block of every target block, counted from 0, "
+        "e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. {layer3: [0, 1, 1]}",
+    ),
+    "a map of nothing": (
+        T + "depth: {operator: map}",
+        "plan.yaml:2:8 depth.map: missing, expected the source block of every target block, e.g. [0, 0, 1]",
     ),
     "a bad option of a known operator": (
         T + "width: {operator: mixture, coefficients: orthagonal}",
