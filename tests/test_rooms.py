@@ -14,6 +14,7 @@ FLOORS = [
     {"operators", "finetune"},
     {"recipe"},
     {"grow"},
+    {"study"},
     {"cli", "__main__", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -30,7 +30,7 @@ from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.finetune.sources import open_source, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.trainable import Selection, select
-from growtool.report.macs import count_macs
+from growtool.report.macs import count_macs, training_macs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from growtool.finetune.config import RunConfig
     from growtool.finetune.data import Split
     from growtool.finetune.records import Evaluation
-
-_BACKWARD = 2  # passes forward that one backward costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     spec = source.spec
     if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
-    macs = (1 + _BACKWARD) * count_macs(model, format.input_size).total
+    macs = training_macs(count_macs(model, format.input_size).total, images=1)
     teacher = None
     if config.kd_teacher is not None:
         teacher, cost = _teacher(config, model, device, steps=steps)

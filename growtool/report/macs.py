@@ -39,6 +39,15 @@ class Macs:
         return 2 * self.total
 
 
+def training_macs(macs: int, images: int) -> int:
+    """MACs of training on `images` images with a model of `macs` MACs per image.
+
+    Each image passes forward once, and backward twice: for the gradients of the activations and of the weights (Kaplan
+    et al. 2020, arXiv 2001.08361, section 2.1).
+    """
+    return 3 * macs * images
+
+
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
     """Count on the meta device: no weights, no arithmetic.
 

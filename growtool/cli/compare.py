@@ -1,0 +1,121 @@
+"""`growtool compare`: which way of growing pays, on the user's own images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.opening import PluginOption
+
+if TYPE_CHECKING:
+    from growtool.study.compare import Comparison
+
+
+class Baseline(StrEnum):
+    """What `--baseline` accepts."""
+
+    scratch = "scratch"
+    none = "none"
+
+
+def compare(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to grow: a timm folder or a .safetensors file.")],
+    plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
+    budget: Annotated[
+        str, typer.Option(metavar="AMOUNT", help="Training of each arm: 3epochs, 500steps or 2.5e15macs.")
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder with train/CLASS/* and validation/CLASS/* images.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the comparison.", show_default="NAME-compared"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per arm; growth and training are drawn anew for each.")] = 1,
+    baseline: Annotated[
+        Baseline, typer.Option(help="Train the targets from scratch too, or nothing besides the plans.")
+    ] = Baseline.scratch,
+    source_epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            show_default="from its training.json",
+            help="Passes over these images that the source was trained for; scratch then also gets that much longer.",
+        ),
+    ] = None,
+    lr: Annotated[
+        list[float] | None,
+        typer.Option(help="Learning rate; repeat it to let each arm choose the best one with its first seed."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Options of `growtool finetune` in YAML, the same for all arms.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One such option, e.g. opt=sgd; repeatable."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    device: Annotated[
+        list[str] | None, typer.Option(help="A torch device to run on; repeat it to share the runs out.")
+    ] = None,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document on stdout.")] = False,
+) -> None:
+    """Grow a checkpoint by several plans, train each alike, and compare with training the target from scratch.
+
+    The folder gets table.md, table.csv, results.json, curves.png and index.html.
+
+    The same command run again skips what is done and resumes what was cut short. A run that fails is named, and the
+    others go on; the exit code is then 1.
+    """
+    from growtool.checkpoint import open_checkpoint
+    from growtool.finetune.options import read_config, read_words
+    from growtool.plan import load_plan
+    from growtool.study.budget import Budget
+    from growtool.study.compare import Study
+    from growtool.study.compare import compare as run
+    from growtool.study.write import to_json, write
+
+    source = open_checkpoint(checkpoint)
+    options = (read_config(config) if config else {}) | read_words(set_ or ())
+    study = Study(
+        source=source,
+        plans=[load_plan(path) for path in plan],
+        options=options | ({"data": str(data)} if data else {}),
+        output=output or Path(f"{source.label}-compared"),
+        budget=Budget.parse(budget),
+        seeds=seeds,
+        rates=tuple(lr or ()),
+        scratch=baseline is Baseline.scratch,
+        source_epochs=source_epochs,
+        plugins=tuple(plugin or ()),
+        jobs=jobs,
+        devices=tuple(device or ()),
+    )
+    comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
+    write(comparison)
+    if as_json:
+        emit_json(to_json(comparison))
+    else:
+        _show(comparison)
+    if comparison.failed:
+        raise typer.Exit(1)
+
+
+def _show(comparison: Comparison) -> None:
+    from growtool.study.table import table
+
+    text = table(comparison)
+    shown = [0, 4, 6, 7, 8, 9, 10, 11, 12]  # what fits a terminal; the files have everything
+    drawn = new_table(*(text.header[n] if n == 0 else f">{text.header[n]}" for n in shown))
+    for row in text.rows:
+        drawn.add_row(*(escape(row[n]) for n in shown))
+    console().print(drawn)
+    for failed in comparison.failed:
+        console().print(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}", soft_wrap=True)
+    console().print(
+        f"written: {escape(str(comparison.study.output))}/index.html, table.md, results.json", soft_wrap=True
+    )

@@ -1,0 +1,111 @@
+"""The arms of a comparison: one per plan, and the targets from scratch beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from growtool.checkpoint import Checkpoint, ModelSpec
+from growtool.checkpoint.folder import json_text
+from growtool.errors import GrowtoolError, PlanError
+from growtool.grow import grow, summarise
+from growtool.plan import LoadedPlan
+from growtool.recipe import resolve
+from growtool.study.fresh import write_fresh
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come to a trained large model.
+
+    Attributes:
+        name: unique in the comparison, and the name of its folder.
+        target: the model that trains.
+        macs: of its forward pass, for one image.
+        parameters: it has.
+        promise: what growing keeps; empty from scratch.
+        steps: updates it trains for.
+        growth: the source and the plan; None from scratch.
+    """
+
+    name: str
+    target: ModelSpec
+    macs: int
+    parameters: int
+    promise: str
+    steps: int
+    growth: tuple[Checkpoint, LoadedPlan] | None
+
+    @property
+    def grown(self) -> bool:
+        """Whether it starts from the source's weights."""
+        return self.growth is not None
+
+    @property
+    def target_key(self) -> str:
+        """Equal for equal targets."""
+        return json_text({"name": self.target.architecture, "args": dict(self.target.model_args)}, sort_keys=True)
+
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides its start and its length."""
+        plan = self.growth[1].plan.model_dump(mode="json") if self.growth else None
+        return hashlib.sha256(f"{self.target_key}{json_text(plan)}{self.steps}".encode()).hexdigest()
+
+    def write_start(self, out: Path, seed: int) -> None:
+        """Write the checkpoint that training starts from: grown, and proven, or as timm initialises the model.
+
+        Raises:
+            GrowtoolError: growing failed.
+        """
+        if self.growth is None:
+            write_fresh(self.target, out, seed)
+            return
+        source, loaded = self.growth
+        plan = loaded.plan.model_copy(update={"seed": loaded.plan.seed + seed})
+        grow(resolve(plan, source), loaded, out, force=True)
+
+
+def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
+    """An arm per plan, named after its file; `steps` is yet to be set.
+
+    Raises:
+        PlanError: plans that cannot be carried out, each problem with its plan; or two plans of one name.
+    """
+    arms: list[Arm] = []
+    problems: list[str] = []
+    for name, loaded in zip(_names(plans), plans, strict=True):
+        try:
+            recipe = resolve(loaded.plan, source)
+        except GrowtoolError as error:
+            problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
+            continue
+        size = summarise(recipe).after
+        arms.append(Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, (source, loaded)))
+    if problems:
+        raise PlanError(problems)
+    return arms
+
+
+def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
+    """One arm for each different target, with weights as timm initialises them."""
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        found.setdefault(arm.target_key, replace(arm, promise="", growth=None))
+    several = len(found) > 1
+    return [
+        replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)
+    ]
+
+
+def _names(plans: Sequence[LoadedPlan]) -> list[str]:
+    names = [re.sub(r"[^\w.+-]+", "-", loaded.path.stem) for loaded in plans]
+    taken = sorted({name for name in names if names.count(name) > 1 or name.startswith("scratch")})
+    if taken:
+        raise PlanError(
+            f"--plan: found the file name {', '.join(taken)} twice or reserved, expected a name of its own for each "
+            "plan, not beginning with `scratch`; rename the files"
+        )
+    return names

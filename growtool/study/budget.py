@@ -1,0 +1,57 @@
+"""How long each arm of a comparison trains: epochs, updates, or multiply-accumulates."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from growtool.errors import PlanError
+from growtool.report.macs import training_macs
+
+_PATTERN = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(?P<unit>[a-z]+)\s*", re.IGNORECASE)
+_UNITS: dict[str, Literal["epochs", "steps", "macs"]] = {
+    "epochs": "epochs",
+    "epoch": "epochs",
+    "steps": "steps",
+    "step": "steps",
+    "macs": "macs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`amount` passes over the training images, updates, or MACs of training."""
+
+    amount: float
+    unit: Literal["epochs", "steps", "macs"]
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `3epochs`, `500 steps` or `2.5e15macs`.
+
+        Raises:
+            PlanError: it is none of these.
+        """
+        found = _PATTERN.fullmatch(text)
+        unit = _UNITS.get(found["unit"].lower()) if found else None
+        if found is None or unit is None or float(found["amount"]) <= 0:
+            raise PlanError(
+                f"--budget: found {text!r}, expected a positive number of epochs, steps or macs, "
+                "such as 3epochs, 500steps or 2.5e15macs"
+            )
+        return cls(float(found["amount"]), unit)
+
+    def steps(self, *, updates_per_epoch: int, batch_size: int, macs: int) -> int:
+        """Updates of batches of `batch_size` images on a model of `macs` MACs per image; at least one."""
+        if self.unit == "epochs":
+            updates = self.amount * updates_per_epoch
+        elif self.unit == "steps":
+            updates = self.amount
+        else:
+            updates = self.amount / training_macs(macs, batch_size)
+        return max(1, math.floor(updates + 1e-9))
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"

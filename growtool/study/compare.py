@@ -1,0 +1,214 @@
+"""`growtool compare`: grow one checkpoint in several ways, train each alike, and see what it was worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from growtool.checkpoint import Checkpoint, build, input_size
+from growtool.checkpoint.folder import TRAINING
+from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.options import make_config
+from growtool.finetune.sources import open_source
+from growtool.plan import LoadedPlan
+from growtool.report.macs import count_macs, training_macs
+from growtool.study.arms import Arm, grown_arms, scratch_arms
+from growtool.study.budget import Budget
+from growtool.study.results import Outcome, best_rate
+from growtool.study.trials import Failed, Runner, Training, Trial
+
+OPTIONS = "training.yaml"
+
+# Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result.
+_DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "seed", "device"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to compare.
+
+    Attributes:
+        source: the checkpoint that grows.
+        plans: the ways of growing it.
+        options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
+        output: the folder of the comparison.
+        budget: of each arm.
+        seeds: how many; 0, 1, ...
+        rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
+        scratch: train the targets from scratch too.
+        source_epochs: passes over the same images that the source was trained for; None where it is not known.
+        plugins: files that register models.
+        jobs: trials at once.
+        devices: torch devices to share out among them.
+    """
+
+    source: Checkpoint
+    plans: Sequence[LoadedPlan]
+    options: Mapping[str, Any]
+    output: Path
+    budget: Budget
+    seeds: int = 1
+    rates: tuple[float, ...] = ()
+    scratch: bool = True
+    source_epochs: float | None = None
+    plugins: tuple[Path, ...] = ()
+    jobs: int = 1
+    devices: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """The options with their defaults.
+
+        Raises:
+            PlanError: an option is wrong, or there are no images.
+        """
+        if decided := sorted(set(self.options) & _DECIDED):
+            raise PlanError(
+                f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
+                f"({', '.join(sorted(_DECIDED))}); drop them"
+            )
+        return make_config(self.options, {"checkpoint": self.source.path, "output": self.output})
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm with the outcomes of all its trials.
+
+    Attributes:
+        arm: what trained.
+        lr: the learning rate it was given, or chose.
+        outcomes: one per seed, at that rate.
+        tried: final accuracies of seed 0 by learning rate, where there was a choice.
+        failed: trials that came to nothing.
+    """
+
+    arm: Arm
+    lr: float | None
+    outcomes: tuple[Outcome, ...]
+    tried: dict[float, float]
+    failed: tuple[Failed, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+
+    study: what was asked.
+    results: per arm, plans first.
+    source_macs: what training the source has cost, in MACs; None where it is not known.
+    batch_size: images of an update.
+    """
+
+    study: Study
+    results: tuple[ArmResult, ...]
+    source_macs: int | None
+    batch_size: int
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """Every trial that came to nothing."""
+        return tuple(failed for result in self.results for failed in result.failed)
+
+
+def compare(study: Study, told: Callable[[str], None]) -> Comparison:
+    """Run every trial that is not done yet.
+
+    Args:
+        study: what to compare.
+        told: called with a line on each step.
+
+    Raises:
+        PlanError: a plan cannot be carried out, the data are not there, or the output holds something else. A trial
+            that fails is no error here: it is named in the comparison, and the others go on.
+    """
+    config = study.config
+    images = len(open_source(config, training=True, channels=3))
+    per_epoch = images // config.batch_size
+    if per_epoch == 0:
+        raise PlanError(
+            f"batch_size: found {config.batch_size}, expected at most the {images} training images; lower it"
+        )
+    source_macs = _source_cost(study, images)
+    arms = _arms(study, per_epoch, source_macs)
+    rates = study.rates or (None,)
+    runner = Runner(_training(study), jobs=study.jobs, devices=study.devices, told=told)
+    runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
+    with runner:
+        first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
+        tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
+        chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
+        seeds = range(1, study.seeds)
+        rest = runner.run([_trial(study, arm, s, lr) for arm, lr in zip(arms, chosen, strict=True) for s in seeds])
+    others = [rest[n * len(seeds) : (n + 1) * len(seeds)] for n in range(len(arms))]
+    results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
+    return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+
+
+def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
+    """The plans, then their targets from scratch: at the budget, and at the budget and what the source has cost."""
+    batch = study.config.batch_size
+
+    def timed(arm: Arm) -> Arm:
+        return replace(arm, steps=study.budget.steps(updates_per_epoch=per_epoch, batch_size=batch, macs=arm.macs))
+
+    grown = [timed(arm) for arm in grown_arms(study.source, study.plans)]
+    if not study.scratch:
+        return grown
+    fresh = [timed(arm) for arm in scratch_arms(grown)]
+    if source_macs is None:
+        return [*grown, *fresh]
+    longer = [
+        replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(source_macs / training_macs(arm.macs, batch)))
+        for arm in fresh
+    ]
+    return [*grown, *fresh, *longer]
+
+
+def _source_cost(study: Study, images: int) -> int | None:
+    """MACs that training the source has cost: as the user says, or as a run of `growtool finetune` has left it."""
+    if study.source_epochs is not None:
+        seen = round(study.source_epochs * images)
+    else:
+        record = study.source.path.parent / TRAINING
+        if not record.is_file():
+            return None
+        training = json.loads(record.read_text(encoding="utf-8"))
+        if not isinstance(training.get("config"), dict) or "step" not in training:
+            return None
+        seen = int(training["step"]) * int(training["config"]["batch_size"])
+    model = build(study.source.spec, where=study.source.name)
+    return training_macs(count_macs(model, input_size(model)).total, seen)
+
+
+def _training(study: Study) -> Training:
+    """What every trial does alike, written where the trials read it."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    path = study.output / OPTIONS
+    options = {**study.options, "data": str(study.config.data.resolve())}
+    path.write_text(yaml.safe_dump(options, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    decisive = {key: value for key, value in study.config.as_dict().items() if key not in _DECIDED | {"lr", "workers"}}
+    return Training(path, study.plugins, decisive | {"data": options["data"], "source": study.source.sha256()})
+
+
+def _trial(study: Study, arm: Arm, seed: int, lr: float | None) -> Trial:
+    rate = f"lr{lr:g}-" if lr is not None else ""
+    return Trial(arm, seed, lr, study.output / arm.name / f"{rate}seed{seed}")
+
+
+def _result(
+    arm: Arm, lr: float | None, tried: Sequence[Outcome | Failed], others: Sequence[Outcome | Failed]
+) -> ArmResult:
+    every = [*tried, *others]
+    return ArmResult(
+        arm=arm,
+        lr=lr,
+        outcomes=tuple(found for found in every if isinstance(found, Outcome) and found.lr == lr),
+        tried={found.lr: found.final for found in tried if isinstance(found, Outcome) and found.lr is not None},
+        failed=tuple(found for found in every if isinstance(found, Failed)),
+    )

@@ -1,0 +1,106 @@
+"""What the runs of a comparison came to: read from their folders, brought together per arm."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One evaluation.
+
+    Attributes:
+        step: updates done.
+        top1: in percent of the validation images.
+        loss: over them.
+        macs: of training so far.
+        seconds: of training and evaluation so far.
+    """
+
+    step: int
+    top1: float
+    loss: float
+    macs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        seed: of the run.
+        lr: its learning rate; None where the recipe decided.
+        points: its evaluations, the first before any update.
+    """
+
+    seed: int
+    lr: float | None
+    points: tuple[Point, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of training and evaluation."""
+        return self.points[-1].seconds
+
+    @property
+    def start(self) -> float:
+        """Top-1 in percent before the first update."""
+        return self.points[0].top1
+
+    @property
+    def final(self) -> float:
+        """Top-1 in percent at the end of the budget."""
+        return self.points[-1].top1
+
+    def at(self, step: float) -> float:
+        """Top-1 of the last evaluation no later than `step`."""
+        return max((point for point in self.points if point.step <= step), key=lambda point: point.step).top1
+
+    def reached(self, top1: float) -> int | None:
+        """Updates until an evaluation showed at least `top1`; None if none did."""
+        return next((point.step for point in self.points if point.top1 >= top1), None)
+
+
+def read_points(metrics: Path) -> tuple[Point, ...]:
+    """The evaluations in a run's `metrics.jsonl`."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return tuple(
+        Point(event["step"], event["top1"], event["eval_loss"], event["macs"], event["seconds"])
+        for event in events
+        if event["event"] == "epoch"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean over seeds, and the sample standard deviation where there are several."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
+
+
+def best_rate(outcomes: Sequence[Outcome]) -> float | None:
+    """The learning rate with the best final accuracy, averaged over the seeds it ran with; the first of equals.
+
+    None where no trial came to an end, or none was given a rate.
+    """
+    finals: dict[float | None, list[float]] = {}
+    for outcome in outcomes:
+        finals.setdefault(outcome.lr, []).append(outcome.final)
+    return max(finals, key=lambda lr: statistics.fmean(finals[lr]), default=None)

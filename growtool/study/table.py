@@ -1,0 +1,130 @@
+"""A comparison as a table, as data, and as curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from typing import Any
+
+from growtool.report import units
+from growtool.report.chart import Chart, Series
+from growtool.report.macs import training_macs
+from growtool.report.page import TableText
+from growtool.study.compare import ArmResult, Comparison
+from growtool.study.results import Spread
+
+FRACTIONS = (0.25, 0.5, 0.75)
+
+
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A mapping per arm, numbers as they are; accuracies in percent, MACs of training and of a forward pass."""
+    return [_row(comparison, result) for result in comparison.results]
+
+
+def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
+    arm, outcomes = result.arm, result.outcomes
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        "promise": arm.promise or None,
+        "parameters": arm.parameters,
+        "macs": arm.macs,
+        "lr": result.lr,
+        "lr_tried": result.tried,
+        "seeds": len(outcomes),
+        "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],
+        "steps": arm.steps,
+        "training_macs": training_macs(arm.macs, arm.steps * comparison.batch_size),
+    }
+    if not outcomes:
+        return row
+    row["start"] = asdict(Spread.of([outcome.start for outcome in outcomes]))
+    for fraction in FRACTIONS:
+        row[f"at_{fraction:.0%}"] = asdict(Spread.of([outcome.at(fraction * arm.steps) for outcome in outcomes]))
+    row["final"] = asdict(Spread.of([outcome.final for outcome in outcomes]))
+    row["seconds"] = asdict(Spread.of([outcome.seconds for outcome in outcomes]))
+    row["steps_to_scratch"] = _steps_to_scratch(comparison, result)
+    return row
+
+
+def _steps_to_scratch(comparison: Comparison, result: ArmResult) -> dict[str, Any] | None:
+    """Updates until the final accuracy of the same target from scratch at the same budget, if every seed gets there."""
+    for other in comparison.results:
+        same = not other.arm.grown and other.arm.target_key == result.arm.target_key
+        if same and other.outcomes:  # the one at the plain budget stands before the longer one
+            goal = Spread.of([outcome.final for outcome in other.outcomes]).mean
+            reached = [outcome.reached(goal) for outcome in result.outcomes]
+            found = [step for step in reached if step is not None]
+            return asdict(Spread.of(found)) if len(found) == len(reached) else None
+    return None
+
+
+def table(comparison: Comparison) -> TableText:
+    """For people: mean and standard deviation over seeds."""
+    header = (
+        "arm", "promise", "parameters", "MACs", "lr", "seeds", "start %", *(f"{f:.0%} of budget" for f in FRACTIONS),
+        "end %", "updates", "training MACs", "seconds", "updates to scratch's end",
+    )  # fmt: skip
+    return TableText(header, tuple(_cells(row) for row in rows(comparison)))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    def spread(key: str, places: int = 2) -> str:
+        value = row.get(key)
+        if value is None:
+            return "-"
+        mean = f"{value['mean']:,.{places}f}"
+        return mean if value["deviation"] is None else f"{mean} ± {value['deviation']:,.{places}f}"
+
+    return (
+        row["arm"], row["promise"] or "-", units.count(row["parameters"]), units.count(row["macs"]),
+        "-" if row["lr"] is None else f"{row['lr']:g}", str(row["seeds"] or "failed"), spread("start"),
+        *(spread(f"at_{fraction:.0%}") for fraction in FRACTIONS), spread("final"), f"{row['steps']:,}",
+        units.count(row["training_macs"]), spread("seconds", 0), spread("steps_to_scratch", 0),
+    )  # fmt: skip
+
+
+def csv_text(comparison: Comparison) -> str:
+    """The rows for spreadsheets: each spread as its mean and its deviation."""
+    flat = []
+    for row in rows(comparison):
+        line: dict[str, Any] = {}
+        for key, value in row.items():
+            if isinstance(value, dict) and "mean" in value:
+                line |= {key: value["mean"], f"{key}_deviation": value["deviation"]}
+            elif not isinstance(value, dict | list):
+                line[key] = value
+        flat.append(line)
+    columns = list(dict.fromkeys(key for line in flat for key in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def charts(comparison: Comparison) -> list[Chart]:
+    """Top-1 and validation loss against MACs of training, updates and seconds; mean and deviation over seeds."""
+    return [
+        Chart(
+            f"{what} against {against}",
+            against,
+            what,
+            tuple(_series(result, value, cost) for result in comparison.results if result.outcomes),
+        )
+        for what, value in (("top-1 in %", "top1"), ("validation loss", "loss"))
+        for against, cost in (("training MACs", "macs"), ("updates", "step"), ("seconds", "seconds"))
+    ]
+
+
+def _series(result: ArmResult, value: str, cost: str) -> Series:
+    """The points of all seeds, evaluation by evaluation."""
+    together = list(zip(*(outcome.points for outcome in result.outcomes), strict=True))
+    spreads = [Spread.of([getattr(point, value) for point in points]) for points in together]
+    deviations = tuple(spread.deviation or 0.0 for spread in spreads)
+    return Series(
+        result.arm.name,
+        tuple(Spread.of([getattr(point, cost) for point in points]).mean for points in together),
+        tuple(spread.mean for spread in spreads),
+        deviations if any(deviations) else (),
+    )

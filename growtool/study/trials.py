@@ -1,0 +1,202 @@
+"""Running the trials of a comparison: each a process of its own, skipped when done, resumed when cut short."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint.folder import json_text
+from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.journal import METRICS
+from growtool.study.arms import Arm
+from growtool.study.results import Outcome, read_points
+
+_SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
+_START, _RUN = "start", "run"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of an arm.
+
+    Attributes:
+        arm: what trains.
+        seed: of growth and of training.
+        lr: learning rate; None leaves it to the recipe.
+        folder: where the start, the run and its result lie.
+    """
+
+    arm: Arm
+    seed: int
+    lr: float | None
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return f"{self.arm.name}, seed {self.seed}" + (f", lr {self.lr:g}" if self.lr is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A trial that came to nothing, and what it said last."""
+
+    trial: Trial
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What all trials share.
+
+    Attributes:
+        config: a file of options for `growtool finetune`.
+        plugins: files that register models.
+        settings: everything that decides a result besides the arm, the seed and the learning rate.
+    """
+
+    config: Path
+    plugins: tuple[Path, ...]
+    settings: Mapping[str, Any]
+
+
+class Runner:
+    """Runs trials side by side.
+
+    Args:
+        training: what they share.
+        jobs: how many at once.
+        devices: torch devices to share out among them; empty leaves the choice to `growtool finetune`.
+        told: called with a line whenever a trial starts, is skipped or ends.
+    """
+
+    def __init__(self, training: Training, *, jobs: int, devices: Sequence[str], told: Callable[[str], None]) -> None:
+        self.training, self.jobs, self.told = training, jobs, told
+        self._devices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for slot in range(jobs):
+            self._devices.put(devices[slot % len(devices)] if devices else None)
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=jobs)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends whatever still runs; a later comparison resumes it."""
+        self._stopping.set()
+        for child in list(self._children):
+            child.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Refuse folders that hold trials of other settings.
+
+        Raises:
+            PlanError: one problem for each.
+        """
+        foreign = [trial for trial in trials if self._held(trial) not in (None, self._settings(trial))]
+        if foreign:
+            raise PlanError(
+                [
+                    f"{trial.folder}: holds a trial of other settings (plan, budget, recipe, data or checkpoint), "
+                    "expected the same or none; choose another --output or remove it"
+                    for trial in foreign
+                ]
+            )
+
+    def run(self, trials: Sequence[Trial]) -> list[Outcome | Failed]:
+        """Run all that are not done yet; the outcome of each in the order of `trials`."""
+        return list(self._pool.map(self._outcome, trials))
+
+    def _outcome(self, trial: Trial) -> Outcome | Failed:
+        done = trial.folder / _RESULT
+        if done.exists():
+            self.told(f"{trial.name}: done before")
+            return _read(trial)
+        try:
+            self._start(trial)
+            with self._device() as device:
+                self.told(f"{trial.name}: training for {trial.arm.steps:,} updates")
+                reason = self._train(trial, device)
+        except (GrowtoolError, OSError) as error:
+            reason = str(error)
+        if reason is not None:
+            self.told(f"{trial.name}: failed: {reason}")
+            return Failed(trial, reason)
+        outcome = _read(trial)
+        self.told(f"{trial.name}: {outcome.final:.2f} % in {outcome.seconds:,.0f} s")
+        return outcome
+
+    def _settings(self, trial: Trial) -> str:
+        described = {"arm": trial.arm.fingerprint(), "seed": trial.seed, "lr": trial.lr, **self.training.settings}
+        return hashlib.sha256(json_text(described, sort_keys=True).encode()).hexdigest()
+
+    def _held(self, trial: Trial) -> str | None:
+        path = trial.folder / _SETTINGS
+        return str(json.loads(path.read_text(encoding="utf-8"))["settings"]) if path.exists() else None
+
+    def _start(self, trial: Trial) -> None:
+        """Write the checkpoint that training starts from, unless it is there."""
+        if self._held(trial) is not None:
+            return
+        shutil.rmtree(trial.folder, ignore_errors=True)
+        trial.folder.mkdir(parents=True)
+        self.told(f"{trial.name}: growing" if trial.arm.grown else f"{trial.name}: initialising")
+        trial.arm.write_start(trial.folder / _START, trial.seed)
+        (trial.folder / _SETTINGS).write_text(json_text({"settings": self._settings(trial)}), encoding="utf-8")
+
+    @contextmanager
+    def _device(self) -> Iterator[str | None]:
+        device = self._devices.get()
+        try:
+            yield device
+        finally:
+            self._devices.put(device)
+
+    def _train(self, trial: Trial, device: str | None) -> str | None:
+        """Train to the end; what went wrong, or None."""
+        command = [sys.executable, "-m", "growtool", "finetune", str(trial.folder / _START)]
+        command += ["--config", str(self.training.config), "--output", str(trial.folder / _RUN), "--resume", "auto"]
+        command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]
+        command += ["--lr", repr(trial.lr)] if trial.lr is not None else []
+        command += ["--device", device] if device else []
+        for plugin in self.training.plugins:
+            command += ["--plugin", str(plugin)]
+        with (trial.folder / _LOG).open("ab") as log:
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._environment())
+            self._children.add(child)
+            if self._stopping.is_set():
+                child.terminate()
+            output, _ = child.communicate()
+            self._children.discard(child)
+        if child.returncode:
+            return f"growtool finetune ended with {child.returncode}: {_last_line(trial.folder / _LOG)}"
+        (trial.folder / _RESULT).write_bytes(output)
+        return None
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, with the cores shared out among the jobs unless the user has said how many to use."""
+        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        return {"OMP_NUM_THREADS": str(threads), **os.environ}
+
+
+def _read(trial: Trial) -> Outcome:
+    return Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN / METRICS))
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1]} ({log})" if lines else f"see {log}"

@@ -1,0 +1,79 @@
+"""The folder of a comparison: `table.md`, `table.csv`, `results.json`, `curves.png` and `index.html`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.writer import atomic_file
+from growtool.report import units
+from growtool.report.chart import write_png
+from growtool.report.page import html_page
+from growtool.study.compare import Comparison
+from growtool.study.table import charts, csv_text, rows, table
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything that was asked and found, as plain data."""
+    study = comparison.study
+    return {
+        "growtool": version("growtool"),
+        "versions": {name: version(name) for name in ("torch", "timm")},
+        "checkpoint": {"name": study.source.label, "architecture": study.source.spec.architecture},
+        "source_training_macs": comparison.source_macs,
+        "budget": str(study.budget),
+        "batch_size": comparison.batch_size,
+        "seeds": study.seeds,
+        "rates": list(study.rates),
+        "options": dict(study.options),
+        "plans": {loaded.path.stem: loaded.plan.model_dump(mode="json") for loaded in study.plans},
+        "arms": rows(comparison),
+    }
+
+
+def write(comparison: Comparison) -> None:
+    """Write, or write anew, the documents of the comparison into its folder; PNG where matplotlib is installed."""
+    study = comparison.study
+    title = f"Growing {study.source.label}"
+    found, drawn = table(comparison), charts(comparison)
+    texts = {
+        "table.md": f"# {title}\n\n" + "\n\n".join([*notes(comparison), found.to_markdown()]),
+        "table.csv": csv_text(comparison),
+        "results.json": json_text(to_json(comparison)),
+        "index.html": html_page(title, notes=notes(comparison), table=found, charts=drawn),
+    }
+    for name, text in texts.items():
+        with atomic_file(study.output / name) as file:
+            file.write(text.encode())
+    if find_spec("matplotlib") is not None:
+        write_png(drawn, study.output / "curves.png")
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader has to know to read the table."""
+    study = comparison.study
+    said = [
+        f"Every arm trains for {study.budget} with the same options, data order and augmentation per seed "
+        f"({study.seeds} seeds); accuracies are top-1 in percent on the validation images, mean ± standard deviation "
+        "over seeds, at the last evaluation within each part of the budget. Training counts three forward passes an "
+        "image.",
+    ]
+    if study.rates:
+        rates = ", ".join(f"{rate:g}" for rate in study.rates)
+        said.append(
+            f"Learning rates: each arm tried {rates} with seed 0 over the whole budget and kept the one with the best "
+            "final accuracy, so its accuracy of seed 0 is chosen on the validation images."
+        )
+    if study.scratch and comparison.source_macs is not None:
+        said.append(
+            "The arms named -longer train from scratch for the budget and for what training the source has cost, "
+            f"{units.count(comparison.source_macs)} MACs."
+        )
+    elif study.scratch:
+        said.append(
+            "What training the source has cost is not known (--source-epochs says it), so no arm accounts for it."
+        )
+    said += [f"Failed: {failed.trial.name}: {failed.reason}" for failed in comparison.failed]
+    return said

@@ -1,0 +1,102 @@
+"""`growtool compare` from the command line, with real growing and training of tiny models."""
+
+import json
+from pathlib import Path
+
+import pytest
+from finetune_support import write_checkpoint, write_data
+from typer.testing import CliRunner
+
+from growtool.cli.app import app
+from growtool.errors import GrowtoolError
+
+TILE = "target: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: {operator: tile}\n"
+OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compare")
+    write_checkpoint(root / "small")
+    write_data(root / "data")
+    (root / "tile.yaml").write_text(TILE)
+    return root
+
+
+def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, str]:
+    words = ["compare", str(place / "small"), "--data", str(place / "data"), "-o", str(place / output), "--json"]
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", *OPTIONS, *arguments])
+    if isinstance(result.exception, GrowtoolError):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout), result.stderr
+
+
+COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--source-epochs", "6"]
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> dict:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        code, found, said = run(place, *COMPARED)
+    assert code == 0, said
+    return found
+
+
+def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
+    tile, scratch, longer = compared["arms"]
+    assert [arm["arm"] for arm in compared["arms"]] == ["tile", "scratch", "scratch-longer"]
+    assert tile["promise"] == "exact" and tile["steps"] == scratch["steps"] == 6
+    assert tile["training_macs"] == scratch["training_macs"] == 3 * tile["macs"] * 8 * 6
+    cost = longer["training_macs"] - scratch["training_macs"]
+    assert cost == pytest.approx(compared["source_training_macs"], rel=0.1), "to a whole number of updates"
+    written = {path.name for path in (place / "out").iterdir()}
+    assert {"table.md", "table.csv", "results.json", "index.html", "training.yaml"} <= written
+
+
+def test_a_second_call_repeats_nothing(place: Path, compared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("result.json")}
+    code, again, said = run(place, *COMPARED)
+    assert code == 0 and again["arms"] == compared["arms"] and said.count("done before") == 3
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("result.json")} == before
+
+
+def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(GrowtoolError, match=r"holds a trial of other settings .* choose another --output or remove it"):
+        run(place, *COMPARED, "--set", "weight_decay=0.5")
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
+    arguments = ["--plan", str(place / "tile.yaml"), "--baseline", "none", "--budget", "1steps"]
+    code, found, said = run(place, *arguments, "--lr", "1e30", "--lr", "0.01", output="failing")
+    (tile,) = found["arms"]
+    assert code == 1
+    assert tile["lr"] == 0.01 and tile["seeds"] == 1 and list(tile["lr_tried"]) == ["0.01"]
+    (failure,) = tile["failed"]
+    assert failure.startswith("tile, seed 0, lr 1e+30: growtool finetune ended with 1: ") and "failed" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "3"], r"--budget: found '3', expected a positive number"),
+        (["--budget", "1epochs", "--set", "epochs=3"], r"found the options epochs, expected none of those"),
+        (["--budget", "1epochs", "--set", "batch_size=999"], r"batch_size: found 999, expected at most the 24"),
+    ],
+)
+def test_bad_questions_are_refused_before_anything_is_written(place: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(GrowtoolError, match=message):
+        run(place, "--plan", str(place / "tile.yaml"), *arguments, output="refused")
+    assert not (place / "refused").exists()
+
+
+def test_every_problem_of_every_plan_is_told(place: Path) -> None:
+    for name in ("one", "two"):
+        (place / f"{name}.yaml").write_text(
+            "target: {model_args: {channels: [5, 9, 9, 13]}}\nwidth: {operator: tile}\n"
+        )
+    with pytest.raises(GrowtoolError) as caught:
+        run(place, "--plan", str(place / "one.yaml"), "--plan", str(place / "two.yaml"), "--budget", "1steps")
+    assert {Path(problem.split(":")[0]).name for problem in caught.value.problems} == {"one.yaml", "two.yaml"}

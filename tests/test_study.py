@@ -1,0 +1,155 @@
+"""Comparing ways of growing: budgets, what is brought together, and the documents."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from growtool.checkpoint import ModelSpec
+from growtool.errors import PlanError
+from growtool.report.macs import training_macs
+from growtool.study.arms import Arm
+from growtool.study.budget import Budget
+from growtool.study.results import Outcome, Point, Spread, best_rate, read_points
+from growtool.study.trials import Failed, Trial
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("3epochs", 30), ("1 epoch", 10), ("0.5epochs", 5), ("7steps", 7), ("1.2e6macs", 4), ("1macs", 1)],
+)
+def test_a_budget_is_a_number_of_updates(text: str, steps: int) -> None:
+    # ten updates an epoch, eight images an update, 12,500 MACs an image: 300,000 MACs of training an update
+    assert Budget.parse(text).steps(updates_per_epoch=10, batch_size=8, macs=12_500) == steps
+
+
+@pytest.mark.parametrize("text", ["3", "epochs", "-1epochs", "0steps", "3 parsecs", ""])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(PlanError, match=r"--budget: found .* expected a positive number of epochs, steps or macs"):
+        Budget.parse(text)
+
+
+def test_training_an_image_costs_three_looks_at_it() -> None:
+    assert training_macs(7, 11) == 3 * 7 * 11
+
+
+def outcome(*top1: float, seed: int = 0, lr: float | None = None, interval: int = 10) -> Outcome:
+    points = tuple(Point(n * interval, value, 100.0 - value, n * 120_000, 30.0 * n) for n, value in enumerate(top1))
+    return Outcome(seed, lr, points)
+
+
+def test_a_part_of_the_budget_is_the_last_evaluation_in_it() -> None:
+    found = outcome(50, 60, 70)
+    assert [found.at(step) for step in (0, 9, 10, 15, 20, 99)] == [50, 50, 60, 60, 70, 70]
+    assert (found.start, found.final) == (50, 70)
+
+
+def test_an_accuracy_is_reached_at_the_first_evaluation_that_shows_it() -> None:
+    assert [outcome(50, 60, 58, 70).reached(value) for value in (40, 60, 65, 71)] == [0, 10, 30, None]
+
+
+def test_the_rate_that_ends_best_is_chosen() -> None:
+    tried = [outcome(0, 50, lr=0.1), outcome(0, 70, lr=0.3), outcome(90, 60, lr=1.0)]
+    assert best_rate(tried) == 0.3
+    assert best_rate([]) is None
+
+
+def test_one_value_has_no_deviation() -> None:
+    assert Spread.of([4.0]) == Spread(4.0, None, 1)
+    assert Spread.of([3.0, 5.0]).deviation == pytest.approx(2**0.5)
+
+
+def test_evaluations_are_read_from_a_run(tmp_path: Path) -> None:
+    events = [
+        {"event": "epoch", "step": 0, "top1": 10.0, "eval_loss": 2.3, "macs": 0, "seconds": 1.5},
+        {"event": "step", "step": 5, "loss": 1.0},
+        {"event": "epoch", "step": 5, "top1": 20.0, "eval_loss": 2.0, "macs": 9, "seconds": 4.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert read_points(tmp_path / "metrics.jsonl") == (Point(0, 10.0, 2.3, 0, 1.5), Point(5, 20.0, 2.0, 9, 4.5))
+
+
+def arm(name: str, *, grown: bool, steps: int = 20, macs: int = 1000) -> Arm:
+    growth = (None, None) if grown else None
+    return Arm(name, ModelSpec("resnet18"), macs, 500, "exact" if grown else "", steps, growth)  # type: ignore[arg-type]
+
+
+def test_arms_that_differ_in_length_or_target_have_other_fingerprints() -> None:
+    base = arm("a", grown=False)
+    others = [replace(base, steps=21), replace(base, target=ModelSpec("resnet18", {"width": 2}))]
+    assert replace(base, name="b").fingerprint() == base.fingerprint()
+    assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 3
+
+
+@pytest.fixture
+def comparison(tmp_path: Path):
+    from growtool.study.compare import ArmResult, Comparison
+
+    tile, scratch, longer, broken = (
+        arm("tile", grown=True),
+        arm("scratch", grown=False),
+        arm("scratch-longer", grown=False, steps=40),
+        arm("broken", grown=True),
+    )
+
+    class Study:
+        seeds, rates, scratch, budget, options, plans = 2, (0.1, 0.3), True, Budget(20, "steps"), {"opt": "sgd"}, ()
+        output = tmp_path
+
+        class source:  # noqa: N801
+            label, spec = "small", ModelSpec("resnet18")
+
+    failed = Failed(Trial(broken, 0, 0.1, tmp_path), "it broke")
+    results = (
+        ArmResult(tile, 0.1, (outcome(79, 80, 81), outcome(79, 80, 83, seed=1)), {0.1: 81.0, 0.3: 70.0}, ()),
+        ArmResult(broken, None, (), {}, (failed,)),
+        ArmResult(scratch, 0.3, (outcome(10, 50, 79), outcome(10, 60, 81, seed=1)), {0.3: 79.0}, ()),
+        ArmResult(longer, 0.3, (outcome(10, 50, 60, 70, 75),), {}, ()),
+    )  # fmt: skip
+    return Comparison(Study(), results, source_macs=60_000, batch_size=4)  # type: ignore[arg-type]
+
+
+def test_rows_hold_mean_and_deviation_over_seeds(comparison) -> None:
+    from growtool.study.table import rows
+
+    tile, broken, scratch, longer = rows(comparison)
+    assert tile["start"] == {"mean": 79.0, "deviation": 0.0, "count": 2}
+    assert tile["final"]["mean"] == 82.0 and tile["final"]["deviation"] == pytest.approx(2**0.5)
+    assert (tile["at_25%"]["mean"], tile["at_50%"]["mean"], tile["at_75%"]["mean"]) == (79.0, 80.0, 80.0)
+    assert tile["training_macs"] == 3 * 1000 * 4 * 20
+    assert tile["steps_to_scratch"]["mean"] == 10.0, "scratch ends at 80 %, which both seeds show after 10 updates"
+    assert scratch["steps_to_scratch"] is None, "one of its seeds ends below the mean"
+    assert longer["steps_to_scratch"] is None
+    assert broken["failed"] == ["broken, seed 0, lr 0.1: it broke"] and "final" not in broken
+
+
+def test_documents_of_a_comparison(comparison) -> None:
+    from growtool.study.write import write
+
+    write(comparison)
+    out: Path = comparison.study.output
+    lines = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
+    assert [line["arm"] for line in lines] == ["tile", "broken", "scratch", "scratch-longer"]
+    assert lines[0]["final"] == "82.0"
+    text = (out / "table.md").read_text()
+    assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
+    assert "Failed: broken, seed 0, lr 0.1: it broke" in text
+    assert "training the source has cost" in text
+    data = json.loads((out / "results.json").read_text())
+    assert data["arms"][0]["lr_tried"] == {"0.1": 81.0, "0.3": 70.0}
+    page = (out / "index.html").read_text()
+    assert page.count("<svg") == 6 and "82.00 ± 1.41" in page
+
+
+def test_curves_run_over_what_training_costs(comparison) -> None:
+    from growtool.study.table import charts
+
+    macs, steps, seconds, *_ = charts(comparison)
+    assert [series.name for series in macs.series] == ["tile", "scratch", "scratch-longer"], "a failed arm has no line"
+    assert steps.series[0].x == (0.0, 10.0, 20.0)
+    assert macs.series[0].x == (0.0, 120_000.0, 240_000.0)
+    assert seconds.series[0].x == (0.0, 30.0, 60.0)
+    assert macs.series[0].y == (79.0, 80.0, 82.0)
