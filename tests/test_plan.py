@@ -30,7 +30,7 @@ from growtool.plan.schema import (
 )
 
 SURFACE = """
-model model_args target width depth output verify seed
+model model_args target width depth data recalibrate output verify seed
 target.model target.model_args target.scale
 target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain
@@ -42,6 +42,7 @@ depth.zero_out.operator depth.zero_out.placement
 depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
+data.path data.batches data.batch_size
 output.dtype
 verify.inputs verify.tolerance
 """

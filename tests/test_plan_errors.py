@@ -32,7 +32,7 @@ seed: 2
 
 
 def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
-    keys = "model, model_args, target, width, depth, output, verify, seed"
+    keys = "model, model_args, target, width, depth, data, recalibrate, output, verify, seed"
     assert problems(tmp_path, monkeypatch, MANY) == [
         "plan.yaml:1:8 model: found 3, expected a string",
         f"plan.yaml:2:1 modle_args: unknown key, expected one of {keys}; did you mean 'model_args'?",
@@ -130,6 +130,14 @@ SINGLE = {
         T + "depth: {operator: map, map: [0, -1]}",
         "plan.yaml:2:29 depth.map: found [0, -1], expected the source block of every target block, counted from 0, "
         "e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. {layer3: [0, 1, 1]}",
+    ),
+    "recalibration without images": (
+        T + "recalibrate: true",
+        "plan.yaml:2:14 recalibrate: found true without images to see, expected `data: {path: ...}` as well",
+    ),
+    "images from nowhere": (
+        T + "data: {batches: 3}",
+        "plan.yaml:2:7 data.path: missing, expected a folder with one subfolder of images per class",
     ),
     "a map of nothing": (
         T + "depth: {operator: map}",

@@ -11,7 +11,7 @@ FLOORS = [
     {"errors", "_timm_hook"},
     {"coupling", "checkpoint"},
     {"algebra", "templates", "plan", "report", "verify"},
-    {"operators", "finetune"},
+    {"operators", "finetune", "calibration"},
     {"recipe"},
     {"grow"},
     {"study"},

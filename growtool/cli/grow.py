@@ -15,6 +15,7 @@ from growtool.report import units
 
 if TYPE_CHECKING:
     from growtool.grow import Grown, Summary
+    from growtool.plan import Plan
     from growtool.recipe import Recipe
 
 
@@ -31,6 +32,13 @@ def grow(
     plugin: PluginOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and what it promises; write nothing.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of images for what has to see some; overrides the plan's data.path."),
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Estimate BatchNorm's running statistics anew from the images.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the plan's seed.")] = None,
     force: Annotated[
@@ -53,7 +61,7 @@ def grow(
     from growtool.recipe import resolve
 
     loaded = load_plan(plan)
-    chosen = loaded.plan if seed is None else loaded.plan.model_copy(update={"seed": seed})
+    chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
     source = open_checkpoint(checkpoint, architecture=chosen.model, model_args=chosen.model_args)
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
@@ -72,6 +80,21 @@ def grow(
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
         _show_result(grown, recipe.needs)
+
+
+def _overridden(plan: Plan, *, data: Path | None, recalibrate: bool, seed: int | None) -> Plan:
+    """The plan with what the options say in its place."""
+    from growtool.errors import PlanError
+    from growtool.plan.schema import Data
+
+    changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    if data is not None:
+        changes["data"] = plan.data.model_copy(update={"path": str(data)}) if plan.data else Data(path=str(data))
+    if recalibrate:
+        changes["recalibrate"] = True
+        if plan.data is None and data is None:
+            raise PlanError("--recalibrate: found no images to see, expected --data DIR or `data` in the plan; add one")
+    return plan.model_copy(update=changes)
 
 
 def _target(recipe: Recipe) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -17,7 +17,9 @@ from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 
 
-def produce(recipe: Recipe, advance: Callable[[int], None]) -> Iterator[Tensor]:
+def produce(
+    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
+) -> Iterator[Tensor]:
     """The target's tensors in file order, the next one being computed while the last one is written.
 
     Every operation runs on one thread: sums then have one order, and the bytes do not depend on the machine's cores.
@@ -25,6 +27,7 @@ def produce(recipe: Recipe, advance: Callable[[int], None]) -> Iterator[Tensor]:
     Args:
         recipe: what to make.
         advance: told the bytes of each tensor once it is made.
+        replaced: tensors of the target that were made before, by name.
     """
     tensors = [recipe.tensors[name] for name in file_order(recipe.infos)]
     with single_threaded(), ThreadPoolExecutor(max_workers=1) as pool:
@@ -33,7 +36,7 @@ def produce(recipe: Recipe, advance: Callable[[int], None]) -> Iterator[Tensor]:
             made = following.result()
             if after is not None:
                 following = pool.submit(_made, recipe, after)
-            yield made
+            yield (replaced or {}).get(tensor.name, made)
             advance(tensor.info.nbytes)
 
 

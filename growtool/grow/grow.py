@@ -22,6 +22,7 @@ from growtool.errors import PlanError
 from growtool.grow.execute import produce
 from growtool.grow.proof import Proof, prove
 from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
+from growtool.grow.statistics import recalibrated
 from growtool.grow.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
@@ -83,7 +84,7 @@ def grow(
         }
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
-    tensors = produce(recipe, advance)
+    tensors = produce(recipe, advance, recalibrated(recipe) if recipe.plan.recalibrate else None)
     if is_single_file(out):
         write_file(
             out,

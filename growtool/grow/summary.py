@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from growtool.checkpoint import TensorInfo
+from growtool.finetune.recalibrate import tracking_norms
 from growtool.recipe import Recipe
 from growtool.report.macs import count_macs
 
@@ -35,6 +36,7 @@ class Summary:
     copied, grown, zeroed: number of tensors by how they are made.
     peak_bytes: memory the work needs above that of the program, estimated.
     idle: sections of the plan that have nothing to do, one sentence each.
+    advice: what the result needs before it is used, one sentence each.
     """
 
     before: Size
@@ -48,6 +50,7 @@ class Summary:
     zeroed: int
     peak_bytes: int
     idle: tuple[str, ...]
+    advice: tuple[str, ...]
 
     def growth(self) -> list[str]:
         """One sentence for each thing that growing does."""
@@ -55,6 +58,7 @@ class Summary:
         lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
         if self.new_blocks:
             lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
+        lines += self.advice
         return lines or ["nothing grows: the target is as large as the source"]
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +70,7 @@ class Summary:
             "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
             "new_blocks": list(self.new_blocks),
             "peak_bytes": self.peak_bytes,
+            "advice": list(self.advice),
         }
 
 
@@ -89,6 +94,7 @@ def summarise(recipe: Recipe) -> Summary:
         grown=len(recipe.tensors) - copied - zeroed,
         peak_bytes=3 * largest,
         idle=tuple(_idle(recipe)),
+        advice=tuple(_advice(recipe)),
     )
 
 
@@ -97,6 +103,17 @@ def _idle(recipe: Recipe) -> Iterable[str]:
         yield "`width` has nothing to do: the target is no wider"
     if recipe.plan.depth is not None and not recipe.blocks.new:
         yield "`depth` has nothing to do: the target is no deeper"
+
+
+def _advice(recipe: Recipe) -> Iterable[str]:
+    norms = len(tracking_norms(recipe.models[1]))
+    if not norms or recipe.plan.recalibrate:
+        return
+    remedy = "recalibrate them with `recalibrate: true` and `data: {path: ...}`, or in fine-tuning (--recalibrate)"
+    if recipe.promise.kind == "lossy":
+        yield f"running statistics: {norms} BatchNorm layers keep those of the source, which no longer fit; {remedy}"
+    elif any(start == "identity" for _, start in recipe.blocks.starts()):
+        yield f"running statistics: the new BatchNorm layers have none of the data yet; before training {remedy}"
 
 
 def _size(model: nn.Module, infos: Iterable[TensorInfo], recipe: Recipe) -> Size:

@@ -223,6 +223,20 @@ class Verify(Section):
     tolerance: float | None = Field(default=None, gt=0)
 
 
+class Data(Section):
+    """Images for what has to see some: recalibration of norms, and operators that learn or measure.
+
+    Attributes:
+        path: a folder with one subfolder of images per class, or with a `train` folder of such.
+        batches: batches seen, spread evenly over the images.
+        batch_size: images of a batch.
+    """
+
+    path: str = Field(description="a folder with one subfolder of images per class")
+    batches: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+
+
 def _switch(value: Any) -> Any:
     if isinstance(value, bool):
         return Verify() if value else None
@@ -244,6 +258,8 @@ class Plan(Section):
         target: what to grow to.
         width: how a target that is wider gets its channels; None where the plan does not say.
         depth: how a target that is deeper gets its blocks; None where the plan does not say.
+        data: images for what has to see some; None where nothing does.
+        recalibrate: whether the running statistics of BatchNorm are estimated anew from `data`.
         output: how the result is written.
         verify: how the result is checked; None: not at all (`verify: false`).
         seed: of everything drawn at random.
@@ -254,9 +270,18 @@ class Plan(Section):
     target: Target = Field(description="a mapping with one of model, model_args and scale")
     width: Width | None = None
     depth: Depth | None = None
+    data: Data | None = None
+    recalibrate: bool = False
     output: Output = Output()
     verify: Annotated[Verify | None, BeforeValidator(_switch)] = Verify()
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("recalibrate")
+    @classmethod
+    def _has_data(cls, recalibrate: bool, info: ValidationInfo) -> bool:
+        if recalibrate and "data" in info.data and info.data["data"] is None:
+            raise problem("found true without images to see, expected `data: {path: ...}` as well")
+        return recalibrate
 
 
 WIDTH_OPERATORS: dict[str, type[Section]] = {"tile": Tile, "net2net": Net2Net, "mixture": Mixture}
@@ -276,6 +301,7 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("target", "scale"): Scale,
     **{("width", name): section for name, section in WIDTH_OPERATORS.items()},
     **{("depth", name): section for name, section in DEPTH_OPERATORS.items()},
+    ("data",): Data,
     ("output",): Output,
     ("verify",): Verify,
 }

@@ -23,6 +23,8 @@ def promise_of(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expan
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         reasons = torn_groups(matching.paired, old, matching.same)
     reasons += _other_buffers(matching, expansions)
+    if plan.recalibrate:
+        reasons.append("recalibrate estimates the running statistics of BatchNorm anew")
     return Promise("lossy", tuple(reasons)) if reasons else Promise("exact")
 
 

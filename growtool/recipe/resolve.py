@@ -16,6 +16,7 @@ from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.promising import promise_of
@@ -36,6 +37,8 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
     target = _traced_target(plan, source)
+    if plan.recalibrate and not tracking_norms(target.model):
+        raise PlanError("recalibrate: the target has no BatchNorm with running statistics; drop it")
     matching = match(source, target, plan.depth)
     expansions, widths = expand_widths(plan, matching)
     return Recipe(

@@ -87,7 +87,7 @@ def compare_images(
     changed: list[ChangedDecision] = []
     right = torch.zeros(2, dtype=torch.int64)
     mode = "L" if models[0].input_size[0] == 1 else "RGB"
-    for batch, images in _batches(samples, lambda path: transform(_open(path, mode)), batch_size):
+    for batch, images in image_batches(samples, transform, batch_size, mode):
         a, b = (model(images) for model in models)
         labels = torch.tensor([label for _, label in batch])
         right += torch.stack([(logits.argmax(1) == labels).sum() for logits in (a, b)])
@@ -120,10 +120,24 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _batches(
-    samples: Sequence[Sample], load: Callable[[Path], Tensor], size: int
+def image_batches(
+    samples: Sequence[Sample], transform: Callable[[Any], Tensor], size: int, mode: str = "RGB"
 ) -> Iterator[tuple[Sequence[Sample], Tensor]]:
-    """Samples with their inputs [batch, channels, height, width]; the images of a batch are decoded in parallel."""
+    """Samples with their inputs [batch, channels, height, width]; the images of a batch are decoded in parallel.
+
+    Args:
+        samples: image files with their class numbers.
+        transform: a PIL image of `mode` to an input [channels, height, width].
+        size: samples of a batch; the last one may have fewer.
+        mode: `RGB`, or `L` for greyscale.
+
+    Raises:
+        CheckpointError: an image cannot be read.
+    """
+
+    def load(path: Path) -> Tensor:
+        return transform(_open(path, mode))
+
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(samples), size):
             batch = samples[start : start + size]
