@@ -30,6 +30,31 @@ stands `W - sum_j N_ij` with `compensate: true`, so that each row of blocks adds
 New coefficients c: `orthogonal` to the layer's own one-hot vector and to each other as long as the bank has room,
 unit length, largest entry positive; `copy` of the own vector; `zero`; `random` directions. A bank without other
 layers has no orthogonal vector, its blocks stay zero. Weights that grow on one side alone are split evenly.""",
+    "centre_zero": """\
+A LayerNorm does not see a constant over its channels. So whatever writes a residual stream of n channels (patch
+embedding, class and position tokens, the last layer of every branch) is multiplied by `C = I - 11^T / n` first, which
+changes nothing; a LayerScale on the way is folded into the layer before it. The stream then has mean zero, it is copied
+as often as it fits, zeros stand in what remains, and each norm over it has its gain multiplied by `sqrt(s)` with s the
+share of the channels that are copies. Columns that read zeros are drawn at random, so that the new channels learn from
+the first step. Hidden units and heads are copied in turn, with noise that cancels over the copies.
+
+A norm adds eps to the variance; for the same function it would have to become `eps s`. It lives in the module, not in
+the weights. With `eps: kept` each norm is too small by about `(1/s - 1) eps / 2` over its variance, and the proof shows
+the difference as it is and with eps adjusted. With `eps: told` the result is a `growtool_open` model that knows.
+
+Where the stream is read by anything but LayerNorms over all of it (a BatchNorm, a depthwise convolution, the head) its
+mean cannot be taken off, and channels are copied in turn instead: exact for BatchNorm networks, lossy for ConvNeXt off
+whole multiples. A norm that writes the stream itself (Swin's patch embedding) is centred but for what its gains leave,
+which is lossy by little.""",
+    "lemon": """\
+As `centre_zero`, but nothing is centred: beside the copies of the stream stands the mean of the old channels, which a
+LayerNorm turns into zero. A LayerScale is folded into the layer before it, since the mean of `gamma y` is not the mean
+of gamma times the mean of y.""",
+    "zero": """\
+Nothing is copied. New hidden units and heads are drawn at random, and what reads them is zero there: they have a
+gradient through their readers from the first step. New channels of a stream are zero, the gains of the norms over it
+multiplied by `sqrt(n / n')`, and what reads them is drawn at random; under a LayerNorm the stream is centred first as
+in `centre_zero`. New channels of a BatchNorm have the mean of the old gains, no shift, the mean old variance.""",
     "stack": """\
 `layer'_i = layer_(i mod L)`: the sequence of blocks once more, from its start. Where the first block of a stage has
 a shape of its own (a projection on its skip connection), the others repeat.""",
@@ -73,6 +98,21 @@ width: {operator: net2net}
 target:
   scale: {width: 2}
 width: {operator: mixture, coefficients: orthogonal, gain: 0.3, compensate: true}
+""",
+    "centre_zero": """\
+target:
+  scale: {width: 1.25}
+width: {operator: centre_zero, eps: kept}
+""",
+    "lemon": """\
+target:
+  scale: {width: 1.25}
+width: {operator: lemon}
+""",
+    "zero": """\
+target:
+  scale: {width: 1.25}
+width: {operator: zero, eps: told}
 """,
     "stack": """\
 target:

@@ -36,6 +36,8 @@ target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain
 width.net2net.operator width.net2net.split width.net2net.gain
 width.mixture.operator width.mixture.coefficients width.mixture.gain width.mixture.compensate
+width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
+width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
 depth.stack.operator
 depth.interleave.operator
 depth.zero_out.operator depth.zero_out.placement

@@ -4,6 +4,9 @@ import pytest
 
 from growtool.errors import PlanError
 from growtool.plan import load_plan
+from growtool.plan.schema import WIDTH_OPERATORS
+
+WIDTHS = ", ".join(WIDTH_OPERATORS)
 
 
 def problems(tmp_path, monkeypatch, text):
@@ -39,7 +42,7 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
         "plan.yaml:4:18 target.scale.width: found 0.5, expected at least 1",
         "plan.yaml:4:30 target.scale.depth: found [2, 0], expected a number of at least 1, or a list with the number "
         "of blocks of each stage",
-        "plan.yaml:6:13 width.operator: found 'tyle', expected one of tile, net2net, mixture; did you mean 'tile'?",
+        "plan.yaml:6:13 width.operator: found 'tyle', expected one of " + WIDTHS + "; did you mean 'tile'?",
         "plan.yaml:8:3 depth.operator: missing, expected one of stack, interleave, zero_out, cancel_out, "
         "net2deeper, map",
         "plan.yaml:9:17 output.dtype: found 'float12', expected one of same, float32, float64, bfloat16, float16; "
@@ -150,7 +153,7 @@ SINGLE = {
     ),
     "an operator that is no word": (
         T + "width: {operator: 3}",
-        "plan.yaml:2:19 width.operator: found 3, expected one of tile, net2net, mixture",
+        "plan.yaml:2:19 width.operator: found 3, expected one of " + WIDTHS,
     ),
     "a section of another kind": (T + "width: [1]", "plan.yaml:2:8 width: found a list, expected a mapping"),
     "a section without content": (

@@ -1,17 +1,21 @@
-"""How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one.
+"""How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
 
-Axes: n channels before, m after. E is the m x n matrix with a single 1 in each row; it is kept as the index of that 1.
-A reader of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
+Axes: n channels before, m after. A row of E has a single 1, kept as the index of that 1, or none: a blank. What a blank
+channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`algebra.passage`). A reader
+of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from growtool.coupling import Growth, PairedAxis, Unchanged
+
+BLANK = -1  # in `Expansion.index`: a channel that copies none
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class Expansion:
     """Attributes:
 
     size: n, channels before.
-    index: int64 [m], the old channel that each new one copies.
+    index: int64 [m], the old channel that each new one copies, `BLANK` for one that copies none.
     """
 
     size: int
@@ -31,27 +35,43 @@ class Expansion:
         return cls(size, torch.arange(size))
 
     @property
+    def blank(self) -> Tensor:
+        """bool [m]: which new channels copy none."""
+        return self.index == BLANK
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether some new channel copies none."""
+        return bool(self.blank.any())
+
+    @property
+    def _copies_of_each(self) -> Tensor:
+        return torch.bincount(self.index[~self.blank], minlength=self.size)
+
+    @property
     def counts(self) -> Tensor:
-        """int64 [m]: how many copies the channel at each new position has, itself included."""
-        return torch.bincount(self.index, minlength=self.size)[self.index]
+        """int64 [m]: how many copies the channel at each new position has, itself included; 1 for a blank."""
+        return self._copies_of_each[self.index.clamp(min=0)].where(~self.blank, torch.ones_like(self.index))
 
     @property
     def replica(self) -> Tensor:
-        """int64 [m]: how many copies of the same channel stand before this position."""
-        order = torch.argsort(self.index, stable=True)
-        position = torch.arange(len(order))
-        starts = torch.cumsum(torch.bincount(self.index, minlength=self.size), 0) - torch.bincount(
-            self.index, minlength=self.size
-        )
-        replica = torch.empty_like(order)
-        replica[order] = position - starts[self.index[order]]
+        """int64 [m]: how many copies of the same channel stand before this position; 0 for a blank."""
+        replica = torch.zeros_like(self.index)
+        order = torch.argsort(self.index, stable=True)[int(self.blank.sum()) :]
+        starts = torch.cumsum(self._copies_of_each, 0) - self._copies_of_each
+        replica[order] = torch.arange(len(order)) - starts[self.index[order]]
         return replica
 
     @property
-    def multiplicity(self) -> int | None:
-        """Copies per channel where all channels have equally many, else None."""
-        counts = torch.bincount(self.index, minlength=self.size)
+    def copies(self) -> int | None:
+        """Copies per old channel where all have equally many, blanks aside, else None."""
+        counts = self._copies_of_each
         return int(counts[0]) if bool((counts == counts[0]).all()) else None
+
+    @property
+    def multiplicity(self) -> int | None:
+        """Copies per old channel where all have equally many and no channel is blank, else None."""
+        return None if self.has_blanks else self.copies
 
     @property
     def is_identity(self) -> bool:
@@ -70,6 +90,23 @@ def tiled(size: int, new_size: int) -> Expansion:
     return Expansion(size, torch.arange(new_size) % size)
 
 
+def circular(size: int, new_size: int) -> Expansion:
+    """Copies in turn, `[h_0, ..., h_n, h_0, ...]`, as far as they go (LEMON, arXiv 2310.07999, section 4)."""
+    return Expansion(size, torch.arange(new_size) % size)
+
+
+def padded(size: int, new_size: int, *, copies: int | None = None) -> Expansion:
+    """Whole copies, then blanks.
+
+    Args:
+        size: channels before.
+        new_size: channels after.
+        copies: how many whole copies; None is as many as fit.
+    """
+    whole = size * (copies or new_size // size)
+    return Expansion(size, torch.cat([torch.arange(whole) % size, torch.full((new_size - whole,), BLANK)]))
+
+
 def copied_at_random(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """All old channels, then copies of channels drawn at random (Net2WiderNet, arXiv 1511.05641, section 2.2)."""
     drawn = torch.randint(size, (new_size - size,), generator=generator)
@@ -82,12 +119,14 @@ class AxisMap:
 
     Attributes:
         size: N.
-        index: int64 [M], the source position of each target position.
+        index: int64 [M], the source position of each target position; 0 where the position is blank.
         replica: int64 [M], which copy of its source position it is, counted over all factors that grow.
         slot: int64 [M], positions a sum runs over together: those of one slot must add up to the source's value.
         slots: number of slots.
         share: float64 [M], the equal split; sums to 1 over each slot. All ones where nothing is summed.
         consumes: whether a sum runs over (part of) this dimension.
+        blank: bool [M], positions that copy none; None where there are none.
+        free: bool [M], blank positions a sum runs over that meet zeros alone, so that any value may stand there.
     """
 
     size: int
@@ -97,6 +136,8 @@ class AxisMap:
     slots: int
     share: Tensor
     consumes: bool
+    blank: Tensor | None = None
+    free: Tensor | None = None
 
     @classmethod
     def unchanged(cls, size: int) -> AxisMap:
@@ -112,7 +153,9 @@ class AxisMap:
     @property
     def is_identity(self) -> bool:
         """Whether the dimension stays as it is."""
-        return len(self.index) == self.size and bool((self.index == torch.arange(self.size)).all())
+        return (
+            self.blank is None and len(self.index) == self.size and bool((self.index == torch.arange(self.size)).all())
+        )
 
     @property
     def replicas(self) -> int:
@@ -122,20 +165,31 @@ class AxisMap:
     @property
     def slot_source(self) -> Tensor:
         """int64 [slots]: the source position whose value a slot adds up to."""
-        source = torch.empty(self.slots, dtype=torch.int64)
-        source[self.slot] = self.index
+        source = torch.zeros(self.slots, dtype=torch.int64)
+        source[self.slot[self.kept]] = self.index[self.kept]
         return source
 
+    @property
+    def kept(self) -> Tensor:
+        """int64: the positions that are copies, in order."""
+        return torch.arange(len(self.index)) if self.blank is None else torch.nonzero(~self.blank).flatten()
 
-def axis_map(axis: PairedAxis, expansions: dict[Growth, Expansion], consumed: frozenset[Growth]) -> AxisMap:
+
+def axis_map(
+    axis: PairedAxis,
+    expansions: Mapping[Growth, Expansion],
+    consumed: frozenset[Growth],
+    free: frozenset[Growth] = frozenset(),
+) -> AxisMap:
     """Assemble the map of a dimension from its layout (a Kronecker product per segment, segments one after the other).
 
     Args:
         axis: the layout in both models.
         expansions: how each set of channels grows.
         consumed: the sets a sum runs over in this very dimension.
+        free: those of them whose blank channels carry zeros wherever this dimension meets them.
     """
-    parts = [_segment_map(segment, expansions, consumed) for segment in axis.segments]
+    parts = [_segment_map(segment, expansions, consumed, free) for segment in axis.segments]
     if len(parts) == 1:
         return parts[0]
     offset, slot_offset = 0, 0
@@ -153,32 +207,52 @@ def axis_map(axis: PairedAxis, expansions: dict[Growth, Expansion], consumed: fr
         slot_offset,
         torch.cat([part.share for part in parts]),
         any(part.consumes for part in parts),
+        _joined([part.blank for part in parts], parts),
+        _joined([part.free for part in parts], parts),
     )
+
+
+def _joined(masks: list[Tensor | None], parts: list[AxisMap]) -> Tensor | None:
+    if all(mask is None for mask in masks):
+        return None
+    empty = (torch.zeros(len(part.index), dtype=torch.bool) for part in parts)
+    return torch.cat([other if mask is None else mask for mask, other in zip(masks, empty, strict=True)])
 
 
 def _segment_map(
     segment: tuple[Growth | Unchanged | PairedAxis, ...],
-    expansions: dict[Growth, Expansion],
+    expansions: Mapping[Growth, Expansion],
     consumed: frozenset[Growth],
+    free: frozenset[Growth],
 ) -> AxisMap:
     total = AxisMap.unchanged(1)
     for factor in segment:
-        total = _product(total, _factor_map(factor, expansions, consumed))
+        total = _product(total, _factor_map(factor, expansions, consumed, free))
     return total
 
 
 def _factor_map(
-    factor: Growth | Unchanged | PairedAxis, expansions: dict[Growth, Expansion], consumed: frozenset[Growth]
+    factor: Growth | Unchanged | PairedAxis,
+    expansions: Mapping[Growth, Expansion],
+    consumed: frozenset[Growth],
+    free: frozenset[Growth],
 ) -> AxisMap:
     if isinstance(factor, PairedAxis):
-        return axis_map(factor, expansions, consumed)
+        return axis_map(factor, expansions, consumed, free)
     if isinstance(factor, Unchanged):
         return AxisMap.unchanged(factor.size)
     expansion = expansions[factor]
-    if factor in consumed:
-        share = 1.0 / expansion.counts.double()
-        return AxisMap(expansion.size, expansion.index, expansion.replica, expansion.index, expansion.size, share, True)
-    return AxisMap.copied(expansion.size, expansion.index, expansion.replica)
+    blank = expansion.blank if expansion.has_blanks else None
+    index = expansion.index.clamp(min=0)
+    if factor not in consumed:
+        return replace(AxisMap.copied(expansion.size, index, expansion.replica), blank=blank)
+    share = 1.0 / expansion.counts.double()
+    if blank is not None:
+        share = share.masked_fill(blank, 0.0)
+    return AxisMap(
+        expansion.size, index, expansion.replica, index, expansion.size, share, True,
+        blank, None if blank is None else blank & (factor in free),
+    )  # fmt: skip
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
@@ -193,4 +267,25 @@ def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
         outer.slots * inner.slots,
         (outer.share[:, None] * inner.share[None, :]).reshape(-1),
         outer.consumes or inner.consumes,
+        *_product_of_blanks(outer, inner),
     )
+
+
+def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, Tensor | None]:
+    """A position is blank if it is so in either factor, and free if no factor in which it is blank forbids it."""
+    if outer.blank is None and inner.blank is None:
+        return None, None
+
+    def spread(masks: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        a, b = (
+            torch.zeros(len(part.index), dtype=torch.bool) if mask is None else mask
+            for mask, part in zip(masks, (outer, inner), strict=True)
+        )
+        return (a[:, None] | b[None, :]).reshape(-1)
+
+    blank = spread((outer.blank, inner.blank))
+    return blank, blank & ~spread((_forbidden(outer), _forbidden(inner)))
+
+
+def _forbidden(part: AxisMap) -> Tensor | None:
+    return part.blank if part.free is None or part.blank is None else part.blank & ~part.free

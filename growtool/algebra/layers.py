@@ -22,7 +22,7 @@ from growtool.algebra.expansion import AxisMap
 
 
 def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:
-    """`E W E^T`: copy positions along every dimension, without any split.
+    """`E W E^T`: copy positions along every dimension, without any split; zeros at blank ones.
 
     Args:
         W: the source tensor, one map per dimension.
@@ -32,6 +32,8 @@ def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None
     for dim, axis in enumerate(maps):
         if dim != but and not axis.is_identity:
             W = W.index_select(dim, axis.index)
+            if axis.blank is not None:
+                W.index_fill_(dim, torch.nonzero(axis.blank).flatten(), 0)
     return W
 
 
@@ -54,6 +56,8 @@ def summed_dim(maps: Sequence[AxisMap]) -> int | None:
 def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | None = None) -> Tensor:
     """Correct a draft so that the layer computes what it computed before: `Z + (E_out W - Z E_in) R_in`.
 
+    Blank columns keep what the draft holds there; blank rows come out with copies that cancel.
+
     Args:
         draft: Z, of the target's shape; overwritten.
         W: the source weight.
@@ -71,7 +75,10 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
         raise ValueError("no single summed dimension grows")
     axis = maps[dim]
     gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # [o, B, ...]
-    gap.index_add_(dim, axis.slot, draft, alpha=-1)
+    if axis.blank is None:
+        gap.index_add_(dim, axis.slot, draft, alpha=-1)
+    else:
+        gap.index_add_(dim, axis.slot[axis.kept], draft.index_select(dim, axis.kept), alpha=-1)
     part = axis.share if share is None else share
     weight = part.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
     return draft.addcmul_(gap.index_select(dim, axis.slot), weight)

@@ -8,11 +8,13 @@ and source and target must run the same operations in the first place. Each find
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
+from growtool.algebra.passage import NORM_NAMES, Passage, RescaledNorm
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
@@ -29,9 +31,15 @@ _JOINTLY = {
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """`exact`: the grown model computes the same outputs up to rounding. `lossy`: it does not, and why."""
+    """What the grown model computes.
 
-    kind: Literal["exact", "lossy"]
+    Attributes:
+        kind: `exact`: the same outputs up to rounding. `exact up to eps`: so if the norms named had another eps, which
+            lives in the module and not in the weights. `lossy`: neither.
+        reasons: why it is not exact.
+    """
+
+    kind: Literal["exact", "exact up to eps", "lossy"]
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -48,13 +56,16 @@ def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], ski
     """
     found: dict[str, list[str]] = {}
     for mixing in coupling.mixings:
-        grown = [atom for atom in dict.fromkeys(atoms(mixing.axis)) if _grows(expansions, atom)]
-        if not grown or skip(mixing.module):
+        on_axis = list(dict.fromkeys(atoms(mixing.axis)))
+        # what becomes of blanks is followed operation by operation (`algebra.passage`)
+        grown = [atom for atom in on_axis if _grows(expansions, atom) and not expansions[atom].has_blanks]
+        watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
+        if not grown or watched or skip(mixing.module):
             continue
         reason = _reason(coupling, mixing, expansions, grown)
         if reason:
             found.setdefault(reason, []).append(mixing.module)
-    return [f"{_places(modules)}: {reason}" for reason, modules in found.items()]
+    return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
 
 
 def _reason(coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]) -> str | None:
@@ -73,7 +84,7 @@ def ambiguous_parameters(coupling: Coupling, expansions: Mapping[Atom, Expansion
     """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
     grown = {name for atom, name, _ in coupling.consumers if _grows(expansions, atom)}
     names = sorted(grown & coupling.ambiguous)
-    return [f"{_places(names)}: read as a matrix along its channels and in another way too"] if names else []
+    return [f"{places(names)}: read as a matrix along its channels and in another way too"] if names else []
 
 
 def _consumes(coupling: Coupling, mixing: Mixing, grown: list[Atom]) -> bool:
@@ -97,25 +108,83 @@ def copies_per_position(axis: Axis, expansions: Mapping[Atom, Expansion]) -> int
     return per_segment.pop() if len(per_segment) == 1 else None
 
 
+def stopped_blanks(passages: Iterable[Passage], skip: Callable[[str], bool]) -> list[str]:
+    """Operations of the target that new channels without a copy do not pass unchanged."""
+    found: dict[str, list[str]] = {}
+    for passage in passages:
+        for module, reason in passage.reasons:
+            if not skip(module):
+                found.setdefault(reason, []).append(module)
+        for module in passage.nearly:
+            found.setdefault(
+                "a norm writes the channels, and its gains leave a mean that cannot be taken off", []
+            ).append(module)
+    return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
+
+
+def needed_eps(source: Coupling, norms: Iterable[RescaledNorm], source_path: Callable[[str], str]) -> dict[str, float]:
+    """The eps each rescaled norm of the target needs, where it is not the one it has."""
+    needed = {}
+    for norm in norms:
+        entries = source.signatures.get(source_path(norm.module), ())
+        before = [entry[-1] for entry in entries if entry[0] in NORM_NAMES and isinstance(entry[-1], float)]
+        wanted = (before[0] if before else norm.eps) * norm.s
+        if not math.isclose(wanted, norm.eps, rel_tol=1e-6):
+            needed[norm.module] = wanted
+    return needed
+
+
+def eps_shifts(norms: Iterable[RescaledNorm], wanted: Mapping[str, float]) -> list[str]:
+    """How much each norm is off while its eps is the source's: to first order (1 / s - 1) eps / (2 variance)."""
+    found: dict[tuple[float, float], list[str]] = {}
+    for norm in norms:
+        if norm.module in wanted:
+            found.setdefault((norm.eps, wanted[norm.module]), []).append(norm.module)
+    return [
+        f"{places(modules)}: eps is {eps:.3g} and would have to be {target:.3g}; the norm's output is too small by "
+        f"{(eps / target - 1) * eps / 2:.1e} (relative) where the variance over the old channels is 1, in inverse "
+        "proportion to it elsewhere"
+        for (eps, target), modules in found.items()
+    ]
+
+
+def _has_blanks(expansions: Mapping[Atom, Expansion], atom: Atom) -> bool:
+    return atom in expansions and expansions[atom].has_blanks
+
+
 def _grows(expansions: Mapping[Atom, Expansion], atom: Atom) -> bool:
     return atom in expansions and not expansions[atom].is_identity
 
 
 def different_operations(
-    source: Coupling, target: Coupling, source_path: Callable[[str], str], skip: Callable[[str], bool]
+    source: Coupling,
+    target: Coupling,
+    source_path: Callable[[str], str],
+    skip: Callable[[str], bool],
+    shares: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """Modules of the target that do not run the operations of their counterpart in the source."""
+    """Modules of the target that do not run the operations of their counterpart in the source.
+
+    Args:
+        source: the source's coupling.
+        target: the target's.
+        source_path: path of a module of the target -> that of its counterpart.
+        skip: paths of the target to leave out.
+        shares: norms of the target -> the share of their positions that are copies; eps may have fallen by it.
+    """
     found: dict[str, list[str]] = {}
     for path in target.signatures.keys() | source.signatures.keys():
         if skip(path):
             continue
         old = source.signatures.get(source_path(path), ())
         new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
+        if shares and path in shares:
+            new = tuple(entry if entry in old else _with_eps_over(entry, shares[path]) for entry in new)
         if old != new:
             reason = _difference(path, source_path(path), source, target, new)
             found.setdefault(reason, []).append(path)
     return [
-        f"{_places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])
+        f"{places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])
     ]
 
 
@@ -125,6 +194,13 @@ def _seen_from_source(
     """The target's entries with the modules it calls under their names in the source, those to skip left out."""
     kept = (e for e in entries if not (e[0] == "call" and skip(str(e[1]))))
     return tuple(("call", source_path(str(e[1]))) if e[0] == "call" else e for e in kept)
+
+
+def _with_eps_over(entry: tuple[object, ...], share: float) -> tuple[object, ...]:
+    """The entry of a norm with the eps it would have if it had not fallen by `share`."""
+    if entry[0] in NORM_NAMES and isinstance(entry[-1], float):
+        return (*entry[:-1], float(f"{entry[-1] / share:.6g}"))
+    return entry
 
 
 def _difference(path: str, origin: str, source: Coupling, target: Coupling, seen: Sequence[tuple[object, ...]]) -> str:
@@ -145,6 +221,7 @@ def _shown(entry: tuple[object, ...]) -> str:
     return f"{name}({', '.join(map(str, scalars))})" if scalars else str(name)
 
 
-def _places(modules: list[str]) -> str:
+def places(modules: Sequence[str]) -> str:
+    """The first few module paths and how many more."""
     names = [m or "the model itself" for m in dict.fromkeys(modules)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -28,11 +28,12 @@ _FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_di
 _patching = threading.RLock()
 
 
-def growtool_open(base: str, **kwargs: Any) -> nn.Module:
+def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs: Any) -> nn.Module:
     """The timm model `base` with arguments that its entry point refuses.
 
     Args:
         base: a name of timm's registry.
+        eps_of: path of a norm -> its eps, which timm's constructors keep to themselves.
         kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...).
 
     Raises:
@@ -44,7 +45,25 @@ def growtool_open(base: str, **kwargs: Any) -> nn.Module:
     plain = {name: kwargs.pop(name) for name in _FOR_TIMM if name in kwargs}
     with _overridden(sys.modules[entrypoint.__module__], kwargs):
         model: nn.Module = entrypoint(**plain)
+    set_eps(model, eps_of or {})
     return model
+
+
+def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
+    """Give norms another eps.
+
+    Args:
+        model: changed in place.
+        eps_of: path of a norm -> its eps.
+
+    Raises:
+        TypeError: no such module, or one without an eps.
+    """
+    modules = dict(model.named_modules())
+    for path, eps in eps_of.items():
+        if getattr(modules.get(path), "eps", None) is None:
+            raise TypeError(f"eps_of: {path} is not a norm of this model")
+        modules[path].eps = eps
 
 
 def register() -> None:
@@ -62,6 +81,13 @@ def opened(spec: ModelSpec) -> ModelSpec:
     if spec.architecture == OPEN:
         return spec
     return replace(spec, architecture=OPEN, model_args={"base": spec.architecture, **spec.model_args})
+
+
+def with_eps(spec: ModelSpec, eps_of: Mapping[str, float]) -> ModelSpec:
+    """The same model with another eps for some norms, by way of `growtool_open`; the spec itself if there are none."""
+    if not eps_of:
+        return spec
+    return opened(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps_of})
 
 
 def home_module(spec: ModelSpec) -> str:

@@ -102,6 +102,13 @@ def _target(recipe: Recipe) -> dict[str, object]:
     return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
 
 
+_MEANING = {
+    "exact": "the same function",
+    "exact up to eps": "the same function but for the eps of norms",
+    "lossy": "not the same function",
+}
+
+
 def _show_plan(recipe: Recipe, summary: Summary) -> None:
     before, after = summary.before, summary.after
     title = f"{recipe.source.name} -> {recipe.target.architecture}"
@@ -121,7 +128,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     console().print(f"{tensors}; about {units.size(summary.peak_bytes)} of memory for the largest", soft_wrap=True)
     console().print(f"  loads in timm: {f'with {recipe.needs} imported' if recipe.needs else 'as is'}")
     colour = "green" if summary.promise == "exact" else "yellow"
-    meaning = "the same function" if summary.promise == "exact" else "not the same function"
+    meaning = _MEANING[summary.promise]
     console().print(f"promise: [{colour}]{summary.promise}[/] ({meaning})", soft_wrap=True)
     for reason in summary.reasons:
         console().print(f"  {escape(reason)}", soft_wrap=True)

@@ -22,6 +22,7 @@ from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, scaling
 from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
+from growtool.coupling.steps import Recorder
 
 Axes: TypeAlias = "tuple[Axis, ...]"
 
@@ -72,7 +73,10 @@ Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
 
 
 class Tape(TorchDispatchMode):
-    """Observes a forward pass. Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `scaled`, `unknown`."""
+    """Observes a forward pass.
+
+    Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `scaled`, `unknown`, `recorder`.
+    """
 
     def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -91,12 +95,14 @@ class Tape(TorchDispatchMode):
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
         self.activations: dict[int, str] = {}
+        self.recorder = Recorder()
 
     def put(self, tensor: Tensor, value: Value) -> None:
         """Record what is known of a tensor."""
         assert [axis_size(axis) for axis in value.axes] == list(tensor.shape), (value.axes, tensor.shape)
         self._values[id(tensor)] = value
         self._alive.append(tensor)
+        self.recorder.meet(tensor)
         if value.flow.activation:
             self.activations[value.flow.token] = value.flow.activation
 
@@ -179,6 +185,11 @@ class Tape(TorchDispatchMode):
                     unify(old, new)
                 axes = known.axes
             self.put(out, Value(axes, params, flow))
+        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, self.module)
+
+    def known(self) -> dict[int, Value]:
+        """What is known of every tensor met, by its number in the recorded steps."""
+        return dict(self._values)
 
     def _note_uses(self, call: Call) -> None:
         """Where parameters meet activations: which of their dimensions a sum runs over, use by use."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.rules import RULES, general
+from growtool.coupling.steps import ForwardPass
 from growtool.coupling.tape import Axes, Mixing, Tape, Value, constant_axes
 from growtool.errors import CheckpointError
 
@@ -67,6 +68,7 @@ class Coupling:
         received: module path -> the idempotent activation that its one input comes out of (`relu()`).
         ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
+        forward: every operation in order.
     """
 
     tensors: Mapping[str, Axes]
@@ -78,6 +80,7 @@ class Coupling:
     received: Mapping[str, str]
     ambiguous: Params
     unknown: Mapping[str, int]
+    forward: ForwardPass
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -130,7 +133,7 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
         if isinstance(leaf, Tensor):
             for axis in tape.axes(leaf)[1:]:
                 fix(axis, "the model's output")
-    return _collect(tape, named)
+    return _collect(tape, named, _names(replica))
 
 
 def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
@@ -156,7 +159,15 @@ def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> di
     return named
 
 
-def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
+def _names(model: nn.Module) -> dict[int, tuple[str, ...]]:
+    names: dict[int, tuple[str, ...]] = {}
+    held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    for name, tensor in held:
+        names[id(tensor)] = (*names.get(id(tensor), ()), name)
+    return names
+
+
+def _collect(tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[str, ...]]) -> Coupling:
     consumers = frozenset(
         (atom, name, dim) for marked, (name, dim) in tape.consumers for atom in atoms(((marked,),))
     )  # fmt: skip
@@ -178,4 +189,10 @@ def _collect(tape: Tape, named: Mapping[str, Axes]) -> Coupling:
         received={path: name for path, name in tape.received.items() if name},
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
+        forward=ForwardPass(
+            steps=tuple(tape.recorder.steps),
+            layouts={number: value.axes for number, value in tape.known().items()},
+            made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
+            stored=stored,
+        ),
     )

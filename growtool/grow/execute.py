@@ -45,7 +45,10 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
         return torch.zeros(tensor.info.shape, dtype=tensor.info.torch_dtype)
     if tensor.source is None:
         assert tensor.implied is not None, "a tensor comes from the source or is implied by it"
-        return split_evenly(tensor.implied, tensor.maps).to(tensor.info.torch_dtype)
+        implied = tensor.implied
+        if tensor.rewrite is not None:
+            implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
+        return split_evenly(implied, tensor.maps).to(tensor.info.torch_dtype)
     stored = recipe.source.read(tensor.source)
     if not stored.is_floating_point():
         return copy_positions(stored, tensor.maps).to(tensor.info.torch_dtype)
@@ -62,20 +65,25 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
     """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
-    if all(axis.is_identity for axis in tensor.maps):
+    if tensor.rewrite is None and all(axis.is_identity for axis in tensor.maps):
         return stored
     width = recipe.plan.width
     assert width is not None, "a recipe with growing widths has a width operator"
     operator = OPERATORS[width.operator].implementation()
+
+    def read(name: str) -> Tensor:
+        return recipe.source.read(name).to(stored.dtype)
+
+    before = stored if tensor.rewrite is None else tensor.rewrite.apply(stored, read)
     layer = Layer(
         name=tensor.shared,
         maps=tensor.maps,
         templates=tensor.templates,
         own=tensor.templates.index(source),
         seed=recipe.plan.seed,
+        fill=tensor.fill,
     )
-    read = recipe.source.read
-    return operator.grow(width, stored, layer, lambda name: read(name).to(stored.dtype))  # type: ignore[no-any-return]
+    return operator.grow(width, before, layer, read)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.layers import complete, split_evenly, summed_dim
+
+Fill = Literal["zero", "mean", "noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Layer:
         templates: source names of the same-shape layers of the stage, the layer itself included (the raw bank).
         own: position of the layer itself among the templates.
         seed: the plan's seed.
+        fill: what stands at blank rows: zeros, the mean of the others, or random numbers of the size of the weight's.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Layer:
     templates: tuple[str, ...]
     own: int
     seed: int
+    fill: Fill = "zero"
 
     def generator(self) -> torch.Generator:
         """Random numbers that depend on the seed and the tensor's name alone, not on the order of work."""
@@ -58,7 +63,37 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
         layer: where it goes.
         gain: standard deviation of the noise relative to that of W; None for the equal split.
     """
-    if gain is None or summed_dim(layer.maps) is None:
-        return split_evenly(W, layer.maps)
-    noise = torch.randn(layer.shape, generator=layer.generator(), dtype=W.dtype)
-    return complete(noise.mul_(gain * float(W.std(correction=0))), W, layer.maps)
+    dim = summed_dim(layer.maps)
+    blank = any(axis.blank is not None for axis in layer.maps)
+    if dim is None or (gain is None and not blank):
+        return fill_rows(split_evenly(W, layer.maps), W, layer)
+    noise = torch.randn(layer.shape, generator=layer.generator(), dtype=W.dtype).mul_(float(W.std(correction=0)))
+    size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype)
+    columns = layer.maps[dim]
+    if columns.blank is not None and columns.free is not None:
+        size.masked_fill_(columns.blank, 0.0).masked_fill_(columns.free, 1.0)
+    draft = noise.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
+    return fill_rows(complete(draft, W, layer.maps), W, layer)
+
+
+def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
+    """Write `layer.fill` at the blank positions of the dimensions no sum runs over, in place.
+
+    Args:
+        grown: the tensor to finish.
+        W: the source tensor.
+        layer: where it goes.
+    """
+    for dim, axis in enumerate(layer.maps):
+        if axis.blank is None or axis.consumes:
+            continue
+        rows = torch.nonzero(axis.blank).flatten()
+        if layer.fill == "mean":
+            mean = grown.index_select(dim, axis.kept).mean(dim, keepdim=True)
+            grown.index_copy_(dim, rows, mean.expand_as(grown.index_select(dim, rows)).contiguous())
+        elif layer.fill == "noise":
+            drawn = torch.randn(grown.shape, generator=layer.generator(), dtype=grown.dtype).index_select(dim, rows)
+            grown.index_copy_(dim, rows, drawn.mul_(float(W.std(correction=0))))
+        else:
+            grown.index_fill_(dim, rows, 0)
+    return grown

@@ -48,6 +48,20 @@ OPERATORS: dict[str, OperatorInfo] = {
             "MixtureGrowth, arXiv 2311.04251; the compensation is growtool's",
         ),
         OperatorInfo(
+            "centre_zero", "width", "centred residual streams with zeros beside them; hidden units and heads copied",
+            "exact for any width of a pre-LayerNorm network, up to eps unless eps: told",
+            "growtool's generalisation of LEMON, arXiv 2310.07999",
+        ),
+        OperatorInfo(
+            "lemon", "width", "residual streams with their mean beside them; hidden units and heads copied",
+            "exact for any width of a pre-LayerNorm network, up to eps unless eps: told", "LEMON, arXiv 2310.07999",
+        ),
+        OperatorInfo(
+            "zero", "width", "nothing copied: new units that nothing reads yet, new stream channels that are zero",
+            "exact for any width where every norm over channels can be rescaled, up to eps unless eps: told",
+            "Composable function-preserving expansions, arXiv 2308.06103",
+        ),
+        OperatorInfo(
             "stack", "depth", "the blocks of a stage repeated as a whole: 1 2 1 2",
             "lossy", "G_stack, arXiv 2405.15319",
         ),

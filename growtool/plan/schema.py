@@ -133,6 +133,47 @@ class Mixture(Section):
         return gain
 
 
+class _Blanks(Section):
+    """New channels that copy none, beside a norm that is told of them.
+
+    Attributes:
+        eps: `kept` leaves the eps of every norm, so that timm alone loads the result, which differs by as little as eps
+            matters; `told` changes it through `growtool_open`, so that the function is the same wherever growtool is
+            imported.
+    """
+
+    operator: Literal["centre_zero", "lemon", "zero"]
+    eps: Literal["kept", "told"] = "kept"
+
+
+class CentreZero(_Blanks):
+    """Centred residual streams with zeros beside them, for any width of a pre-LayerNorm network.
+
+    Attributes:
+        gain: of the noise that cancels over the copies of hidden units and heads, relative to the weight's own size.
+    """
+
+    operator: Literal["centre_zero"] = "centre_zero"
+    gain: float = Field(default=0.1, ge=0)
+
+
+class Lemon(_Blanks):
+    """Residual streams with their mean beside them (LEMON).
+
+    Attributes:
+        gain: of the noise that cancels over the copies of hidden units and heads, relative to the weight's own size.
+    """
+
+    operator: Literal["lemon"] = "lemon"
+    gain: float = Field(default=0.1, ge=0)
+
+
+class Zero(_Blanks):
+    """Nothing copied: new units that nothing reads yet, new stream channels that are zero (composable expansions)."""
+
+    operator: Literal["zero"] = "zero"
+
+
 class Stack(Section):
     """The blocks of a stage repeated as a whole: 1 2 1 2."""
 
@@ -245,7 +286,7 @@ def _switch(value: Any) -> Any:
     raise problem(f"found {value!r}, expected false or a mapping with inputs and tolerance")
 
 
-Width = Annotated[Tile | Net2Net | Mixture, Field(discriminator="operator")]
+Width = Annotated[Tile | Net2Net | Mixture | CentreZero | Lemon | Zero, Field(discriminator="operator")]
 Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map, Field(discriminator="operator")]
 
 
@@ -284,7 +325,14 @@ class Plan(Section):
         return recalibrate
 
 
-WIDTH_OPERATORS: dict[str, type[Section]] = {"tile": Tile, "net2net": Net2Net, "mixture": Mixture}
+WIDTH_OPERATORS: dict[str, type[Section]] = {
+    "tile": Tile,
+    "net2net": Net2Net,
+    "mixture": Mixture,
+    "centre_zero": CentreZero,
+    "lemon": Lemon,
+    "zero": Zero,
+}
 DEPTH_OPERATORS: dict[str, type[Section]] = {
     "stack": Stack,
     "interleave": Interleave,

@@ -5,27 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.algebra.expansion import Expansion, axis_map
-from growtool.algebra.promise import Promise, ambiguous_parameters, different_operations, uneven_mixings
+from growtool.algebra.promise import (
+    Promise,
+    ambiguous_parameters,
+    different_operations,
+    eps_shifts,
+    needed_eps,
+    places,
+    stopped_blanks,
+    uneven_mixings,
+)
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching
+from growtool.recipe.widths import Widths
 
 
-def promise_of(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expansion]) -> Promise:
-    """`exact`, or `lossy` with every reason."""
+def promise_of(plan: Plan, matching: Matching, widths: Widths) -> tuple[Promise, dict[str, float]]:
+    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
     source, target = matching.source.coupling, matching.target.coupling
-    reasons = _operator_losses(plan, matching, expansions)
-    reasons += different_operations(source, target, matching.blocks.source_name, matching.ignored)
-    reasons += uneven_mixings(target, {growth.target: e for growth, e in expansions.items()}, matching.blocks.is_new)
-    reasons += ambiguous_parameters(target, {growth.target: e for growth, e in expansions.items()})
+    expansions, skip = widths.of_target, matching.blocks.is_new
+    norms = [norm for passage in widths.passages.values() for norm in passage.norms]
+    shares = {norm.module: norm.s for norm in norms}
+    reasons = _operator_losses(plan, matching, widths.expansions)
+    reasons += different_operations(source, target, matching.blocks.source_name, matching.ignored, shares)
+    reasons += uneven_mixings(target, expansions, skip)
+    reasons += stopped_blanks(widths.passages.values(), matching.ignored)
+    reasons += ambiguous_parameters(target, expansions)
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         reasons = torn_groups(matching.paired, old, matching.same)
-    reasons += _other_buffers(matching, expansions)
+    reasons += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
         reasons.append("recalibrate estimates the running statistics of BatchNorm anew")
-    return Promise("lossy", tuple(reasons)) if reasons else Promise("exact")
+    wanted = needed_eps(source, norms, matching.blocks.source_name)
+    untold = [path for path in wanted if getattr(matching.target.model.get_submodule(path), "eps", None) is None]
+    if untold:
+        reasons.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")
+    if reasons:
+        return Promise("lossy", tuple(reasons)), {}
+    if not wanted or getattr(plan.width, "eps", "kept") == "told":
+        return Promise("exact"), wanted
+    return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
 
 
 def _operator_losses(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expansion]) -> list[str]:

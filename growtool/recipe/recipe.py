@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
+from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
+from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.recipe.blocks import BlockMap
@@ -32,6 +34,8 @@ class TensorRecipe:
         cancelling: the pairs, where it closes a branch with opposite weights for each.
         templates: source names of the same-shape layers of its stage, itself included.
         shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
+        rewrite: what is done to the source tensor before it grows; None: nothing.
+        fill: what stands at rows that copy no other.
     """
 
     name: str
@@ -45,12 +49,14 @@ class TensorRecipe:
     cancelling: Cancellation | None
     templates: tuple[str, ...]
     shared: str
+    rewrite: Rewrite | None = None
+    fill: Fill = "zero"
 
     @property
     def is_copy(self) -> bool:
         """Whether the values are the source's, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
-        return not changed and all(axis.is_identity for axis in self.maps)
+        return not changed and self.rewrite is None and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Recipe:
         widths: the groups that grow.
         blocks: where each block of a grown sequence comes from.
         promise: what is kept.
+        eps: module path -> the eps at which the promise is exact, where that of the target is another.
         input_size: channels, height, width of the images both models see.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
@@ -89,6 +96,7 @@ class Recipe:
     widths: tuple[WidthChange, ...]
     blocks: BlockMap
     promise: Promise
+    eps: Mapping[str, float]
     input_size: tuple[int, int, int]
     models: tuple[nn.Module, nn.Module]
     needs: str | None

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map
+from growtool.algebra.expansion import AxisMap, axis_map
 from growtool.algebra.passing import passing_value
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.match import check_strict
-from growtool.checkpoint.reach import home_module
+from growtool.checkpoint.reach import home_module, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
@@ -21,10 +21,11 @@ from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe
-from growtool.recipe.starts import starts_of
+from growtool.recipe.rewriting import filling, rewrites, unread
+from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec
 from growtool.recipe.traced import Traced
-from growtool.recipe.widths import expand_widths
+from growtool.recipe.widths import Widths, expand_widths
 
 
 def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
@@ -39,21 +40,38 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     target = _traced_target(plan, source)
     if plan.recalibrate and not tracking_norms(target.model):
         raise PlanError("recalibrate: the target has no BatchNorm with running statistics; drop it")
+    return recipe_of(plan, checkpoint, source, target)
+
+
+def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced) -> Recipe:
+    """The recipe for two models that have been traced.
+
+    Raises:
+        PlanError: the target cannot be reached; every problem found, each with its place and remedy.
+    """
     matching = match(source, target, plan.depth)
-    expansions, widths = expand_widths(plan, matching)
+    starts = starts_of(plan.depth, matching.blocks, target.coupling)
+    widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
+    promise, eps = promise_of(plan, matching, widths)
+    spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
     return Recipe(
         plan=plan,
         source=checkpoint,
-        target=target.spec,
+        target=spec,
         num_features=int(getattr(target.model, "num_features", 0)),
-        tensors=_tensors(plan, checkpoint, matching, expansions),
-        widths=widths,
+        tensors=_tensors(plan, checkpoint, matching, widths, starts),
+        widths=widths.changes,
         blocks=matching.blocks,
-        promise=promise_of(plan, matching, expansions),
+        promise=promise,
+        eps={} if _tells_eps(plan) else eps,
         input_size=source.input_size,
         models=(source.model, target.model),
-        needs=_needed(target.spec),
+        needs=_needed(spec),
     )
+
+
+def _tells_eps(plan: Plan) -> bool:
+    return getattr(plan.width, "eps", "kept") == "told"
 
 
 def _traced_target(plan: Plan, source: Traced) -> Traced:
@@ -70,16 +88,21 @@ def _needed(spec: ModelSpec) -> str | None:
 
 
 def _tensors(
-    plan: Plan, checkpoint: Checkpoint, matching: Matching, expansions: dict[Growth, Expansion]
+    plan: Plan, checkpoint: Checkpoint, matching: Matching, widths: Widths, starts: Starts
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
-    starts = starts_of(plan.depth, blocks, coupling)
+    rewritten = rewrites(matching, widths)
     banks = _banks(checkpoint.tensors)
     first = _first_names(matching.target.model)
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
-        maps = tuple(axis_map(a, expansions, _consumed(coupling, a, name, dim)) for dim, a in enumerate(axes))
+        consumed = [_consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)]
+        maps = tuple(
+            axis_map(axis, widths.expansions, summed, unread(widths, axis, name))
+            for axis, summed in zip(axes, consumed, strict=True)
+        )
+        rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
         implied = _implied(name, maps, matching)
         origin = None if implied is not None else blocks.source_name(name)
         stored = (
@@ -97,6 +120,8 @@ def _tensors(
             cancelling=starts.cancelling.get(name),
             templates=banks[origin] if origin else (),
             shared=first.get(name, name),
+            rewrite=rewritten.get(name),
+            fill=filling(matching, widths, name, rows),
         )
     return recipes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,17 +65,28 @@ class Comparison:
 
 
 def compare(
-    source: Checkpoint, target: Checkpoint, inputs: Tensor, *, dtype: torch.dtype = torch.float32
+    source: Checkpoint,
+    target: Checkpoint,
+    inputs: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    eps: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare their logits.
 
     Memory is the activations and the weights of one operation, whatever the size of the files.
 
+    Args:
+        source, target: what to compare.
+        inputs: images.
+        dtype: the type of the arithmetic.
+        eps: norms of the target that run with another eps than their own.
+
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
         PlanError: the two cannot be compared (see `require_comparable`).
     """
-    models = StreamedModel(source, dtype), StreamedModel(target, dtype)
+    models = StreamedModel(source, dtype), StreamedModel(target, dtype, eps=eps)
     require_comparable(*models)
     a, b = (model(inputs) for model in models)
     return Comparison.of(a, b)

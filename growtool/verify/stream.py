@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from growtool.checkpoint import Checkpoint, build, input_size
 from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.reach import set_eps
 
 
 def _getter(attribute: str) -> Callable[..., Any]:
@@ -39,13 +40,17 @@ class StreamedModel:
         input_size: channels, height and width of the images it was built for.
         num_classes: number of logits; 0 for a model without a classifier.
         dtype: the type of the arithmetic; stored values are cast to it as they are read.
+        eps: path of a norm -> the eps it runs with, where that is not the model's own.
 
     Raises:
         CheckpointError: the weights are not those of the architecture.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, eps: Mapping[str, float] | None = None
+    ) -> None:
         skeleton = build(checkpoint.spec, where=checkpoint.name)
+        set_eps(skeleton, eps or {})
         check_strict(checkpoint, skeleton)
         self.checkpoint = checkpoint
         self.dtype = dtype

@@ -202,7 +202,7 @@ class InMemory(Checkpoint):
     def of(cls, spec: ModelSpec, model: nn.Module) -> InMemory:
         state = model.state_dict()
         infos = {n: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for n, t in state.items()}
-        return cls(Path("memory"), spec, infos, {}, {}, state)
+        return cls(Path("memory"), spec, infos, {}, {}, state=state)
 
 
 def source_model(spec: ModelSpec) -> nn.Module:

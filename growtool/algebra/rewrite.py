@@ -1,0 +1,54 @@
+"""Writing the source's weights otherwise, so that they compute the same and can be grown.
+
+Centring, folded scales and rescaled gains (`algebra.writers`, `algebra.passage`) change tensors before they grow; every
+other tensor is read as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What is done to one source tensor, in this order.
+
+    Attributes:
+        scale: name of a vector to multiply the channels by, divided by its root mean square.
+        level: whether the tensor is such a vector; it becomes its root mean square throughout.
+        centre: whether the mean over the channels is taken off.
+        dim: the dimension of the channels, for scale and centre.
+        factor: what everything is multiplied by.
+    """
+
+    scale: str | None = None
+    level: bool = False
+    centre: bool = False
+    dim: int = 0
+    factor: float = 1.0
+
+    def apply(self, W: Tensor, read: Callable[[str], Tensor]) -> Tensor:
+        """The rewritten tensor, of the same shape.
+
+        Args:
+            W: the source tensor.
+            read: gives a source tensor by name, in the type of W.
+        """
+        if self.scale is not None:
+            gamma = read(self.scale)
+            W = W * (gamma / _size(gamma)).reshape(-1, *[1] * (W.ndim - self.dim - 1))
+        if self.level:
+            W = torch.full_like(W, float(_size(W)))
+        if self.centre:
+            W = W - W.mean(self.dim, keepdim=True)
+        return W * self.factor if self.factor != 1.0 else W
+
+
+def _size(vector: Tensor) -> Tensor:
+    """Root mean square; 1 for a vector of zeros."""
+    size = vector.square().mean().sqrt()
+    return size if size > 0 else torch.ones_like(size)

@@ -1,0 +1,138 @@
+"""Which parameters have to be centred so that the channels a LayerNorm reads have mean zero.
+
+A LayerNorm does not see a constant added over its channels. So whatever writes those channels may be multiplied by
+`C = I - 11^T / D` from the left: the function stays, the mean becomes zero, and zeros may stand beside the old
+channels. C passes through sums of streams and through whatever treats channels alike; it does not pass through a scale
+per channel (a LayerScale), which is therefore folded into the weight before it: `gamma * (W x + b) = (diag(gamma) W) x
++ gamma b`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from growtool.algebra.linear import bias_of, is_linear_per_channel, operands_of, summed_dims
+from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.steps import Ref, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """What writes a tensor's channels: parameters to centre, each with the scale to fold into it, if any.
+
+    Attributes:
+        folded: parameter -> the scale per channel that is folded into it, or None.
+    """
+
+    folded: tuple[tuple[str, str | None], ...] = ()
+
+    def __or__(self, other: Writers) -> Writers:
+        return Writers(tuple(dict.fromkeys(self.folded + other.folded)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether no scale is folded into any of them."""
+        return all(scale is None for _, scale in self.folded)
+
+
+_NOTHING = Writers()
+
+
+def writers_of_norms(coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> Writers:
+    """What has to be centred for every LayerNorm over the channels; what cannot be is left out.
+
+    Args:
+        coupling: the target's.
+        atom: the channels.
+        zeroed: parameters that growth sets to zero.
+    """
+    search = _Search(coupling, atom, zeroed)
+    found = _NOTHING
+    for step in coupling.forward.steps:
+        search.follow(step)
+        if step.name in ("native_layer_norm", "layer_norm") and isinstance(step.args[0], Ref):
+            found |= search.writers.get(step.args[0].number) or _NOTHING
+    scales = dict[str, set[str | None]]()
+    for name, scale in found.folded:
+        scales.setdefault(name, set()).add(scale)
+    return Writers(tuple((name, scale) for name, scale in found.folded if len(scales[name]) == 1))
+
+
+class _Search:
+    """Follows the channels forward; `writers` holds None for a tensor that no centring of parameters can centre."""
+
+    def __init__(self, coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> None:
+        self._forward, self._atom, self._zeroed = coupling.forward, atom, zeroed
+        self.writers: dict[int, Writers | None] = {}
+        for number, names in self._forward.stored.items():
+            if any(axis == ((atom,),) for axis in self._forward.axes(number)):
+                self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
+
+    def follow(self, step: Step) -> None:
+        writers = self._after(step)
+        for number in step.outs:
+            if self._carries(number):
+                self.writers[number] = writers
+
+    def _carries(self, number: int) -> bool:
+        return any(self._atom in atoms(axis) for axis in self._forward.layouts[number])
+
+    def _after(self, step: Step) -> Writers | None:
+        carrying = [number for number in step.ins if self._carries(number)]
+        if step.name in ("add", "sub") and len(step.ins) == len(carrying) == 2:
+            return self._joined(carrying)
+        if step.name in ("mul", "div") and carrying:
+            return self._scaled(step, carrying)
+        if is_linear_per_channel(step) and len(carrying) == len(step.ins):
+            return self._joined(carrying)
+        operands = operands_of(step)
+        if operands is not None:
+            return self._multiplied(step, operands)
+        if "norm" in step.name:
+            return self._normed(step)
+        return None
+
+    def _normed(self, step: Step) -> Writers | None:
+        """A norm's shift can be centred; that leaves what its gains make of the mean, which `passage` states."""
+        affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
+        if affine and all(map(self._is_zeroed, affine)):
+            return _NOTHING
+        shift = step.arg(3, "bias") if step.name in ("native_layer_norm", "layer_norm") else None
+        return self.writers.get(shift.number) if isinstance(shift, Ref) else None
+
+    def _joined(self, numbers: list[int]) -> Writers | None:
+        result = _NOTHING
+        for number in numbers:
+            found = self.writers.get(number)
+            if found is None:
+                return None
+            result |= found
+        return result
+
+    def _scaled(self, step: Step, carrying: list[int]) -> Writers | None:
+        if any(self._is_zeroed(number) for number in step.ins) and step.name == "mul":
+            return _NOTHING
+        if len(carrying) == 1:
+            return self.writers.get(carrying[0])
+        for number, other in (carrying, carrying[::-1]):
+            names = self._forward.stored.get(number, ())
+            written = self.writers.get(other)
+            if step.name == "mul" and len(names) == 1 and other not in self._forward.made_of and written:
+                return Writers(tuple((name, names[0]) for name, _ in written.folded)) if written.plain else None
+        return None
+
+    def _multiplied(self, step: Step, operands: tuple[int, int]) -> Writers | None:
+        axes = [self._forward.layouts[number] for number in operands]
+        summed = summed_dims(step, (len(axes[0]), len(axes[1])))
+        free = [
+            number
+            for number, own, dim in zip(operands, axes, summed, strict=True)
+            if any(self._atom in atoms(axis) for i, axis in enumerate(own) if i != dim)
+        ]
+        bias = bias_of(step)
+        numbers = free if bias is None else [*free, bias]
+        return self._joined(numbers) if len(free) == 1 else None
+
+    def _is_zeroed(self, number: int) -> bool:
+        made_of = self._forward.made_of.get(number)
+        return bool(made_of) and self._zeroed.issuperset(made_of or ())

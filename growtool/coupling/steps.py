@@ -1,0 +1,107 @@
+"""The forward pass as data: every operation of the trace in order, with what it read and wrote.
+
+Tensors are numbered; their axes are those of the trace. What a set of channels goes through can so be asked after the
+trace is over, when it is known which channels they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from growtool.coupling.axis import Axis, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor of the pass, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation.
+
+    Attributes:
+        name: aten's, without namespace, overload and trailing underscore.
+        module: path of the module it ran in.
+        args, kwargs: as given, a `Ref` in place of each tensor.
+        outs: numbers of the results.
+        overwritten: numbers of other tensors that share the memory of what it wrote in place.
+        pointwise: whether torch counts it among the elementwise operations.
+    """
+
+    name: str
+    module: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outs: tuple[int, ...]
+    overwritten: tuple[int, ...]
+    pointwise: bool
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """An argument by position or by name."""
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+    @property
+    def ins(self) -> tuple[int, ...]:
+        """Numbers of the tensors it read."""
+        return tuple(leaf.number for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref))
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """Attributes:
+
+    steps: in order.
+    layouts: number -> the axes of the tensor, as the trace left them.
+    made_of: number -> parameters and buffers, for tensors made of nothing else.
+    stored: number -> the names of a parameter or buffer itself.
+    """
+
+    steps: tuple[Step, ...]
+    layouts: Mapping[int, tuple[Axis, ...]]
+    made_of: Mapping[int, frozenset[str]]
+    stored: Mapping[int, tuple[str, ...]]
+
+    def axes(self, number: int) -> tuple[Axis, ...]:
+        """The axes of a tensor with every binding followed."""
+        return tuple(map(resolve, self.layouts[number]))
+
+    def uses(self) -> Iterator[tuple[Step, int]]:
+        """Each operation on activations, with the number of each tensor among its operands that parameters make up."""
+        for step in self.steps:
+            of_parameters = [number for number in step.ins if number in self.made_of]
+            if len(of_parameters) < len(step.ins):
+                yield from ((step, number) for number in of_parameters)
+
+
+class Recorder:
+    """Numbers the tensors of a pass while it runs; the tape keeps them alive, so identities last."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._by_memory: dict[int, list[int]] = {}
+        self._seen: set[int] = set()
+
+    def meet(self, tensor: Tensor) -> None:
+        """Remember which memory a tensor lies in."""
+        if id(tensor) not in self._seen:
+            self._seen.add(id(tensor))
+            self._by_memory.setdefault(tensor.untyped_storage()._cdata, []).append(id(tensor))
+
+    def add(self, name: str, func: Any, args: Any, kwargs: Any, outs: tuple[Tensor, ...], module: str) -> None:
+        """Take in one operation."""
+        given = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        written = [out for out in outs if id(out) in given]
+        sharing = {number for out in written for number in self._by_memory[out.untyped_storage()._cdata]}
+        args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+        numbers = tuple(map(id, outs))
+        others, pointwise = tuple(sharing - set(numbers)), torch.Tag.pointwise in func.tags
+        self.steps.append(Step(name, module, args, kwargs, numbers, others, pointwise))

@@ -1,0 +1,33 @@
+"""`zero`: composable expansions (Gesmundo and Maile, arXiv 2308.06103), which copy nothing.
+
+New hidden units and heads start at random, and what reads them starts at zero. New channels of a residual stream start
+at zero, with the gains of the norms over them rescaled; under a LayerNorm the stream is centred first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, circular
+from growtool.algebra.passage import Blank
+from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.plan.schema import Zero
+
+BLANKS: tuple[Blank, ...] = ("open", "silent")
+ALWAYS = True
+
+
+def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Copies in turn, for channels that can be neither left unread nor left at zero."""
+    return circular(size, new_size)
+
+
+def grow(spec: Zero, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """Old values where channels were, zeros or random numbers beside them."""
+    return split_among_copies(W, layer, None)
+
+
+def loss(spec: Zero) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

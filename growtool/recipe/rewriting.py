@@ -1,0 +1,70 @@
+"""What blank channels ask of single tensors: to be rewritten before they grow, and what to hold at blank rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from growtool.algebra.passage import norm_shifts
+from growtool.algebra.rewrite import Rewrite
+from growtool.coupling import Atom, Growth, PairedAxis
+from growtool.operators.base import Fill
+from growtool.recipe.matching import Matching
+from growtool.recipe.widths import Widths
+
+
+def rewrites(matching: Matching, widths: Widths) -> Mapping[str, Rewrite]:
+    """What is done to source tensors before they grow, by the target's names; absent: nothing."""
+    found: dict[str, Rewrite] = {}
+    for atom, passage in widths.passages.items():
+        for name, scale in passage.writers.folded:
+            source = matching.blocks.source_name(scale) if scale else None
+            found[name] = Rewrite(source, centre=passage.blank != "mean", dim=_rows(matching, atom, name))
+            if scale:
+                found[scale] = Rewrite(level=True)
+        for norm in passage.norms:
+            for gain in norm.gains:
+                found[gain] = replace(found.get(gain, Rewrite()), factor=math.sqrt(norm.s))
+    return found
+
+
+def _rows(matching: Matching, atom: Atom, name: str) -> int:
+    """The dimension that holds the channels and no sum runs over."""
+    coupling = matching.target.coupling
+    return next(
+        dim
+        for dim, axis in enumerate(coupling.tensors[name])
+        if axis == ((atom,),) and (atom, name, dim) not in coupling.consumers
+    )
+
+
+def filling(matching: Matching, widths: Widths, name: str, rows: list[Growth]) -> Fill:
+    """What stands at the blank rows of a tensor.
+
+    Args:
+        matching: source and target side by side.
+        widths: how channels grow.
+        name: the tensor.
+        rows: the sets of channels on its dimensions that no sum runs over.
+    """
+    passages = [widths.passages[growth.target] for growth in rows if growth.target in widths.passages]
+    if not passages:
+        return "zero"
+    coupling = matching.target.coupling
+    if any(name in passage.gains for passage in passages):
+        return "mean"
+    if any(passage.blank == "silent" for passage in passages):
+        return "zero"
+    if all(passage.blank == "mean" for passage in passages):
+        return "zero" if name in norm_shifts(coupling) else "mean"
+    return "noise" if len(coupling.tensors[name]) > 1 else "zero"
+
+
+def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[Growth]:
+    """The sets on an axis whose blank channels are zero wherever this tensor reads them."""
+    return frozenset(
+        growth
+        for growth in axis.growths()
+        if growth.target in widths.passages and name in widths.passages[growth.target].free
+    )
