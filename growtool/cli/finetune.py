@@ -266,6 +266,7 @@ def finetune(
 
     Several processes: torchrun --nproc-per-node N -m growtool finetune ...
     """
+    from growtool.finetune.distributed import World
     from growtool.finetune.options import make_config, read_config, read_words
     from growtool.finetune.run import finetune as run
     from growtool.finetune.stopping import Stopped
@@ -277,7 +278,7 @@ def finetune(
     except Stopped as stopped:
         console().print(str(stopped), soft_wrap=True, markup=False)
         sys.exit(STOPPED)
-    if result is None:
+    if not World.from_environment().is_main:
         return
     if as_json:
         emit_json(result.as_dict())

@@ -40,7 +40,7 @@ def evaluate(
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # right among 1, among 5, loss, images
-    with torch.inference_mode():
+    with torch.no_grad():  # inference tensors of sharded weights could not train on
         for images, targets in batches:
             with mixed_precision(device, autocast):
                 logits = model(images.contiguous(memory_format=layout(channels_last))).float()

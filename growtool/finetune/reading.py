@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -48,7 +47,7 @@ class SeededImages(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         index, seed = key
         if index == PADDING:
-            return np.zeros(self.blank, dtype=np.uint8), NOT_COUNTED, ()
+            return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, ()
         unreadable: list[str] = []
         while len(unreadable) < _IN_A_ROW:
             try:
@@ -56,7 +55,7 @@ class SeededImages(Dataset[Sample]):
             except _UNREADABLE as error:
                 unreadable.append(f"{file_name(self.images, index)}: {error}")
                 if not self.replace:
-                    return np.zeros(self.blank, dtype=np.uint8), NOT_COUNTED, tuple(unreadable)
+                    return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, tuple(unreadable)
                 index = (index + 1) % len(self.images)
                 continue
             seed_generators(seed)
