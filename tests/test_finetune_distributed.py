@@ -52,7 +52,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def in_processes(count: int, act: Callable[[int], None]) -> None:
+def in_processes(count: int, act: Callable[[int], object]) -> None:
     """Call `act(rank)` in `count` processes that find each other as torchrun's do."""
     port, children = free_port(), []
     for rank in range(count):
@@ -79,7 +79,7 @@ def in_processes(count: int, act: Callable[[int], None]) -> None:
 
 
 def train(count: int, output: Path, **settings: Any) -> None:
-    in_processes(count, lambda rank: None if finetune(run_config(output=output, **settings)) else None)
+    in_processes(count, lambda rank: finetune(run_config(output=output, **settings)))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
 from growtool.checkpoint.reach import base_architecture
@@ -78,7 +81,16 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
     how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
     how = how or ("implied" if tensor.source is None else "copied" if tensor.is_copy else "grown")
-    return {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+    entry = {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+    slices = [_new_ranges(axis.replica) for axis in tensor.maps]
+    return entry | {"new_slices": slices} if any(slices) else entry
+
+
+def _new_ranges(replica: Tensor) -> list[list[int]]:
+    """The positions of a dimension that growth made, as ranges [start, stop): all but the first copy of each."""
+    new = torch.nn.functional.pad((replica > 0).int(), (1, 1))
+    edges = new.diff().nonzero().flatten().tolist()
+    return [list(pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:

@@ -1,0 +1,77 @@
+"""Options from a file, from words and from flags: the later wins, mistakes are named together with their place."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from finetune_support import UNCLOSED_IMAGES, losses, write_checkpoint, write_data
+from typer.testing import CliRunner
+
+from growtool.cli.app import app
+from growtool.errors import PlanError
+from growtool.finetune.options import make_config, read_config, read_words
+
+NEEDED = {"checkpoint": "c", "data": "d"}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_win_over_words_and_words_over_the_file(tmp_path: Path):
+    path = written(tmp_path, "lr: 1e-4\nopt: sgd\nhflip: 0\nscale: [0.5, 1]\nepochs: null\n")
+    words = read_words(["opt=lamb", "seed=3", "opt_kwargs.betas=[0.9, 0.95]", "opt-kwargs.eps=1e-6", "log=[wandb]"])
+    config = make_config(NEEDED, read_config(path), words, {"seed": 5})
+    assert (config.lr, config.opt, config.hflip, config.scale, config.seed) == (1e-4, "lamb", 0.0, (0.5, 1.0), 5)
+    assert config.opt_kwargs == {"betas": [0.9, 0.95], "eps": 1e-6}
+    assert (config.checkpoint, config.output, config.log) == (Path("c"), Path("c-finetuned"), ("wandb",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "lr: 1\nlearning_rate: 2\n",
+            r".*run.yaml:2:1 learning_rate: found the option 'learning_rate', which",
+        ),
+        ("epoch: 2\n", r".*:1:1 epoch: found the option 'epoch', which there is not; did you mean 'epochs'\?"),
+        ("lr: 1\nlr: 2\n", r".*run.yaml:2:1 lr: found again, first at 1:1; keep one"),
+        ("- lr\n", r".*run.yaml:1:1 found a list, expected a mapping of options"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_place(tmp_path: Path, text: str, message: str):
+    with pytest.raises(PlanError) as caught:
+        read_config(written(tmp_path, text))
+    assert re.match(message, str(caught.value))
+
+
+def test_bad_words_and_bad_values_are_named_at_once():
+    with pytest.raises(PlanError) as caught:
+        read_words(["lr", "learn=1", "lr=1"])
+    assert len(caught.value.problems) == 2
+    with pytest.raises(PlanError) as caught:
+        make_config(NEEDED, {"lr": "fast", "epochs": 1.5})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["epochs", "lr"]
+    with pytest.raises(PlanError) as caught:
+        make_config({})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["CHECKPOINT", "--data"]
+
+
+@UNCLOSED_IMAGES
+def test_the_configuration_a_run_leaves_repeats_it(tmp_path: Path):
+    checkpoint, data = write_checkpoint(tmp_path / "model"), write_data(tmp_path / "data")
+    words = ["--set", "hflip=0", "--set", "opt_kwargs.betas=[0.8, 0.9]", "--workers", "0", "--log-interval", "1"]
+    common: list[Any] = ["finetune", checkpoint, "--data", data, "-b", 8, "--epochs", 1, "--device", "cpu", *words]
+    first = CliRunner().invoke(app, [*map(str, common), "-o", str(tmp_path / "one"), "--json"])
+    assert first.exit_code == 0, first.exception
+    assert json.loads(first.stdout)["steps"] == 3
+    saved = yaml.safe_load((tmp_path / "one/config.yaml").read_text())
+    assert (saved["hflip"], saved["opt_kwargs"]) == (0, {"betas": [0.8, 0.9]})
+    again = CliRunner().invoke(app, ["finetune", "-c", str(tmp_path / "one/config.yaml"), "-o", str(tmp_path / "two")])
+    assert again.exit_code == 0, again.exception
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
