@@ -23,13 +23,21 @@ As `tile`, but new channels are copies of old ones drawn at random, each of c co
 norm over channels then sees other statistics, unless every channel happens to be copied equally often.""",
     "mixture": """\
 A weight that grows k-fold on both sides becomes a k x k grid of blocks. Off the diagonal stand new combinations of
-templates, `N_ij = gain |W| / |M_ij| M_ij` with `M_ij = sum_t c_ijt T_t` (Frobenius norms). The templates are the
-trained weights of the layers of the same shape in the same stage, the layer itself among them. On the diagonal
-stands `W - sum_j N_ij` with `compensate: true`, so that each row of blocks adds up to W, or W alone as published.
+templates, `N_ij = gain |W| / |M_ij| M_ij` with `M_ij = sum_t c_ijt T_t` (Frobenius norms). With `bank: raw` the
+templates are the trained weights of the layers of the same shape in the same stage, the layer itself among them. On
+the diagonal stands `W - sum_j N_ij` with `compensate: true`, so that each row of blocks adds up to W, or W alone as
+published. Widths that are no multiples have their last copy cut short.
 
-New coefficients c: `orthogonal` to the layer's own one-hot vector and to each other as long as the bank has room,
-unit length, largest entry positive; `copy` of the own vector; `zero`; `random` directions. A bank without other
-layers has no orthogonal vector, its blocks stay zero. Weights that grow on one side alone are split evenly.""",
+`bank: sub_block` cuts the channels on either side of each layer into `parts`, and its templates are the blocks that
+come out of it. A layer alone in its stage then has templates, too, and a width times p / `parts` grows block by
+block: 3/2 with two parts is a 3 x 3 grid over templates of a 2 x 2 one.
+
+New coefficients c: `orthogonal`: unit vectors in the null space of the coefficients the layer uses, orthogonal to each
+other as long as there is room, largest entry positive; where the layer uses every direction, orthogonal to the vector
+of the block beside them alone; `copy` of that vector; `zero`; `random` directions. A layer without templates beside
+its own weight has no orthogonal vector, its new blocks are zero. Weights that grow on one side alone are split evenly.
+
+A checkpoint in template form (`growtool decompose`) brings its own banks and grows in its coefficients alone.""",
     "centre_zero": """\
 A LayerNorm does not see a constant over its channels. So whatever writes a residual stream of n channels (patch
 embedding, class and position tokens, the last layer of every branch) is multiplied by `C = I - 11^T / n` first, which

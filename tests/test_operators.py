@@ -5,6 +5,7 @@ A grid block `N_ij` is known exactly here: coefficients are fixed by the seed an
 """
 
 import re
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from operators_page import PAGE, page
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint import Layout, open_checkpoint
 from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.operators import cancel_out, interleave, mixture, net2deeper, net2net, stack, tile, zero_out
 from growtool.operators import map as explicit
@@ -25,6 +26,8 @@ from growtool.operators.table import OPERATORS
 from growtool.plan import load_plan
 from growtool.plan.schema import CancelOut, Interleave, Map, Mixture, Net2Deeper, Net2Net, Stack, Tile, ZeroOut
 from growtool.recipe import resolve
+from growtool.templates.coefficients import new_vectors
+from growtool.templates.source import Grid
 
 TIGHT = 1e-12
 
@@ -41,7 +44,46 @@ def axis(expansion: Expansion, *, summed: bool) -> AxisMap:
 def linear(rows: Expansion, columns: Expansion, *, templates: int = 1, own: int = 0, seed: int = 0, kernel: int = 0):
     """A layer whose columns are summed over."""
     maps = [axis(rows, summed=False), axis(columns, summed=True), *[AxisMap.unchanged(kernel)] * bool(kernel)]
-    return Layer("blocks.0.fc.weight", tuple(maps), tuple(f"t{i}" for i in range(templates)), own, seed)
+    return Banked("blocks.0.fc.weight", tuple(maps), seed, templates=templates, own=own)
+
+
+@dataclass(frozen=True, slots=True)
+class Banked(Layer):
+    """A layer in a raw bank: its own weight is template `own`."""
+
+    templates: int = 1
+    own: int = 0
+
+
+class Bank:
+    """Templates t0, t1, ... as large as W, given by `read`."""
+
+    def __init__(self, W: Tensor, count: int, read) -> None:
+        self.block, self.count, self._read = tuple(W.shape), count, read
+
+    def template(self, t: int) -> Tensor:
+        return self._read(f"t{t}")
+
+
+def mixed(spec: Mixture, W: Tensor, layer: Layer, read) -> Tensor:
+    """`mixture.grow` of a layer in a raw bank."""
+    return mixture.grow(spec, W, in_bank(W, layer, read), read)
+
+
+def in_bank(W: Tensor, layer: Layer, read) -> Layer:
+    if not isinstance(layer, Banked):
+        return layer
+    C = torch.zeros(1, 1, layer.templates)
+    C[..., layer.own] = 1.0
+    grid = Grid(C, Bank(W, layer.templates, read), Layout.whole(W.shape[0]), Layout.whole(W.shape[1]))
+    return replace(layer, grid=lambda: grid)
+
+
+def new(spec: Mixture, templates: int, own: int, blocks: int, generator: torch.Generator) -> Tensor:
+    """Coefficients of new blocks of a layer with the one-hot vector `own`."""
+    vector = torch.zeros(1, templates)
+    vector[0, own] = 1.0
+    return new_vectors(spec.coefficients, vector.expand(blocks, -1), vector, generator)
 
 
 def must_not_be_read(name: str) -> Tensor:
@@ -60,7 +102,7 @@ def assert_same_function(grown: Tensor, W: Tensor, rows: Expansion, columns: Exp
 def test_orthogonal_coefficients(templates, blocks, data):
     """Unit vectors orthogonal to the own one-hot, and to each other while the bank has room; largest entry positive."""
     own = data.draw(st.integers(0, templates - 1))
-    c = mixture.coefficients(Mixture(), templates, own, blocks, generator_for(data.draw(st.integers(0, 9)), "x"))
+    c = new(Mixture(), templates, own, blocks, generator_for(data.draw(st.integers(0, 9)), "x"))
     assert c.shape == (blocks, templates) and c.dtype == torch.float64
     assert not c[:, own].any()
     torch.testing.assert_close(c.norm(dim=1), torch.ones(blocks, dtype=torch.float64), rtol=0, atol=TIGHT)
@@ -72,15 +114,15 @@ def test_orthogonal_coefficients(templates, blocks, data):
 
 
 def test_a_bank_of_one_has_no_orthogonal_vector():
-    assert not mixture.coefficients(Mixture(), 1, 0, 2, generator_for(0, "x")).any()
+    assert not new(Mixture(), 1, 0, 2, generator_for(0, "x")).any()
 
 
 def test_other_coefficients():
     generator = generator_for(0, "x")
-    copy = mixture.coefficients(Mixture(coefficients="copy"), 3, 1, 2, generator)
+    copy = new(Mixture(coefficients="copy"), 3, 1, 2, generator)
     assert copy.tolist() == [[0, 1, 0], [0, 1, 0]]
-    assert not mixture.coefficients(Mixture(coefficients="zero"), 3, 1, 2, generator).any()
-    drawn = mixture.coefficients(Mixture(coefficients="random"), 3, 1, 2, generator)
+    assert not new(Mixture(coefficients="zero"), 3, 1, 2, generator).any()
+    drawn = new(Mixture(coefficients="random"), 3, 1, 2, generator)
     torch.testing.assert_close(drawn.norm(dim=1), torch.ones(2, dtype=torch.float64))
     assert drawn.all() and not torch.equal(drawn[0], drawn[1])
 
@@ -88,7 +130,7 @@ def test_other_coefficients():
 def test_the_published_hand_case():
     """Templates 2 and 5 with the own coefficients (1, 0): the orthogonal vector is (0, 1), so the new block is 5."""
     for own, other in ((0, [0.0, 1.0]), (1, [1.0, 0.0])):
-        c = mixture.coefficients(Mixture(), 2, own, 2, generator_for(0, "x"))
+        c = new(Mixture(), 2, own, 2, generator_for(0, "x"))
         torch.testing.assert_close(c, torch.tensor([other] * 2, dtype=torch.float64), rtol=0, atol=TIGHT)
 
 
@@ -112,7 +154,7 @@ def scaled(block: Tensor, W: Tensor, gain: float) -> Tensor:
 def test_a_two_by_two_grid(compensate):
     W, T = random(2, 3), random(2, 3, seed=1)
     spec, layer = Mixture(gain=0.4, compensate=compensate), linear(tiled(2, 4), tiled(3, 6), templates=2)
-    grown = mixture.grow(spec, W, layer, {"t1": T}.__getitem__)
+    grown = mixed(spec, W, layer, {"t1": T}.__getitem__)
     N = scaled(T, W, 0.4)
     diagonal = W - N if compensate else W
     torch.testing.assert_close(grown, grid([[diagonal, N], [N, diagonal]]), rtol=0, atol=TIGHT)
@@ -123,12 +165,12 @@ def test_a_three_by_three_grid(compensate):
     W = random(2, 2)
     bank = {f"t{i}": W if i == 1 else random(2, 2, seed=10 + i) for i in range(4)}
     spec, layer = Mixture(compensate=compensate), linear(tiled(2, 6), tiled(2, 6), templates=4, own=1, seed=5)
-    c = mixture.coefficients(spec, 4, 1, 6, layer.generator())
+    c = new(spec, 4, 1, 6, layer.generator())
     drawn = iter(scaled(sum(c[b, t] * bank[f"t{t}"] for t in range(4)), W, spec.gain) for b in range(6))
     blocks = [[torch.zeros(2, 2) if i == j else next(drawn) for j in range(3)] for i in range(3)]
     for i in range(3):
         blocks[i][i] = W - sum(blocks[i][j] for j in range(3) if j != i) if compensate else W
-    grown = mixture.grow(spec, W, layer, bank.__getitem__)
+    grown = mixed(spec, W, layer, bank.__getitem__)
     torch.testing.assert_close(grown, grid(blocks), rtol=0, atol=TIGHT)
     if compensate:
         assert_same_function(grown, W, tiled(2, 6), tiled(2, 6))
@@ -136,27 +178,25 @@ def test_a_three_by_three_grid(compensate):
 
 def test_zero_coefficients_leave_two_copies_side_by_side_and_read_nothing():
     W = torch.tensor([[2.0]])
-    grown = mixture.grow(
-        Mixture(coefficients="zero"), W, linear(tiled(1, 2), tiled(1, 2), templates=3), must_not_be_read
-    )
+    grown = mixed(Mixture(coefficients="zero"), W, linear(tiled(1, 2), tiled(1, 2), templates=3), must_not_be_read)
     assert grown.tolist() == [[2.0, 0.0], [0.0, 2.0]]
 
 
 def test_no_gain_leaves_two_copies_side_by_side():
     layer = linear(tiled(1, 2), tiled(1, 2), templates=2)
-    grown = mixture.grow(Mixture(gain=0), torch.tensor([[2.0]]), layer, lambda name: torch.ones(1, 1))
+    grown = mixed(Mixture(gain=0), torch.tensor([[2.0]]), layer, lambda name: torch.ones(1, 1))
     assert grown.tolist() == [[2.0, 0.0], [0.0, 2.0]]
 
 
 def test_templates_of_zeros_leave_zeros():
     layer = linear(tiled(1, 2), tiled(1, 2), templates=2)
-    grown = mixture.grow(Mixture(), torch.tensor([[2.0]]), layer, lambda name: torch.zeros(1, 1))
+    grown = mixed(Mixture(), torch.tensor([[2.0]]), layer, lambda name: torch.zeros(1, 1))
     assert grown.tolist() == [[2.0, 0.0], [0.0, 2.0]]
 
 
 def test_copies_as_templates():
     layer = linear(tiled(1, 2), tiled(1, 2), templates=2)
-    grown = mixture.grow(
+    grown = mixed(
         Mixture(coefficients="copy", gain=0.5), torch.tensor([[2.0]]), layer, {"t0": torch.ones(1, 1)}.__getitem__
     )
     assert grown.tolist() == [[1.0, 1.0], [1.0, 1.0]]
@@ -168,14 +208,14 @@ def test_grids_that_are_not_square_keep_the_function(k_out, k_in, kernel):
     rows, columns = tiled(2, 2 * k_out), tiled(3, 3 * k_in)
     W, T = (random(2, 3, *[kernel] * bool(kernel), seed=seed) for seed in (0, 1))
     layer = linear(rows, columns, templates=2, kernel=kernel)
-    grown = mixture.grow(Mixture(), W, layer, {"t1": T}.__getitem__)
+    grown = mixed(Mixture(), W, layer, {"t1": T}.__getitem__)
     assert_same_function(grown, W, rows, columns)
     assert grown.shape == layer.shape
 
 
 def test_a_tall_grid_repeats_its_diagonal():
     W, T = random(2, 3), random(2, 3, seed=1)
-    grown = mixture.grow(Mixture(), W, linear(tiled(2, 8), tiled(3, 6), templates=2), {"t1": T}.__getitem__)
+    grown = mixed(Mixture(), W, linear(tiled(2, 8), tiled(3, 6), templates=2), {"t1": T}.__getitem__)
     N = scaled(T, W, Mixture().gain)
     expected = grid([[W - N, N], [N, W - N], [W - N, N], [N, W - N]])
     torch.testing.assert_close(grown, expected, rtol=0, atol=TIGHT)
@@ -183,7 +223,7 @@ def test_a_tall_grid_repeats_its_diagonal():
 
 def test_a_wide_grid_shares_the_weight_between_its_diagonals():
     W, T = random(2, 3), random(2, 3, seed=1)
-    grown = mixture.grow(Mixture(), W, linear(tiled(2, 4), tiled(3, 12), templates=2), {"t1": T}.__getitem__)
+    grown = mixed(Mixture(), W, linear(tiled(2, 4), tiled(3, 12), templates=2), {"t1": T}.__getitem__)
     N = scaled(T, W, Mixture().gain)
     half = (W - 2 * N) / 2
     torch.testing.assert_close(grown, grid([[half, N, half, N], [N, half, N, half]]), rtol=0, atol=TIGHT)
@@ -193,15 +233,15 @@ def test_a_wide_grid_shares_the_weight_between_its_diagonals():
 def test_the_gain_is_the_size_of_a_new_block_beside_the_weight(gain):
     W = random(4, 4)
     layer = linear(tiled(4, 8), tiled(4, 8), templates=3)
-    grown = mixture.grow(Mixture(gain=gain), W, layer, lambda name: random(4, 4, seed=int(name[1:]) + 7))
+    grown = mixed(Mixture(gain=gain), W, layer, lambda name: random(4, 4, seed=int(name[1:]) + 7))
     assert float(grown[:4, 4:].norm() / W.norm()) == pytest.approx(gain)
 
 
 def test_vectors_and_readers_alone_are_split_evenly():
-    vector = Layer("bias", (axis(tiled(2, 4), summed=False),), ("t0",), 0, 0)
-    assert mixture.grow(Mixture(), torch.tensor([1.0, 2.0]), vector, must_not_be_read).tolist() == [1, 2, 1, 2]
-    classifier = Layer("head.weight", (AxisMap.unchanged(1), axis(tiled(2, 4), summed=True)), ("t0",), 0, 0)
-    assert mixture.grow(Mixture(), torch.tensor([[2.0, 4.0]]), classifier, must_not_be_read).tolist() == [[1, 2, 1, 2]]
+    vector = Layer("bias", (axis(tiled(2, 4), summed=False),), 0)
+    assert mixed(Mixture(), torch.tensor([1.0, 2.0]), vector, must_not_be_read).tolist() == [1, 2, 1, 2]
+    classifier = Layer("head.weight", (AxisMap.unchanged(1), axis(tiled(2, 4), summed=True)), 0)
+    assert mixed(Mixture(), torch.tensor([[2.0, 4.0]]), classifier, must_not_be_read).tolist() == [[1, 2, 1, 2]]
 
 
 @pytest.mark.parametrize("operator", [tile, net2net])
@@ -224,20 +264,22 @@ def test_the_noise_of_a_random_projection_cancels_over_the_copies_and_has_the_ga
     assert not torch.allclose(grown[0], grown[40])
 
 
+def drawn_by_name(name: str) -> Tensor:
+    return random(4, 4, seed=int(name[1:]))
+
+
 def test_draws_leave_the_global_generator_alone_and_repeat():
     W = random(4, 4)
     layer = linear(tiled(4, 8), tiled(4, 8), templates=3)
     for spec, operator in ((Tile(), tile), (Mixture(coefficients="random"), mixture), (Mixture(), mixture)):
         state = torch.get_rng_state()
-        first, second = (operator.grow(spec, W, layer, lambda name: random(4, 4, seed=int(name[1:]))) for _ in "ab")
+        first, second = (
+            operator.grow(spec, W, in_bank(W, layer, drawn_by_name), drawn_by_name) for _ in "ab"
+        )  # fmt: skip
         assert torch.equal(torch.get_rng_state(), state)
         assert torch.equal(first, second)
-        other = operator.grow(
-            spec,
-            W,
-            linear(tiled(4, 8), tiled(4, 8), templates=3, seed=1),
-            lambda name: random(4, 4, seed=int(name[1:])),
-        )
+        elsewhere = linear(tiled(4, 8), tiled(4, 8), templates=3, seed=1)
+        other = operator.grow(spec, W, in_bank(W, elsewhere, drawn_by_name), drawn_by_name)
         assert not torch.equal(first, other)
 
 
@@ -249,25 +291,32 @@ def test_the_type_of_the_arithmetic_is_that_of_the_weight(spec, dtype):
     W = random(2, 2).to(dtype)
     operator = OPERATORS[spec.operator].implementation()
     kept = W.clone()
-    grown = operator.grow(
-        spec, W, linear(tiled(2, 4), tiled(2, 4), templates=2), lambda name: torch.ones(2, 2, dtype=dtype)
-    )
+
+    def read(name: str) -> Tensor:
+        return torch.ones(2, 2, dtype=dtype)
+
+    layer = linear(tiled(2, 4), tiled(2, 4), templates=2)
+    grown = operator.grow(spec, W, in_bank(W, layer, read), read)
     assert grown.dtype == dtype
     assert torch.equal(W, kept), "the source is not overwritten"
 
 
 @pytest.mark.parametrize("spec", [Tile(), Net2Net(), Mixture()], ids=lambda spec: spec.operator)
 def test_a_tensor_that_no_sum_runs_over_is_copied(spec):
-    layer = Layer("x", (axis(tiled(2, 4), summed=False), AxisMap.unchanged(3)), ("t0",), 0, 0)
+    layer = Layer("x", (axis(tiled(2, 4), summed=False), AxisMap.unchanged(3)), 0)
     W = random(2, 3)
     assert torch.equal(OPERATORS[spec.operator].implementation().grow(spec, W, layer, must_not_be_read), W.repeat(2, 1))
 
 
-@pytest.mark.parametrize(("spec", "operator"), [(Tile(), tile), (Mixture(), mixture)], ids=["tile", "mixture"])
-def test_tiles_take_whole_multiples_alone(spec, operator):
-    assert operator.expand(spec, 2, 6, torch.Generator()).index.tolist() == [0, 1] * 3
+def test_tiles_take_whole_multiples_alone():
+    assert tile.expand(Tile(), 2, 6, torch.Generator()).index.tolist() == [0, 1] * 3
     with pytest.raises(ValueError, match="5 is not a multiple of 2"):
-        operator.expand(spec, 2, 5, torch.Generator())
+        tile.expand(Tile(), 2, 5, torch.Generator())
+
+
+def test_mixtures_cut_the_last_copy_short():
+    assert mixture.expand(Mixture(), 2, 6, torch.Generator()).index.tolist() == [0, 1] * 3
+    assert mixture.expand(Mixture(), 3, 5, torch.Generator()).index.tolist() == [0, 1, 2, 0, 1]
 
 
 def test_net2net_takes_any_width():

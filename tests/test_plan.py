@@ -35,7 +35,8 @@ target.model target.model_args target.scale
 target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain
 width.net2net.operator width.net2net.split width.net2net.gain
-width.mixture.operator width.mixture.coefficients width.mixture.gain width.mixture.compensate
+width.mixture.operator width.mixture.bank width.mixture.parts
+width.mixture.coefficients width.mixture.gain width.mixture.compensate
 width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
 width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
 depth.stack.operator
@@ -45,7 +46,7 @@ depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
 data.path data.batches data.batch_size
-output.dtype
+output.form output.dtype
 verify.inputs verify.tolerance
 """
 

@@ -67,12 +67,15 @@ def test_the_bank_of_a_layer_is_its_stage(tmp_path):
     recipe = resolved(
         source, {"target": {"model_args": {"channels": [8, 16, 16, 24]}}, "width": {"operator": "mixture"}}
     )
-    banks = {name: tensor.templates for name, tensor in recipe.tensors.items()}
-    of_stage = ("layer2.0.conv2.weight", "layer2.1.conv1.weight", "layer2.1.conv2.weight")
-    assert all(banks[name] == of_stage for name in of_stage)
-    assert banks["layer2.0.conv1.weight"] == ("layer2.0.conv1.weight",)  # another shape
-    assert banks["fc.weight"] == ("fc.weight",)
-    assert all(tensor.source in tensor.templates for tensor in recipe.tensors.values())
+    of_stage = ["layer2.0.conv2.weight", "layer2.1.conv1.weight", "layer2.1.conv2.weight"]
+    for own, name in enumerate(of_stage):
+        grid = recipe.templates.grid(name)
+        assert recipe.templates.form.members(recipe.templates.form.tensors[name].bank) == of_stage
+        assert grid.coefficients.flatten().tolist() == [float(t == own) for t in range(3)]
+        for t, member in enumerate(of_stage):
+            assert torch.equal(grid.bank.template(t), recipe.source.read(member))
+    assert recipe.templates.grid("layer2.0.conv1.weight") is None, "no other layer has its shape"
+    assert recipe.templates.grid("fc.weight") is None
 
 
 def test_what_stays_is_a_copy(tmp_path):

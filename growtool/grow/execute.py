@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.checkpoint import file_order
+from growtool.checkpoint import coefficients_of, file_order
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
@@ -29,15 +30,58 @@ def produce(
         advance: told the bytes of each tensor once it is made.
         replaced: tensors of the target that were made before, by name.
     """
-    tensors = [recipe.tensors[name] for name in file_order(recipe.infos)]
+    infos = recipe.infos
+    makers = _makers(recipe)
+    names = file_order(infos)
     with single_threaded(), ThreadPoolExecutor(max_workers=1) as pool:
-        following = pool.submit(_made, recipe, tensors[0])
-        for tensor, after in zip(tensors, [*tensors[1:], None], strict=True):
+        following = pool.submit(makers[names[0]])
+        for name, after in zip(names, [*names[1:], None], strict=True):
             made = following.result()
             if after is not None:
-                following = pool.submit(_made, recipe, after)
-            yield (replaced or {}).get(tensor.name, made)
-            advance(tensor.info.nbytes)
+                following = pool.submit(makers[after])
+            yield (replaced or {}).get(name, made.to(infos[name].torch_dtype))
+            advance(infos[name].nbytes)
+
+
+def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
+    """What computes each tensor of the file."""
+    makers: dict[str, Callable[[], Tensor]] = {name: partial(_made, recipe, t) for name, t in recipe.tensors.items()}
+    if recipe.form is not None:
+        makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.kept}
+        for bank in recipe.form.form.banks:
+            for part in recipe.form.form.parts(bank):
+                makers[part] = partial(recipe.templates.read_part, bank, part)
+    return makers
+
+
+def _coefficients(recipe: Recipe, name: str) -> Tensor:
+    """The coefficients of a target tensor that stays in template form, [k_out, k_in, T]."""
+    assert recipe.form is not None
+    tensor, kept, info = recipe.tensors[name], recipe.form.kept[name], recipe.form.infos[coefficients_of(name)]
+    if tensor.zero:
+        return torch.zeros(info.shape, dtype=info.torch_dtype)
+    assert tensor.source is not None, "a templated tensor comes from one of the source"
+    grid = recipe.templates.grid(tensor.source)
+    assert grid is not None
+    if tensor.is_copy:
+        return grid.coefficients
+    width = recipe.plan.width
+    assert width is not None, "a recipe with growing widths has a width operator"
+    W = recipe.source.read(tensor.source)
+    W = W.to(torch.promote_types(W.dtype, torch.float32))
+    operator = OPERATORS[width.operator].implementation()
+    grown: Tensor = operator.grow_coefficients(width, W, _layer(recipe, tensor), kept.rows, kept.columns)
+    return grown
+
+
+def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
+    return Layer(
+        name=tensor.shared,
+        maps=tensor.maps,
+        seed=recipe.plan.seed,
+        fill=tensor.fill,
+        grid=partial(recipe.templates.grid, str(tensor.source)),
+    )
 
 
 def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
@@ -75,15 +119,7 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
         return recipe.source.read(name).to(stored.dtype)
 
     before = stored if tensor.rewrite is None else tensor.rewrite.apply(stored, read)
-    layer = Layer(
-        name=tensor.shared,
-        maps=tensor.maps,
-        templates=tensor.templates,
-        own=tensor.templates.index(source),
-        seed=recipe.plan.seed,
-        fill=tensor.fill,
-    )
-    return operator.grow(width, before, layer, read)  # type: ignore[no-any-return]
+    return operator.grow(width, before, _layer(recipe, tensor), read)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -84,6 +84,7 @@ def grow(
         }
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
+    metadata |= recipe.form.form.metadata() if recipe.form else {}
     tensors = produce(recipe, advance, recalibrated(recipe) if recipe.plan.recalibrate else None)
     if is_single_file(out):
         write_file(

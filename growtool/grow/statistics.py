@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from growtool.recipe import Recipe
 
 def in_memory(recipe: Recipe) -> nn.Module:
     """The grown model with its weights, float32 (float64 where the source is), in evaluation mode."""
-    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
+    dense = replace(recipe, form=None)
+    state = dict(zip(file_order(dense.infos), produce(dense, lambda nbytes: None), strict=True))
     model = copy.deepcopy(recipe.models[1])
     model.load_state_dict(state, strict=True, assign=True)
     wide = any(tensor.dtype == torch.float64 for tensor in state.values())

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import TensorInfo
+from growtool.checkpoint import TensorInfo, coefficients_of
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.recipe import Recipe
+from growtool.recipe.matching import some
 from growtool.report.macs import count_macs
 
 
@@ -51,6 +52,7 @@ class Summary:
     peak_bytes: int
     idle: tuple[str, ...]
     advice: tuple[str, ...]
+    templated: tuple[str, ...]
 
     def growth(self) -> list[str]:
         """One sentence for each thing that growing does."""
@@ -58,8 +60,8 @@ class Summary:
         lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
         if self.new_blocks:
             lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
-        lines += self.advice
-        return lines or ["nothing grows: the target is as large as the source"]
+        lines = lines or ["nothing grows: the target is as large as the source"]
+        return [*lines, *self.templated, *self.advice]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -71,6 +73,7 @@ class Summary:
             "new_blocks": list(self.new_blocks),
             "peak_bytes": self.peak_bytes,
             "advice": list(self.advice),
+            "template_form": list(self.templated),
         }
 
 
@@ -83,7 +86,7 @@ def summarise(recipe: Recipe) -> Summary:
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
     largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
     return Summary(
-        before=_size(recipe.models[0], recipe.source.tensors.values(), recipe),
+        before=_size(recipe.models[0], recipe.source.stored.values(), recipe),
         after=_size(recipe.models[1], recipe.infos.values(), recipe),
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
@@ -95,6 +98,7 @@ def summarise(recipe: Recipe) -> Summary:
         peak_bytes=3 * largest,
         idle=tuple(_idle(recipe)),
         advice=tuple(_advice(recipe)),
+        templated=tuple(_templated(recipe)),
     )
 
 
@@ -114,6 +118,21 @@ def _advice(recipe: Recipe) -> Iterable[str]:
         yield f"running statistics: {norms} BatchNorm layers keep those of the source, which no longer fit; {remedy}"
     elif any(start == "identity" for _, start in recipe.blocks.starts()):
         yield f"running statistics: the new BatchNorm layers have none of the data yet; before training {remedy}"
+
+
+def _templated(recipe: Recipe) -> Iterable[str]:
+    if recipe.form is None:
+        return
+    kept, banks = recipe.form.kept, len(recipe.form.form.banks)
+    if kept:
+        dense = sum(recipe.tensors[name].info.numel for name in kept)
+        coefficients = sum(recipe.form.infos[coefficients_of(name)].numel for name in kept)
+        yield (
+            f"{len(kept)} tensors in template form, {banks} bank{'s' if banks > 1 else ''}: {coefficients:,} "
+            f"coefficients for {dense:,} numbers"
+        )
+    for why, names in recipe.form.left.items():
+        yield f"{len(names)} tensors become dense: {why} ({some(names)})"
 
 
 def _size(model: nn.Module, infos: Iterable[TensorInfo], recipe: Recipe) -> Size:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.layers import complete, split_evenly, summed_dim
+from growtool.templates.source import Grid
 
 Fill = Literal["zero", "mean", "noise"]
 
@@ -23,18 +24,16 @@ class Layer:
     Attributes:
         name: the target tensor's name.
         maps: how each dimension grows.
-        templates: source names of the same-shape layers of the stage, the layer itself included (the raw bank).
-        own: position of the layer itself among the templates.
         seed: the plan's seed.
         fill: what stands at blank rows: zeros, the mean of the others, or random numbers of the size of the weight's.
+        grid: gives the source tensor as a grid of combinations of templates, None where it shares none.
     """
 
     name: str
     maps: tuple[AxisMap, ...]
-    templates: tuple[str, ...]
-    own: int
     seed: int
     fill: Fill = "zero"
+    grid: Callable[[], Grid | None] = lambda: None
 
     def generator(self) -> torch.Generator:
         """Random numbers that depend on the seed and the tensor's name alone, not on the order of work."""
@@ -97,3 +96,15 @@ def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
         else:
             grown.index_fill_(dim, rows, 0)
     return grown
+
+
+def split_coefficients(layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
+    """The even split of a weight in template form, float64 [k_out, k_in, T].
+
+    Args:
+        layer: with its grid.
+        rows, columns: how the blocks of the grid grow.
+    """
+    grid = layer.grid()
+    assert grid is not None, "a weight in template form has a grid"
+    return split_evenly(grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count)))

@@ -1,27 +1,35 @@
 """`mixture`: MixtureGrowth (Pham et al., WACV 2024, arXiv 2311.04251), with a compensation that makes it exact.
 
-A weight that grows k-fold on both sides is a k x k grid of blocks. Its diagonal holds the trained weight, its other
-blocks new linear combinations of templates, `N_ij = gain * sum_t c_ijt T_t`. The templates are the weights of the
-same-shape layers of the stage. Published, each channel then receives more than before; compensated, the diagonal gives
-back what the other blocks of its row add, `W'_ii = W - sum_j N_ij`, and the function stays.
+A weight is a grid of blocks, each a combination of templates (`growtool.templates`): a single block in a bank of whole
+layers, a finer grid in a bank of sub-blocks. Growth copies blocks. Where a row and a column of different copies meet,
+the new block is a new combination, `N_ij = gain * sum_t c_ijt T_t`. Published, each channel then receives more than
+before; compensated, the blocks of like copies give back what the others of their row add, `W'_ii = W - sum_j N_ij`, and
+the function stays. All of it is linear in the coefficients, so a weight in template form grows in them alone.
 
-Axes: O/o rows before/after, I/i columns before/after, T templates.
+Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Expansion, tiled
+from growtool.algebra.expansion import AxisMap, Expansion, circular
 from growtool.algebra.layers import complete, home_share, split_evenly, summed_dim
+from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Layer, Read
 from growtool.plan.schema import Mixture
+from growtool.templates.coefficients import new_vectors
+from growtool.templates.lift import Cell, cells
+from growtool.templates.source import Grid
 
 
 def expand(spec: Mixture, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """`[h, h, ...]`. Raises ValueError where `new_size` is not a multiple of `size`."""
-    return tiled(size, new_size)
+    """Copies in turn, `[h, h, ...]`, the last of them cut short where `new_size` is not a multiple of `size`."""
+    return circular(size, new_size)
 
 
 def loss(spec: Mixture) -> str | None:
@@ -31,82 +39,131 @@ def loss(spec: Mixture) -> str | None:
     return "mixture without compensation adds the new blocks to what each channel receives, as published"
 
 
+def in_span(spec: Mixture) -> bool:
+    """Whether new weights are combinations of the layer's templates, so that template form can stay."""
+    return True
+
+
 def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """The grid of a weight whose rows and columns both grow; any other tensor is split evenly.
 
     Args:
-        spec: coefficients, gain and compensation.
+        spec: bank, coefficients, gain and compensation.
         W: the source tensor, [O, I, ...].
         layer: where it goes.
-        read: gives a template by name, in the type of W.
+        read: gives a source tensor by name.
     """
-    if W.ndim < 2 or summed_dim(layer.maps) != 1 or layer.maps[0].is_identity or layer.maps[0].consumes:
+    if not _is_grid(W, layer.maps):
         return split_evenly(W, layer.maps)
-    rows, columns = layer.maps[:2]
-    homes = min(rows.replicas, columns.replicas)
     draft = torch.zeros(layer.shape, dtype=W.dtype)
-    _fill_with_mixtures(draft, spec, W, layer, read, homes)
+    grid = layer.grid()
+    if grid is not None:
+        places = grid.rows.places(), grid.columns.places()
+        new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
+        for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
+            r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
+            draft[row.positions[:, None], column.positions] = mixture[r[:, None], c]
+    return _completed(spec, draft, W, layer.maps)
+
+
+def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
+    """The same growth in the coefficients of a weight in template form.
+
+    Args:
+        spec: coefficients, gain and compensation.
+        W: the weight the coefficients stand for, [O, I, ...].
+        layer: where it goes; it has a grid.
+        rows, columns: how the blocks of the grid grow.
+
+    Returns:
+        float64 [k_out, k_in, T] of the grown grid.
+    """
+    grid = layer.grid()
+    assert grid is not None, "a weight in template form has a grid"
+    C, maps = grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count))
+    if not _is_grid(W, layer.maps):
+        return split_evenly(C, maps)
+    draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
+    new = _new_blocks(spec, grid, W, layer, grid.rows.places()[0], grid.columns.places()[0])
+    number = [_numbers(side) for side in (new.rows, new.columns)]
+    for (row, column), vector in zip(new.places, new.coefficients, strict=True):
+        draft[number[0][row.replica, row.block], number[1][column.replica, column.block]] = vector
+    return _completed(spec, draft, C, maps)
+
+
+def _is_grid(W: Tensor, maps: Sequence[AxisMap]) -> bool:
+    return W.ndim >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
+
+
+class _New(NamedTuple):
+    """New blocks.
+
+    Attributes:
+        rows, columns: the blocks of both axes.
+        places: where the new ones are among them.
+        coefficients: [B, T].
+        mixtures: what they stand for, [B, o, i, ...]; empty where all are zero.
+    """
+
+    rows: list[Cell]
+    columns: list[Cell]
+    places: list[tuple[Cell, Cell]]
+    coefficients: Tensor
+    mixtures: Tensor
+
+
+def _new_blocks(
+    spec: Mixture, grid: Grid, W: Tensor, layer: Layer, block_of_row: Tensor, block_of_column: Tensor
+) -> _New:
+    """Every block where unlike copies meet, scaled to `gain` times the size of the source block it stands beside."""
+    homes = _homes(layer.maps)
+    rows, columns = cells(layer.maps[0], block_of_row), cells(layer.maps[1], block_of_column)
+    places = [(r, c) for r in rows for c in columns if r.replica % homes != c.replica % homes]
+    C = grid.coefficients.double()
+    beside = torch.stack([C[r.block, c.block] for r, c in places]) if places else C.new_zeros(0, C.shape[2])
+    vectors = new_vectors(spec.coefficients, beside, C.flatten(0, 1), layer.generator())
+    if not vectors.any():
+        return _New(rows, columns, places, vectors, W.new_zeros(0))
+    mixtures = combine(grid.bank, vectors, W.dtype)
+    sizes = _sizes(mixtures)
+    wanted = {
+        (r.block, c.block): _sizes(W[block_of_row == r.block][:, block_of_column == c.block][None]) for r, c in places
+    }
+    scale = torch.cat([wanted[r.block, c.block] for r, c in places]) * spec.gain / sizes
+    scale[sizes == 0] = 0.0
+    mixtures.mul_(scale.to(W.dtype).reshape(-1, *[1] * (W.ndim)))
+    return _New(rows, columns, places, vectors * scale[:, None], mixtures)
+
+
+def _sizes(blocks: Tensor) -> Tensor:
+    """Frobenius norms, float64 [B]."""
+    sizes: Tensor = torch.linalg.vector_norm(blocks.flatten(1), dim=1, dtype=torch.float64)
+    return sizes
+
+
+def _numbers(side: Sequence[Cell]) -> dict[tuple[int, int], int]:
+    return {(cell.replica, cell.block): number for number, cell in enumerate(side)}
+
+
+def _homes(maps: Sequence[AxisMap]) -> int:
+    return min(maps[0].replicas, maps[1].replicas)
+
+
+def _completed(spec: Mixture, draft: Tensor, W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
+    """Put the copies of W in their home blocks; compensated, less what the draft holds in the others of each row.
+
+    Linear in (draft, W): both may be weights, or coefficients.
+    """
+    rows, columns = maps[:2]
+    homes = _homes(maps)
     for home in range(homes):
         block = torch.nonzero(rows.replica % homes == home).flatten()
         share = home_share(columns, home, homes)
-        maps = (AxisMap.copied(rows.size, rows.index[block], rows.replica[block]), *layer.maps[1:])
+        part_maps = (AxisMap.copied(rows.size, rows.index[block], rows.replica[block]), *maps[1:])
         if spec.compensate:
-            part = complete(draft.index_select(0, block), W, maps, share)
+            part = complete(draft.index_select(0, block), W, part_maps, share)
         else:
-            part = complete(torch.zeros(len(block), *layer.shape[1:], dtype=W.dtype), W, maps, share)
+            part = complete(torch.zeros_like(draft[block]), W, part_maps, share)
             part += draft.index_select(0, block)
         draft.index_copy_(0, block, part)
     return draft
-
-
-def _fill_with_mixtures(draft: Tensor, spec: Mixture, W: Tensor, layer: Layer, read: Read, homes: int) -> None:
-    rows, columns = layer.maps[:2]
-    blocks = [
-        (i, j) for i in range(rows.replicas) for j in range(columns.replicas) if i % homes != j % homes
-    ]  # fmt: skip
-    c_BT = coefficients(spec, len(layer.templates), layer.own, len(blocks), layer.generator())
-    if not blocks or not c_BT.any():
-        return
-    mixtures = [torch.zeros_like(W) for _ in blocks]
-    for t, name in enumerate(layer.templates):
-        if c_BT[:, t].any():
-            template = read(name)
-            for b, mixture in enumerate(mixtures):
-                mixture.add_(template, alpha=float(c_BT[b, t]))
-    for (i, j), mixture in zip(blocks, mixtures, strict=True):
-        size = float(torch.linalg.vector_norm(mixture))
-        if size > 0:
-            mixture.mul_(spec.gain * float(torch.linalg.vector_norm(W)) / size)
-        r = torch.nonzero(rows.replica == i).flatten()
-        c = torch.nonzero(columns.replica == j).flatten()
-        draft[r[:, None], c] = mixture[rows.index[r][:, None], columns.index[c]]
-
-
-def coefficients(spec: Mixture, templates: int, own: int, blocks: int, generator: torch.Generator) -> Tensor:
-    """New coefficient vectors, one per block off the diagonal.
-
-    The layer's own vector over the raw bank is one-hot. `orthogonal` vectors are unit vectors orthogonal to it and, as
-    long as the bank has room, to each other; beyond that they are orthogonal to the own vector alone. Signs are fixed
-    so that the largest entry is positive. A bank with no other layer has no such vector: the block stays zero. (The
-    public reference leaves its first new block at its random start instead.)
-
-    Returns:
-        float64 [blocks, T].
-    """
-    c = torch.zeros(blocks, templates, dtype=torch.float64)
-    if spec.coefficients == "copy":
-        c[:, own] = 1.0
-    elif spec.coefficients == "random":
-        c = torch.randn(blocks, templates, generator=generator, dtype=torch.float64)
-        c /= c.norm(dim=1, keepdim=True)
-    elif spec.coefficients == "orthogonal" and templates > 1:
-        room = templates - 1
-        for start in range(0, blocks, room):
-            count = min(room, blocks - start)
-            drawn = torch.randn(templates, count, generator=generator, dtype=torch.float64)
-            drawn[own] = 0.0
-            q = torch.linalg.qr(drawn).Q.T
-            largest = q.gather(1, q.abs().argmax(1, keepdim=True))
-            c[start : start + count] = q * largest.sign()
-        c[:, own] = 0.0
-    return c

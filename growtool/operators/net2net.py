@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import Expansion, copied_at_random
-from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.algebra.expansion import AxisMap, Expansion, copied_at_random
+from growtool.operators.base import Layer, Read, split_among_copies, split_coefficients
 from growtool.plan.schema import Net2Net
 
 
@@ -23,3 +23,13 @@ def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
 def loss(spec: Net2Net) -> str | None:
     """Why the operator itself changes the function, or None."""
     return None
+
+
+def in_span(spec: Net2Net) -> bool:
+    """Whether new weights are combinations of the layer's templates, so that template form can stay."""
+    return spec.split == "equal"
+
+
+def grow_coefficients(spec: Net2Net, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
+    """The same growth in the coefficients of a weight in template form, float64 [k_out, k_in, T]."""
+    return split_coefficients(layer, rows, columns)

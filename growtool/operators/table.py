@@ -44,7 +44,8 @@ OPERATORS: dict[str, OperatorInfo] = {
         ),
         OperatorInfo(
             "mixture", "width", "copies, with new combinations of trained layers as templates between them",
-            "exact for integer factors with compensate: true; lossy as published (false)",
+            "with compensate: true exact for integer factors, for any width where no norm mixes channels; "
+            "lossy as published (false)",
             "MixtureGrowth, arXiv 2311.04251; the compensation is growtool's",
         ),
         OperatorInfo(

@@ -115,15 +115,27 @@ class Mixture(Section):
     """Tiled, with new linear combinations of trained layers between the copies (MixtureGrowth).
 
     Attributes:
+        bank: the templates: `raw`, the same-shape layers of the stage; `sub_block`, equal parts of them. None: those of
+            a checkpoint in template form, else `raw`.
+        parts: with `sub_block`, into how many parts the channels on either side of a layer are cut.
         coefficients: how the combinations are drawn.
         gain: scale of the combinations; 0 leaves only the tiles.
         compensate: take the combinations off the diagonal blocks, which keeps the function; `false` is as published.
     """
 
     operator: Literal["mixture"] = "mixture"
+    bank: Literal["raw", "sub_block"] | None = None
+    parts: int | None = Field(default=None, ge=2)
     coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
     gain: float = Field(default=0.3, ge=0)
     compensate: bool = True
+
+    @field_validator("parts")
+    @classmethod
+    def _has_layers_to_cut(cls, parts: int | None, info: ValidationInfo) -> int | None:
+        if parts is not None and info.data.get("bank") != "sub_block":
+            raise problem("found parts without bank sub_block, which alone cuts layers; drop parts or set the bank")
+        return parts
 
     @field_validator("gain")
     @classmethod
@@ -247,8 +259,14 @@ class Map(Section):
 
 
 class Output(Section):
-    """The element type of the written floating-point tensors; `same` keeps each tensor's own."""
+    """How the result is written.
 
+    Attributes:
+        form: `dense`, as timm loads it, or `template`: templates and coefficients. None: the form of the source.
+        dtype: element type of the floating-point tensors; `same` keeps each tensor's own.
+    """
+
+    form: Literal["dense", "template"] | None = None
     dtype: Literal["same", "float32", "float64", "bfloat16", "float16"] = "same"
 
 

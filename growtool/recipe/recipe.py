@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
 from growtool.algebra.rewrite import Rewrite
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
+from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.recipe.blocks import BlockMap
+from growtool.templates.source import Templates
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,6 @@ class TensorRecipe:
         paired: dimensions along which the positions of the grown tensor are copies of each other in pairs, with the
             position that each is taken from.
         cancelling: the pairs, where it closes a branch with opposite weights for each.
-        templates: source names of the same-shape layers of its stage, itself included.
         shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
         fill: what stands at rows that copy no other.
@@ -47,7 +48,6 @@ class TensorRecipe:
     zero: bool
     paired: tuple[tuple[int, Tensor], ...]
     cancelling: Cancellation | None
-    templates: tuple[str, ...]
     shared: str
     rewrite: Rewrite | None = None
     fill: Fill = "zero"
@@ -69,6 +69,30 @@ class WidthChange:
     tensors: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A target tensor that stays a grid of combinations: how the blocks of its grid grow."""
+
+    rows: AxisMap
+    columns: AxisMap
+
+
+@dataclass(frozen=True)
+class TargetForm:
+    """Attributes:
+
+    form: of the file to write.
+    kept: the tensors in it.
+    infos: the coefficients and banks it holds in their place.
+    left: why a tensor that could be in template form becomes dense -> those tensors.
+    """
+
+    form: Form
+    kept: Mapping[str, Kept]
+    infos: Mapping[str, TensorInfo]
+    left: Mapping[str, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A resolved plan.
@@ -79,6 +103,8 @@ class Recipe:
         target: what it becomes.
         num_features: width of the target's features, for its config.
         tensors: by name, in the order of the target's state dict.
+        templates: what the source's tensors are combinations of.
+        form: how the output is made of templates; None where it is dense.
         widths: the groups that grow.
         blocks: where each block of a grown sequence comes from.
         promise: what is kept.
@@ -93,6 +119,8 @@ class Recipe:
     target: ModelSpec
     num_features: int
     tensors: Mapping[str, TensorRecipe]
+    templates: Templates
+    form: TargetForm | None
     widths: tuple[WidthChange, ...]
     blocks: BlockMap
     promise: Promise
@@ -104,4 +132,13 @@ class Recipe:
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shapes and element types of the file to write."""
-        return {name: tensor.info for name, tensor in self.tensors.items()}
+        kept = self.form.kept if self.form else {}
+        dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in kept}
+        return dense | dict(self.form.infos if self.form else {})
+
+
+def written_dtype(plan: Plan, stored: TensorInfo) -> str:
+    """The element type a tensor is written in, safetensors' name."""
+    if plan.output.dtype == "same" or not stored.is_float:
+        return stored.dtype
+    return dtype_name(getattr(torch, plan.output.dtype))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, axis_map
 from growtool.algebra.passing import passing_value
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name
+from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
@@ -20,10 +18,11 @@ from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.promising import promise_of
-from growtool.recipe.recipe import Recipe, TensorRecipe
+from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
 from growtool.recipe.rewriting import filling, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec
+from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.traced import Traced
 from growtool.recipe.widths import Widths, expand_widths
 
@@ -54,12 +53,16 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
     promise, eps = promise_of(plan, matching, widths)
     spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
+    templates = source_templates(plan, checkpoint, source.model, source.coupling)
+    tensors = _tensors(plan, checkpoint, matching, widths, starts)
     return Recipe(
         plan=plan,
         source=checkpoint,
         target=spec,
         num_features=int(getattr(target.model, "num_features", 0)),
-        tensors=_tensors(plan, checkpoint, matching, widths, starts),
+        tensors=tensors,
+        templates=templates,
+        form=target_form(plan, tensors, templates),
         widths=widths.changes,
         blocks=matching.blocks,
         promise=promise,
@@ -92,7 +95,6 @@ def _tensors(
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
     rewritten = rewrites(matching, widths)
-    banks = _banks(checkpoint.tensors)
     first = _first_names(matching.target.model)
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
@@ -112,13 +114,12 @@ def _tensors(
             name=name,
             source=origin,
             implied=implied,
-            info=TensorInfo(tuple(value.shape), _output_dtype(plan, stored)),
+            info=TensorInfo(tuple(value.shape), written_dtype(plan, stored)),
             maps=maps,
             new=blocks.is_new(name),
             zero=name in starts.zero,
             paired=starts.paired.get(name, ()),
             cancelling=starts.cancelling.get(name),
-            templates=banks[origin] if origin else (),
             shared=first.get(name, name),
             rewrite=rewritten.get(name),
             fill=filling(matching, widths, name, rows),
@@ -149,12 +150,6 @@ def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> froz
     return frozenset(g for g in axis.growths() if (g.target, name, dim) in coupling.consumers)
 
 
-def _output_dtype(plan: Plan, stored: TensorInfo) -> str:
-    if plan.output.dtype == "same" or not stored.is_float:
-        return stored.dtype
-    return dtype_name(getattr(torch, plan.output.dtype))
-
-
 def _float(checkpoint: Checkpoint) -> str:
     """The element type most of the checkpoint's numbers have."""
     sizes: dict[str, int] = defaultdict(int)
@@ -162,17 +157,3 @@ def _float(checkpoint: Checkpoint) -> str:
         if info.is_float:
             sizes[info.dtype] += info.numel
     return max(sizes, key=lambda name: sizes[name])
-
-
-def _banks(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:
-    """The raw bank of each tensor: the tensors of the same shape in the same stage, in order of name."""
-    banks: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for name in sorted(tensors):
-        banks[_stage(name), tensors[name].shape].append(name)
-    return {name: tuple(banks[_stage(name), info.shape]) for name, info in tensors.items()}
-
-
-def _stage(name: str) -> str:
-    """The path up to the last numbered module: `layer2` for `layer2.0.conv1.weight`."""
-    numbered = list(re.finditer(r"(?:^|\.)\d+(?=\.)", name))
-    return name[: numbered[-1].start()] if numbered else name

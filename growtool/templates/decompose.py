@@ -153,7 +153,7 @@ def _groups(
     for group in dict.fromkeys(like_tensors(weights).values()):
         shape = weights[group[0]].shape
         if len(group) > 1 or (kind == "low_rank" and min(shape[:2]) > 1):
-            groups[bank_name(group[0], shape, taken=groups)] = group
+            groups[bank_name(group[0], shape, groups)] = group
     return groups
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -104,7 +104,13 @@ class CutBank:
 
 
 def exact_form(
-    model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], *, parts: int = 1, kind: str = "raw"
+    model: nn.Module,
+    coupling: Coupling,
+    tensors: Mapping[str, TensorInfo],
+    *,
+    parts: int = 1,
+    kind: str = "raw",
+    taken: Collection[str] = (),
 ) -> ExactForm:
     """The layers of each stage, or blocks of them, as templates of each other.
 
@@ -116,6 +122,7 @@ def exact_form(
         tensors: the tensors to consider.
         parts: into how many parts the channels on either side of a layer are cut.
         kind: what to call the banks.
+        taken: names that no bank may have.
     """
     weights = templatable(model, coupling, tensors)
     templated: dict[str, Templated] = {}
@@ -132,14 +139,14 @@ def exact_form(
             if len(members) * k_out * k_in == 1:
                 continue
             shape = weights[name].shape
-            bank = bank_name(name, (shape[0] // k_out, shape[1] // k_in, *shape[2:]), taken=pieces)
+            bank = bank_name(name, (shape[0] // k_out, shape[1] // k_in, *shape[2:]), {*pieces, *taken})
             blocks[bank] = (shape[0] // k_out, shape[1] // k_in, *shape[2:])
             pieces[bank] = tuple(Piece(m, i, j) for m in members for i in range(k_out) for j in range(k_in))
             templated |= {m: Templated(bank, *layouts[m]) for m in members}
     return ExactForm(Form(dict.fromkeys(pieces, kind), templated), pieces, blocks)
 
 
-def bank_name(member: str, block: tuple[int, ...], taken: Mapping[str, object]) -> str:
+def bank_name(member: str, block: tuple[int, ...], taken: Collection[str]) -> str:
     """`layer2_64x64x3x3`: the stage and the shape, without the dots that separate modules."""
     stem = f"{stage_of(member).replace('.', '_')}_{'x'.join(map(str, block))}"
     name, number = stem, 1
@@ -154,22 +161,37 @@ class Templates:
 
     def __init__(self, checkpoint: Checkpoint, exact: ExactForm) -> None:
         self.checkpoint, self.exact = checkpoint, exact
-
-    @property
-    def form(self) -> Form:
-        """Every tensor that has a grid."""
-        stored = self.checkpoint.form or Form({}, {})
-        return Form({**self.exact.form.banks, **stored.banks}, {**self.exact.form.tensors, **stored.tensors})
+        stored = checkpoint.form or Form({}, {})
+        self.form = Form({**exact.form.banks, **stored.banks}, {**exact.form.tensors, **stored.tensors})
 
     def grid(self, name: str) -> Grid | None:
         """The grid of a tensor, None where it has none."""
-        stored = self.checkpoint.form
-        if stored is not None and name in stored.tensors:
-            templated = stored.tensors[name]
-            C = self.checkpoint.read_stored(coefficients_of(name))
-            return Grid(C, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
-        if name not in self.exact.form.tensors:
+        if name not in self.form.tensors:
             return None
-        templated = self.exact.form.tensors[name]
-        bank = self.exact.bank(templated.bank, self.checkpoint.read)
-        return Grid(self.exact.coefficients(name), bank, templated.rows, templated.columns)
+        templated = self.form.tensors[name]
+        if templated.bank in self.exact.pieces:
+            bank: Bank = self.exact.bank(templated.bank, self.checkpoint.read)
+            return Grid(self.exact.coefficients(name), bank, templated.rows, templated.columns)
+        C = self.checkpoint.read_stored(coefficients_of(name))
+        return Grid(C, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
+
+    def templates(self, bank: str) -> int:
+        """T, the number of templates of a bank."""
+        if bank in self.exact.pieces:
+            return len(self.exact.pieces[bank])
+        return self.checkpoint.bank(bank).count
+
+    def part_infos(self, bank: str) -> dict[str, TensorInfo]:
+        """The tensors that hold a bank."""
+        if bank in self.exact.pieces:
+            pieces = self.exact.pieces[bank]
+            shape = (len(pieces), *self.exact.blocks[bank])
+            dtype = self.checkpoint.tensors[pieces[0].tensor].dtype
+            return {part: TensorInfo(shape, dtype) for part in self.form.parts(bank)}
+        return {part: self.checkpoint.stored[part] for part in self.form.parts(bank)}
+
+    def read_part(self, bank: str, part: str) -> Tensor:
+        """One of the tensors that hold a bank."""
+        if bank in self.exact.pieces:
+            return self.exact.stacked(bank, self.checkpoint.read)
+        return self.checkpoint.read_stored(part)
