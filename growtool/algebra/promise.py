@@ -9,18 +9,20 @@ and source and target must run the same operations in the first place. Each find
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.passage import NORM_NAMES, Passage, RescaledNorm
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
+from growtool.coupling.axis import axis_size
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {
     "layer_norm": "LayerNorm", "rms_norm": "RMSNorm", "group_norm": "GroupNorm", "mean": "a mean", "var": "a variance",
-    "std": "a standard deviation", "var_mean": "mean and variance", "std_mean": "mean and standard deviation",
+    "batch_norm": "a norm by the batch's statistics", "std": "a standard deviation", "var_mean": "mean and variance",
+    "std_mean": "mean and standard deviation",
 }  # fmt: skip
 _JOINTLY = {
     "softmax": "a softmax runs over the copied channels",
@@ -66,6 +68,39 @@ def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], ski
         if reason:
             found.setdefault(reason, []).append(mixing.module)
     return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
+
+
+def other_norm_groups(
+    source: Coupling,
+    target: Coupling,
+    expansions: Mapping[Atom, Expansion],
+    source_path: Callable[[str], str],
+    skip: Callable[[str], bool],
+) -> list[str]:
+    """GroupNorms of the target whose groups are not, each, the copies of one group of the source.
+
+    A group may grow, or there may be more of them; but the number of channels in a group of the target has to be that
+    of a group of the source times the copies that lie in it.
+    """
+    found = []
+    old, new = _norm_groups(source), _norm_groups(target)
+    for path, axes in new.items():
+        before = [axis_size(axis) for axis in old.get(source_path(path), [])]
+        copies = [copies_per_position(axis, expansions) for axis in axes]
+        after = [axis_size(axis) for axis in axes]
+        if skip(path) or None in copies:
+            continue  # channels copied unequally often are a reason of their own
+        if [size * (times or 1) for size, times in zip(before, copies, strict=False)] != after:
+            found.append(path)
+    return [f"{places(found)}: GroupNorm over groups that are not the source's, copied"] if found else []
+
+
+def _norm_groups(coupling: Coupling) -> dict[str, list[Axis]]:
+    groups: dict[str, list[Axis]] = {}
+    for mixing in coupling.mixings:
+        if mixing.kind == "group_norm":
+            groups.setdefault(mixing.module, []).append(mixing.axis)
+    return groups
 
 
 def _reason(coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]) -> str | None:
@@ -162,6 +197,7 @@ def different_operations(
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
     shares: Mapping[str, float] | None = None,
+    replaced: Collection[str] = (),
 ) -> list[str]:
     """Modules of the target that do not run the operations of their counterpart in the source.
 
@@ -171,17 +207,19 @@ def different_operations(
         source_path: path of a module of the target -> that of its counterpart.
         skip: paths of the target to leave out.
         shares: norms of the target -> the share of their positions that are copies; eps may have fallen by it.
+        replaced: paths of the source that do nothing and have a bridge for a counterpart.
     """
     found: dict[str, list[str]] = {}
     for path in target.signatures.keys() | source.signatures.keys():
         if skip(path):
             continue
-        old = source.signatures.get(source_path(path), ())
+        entries = source.signatures.get(source_path(path), ())
+        old = tuple(e for e in entries if not (e[0] == "call" and e[1] in replaced))
         new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
         if shares and path in shares:
             new = tuple(entry if entry in old else _with_eps_over(entry, shares[path]) for entry in new)
         if old != new:
-            reason = _difference(path, source_path(path), source, target, new)
+            reason = _difference(path, source_path(path), source, target, old, new)
             found.setdefault(reason, []).append(path)
     return [
         f"{places(sorted(paths))}: {reason}" for reason, paths in sorted(found.items(), key=lambda item: item[1][0])
@@ -203,8 +241,14 @@ def _with_eps_over(entry: tuple[object, ...], share: float) -> tuple[object, ...
     return entry
 
 
-def _difference(path: str, origin: str, source: Coupling, target: Coupling, seen: Sequence[tuple[object, ...]]) -> str:
-    old, new = list(source.signatures.get(origin, ())), list(seen)
+def _difference(
+    path: str,
+    origin: str,
+    source: Coupling,
+    target: Coupling,
+    old: Sequence[tuple[object, ...]],
+    new: Sequence[tuple[object, ...]],
+) -> str:
     if origin in source.exits and path not in target.exits:
         return "the source has a skip connection here, the target has none"
     if path in target.exits and origin not in source.exits:

@@ -129,14 +129,19 @@ def atoms(axis: Axis) -> Iterator[Atom]:
                 yield root
 
 
-def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
-    """The atoms the axis was built from, bindings not followed, with the parameter dimensions they were created for."""
+def leaves(axis: Axis) -> Iterator[Atom]:
+    """The atoms the axis was built from, bindings not followed."""
     for segment in axis:
         for factor in segment:
             if isinstance(factor, Atom):
-                yield from ((factor, owner) for owner in factor.owners)
+                yield factor
             else:
-                yield from owners(factor)
+                yield from leaves(factor)
+
+
+def owners(axis: Axis) -> Iterator[tuple[Atom, Owner]]:
+    """The leaves of the axis with the parameter dimensions they were created for."""
+    return ((atom, owner) for atom in leaves(axis) for owner in atom.owners)
 
 
 def positions(axis: Axis, order: Mapping[Atom, Tensor]) -> Tensor:

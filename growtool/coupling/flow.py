@@ -9,25 +9,35 @@ block, and the parameters are its exits.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from growtool.coupling.layout import Layout, in_place
 
 _tokens = itertools.count()
 
 Params = frozenset[str]
 
 
+class Base(NamedTuple):
+    """How a tensor holds the elements of an earlier one: once `params` are zero, and laid out as `layout` says."""
+
+    params: Params
+    layout: Layout
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """Attributes:
 
-    bases: token of an earlier tensor -> parameters that must be zero for this tensor to equal it.
+    bases: token of an earlier tensor -> how this tensor equals it.
     zeroed_by: parameters that make this tensor zero, or None.
     activation: the idempotent activation this tensor went through last (a second one would change nothing).
     token: the identity of this very tensor.
     """
 
-    bases: Mapping[int, Params] = field(default_factory=dict)
+    bases: Mapping[int, Base] = field(default_factory=dict)
     zeroed_by: Params | None = None
     activation: str | None = None
     token: int = field(default_factory=lambda: next(_tokens))
@@ -38,27 +48,33 @@ class Flow:
 
     def among(self, tokens: Mapping[int, int]) -> Flow:
         """The same tensor, remembering of its bases only those with a positive count in `tokens`."""
-        kept = {token: params for token, params in self.bases.items() if tokens.get(token, 0) > 0}
+        kept = {token: base for token, base in self.bases.items() if tokens.get(token, 0) > 0}
         return self if len(kept) == len(self.bases) else replace(self, bases=kept)
 
-    def reachable(self) -> dict[int, Params]:
-        """Every tensor this one equals under some zeroing, itself included."""
-        return {**self.bases, self.token: frozenset()}
+    def reachable(self, shape: Sequence[int]) -> dict[int, Base]:
+        """Every tensor this one, of the given shape, equals under some zeroing, itself included."""
+        return {**self.bases, self.token: Base(frozenset(), in_place(shape))}
 
 
-def added(left: Flow, right: Flow) -> Flow:
+def rearranged(source: Flow, shape: Sequence[int], move: Callable[[Layout], Layout | None]) -> Flow:
+    """The flow of a tensor with the elements of `source`, of the given shape, in places that `move` tells."""
+    moved = ((token, base.params, move(base.layout)) for token, base in source.reachable(shape).items())
+    return source.renewed(bases={token: Base(params, layout) for token, params, layout in moved if layout is not None})
+
+
+def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
     """The flow of `left + right`, both activations of the same shape."""
-    bases: dict[int, Params] = {}
+    bases: dict[int, Base] = {}
     for stream, branch in ((left, right), (right, left)):
         if branch.zeroed_by is not None:
-            for token, params in stream.reachable().items():
-                bases.setdefault(token, params | branch.zeroed_by)
+            for token, base in stream.reachable(shape).items():
+                bases.setdefault(token, Base(base.params | branch.zeroed_by, base.layout))
     if left.zeroed_by is None or right.zeroed_by is None:
         return Flow(bases=bases)
     return Flow(bases=bases, zeroed_by=left.zeroed_by | right.zeroed_by)
 
 
-def activated(source: Flow, name: str, activations: Mapping[int, str]) -> Flow:
+def activated(source: Flow, shape: Sequence[int], name: str, activations: Mapping[int, str]) -> Flow:
     """The flow of an idempotent activation such as relu; `activations` says what other tensors went through."""
-    kept = {token: params for token, params in source.reachable().items() if activations.get(token) == name}
+    kept = {token: base for token, base in source.reachable(shape).items() if activations.get(token) == name}
     return Flow(bases=kept, zeroed_by=source.zeroed_by, activation=name)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from growtool.coupling.flow import Flow, Params, activated, added
+from growtool.coupling.flow import Flow, Params, activated, added, rearranged
+from growtool.coupling.layout import Layout, permuted, reshaped
 from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ REARRANGEMENTS = frozenset(
     ).split()
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
-_IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min threshold".split())
+_IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
 _ZERO_TO_ZERO = _IDEMPOTENT | frozenset(
-    "gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
+    "threshold gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
 )
 _AFFINE_NORMS = {
     "native_layer_norm": (2, 3),
@@ -56,16 +57,16 @@ def flow_after(tape: Tape, call: Call) -> Flow:
     activations = [v for v in values if v.params is None]
     if not activations:
         return Flow(zeroed_by=_zeroed_by(tape, call))
-    first = activations[0].flow
+    first, shape = activations[0].flow, call.ins[0].shape
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
-        return added(activations[0].flow, activations[1].flow) if call.arg(2, "alpha", 1) == 1 else Flow()
+        return added(first, activations[1].flow, shape) if call.arg(2, "alpha", 1) == 1 else Flow()
     if call.name in REARRANGEMENTS and len(activations) == 1:
-        return first.renewed(bases=first.reachable())
+        return rearranged(first, shape, lambda layout: _moved(layout, call))
     if call.name in _IDEMPOTENT and _keeps_zero(call):
-        return activated(first, f"{call.name}{scalars(call)}", tape.activations)
+        return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
     return Flow(
         zeroed_by=_zeroed_by(tape, call),
-        activation=first.activation if call.name in VIEWS | POOLS else None,
+        activation=first.activation if call.name in VIEWS | POOLS and len(call.ins) == 1 else None,
     )
 
 
@@ -80,6 +81,18 @@ def scaling(tape: Tape, call: Call) -> tuple[str, Params | None] | None:
         return None
     (scale,) = scales[0]
     return scale, branches[0]
+
+
+def _moved(layout: Layout, call: Call) -> Layout | None:
+    ndim = call.ins[0].ndim
+    if call.name == "permute":
+        return permuted(layout, call.args[1])
+    if call.name in ("transpose", "t"):
+        one, other = (call.args[1] % ndim, call.args[2] % ndim) if call.name == "transpose" else (0, ndim - 1)
+        order = list(range(ndim))
+        order[one], order[other] = other, one
+        return permuted(layout, order)
+    return reshaped(layout, call.outs[0].shape)
 
 
 def _zeroed_by(tape: Tape, call: Call) -> Params | None:

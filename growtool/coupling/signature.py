@@ -7,6 +7,7 @@ its numbers (a scale by head size, an eps), the order in which modules call each
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,12 +38,9 @@ POOLS = frozenset(
         "avg_pool3d _adaptive_avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d"
     ).split()
 )
-_INTEGERS_MATTER = POOLS | frozenset(
-    (
-        "mean sum amax amin var softmax _softmax _safe_softmax roll cat stack add mul sub div pow constant_pad_nd "
-        "flip cumsum pixel_shuffle pixel_unshuffle leaky_relu clamp topk"
-    ).split()
-)
+# Arguments that say how large something is; the axes say it too, and growth changes it.
+_SIZES = frozenset("size sizes normalized_shape repeats shape N C HxW implicit".split())
+_TURNS = frozenset("permute transpose".split())
 _PICKS = frozenset("slice select narrow".split())
 
 
@@ -55,19 +53,23 @@ def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
     """
     if call.name in _PICKS and picks_fixed:
         return (call.name, *(value for value in call.args[1:] if isinstance(value, int)))
+    if call.name in _TURNS:
+        return (call.name, *scalars(call))
     if call.name in VIEWS:
         return None
     if call.name in CREATIONS:
-        numbers = tuple(value for value in (*call.args, *call.kwargs.values()) if isinstance(value, float))
-        return (call.name, *_rounded(numbers)) if any(numbers) else None
+        numbers = scalars(call)
+        return (call.name, *numbers) if any(numbers) or call.name in ("fill", "zero") else None
     if call.name in ("convolution", "_convolution"):
-        stride, padding, dilation, transposed = call.args[3:7]
-        return (call.name, *map(tuple, (stride, padding, dilation)), transposed)
-    if call.name == "native_group_norm":
-        return (call.name, f"groups={call.args[6]}", call.args[7])
+        stride, padding, dilation, transposed, output_padding = call.args[3:8]
+        entry = (call.name, *map(tuple, (stride, padding, dilation)), transposed)
+        return (*entry, tuple(output_padding)) if any(output_padding) else entry
+    if call.name == "native_group_norm":  # which channels form a group, the axes say
+        return (call.name, call.args[7])
     if "scaled_dot_product" in call.name:
         scale = call.kwargs.get("scale") or call.args[0].shape[-1] ** -0.5
-        return ("scaled_dot_product_attention", f"scale={scale:.6g}")
+        rest = tuple(number for name, number in _scalars(call) if name != "scale")
+        return ("scaled_dot_product_attention", f"scale={scale:.6g}", *rest)
     return (call.name, *scalars(call))
 
 
@@ -80,14 +82,18 @@ def constant_signature(tensor: Tensor) -> Entry:
 
 
 def scalars(call: Call) -> Entry:
-    """The numbers, flags and words among the arguments; whole numbers only where they are not sizes."""
-    kinds: tuple[type, ...] = (float, bool, str, int) if call.name in _INTEGERS_MATTER else (float, bool, str)
-    found = []
-    for value in (*call.args, *call.kwargs.values()):
+    """The numbers, flags and words among the arguments, save for those that are mere sizes."""
+    return tuple(value for _, value in _scalars(call))
+
+
+def _scalars(call: Call) -> Iterator[tuple[str, Any]]:
+    names = [argument.name for argument in call.func._schema.arguments]
+    for name, value in (*zip(names, call.args, strict=False), *call.kwargs.items()):
+        if name in _SIZES:
+            continue
         for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, kinds) and not isinstance(item, Tensor | torch.dtype):
-                found.append(item)
-    return _rounded(found)
+            if isinstance(item, float | bool | str | int):
+                yield name, float(f"{item:.9g}") if isinstance(item, float) else item
 
 
 def _rounded(values: Any) -> Entry:

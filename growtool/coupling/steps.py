@@ -6,7 +6,7 @@ trace is over, when it is known which channels they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,21 +87,19 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._by_memory: dict[int, list[int]] = {}
-        self._seen: set[int] = set()
 
-    def meet(self, tensor: Tensor) -> None:
-        """Remember which memory a tensor lies in."""
-        if id(tensor) not in self._seen:
-            self._seen.add(id(tensor))
-            self._by_memory.setdefault(tensor.untyped_storage()._cdata, []).append(id(tensor))
-
-    def add(self, name: str, func: Any, args: Any, kwargs: Any, outs: tuple[Tensor, ...], module: str) -> None:
-        """Take in one operation."""
-        given = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        written = [out for out in outs if id(out) in given]
-        sharing = {number for out in written for number in self._by_memory[out.untyped_storage()._cdata]}
+    def add(
+        self,
+        name: str,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        outs: Iterable[Tensor],
+        others: Iterable[Tensor],
+        module: str,
+    ) -> None:
+        """Take in one operation; `others` share the memory of what it wrote in place."""
         args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         numbers = tuple(map(id, outs))
-        others, pointwise = tuple(sharing - set(numbers)), torch.Tag.pointwise in func.tags
-        self.steps.append(Step(name, module, args, kwargs, numbers, others, pointwise))
+        overwritten = tuple({id(other) for other in others} - set(numbers))
+        self.steps.append(Step(name, module, args, kwargs, numbers, overwritten, torch.Tag.pointwise in func.tags))

@@ -17,9 +17,22 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.coupling.axis import Atom, Axis, Owner, Unsolvable, axis_size, fix, is_fixed, new_axis, owners, resolve
+from growtool.coupling.alias import Aliases, written
+from growtool.coupling.axis import (
+    Atom,
+    Axis,
+    Owner,
+    Unsolvable,
+    axis_size,
+    fix,
+    is_fixed,
+    leaves,
+    new_axis,
+    owners,
+)
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, scaling
+from growtool.coupling.layout import in_place
 from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
 from growtool.coupling.steps import Recorder
@@ -82,7 +95,7 @@ class Tape(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
-        self._alive: list[Tensor] = []  # ids are only unique among living tensors
+        self._aliases = Aliases()
         self._modules: list[tuple[str, tuple[Value, ...]]] = [("", ())]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self.mixings: list[Mixing] = []
@@ -100,9 +113,9 @@ class Tape(TorchDispatchMode):
     def put(self, tensor: Tensor, value: Value) -> None:
         """Record what is known of a tensor."""
         assert [axis_size(axis) for axis in value.axes] == list(tensor.shape), (value.axes, tensor.shape)
+        if id(tensor) not in self._values:
+            self._aliases.add(tensor)  # which keeps it alive: ids are only unique among living tensors
         self._values[id(tensor)] = value
-        self._alive.append(tensor)
-        self.recorder.meet(tensor)
         if value.flow.activation:
             self.activations[value.flow.token] = value.flow.activation
 
@@ -135,8 +148,10 @@ class Tape(TorchDispatchMode):
                 found = {(atom, owner) for atom, owner in owners(axis) if owner[0] in made_of}
                 self.consumers |= found
                 self._consumed |= {owner for _, owner in found}
-                if not found:  # made of parameters, but on an axis that none of them brought along
-                    self.mix("product", axis)
+                brought = {atom for atom, _ in found}
+                for atom in leaves(axis):
+                    if atom not in brought:  # made of parameters, but on an axis that none of them brought along
+                        self.mix("product", ((atom,),))
                 break
         else:
             self.mix("product", left_axis)
@@ -185,7 +200,12 @@ class Tape(TorchDispatchMode):
                     unify(old, new)
                 axes = known.axes
             self.put(out, Value(axes, params, flow))
-        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, self.module)
+        others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
+        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, others, self.module)
+        for other in others:  # what was known of the values in that memory holds no more; the axes stay
+            known = self._values[id(other)]
+            made_of = None if params is None or known.params is None else params | known.params
+            self.put(other, Value(known.axes, made_of))
 
     def known(self) -> dict[int, Value]:
         """What is known of every tensor met, by its number in the recorded steps."""
@@ -242,18 +262,9 @@ class Tape(TorchDispatchMode):
     def _exits(self, entered: tuple[Value, ...], output: Any) -> Params | None:
         if not isinstance(output, Tensor):
             return None
-        left = self.value(output)
-        bases = left.flow.bases
-        same = (v for v in entered if v.flow.token in bases and _same_layout(v.axes, left.axes))
-        return next((bases[value.flow.token] for value in same), None)
-
-
-def _same_layout(old: Axes, new: Axes) -> bool:
-    """Whether two tensors hold the same channels in the same dimensions; positions count by their number."""
-    return len(old) == len(new) and all(
-        resolve(a) == resolve(b) or (axis_size(a) == axis_size(b) and is_fixed(a) and is_fixed(b))
-        for a, b in zip(old, new, strict=True)
-    )
+        bases = self.value(output).flow.bases
+        found = (bases[value.flow.token] for value in entered if value.flow.token in bases)
+        return next((base.params for base in found if base.layout == in_place(output.shape)), None)
 
 
 def constant_axes(tensor: Tensor) -> Axes:

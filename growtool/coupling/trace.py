@@ -174,13 +174,15 @@ def _collect(tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[s
     mixings: dict[tuple[str, Axis, str, Params], Mixing] = {}
     for mixing in tape.mixings:
         axis = resolve(mixing.axis)
-        if any(True for _ in atoms(axis)):
+        if mixing.kind == "group_norm" or any(True for _ in atoms(axis)):  # groups of one channel count too
             mixings.setdefault(
                 (mixing.kind, axis, mixing.module, mixing.params),
                 Mixing(mixing.kind, axis, mixing.module, mixing.params),
             )
+    tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
+    _note_lengths(tape, tensors)
     return Coupling(
-        tensors={name: tuple(map(resolve, axes)) for name, axes in named.items()},
+        tensors=tensors,
         consumers=consumers,
         mixings=tuple(mixings.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
@@ -196,3 +198,15 @@ def _collect(tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[s
             stored=stored,
         ),
     )
+
+
+def _note_lengths(tape: Tape, tensors: Mapping[str, Axes]) -> None:
+    """Add to the signatures how many positions operations run over jointly where no tensor carries them.
+
+    Such an axis (of an expanded or created tensor, say) is absent from every group: only its length tells of a change.
+    """
+    carried = {atom for axes in tensors.values() for axis in axes for atom in atoms(axis)}
+    for mixing in tape.mixings:
+        lengths = [atom.size for atom in atoms(mixing.axis) if atom not in carried]
+        if lengths:
+            tape.signatures[mixing.module].append((f"{mixing.kind} over positions", *lengths))

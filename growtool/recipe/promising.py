@@ -11,6 +11,7 @@ from growtool.algebra.promise import (
     different_operations,
     eps_shifts,
     needed_eps,
+    other_norm_groups,
     places,
     stopped_blanks,
     uneven_mixings,
@@ -25,12 +26,14 @@ from growtool.recipe.widths import Widths
 def promise_of(plan: Plan, matching: Matching, widths: Widths) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
     source, target = matching.source.coupling, matching.target.coupling
-    expansions, skip = widths.of_target, matching.blocks.is_new
+    blocks, expansions = matching.blocks, widths.of_target
     norms = [norm for passage in widths.passages.values() for norm in passage.norms]
     shares = {norm.module: norm.s for norm in norms}
+    bridged = {bridge.path for bridge in matching.bridges.values()}
     reasons = _operator_losses(plan, matching, widths.expansions)
-    reasons += different_operations(source, target, matching.blocks.source_name, matching.ignored, shares)
-    reasons += uneven_mixings(target, expansions, skip)
+    reasons += different_operations(source, target, blocks.source_name, matching.ignored, shares, bridged)
+    reasons += uneven_mixings(target, expansions, blocks.is_new)
+    reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)
     reasons += ambiguous_parameters(target, expansions)
     if not reasons:

@@ -98,12 +98,24 @@ def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     if params:  # weight standardisation: the statistics of a row of weights
         for axis in axes:
             tape.mix("weight", axis, params)
+    elif _from_batch(call):
+        for axis in (axes[0], *axes[2:]):
+            tape.mix("batch_norm", axis)
     for tensor in call.args[1:5]:
         if isinstance(tensor, Tensor):
             unify(axes[1], tape.axes(tensor)[0])
     channels = x.shape[1]
     rest = [tuple(axes[1] if n == channels else new_axis(n) for n in out.shape) for out in call.outs[1:]]
     return [axes, *rest]
+
+
+def _from_batch(call: Call) -> bool:
+    """Whether a batch norm takes its statistics from its input, as in training and in an instance norm."""
+    names = [argument.name for argument in call.func._schema.arguments]
+    if "running_mean" not in names:
+        return True
+    taught = bool(call.arg(names.index("training"), "training")) if "training" in names else False
+    return taught or call.arg(names.index("running_mean"), "running_mean") is None
 
 
 def resampling(tape: Tape, call: Call) -> Sequence[Axes]:

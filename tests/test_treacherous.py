@@ -1,0 +1,55 @@
+"""Never exact and wrong: whatever a model does to its channels, a promise of `exact` holds.
+
+Every parameter and buffer is random, in float64; what is promised is measured on the model timm builds.
+"""
+
+import pytest
+from treacherous import CLOSABLE, EXACT, OPEN, OTHER, TIED, name_of
+
+from growtool.checkpoint import ModelSpec
+from growtool.errors import GrowtoolError
+from growtool.plan import Plan
+from growtool.recipe import resolve
+from tests.zoo.proofs import InMemory, growth_proof, source_model
+
+TILE = {"operator": "tile", "split": "equal"}
+NET2NET = {"operator": "net2net", "split": "equal"}
+
+
+def promised(kind, case, target, **sections):
+    """`exact`, `lossy` or `refused`, after measuring what was called exact."""
+    spec = ModelSpec(name_of(kind, case))
+    model = source_model(spec)
+    plan = Plan.model_validate({"target": {"model_args": target}, **sections})
+    try:
+        recipe = resolve(plan, InMemory.of(spec, model))
+    except GrowtoolError as error:
+        assert error.problems
+        return "refused"
+    if recipe.promise.kind == "exact":
+        error = growth_proof(model, recipe).error
+        assert error < 1e-9, f"promised exact, off by {error:.0e}"
+    else:
+        assert recipe.promise.reasons
+    return recipe.promise.kind
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_what_copies_pass_through_is_exact(case):
+    assert promised("wide", case, {"width": 2}, width=TILE) == "exact"
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_never_exact_and_wrong_in_width(case):
+    promised("wide", case, {"width": 2}, width=TILE)
+    promised("wide", case, {"width": 2}, width=NET2NET)
+
+
+@pytest.mark.parametrize("case", CLOSABLE)
+def test_a_residual_branch_is_closed(case):
+    assert promised("deep", case, {"depth": 3}, depth={"operator": "zero_out"}) == "exact"
+
+
+@pytest.mark.parametrize("case", [*OPEN, TIED])
+def test_never_exact_and_wrong_in_depth(case):
+    promised("deep", case, {"depth": 3}, depth={"operator": "zero_out"})
