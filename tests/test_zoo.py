@@ -158,7 +158,8 @@ def _copied_without_sharing(W: Tensor, maps: tuple[AxisMap, ...]) -> Tensor:
 
 
 def test_the_list_has_every_model_file_of_timm_once():
-    assert sorted(e.family for e in SMALLEST) == sorted(count_models())
+    others = {"treacherous"}  # models of another test, which registers them in the same process
+    assert sorted(e.family for e in SMALLEST) == sorted(count_models().keys() - others)
     for example in SMALLEST + VARIANTS:
         assert example.architecture in timm.list_models(module=example.family)
     labels = [e.label for e in SMALLEST + VARIANTS]

@@ -30,10 +30,21 @@ def _times(value: Number, factor: float) -> Number:
 
 
 def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
-    """The numbers, and sequences of numbers, that the model was constructed with, defaults included.
+    """The numbers, and sequences of numbers, that the model was constructed with, defaults included."""
+    found = {name: _number(value) for name, value in _constructor_values(spec, model).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
-    Counted are the arguments of the model's class and of the functions of its file that lead there, and the fields of a
-    configuration object among them: timm lays keyword arguments over those.
+
+def constructor_switches(spec: ModelSpec, model: nn.Module) -> dict[str, bool]:
+    """The flags that the model was constructed with, defaults included."""
+    values = _constructor_values(spec, model)
+    return {name: value for name, value in values.items() if isinstance(value, bool) and name != "pretrained"}
+
+
+def _constructor_values(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
+    """Arguments of the model's class and of the functions of its file that lead there.
+
+    A configuration object among them is replaced by its fields: timm lays keyword arguments over those.
     """
     seen: dict[str, Any] = {}
     classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
@@ -58,8 +69,7 @@ def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
             seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
         elif isinstance(value, dict):
             seen.update({name: part for name, part in value.items() if isinstance(name, str)})
-    found = {name: _number(value) for name, value in seen.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    return seen
 
 
 def _argument_names(code: CodeType) -> tuple[str, ...]:

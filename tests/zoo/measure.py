@@ -17,7 +17,7 @@ from growtool.checkpoint.reach import opened
 from growtool.coupling import Coupling, atoms, trace_model
 from growtool.errors import GrowtoolError
 from growtool.recipe import target as target_module
-from growtool.recipe.arguments import constructor_numbers, scaled
+from growtool.recipe.arguments import constructor_numbers, constructor_switches, scaled
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import larger_siblings
 
@@ -139,15 +139,15 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _singly(spec: ModelSpec, skeleton: nn.Module, source: InMemory, model: nn.Module) -> Iterator[Attempt]:
-    """Every number of the constructor doubled on its own: whatever growtool promises of it is held to its word."""
-    started = time.perf_counter()
-    for name, value in constructor_numbers(spec, skeleton).items():
-        if time.perf_counter() - started > _SINGLY:
+    """Every number of the constructor doubled, every switch turned, on its own: growtool is held to what it promises."""
+    started = time.process_time()
+    for name, value in {**constructor_numbers(spec, skeleton), **constructor_switches(spec, skeleton)}.items():
+        if time.process_time() - started > _SINGLY:
             return
-        doubled = scaled(value, 2)
-        target = {"model_args": {name: list(doubled) if isinstance(doubled, tuple) else doubled}}
+        changed = not value if isinstance(value, bool) else scaled(value, 2)
+        target = {"model_args": {name: list(changed) if isinstance(changed, tuple) else changed}}
         made = attempt("arguments", target, {"width": "tile", **_ZERO_OUT}, source, model)
-        if made.verdict != "refused" and made.growth != 1:
+        if made.verdict != "refused" and (made.growth != 1 or isinstance(value, bool)):
             yield made
 
 

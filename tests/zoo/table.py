@@ -36,8 +36,8 @@ _LEGEND = """\
     factor is that of the parameters.
   - *lossy*: growtool says before writing anything that the function changes, and why.
   - *refused*: growtool says before writing anything that it cannot be done, and why.
-- **singly**: every number of the constructor was doubled on its own; of the growths that growtool did not refuse, how
-  many it promised to be exact, and were, and how many it said to be lossy, and were. *needless lossy*: the outputs were
+- **singly**: every number of the constructor was doubled and every switch turned, on its own; of the growths that
+  growtool did not refuse, how many it promised to be exact, and were, and how many it said to be lossy, and were. *needless lossy*: the outputs were
   equal although it did not promise so.
 - **reached by**: the constructor arguments or the registered model that took it there, width first.
 - **loads**: `timm` if timm alone loads the result, `import growtool` if growtool has to be imported first.
@@ -93,7 +93,7 @@ def _totals(zoo: Zoo) -> str:
         rows.append([f"{axis}: exact, and timm alone loads the result", *map(str, natives)])
     for verdict in sorted({v for proofs in groups.values() for p in proofs for v in p.singly} | {"FALSE PROMISE"}):
         counts = (sum(p.singly.get(verdict, 0) for p in proofs) for proofs in groups.values())
-        rows.append([f"one argument doubled: {verdict}", *map(str, counts)])
+        rows.append([f"one argument changed: {verdict}", *map(str, counts)])
     return _markdown(rows, right_from=1)
 
 
