@@ -37,8 +37,9 @@ _LEGEND = """\
   - *lossy*: growtool says before writing anything that the function changes, and why.
   - *refused*: growtool says before writing anything that it cannot be done, and why.
 - **singly**: every number of the constructor was doubled and every switch turned, on its own; of the growths that
-  growtool did not refuse, how many it promised to be exact, and were, and how many it said to be lossy, and were. *needless lossy*: the outputs were
-  equal although it did not promise so.
+  growtool did not refuse, how many it promised to be exact, and were, and how many it said to be lossy, and were.
+  *needless lossy*: the outputs were equal although it did not promise so. *unmeasured*: what changed has no parameters
+  that decide the outputs.
 - **reached by**: the constructor arguments or the registered model that took it there, width first.
 - **loads**: `timm` if timm alone loads the result, `import growtool` if growtool has to be imported first.
 - **s**: seconds for all of this.
