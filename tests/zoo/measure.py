@@ -139,7 +139,7 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _singly(spec: ModelSpec, skeleton: nn.Module, source: InMemory, model: nn.Module) -> Iterator[Attempt]:
-    """Every number of the constructor doubled, every switch turned, on its own: growtool is held to what it promises."""
+    """Every number of the constructor doubled, every switch turned, on its own: whatever is promised is measured."""
     started = time.process_time()
     for name, value in {**constructor_numbers(spec, skeleton), **constructor_switches(spec, skeleton)}.items():
         if time.process_time() - started > _SINGLY:
