@@ -13,7 +13,7 @@ FLOORS = [
     {"algebra", "templates", "plan", "report", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},
-    {"grow"},
+    {"grow", "advise"},
     {"study"},
     {"cli", "__main__", "__init__"},
 ]

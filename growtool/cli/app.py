@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from growtool.cli.advise import advise
 from growtool.cli.compare import compare
 from growtool.cli.console import describe_os_error, print_problems
 from growtool.cli.decompose import decompose, export
@@ -54,6 +55,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.command()(grow)
+app.command()(advise)
 app.command()(finetune)
 app.command()(compare)
 app.command()(inspect)

@@ -57,8 +57,15 @@ def _builds(spec: ModelSpec) -> bool:
     return True
 
 
-def _scaled(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
-    """The source scaled by timm's own arguments where they can, else by those of growtool's open entry point."""
+def scalable(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling) -> tuple[ModelSpec, Knobs]:
+    """What is scaled: timm's own arguments where they can, else those of growtool's open entry point.
+
+    Args:
+        scale: tells what has to be scaled.
+        base: the source.
+        model: its skeleton.
+        coupling: its coupling.
+    """
     knobs = find_knobs(base, model, coupling)
     lacking = [
         what
@@ -71,6 +78,11 @@ def _scaled(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling)
         more = find_knobs(wider, model, coupling)
         if any(getattr(more, what) for what in lacking) or (more.width and more.joint < joint):
             base, knobs = wider, more
+    return base, knobs
+
+
+def _scaled(scale: Scale, source: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
+    base, knobs = scalable(scale, source, model, coupling)
     return base.with_args(**_scaled_args(scale, base, model, knobs))
 
 

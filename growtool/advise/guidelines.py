@@ -1,0 +1,41 @@
+"""What has been published about how to grow, with its limits. None of it was measured on growtool's own models."""
+
+from __future__ import annotations
+
+import math
+
+# EfficientNet's compound scaling multiplies depth by 1.2 and width by 1.1 for each step of arithmetic.
+_DEEPER, _WIDER = 1.2, 1.1
+DEPTH_SHARE = math.log(_DEEPER) / (math.log(_DEEPER) + 2 * math.log(_WIDER))
+
+GUIDELINES = {
+    "width": (
+        "Wider models are exact at once, but new channels have to be made to differ; in the G_stack study (arXiv "
+        "2405.15319; language models of 1.1B parameters, from scratch) no width operator saved training compute, while "
+        "stacking depth saved half. bert2BERT (arXiv 2110.07143) and LEMON (arXiv 2310.07999) report savings with both."
+    ),
+    "depth": (
+        "A converged checkpoint is best grown by blocks that start as the identity or are interpolated (AquilaMoE, "
+        "arXiv 2408.06567); G_stack (arXiv 2405.15319) stacks early in training from scratch, to about 4 times the "
+        "depth. Both were measured on language models, not on images."
+    ),
+    "both": (
+        "The budget is shared between depth and width as EfficientNet's compound scaling shares it (arXiv 1905.11946: "
+        "1.2 deeper for 1.1 wider), without its higher resolution; it was fitted to EfficientNet-B0 from scratch."
+    ),
+}
+
+
+def gstack_growth_point(parameters: float, compute: float) -> float:
+    """Tokens after which G_stack would grow a language model: log10 d = 0.88 log10 N + 163.27 / log10 C - 5.74.
+
+    Fitted to language models of 0.4B to 3B parameters (arXiv 2405.15319, section 4.2); nothing is known for images.
+
+    Args:
+        parameters: N, of the grown model.
+        compute: C, FLOPs of all its training, 6 N D for D tokens.
+
+    Returns:
+        d, tokens to train the small model on before growth.
+    """
+    return math.pow(10.0, 0.88 * math.log10(parameters) + 163.27 / math.log10(compute) - 5.74)

@@ -1,0 +1,138 @@
+"""`growtool advise`: plans that fit a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.report import units
+
+if TYPE_CHECKING:
+    from growtool.advise import Advice, Proposal
+
+
+def advise(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A timm folder or a .safetensors file.")],
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="FACTORx-UNIT", help="How much larger: 2x-macs, 1.5x-params.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the plans here, one file each.")
+    ] = None,
+    tokens: Annotated[
+        float | None,
+        typer.Option(
+            "--tokens", min=1, help="Tokens the grown model will train on: shows G_stack's rule for language models."
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+    model: ModelOption = None,
+    model_args: ModelArgsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Propose plans that grow a checkpoint within a budget: wider, deeper, and both.
+
+    Each comes with the size it leads to, what it promises and what has been published about growing so. No weight is
+    read; `growtool grow CKPT PLAN` does it.
+    """
+    from growtool.advise import advise as find
+    from growtool.advise import parse_budget
+
+    wanted = parse_budget(budget)
+    (source,) = open_all([checkpoint], model, model_args)
+    advice = find(source, wanted)
+    files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}") if output else {}
+    if as_json:
+        emit_json(_document(advice, files, tokens))
+    else:
+        _show(advice, files, tokens)
+
+
+def _write(folder: Path, advice: Advice, command: str) -> dict[str, Path]:
+    """Axis -> the file of its plan.
+
+    Raises:
+        PlanError: a file is there already.
+    """
+    from growtool.errors import PlanError
+
+    files = {proposal.axis: folder / f"{proposal.axis}.yaml" for proposal in advice.proposals}
+    existing = [str(path) for path in files.values() if path.exists()]
+    if existing:
+        raise PlanError(f"--output {folder}: found {', '.join(existing)}, expected none of them; choose another place")
+    folder.mkdir(parents=True, exist_ok=True)
+    for proposal in advice.proposals:
+        heading = f"{command}: {_ratios(proposal, advice)}, {proposal.promise}"
+        files[proposal.axis].write_text(proposal.text(heading), encoding="utf-8")
+    return files
+
+
+def _ratios(proposal: Proposal, advice: Advice) -> str:
+    return (
+        f"{units.ratio(proposal.size.macs, advice.source.macs)} MACs, "
+        f"{units.ratio(proposal.size.params, advice.source.params)} parameters"
+    )
+
+
+def _growth_point(proposal: Proposal, tokens: float) -> float:
+    from growtool.advise.guidelines import gstack_growth_point
+
+    return gstack_growth_point(proposal.size.params, 6.0 * proposal.size.params * tokens)
+
+
+def _document(advice: Advice, files: dict[str, Path], tokens: float | None) -> dict[str, Any]:
+    def proposed(proposal: Proposal) -> dict[str, Any]:
+        return {
+            "axis": proposal.axis,
+            "plan": dict(proposal.plan),
+            "macs": proposal.size.macs,
+            "params": proposal.size.params,
+            "promise": {"kind": proposal.promise, "reasons": list(proposal.reasons)},
+            "guideline": proposal.guideline,
+            "gstack_tokens": _growth_point(proposal, tokens) if tokens else None,
+            "file": str(files[proposal.axis]) if proposal.axis in files else None,
+        }
+
+    return {
+        "source": {"macs": advice.source.macs, "params": advice.source.params},
+        "proposals": [proposed(proposal) for proposal in advice.proposals],
+        "refused": dict(advice.refused),
+    }
+
+
+def _show(advice: Advice, files: dict[str, Path], tokens: float | None) -> None:
+    table = new_table("", ">MACs", ">ratio", ">parameters", ">ratio", "promise", "plan")
+    source = advice.source
+    table.add_row("source", units.count(source.macs), "", units.count(source.params), "", "", "")
+    for p in advice.proposals:
+        table.add_row(
+            p.axis, units.count(p.size.macs), units.ratio(p.size.macs, source.macs), units.count(p.size.params),
+            units.ratio(p.size.params, source.params), p.promise, escape(_plan_line(p)),
+        )  # fmt: skip
+    console().print(table)
+    for p in advice.proposals:
+        console().print(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
+        for reason in p.reasons:
+            console().print(f"  lossy: {escape(reason)}", soft_wrap=True)
+        if tokens:
+            console().print(
+                f"  G_stack's rule for language models, which nothing ties to images, would train the small model on "
+                f"{_growth_point(p, tokens):.3g} of {tokens:.3g} tokens first"
+            )
+        if p.axis in files:
+            console().print(f"  written: {escape(str(files[p.axis]))}", soft_wrap=True)
+    for axis, why in advice.refused.items():
+        console().print(f"[bold]{axis}[/]: no plan: {escape(why)}", soft_wrap=True)
+
+
+def _plan_line(proposal: Proposal) -> str:
+    scale = proposal.plan["target"]["scale"]
+    parts = [
+        f"{what} {scale[what]} by {proposal.plan[what]['operator']}" for what in ("width", "depth") if what in scale
+    ]
+    return ", ".join(parts)
