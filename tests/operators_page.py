@@ -162,6 +162,9 @@ best; whether it holds for your model is decided from the model itself before an
 (`growtool grow IN PLAN --dry-run`) shows it with its reasons. A norm over channels, attention over the channels of a
 head, or weights that are standardised before use can make an exact operator lossy.
 
+`growtool advise CKPT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget, wider, deeper and both,
+with the size each leads to, its promise, and what has been published about growing so; `-o DIR` writes them.
+
 | operator | grows | what it does | same function |
 | --- | --- | --- | --- |
 """

@@ -93,10 +93,13 @@ class Scaling:
         return _last(self.depths, lambda depths: self._fits(1.0, depths, share))
 
     def balanced(self) -> tuple[float, tuple[int, ...]] | None:
-        """Depth up to its share of the budget, and the width that the rest allows."""
-        depths = self.deepest(DEPTH_SHARE)
-        width = self.widest(depths) if depths else None
-        return (width, depths) if width and depths else None
+        """Depth up to its share of the budget, the least there is otherwise, and the width that the rest allows."""
+        shared = self.deepest(DEPTH_SHARE)
+        for depths in ([shared] if shared else []) + self.depths[:1]:
+            width = self.widest(depths)
+            if width:
+                return width, depths
+        return None
 
     def _fits(self, width: float, depths: tuple[int, ...], share: float) -> bool:
         size = self.size(width, depths)

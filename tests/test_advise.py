@@ -1,0 +1,99 @@
+"""Advice: proposals stay within the budget, resolve as they stand, and say where the guidelines come from."""
+
+import json
+import sys
+
+import pytest
+import yaml
+from models import TINY, Tiny, plan_of, write_folder
+
+from growtool.advise import Budget, advise, parse_budget
+from growtool.advise.guidelines import gstack_growth_point
+from growtool.checkpoint import open_checkpoint
+from growtool.cli import app as cli
+from growtool.errors import PlanError
+from growtool.grow import summarise
+from growtool.recipe import resolve
+
+RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [8, 16, 16, 24], "num_classes": 5})
+VIT = TINY["vit"].with_args(embed_dim=16, num_heads=4, depth=4)
+
+
+def test_the_growth_point_of_g_stack():
+    """The paper's own examples: 7B parameters on 2T tokens, 8B on 15T."""
+    assert gstack_growth_point(7e9, 6 * 7e9 * 2e12) == pytest.approx(11.113e9, rel=1e-3)
+    assert gstack_growth_point(8e9, 6 * 8e9 * 15e12) == pytest.approx(6.581e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(("text", "budget"), [("2x-macs", Budget(2.0, "macs")), ("1.5x-params", Budget(1.5, "params"))])
+def test_budgets(text, budget):
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["2", "x-macs", "2x-flops", "1x-macs", "0.5x-params"])
+def test_what_is_no_budget(text):
+    with pytest.raises(PlanError, match=r"--budget: found .*, expected (a factor|more than 1x)"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize("tiny", [RESNET, VIT], ids=["resnet", "vit"])
+def test_proposals_fit_the_budget_and_are_exact(tiny, unit, tmp_path):
+    source = open_checkpoint(write_folder(tiny, tmp_path / "source"))
+    advice = advise(source, Budget(3.0, unit))
+    assert [proposal.axis for proposal in advice.proposals] == ["width", "depth", "both"]
+    for proposal in advice.proposals:
+        assert proposal.promise != "lossy", proposal
+        summary = summarise(resolve(plan_of(tmp_path, proposal.plan).plan, source))
+        assert (summary.before.macs, summary.after.macs) == (advice.source.macs, proposal.size.macs)
+        assert (summary.before.parameters, summary.after.parameters) == (advice.source.params, proposal.size.params)
+        grown = getattr(proposal.size, unit) / getattr(advice.source, unit)
+        assert 1 < grown <= 3.0, "within the budget"
+    assert "language models" in advice.proposals[1].guideline and "not on images" in advice.proposals[1].guideline
+
+
+def test_what_is_beyond_the_budget_is_told(tmp_path):
+    source = open_checkpoint(write_folder(TINY["vit"], tmp_path / "source"))
+    advice = advise(source, Budget(1.01, "macs"))
+    assert not advice.proposals
+    assert dict(advice.refused) == dict.fromkeys(("width", "depth", "both"), "the least growth is beyond the budget")
+
+
+@pytest.fixture
+def growtool(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return ended.code or 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_writes_plans(growtool, tmp_path):
+    source = write_folder(VIT, tmp_path / "source")
+    code, out, err = growtool(
+        "advise", source, "--budget", "2x-macs", "-o", tmp_path / "plans", "--tokens", "2e12", "--json"
+    )
+    assert (code, err) == (0, "")
+    shown = json.loads(out)
+    assert [proposal["axis"] for proposal in shown["proposals"]] == ["width", "depth", "both"]
+    for proposal in shown["proposals"]:
+        text = (tmp_path / "plans" / f"{proposal['axis']}.yaml").read_text()
+        assert text.startswith(f"# growtool advise {source} --budget 2x-macs: ")
+        assert yaml.safe_load(text) == proposal["plan"]
+        assert proposal["gstack_tokens"] > 0
+    code, _, err = growtool("advise", source, "--budget", "2x-macs", "-o", tmp_path / "plans")
+    assert code == 1 and "expected none of them; choose another place" in err
+
+
+def test_the_command_tells(growtool, tmp_path):
+    source = write_folder(VIT, tmp_path / "source")
+    code, out, err = growtool("advise", source, "--budget", "2x-macs", "--tokens", "2e12")
+    assert (code, out) == (0, "")
+    assert "] by zero_out" in err and "exact" in err
+    assert "G_stack's rule for language models, which nothing ties to images" in " ".join(err.split())
