@@ -17,6 +17,7 @@ from growtool.cli.finetune import finetune
 from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
 from growtool.cli.list import app as list_app
+from growtool.cli.schedule import report, schedule
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
 
@@ -57,6 +58,8 @@ def _print_version(wanted: bool) -> None:
 app.command()(grow)
 app.command()(advise)
 app.command()(finetune)
+app.command()(schedule)
+app.command()(report)
 app.command()(compare)
 app.command()(inspect)
 app.command()(verify)

@@ -61,7 +61,7 @@ def _bad_ranges(config: RunConfig) -> Iterator[str]:
         yield f"--smoothing: found {config.smoothing}, expected 0 or more and less than 1"
     if config.model_ema_decay is not None and not 0 <= config.model_ema_decay < 1:
         yield f"--model-ema-decay: found {config.model_ema_decay}, expected 0 or more and less than 1, e.g. 0.9998"
-    for name in ("layer_decay", "kd_temperature", "lora_alpha"):
+    for name in ("layer_decay", "kd_temperature", "lora_alpha", "macs"):
         value = getattr(config, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             yield f"{_flag(name)}: found {value}, expected a number greater than 0"
@@ -89,9 +89,10 @@ def _bad_choices(config: RunConfig) -> Iterator[str]:
 
 
 def _contradictions(config: RunConfig) -> Iterator[str]:
-    for one, other in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
-        if getattr(config, one) is not None and getattr(config, other) is not None:
-            yield f"{_flag(one)} and {_flag(other)}: both given, expected one of them; drop either"
+    for group in (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps")):
+        given = [_flag(name) for name in group if getattr(config, name) is not None]
+        if len(given) > 1:
+            yield f"{' and '.join(given)}: {len(given)} given, expected one of them; drop the others"
     if config.amp_dtype is not None and not config.amp:
         yield "--amp-dtype: given without --amp, so it would do nothing; add --amp"
     if config.model_ema_decay is not None and not config.model_ema:

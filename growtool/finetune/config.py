@@ -50,6 +50,8 @@ class RunConfig:
     """Passes over the training images; `DEFAULT_EPOCHS` where `steps` is not given either."""
     steps: int | None = None
     """Updates in all, in place of `epochs`."""
+    macs: float | None = None
+    """Multiply-accumulates to spend on training, in place of `epochs`."""
     batch_size: int = 128
     """Images of one update, over all processes and accumulation steps."""
     grad_accum_steps: int = 1
@@ -181,8 +183,10 @@ class RunConfig:
         """Whether labels become distributions over classes."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def budget(self, updates_per_epoch: int) -> int:
-        """Updates of the whole run."""
+    def budget(self, updates_per_epoch: int, macs_per_update: int = 0) -> int:
+        """Updates of the whole run; of MACs as many as they suffice for."""
+        if self.macs is not None:
+            return int(self.macs // macs_per_update)
         return self.steps if self.steps is not None else (self.epochs or DEFAULT_EPOCHS) * updates_per_epoch
 
     def warmup(self, updates_per_epoch: int) -> int:

@@ -27,6 +27,17 @@ def unknown_optimizer(name: str) -> str | None:
     return f"--opt: found {name!r}, expected the name of an optimizer of timm, or {STATELESS}; {hint}"
 
 
+def class_name(name: str) -> str:
+    """The class of the optimizer of this name, as `optimizer.json` has it; empty where there is none."""
+    from timm.optim import get_optimizer_class
+
+    if name.lower().startswith("lookahead_"):
+        return "Lookahead"
+    if name.lower() == STATELESS:
+        return "Swan"
+    return "" if unknown_optimizer(name) else str(get_optimizer_class(name, bind_defaults=False).__name__)
+
+
 def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Over the parameters that train; biases, norms and what the model names itself are not decayed.
 

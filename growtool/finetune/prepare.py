@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from growtool.checkpoint import input_size, open_checkpoint
+from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.adapters import add_adapters
 from growtool.finetune.checks import find_problems
@@ -152,15 +152,12 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         require_readable(split)
     selection = select(config.train, source, model)
     batches = train_batches(train, format, config, world, device)
-    steps, warmup = _budget(config, train, batches)
+    macs = training_macs(count_macs(model, format.input_size).total, images=1) + _teacher_macs(config)
+    steps, warmup = _budget(config, train, batches, macs)
     spec = source.spec
     if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
-    macs = training_macs(count_macs(model, format.input_size).total, images=1)
-    teacher = None
-    if config.kd_teacher is not None:
-        teacher, cost = _teacher(config, model, device, steps=steps)
-        macs += cost
+    teacher = _teacher(config, model, device, steps=steps)
     trainer = _trainer(config, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     return Job(
         config=config,
@@ -185,14 +182,19 @@ def _unknown_backend(config: RunConfig) -> str | None:
     return f"--torchcompile: found {config.torchcompile!r}, expected a backend of torch, usually inductor"
 
 
-def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatches) -> tuple[int, int]:
+def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatches, macs: int) -> tuple[int, int]:
     """Updates of the run and of its warm-up."""
     if len(batches) == 0:
         raise PlanError(
             f"--batch-size: found {config.batch_size}, expected at most the {len(train)} images of {train.root}; "
             "lower it or add images"
         )
-    steps = config.budget(len(batches))
+    steps = config.budget(len(batches), macs * config.batch_size)
+    if steps == 0:
+        raise PlanError(
+            f"--set macs={config.macs:g}: found less than one update, which takes {macs * config.batch_size:.3g} MACs; "
+            "raise it or lower --batch-size"
+        )
     warmup = config.warmup(len(batches))
     if warmup >= steps:
         raise PlanError(
@@ -202,16 +204,23 @@ def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatch
     return steps, warmup
 
 
-def _teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> tuple[Teacher, int]:
-    """The teacher, and its multiply-accumulates for an image."""
-    assert config.kd_teacher is not None
+def _teacher_macs(config: RunConfig) -> int:
+    """Multiply-accumulates of the teacher's forward pass on an image; 0 without one."""
+    if config.kd_teacher is None:
+        return 0
+    model = build(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
+    return count_macs(model, input_size(model)).total
+
+
+def _teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> Teacher | None:
+    if config.kd_teacher is None:
+        return None
     checkpoint = open_checkpoint(config.kd_teacher)
     model = load_model(checkpoint)
     require_same_task(student, model, checkpoint.name)
-    cost = count_macs(model, input_size(model)).total
     model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
     weight = annealed(config.kd_weight, config.kd_anneal, steps)
-    return Teacher(_compiled(config, model), weight, config.kd_temperature), cost
+    return Teacher(_compiled(config, model), weight, config.kd_temperature)
 
 
 def _trainer(

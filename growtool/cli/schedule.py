@@ -1,0 +1,97 @@
+"""`growtool schedule` and `growtool report`: progressive growth from one file, and pictures of training."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.finetune import STOPPED
+from growtool.cli.opening import PluginOption
+from growtool.cli.training import shown_progress
+
+
+def schedule(
+    file: Annotated[Path, typer.Argument(help="The schedule, a YAML file: checkpoint, train, stages.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the stages.", show_default="FILE's name"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the stages as one JSON document on stdout.")] = False,
+) -> None:
+    """Train, grow, train, grow again: the stages of a file, each starting from the one before.
+
+    Each stage has its budget in epochs, steps or MACs; schedule.json says what each spent and came to.
+    """
+    from growtool.finetune.distributed import World
+    from growtool.finetune.stopping import Stopped
+    from growtool.report import units
+    from growtool.schedule import StageRecord, load_schedule, run_schedule
+
+    loaded = load_schedule(file)
+    main = World.from_environment().is_main
+
+    def told(record: StageRecord) -> None:
+        if main:
+            found = f", top-1 {record.top1:.2f} %" if record.top1 is not None else ""
+            console().print(f"stage {record.number} of {len(loaded.stages)}: {record.kind}{found}", soft_wrap=True)
+
+    try:
+        with shown_progress() as progress:
+            records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
+    except Stopped as stopped:
+        console().print(f"{stopped}".replace("--resume auto", "--resume"), soft_wrap=True, markup=False)
+        sys.exit(STOPPED)
+    if not main:
+        return
+    if as_json:
+        emit_json({"output": str(output or file.stem), "stages": [asdict(record) for record in records]})
+        return
+    table = new_table("stage", "", ">parameters", ">updates", ">MACs", ">seconds", ">top-1")
+    for record in records:
+        table.add_row(
+            f"{record.number}", record.kind, f"{record.parameters:,}", f"{record.steps:,}" if record.steps else "-",
+            units.count(record.macs) if record.macs else "-", f"{record.seconds:.0f}",
+            f"{record.top1:.2f} %" if record.top1 is not None else "-",
+        )  # fmt: skip
+    console().print(table)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or schedules, complete or not.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page, one HTML file that needs no network.")
+    ] = Path("report.html"),
+    png: Annotated[
+        Path | None, typer.Option(help="The same charts as PNG (needs growtool[plot]).", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the points as one JSON document on stdout.")] = False,
+) -> None:
+    """Draw accuracy and loss against updates, MACs and time, several runs in one picture, growth marked."""
+    from growtool.checkpoint.folder import write_text
+    from growtool.report.chart import write_png
+    from growtool.report.page import html_page
+    from growtool.schedule.curves import curve_charts, curve_table, read_curve
+
+    curves = [read_curve(run) for run in runs]
+    charts, table = curve_charts(curves), curve_table(curves)
+    note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
+    write_text(output, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
+    if png is not None:
+        write_png(charts, png)
+    if as_json:
+        emit_json({"curves": [asdict(curve) for curve in curves], "output": str(output)})
+        return
+    shown = new_table(table.header[0], *(f">{title}" for title in table.header[1:]))
+    for row in table.rows:
+        shown.add_row(*row)
+    console().print(shown)
+    console().print(f"written: {output}{f', {png}' if png else ''}", soft_wrap=True, markup=False)

@@ -1,0 +1,144 @@
+"""The file of a schedule: where it starts, what every training stage has in common, and the stages.
+
+    checkpoint: resnet_cifar10
+    train: {data: images, lr: 5e-4, batch_size: 128}
+    stages:
+      - train: {epochs: 2}
+      - grow: {target: {scale: {width: 2}}, width: {operator: mixture}}
+      - train: {macs: 2e12, kd_teacher: previous}
+      - grow: deeper.yaml
+      - train: {steps: 500}
+
+Training takes the options of `growtool finetune` under their names in config.yaml; growing takes a plan, or its file.
+Paths start in the folder of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.options import unknown_option
+from growtool.plan import LoadedPlan, load_plan
+from growtool.plan.document import Document, Loc, read_document
+from growtool.schedule.stages import KINDS, Grow, Stage, Train
+
+_KEYS = ("checkpoint", "train", "stages")
+_SCHEDULED = {"checkpoint", "output", "resume", "force"}  # what the schedule itself decides
+_PATHS = ("data", "kd_teacher")
+_OPTIONAL = frozenset({"train", "model_args"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSchedule:
+    """Attributes:
+
+    path: the file.
+    text: its content.
+    checkpoint: where the first stage starts.
+    stages: in their order.
+    """
+
+    path: Path
+    text: str
+    checkpoint: str
+    stages: tuple[Stage, ...]
+
+
+def load_schedule(path: Path) -> LoadedSchedule:
+    """Read a schedule, and every plan it names.
+
+    Raises:
+        PlanError: it is not a schedule, or a plan in it is not one; every finding with its place.
+    """
+    document, content, text = read_document(
+        path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
+    )
+    for key in content:
+        if key not in _KEYS:
+            _note(document, (key,), f"unknown key, expected one of {', '.join(_KEYS)}", at_key=True)
+    checkpoint = content.get("checkpoint")
+    if not isinstance(checkpoint, str):
+        _note(document, ("checkpoint",), "expected the path of the checkpoint to start from")
+    common = _options(document, ("train",), content.get("train", {}), path.parent)
+    stages = content.get("stages")
+    if not isinstance(stages, list) or not stages:
+        _note(document, ("stages",), "expected a list of stages, each `train:` or `grow:`")
+        stages = []
+    read = [_stage(document, number, stage, common, path) for number, stage in enumerate(stages)]
+    if document.problems:
+        raise PlanError(document.lines())
+    start = str(_placed(str(checkpoint), path.parent))
+    return LoadedSchedule(path, text, start, tuple(stage for stage in read if stage is not None))
+
+
+def _stage(document: Document, index: int, content: Any, common: Mapping[str, Any], path: Path) -> Stage | None:
+    loc: Loc = ("stages", index)
+    if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in KINDS:
+        _note(document, loc, f"expected a mapping with one of {', '.join(KINDS)}")
+        return None
+    (kind, value), number = next(iter(content.items())), index + 1
+    if kind == "train":
+        options = {**common, **_options(document, (*loc, kind), value or {}, path.parent)}
+        budgets = {"epochs", "steps", "macs"}
+        if own := budgets & set(value or {}):
+            options = {key: item for key, item in options.items() if key not in budgets - own}
+        return Train(number, _digest(kind, options), options)
+    plan = _plan(document, (*loc, kind), value, path)
+    return Grow(number, _digest(kind, plan.text), plan) if plan else None
+
+
+def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        _note(document, loc, "expected a mapping of options of `growtool finetune`")
+        return {}
+    for key in content:
+        if key in _SCHEDULED:
+            _note(document, (*loc, key), "the schedule decides this; drop it", at_key=True)
+        elif unknown := unknown_option(key):
+            _note(document, (*loc, key), unknown, at_key=True)
+    placed = {key: str(_placed(content[key], base)) for key in _PATHS if isinstance(content.get(key), str)}
+    return {**content, **{key: value for key, value in placed.items() if content[key] != "previous"}}
+
+
+def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan | None:
+    """The plan a stage names or holds; one that is written out keeps its text for the lineage."""
+    from pydantic import ValidationError
+
+    from growtool.plan import Plan
+
+    try:
+        if isinstance(content, str):
+            return load_plan(_placed(content, path.parent))
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return LoadedPlan(Plan.model_validate(content), text, path)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            where = ".".join(map(str, details["loc"]))
+            _note(document, loc, f"{where}: {details['msg'][0].lower()}{details['msg'][1:]}")
+    except GrowtoolError as error:
+        for problem in error.problems:
+            _note(document, loc, problem)
+    return None
+
+
+def _placed(text: str, base: Path) -> Path:
+    path = Path(text.removeprefix("local-dir:")).expanduser()
+    return path if path.is_absolute() else base / path
+
+
+def _note(document: Document, loc: Loc, text: str, *, at_key: bool = False) -> None:
+    """A finding at `loc`, or at the nearest place around it."""
+    places = document.keys if at_key else document.values
+    around = next((loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in places), ())
+    document.problems.append((places.get(around) or document.values[()], loc, text))
+
+
+def _digest(kind: str, content: Any) -> str:
+    return hashlib.sha256(repr((kind, content)).encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""Running a schedule, and running on after an interruption at any point."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from growtool.checkpoint.folder import json_text, write_text
+from growtool.errors import CheckpointError, GrowtoolError, PlanError
+from growtool.finetune.distributed import World
+from growtool.schedule.stages import Site, StageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from growtool.finetune.records import Progress
+    from growtool.schedule.file import LoadedSchedule
+
+STATE, COPY = "schedule.json", "schedule.yaml"
+
+
+def run_schedule(
+    schedule: LoadedSchedule,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    told: Callable[[StageRecord], None] = lambda record: None,
+) -> list[StageRecord]:
+    """Run every stage that is not complete yet.
+
+    Args:
+        schedule: from `load_schedule`.
+        output: gets a folder for each stage, and `schedule.json` with what each came to.
+        resume: go on where an earlier call was interrupted, within a training stage at its latest checkpoint.
+        progress: watches each training stage.
+        told: called after each stage.
+
+    Returns:
+        Every stage, those of earlier calls included.
+
+    Raises:
+        PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
+        CheckpointError: a checkpoint is at fault.
+        Stopped: SIGTERM came during training; the state is saved.
+    """
+    problems: list[str] = []
+    for stage in schedule.stages:
+        try:
+            stage.check()
+        except GrowtoolError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise PlanError(problems)
+    world = World.from_environment()
+    done = _begin(schedule, output, resume=resume, write=world.is_main)
+    source = teacher = Path(schedule.checkpoint)
+    for stage in schedule.stages:
+        if stage.number <= len(done):
+            record = done[stage.number - 1]
+        else:
+            record = stage.run(Site(output, source, teacher, progress))
+            done.append(record)
+            if world.is_main:
+                _write(output, schedule, done)
+            told(record)
+        if record.kind == "grow":
+            teacher = source
+        source = output / record.checkpoint
+    return done
+
+
+def read_records(output: Path) -> list[StageRecord]:
+    """The stages of a schedule's folder that are complete.
+
+    Raises:
+        CheckpointError: the folder's own record is damaged.
+    """
+    path = output / STATE
+    try:
+        return [StageRecord(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["stages"]]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}), expected the record of a schedule"
+        ) from error
+
+
+def _begin(schedule: LoadedSchedule, output: Path, *, resume: bool, write: bool) -> list[StageRecord]:
+    """The stages done before; the folder is made where there are none."""
+    if resume and (output / STATE).is_file():
+        done = read_records(output)
+        changed = [r.number for r, s in zip(done, schedule.stages, strict=False) if r.digest != s.digest]
+        if changed or len(done) > len(schedule.stages):
+            numbers = ", ".join(map(str, changed)) or str(len(done))
+            raise PlanError(
+                f"{schedule.path}: stage {numbers} is complete in {output} and reads differently there, expected the "
+                "same; restore it, or run the changed schedule into another folder"
+            )
+        return done
+    if write:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise PlanError(f"--output {output}: it exists and is not empty; add --resume, or choose another place")
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / COPY, schedule.text)
+        _write(output, schedule, [])
+    return []
+
+
+def _write(output: Path, schedule: LoadedSchedule, done: list[StageRecord]) -> None:
+    document = {
+        "growtool": version("growtool"),
+        "checkpoint": schedule.checkpoint,
+        "macs": sum(record.macs for record in done),
+        "seconds": sum(record.seconds for record in done),
+        "stages": [asdict(record) for record in done],
+    }
+    write_text(output / STATE, json_text(document))

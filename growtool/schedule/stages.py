@@ -1,0 +1,186 @@
+"""The kinds of stages. Each takes a checkpoint, writes its folder, and leaves a checkpoint for the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.folder import OPTIMIZER
+from growtool.finetune.distributed import World, joined
+
+if TYPE_CHECKING:
+    from growtool.finetune.records import Progress
+    from growtool.plan import LoadedPlan
+
+PREVIOUS = "previous"  # as a teacher: the checkpoint before the latest growth
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """A stage that is complete.
+
+    Attributes:
+        number: from 1.
+        kind: `train` or `grow`.
+        digest: of what was asked, to notice a changed file on resuming.
+        folder: what the stage wrote, relative to the schedule's folder.
+        checkpoint: what the next stage starts from, relative as well.
+        steps: updates of the stage.
+        macs: multiply-accumulates it spent on training.
+        seconds: it took, interruptions left out.
+        parameters: of the model after it.
+        top1: accuracy in percent of the checkpoint it leaves; None where nothing was evaluated.
+    """
+
+    number: int
+    kind: str
+    digest: str
+    folder: str
+    checkpoint: str
+    steps: int
+    macs: int
+    seconds: float
+    parameters: int
+    top1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a stage works.
+
+    Attributes:
+        root: the schedule's folder.
+        source: the checkpoint to start from.
+        teacher: the checkpoint before the latest growth, or the first one.
+        progress: who watches.
+    """
+
+    root: Path
+    source: Path
+    teacher: Path
+    progress: Progress | None
+
+
+class Stage(Protocol):
+    """One entry of `stages`."""
+
+    @property
+    def number(self) -> int:
+        """Its place, from 1."""
+
+    @property
+    def digest(self) -> str:
+        """Of what was asked."""
+
+    def run(self, site: Site) -> StageRecord:
+        """Do it, or what an interruption left of it."""
+
+    def check(self) -> None:
+        """Raise for what can be seen to be wrong before the schedule begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Fine-tuning with these options."""
+
+    number: int
+    digest: str
+    options: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise unless the options are sound.
+
+        Raises:
+            PlanError: every one that is not.
+        """
+        from growtool.errors import PlanError
+        from growtool.finetune.checks import find_problems
+
+        if problems := find_problems(self._config(Path("checkpoint"), Path("output"), Path("teacher"))):
+            raise PlanError([f"stage {self.number}: {problem}" for problem in problems])
+
+    def run(self, site: Site) -> StageRecord:
+        """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
+        from growtool.finetune.run import finetune
+
+        folder = f"{self.number:02d}-train"
+        result = finetune(self._config(site.source, site.root / folder, site.teacher), site.progress)
+        return StageRecord(
+            number=self.number,
+            kind="train",
+            digest=self.digest,
+            folder=folder,
+            checkpoint=f"{folder}/last",
+            steps=result.steps,
+            macs=result.macs,
+            seconds=result.seconds,
+            parameters=result.parameters,
+            top1=result.last.top1,
+        )
+
+    def _config(self, source: Path, output: Path, teacher: Path) -> Any:
+        from growtool.finetune.options import make_config
+
+        options = dict(self.options)
+        if options.get("kd_teacher") == PREVIOUS:
+            options["kd_teacher"] = str(teacher)
+        options.setdefault("carry_optimizer", _same_optimizer(source, str(options.get("opt", "adamw"))))
+        return make_config(options, {"checkpoint": source, "output": output, "resume": "auto"})
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Growing by this plan."""
+
+    number: int
+    digest: str
+    plan: LoadedPlan
+
+    def check(self) -> None:
+        """Nothing more than reading the plan has shown."""
+
+    def run(self, site: Site) -> StageRecord:
+        """Grow into `NN-grow/`, in the first process where there are several."""
+        import torch
+
+        folder, start, world = f"{self.number:02d}-grow", time.perf_counter(), World.from_environment()
+        with joined(world, torch.device("cpu")):
+            if world.is_main:
+                self._grow(site, site.root / folder)
+            world.wait()
+        grown = open_checkpoint(site.root / folder)
+        return StageRecord(
+            number=self.number,
+            kind="grow",
+            digest=self.digest,
+            folder=folder,
+            checkpoint=folder,
+            steps=0,
+            macs=0,
+            seconds=time.perf_counter() - start,
+            parameters=sum(info.numel for info in grown.tensors.values()),
+            top1=None,
+        )
+
+    def _grow(self, site: Site, out: Path) -> None:
+        from growtool.grow import grow
+        from growtool.recipe import resolve
+
+        grow(resolve(self.plan.plan, open_checkpoint(site.source)), self.plan, out, force=True)
+
+
+def _same_optimizer(checkpoint: Path, name: str) -> bool:
+    """Whether the state of this optimizer lies beside a checkpoint, from the stage before or mapped through growth."""
+    import json
+
+    from growtool.finetune.optimizer import class_name
+
+    path = checkpoint / OPTIMIZER
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("optimizer") == class_name(name)
+
+
+KINDS = ("train", "grow")

@@ -1,0 +1,175 @@
+"""Train, grow, train, grow again: in one call, in several, or killed in between, it is the same."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_support import UNCLOSED_IMAGES, write_checkpoint, write_data
+from typer.testing import CliRunner
+
+from growtool.checkpoint import open_checkpoint
+from growtool.cli.app import app
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.records import Silent
+from growtool.schedule import load_schedule, run_schedule
+from growtool.schedule.curves import curve_charts, curve_table, read_curve
+
+pytestmark = UNCLOSED_IMAGES
+SCHEDULE = """
+checkpoint: model
+train: {data: data, lr: 1e-2, batch_size: 8, workers: 0, device: cpu, log_interval: 1, epochs: 1}
+stages:
+  - train: {steps: 2}
+  - grow: {target: {model_args: {channels: [8, 16, 16, 24]}}, width: {operator: tile}}
+  - train: {kd_teacher: previous}
+  - grow: deeper.yaml
+  - train: {macs: MACS}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_checkpoint(tmp_path / "model", layers=[1, 2, 1, 1])
+    write_data(tmp_path / "data")
+    (tmp_path / "deeper.yaml").write_text("target: {scale: {depth: [1, 3, 1, 1]}}\ndepth: {operator: zero_out}\n")
+    path = tmp_path / "schedule.yaml"
+    path.write_text(SCHEDULE.replace("MACS", "1e9"))
+    return path
+
+
+def weights(output: Path) -> bytes:
+    return (output / "05-train/last/model.safetensors").read_bytes()
+
+
+def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Path):
+    records = run_schedule(load_schedule(file), tmp_path / "out")
+    assert [record.kind for record in records] == ["train", "grow", "train", "grow", "train"]
+    assert [record.steps for record in records][:4] == [2, 0, 3, 0]
+    deeper = open_checkpoint(tmp_path / "out/05-train/last").spec.model_args
+    assert (list(deeper["layers"]), list(deeper["channels"])) == ([1, 3, 1, 1], [8, 16, 16, 24])
+    spent = records[4].macs
+    per_update = spent // records[4].steps
+    assert spent <= 1e9 < spent + per_update
+    written = json.loads((tmp_path / "out/schedule.json").read_text())
+    assert written["macs"] == sum(record.macs for record in records)
+    taught = json.loads((tmp_path / "out/03-train/last/training.json").read_text())
+    assert taught["config"]["kd_teacher"] == str(tmp_path / "out/01-train/last")
+
+
+class Kill(Silent):
+    """SIGKILL after some updates, counted over the stages."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advanced(self, step: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(act: Callable[[], object]) -> None:
+    child = os.fork()
+    if child == 0:
+        act()
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Path):
+    """Killed within the first stage, within the third, and between growing and the fifth's first checkpoint."""
+    loaded = load_schedule(file)
+    run_schedule(loaded, tmp_path / "whole")
+    for updates in (1, 4, 5):
+        killed(lambda left=updates: run_schedule(loaded, tmp_path / "parts", resume=True, progress=Kill(left)))  # type: ignore[misc]
+    run_schedule(loaded, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    again = run_schedule(loaded, tmp_path / "parts", resume=True)
+    assert [record.number for record in again] == [1, 2, 3, 4, 5]
+
+
+def test_a_changed_stage_is_not_taken_for_the_one_that_ran(file: Path, tmp_path: Path):
+    run_schedule(load_schedule(file), tmp_path / "out")
+    file.write_text(file.read_text().replace("steps: 2", "steps: 3"))
+    with pytest.raises(PlanError, match=r"stage 1 is complete in .*out and reads differently there"):
+        run_schedule(load_schedule(file), tmp_path / "out", resume=True)
+    with pytest.raises(PlanError, match="exists and is not empty; add --resume"):
+        run_schedule(load_schedule(file), tmp_path / "out")
+
+
+BAD: list[tuple[str, str, str]] = [
+    ("steps: 2", "step: 2", r":5:13 stages\[0\].train.step: found the option 'step', which there is not; did"),
+    (
+        "checkpoint: model",
+        "chekpoint: model",
+        r":2:1 chekpoint: unknown key, expected one of checkpoint, train",
+    ),
+    ("- train: {steps: 2}", "- prune: 0.5", r":5:5 stages\[0\]: expected a mapping with one of train, grow"),
+    ("operator: tile", "operator: tiles", r":6:11 stages\[1\].grow: width: input tag 'tiles'"),
+    ("deeper.yaml", "deepest.yaml", r":8:11 stages\[3\].grow: .*deepest.yaml: no such file, expected a plan"),
+    ("epochs: 1}", "epochs: 1, resume: auto}", r"train.resume: the schedule decides this; drop it"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BAD, ids=[new[:14] for _, new, _ in BAD])
+def test_a_bad_schedule_is_refused_with_its_place(file: Path, old: str, new: str, message: str):
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(PlanError) as caught:
+        load_schedule(file)
+    assert any(re.search(message, problem) for problem in caught.value.problems), caught.value
+
+
+def test_a_bad_option_of_a_late_stage_is_found_before_the_first(file: Path, tmp_path: Path):
+    file.write_text(file.read_text().replace("macs: 1e9", "macs: 1e9, lr: -1"))
+    with pytest.raises(PlanError, match=r"stage 5: --lr: found -1"):
+        run_schedule(load_schedule(file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def cli(*words: Any) -> Any:
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+def test_the_commands_run_a_schedule_and_draw_it(file: Path, tmp_path: Path):
+    done = cli("schedule", file, "-o", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.exception
+    stages = json.loads(done.stdout)["stages"]
+    assert len(stages) == 5
+    page, png = tmp_path / "page.html", tmp_path / "page.png"
+    pytest.importorskip("matplotlib")
+    drawn = cli("report", tmp_path / "out", tmp_path / "out/01-train", "-o", page, "--png", png, "--json")
+    assert drawn.exit_code == 0, drawn.exception
+    whole, first = json.loads(drawn.stdout)["curves"]
+    assert (len(whole["grown"]), len(first["points"])) == (2, 2)
+    assert whole["points"][-1]["macs"] == sum(stage["macs"] for stage in stages)
+    text = page.read_text()
+    assert text.count("<svg") == 9 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "out grown" in text
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_add_up_over_the_stages(file: Path, tmp_path: Path):
+    records = run_schedule(load_schedule(file), tmp_path / "out")
+    curve = read_curve(tmp_path / "out")
+    steps = [point.step for point in curve.points]
+    assert steps == sorted(steps) and steps[-1] == sum(record.steps for record in records)
+    assert [point.step for point in curve.grown] == [2, 5]
+    charts = curve_charts([curve])
+    assert [mark[0] for mark in charts[0].marks] == [2.0, 5.0]
+    assert curve_table([curve]).rows[0][0] == "out"
+
+
+def test_what_is_no_run_cannot_be_drawn(tmp_path: Path):
+    with pytest.raises(PlanError, match=r"found neither metrics.jsonl nor schedule.json, expected the folder of a run"):
+        read_curve(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(PlanError, match="no evaluation yet"):
+        read_curve(tmp_path)
+    (tmp_path / "schedule.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"schedule.json: cannot be read"):
+        read_curve(tmp_path)
