@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from growtool.checkpoint.reach import register
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from growtool.checkpoint.spec import ModelSpec
+
+# What initialisers do in place to a parameter.
+_DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
 
 
 def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
@@ -74,7 +78,7 @@ def _create(spec: ModelSpec) -> nn.Module:
         model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **args)
         return model
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation():
         warnings.simplefilter("ignore")
         # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
         # built (hybrid patch embeddings); those need a full build.
@@ -88,6 +92,20 @@ def _create(spec: ModelSpec) -> nn.Module:
 def _drop_parameters(module: nn.Module) -> None:
     for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
         setattr(module, name, _on_meta(parameter))
+
+
+def _without_initialisation() -> AbstractContextManager[object]:
+    """While open, parameters are not filled with random numbers, which takes most of the time of a build."""
+    from torch import nn
+    from torch.overrides import TorchFunctionMode
+
+    class Skipping(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if args and isinstance(args[0], nn.Parameter) and getattr(func, "__name__", "") in _DRAWS:
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    return Skipping()
 
 
 @contextlib.contextmanager

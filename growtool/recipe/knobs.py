@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -23,8 +23,9 @@ from growtool.recipe.siblings import Shapes, shapes_of
 
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
 _LEAST_REACH = 0.5  # share of the parameters that has to grow for arguments to count as scaling the model
-_SLACK = 0.25  # how much of the way to double may be given up for arguments that leave attention alone
+_SLACK = 0.35  # how much of the way to double may be given up for arguments that leave attention alone
 _COMPARED = 6  # sets of arguments compared so
+_BUILT = 8  # sets of arguments of one size that are built, those that promise most
 _JOINT = ("product", "softmax")
 
 
@@ -61,6 +62,7 @@ class _Search:
         self._spec, self._coupling = spec, coupling
         self._shapes = shapes_of(model)
         self._sequences = sequences(self._shapes)
+        self._models: dict[frozenset[str], nn.Module | None] = {}
         self._widening: dict[str, Value] = {}
         self._neutral: dict[str, Value] = {}
         adding: dict[str, tuple[int, Value]] = {}
@@ -69,18 +71,28 @@ class _Search:
             if shapes is None:
                 continue
             if shapes == self._shapes:
-                self._neutral[name] = value
+                if _is_count(value):  # heads are counts
+                    self._neutral[name] = value
             elif self._only_adds_blocks(shapes):
                 adding[name] = (len(shapes), value)
             elif self._keeps_what_is_fixed(shapes):
                 self._widening[name] = value
         self.depth = {name: value for name, (_, value) in sorted(adding.items(), key=lambda item: -item[1][0])}
 
+    def _model(self, knobs: Mapping[str, Value]) -> nn.Module | None:
+        """The model with these arguments doubled, None where timm refuses them."""
+        names = frozenset(knobs)
+        if names not in self._models:
+            try:
+                found = build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()}))
+            except CheckpointError:
+                found = None
+            self._models[names] = found
+        return self._models[names]
+
     def _doubled(self, knobs: Mapping[str, Value]) -> Shapes | None:
-        try:
-            return shapes_of(build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()})))
-        except CheckpointError:
-            return None
+        model = self._model(knobs)
+        return None if model is None else shapes_of(model)
 
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
         return all(shapes.get(name) == shape for name, shape in self._shapes.items()) and all(
@@ -120,7 +132,7 @@ class _Search:
         """Sets of arguments that timm accepts together, with their cost, fewest first."""
         for together in range(1, _MOST_TOGETHER + 1):
             perfect = False
-            for names in itertools.combinations(self._widening, together):
+            for names in self._promising(together):
                 knobs = {name: self._widening[name] for name in names}
                 shapes = self._doubled(knobs)
                 if shapes is not None and shapes.keys() >= self._shapes.keys() and self._keeps_what_is_fixed(shapes):
@@ -130,6 +142,24 @@ class _Search:
                         yield cost, knobs
             if perfect:
                 return
+
+    def _promising(self, together: int) -> list[tuple[str, ...]]:
+        """The sets of so many arguments that would cost least if each did together what it does alone."""
+        sets = itertools.combinations(self._widening, together)
+        return sorted(sets, key=lambda names: self._cost(self._foreseen(names)))[:_BUILT]
+
+    def _foreseen(self, names: Iterable[str]) -> Shapes:
+        """The shapes that arguments would give together if each multiplied sizes as it does alone."""
+        shapes = dict(self._shapes)
+        for name in names:
+            alone = self._doubled({name: self._widening[name]}) or {}
+            for tensor, shape in alone.items():
+                old, now = self._shapes.get(tensor), shapes.get(tensor)
+                if old is None or now is None or len(old) != len(shape):
+                    shapes[tensor] = shape
+                else:
+                    shapes[tensor] = tuple(a * b // c if c else a for a, b, c in zip(now, shape, old, strict=True))
+        return shapes
 
     def _reach(self, knobs: Mapping[str, Value]) -> float:
         """The share of the parameters that lie in tensors which grow with these arguments, 0 to 1."""
@@ -164,8 +194,10 @@ class _Search:
 
     def _jointly_grown(self, knobs: Mapping[str, Value]) -> float:
         """How many products and softmaxes run over channels that grow with these arguments."""
+        model = self._model(knobs)
+        if model is None:
+            return float("inf")
         try:
-            model = build(self._spec.with_args(**{name: scaled(v, 2) for name, v in knobs.items()}))
             target = trace_model(model, input_size(model))
         except CheckpointError:
             return float("inf")
@@ -180,3 +212,7 @@ class _Search:
             if growth.sizes[0] != growth.sizes[1]
         }
         return sum(m.kind in _JOINT and any(a in grown for a in atoms(m.axis)) for m in target.mixings)
+
+
+def _is_count(value: Value) -> bool:
+    return all(isinstance(part, int) for part in (value if isinstance(value, tuple) else (value,)))
