@@ -103,7 +103,9 @@ def finetune(
     train: Annotated[
         str,
         typer.Option(
-            metavar="all|new|PATTERN", help="All, what growth made, or e.g. 'layer4.*,fc.*'.", rich_help_panel=_WHAT
+            metavar="all|new|coefficients|templates|PATTERN",
+            help="All, what growth made, either part of a template checkpoint, or e.g. 'layer4.*,fc.*'.",
+            rich_help_panel=_WHAT,
         ),
     ] = _DEFAULT.train,
     freeze_epochs: Annotated[

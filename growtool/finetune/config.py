@@ -58,7 +58,8 @@ class RunConfig:
     """Parts in which the images of an update pass through the model, to save memory."""
 
     train: str = "all"
-    """What trains: `all`; `new`, what growth made, tensors and parts of them; or patterns of names, `layer4.*,fc.*`."""
+    """What trains: `all`; `new`, what growth made, tensors and parts of them; `coefficients` or `templates` of a
+    checkpoint in template form; or patterns of names, `layer4.*,fc.*`."""
     freeze_epochs: int = 0
     """Epochs for which only `train` trains; after them everything does. 0: `train` holds for the whole run."""
     lora_rank: int = 0

@@ -8,6 +8,7 @@ import torch
 
 from growtool.checkpoint import build
 from growtool.checkpoint.match import check_strict
+from growtool.templates.training import even_out_gradients, put_in_form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     """The timm model on CPU in eval mode with the stored weights; floating-point tensors become float32.
 
+    A checkpoint in template form gives a model that computes its weights from templates and coefficients.
+
     Args:
         checkpoint: names the model.
         model_args: further arguments of its constructor that change no tensor, such as `drop_path_rate`.
@@ -27,11 +30,15 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     """
     model = build(checkpoint.spec.with_args(**model_args), where=checkpoint.name)
     check_strict(checkpoint, model)
+    if checkpoint.form is not None:
+        put_in_form(model, checkpoint.form, checkpoint.stored)
     state = {}
-    for name in checkpoint.tensors:
-        tensor = checkpoint.read(name)
+    for name in checkpoint.stored:
+        tensor = checkpoint.read_stored(name)
         state[name] = tensor.float() if tensor.is_floating_point() else tensor
     model.load_state_dict(state, strict=True, assign=True)
+    if checkpoint.form is not None:
+        even_out_gradients(model)
     return model
 
 

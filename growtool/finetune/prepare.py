@@ -29,6 +29,7 @@ from growtool.finetune.optimizer_state import adopt, read_state
 from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.finetune.sources import open_source, require_source
 from growtool.finetune.state import RunFolder
+from growtool.finetune.template_form import refuse_what_templates_cannot
 from growtool.finetune.trainable import Selection, select
 from growtool.report.macs import count_macs, training_macs
 
@@ -141,6 +142,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     """
     world = world or World()
     source = open_checkpoint(config.checkpoint)
+    refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
     format = ImageFormat.of(model)
     train, held_out = (open_source(config, training=use, channels=format.input_size[0]) for use in (True, False))
@@ -152,7 +154,8 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         require_readable(split)
     selection = select(config.train, source, model)
     batches = train_batches(train, format, config, world, device)
-    macs = training_macs(count_macs(model, format.input_size).total, images=1) + _teacher_macs(config)
+    plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
+    macs = training_macs(count_macs(plain, format.input_size).total, images=1) + _teacher_macs(config)
     steps, warmup = _budget(config, train, batches, macs)
     spec = source.spec
     if spec.label_names is None and classes:

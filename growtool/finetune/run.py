@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.distributed import World, joined
@@ -67,7 +68,9 @@ class RunResult:
 
 
 def load_line(folder: str) -> str:
-    """The Python that loads a timm folder."""
+    """The Python that loads a timm folder; for one in template form, the command that writes a timm folder."""
+    if Path(folder).exists() and open_checkpoint(folder).form is not None:
+        return f"growtool export {folder} -o DENSE"
     return f'timm.create_model("local-dir:{folder}", pretrained=True)'
 
 

@@ -98,6 +98,7 @@ class Saver:
 
     def __init__(self, source: Checkpoint, spec: ModelSpec, num_features: int) -> None:
         self.spec, self.num_features = spec, num_features
+        self._metadata = {"growtool_version": version("growtool"), **(source.form.metadata() if source.form else {})}
         folder = source.path.parent
         self._documents = {
             name: (folder / name).read_text(encoding="utf-8")
@@ -138,7 +139,7 @@ class Saver:
             lambda name: weights[name],
             num_features=self.num_features,
             documents=documents,
-            metadata={"growtool_version": version("growtool")},
+            metadata=self._metadata,
             force=True,
         )
 

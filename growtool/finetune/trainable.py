@@ -16,12 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.sharding import as_sharded
+from growtool.finetune.template_form import Slices, as_stored, names_of_kind
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
-
-Slices = tuple[tuple[tuple[int, int], ...], ...]
-"""For each dimension the ranges [start, stop) of its new positions; an element is new where any of its positions is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,10 @@ def new_mask(shape: torch.Size, slices: Slices) -> Tensor:
 
 
 def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
-    """The tensors that `--train` names: `all`; `new`, what growth made; or those whose names a pattern matches.
+    """The tensors that `--train` names.
+
+    These are `all`; `new`, what growth made; `coefficients` or `templates` of a checkpoint in template form; or those
+    whose names a pattern matches.
 
     Raises:
         PlanError: nothing is selected, or `new` of a checkpoint that was not grown.
@@ -130,9 +131,12 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
     every = frozenset(model.state_dict())
     if train == "all":
         return Selection(every)
+    if train in ("coefficients", "templates"):
+        return Selection(names_of_kind(train, checkpoint))
     if train != "new":
         return _matching(train, checkpoint, model)
-    new = new_tensors(checkpoint.path.parent)
+    found = new_tensors(checkpoint.path.parent)
+    new = Selection(*as_stored(found.names, found.slices, checkpoint.form))
     if unknown := sorted((new.names | new.slices.keys()) - every):
         raise CheckpointError(
             f"{checkpoint.path.parent / REPORT}: names the new tensor {unknown[0]}, expected only tensors of "

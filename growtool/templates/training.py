@@ -1,0 +1,175 @@
+"""A timm model in template form: its weights are made of templates and coefficients once per forward pass, and train.
+
+`put_in_form` takes the templated parameters out of their modules. In the place of each stands a module `Coefficients`,
+in the model a module `banks`, so that the names of its state dict are those of a template checkpoint. Before each
+forward pass every bank makes all its weights with one matrix product; the layers find them under their old name.
+
+Axes: B blocks of all members of a bank; T templates; P numbers of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import Form, Layout, TensorInfo, coefficients_of
+from growtool.checkpoint.materialise import assemble
+
+_LAYERS = "templated_layers"  # attribute of a model in template form: bank -> the modules `Coefficients` over it
+
+
+class Coefficients(nn.Module):
+    """What stands in the place of a templated parameter.
+
+    Attributes:
+        coefficients: [k_out, k_in, T].
+        rows, columns: where the positions of the parameter stand in the grid.
+        value: the parameter as the latest forward pass made it, [O, I, ...].
+    """
+
+    def __init__(self, shape: tuple[int, ...], rows: Layout, columns: Layout) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.empty(shape, device="meta"))
+        self.rows, self.columns = rows, columns
+        self.value: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the value: it belongs to a graph, which cannot be copied."""
+        return {**self.__dict__, "value": None}
+
+
+class Templates(nn.Module):
+    """The templates of a bank: `templates` [T, o, i, ...], or `left` [T, o] and `right` [T, i, ...]."""
+
+    def __init__(self, parts: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        for name, shape in parts.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, device="meta")))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Templates:
+        """As matrices: torch would take five dimensions for volumes when convolutions change their memory format."""
+
+        def flat(tensor: Tensor) -> Tensor:
+            return fn(tensor.flatten(1)).reshape(tensor.shape)
+
+        return cast("Templates", super()._apply(flat, recurse))  # type: ignore[no-untyped-call]
+
+    def weights(self, C_BT: Tensor) -> Tensor:
+        """`sum_t C_bt T_t`, [B, o, i, ...]."""
+        first, *second = self.parameters()
+        if not second:
+            blocks: Tensor = C_BT @ first.flatten(1)
+            return blocks.reshape(-1, *first.shape[1:])
+        atoms: Tensor = torch.einsum("bt,to,tp->bop", C_BT, first, second[0].flatten(1))
+        return atoms.reshape(*atoms.shape[:2], *second[0].shape[1:])
+
+
+def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) -> None:
+    """Replace the templated parameters of `model`, in place; new parameters are on meta, to be loaded with assign.
+
+    Args:
+        model: a timm model; it gets an attribute `banks`.
+        form: of a template checkpoint of this model.
+        stored: the tensors of that checkpoint.
+    """
+    model.banks = nn.ModuleDict(
+        {
+            bank: Templates({part.rpartition(".")[2]: stored[part].shape for part in form.parts(bank)})
+            for bank in form.banks
+        }
+    )
+    layers: dict[str, list[Coefficients]] = {bank: [] for bank in form.banks}
+    for name, templated in form.tensors.items():
+        path, _, attribute = name.rpartition(".")
+        owner = model.get_submodule(path)
+        shape = stored[coefficients_of(name)].shape
+        layer = Coefficients(shape, templated.rows, templated.columns)
+        del owner._parameters[attribute]
+        owner.add_module(attribute, layer)
+        owner.__class__ = _with_property(type(owner), attribute)
+        layers[templated.bank].append(layer)
+    setattr(model, _LAYERS, layers)
+    model.register_forward_pre_hook(_materialise)
+    spared = _undecayed(model)
+    model.no_weight_decay = partial(frozenset, spared | set(map(coefficients_of, form.tensors)))  # type: ignore[assignment]
+
+
+def is_in_form(model: nn.Module) -> bool:
+    """Whether `put_in_form` was applied."""
+    return hasattr(model, _LAYERS)
+
+
+def even_out_gradients(model: nn.Module) -> None:
+    """Scale gradients so that a step moves the weights as far as it would move them in the dense model.
+
+    With weights W = A T, a gradient step of rate r on the templates moves W by r A A^T G: as far as in the dense model
+    times the largest eigenvalue of A A^T, which grows with the number of layers that share a template. One on the
+    coefficients moves W by r G T^T T, times the squared norm of the templates. Gradients are divided by these numbers
+    where they are above 1; clipping then sees what acts on the weights. (Optimizers that normalise each parameter's
+    gradient, such as Adam, take the same steps either way.)
+    """
+    for bank, layers in getattr(model, _LAYERS).items():
+        parts = list(_bank(model, bank).parameters())
+        with torch.no_grad():
+            A = torch.cat([layer.coefficients.flatten(0, 1) for layer in layers]).double()
+            sharing = float(torch.linalg.matrix_norm(A, 2)) ** 2
+            size = float(_mean_square_norm(parts))
+        for parameter in parts:
+            parameter.register_hook(partial(torch.mul, other=1 / max(1.0, sharing)))
+        for layer in layers:
+            layer.coefficients.register_hook(partial(torch.mul, other=1 / max(1.0, size)))
+
+
+def _mean_square_norm(parts: list[nn.Parameter]) -> Tensor:
+    squares = [part.double().flatten(1).square().sum(1) for part in parts]
+    return torch.stack(squares).prod(0).mean()
+
+
+def _bank(model: nn.Module, name: str) -> Templates:
+    return cast("Templates", cast("nn.ModuleDict", model.banks)[name])
+
+
+def _materialise(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Make all weights, in the type of the parameters whatever autocast says: they are those an export would write."""
+    images = inputs[0] if inputs else None
+    last = isinstance(images, Tensor) and images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    for bank, layers in getattr(model, _LAYERS).items():
+        C_BT = torch.cat([layer.coefficients.flatten(0, 1) for layer in layers])
+        with nullcontext() if C_BT.is_meta else torch.autocast(C_BT.device.type, enabled=False):
+            blocks = _bank(model, bank).weights(C_BT)
+        sizes = [layer.coefficients.shape[:2] for layer in layers]
+        for layer, part, grid in zip(layers, blocks.split([a * b for a, b in sizes]), sizes, strict=True):
+            weight = assemble(part.unflatten(0, grid), layer.rows, layer.columns)
+            layer.value = weight.contiguous(memory_format=torch.channels_last) if last and weight.ndim == 4 else weight
+
+
+def _with_property(kind: type[nn.Module], attribute: str) -> type[nn.Module]:
+    """A subclass whose `attribute` is what the latest forward pass made."""
+
+    def value(module: nn.Module) -> Tensor:
+        layer = module._modules[attribute]
+        assert isinstance(layer, Coefficients)
+        if layer.value is None:
+            raise RuntimeError(f"{attribute}: a model in template form has its weights only once it was called")
+        return layer.value
+
+    return type(kind.__name__, (kind,), {attribute: property(value), "__module__": kind.__module__})
+
+
+def _undecayed(model: nn.Module) -> set[str]:
+    """What timm's model itself keeps out of weight decay."""
+    names = getattr(model, "no_weight_decay", None)
+    return set(names()) if callable(names) else set()
+
+
+def kinds_of_parameters(form: Form) -> dict[str, frozenset[str]]:
+    """Names of the parameters that are `coefficients`, and of those that are `templates`."""
+    return {
+        "coefficients": frozenset(map(coefficients_of, form.tensors)),
+        "templates": frozenset(part for bank in form.banks for part in form.parts(bank)),
+    }
