@@ -63,6 +63,26 @@ Nothing is copied. New hidden units and heads are drawn at random, and what read
 gradient through their readers from the first step. New channels of a stream are zero, the gains of the norms over it
 multiplied by `sqrt(n / n')`, and what reads them is drawn at random; under a LayerNorm the stream is centred first as
 in `centre_zero`. New channels of a BatchNorm have the mean of the old gains, no shift, the mean old variance.""",
+    "fpi": """\
+As `net2net`, with every channel copied as often as every other as far as that goes: whole copies first, then a
+random remainder. What a transformer asks for besides (one map for a residual stream and for all that writes and reads
+it, heads copied whole, each part of a packed qkv on its own) the coupling sees to for every operator. The paper splits
+equally.""",
+    "aki": """\
+`W'_l = [W_l ; W_(l+1)[g]] R`: the rows of new channels are those of the same tensor one block on, where the next block
+has one of the same shape, and copies where it has none. What reads them shares its weight equally.""",
+    "variance_transfer": """\
+`W1' = [W1; V; V]`, `W2' = [W2, Z, -Z]` with V and Z random: the units of a pair compute the same and are read with
+opposite weights, so they cancel, and have opposite gradients from the first step. Streams are padded as in `zero`.
+With `rescale: true`, as published, the weights that read grown units are multiplied by `sqrt(h / h')` too.""",
+    "two_source": """\
+`W' = [[W_a, 0], [0, W_b]]` where rows and columns grow, `[W_a; W_b]` where rows do, `[W_a, W_b] / 2` where columns do,
+the mean where neither does. Exact if the halves never meet before the classifier: a BatchNorm treats each channel on
+its own, a LayerNorm or RMSNorm over both does not, and a layer that cannot be widened (the stem of a plain ResNet)
+would have to hold two weights at once. The proof compares with the mean of both sources' logits.""",
+    "random": """\
+The values timm draws for the target, by the plan's seed. `parts: all` is what training from scratch starts with;
+`parts: new` keeps the source's values where both channels of a weight are old ones.""",
     "stack": """\
 `layer'_i = layer_(i mod L)`: the sequence of blocks once more, from its start. Where the first block of a stage has
 a shape of its own (a projection on its skip connection), the others repeat.""",
@@ -121,6 +141,32 @@ width: {operator: lemon}
 target:
   scale: {width: 1.25}
 width: {operator: zero, eps: told}
+""",
+    "fpi": """\
+target:
+  scale: {width: 2}
+width: {operator: fpi, split: equal}
+""",
+    "aki": """\
+target:
+  scale: {width: 2}
+width: {operator: aki}
+""",
+    "variance_transfer": """\
+target:
+  scale: {width: 1.5}
+width: {operator: variance_transfer, eps: told}
+""",
+    "two_source": """\
+second: second
+target:
+  scale: {width: 2}
+width: {operator: two_source}
+""",
+    "random": """\
+target:
+  scale: {width: 1.5}
+width: {operator: random, parts: new}
 """,
     "stack": """\
 target:

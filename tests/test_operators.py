@@ -397,9 +397,12 @@ def test_the_example_of_every_operator_resolves(name, tmp_path):
     small = {"img_size": 32, "embed_dim": 16, "num_heads": 4, "depth": 2, "num_classes": 5}
     fitting = {"net2deeper": Tiny("growtool_open", {"base": "mobilenetv1_100", "channel_multiplier": 0.1})}
     source = write_folder(fitting.get(name, Tiny("test_vit", small)), tmp_path / "source")
+    if plan.second is not None:
+        write_folder(Tiny("test_vit", small), tmp_path / plan.second, seed=1)
+        plan = plan.model_copy(update={"second": str(tmp_path / plan.second)})
     recipe = resolve(plan, open_checkpoint(source))
     assert bool(recipe.widths) == (plan.width is not None) and bool(recipe.blocks.new) == (plan.depth is not None)
-    exact_there = {"tile", "mixture", "zero", "zero_out", "cancel_out", "net2deeper"}
+    exact_there = {"tile", "mixture", "zero", "fpi", "variance_transfer", "zero_out", "cancel_out", "net2deeper"}
     nearly = {"centre_zero", "lemon"}
     expected = "exact" if name in exact_there else "exact up to eps" if name in nearly else "lossy"
     assert recipe.promise.kind == expected

@@ -30,7 +30,7 @@ from growtool.plan.schema import (
 )
 
 SURFACE = """
-model model_args target width depth data recalibrate output verify seed
+model model_args target width depth second data recalibrate output verify seed
 target.model target.model_args target.scale
 target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain
@@ -39,6 +39,9 @@ width.mixture.operator width.mixture.bank width.mixture.parts
 width.mixture.coefficients width.mixture.gain width.mixture.compensate
 width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
 width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
+width.fpi.operator width.fpi.split width.fpi.gain width.aki.operator
+width.variance_transfer.operator width.variance_transfer.eps width.variance_transfer.rescale
+width.two_source.operator width.two_source.gain width.random.operator width.random.parts
 depth.stack.operator
 depth.interleave.operator
 depth.zero_out.operator depth.zero_out.placement
@@ -101,7 +104,7 @@ def test_defaults(tmp_path):
     assert (plan.model, plan.model_args, plan.width, plan.depth, plan.seed) == (None, {}, None, None, 0)
     assert (plan.output, plan.verify) == (Output(dtype="same"), Verify(inputs=4, tolerance=None))
     assert Tile() == Tile(split="random_projection", gain=0.1)
-    assert Net2Net() == Net2Net(split="equal")
+    assert Net2Net() == Net2Net(split="random_projection")
     assert Mixture() == Mixture(coefficients="orthogonal", gain=0.3, compensate=True)
     assert ZeroOut() == ZeroOut(placement="interleaved")
 
@@ -111,7 +114,7 @@ def test_defaults(tmp_path):
     [
         ("{operator: tile}", Tile()),
         ("{operator: tile, split: equal}", Tile(split="equal")),
-        ("{operator: net2net, split: random_projection, gain: 1}", Net2Net(split="random_projection", gain=1.0)),
+        ("{operator: net2net, split: random_projection, gain: 1}", Net2Net(gain=1.0)),
         ("{operator: mixture, gain: 0}", Mixture(gain=0.0)),
     ],
 )

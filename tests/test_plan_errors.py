@@ -35,7 +35,7 @@ seed: 2
 
 
 def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
-    keys = "model, model_args, target, width, depth, data, recalibrate, output, verify, seed"
+    keys = "model, model_args, target, width, depth, second, data, recalibrate, output, verify, seed"
     assert problems(tmp_path, monkeypatch, MANY) == [
         "plan.yaml:1:8 model: found 3, expected a string",
         f"plan.yaml:2:1 modle_args: unknown key, expected one of {keys}; did you mean 'model_args'?",
@@ -110,11 +110,6 @@ SINGLE = {
     "gain without noise": (
         T + "width: {operator: tile, split: equal, gain: 0.1}",
         "plan.yaml:2:45 width.gain: found a gain with split equal, which adds no noise; drop gain or set split: "
-        "random_projection",
-    ),
-    "gain without noise by default": (
-        T + "width: {operator: net2net, gain: 0.1}",
-        "plan.yaml:2:34 width.gain: found a gain with split equal, which adds no noise; drop gain or set split: "
         "random_projection",
     ),
     "gain of nothing": (

@@ -113,6 +113,13 @@ def copied_at_random(size: int, new_size: int, generator: torch.Generator) -> Ex
     return Expansion(size, torch.cat([torch.arange(size), drawn]))
 
 
+def copied_evenly(size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Whole copies as often as they fit, then copies of channels drawn at random, none of them twice."""
+    whole, rest = divmod(new_size, size)
+    drawn = torch.randperm(size, generator=generator)[:rest]
+    return Expansion(size, torch.cat([torch.arange(size).repeat(whole), drawn]))
+
+
 @dataclass(frozen=True, slots=True)
 class AxisMap:
     """One tensor dimension, N positions before and M after, assembled from the expansions of its factors.

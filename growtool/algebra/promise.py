@@ -145,16 +145,17 @@ def copies_per_position(axis: Axis, expansions: Mapping[Atom, Expansion]) -> int
 
 def stopped_blanks(passages: Iterable[Passage], skip: Callable[[str], bool]) -> list[str]:
     """Operations of the target that new channels without a copy do not pass unchanged."""
-    found: dict[str, list[str]] = {}
-    for passage in passages:
-        for module, reason in passage.reasons:
-            if not skip(module):
-                found.setdefault(reason, []).append(module)
-        for module in passage.nearly:
-            found.setdefault(
-                "a norm writes the channels, and its gains leave a mean that cannot be taken off", []
-            ).append(module)
-    return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
+    found = [item for passage in passages for item in passage.reasons if not skip(item[0])]
+    left = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
+    return grouped([*found, *((module, left) for passage in passages for module in passage.nearly)])
+
+
+def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason, with the first few of the modules it was found in."""
+    modules: dict[str, list[str]] = {}
+    for module, reason in found:
+        modules.setdefault(reason, []).append(module)
+    return [f"{places(paths)}: {reason}" for reason, paths in modules.items()]
 
 
 def needed_eps(source: Coupling, norms: Iterable[RescaledNorm], source_path: Callable[[str], str]) -> dict[str, float]:

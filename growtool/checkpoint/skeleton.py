@@ -47,6 +47,18 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
     return model.eval()
 
 
+def initialised(spec: ModelSpec, seed: int) -> nn.Module:
+    """The model of `spec` with the values timm draws for it from `seed`, in memory; the global random state stays."""
+    import timm
+    import torch
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **_arguments(spec))
+    return model
+
+
 def require_known(architecture: str, *, where: str) -> None:
     """Raise a CheckpointError with the nearest names unless timm's registry holds `architecture`."""
     import timm
@@ -70,9 +82,7 @@ def _create(spec: ModelSpec) -> nn.Module:
     import timm
     import torch
 
-    args: dict[str, Any] = dict(spec.model_args)
-    if spec.pretrained_cfg:
-        args["pretrained_cfg"] = dict(spec.pretrained_cfg)
+    args = _arguments(spec)
 
     def create() -> nn.Module:
         model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **args)
@@ -87,6 +97,11 @@ def _create(spec: ModelSpec) -> nn.Module:
             if not any(buffer.is_meta for buffer in model.buffers()):
                 return model
         return create().apply(_drop_parameters)
+
+
+def _arguments(spec: ModelSpec) -> dict[str, Any]:
+    overlay = {"pretrained_cfg": dict(spec.pretrained_cfg)} if spec.pretrained_cfg else {}
+    return {**spec.model_args, **overlay}
 
 
 def _drop_parameters(module: nn.Module) -> None:

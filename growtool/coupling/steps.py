@@ -63,12 +63,14 @@ class ForwardPass:
     layouts: number -> the axes of the tensor, as the trace left them.
     made_of: number -> parameters and buffers, for tensors made of nothing else.
     stored: number -> the names of a parameter or buffer itself.
+    outputs: numbers of what the model returned.
     """
 
     steps: tuple[Step, ...]
     layouts: Mapping[int, tuple[Axis, ...]]
     made_of: Mapping[int, frozenset[str]]
     stored: Mapping[int, tuple[str, ...]]
+    outputs: tuple[int, ...]
 
     def axes(self, number: int) -> tuple[Axis, ...]:
         """The axes of a tensor with every binding followed."""

@@ -129,11 +129,11 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
     finally:
         for handle in handles:
             handle.remove()
-    for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            for axis in tape.axes(leaf)[1:]:
-                fix(axis, "the model's output")
-    return _collect(tape, named, _names(replica))
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    for leaf in leaves:
+        for axis in tape.axes(leaf)[1:]:
+            fix(axis, "the model's output")
+    return _collect(tape, named, _names(replica), tuple(map(id, leaves)))
 
 
 def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
@@ -167,7 +167,9 @@ def _names(model: nn.Module) -> dict[int, tuple[str, ...]]:
     return names
 
 
-def _collect(tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[str, ...]]) -> Coupling:
+def _collect(
+    tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[str, ...]], outputs: tuple[int, ...]
+) -> Coupling:
     consumers = frozenset(
         (atom, name, dim) for marked, (name, dim) in tape.consumers for atom in atoms(((marked,),))
     )  # fmt: skip
@@ -196,6 +198,7 @@ def _collect(tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[s
             layouts={number: value.axes for number, value in tape.known().items()},
             made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
             stored=stored,
+            outputs=outputs,
         ),
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.checkpoint import coefficients_of, file_order
+from growtool.checkpoint import Checkpoint, coefficients_of, file_order
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
@@ -109,7 +110,7 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
     """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
-    if tensor.rewrite is None and all(axis.is_identity for axis in tensor.maps):
+    if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
         return stored
     width = recipe.plan.width
     assert width is not None, "a recipe with growing widths has a width operator"
@@ -119,7 +120,18 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
         return recipe.source.read(name).to(stored.dtype)
 
     before = stored if tensor.rewrite is None else tensor.rewrite.apply(stored, read)
-    return operator.grow(width, before, _layer(recipe, tensor), read)  # type: ignore[no-any-return]
+    layer = replace(
+        _layer(recipe, tensor),
+        following=tensor.following,
+        partners=tensor.partners,
+        second=partial(_of_second, recipe.second, source, stored.dtype) if recipe.second else None,
+        initial=recipe.initial,
+    )
+    return operator.grow(width, before, layer, read)  # type: ignore[no-any-return]
+
+
+def _of_second(second: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
+    return second.read(name).to(dtype)
 
 
 @contextlib.contextmanager

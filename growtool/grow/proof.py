@@ -86,7 +86,7 @@ def _compared(
     recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    plain = compare(recipe.source, written, inputs, dtype=dtype)
+    plain = compare(recipe.source, written, inputs, dtype=dtype, second=recipe.second)
     if recipe.promise.kind != "exact up to eps":
         return plain, plain
     return plain, compare(recipe.source, written, inputs, dtype=dtype, eps=recipe.eps)

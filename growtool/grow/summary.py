@@ -110,6 +110,11 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 
 
 def _advice(recipe: Recipe) -> Iterable[str]:
+    if recipe.widths and getattr(recipe.plan.width, "split", None) == "equal":
+        yield (
+            "copies: an equal split gives the copies of a unit equal gradients, so they stay alike and add nothing; "
+            "split: random_projection keeps the same function without that"
+        )
     norms = len(tracking_norms(recipe.models[1]))
     if not norms or recipe.plan.recalibrate:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,10 @@ class Layer:
         seed: the plan's seed.
         fill: what stands at blank rows: zeros, the mean of the others, or random numbers of the size of the weight's.
         grid: gives the source tensor as a grid of combinations of templates, None where it shares none.
+        following: the source's name of the same tensor one block on; None at the end, and outside sequences of blocks.
+        partners: dimensions with blank channels, and int64 [positions] the other position of the pair each belongs to.
+        second: gives the same tensor of the second source; None where the plan names none.
+        initial: gives a target tensor by name as timm initialises it.
     """
 
     name: str
@@ -34,6 +38,10 @@ class Layer:
     seed: int
     fill: Fill = "zero"
     grid: Callable[[], Grid | None] = lambda: None
+    following: str | None = None
+    partners: tuple[tuple[int, Tensor], ...] = ()
+    second: Callable[[], Tensor] | None = None
+    initial: Callable[[str], Tensor] | None = None
 
     def generator(self) -> torch.Generator:
         """Random numbers that depend on the seed and the tensor's name alone, not on the order of work."""
@@ -52,6 +60,11 @@ def generator_for(seed: int, name: str) -> torch.Generator:
     """A generator seeded by the plan's seed and a name."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def rows_of(maps: Sequence[AxisMap]) -> int | None:
+    """The first dimension that grows and that no sum runs over; None if there is none."""
+    return next((dim for dim, axis in enumerate(maps) if not axis.consumes and not axis.is_identity), None)
 
 
 def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:

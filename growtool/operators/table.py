@@ -63,6 +63,26 @@ OPERATORS: dict[str, OperatorInfo] = {
             "Composable function-preserving expansions, arXiv 2308.06103",
         ),
         OperatorInfo(
+            "fpi", "width", "whole copies of all channels, then copies of random ones",
+            "exact for integer factors, for any width where no norm mixes channels",
+            "bert2BERT, arXiv 2110.07143, section 3.2",
+        ),
+        OperatorInfo(
+            "aki", "width", "as fpi, with the new rows of a layer taken from the next block",
+            "lossy", "bert2BERT, arXiv 2110.07143, section 3.3",
+        ),
+        OperatorInfo(
+            "variance_transfer", "width", "new units in pairs that are read with opposite weights",
+            "as zero, with rescale: false; lossy as published (true)", "Variance transfer, arXiv 2306.12700",
+        ),
+        OperatorInfo(
+            "two_source", "width", "two checkpoints side by side; their mean comes out",
+            "exact mean of the logits where every norm is a BatchNorm", "MixtureGrowth, arXiv 2311.04251",
+        ),
+        OperatorInfo(
+            "random", "width", "the target as timm initialises it, or its new parts", "lossy", "the baseline",
+        ),
+        OperatorInfo(
             "stack", "depth", "the blocks of a stage repeated as a whole: 1 2 1 2",
             "lossy", "G_stack, arXiv 2405.15319",
         ),

@@ -84,8 +84,8 @@ class _Copies(Section):
         gain: standard deviation of that noise, relative to the weight's own.
     """
 
-    operator: Literal["tile", "net2net"]
-    split: Split = "equal"
+    operator: Literal["tile", "net2net", "fpi"]
+    split: Split = "random_projection"
     gain: float = Field(default=0.1, gt=0)
 
     @field_validator("gain")
@@ -102,13 +102,48 @@ class Tile(_Copies):
     """Every width a whole number of times over (HyperCloning, FPI)."""
 
     operator: Literal["tile"] = "tile"
-    split: Split = "random_projection"
 
 
 class Net2Net(_Copies):
     """Copies of channels drawn at random, for any width (Net2WiderNet)."""
 
     operator: Literal["net2net"] = "net2net"
+
+
+class Fpi(_Copies):
+    """Whole copies and a random remainder (bert2BERT)."""
+
+    operator: Literal["fpi"] = "fpi"
+
+
+class Aki(Section):
+    """As fpi, with new rows taken from the next block (bert2BERT)."""
+
+    operator: Literal["aki"] = "aki"
+
+
+class Random(Section):
+    """The baseline: timm's own initialisation.
+
+    Attributes:
+        parts: `all` starts the whole target anew, the baseline that any growth has to beat; `new` keeps the source's
+            values where they were and starts the rest anew.
+    """
+
+    operator: Literal["random"] = "random"
+    parts: Literal["all", "new"] = "all"
+
+
+class TwoSource(Section):
+    """The checkpoint and that of the plan's `second` side by side, in a net twice as wide.
+
+    Attributes:
+        gain: size of random combinations of both sources' weights between the halves, relative to the first's; 0 leaves
+            zeros, and the two apart.
+    """
+
+    operator: Literal["two_source"] = "two_source"
+    gain: float = Field(default=0.0, ge=0)
 
 
 class Mixture(Section):
@@ -154,7 +189,7 @@ class _Blanks(Section):
             imported.
     """
 
-    operator: Literal["centre_zero", "lemon", "zero"]
+    operator: Literal["centre_zero", "lemon", "zero", "variance_transfer"]
     eps: Literal["kept", "told"] = "kept"
 
 
@@ -184,6 +219,18 @@ class Zero(_Blanks):
     """Nothing copied: new units that nothing reads yet, new stream channels that are zero (composable expansions)."""
 
     operator: Literal["zero"] = "zero"
+
+
+class VarianceTransfer(_Blanks):
+    """New units in pairs that cancel.
+
+    Attributes:
+        rescale: multiply the trained weights that read them by sqrt(h / h') as published, for the variance of a wider
+            layer; changes the function.
+    """
+
+    operator: Literal["variance_transfer"] = "variance_transfer"
+    rescale: bool = False
 
 
 class Stack(Section):
@@ -304,7 +351,10 @@ def _switch(value: Any) -> Any:
     raise problem(f"found {value!r}, expected false or a mapping with inputs and tolerance")
 
 
-Width = Annotated[Tile | Net2Net | Mixture | CentreZero | Lemon | Zero, Field(discriminator="operator")]
+Width = Annotated[
+    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | TwoSource | Random,
+    Field(discriminator="operator"),
+]
 Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map, Field(discriminator="operator")]
 
 
@@ -317,6 +367,7 @@ class Plan(Section):
         target: what to grow to.
         width: how a target that is wider gets its channels; None where the plan does not say.
         depth: how a target that is deeper gets its blocks; None where the plan does not say.
+        second: a checkpoint of the same model, for `two_source`.
         data: images for what has to see some; None where nothing does.
         recalibrate: whether the running statistics of BatchNorm are estimated anew from `data`.
         output: how the result is written.
@@ -329,6 +380,7 @@ class Plan(Section):
     target: Target = Field(description="a mapping with one of model, model_args and scale")
     width: Width | None = None
     depth: Depth | None = None
+    second: str | None = None
     data: Data | None = None
     recalibrate: bool = False
     output: Output = Output()
@@ -342,6 +394,15 @@ class Plan(Section):
             raise problem("found true without images to see, expected `data: {path: ...}` as well")
         return recalibrate
 
+    @model_validator(mode="after")
+    def _has_two_sources_or_one(self) -> Plan:
+        two = isinstance(self.width, TwoSource)
+        if two and self.second is None:
+            raise problem("width.operator two_source needs `second: PATH`, another checkpoint of the same model")
+        if self.second is not None and not two:
+            raise problem("second: only `width: {operator: two_source}` takes a second checkpoint")
+        return self
+
 
 WIDTH_OPERATORS: dict[str, type[Section]] = {
     "tile": Tile,
@@ -350,6 +411,11 @@ WIDTH_OPERATORS: dict[str, type[Section]] = {
     "centre_zero": CentreZero,
     "lemon": Lemon,
     "zero": Zero,
+    "fpi": Fpi,
+    "aki": Aki,
+    "variance_transfer": VarianceTransfer,
+    "two_source": TwoSource,
+    "random": Random,
 }
 DEPTH_OPERATORS: dict[str, type[Section]] = {
     "stack": Stack,

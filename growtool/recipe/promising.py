@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
 from growtool.algebra.promise import (
     Promise,
     ambiguous_parameters,
     different_operations,
     eps_shifts,
+    grouped,
     needed_eps,
     other_norm_groups,
     places,
@@ -36,6 +38,9 @@ def promise_of(plan: Plan, matching: Matching, widths: Widths) -> tuple[Promise,
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)
     reasons += ambiguous_parameters(target, expansions)
+    if plan.second is not None:
+        grown = frozenset(atom for atom, expansion in expansions.items() if not expansion.is_identity)
+        reasons += grouped(mixed_halves(target, grown))
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         reasons = torn_groups(matching.paired, old, matching.same)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from growtool.algebra.expansion import AxisMap
 from growtool.algebra.promise import Promise
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
+from growtool.checkpoint.skeleton import initialised
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
@@ -37,6 +39,9 @@ class TensorRecipe:
         shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
         fill: what stands at rows that copy no other.
+        anew: whether the width operator makes it although it does not grow.
+        following: the source's name of the same tensor one block on; None at the end.
+        partners: dimensions with new channels in pairs, and the other position of each one's pair.
     """
 
     name: str
@@ -51,12 +56,15 @@ class TensorRecipe:
     shared: str
     rewrite: Rewrite | None = None
     fill: Fill = "zero"
+    anew: bool = False
+    following: str | None = None
+    partners: tuple[tuple[int, Tensor], ...] = ()
 
     @property
     def is_copy(self) -> bool:
         """Whether the values are the source's, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
-        return not changed and self.rewrite is None and all(axis.is_identity for axis in self.maps)
+        return not changed and not self.anew and self.rewrite is None and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Recipe:
     Attributes:
         plan: as the user wrote it.
         source: the checkpoint that grows.
+        second: the checkpoint that grows beside it; None but for `two_source`.
         target: what it becomes.
         num_features: width of the target's features, for its config.
         tensors: by name, in the order of the target's state dict.
@@ -116,6 +125,7 @@ class Recipe:
 
     plan: Plan
     source: Checkpoint
+    second: Checkpoint | None
     target: ModelSpec
     num_features: int
     tensors: Mapping[str, TensorRecipe]
@@ -128,6 +138,14 @@ class Recipe:
     input_size: tuple[int, int, int]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
+
+    def initial(self, name: str) -> Tensor:
+        """A target tensor as timm initialises it, by the plan's seed; the first call keeps the whole model."""
+        return self._initial[name]
+
+    @cached_property
+    def _initial(self) -> Mapping[str, Tensor]:
+        return initialised(self.target, self.plan.seed).state_dict()
 
     @property
     def infos(self) -> dict[str, TensorInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,17 +10,17 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, axis_map
 from growtool.algebra.passing import passing_value
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo
+from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
-from growtool.recipe.matching import Matching, match
+from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
-from growtool.recipe.rewriting import filling, rewrites, unread
+from growtool.recipe.rewriting import filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec
 from growtool.recipe.template_form import source_templates, target_form
@@ -58,6 +59,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     return Recipe(
         plan=plan,
         source=checkpoint,
+        second=_second(plan, checkpoint),
         target=spec,
         num_features=int(getattr(target.model, "num_features", 0)),
         tensors=tensors,
@@ -71,6 +73,27 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         models=(source.model, target.model),
         needs=_needed(spec),
     )
+
+
+def _second(plan: Plan, checkpoint: Checkpoint) -> Checkpoint | None:
+    """The plan's second checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        PlanError: it holds another model than the first.
+    """
+    if plan.second is None:
+        return None
+    spec = checkpoint.spec
+    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args)
+    ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))
+    if second.spec.architecture != spec.architecture or ours != theirs:
+        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise PlanError(
+            f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
+            f"{checkpoint.name}" + (f"; {some(different)} differ" if different else "")
+        )
+    return second
 
 
 def _tells_eps(plan: Plan) -> bool:
@@ -123,8 +146,20 @@ def _tensors(
             shared=first.get(name, name),
             rewrite=rewritten.get(name),
             fill=filling(matching, widths, name, rows),
+            anew=widths.every_tensor and value.is_floating_point(),
+            following=_following(origin, checkpoint) if origin else None,
+            partners=partners(matching, widths, name),
         )
     return recipes
+
+
+def _following(name: str, checkpoint: Checkpoint) -> str | None:
+    """The name of the same tensor one block on, where the checkpoint has one of the same shape."""
+    for found in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+        following = f"{name[: found.start()]}{int(found[0]) + 1}{name[found.end() :]}"
+        if following in checkpoint.tensors and checkpoint.tensors[following].shape == checkpoint.tensors[name].shape:
+            return following
+    return None
 
 
 def _implied(name: str, maps: Sequence[AxisMap], matching: Matching) -> Tensor | None:

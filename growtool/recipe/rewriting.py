@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from growtool.algebra.passage import norm_shifts
 from growtool.algebra.rewrite import Rewrite
-from growtool.coupling import Atom, Growth, PairedAxis
+from growtool.coupling import Atom, Growth, PairedAxis, atoms, positions
 from growtool.operators.base import Fill
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
@@ -68,3 +71,24 @@ def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[Growth]:
         for growth in axis.growths()
         if growth.target in widths.passages and name in widths.passages[growth.target].free
     )
+
+
+def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, Tensor], ...]:
+    """Dimensions with open blank channels, and the other position of the pair each belongs to, if new units pair up."""
+    if not widths.in_pairs:
+        return ()
+    pairs = {
+        atom: _partner(widths.of_target[atom].blank) for atom, found in widths.passages.items() if found.blank == "open"
+    }
+    axes = matching.target.coupling.tensors[name]
+    return tuple(
+        (dim, positions(axis, pairs)) for dim, axis in enumerate(axes) if any(atom in pairs for atom in atoms(axis))
+    )
+
+
+def _partner(blank: Tensor) -> Tensor:
+    """int64: the first half of the blank channels with the second; an odd one, and the others, with themselves."""
+    partner, new = torch.arange(len(blank)), torch.nonzero(blank).flatten()
+    half = len(new) // 2
+    partner[new[:half]], partner[new[half : 2 * half]] = new[half : 2 * half], new[:half]
+    return partner

@@ -26,11 +26,15 @@ class Widths:
     expansions: how each set of channels grows.
     changes: the groups that grow.
     passages: what the blank channels of a set go through; sets without blanks are absent.
+    every_tensor: whether the operator makes tensors that do not grow, too.
+    in_pairs: whether new units that nothing reads yet come in pairs.
     """
 
     expansions: Mapping[Growth, Expansion]
     changes: tuple[WidthChange, ...]
     passages: Mapping[Atom, Passage]
+    every_tensor: bool = False
+    in_pairs: bool = False
 
     @property
     def of_target(self) -> dict[Atom, Expansion]:
@@ -83,6 +87,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     if plan.width is None or not changes:
         return widths
     operator = OPERATORS[plan.width.operator].implementation()
+    widths = replace(widths, every_tensor=hasattr(operator, "EVERY_TENSOR"), in_pairs=hasattr(operator, "IN_PAIRS"))
     return _with_blanks(widths, matching, operator, zeroed) if hasattr(operator, "BLANKS") else widths
 
 

@@ -71,6 +71,7 @@ def compare(
     *,
     dtype: torch.dtype = torch.float32,
     eps: Mapping[str, float] | None = None,
+    second: Checkpoint | None = None,
 ) -> Comparison:
     """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare their logits.
 
@@ -81,6 +82,7 @@ def compare(
         inputs: images.
         dtype: the type of the arithmetic.
         eps: norms of the target that run with another eps than their own.
+        second: a checkpoint whose logits are averaged with the source's.
 
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
@@ -89,6 +91,8 @@ def compare(
     models = StreamedModel(source, dtype), StreamedModel(target, dtype, eps=eps)
     require_comparable(*models)
     a, b = (model(inputs) for model in models)
+    if second is not None:
+        a = (a + StreamedModel(second, dtype)(inputs)) / 2
     return Comparison.of(a, b)
 
 

@@ -1,0 +1,131 @@
+"""Whether two nets side by side stay apart, and whether what comes out is the mean of what each puts out.
+
+Every width is twice the source's: the first half carries the first source's channels, the second half the second's.
+What is known of a tensor is one word: `shared` (both sources have it), `pair` (the halves carry one each), `mean` (it
+is the mean of the two), or `mixed`. Each operation is asked in turn (see `algebra.passage`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from growtool.algebra.linear import bias_of, is_convolution, is_linear_per_channel, operands_of, summed_dims
+from growtool.coupling import Atom, Axis, Coupling, atoms
+from growtool.coupling.steps import Step
+
+Kind = Literal["shared", "pair", "mean", "mixed"]
+
+_JOINT_NORMS = {
+    "native_layer_norm": "LayerNorm", "layer_norm": "LayerNorm", "_fused_rms_norm": "RMSNorm", "rms_norm": "RMSNorm",
+}  # fmt: skip
+
+
+def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, str]]:
+    """Module path and reason wherever the two halves meet before the output, or the output is no mean.
+
+    Args:
+        coupling: the target's.
+        grown: the sets of channels that are twice as large as in the source.
+    """
+    run = _Run(coupling, grown)
+    for step in coupling.forward.steps:
+        run.take(step)
+    for number in coupling.forward.outputs:
+        if run.kind(number) == "pair":
+            run.reasons.append(("", "the output keeps the two sources apart"))
+    return list(dict.fromkeys(run.reasons))
+
+
+@dataclass
+class _Run:
+    coupling: Coupling
+    grown: frozenset[Atom]
+    kinds: dict[int, Kind] = field(default_factory=dict)
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+
+    def kind(self, number: int) -> Kind:
+        """What is known of a tensor; a parameter that no half carries is the mean of the two sources'."""
+        if number in self.kinds:
+            return self.kinds[number]
+        if number not in self.coupling.forward.made_of:
+            return "shared"
+        return "pair" if self._paired(number) else "mean" if self.coupling.forward.made_of[number] else "shared"
+
+    def take(self, step: Step) -> None:
+        kind = self._after(step)
+        for number in step.outs:
+            self.kinds[number] = "mean" if kind == "pair" and not self._paired(number) else kind
+        for number in step.overwritten:
+            if self.kind(number) != kind:
+                self.kinds[number] = self._mixed(step)
+
+    def _paired(self, number: int) -> bool:
+        return any(self._on(axis) for axis in self.coupling.forward.layouts[number])
+
+    def _on(self, axis: Axis) -> bool:
+        return any(atom in self.grown for atom in atoms(axis))
+
+    def _mixed(self, step: Step, why: str = "") -> Kind:
+        self.reasons.append((step.module, why or f"{step.name} reads both sources at once"))
+        return "mixed"
+
+    def _after(self, step: Step) -> Kind:
+        if all(number in self.coupling.forward.made_of for number in step.ins):
+            return self._of_parameters(step)
+        kinds = {self.kind(number) for number in step.ins}
+        if "mixed" in kinds:
+            return "mixed"
+        if step.name in _JOINT_NORMS:
+            last = self.coupling.forward.axes(step.ins[0])[-len(step.args[1]) :]
+            if any(map(self._on, last)):
+                return self._mixed(step, f"{_JOINT_NORMS[step.name]} over the channels of both sources")
+        if operands_of(step) is not None or is_convolution(step) or "scaled_dot_product" in step.name:
+            return self._product(step)
+        if any(map(self._paired, step.ins)) and not any(map(self._paired, step.outs)):
+            return self._mixed(step, f"{step.name} over the channels of both sources")
+        if kinds == {"shared"}:
+            return "shared"
+        if "mean" not in kinds:
+            return "pair"
+        linear = is_linear_per_channel(step) or step.name in ("add", "sub")
+        scaled = step.name in ("mul", "div") and len(step.ins) == 1
+        if "pair" not in kinds and (linear or scaled or (step.name == "mul" and "shared" in kinds)):
+            return "mean"
+        return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
+
+    def _of_parameters(self, step: Step) -> Kind:
+        """Parameters rearranged keep their kind; a function of those that no half carries is neither source's."""
+        kinds = {self.kind(number) for number in step.ins}
+        if kinds <= {"shared"}:
+            return "pair" if any(map(self._paired, step.outs)) else "shared"
+        if kinds == {"mean"} and not is_linear_per_channel(step) and not step.name.startswith("_to_copy"):
+            return self._mixed(step, f"{step.name} of a parameter that both sources would need their own of")
+        return "pair" if "pair" in kinds else "mean"
+
+    def _product(self, step: Step) -> Kind:
+        if "scaled_dot_product" in step.name:
+            query, key = step.args[0].number, step.args[1].number
+            over = self._on(self.coupling.forward.axes(query)[-1])
+            return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
+        left, right, over = self._operands(step)
+        kinds = {self.kind(left), self.kind(right)}
+        weight = right if right in self.coupling.forward.made_of else left
+        if over and weight not in self.coupling.forward.made_of:
+            return self._mixed(step, "two activations are multiplied and summed over the channels of both sources")
+        if "mean" in kinds and (kinds != {"mean", "shared"}):
+            return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
+        bias = bias_of(step)
+        result: Kind = "pair" if "pair" in kinds else "mean" if "mean" in kinds else "shared"
+        if any(map(self._paired, step.outs)):
+            return result if bias is None or self._paired(bias) else self._mixed(step, "both halves share a bias")
+        return "mean" if result == "pair" else result
+
+    def _operands(self, step: Step) -> tuple[int, int, bool]:
+        axes = self.coupling.forward.axes
+        operands = operands_of(step)
+        if operands is None:  # a grouped convolution
+            x, weight = step.args[0].number, step.args[1].number
+            return x, weight, self._on(axes(weight)[0 if step.args[6] else 1])
+        dims = summed_dims(step, (len(axes(operands[0])), len(axes(operands[1]))))
+        return *operands, any(self._on(axes(number)[dim]) for number, dim in zip(operands, dims, strict=True))

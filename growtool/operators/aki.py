@@ -1,0 +1,36 @@
+"""`aki`: advanced knowledge initialisation (bert2BERT, arXiv 2110.07143, section 3.3).
+
+As `fpi`, but the new rows of a layer are rows of the same layer one block on: `W'_l = [W_l; W_(l+1)[g]] R`. The last
+block, and whatever stands in no sequence of blocks, copies its own rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, copied_evenly
+from growtool.algebra.layers import split_evenly
+from growtool.operators.base import Layer, Read, rows_of
+from growtool.plan.schema import Aki
+
+
+def expand(spec: Aki, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Whole copies, then copies of random channels, none of them twice."""
+    return copied_evenly(size, new_size, generator)
+
+
+def grow(spec: Aki, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """Old rows from the layer itself, new ones from the same layer of the next block; readers share equally."""
+    grown = split_evenly(W, layer.maps)
+    rows = rows_of(layer.maps)
+    if layer.following is None or rows is None:
+        return grown
+    following = split_evenly(read(layer.following), layer.maps)
+    new = torch.nonzero(layer.maps[rows].replica > 0).flatten()
+    return grown.index_copy_(rows, new, following.index_select(rows, new))
+
+
+def loss(spec: Aki) -> str:
+    """Why the operator itself changes the function."""
+    return "aki takes the new rows of a layer from the next block, which computes something else"

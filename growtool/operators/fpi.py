@@ -1,0 +1,29 @@
+"""`fpi`: function-preserving initialisation (bert2BERT, arXiv 2110.07143, section 3.2).
+
+Net2WiderNet on every axis of a transformer, with the maps of coupled axes tied and heads copied whole, which the
+coupling sees to. Whole copies come first, so that whole multiples are exact under a norm; the remainder is random.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, copied_evenly
+from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.plan.schema import Fpi
+
+
+def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Whole copies, then copies of random channels, none of them twice."""
+    return copied_evenly(size, new_size, generator)
+
+
+def grow(spec: Fpi, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
+    return split_among_copies(W, layer, spec.gain if spec.split == "random_projection" else None)
+
+
+def loss(spec: Fpi) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

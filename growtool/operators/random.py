@@ -1,0 +1,33 @@
+"""`random`: the baseline. The target as timm initialises it, or old values with timm's initialisation around them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, padded
+from growtool.operators.base import Layer, Read
+from growtool.plan.schema import Random
+
+EVERY_TENSOR = True
+
+
+def expand(spec: Random, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """The old channels once, then blanks."""
+    return padded(size, new_size, copies=1)
+
+
+def grow(spec: Random, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """timm's values; with `parts: new` the source's where both of a weight's channels are old ones."""
+    if not layer.maps:
+        return W
+    assert layer.initial is not None, "the recipe hands the initial values over"
+    fresh = layer.initial(layer.name).to(W.dtype).clone()
+    if spec.parts == "new":
+        fresh[torch.meshgrid(*(axis.kept for axis in layer.maps), indexing="ij")] = W
+    return fresh
+
+
+def loss(spec: Random) -> str:
+    """Why the operator itself changes the function."""
+    return "random starts the target anew" if spec.parts == "all" else "random sets new weights beside the old ones"

@@ -1,0 +1,55 @@
+"""`variance_transfer`: new units in pairs that cancel (variance transfer, arXiv 2306.12700).
+
+`W1' = [W1; V; V]`, `W2' = [W2, Z, -Z]`: the two units of a pair compute the same, and what reads them reads them with
+opposite weights. Both have a gradient from the first step, and since those are opposite the two part. The published
+method also rescales the trained weights to the variance a wider layer should have, `W2' = [sqrt(h / h') W2, Z, -Z]`;
+that changes the function except before a BatchNorm whose statistics are scaled along.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, circular
+from growtool.algebra.layers import summed_dim
+from growtool.algebra.passage import Blank
+from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.plan.schema import VarianceTransfer
+
+BLANKS: tuple[Blank, ...] = ("open", "silent")
+ALWAYS = True
+IN_PAIRS = True
+
+
+def expand(spec: VarianceTransfer, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Copies in turn, for channels that can be neither left unread nor left at zero."""
+    return circular(size, new_size)
+
+
+def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """New rows alike in pairs, new columns opposite in pairs; an odd new unit is not read."""
+    grown = split_among_copies(W, layer, None)
+    dim = summed_dim(layer.maps)
+    for at, partner in layer.partners:
+        if layer.maps[at].consumes:
+            noise = torch.randn(grown.shape, generator=layer.generator(), dtype=grown.dtype)
+            opposite = noise - noise.index_select(at, partner)  # zero where a position is its own partner
+            blank = layer.maps[at].blank
+            assert blank is not None, "a position with a partner copies none"
+            new = torch.nonzero(blank).flatten()
+            size = float(W.std(correction=0)) / math.sqrt(2)
+            if dim == at and spec.rescale:
+                grown.mul_(math.sqrt(layer.maps[at].size / len(blank)))
+            grown.index_copy_(at, new, opposite.index_select(at, new).mul_(size))
+        else:
+            first = torch.minimum(torch.arange(len(partner)), partner)
+            grown = grown.index_select(at, first)
+    return grown
+
+
+def loss(spec: VarianceTransfer) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return "rescale multiplies the trained weights by sqrt(h / h')" if spec.rescale else None
