@@ -21,8 +21,9 @@ lint: $(READY) ## Check style and types
 demo: $(READY) ## Grow a small trained model, prove it, train it further: a few minutes on one CPU core
 	$(RUN) docs/demo/run.py
 
-bench: $(READY) ## Time growing a large model against copying its file
+bench: $(READY) ## Time growing a large model against copying its file, and training against a plain timm loop
 	$(RUN) -m tests.bench.grow
+	$(RUN) -W ignore -m tests.bench.finetune
 
 zoo: $(READY) ## Prove growtool on all of timm's model files and write docs/zoo.md: about an hour on one core
 	$(RUN) -m tests.zoo

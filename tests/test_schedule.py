@@ -142,11 +142,13 @@ def test_the_commands_run_a_schedule_and_draw_it(file: Path, tmp_path: Path):
     assert len(stages) == 5
     page, png = tmp_path / "page.html", tmp_path / "page.png"
     pytest.importorskip("matplotlib")
-    drawn = cli("report", tmp_path / "out", tmp_path / "out/01-train", "-o", page, "--png", png, "--json")
+    runs, pictures = (tmp_path / "out", tmp_path / "out/01-train"), ("--png", png, "--svg", tmp_path / "page.svg")
+    drawn = cli("report", *runs, "-o", page, *pictures, "--json")
     assert drawn.exit_code == 0, drawn.exception
     whole, first = json.loads(drawn.stdout)["curves"]
     assert (len(whole["grown"]), len(first["points"])) == (2, 2)
     assert whole["points"][-1]["macs"] == sum(stage["macs"] for stage in stages)
+    assert (tmp_path / "page.svg").read_text().startswith("<svg")
     text = page.read_text()
     assert text.count("<svg") == 9 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "out grown" in text

@@ -73,11 +73,14 @@ def report(
     png: Annotated[
         Path | None, typer.Option(help="The same charts as PNG (needs growtool[plot]).", show_default=False)
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Accuracy against updates alone, as SVG.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as one JSON document on stdout.")] = False,
 ) -> None:
     """Draw accuracy and loss against updates, MACs and time, several runs in one picture, growth marked."""
     from growtool.checkpoint.folder import write_text
-    from growtool.report.chart import write_png
+    from growtool.report.chart import to_svg, write_png
     from growtool.report.page import html_page
     from growtool.schedule.curves import curve_charts, curve_table, read_curve
 
@@ -87,6 +90,8 @@ def report(
     write_text(output, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
     if png is not None:
         write_png(charts, png)
+    if svg is not None:
+        write_text(svg, to_svg(charts[0]) + "\n")
     if as_json:
         emit_json({"curves": [asdict(curve) for curve in curves], "output": str(output)})
         return
@@ -94,4 +99,5 @@ def report(
     for row in table.rows:
         shown.add_row(*row)
     console().print(shown)
-    console().print(f"written: {output}{f', {png}' if png else ''}", soft_wrap=True, markup=False)
+    written = ", ".join(str(path) for path in (output, png, svg) if path is not None)
+    console().print(f"written: {written}", soft_wrap=True, markup=False)
