@@ -146,6 +146,18 @@ class AxisMap:
     blank: Tensor | None = None
     free: Tensor | None = None
 
+    @property
+    def copies(self) -> Tensor:
+        """int64 [M]: how many positions hold the source position that this one holds, itself included."""
+        held = self.index if self.blank is None else self.index[~self.blank]
+        return torch.bincount(held, minlength=self.size)[self.index]
+
+    @property
+    def factor(self) -> float:
+        """Positions that copy one, over positions before."""
+        blank = 0 if self.blank is None else int(self.blank.sum())
+        return (len(self.index) - blank) / self.size
+
     @classmethod
     def unchanged(cls, size: int) -> AxisMap:
         """Every position stays; no sum runs over them."""

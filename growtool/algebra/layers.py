@@ -47,6 +47,31 @@ def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
     return grown
 
 
+def grow_gradient(G: Tensor, maps: Sequence[AxisMap], *, power: int = 1) -> Tensor:
+    """`R_out^T G E_in^T`: the gradient of a grown weight, given that of the weight before.
+
+    Where channels are copied and split evenly, each of c copies of a channel that is written receives 1/c of what the
+    channel received, and each copy that is read has the channel's own values. Momentum, a mean of gradients, grows so;
+    so do second moments, elementwise squares, with the squares of the factors.
+
+    Args:
+        G: of the source tensor's shape.
+        maps: how each dimension of the tensor grows.
+        power: 1 for gradients, 2 for means of their squares.
+
+    Returns:
+        Of the target's shape; zeros at blank positions.
+    """
+    grown = copy_positions(G, maps)
+    for dim, axis in enumerate(maps):
+        if not axis.is_identity:
+            part = (1.0 / (axis.copies * axis.share)) ** power
+            if axis.blank is not None:
+                part = part.masked_fill(axis.blank, 0.0)
+            grown = grown * part.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
+    return grown
+
+
 def summed_dim(maps: Sequence[AxisMap]) -> int | None:
     """The one dimension a sum runs over and that grows; None if there is none or more than one."""
     dims = [dim for dim, axis in enumerate(maps) if axis.consumes and not axis.is_identity]

@@ -128,6 +128,10 @@ def finetune(
         bool,
         typer.Option("--carry-optimizer", help="Start from the optimizer state of CHECKPOINT.", rich_help_panel=_WHAT),
     ] = False,
+    lr_factors: Annotated[
+        bool,
+        typer.Option("--lr-factors", help="Scale rates as the report of growth says.", rich_help_panel=_WHAT),
+    ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(show_default=str(DEFAULT_EPOCHS), help="Passes over the images.", rich_help_panel=_LENGTH),

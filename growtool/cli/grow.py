@@ -14,6 +14,8 @@ from growtool.cli.opening import PluginOption
 from growtool.report import units
 
 if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
+    from growtool.finetune.optimizer_state import OptimizerState
     from growtool.grow import Grown, Summary
     from growtool.plan import Plan
     from growtool.recipe import Recipe
@@ -39,6 +41,15 @@ def grow(
     ] = None,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Estimate BatchNorm's running statistics anew from the images.")
+    ] = False,
+    optimizer_state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Fine-tuning run whose optimizer grows too. Default: IN, where it holds such a state."
+        ),
+    ] = None,
+    no_optimizer_state: Annotated[
+        bool, typer.Option("--no-optimizer-state", help="Leave the optimizer's state behind.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the plan's seed.")] = None,
     force: Annotated[
@@ -74,12 +85,24 @@ def grow(
         if as_json:
             emit_json(summary.to_json() | {"target": _target(recipe)})
         return
+    state = None if no_optimizer_state else _optimizer(optimizer_state, source)
     with progress("growing", summary.after.bytes) as advance:
-        grown = execute(recipe, loaded, out, force=force, summary=summary, advance=advance)
+        grown = execute(recipe, loaded, out, force=force, summary=summary, optimizer=state, advance=advance)
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
         _show_result(grown, recipe.needs)
+
+
+def _optimizer(run: Path | None, source: Checkpoint) -> OptimizerState | None:
+    """The state in `run`, or beside the source's weights where there is one."""
+    from growtool.errors import PlanError
+    from growtool.grow.optimizer import find_state
+
+    state = find_state(run or source.path.parent)
+    if run is not None and state is None:
+        raise PlanError(f"--optimizer-state {run}: found no optimizer.json, expected a run of `growtool finetune`")
+    return state
 
 
 def _overridden(plan: Plan, *, data: Path | None, recalibrate: bool, seed: int | None) -> Plan:
@@ -142,6 +165,14 @@ def _show_result(grown: Grown, needs: str | None) -> None:
         console().print("[yellow]not verified[/]: the plan says verify: false")
     else:
         console().print(f"verified: {escape(str(grown.proof))}", soft_wrap=True)
+    if grown.optimizer is not None:
+        o = grown.optimizer
+        how = f"approximate, {o.approximate}" if o.approximate else "as the grown model would have gathered them"
+        console().print(
+            f"optimizer: moments of {o.carried} parameters grown ({how}), {o.fresh} start without; use them with "
+            "`growtool finetune --carry-optimizer`",
+            soft_wrap=True,
+        )
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
     if not is_single_file(grown.out):
         console().print(f"load it: {escape(loading_line(grown.out, needs))}", soft_wrap=True)

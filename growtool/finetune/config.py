@@ -72,6 +72,8 @@ class RunConfig:
     """Training images from which BatchNorm's running statistics are estimated anew before the first update."""
     carry_optimizer: bool = False
     """Start from the optimizer's state that stands beside the checkpoint, where it fits."""
+    lr_factors: bool = False
+    """Multiply each tensor's learning rate by its factor in the growth report."""
     drop_path: float | None = None
     """Stochastic depth, where the model's constructor takes `drop_path_rate`."""
 

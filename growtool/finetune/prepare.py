@@ -22,6 +22,7 @@ from growtool.finetune.evaluate import evaluate
 from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
+from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
 from growtool.finetune.optimizer import create_optimizer, create_schedule, unknown_optimizer
@@ -161,7 +162,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
     teacher = _teacher(config, model, device, steps=steps)
-    trainer = _trainer(config, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
+    trainer = _trainer(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     return Job(
         config=config,
         source=source,
@@ -228,6 +229,7 @@ def _teacher(config: RunConfig, student: nn.Module, device: torch.device, *, ste
 
 def _trainer(
     config: RunConfig,
+    source: Checkpoint,
     model: nn.Module,
     selection: Selection,
     teacher: Teacher | None,
@@ -264,6 +266,9 @@ def _trainer(
     if config.freeze_epochs:  # everything is in the optimizer from the start, so that its groups stay what they are
         model.requires_grad_(True)
     optimizer = create_optimizer(config, model)
+    if config.lr_factors:
+        factors = read_factors(source.path.parent, optimizer)
+        scale_rates(optimizer, model, factors, scheduled=config.sched != "none")
     selection.freeze_others(model)
     mix = None
     if config.mixes:

@@ -19,7 +19,9 @@ from growtool.checkpoint.folder import (
     write_folder,
 )
 from growtool.errors import PlanError
+from growtool.finetune.optimizer_state import OptimizerState, write_state
 from growtool.grow.execute import produce
+from growtool.grow.optimizer import GrownState, grow_state
 from growtool.grow.proof import Proof, prove
 from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
 from growtool.grow.statistics import recalibrated
@@ -30,12 +32,13 @@ from growtool.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A grown checkpoint: where it is, what it is in figures, what was measured, and its report (`growth.json`)."""
+    """A grown checkpoint: where it is, in figures, what was measured, its report (`growth.json`), its optimizer."""
 
     out: Path
     summary: Summary
     proof: Proof | None
     report: str
+    optimizer: GrownState | None = None
 
 
 def grow(
@@ -45,6 +48,7 @@ def grow(
     *,
     force: bool = False,
     summary: Summary | None = None,
+    optimizer: OptimizerState | None = None,
     advance: Callable[[int], None] = lambda nbytes: None,
 ) -> Grown:
     """Write the grown checkpoint and prove it.
@@ -55,15 +59,17 @@ def grow(
         out: a folder, or a `.safetensors` file that carries its spec.
         force: replace an existing output.
         summary: from `summarise`, if the caller has it.
+        optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         advance: told the bytes of each tensor written.
 
     Raises:
-        PlanError: the output exists, or the disk has no room.
+        PlanError: the output exists, the disk has no room, or the optimizer's state cannot grow.
         CheckpointError: the proof failed; nothing is left behind.
     """
     refuse_existing(out, force=force)
     _spare_the_source(recipe, out)
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
+    carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
     spec = target_with_lineage(recipe, loaded, recipe.source.sha256())
     found: list[tuple[Proof | None, ModelSpec, str]] = []
@@ -71,11 +77,13 @@ def grow(
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         proof = prove(recipe, open_checkpoint(weights))
         measured = with_measurement(spec, proof)
-        found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured)))
+        found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
         return found[0]
 
     def documents(folder: Path) -> Mapping[str, str]:
         proof, measured, report = check(folder / WEIGHTS)
+        if carried is not None:
+            write_state(folder, carried.state)
         return {
             CONFIG: json_text(measured.to_config(num_features=recipe.num_features)),
             REPORT: report,
@@ -103,7 +111,18 @@ def grow(
             force=force,
         )  # fmt: skip
     proof, _, report = found[0]
-    return Grown(out, summary, proof, report)
+    return Grown(out, summary, proof, report, carried)
+
+
+def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> GrownState | None:
+    if optimizer is None:
+        return None
+    if is_single_file(out):
+        raise PlanError(
+            f"{out}: a single file has no place for the optimizer's state; write a folder, or grow without the state "
+            "(--no-optimizer-state)"
+        )
+    return grow_state(recipe, optimizer)
 
 
 def _spare_the_source(recipe: Recipe, out: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
 from growtool.checkpoint.reach import base_architecture
+from growtool.grow.optimizer import GrownState, rate_factors
 from growtool.grow.proof import Proof
 from growtool.grow.summary import Summary
 from growtool.plan import LoadedPlan
@@ -55,7 +56,14 @@ def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, A
     return step
 
 
-def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None, spec: ModelSpec) -> str:
+def report_text(
+    recipe: Recipe,
+    loaded: LoadedPlan,
+    summary: Summary,
+    proof: Proof | None,
+    spec: ModelSpec,
+    carried: GrownState | None = None,
+) -> str:
     """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from."""
     report = {
         "growtool": version("growtool"),
@@ -73,6 +81,7 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
         },
         **summary.to_json(),
         "verified": proof.to_json() if proof else None,
+        "optimizer": carried.to_json() if carried else None,
         "tensors": {name: _provenance(tensor) for name, tensor in recipe.tensors.items()},
     }
     return json_text(report)
@@ -81,7 +90,10 @@ def report_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Pro
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
     how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
     how = how or ("implied" if tensor.source is None else "copied" if tensor.is_copy else "grown")
-    entry = {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+    entry: dict[str, Any] = {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+    factors = rate_factors(tensor)
+    if factors is not None:
+        entry["lr_factors"] = factors
     slices = [_new_ranges(axis.replica) for axis in tensor.maps]
     return entry | {"new_slices": slices} if any(slices) else entry
 

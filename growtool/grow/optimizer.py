@@ -1,0 +1,157 @@
+"""The state of an optimizer, grown as the weights it belongs to.
+
+Momentum is a mean of gradients and the second moment one of their squares, and gradients grow by the transposed
+matrices of the weights (`algebra.layers.grow_gradient`). What growth adds starts without state where a whole tensor is
+new, so that its own steps are counted from zero. Positions that are new within a tensor share its step count; zeros
+there would make a first update of (1 - b1) / sqrt(1 - b2) = 3.16 learning rates, so their second moment is the mean of
+the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.layers import grow_gradient
+from growtool.checkpoint.folder import OPTIMIZER
+from growtool.errors import PlanError
+from growtool.finetune.optimizer_state import OptimizerState, read_state
+from growtool.recipe import Recipe, TensorRecipe
+
+_POWERS = {
+    "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GrownState:
+    """Attributes:
+
+    state: for the target's parameters.
+    carried: parameters whose moments were mapped.
+    fresh: parameters that start without.
+    approximate: why the moments are not those that the grown model would have gathered itself; None where they are.
+    """
+
+    state: OptimizerState
+    carried: int
+    fresh: int
+    approximate: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"carried": self.carried, "fresh": self.fresh, "approximate": self.approximate}
+
+
+def find_state(folder: Path) -> OptimizerState | None:
+    """The state that fine-tuning saved in `folder` or, for the folder of a run, in its `last`; None without.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    found = next((place for place in (folder, folder / "last") if (place / OPTIMIZER).is_file()), None)
+    return read_state(found) if found else None
+
+
+def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
+    """Map every moment onto the grown model.
+
+    Args:
+        recipe: what each target tensor is made of.
+        state: of the source's optimizer.
+
+    Raises:
+        PlanError: the optimizer keeps something that grows in no known way, or the state is not of this source.
+    """
+    names = [name for name, _ in recipe.models[1].named_parameters()]
+    _require_known(recipe, state)
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        tensor = recipe.tensors[name]
+        if tensor.new or tensor.source is None:
+            continue
+        slots = state.slots(tensor.source)
+        tensors |= {f"{name}/{slot}": _grown(slot, value, tensor, recipe) for slot, value in slots.items()}
+        if slots and tensor.source in state.values:
+            values[name] = _renamed(state.values[tensor.source], tensor.source, name)
+    carried = {key.rpartition("/")[0] for key in tensors}
+    origins = {name: recipe.tensors[name].source or name for name in names}
+    groups = [
+        {**group, "params": [name for name in names if origins[name] in set(group["params"])]} for group in state.groups
+    ]
+    grown = replace(state, groups=groups, tensors=tensors, values=values)
+    return GrownState(grown, len(carried), len(names) - len(carried), _why_approximate(recipe))
+
+
+def _require_known(recipe: Recipe, state: OptimizerState) -> None:
+    shapes = {name: info.shape for name, info in recipe.source.tensors.items()}
+    problems = []
+    for key, value in state.tensors.items():
+        parameter, _, slot = key.rpartition("/")
+        if parameter not in shapes:
+            problems.append(f"{key}: found in the optimizer's state, and {recipe.source.name} has no such parameter")
+        elif value.ndim and (slot not in _POWERS or tuple(value.shape) != shapes[parameter]):
+            problems.append(f"{key}: {state.algorithm} keeps it as {list(value.shape)}, and how it grows is not known")
+    if problems:
+        more = len(problems) - 3
+        rest = [f"... and {more} more"] if more > 0 else []
+        raise PlanError([*problems[:3], *rest, "grow without the optimizer's state: --no-optimizer-state"])
+
+
+def _grown(slot: str, value: Tensor, tensor: TensorRecipe, recipe: Recipe) -> Tensor:
+    if value.ndim == 0:
+        return value
+    power = _POWERS[slot]
+    if tensor.rewrite is not None:
+        value = value / tensor.rewrite.factor**power
+    grown = grow_gradient(value, tensor.maps, power=power)
+    blank = torch.zeros(grown.shape, dtype=torch.bool)
+    for dim, axis in enumerate(tensor.maps):
+        if axis.blank is not None:
+            blank |= axis.blank.reshape(-1, *[1] * (grown.ndim - dim - 1))
+    if power == 2 and blank.any():
+        grown = grown.masked_fill(blank, float(grown[~blank].mean()))
+    return grown.contiguous()
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    """References to tensors of a parameter under its new name."""
+    if isinstance(value, Mapping):
+        return {key: _renamed(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, old, new) for item in value]
+    return f"{new}/{value.removeprefix(f'{old}/')}" if isinstance(value, str) and value.startswith(f"{old}/") else value
+
+
+def _why_approximate(recipe: Recipe) -> str | None:
+    if recipe.promise.kind == "lossy":
+        return "the grown model computes another function, so its gradients are others"
+    if recipe.widths and getattr(recipe.plan.width, "split", None) != "equal":
+        return "the readers of copied channels share their weights unequally, and gradients with them"
+    if any(tensor.rewrite is not None for tensor in recipe.tensors.values()):
+        return "weights were rewritten before they grew"
+    return None
+
+
+def rate_factors(tensor: TensorRecipe) -> dict[str, float] | None:
+    """What to multiply learning rates by, so that a grown tensor changes the function as fast as it did before.
+
+    An update of a tensor that reads k_in copies adds up k_in times; SGD's gradient for each of k_out copies that are
+    written is a k_out-th. Adam's update does not depend on the gradient's size.
+
+    Returns:
+        `sgd` and `adam`; None where both are 1, and for what growth added.
+    """
+    if tensor.new or tensor.source is None or all(axis.is_identity for axis in tensor.maps):
+        return None
+    read = written = 1.0
+    for axis in tensor.maps:
+        read, written = (read * axis.factor, written) if axis.consumes else (read, written * axis.factor)
+    factors = {"sgd": written / read, "adam": 1.0 / read}
+    return None if set(factors.values()) == {1.0} else factors
