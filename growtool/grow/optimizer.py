@@ -58,6 +58,11 @@ def find_state(folder: Path) -> OptimizerState | None:
     return read_state(found) if found else None
 
 
+def can_grow(state: OptimizerState) -> bool:
+    """Whether the optimizer keeps nothing but moments of each weight and counts."""
+    return all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
+
+
 def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
     """Map every moment onto the grown model.
 

@@ -168,9 +168,13 @@ class Grow:
 
     def _grow(self, site: Site, out: Path) -> None:
         from growtool.grow import grow
+        from growtool.grow.optimizer import can_grow, find_state
         from growtool.recipe import resolve
 
-        grow(resolve(self.plan.plan, open_checkpoint(site.source)), self.plan, out, force=True)
+        state = find_state(site.source)
+        optimizer = state if state and can_grow(state) else None
+        recipe = resolve(self.plan.plan, open_checkpoint(site.source))
+        grow(recipe, self.plan, out, force=True, optimizer=optimizer)
 
 
 def _same_optimizer(checkpoint: Path, name: str) -> bool:
