@@ -33,7 +33,7 @@ GROWTHS = {
     "vit": (TINY["vit"], {"target": {"model_args": {"embed_dim": 16, "num_heads": 4}}, "width": EQUAL}),
     "resnet, any width": (
         RESNET,
-        {"target": {"model_args": {"channels": [5, 11, 13, 17]}}, "width": {"operator": "net2net"}},
+        {"target": {"model_args": {"channels": [5, 11, 13, 17]}}, "width": {"operator": "net2net", "split": "equal"}},
     ),
     "convnext": (TINY["convnext"], {"target": {"model_args": {"dims": [8, 12, 16, 16]}}, "width": EQUAL}),
     "swin": (TINY["swin"], {"target": {"model_args": {"embed_dim": 16, "num_heads": [4, 4]}}, "width": EQUAL}),

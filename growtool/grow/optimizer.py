@@ -58,9 +58,9 @@ def find_state(folder: Path) -> OptimizerState | None:
     return read_state(found) if found else None
 
 
-def can_grow(state: OptimizerState) -> bool:
-    """Whether the optimizer keeps nothing but moments of each weight and counts."""
-    return all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
+def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
+    """Whether there is one source, and its optimizer keeps nothing but moments of each weight and counts."""
+    return recipe.second is None and all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
 
 
 def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
@@ -97,6 +97,8 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
 def _require_known(recipe: Recipe, state: OptimizerState) -> None:
     shapes = {name: info.shape for name, info in recipe.source.tensors.items()}
     problems = []
+    if recipe.second is not None:
+        problems.append("optimizer: found the state of one source, expected none where two grow together")
     for key, value in state.tensors.items():
         parameter, _, slot = key.rpartition("/")
         if parameter not in shapes:

@@ -171,9 +171,9 @@ class Grow:
         from growtool.grow.optimizer import can_grow, find_state
         from growtool.recipe import resolve
 
-        state = find_state(site.source)
-        optimizer = state if state and can_grow(state) else None
         recipe = resolve(self.plan.plan, open_checkpoint(site.source))
+        state = find_state(site.source)
+        optimizer = state if state and can_grow(recipe, state) else None
         grow(recipe, self.plan, out, force=True, optimizer=optimizer)
 
 
