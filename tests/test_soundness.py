@@ -123,5 +123,5 @@ def test_a_parameter_read_in_two_ways_is_noticed():
     assert "block.q" not in traced(lambda s, x: x + (x @ s.q)[:, None])[1].ambiguous
 
 
-def test_a_contraction_with_what_no_parameter_brought_along_is_a_product():
-    assert "product" in kinds(traced(lambda s, x: x + x @ s.g[:1].expand(WIDTH)[:, None].expand(-1, WIDTH))[1])
+def test_a_contraction_with_what_no_parameter_brought_along_is_noticed():
+    assert "constant" in kinds(traced(lambda s, x: x + x @ s.g[:1].expand(WIDTH)[:, None].expand(-1, WIDTH))[1])

@@ -13,7 +13,8 @@ from growtool.recipe import resolve
 from tests.zoo.proofs import InMemory, growth_proof, source_model
 
 TILE = {"operator": "tile", "split": "equal"}
-NET2NET = {"operator": "net2net", "split": "equal"}
+WIDENING = [{"operator": name} for name in ("net2net", "mixture", "zero", "centre_zero", "lemon")] + [TILE]
+DEEPENING = ("zero_out", "cancel_out", "net2deeper")
 
 
 def promised(kind, case, target, **sections):
@@ -39,10 +40,10 @@ def test_what_copies_pass_through_is_exact(case):
     assert promised("wide", case, {"width": 2}, width=TILE) == "exact"
 
 
-@pytest.mark.parametrize("case", OTHER)
+@pytest.mark.parametrize("case", [*EXACT, *OTHER])
 def test_never_exact_and_wrong_in_width(case):
-    promised("wide", case, {"width": 2}, width=TILE)
-    promised("wide", case, {"width": 2}, width=NET2NET)
+    for width in WIDENING:
+        promised("wide", case, {"width": 2}, width=width)
 
 
 @pytest.mark.parametrize("case", CLOSABLE)
@@ -52,4 +53,5 @@ def test_a_residual_branch_is_closed(case):
 
 @pytest.mark.parametrize("case", [*OPEN, TIED])
 def test_never_exact_and_wrong_in_depth(case):
-    promised("deep", case, {"depth": 3}, depth={"operator": "zero_out"})
+    for operator in DEEPENING:
+        promised("deep", case, {"depth": 3}, depth={"operator": operator})

@@ -38,6 +38,11 @@ _BATCH_NORMS = frozenset(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
     "batch_norm".split()
 )
+_NEVER = {  # operations that no blank channel passes, whatever is in it
+    "weight": "weights are transformed (standardised, say) before use",
+    "constant": "the new channels are summed with numbers that are no parameter's own",
+    "batch_norm": "a norm takes its statistics over the new channels",
+}
 _SUMS_OF_SQUARES = frozenset(("linalg_vector_norm", "norm"))
 
 
@@ -143,8 +148,8 @@ class _Run:
         for number, names in forward.stored.items():
             self.states[number] = self._stored(number, names, gains)
         for mixing in self.coupling.mixings:
-            if mixing.kind == "weight" and self.atom in atoms(mixing.axis):
-                self.reasons.append((mixing.module, "weights are transformed (standardised, say) before use"))
+            if mixing.kind in _NEVER and self.atom in atoms(mixing.axis):
+                self.reasons.append((mixing.module, _NEVER[mixing.kind]))
         for step in forward.steps:
             numbers = (*step.ins, *step.outs)
             if any(n in self._carrying or self._state(n).value != "same" for n in numbers):
@@ -240,11 +245,15 @@ class _Run:
         return any(self.atom in atoms(axis) for axis in self.coupling.forward.axes(step.ins[0])[-count:])
 
     def _vanishes(self, step: Step) -> bool:
-        """Whether a single tensor's channels are gone from the result: they were summed over, or so."""
+        """Whether a single tensor's channels are gone from one of its axes: they were summed over, or so."""
         return (
             len(step.ins) == 1 and step.ins[0] in self._carrying
-            and not any(number in self._carrying for number in step.outs)
+            and any(self._times(number) < self._times(step.ins[0]) for number in step.outs)
         )  # fmt: skip
+
+    def _times(self, number: int) -> int:
+        """How often the channels stand among the factors of a tensor's axes."""
+        return sum(atom is self.atom for axis in self.coupling.forward.axes(number) for atom in atoms(axis))
 
     def _reduced(self, step: Step, states: list[State]) -> State:
         silent = states[0].rows == "silent" and states[0].value in ("same", "zero")

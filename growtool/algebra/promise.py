@@ -27,6 +27,7 @@ _AVERAGES = {
 _JOINTLY = {
     "softmax": "a softmax runs over the copied channels",
     "product": "two activations are multiplied and summed over the copied channels",
+    "constant": "the copied channels are summed with numbers that are no parameter's own",
     "weight": "the weights are transformed (standardised, say) before use, which undoes their split among the copies",
 }
 

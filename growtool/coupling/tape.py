@@ -151,7 +151,7 @@ class Tape(TorchDispatchMode):
                 brought = {atom for atom, _ in found}
                 for atom in leaves(axis):
                     if atom not in brought:  # made of parameters, but on an axis that none of them brought along
-                        self.mix("product", ((atom,),))
+                        self.mix("constant", ((atom,),))
                 break
         else:
             self.mix("product", left_axis)

@@ -28,7 +28,7 @@ from .proofs import InMemory, free_groups, permutation_proof, source_model
 _OUTSIDE = ("a kernel position", "the input image", "the model's output")  # axes that growth is not about
 _SIBLINGS = 3
 _STAGES = 4
-_SINGLY = 30  # seconds for the arguments one by one
+_SINGLY = 15  # seconds of processor time for the arguments one by one
 _ZERO_OUT = {"depth": "zero_out"}
 
 
