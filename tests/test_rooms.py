@@ -14,7 +14,7 @@ FLOORS = [
     {"operators", "finetune", "calibration"},
     {"recipe"},
     {"grow", "advise"},
-    {"study", "schedule"},
+    {"study", "schedule", "protocol"},
     {"cli", "__main__", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

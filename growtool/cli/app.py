@@ -17,6 +17,7 @@ from growtool.cli.finetune import finetune
 from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
 from growtool.cli.list import app as list_app
+from growtool.cli.protocol import protocol
 from growtool.cli.schedule import report, schedule
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
@@ -65,6 +66,7 @@ app.command()(inspect)
 app.command()(verify)
 app.command()(decompose)
 app.command()(export)
+app.command()(protocol)
 app.add_typer(list_app, name="list")
 
 

@@ -1,0 +1,47 @@
+"""`growtool protocol`: the published training of MixtureGrowth from one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.opening import PluginOption
+from growtool.cli.training import shown_progress
+
+
+def protocol(
+    file: Annotated[Path, typer.Argument(help="The protocol, a YAML file: model, member_args, train.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder.", show_default="FILE's name")
+    ] = None,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Train two members from scratch as templates, grow them onto the diagonal of a larger model, train that.
+
+    The published way of MixtureGrowth (arXiv 2311.04251).
+    """
+    from growtool.protocol import Step, load_protocol, run_protocol
+
+    def told(step: Step) -> None:
+        console().print(f"{step.name}: top-1 {step.before:.2f} % -> {step.after:.2f} %", soft_wrap=True)
+
+    loaded, out = load_protocol(file), output or Path(file.stem)
+    with shown_progress() as progress:
+        steps = run_protocol(loaded, out, progress=progress, told=told)
+    if as_json:
+        emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
+        return
+    table = new_table("", ">parameters", ">updates", ">seconds", ">top-1 before", ">after")
+    for step in steps:
+        table.add_row(
+            step.name, f"{step.parameters:,}", str(step.steps), f"{step.seconds:.0f}", f"{step.before:.2f} %",
+            f"{step.after:.2f} %",
+        )  # fmt: skip
+    console().print(table)
+    console().print(f"written: {escape(str(out / 'grown' / 'run'))}", soft_wrap=True)

@@ -1,0 +1,121 @@
+"""The file of a protocol.
+
+    model: resnet18
+    model_args: {channels: [24, 48, 96, 192], num_classes: 10}
+    member_args: {channels: [12, 24, 48, 96]}
+    train: {data: images, opt: sgd, lr: 0.1}
+    member_0: {epochs: 20}
+    member_1: {epochs: 20}
+    grown: {epochs: 4, lr: 0.01}
+
+Training takes the options of `growtool finetune` under their names in config.yaml. Paths start in the folder of the
+file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from growtool.errors import PlanError
+from growtool.finetune.options import unknown_option
+from growtool.plan.document import Document, Loc, read_document
+from growtool.plan.schema import Section, problem
+
+_DECIDED = {"checkpoint", "output", "resume", "force", "train"}  # what the protocol itself decides
+_TRAININGS = ("train", "member_0", "member_1", "grown")
+
+
+class Protocol(Section):
+    """What to train, and how it grows.
+
+    Attributes:
+        model: timm's name of the grown model.
+        model_args: its arguments.
+        member_args: those that make a member instead: the same model, narrower.
+        input_size: channels, height and width of the images.
+        templates: in the set of each layer of a member.
+        second: where member 1 comes from: `scratch`, with templates of its own, or `copy`, a copy of member 0.
+        noise: with `copy`, the standard deviation of what is added to its templates, relative to theirs.
+        coefficients: of the new blocks.
+        gain: size of the new vectors relative to the member's own.
+        train, member_0, member_1, grown: options of training, of all and of each; the later win.
+        seed: of the members and of the new vectors.
+    """
+
+    model: str
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    member_args: dict[str, Any]
+    input_size: list[int] = Field(default_factory=lambda: [3, 32, 32], min_length=3, max_length=3)
+    templates: int = Field(default=2, ge=1)
+    second: Literal["scratch", "copy"] = "scratch"
+    noise: float | None = Field(default=None, ge=0)
+    coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
+    gain: float = Field(default=1.0, ge=0)
+    train: dict[str, Any] = Field(default_factory=dict)
+    member_0: dict[str, Any] = Field(default_factory=dict)
+    member_1: dict[str, Any] = Field(default_factory=dict)
+    grown: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("noise")
+    @classmethod
+    def _has_a_copy(cls, noise: float | None, info: Any) -> float | None:
+        if noise is not None and info.data.get("second") != "copy":
+            raise problem("found noise without second: copy, to which it is added; drop noise or set second")
+        return noise
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProtocol:
+    """A protocol, the file it came from, and its text."""
+
+    protocol: Protocol
+    path: Path
+    text: str
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """Options of a training; the length of the stage itself takes the place of a common one."""
+        own = getattr(self.protocol, stage)
+        lengths = {"epochs", "steps", "macs"}
+        common = {k: v for k, v in self.protocol.train.items() if not (k in lengths and lengths & own.keys())}
+        merged = {"seed": self.protocol.seed, **common, **own}
+        if isinstance(merged.get("data"), str):
+            data = Path(merged["data"]).expanduser()
+            merged["data"] = str(data if data.is_absolute() else self.path.parent / data)
+        return merged
+
+
+def load_protocol(path: Path) -> LoadedProtocol:
+    """Read a protocol.
+
+    Raises:
+        PlanError: it is not one; every finding with its place.
+    """
+    document, content, text = read_document(
+        path, what="a protocol in YAML", need="a mapping with `model`, `member_args` and `train`",
+        optional=frozenset({"model_args", "member_args"}),
+    )  # fmt: skip
+    for stage in _TRAININGS:
+        for key in content.get(stage) or {}:
+            found = "the protocol decides this; drop it" if key in _DECIDED else unknown_option(key)
+            if found:
+                _note(document, (stage, key), found)
+    protocol = None
+    try:
+        protocol = Protocol.model_validate(content)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            _note(document, details["loc"], details["msg"][0].lower() + details["msg"][1:])
+    if document.problems or protocol is None:
+        raise PlanError(document.lines())
+    return LoadedProtocol(protocol, path, text)
+
+
+def _note(document: Document, loc: Loc, text: str) -> None:
+    """A finding at `loc`, or at the nearest place around it."""
+    around = next((loc[:size] for size in range(len(loc), 0, -1) if loc[:size] in document.keys), None)
+    document.problems.append((document.keys[around] if around else document.values[()], loc, text))

@@ -1,0 +1,109 @@
+"""A member: a small model in template form, each layer with a set of templates of its own, before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import (
+    Form,
+    Layout,
+    ModelSpec,
+    Templated,
+    TensorInfo,
+    coefficients_of,
+    dtype_name,
+    open_checkpoint,
+    write_folder,
+)
+from growtool.operators.base import generator_for
+from growtool.recipe.traced import Traced
+from growtool.templates.grouping import templatable
+
+
+def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templates: int, seed: int) -> None:
+    """Write a member with fresh weights.
+
+    A template is the weight timm would start the layer with, so that each has its variance; coefficients are a random
+    unit vector, so that the weight has it, too. (The public reference draws all templates of a layer as one tensor of
+    five dimensions and gets them too small by the square root of its rows.)
+
+    Args:
+        out: the folder to appear.
+        spec: the member.
+        growing: tensors that grow on both sides; these are templated.
+        templates: in each layer's set.
+        seed: of all that is drawn.
+    """
+    traced = Traced.of(spec, where="member")
+    drawn = [_fresh(spec, seed * 1000 + number) for number in range(templates)]
+    state = drawn[0].state_dict()
+    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in state.items()}
+    names = [name for name in templatable(traced.model, traced.coupling, infos) if name in growing]
+    tensors: dict[str, Tensor] = {name: value for name, value in state.items() if name not in names}
+    for name in names:
+        vector = torch.randn(templates, generator=generator_for(seed, name))
+        tensors[coefficients_of(name)] = (vector / vector.norm()).reshape(1, 1, -1)
+        tensors[f"banks.{bank_of(name)}.templates"] = torch.stack([model.state_dict()[name] for model in drawn])
+    form = Form(
+        {bank_of(name): "trained" for name in names},
+        {
+            name: Templated(bank_of(name), Layout.whole(state[name].shape[0]), Layout.whole(state[name].shape[1]))
+            for name in names
+        },
+    )
+    write_tensors(out, spec, tensors, form, traced.model)
+
+
+def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
+    """Write a copy of a trained member, with noise added to its templates.
+
+    Args:
+        out: the folder to appear.
+        member: the folder of the member.
+        noise: standard deviation relative to that of each bank.
+        seed: of the noise.
+    """
+    source = open_checkpoint(member)
+    assert source.form is not None, "a member is in template form"
+    tensors = {name: source.read_stored(name) for name in source.stored}
+    for bank in source.form.banks:
+        for part in source.form.parts(bank):
+            drawn = torch.randn(tensors[part].shape, generator=generator_for(seed, part))
+            tensors[part] = tensors[part] + noise * float(tensors[part].std(correction=0)) * drawn
+    write_tensors(out, source.spec, tensors, source.form, Traced.of(source.spec, where="member").model)
+
+
+def write_tensors(out: Path, spec: ModelSpec, tensors: dict[str, Tensor], form: Form, model: nn.Module) -> None:
+    """Write a template checkpoint from tensors in memory."""
+    write_folder(
+        out,
+        spec,
+        {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items()},
+        tensors.__getitem__,
+        num_features=int(getattr(model, "num_features", 0)),
+        documents={"README.md": f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n"},
+        metadata=form.metadata(),
+        force=True,
+    )
+
+
+def bank_of(name: str) -> str:
+    """The bank of a layer that shares its templates with no other."""
+    return name.replace(".", "_")
+
+
+def _fresh(spec: ModelSpec, seed: int) -> nn.Module:
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **dict(spec.model_args))
+    return model
+
+
+def fresh_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+    """The tensors timm starts the model with."""
+    return dict(_fresh(spec, seed).state_dict())

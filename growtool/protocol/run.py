@@ -1,0 +1,113 @@
+"""Running a protocol: member 0, member 1, growth, and training on. Steps that are complete are not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint import ModelSpec
+from growtool.checkpoint.folder import json_text
+from growtool.errors import PlanError
+from growtool.finetune.checks import find_problems
+from growtool.finetune.options import make_config
+from growtool.finetune.run import finetune
+from growtool.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
+from growtool.protocol.file import LoadedProtocol
+from growtool.protocol.member import write_copy, write_member
+
+if TYPE_CHECKING:
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.records import Progress
+
+REPORT = "protocol.json"
+_NOISE = 0.1  # of a copied member, where the file does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One training of a protocol.
+
+    Attributes:
+        name: `member_0`, `member_1` or `grown`.
+        before: top-1 in percent before its first update.
+        after: top-1 after its last.
+        steps: updates.
+        parameters: in elements, templates and coefficients as they are stored.
+        seconds: of training and evaluation.
+    """
+
+    name: str
+    before: float
+    after: float
+    steps: int
+    parameters: int
+    seconds: float
+
+
+def run_protocol(
+    loaded: LoadedProtocol,
+    output: Path,
+    *,
+    progress: Progress | None = None,
+    told: Callable[[Step], None] = lambda step: None,
+) -> list[Step]:
+    """Train two members, grow them onto the diagonal and train the grown model.
+
+    Args:
+        loaded: the protocol.
+        output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, and a report.
+        progress: who watches each training.
+        told: told of each training that is done.
+
+    Raises:
+        PlanError: the folder is not empty, an option is wrong, or the members are no narrower versions of the model.
+        CheckpointError: timm cannot build a model.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise PlanError(f"--output {output}: it exists and is not empty; choose another place")
+    protocol = loaded.protocol
+    grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
+    member = grown.with_args(**protocol.member_args)
+    growing = two_sided(growth_maps(member, grown)[0])
+    starts = {name: output / name / "start" for name in ("member_0", "member_1", "grown")}
+    _require_sound(loaded, starts)
+    steps: list[Step] = []
+
+    def train(name: str) -> Path:
+        result = finetune(_config(loaded, name, starts[name]), progress)
+        steps.append(Step(name, result.initial.top1, result.last.top1, result.steps, result.parameters, result.seconds))
+        told(steps[-1])
+        return starts[name].parent / "run" / "last"
+
+    write_member(starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
+    first = train("member_0")
+    if protocol.second == "copy":
+        noise = _NOISE if protocol.noise is None else protocol.noise
+        write_copy(starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
+    else:
+        write_member(starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
+    last = train("member_1")
+    new = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
+    write_grown(starts["grown"], grown, (first, last), new)
+    train("grown")
+    report: dict[str, Any] = {"protocol": protocol.model_dump(mode="json"), "steps": [asdict(step) for step in steps]}
+    (output / REPORT).write_text(json_text(report), encoding="utf-8")
+    return steps
+
+
+def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
+    return make_config(loaded.options(name), {"checkpoint": start, "output": start.parent / "run"})
+
+
+def _require_sound(loaded: LoadedProtocol, starts: dict[str, Path]) -> None:
+    """Look at the options of every training before the first begins."""
+    problems = []
+    for name, start in starts.items():
+        try:
+            problems += [f"{name}: {problem}" for problem in find_problems(_config(loaded, name, start))]
+        except PlanError as error:
+            problems += [f"{name}: {problem}" for problem in error.problems]
+    if problems:
+        raise PlanError([f"{loaded.path}: {problem}" for problem in problems])
