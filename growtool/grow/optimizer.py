@@ -60,7 +60,9 @@ def find_state(folder: Path) -> OptimizerState | None:
 
 def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
     """Whether there is one source, and its optimizer keeps nothing but moments of each weight and counts."""
-    return recipe.second is None and all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
+    return recipe.second is None and all(
+        value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items()
+    )
 
 
 def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:

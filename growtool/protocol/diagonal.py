@@ -50,8 +50,8 @@ def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, Traced]:
     matching = match(source, target, None)
     if matching.bridges:
         raise PlanError(
-            f"member_args: {some(list(matching.bridges))}: in the model alone, and both members would lack them; choose "
-            "arguments with which the members have them, too"
+            f"member_args: {some(list(matching.bridges))}: in the model alone, and both members would lack them; "
+            "choose arguments with which the members have them, too"
         )
     expansions = {growth: circular(*growth.sizes) for growth, _ in matching.carried()}
     if all(expansion.is_identity for expansion in expansions.values()):
