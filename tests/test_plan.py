@@ -30,7 +30,7 @@ from growtool.plan.schema import (
 )
 
 SURFACE = """
-model model_args target width depth second data recalibrate output verify seed
+model model_args target width depth overrides second data recalibrate output verify seed
 target.model target.model_args target.scale
 target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain
@@ -49,6 +49,7 @@ depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
 data.path data.batches data.batch_size
+overrides.match overrides.width
 output.form output.dtype
 verify.inputs verify.tolerance
 """

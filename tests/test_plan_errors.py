@@ -35,7 +35,7 @@ seed: 2
 
 
 def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
-    keys = "model, model_args, target, width, depth, second, data, recalibrate, output, verify, seed"
+    keys = "model, model_args, target, width, depth, overrides, second, data, recalibrate, output, verify, seed"
     assert problems(tmp_path, monkeypatch, MANY) == [
         "plan.yaml:1:8 model: found 3, expected a string",
         f"plan.yaml:2:1 modle_args: unknown key, expected one of {keys}; did you mean 'model_args'?",

@@ -66,7 +66,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     assert grid is not None
     if tensor.is_copy:
         return grid.coefficients
-    width = recipe.plan.width
+    width = tensor.width
     assert width is not None, "a recipe with growing widths has a width operator"
     W = recipe.source.read(tensor.source)
     W = W.to(torch.promote_types(W.dtype, torch.float32))
@@ -112,7 +112,7 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
     """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
     if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
         return stored
-    width = recipe.plan.width
+    width = tensor.width
     assert width is not None, "a recipe with growing widths has a width operator"
     operator = OPERATORS[width.operator].implementation()
 

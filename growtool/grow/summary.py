@@ -110,7 +110,8 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 
 
 def _advice(recipe: Recipe) -> Iterable[str]:
-    if recipe.widths and getattr(recipe.plan.width, "split", None) == "equal":
+    grown = (tensor.width for tensor in recipe.tensors.values() if not all(axis.is_identity for axis in tensor.maps))
+    if any(getattr(width, "split", None) == "equal" for width in grown):
         yield (
             "copies: an equal split gives the copies of a unit equal gradients, so they stay alike and add nothing; "
             "split: random_projection keeps the same function without that"

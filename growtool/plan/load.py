@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from growtool.errors import PlanError
 from growtool.plan.document import Document, Loc, read_document
-from growtool.plan.schema import SECTIONS, Plan
+from growtool.plan.schema import SECTIONS, Plan, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,16 @@ def _add_invalid(document: Document, details: ErrorDetails) -> None:
 
 def _without_operator(loc: Loc) -> Loc:
     """Pydantic names the operator after `width` and `depth`; the file does not."""
+    if loc[:1] == ("overrides",) and len(loc) > 2:
+        return (*loc[:2], *_without_operator(loc[2:]))
     return (loc[0], *loc[2:]) if loc and loc[0] in ("width", "depth") else loc
+
+
+def _section(loc: Loc) -> type[Section]:
+    """The section of the plan at a place as pydantic names it."""
+    if loc[:1] == ("overrides",):
+        loc = loc[2:] or ("overrides",)
+    return SECTIONS[tuple(str(part) for part in loc)]
 
 
 _EXPECTED = {
@@ -91,13 +100,11 @@ def _explain(details: ErrorDetails) -> str:
     kind, found, context = details["type"], details["input"], details.get("ctx", {})
     loc = details["loc"]
     if kind == "extra_forbidden":
-        section = SECTIONS[tuple(str(part) for part in loc[:-1])]
-        return f"unknown key, expected one of {_choices(str(loc[-1]), list(section.model_fields))}"
+        return f"unknown key, expected one of {_choices(str(loc[-1]), list(_section(loc[:-1]).model_fields))}"
     if kind == "missing":
-        fields = SECTIONS[tuple(str(part) for part in loc[:-1])].model_fields
-        return f"missing, expected {fields[str(loc[-1])].description}"
+        return f"missing, expected {_section(loc[:-1]).model_fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":
-        operators = [name for section, *rest in filter(None, SECTIONS) if section == loc[0] for name in rest]
+        operators = [name for section, *rest in filter(None, SECTIONS) if section == loc[-1] for name in rest]
         return f"missing, expected one of {', '.join(operators)}"
     if kind == "union_tag_invalid":
         choices = _choices(context["tag"], _quoted(context["expected_tags"]))

@@ -358,6 +358,18 @@ Width = Annotated[
 Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map, Field(discriminator="operator")]
 
 
+class Override(Section):
+    """Another way of filling in some tensors.
+
+    Attributes:
+        match: a pattern for names of the target's tensors, `*` for anything: `head.*`.
+        width: how those that grow are made; channels have to grow as under the plan's own `width`.
+    """
+
+    match: str = Field(description="a pattern for names of tensors, such as 'head.*'")
+    width: Width = Field(description="a mapping with an operator")
+
+
 class Plan(Section):
     """A growth plan.
 
@@ -367,6 +379,7 @@ class Plan(Section):
         target: what to grow to.
         width: how a target that is wider gets its channels; None where the plan does not say.
         depth: how a target that is deeper gets its blocks; None where the plan does not say.
+        overrides: other ways of growing for tensors whose names match, the last match counts.
         second: a checkpoint of the same model, for `two_source`.
         data: images for what has to see some; None where nothing does.
         recalibrate: whether the running statistics of BatchNorm are estimated anew from `data`.
@@ -380,6 +393,7 @@ class Plan(Section):
     target: Target = Field(description="a mapping with one of model, model_args and scale")
     width: Width | None = None
     depth: Depth | None = None
+    overrides: tuple[Override, ...] = ()
     second: str | None = None
     data: Data | None = None
     recalibrate: bool = False
@@ -393,6 +407,20 @@ class Plan(Section):
         if recalibrate and "data" in info.data and info.data["data"] is None:
             raise problem("found true without images to see, expected `data: {path: ...}` as well")
         return recalibrate
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _as_tuple(cls, overrides: Any) -> Any:
+        return tuple(overrides) if isinstance(overrides, list) else overrides
+
+    @field_validator("overrides")
+    @classmethod
+    def _overrides_something(cls, overrides: tuple[Override, ...], info: ValidationInfo) -> tuple[Override, ...]:
+        if overrides and "width" in info.data and info.data["width"] is None:
+            raise problem(
+                "found overrides of nothing, expected `width` as well: overrides change how some tensors grow"
+            )
+        return overrides
 
     @model_validator(mode="after")
     def _has_two_sources_or_one(self) -> Plan:
@@ -434,6 +462,7 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     **{("width", name): section for name, section in WIDTH_OPERATORS.items()},
     **{("depth", name): section for name, section in DEPTH_OPERATORS.items()},
     ("data",): Data,
+    ("overrides",): Override,
     ("output",): Output,
     ("verify",): Verify,
 }

@@ -20,19 +20,28 @@ from growtool.algebra.promise import (
 )
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Plan
+from growtool.plan.schema import Depth, Plan, Width
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 
 
-def promise_of(plan: Plan, matching: Matching, widths: Widths) -> tuple[Promise, dict[str, float]]:
-    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
+def promise_of(
+    plan: Plan, matching: Matching, widths: Widths, sections: Mapping[str, Width]
+) -> tuple[Promise, dict[str, float]]:
+    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's.
+
+    Args:
+        plan: says the operators.
+        matching: source and target side by side.
+        widths: how channels grow.
+        sections: tensors that grow by an override.
+    """
     source, target = matching.source.coupling, matching.target.coupling
     blocks, expansions = matching.blocks, widths.of_target
     norms = [norm for passage in widths.passages.values() for norm in passage.norms]
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
-    reasons = _operator_losses(plan, matching, widths.expansions)
+    reasons = _operator_losses(plan, matching, widths.expansions, sections)
     reasons += different_operations(source, target, blocks.source_name, matching.ignored, shares, bridged)
     reasons += uneven_mixings(target, expansions, blocks.is_new)
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
@@ -58,13 +67,18 @@ def promise_of(plan: Plan, matching: Matching, widths: Widths) -> tuple[Promise,
     return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
 
 
-def _operator_losses(plan: Plan, matching: Matching, expansions: Mapping[Growth, Expansion]) -> list[str]:
+def _operator_losses(
+    plan: Plan, matching: Matching, expansions: Mapping[Growth, Expansion], sections: Mapping[str, Width]
+) -> list[str]:
     wider = any(not expansion.is_identity for expansion in expansions.values())
-    losses = []
-    for section, used in ((plan.width, wider), (plan.depth, bool(matching.blocks.new))):
-        if section is not None and used:
-            losses.append(OPERATORS[section.operator].implementation().loss(section))
-    return [loss for loss in losses if loss]
+    used = [plan.width] if wider else []
+    losses = [_loss(section) for section in (*used, *sections.values(), plan.depth if matching.blocks.new else None)]
+    return list(dict.fromkeys(loss for loss in losses if loss))
+
+
+def _loss(section: Width | Depth | None) -> str | None:
+    loss: str | None = OPERATORS[section.operator].implementation().loss(section) if section else None
+    return loss
 
 
 def _other_buffers(matching: Matching, expansions: Mapping[Growth, Expansion]) -> list[str]:

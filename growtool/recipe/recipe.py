@@ -16,7 +16,7 @@ from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_n
 from growtool.checkpoint.skeleton import initialised
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
-from growtool.plan.schema import Plan
+from growtool.plan.schema import Plan, Width
 from growtool.recipe.blocks import BlockMap
 from growtool.templates.source import Templates
 
@@ -42,6 +42,7 @@ class TensorRecipe:
         anew: whether the width operator makes it although it does not grow.
         following: the source's name of the same tensor one block on; None at the end.
         partners: dimensions with new channels in pairs, and the other position of each one's pair.
+        width: how it grows, by the plan or one of its overrides.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TensorRecipe:
     anew: bool = False
     following: str | None = None
     partners: tuple[tuple[int, Tensor], ...] = ()
+    width: Width | None = None
 
     @property
     def is_copy(self) -> bool:

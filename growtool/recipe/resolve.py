@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -16,8 +16,9 @@ from growtool.checkpoint.reach import home_module, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
-from growtool.plan.schema import Plan
+from growtool.plan.schema import Plan, Width
 from growtool.recipe.matching import Matching, match, some
+from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
 from growtool.recipe.rewriting import filling, partners, rewrites, unread
@@ -52,10 +53,11 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     matching = match(source, target, plan.depth)
     starts = starts_of(plan.depth, matching.blocks, target.coupling)
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
-    promise, eps = promise_of(plan, matching, widths)
+    sections = width_sections(plan, matching, widths)
+    promise, eps = promise_of(plan, matching, widths, sections)
     spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
-    tensors = _tensors(plan, checkpoint, matching, widths, starts)
+    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections)
     return Recipe(
         plan=plan,
         source=checkpoint,
@@ -114,7 +116,12 @@ def _needed(spec: ModelSpec) -> str | None:
 
 
 def _tensors(
-    plan: Plan, checkpoint: Checkpoint, matching: Matching, widths: Widths, starts: Starts
+    plan: Plan,
+    checkpoint: Checkpoint,
+    matching: Matching,
+    widths: Widths,
+    starts: Starts,
+    sections: Mapping[str, Width],
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
     rewritten = rewrites(matching, widths)
@@ -149,6 +156,7 @@ def _tensors(
             anew=widths.every_tensor and value.is_floating_point(),
             following=_following(origin, checkpoint) if origin else None,
             partners=partners(matching, widths, name),
+            width=sections.get(name, plan.width),
         )
     return recipes
 

@@ -86,10 +86,10 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
         return "it belongs to a new block whose weights cancel in pairs"
     if tensor.rewrite is not None:
         return "it is rewritten before it grows"
-    if plan.width is not None and not tensor.is_copy and not tensor.zero:
-        in_span = getattr(OPERATORS[plan.width.operator].implementation(), "in_span", None)
-        if in_span is None or not in_span(plan.width):
-            return f"{plan.width.operator} makes new weights that are no combinations of the templates"
+    if tensor.width is not None and not tensor.is_copy and not tensor.zero:
+        in_span = getattr(OPERATORS[tensor.width.operator].implementation(), "in_span", None)
+        if in_span is None or not in_span(tensor.width):
+            return f"{tensor.width.operator} makes new weights that are no combinations of the templates"
     sides = [lift(axis, layout) for axis, layout in zip(tensor.maps, (origin.rows, origin.columns), strict=False)]
     if sides[0] is None or sides[1] is None:
         return "growth copies parts of blocks; a bank of sub_block with matching parts has them whole"
