@@ -211,14 +211,19 @@ head, or weights that are standardised before use can make an exact operator los
 `growtool advise CKPT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget, wider, deeper and both,
 with the size each leads to, its promise, and what has been published about growing so; `-o DIR` writes them.
 
-| operator | grows | what it does | same function |
-| --- | --- | --- | --- |
+Formulas write W for a weight, W' for what it becomes, h and h' for the channels it reads or writes; E says which old
+channel each new one copies, R is a left inverse of E, C takes off the mean.
+
+| operator | grows | what it does | same function | needs |
+| --- | --- | --- | --- | --- |
 """
 
 
 def page() -> str:
     """The text of `docs/operators.md`."""
-    rows = "".join(f"| [`{o.name}`](#{o.name}) | {o.axis} | {o.summary} | {o.promise} |\n" for o in OPERATORS.values())
+    rows = "".join(
+        f"| [`{o.name}`](#{o.name}) | {o.axis} | {o.summary} | {o.promise} | {o.needs} |\n" for o in OPERATORS.values()
+    )
     return _HEAD + rows + "".join(_chapter(info) for info in OPERATORS.values())
 
 
@@ -226,7 +231,7 @@ def _chapter(info: OperatorInfo) -> str:
     options = _options(SECTIONS[info.name])
     return (
         f"\n## {info.name}\n\n{info.summary[0].upper()}{info.summary[1:]}. Same function: {info.promise}.\n\n"
-        f"Source: {info.source}.\n\n{FORMULAS[info.name]}\n\n"
+        f"{info.when}\n\n`{info.formula}`\n\nNeeds: {info.needs}. Source: {info.source}.\n\n{FORMULAS[info.name]}\n\n"
         + (f"| option | default | meaning |\n| --- | --- | --- |\n{options}\n" if options else "No options.\n\n")
         + f"```yaml\n{EXAMPLES[info.name]}```\n"
     )

@@ -343,3 +343,19 @@ def test_no_new_channel_is_dead(operator, tmp_path):
     third = 20
     assert dead.keys() <= {f"blocks.{i}.attn.qkv.bias" for i in range(2)}, dead
     assert all(count <= third for count in dead.values())
+
+
+def test_a_norm_that_writes_the_stream_loses_less_than_uneven_copies(tmp_path):
+    tiny = TINY["swin"]
+    source = write_folder(tiny, tmp_path / "source")
+    lost = {}
+    for operator in ("centre_zero", "net2net"):
+        result = grown(source, plan({"embed_dim": 12, "num_heads": [3, 3]}, operator), tmp_path / operator)
+        lost[operator] = difference(load(source), load(result.out), tiny.inputs())
+    assert 1e-3 < lost["centre_zero"] < lost["net2net"] / 2
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_whole_multiples_of_swin_are_left_to_copies_where_blanks_would_lose(operator, tmp_path):
+    source = write_folder(TINY["swin"], tmp_path / "source")
+    assert resolved(source, plan(WIDER["swin"], operator, eps="told")).promise.kind == "exact"

@@ -382,6 +382,13 @@ def test_llama_pro_puts_a_new_block_after_every_few_old_ones(groups, per_group):
     assert [p.new for p in placed] == ([False] * per_group + [True]) * groups
 
 
+@pytest.mark.parametrize("info", OPERATORS.values(), ids=list(OPERATORS))
+def test_every_operator_says_what_a_user_has_to_know(info):
+    for text in (info.summary, info.promise, info.source, info.formula, info.needs):
+        assert text and not text.endswith(".")
+    assert info.when.endswith(".")
+
+
 def test_the_page_of_operators_is_in_step_with_the_table():
     assert PAGE.read_text() == page(), "run `python tests/operators_page.py`"
 

@@ -26,9 +26,9 @@ def operators(as_json: JsonOption = False) -> None:
     if as_json:
         emit_json({"operators": [asdict(info) for info in OPERATORS.values()]})
         return
-    rows = new_table("operator", "axis", "what it does", "same function", "source")
+    rows = new_table("operator", "axis", "what it does", "same function", "needs", "source")
     for info in OPERATORS.values():
-        rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise, info.source)))
+        rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise, info.needs, info.source)))
     console().print(rows)
 
 

@@ -18,6 +18,9 @@ class OperatorInfo:
         summary: what it does.
         promise: when the grown model computes the same function.
         source: the publication.
+        formula: the weights it makes, in the notation of docs/operators.md.
+        needs: what it takes besides a checkpoint and a plan.
+        when: what it is for.
     """
 
     name: str
@@ -25,6 +28,9 @@ class OperatorInfo:
     summary: str
     promise: str
     source: str
+    formula: str = ""
+    needs: str = "nothing"
+    when: str = ""
 
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
@@ -37,76 +43,113 @@ OPERATORS: dict[str, OperatorInfo] = {
         OperatorInfo(
             "tile", "width", "whole copies of all channels; readers share the old weight among the copies",
             "exact for integer factors", "HyperCloning, arXiv 2409.12903; bert2BERT FPI, arXiv 2110.07143",
+            formula="W' = Z + (E W - Z E) R, E = [I; I; ...], Z noise",
+            when="Doubling any network; the first choice for whole multiples.",
         ),
         OperatorInfo(
             "net2net", "width", "copies of randomly chosen channels, for any width",
             "exact where no norm mixes channels (BatchNorm networks)", "Net2Net, arXiv 1511.05641, section 2.2",
+            formula="W' = Z + (E W - Z E) R, E picks channels at random, Z noise",
+            when="BatchNorm networks of any width; elsewhere only for hidden units.",
         ),
         OperatorInfo(
             "mixture", "width", "copies, with new combinations of trained layers as templates between them",
             "with compensate: true exact for integer factors, for any width where no norm mixes channels; "
             "lossy as published (false)",
             "MixtureGrowth, arXiv 2311.04251; the compensation is growtool's",
+            formula="W'_ij = gain sum_t c_ijt T_t off the diagonal, W'_ii = W - sum_j W'_ij",
+            needs="nothing; more layers of one shape give richer combinations",
+            when="Doubling with new units that start from what other layers learned.",
         ),
         OperatorInfo(
             "centre_zero", "width", "centred residual streams with zeros beside them; hidden units and heads copied",
             "exact for any width of a pre-LayerNorm network, up to eps unless eps: told",
             "growtool's generalisation of LEMON, arXiv 2310.07999",
+            formula="h' = [C h; 0], C = I - 11^T/n; gain sqrt(s), eps s",
+            when="Any width of a pre-LayerNorm transformer, the first choice off whole multiples.",
         ),
         OperatorInfo(
             "lemon", "width", "residual streams with their mean beside them; hidden units and heads copied",
             "exact for any width of a pre-LayerNorm network, up to eps unless eps: told", "LEMON, arXiv 2310.07999",
+            formula="h' = [h; mean(h)]; gain sqrt(s), eps s",
+            when="As centre_zero, where the published form is wanted.",
         ),
         OperatorInfo(
             "zero", "width", "nothing copied: new units that nothing reads yet, new stream channels that are zero",
             "exact for any width where every norm over channels can be rescaled, up to eps unless eps: told",
             "Composable function-preserving expansions, arXiv 2308.06103",
+            formula="W1' = [W1; V], W2' = [W2, 0]; h' = [C h; 0] for streams",
+            when="Adding capacity without a trace of the old units; many small steps.",
         ),
         OperatorInfo(
             "fpi", "width", "whole copies of all channels, then copies of random ones",
             "exact for integer factors, for any width where no norm mixes channels",
             "bert2BERT, arXiv 2110.07143, section 3.2",
+            formula="W' = E W E^+, each channel copied as often as the others",
+            when="Comparing with bert2BERT; whole multiples of transformers.",
         ),
         OperatorInfo(
             "aki", "width", "as fpi, with the new rows of a layer taken from the next block",
             "lossy", "bert2BERT, arXiv 2110.07143, section 3.3",
+            formula="W'_l = [W_l; W_(l+1)[g]] R",
+            needs="nothing; blocks in a sequence",
+            when="Training long after growing: it starts worse and learns faster (found for language models).",
         ),
         OperatorInfo(
             "variance_transfer", "width", "new units in pairs that are read with opposite weights",
             "as zero, with rescale: false; lossy as published (true)", "Variance transfer, arXiv 2306.12700",
+            formula="W1' = [W1; V; V], W2' = [W2, Z, -Z]",
+            when="Hidden units with a gradient in every weight at once.",
         ),
         OperatorInfo(
             "two_source", "width", "two checkpoints side by side; their mean comes out",
             "exact mean of the logits where every norm is a BatchNorm", "MixtureGrowth, arXiv 2311.04251",
+            formula="W' = diag(W_a, W_b), classifier [W_a, W_b] / 2",
+            needs="a second checkpoint of the same model",
+            when="Two trained BatchNorm networks into one of their joint size.",
         ),
         OperatorInfo(
             "random", "width", "the target as timm initialises it, or its new parts", "lossy", "the baseline",
+            formula="W' as timm initialises it",
+            when="The baseline that every other operator has to beat.",
         ),
         OperatorInfo(
             "stack", "depth", "the blocks of a stage repeated as a whole: 1 2 1 2",
             "lossy", "G_stack, arXiv 2405.15319",
+            formula="layer'_i = layer_(i mod L)",
+            when="Early in pretraining; the guidelines of G_stack are for language models.",
         ),
         OperatorInfo(
             "interleave", "depth", "each block repeated in place: 1 1 2 2",
             "lossy", "arXiv 2405.15319; interpolation in AquilaMoE, arXiv 2408.06567",
+            formula="layer'_i = layer_floor(i L / L')",
+            when="Continuing a network that has converged, where a loss at the start may be trained away.",
         ),
         OperatorInfo(
             "zero_out", "depth", "copied blocks whose residual branch ends in zeros",
             "exact for blocks with a residual connection", "LLaMA Pro, arXiv 2401.02415",
+            formula="x + f(x) with f's last layer zero",
+            when="Deepening a trained residual network without a loss; the first choice.",
         ),
         OperatorInfo(
             "cancel_out", "depth", "copied blocks whose residual branch ends in weights that cancel over paired units",
             "exact for blocks with a residual connection that ends in a matrix (transformers, ConvNeXt, mixers)",
             "LEMON, arXiv 2310.07999",
+            formula="x + sum of opposite weights over paired units",
+            when="As zero_out, where every new weight should have a gradient from the first step.",
         ),
         OperatorInfo(
             "net2deeper", "depth", "layers that pass on what they receive, where there is no residual connection",
             "exact where the activation is idempotent (ReLU, ReLU6)", "Net2Net, arXiv 1511.05641, section 2.3",
+            formula="f(I f(x)) = f(x)",
+            when="Plain and depthwise convolutional stacks with ReLU.",
         ),
         OperatorInfo(
             "map", "depth", "the plan lists the source block of every target block: [0, 0, 1, 1, 2]",
             "lossy with start: copy; as zero_out and cancel_out with those",
             "SWS, IJCAI 2024; layer lists of G_stack, arXiv 2405.15319",
+            formula="layer'_i = layer_map(i)",
+            when="Reproducing a published arrangement of blocks, or weight sharing by stage.",
         ),
     )
 }  # fmt: skip

@@ -103,7 +103,7 @@ def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroe
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
         for kind in operator.BLANKS:
             found = passage(coupling, growth.target, kind, tried.of_target, zeroed)
-            if all(matching.ignored(module) for module, _ in found.reasons):
+            if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
                 break
     # what passes beside copies may not pass beside the blanks of other sets
