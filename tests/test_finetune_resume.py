@@ -201,6 +201,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint: Path, data
     assert len(losses(output)) == 6
 
 
+def test_going_back_to_an_early_checkpoint_forgets_the_later_ones(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    finetune(run_config(checkpoint, data, output, recovery_interval=1, checkpoint_hist=9))
+    expected, early = losses(output), str(output / "checkpoints/step-00000002")
+    with pytest.raises(Stopped):
+        again = run_config(checkpoint, data, output, recovery_interval=1, checkpoint_hist=2, resume=early)
+        finetune(again, At(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    finetune(run_config(checkpoint, data, output, recovery_interval=1, resume="auto"))
+    assert losses(output) == expected
+
+
 def test_a_crash_between_two_names_is_mended(checkpoint: Path, data: Path, tmp_path: Path):
     output = tmp_path / "run"
     first = finetune(run_config(checkpoint, data, output))

@@ -6,28 +6,24 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.adapters import add_adapters
+from growtool.finetune.assemble import as_called, assemble, open_teacher
 from growtool.finetune.checks import find_problems
 from growtool.finetune.data import class_names, number_classes, require_readable
-from growtool.finetune.device import mixed_precision, resolve_device
-from growtool.finetune.distributed import World, replicate, shard
+from growtool.finetune.device import resolve_device
+from growtool.finetune.distributed import World
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
-from growtool.finetune.lr_factors import read_factors, scale_rates
-from growtool.finetune.model import count_classes, layout, load_model, place
-from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
-from growtool.finetune.optimizer import create_optimizer, create_schedule, unknown_optimizer
+from growtool.finetune.model import count_classes, load_model
+from growtool.finetune.optimizer import unknown_optimizer
 from growtool.finetune.optimizer_state import adopt, read_state
-from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.finetune.sources import open_source, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
@@ -35,8 +31,6 @@ from growtool.finetune.trainable import Selection, select
 from growtool.report.macs import count_macs, training_macs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
     from growtool.finetune.data import Split
@@ -91,7 +85,7 @@ class Job:
             trainer.selection = self.release
             trainer.held = self.release.held(trainer.model)
             self.release.freeze_others(trainer.model)
-            trainer.forward = _forward(self.config, trainer.model, trainer.world, trainer.device)
+            trainer.forward = as_called(self.config, trainer.model, trainer.world, trainer.device)
         trainer.selection.train_mode(trainer.model)
 
 
@@ -161,8 +155,8 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     spec = source.spec
     if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
-    teacher = _teacher(config, model, device, steps=steps)
-    trainer = _trainer(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
+    teacher = open_teacher(config, model, device, steps=steps)
+    trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     return Job(
         config=config,
         source=source,
@@ -214,108 +208,6 @@ def _teacher_macs(config: RunConfig) -> int:
         return 0
     model = build(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
     return count_macs(model, input_size(model)).total
-
-
-def _teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> Teacher | None:
-    if config.kd_teacher is None:
-        return None
-    checkpoint = open_checkpoint(config.kd_teacher)
-    model = load_model(checkpoint)
-    require_same_task(student, model, checkpoint.name)
-    model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
-    weight = annealed(config.kd_weight, config.kd_anneal, steps)
-    return Teacher(_compiled(config, model), weight, config.kd_temperature)
-
-
-def _trainer(
-    config: RunConfig,
-    source: Checkpoint,
-    model: nn.Module,
-    selection: Selection,
-    teacher: Teacher | None,
-    batches: ImageBatches | StreamBatches,
-    device: torch.device,
-    world: World,
-    *,
-    steps: int,
-    warmup: int,
-) -> Trainer:
-    from timm.data import Mixup
-    from timm.data.random_erasing import RandomErasing
-    from timm.loss import create_classification_loss
-    from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
-
-    model = place(model, device, channels_last=config.channels_last)
-    criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
-    few = partial(_first_images, batches, layout(config.channels_last))
-    if config.recalibrate and tracking_norms(model):
-        with mixed_precision(device, config.autocast):
-            recalibrate(model, (images for images, _ in few(config.recalibrate)))
-    if config.lora_rank:
-        plain = create_classification_loss("ce", smoothing=config.smoothing)
-        selection = add_adapters(model, config, few(config.batch_size), plain)
-    selection.freeze_others(model)
-    if config.sync_bn and world.size > 1:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    # Its copy of the weights is taken before they are sharded or compiled, which would put a wrapper around them.
-    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
-    if world.size > 1 and config.engine == "fsdp":
-        for module in [model] if ema is None else [model, ema.module]:
-            shard(module, world, device)
-    held = selection.held(model)
-    if config.freeze_epochs:  # everything is in the optimizer from the start, so that its groups stay what they are
-        model.requires_grad_(True)
-    optimizer = create_optimizer(config, model)
-    if config.lr_factors:
-        factors = read_factors(source.path.parent, optimizer)
-        scale_rates(optimizer, model, factors, scheduled=config.sched != "none")
-    selection.freeze_others(model)
-    mix = None
-    if config.mixes:
-        mix = Mixup(config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=count_classes(model))
-    clip = None
-    if config.clip_grad is not None:
-        clip = partial(dispatch_clip_grad, list(model.parameters()), config.clip_grad, mode=config.clip_mode)
-    return Trainer(
-        model=model,
-        forward=_forward(config, model, world, device),
-        objective=Objective(criterion, teacher),
-        optimizer=optimizer,
-        schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
-        scaler=NativeScaler(device=device.type) if config.autocast == "float16" else None,
-        ema=ema,
-        mix=mix,
-        erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,
-        selection=selection,
-        held=held,
-        device=device,
-        world=world,
-        autocast=config.autocast,
-        memory_format=layout(config.channels_last),
-        seed=config.seed,
-        accumulate=config.grad_accum_steps,
-        clip=clip,
-        skips=config.nonfinite == "skip",
-    )
-
-
-def _forward(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The model as it is called: compiled, and replicated where several processes each hold all of it."""
-    replicated = replicate(model, device) if world.size > 1 and config.engine == "ddp" else model
-    return _compiled(config, replicated)
-
-
-def _compiled(config: RunConfig, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    return torch.compile(model, backend=config.torchcompile) if config.torchcompile else model
-
-
-def _first_images(
-    batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, count: int
-) -> list[tuple[Tensor, Tensor]]:
-    """At least `count` images of an epoch of their own (number 0), which no update sees in this order."""
-    needed = -(-count // batches.batch_size)
-    found = islice(batches.epoch(0), needed)
-    return [(images.contiguous(memory_format=memory_format), targets) for images, targets in found]
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer) -> int:

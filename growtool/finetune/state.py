@@ -76,8 +76,12 @@ class RunFolder:
         """The checkpoints, oldest first. One has its name only since it is complete."""
         return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
 
-    def clear_debris(self) -> None:
-        """Put back what a crash caught between two names, and remove what it caught half-written."""
+    def go_back_to(self, step: int) -> None:
+        """Make the folder what it was after this update.
+
+        What a crash caught between two names is put back, what it caught half-written goes, and so do the checkpoints
+        of later updates, which the run will come by again.
+        """
         for place in (self.root, self.checkpoints):
             for path in place.glob(".*.old"):
                 target = place / path.name.split(".")[1]
@@ -85,12 +89,19 @@ class RunFolder:
             for path in place.glob(".*.tmp"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+        for path in self.checkpoints.glob("step-*"):
+            if path.name > step_name(step):
+                _remove(path)
+
     def keep(self, count: int) -> None:
         """Remove all but the latest `count` checkpoints."""
         for path in self.saved()[:-count]:
-            doomed = path.with_name(f".{path.name}.tmp")
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+            _remove(path)
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint; names sort as steps do."""
+    return f"step-{step:08d}"
 
 
 class Saver:
@@ -195,7 +206,7 @@ class BackgroundSaver:
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
-        return self._folder.checkpoints / f"step-{step:08d}"
+        return self._folder.checkpoints / step_name(step)
 
     def _write(self, snapshot: Snapshot, stall: float, evaluation: Evaluation | None) -> CheckpointRecord:
         start, course = time.perf_counter(), snapshot.course
@@ -216,6 +227,13 @@ class BackgroundSaver:
         self._folder.keep(self._keep)
         size = sum(file.stat().st_size for file in path.iterdir())
         return CheckpointRecord(course.step, stall, time.perf_counter() - start, size)
+
+
+def _remove(path: Path) -> None:
+    """Take the name away first, so that no half-removed folder has it."""
+    doomed = path.with_name(f".{path.name}.tmp")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _is_best(last: EpochRecord | None, best: EpochRecord | None) -> bool:

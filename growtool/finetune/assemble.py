@@ -1,0 +1,154 @@
+"""The parts of an update put together: model, loss, optimizer, and what surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from growtool.checkpoint import open_checkpoint
+from growtool.finetune.adapters import add_adapters
+from growtool.finetune.device import mixed_precision
+from growtool.finetune.distributed import World, replicate, shard
+from growtool.finetune.loop import Trainer
+from growtool.finetune.lr_factors import read_factors, scale_rates
+from growtool.finetune.model import count_classes, layout, load_model, place
+from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
+from growtool.finetune.optimizer import create_optimizer, create_schedule
+from growtool.finetune.recalibrate import recalibrate, tracking_norms
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from growtool.checkpoint import Checkpoint
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.loaders import ImageBatches, StreamBatches
+    from growtool.finetune.trainable import Selection
+
+
+def open_teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> Teacher | None:
+    """The model that teaches, on the device; None without `--kd-teacher`.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+        PlanError: it is for other images or classes than the student.
+    """
+    if config.kd_teacher is None:
+        return None
+    checkpoint = open_checkpoint(config.kd_teacher)
+    model = load_model(checkpoint)
+    require_same_task(student, model, checkpoint.name)
+    model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
+    weight = annealed(config.kd_weight, config.kd_anneal, steps)
+    return Teacher(_compiled(config, model), weight, config.kd_temperature)
+
+
+def assemble(
+    config: RunConfig,
+    source: Checkpoint,
+    model: nn.Module,
+    selection: Selection,
+    teacher: Teacher | None,
+    batches: ImageBatches | StreamBatches,
+    device: torch.device,
+    world: World,
+    *,
+    steps: int,
+    warmup: int,
+) -> Trainer:
+    """A trainer that stands before its first update.
+
+    Args:
+        config: of the run.
+        source: the checkpoint, for the report beside it.
+        model: on the CPU, its weights loaded.
+        selection: what trains.
+        teacher: for distillation, or None.
+        batches: for recalibration and the start of adapters.
+        device: to train on.
+        world: the processes that share the work.
+        steps: updates in all.
+        warmup: of them, those of the warm-up.
+
+    Raises:
+        PlanError: timm cannot create the optimizer, or adapters fit no layer.
+    """
+    from timm.data import Mixup
+    from timm.data.random_erasing import RandomErasing
+    from timm.loss import create_classification_loss
+    from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
+
+    model = place(model, device, channels_last=config.channels_last)
+    criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
+    few = partial(_first_images, batches, layout(config.channels_last))
+    if config.recalibrate and tracking_norms(model):
+        with mixed_precision(device, config.autocast):
+            recalibrate(model, (images for images, _ in few(config.recalibrate)))
+    if config.lora_rank:
+        plain = create_classification_loss("ce", smoothing=config.smoothing)
+        selection = add_adapters(model, config, few(config.batch_size), plain)
+    selection.freeze_others(model)
+    if config.sync_bn and world.size > 1:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    # Its copy of the weights is taken before they are sharded or compiled, which would put a wrapper around them.
+    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+    if world.size > 1 and config.engine == "fsdp":
+        for module in [model] if ema is None else [model, ema.module]:
+            shard(module, world, device)
+    held = selection.held(model)
+    if config.freeze_epochs:  # everything is in the optimizer from the start, so that its groups stay what they are
+        model.requires_grad_(True)
+    optimizer = create_optimizer(config, model)
+    if config.lr_factors:
+        factors = read_factors(source.path.parent, optimizer)
+        scale_rates(optimizer, model, factors, scheduled=config.sched != "none")
+    selection.freeze_others(model)
+    mix = None
+    if config.mixes:
+        mix = Mixup(config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=count_classes(model))
+    clip = None
+    if config.clip_grad is not None:
+        clip = partial(dispatch_clip_grad, list(model.parameters()), config.clip_grad, mode=config.clip_mode)
+    return Trainer(
+        model=model,
+        forward=as_called(config, model, world, device),
+        objective=Objective(criterion, teacher),
+        optimizer=optimizer,
+        schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
+        scaler=NativeScaler(device=device.type) if config.autocast == "float16" else None,
+        ema=ema,
+        mix=mix,
+        erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,
+        selection=selection,
+        held=held,
+        device=device,
+        world=world,
+        autocast=config.autocast,
+        memory_format=layout(config.channels_last),
+        seed=config.seed,
+        accumulate=config.grad_accum_steps,
+        clip=clip,
+        skips=config.nonfinite == "skip",
+    )
+
+
+def as_called(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The model as it is called: compiled, and replicated where several processes each hold all of it."""
+    replicated = replicate(model, device) if world.size > 1 and config.engine == "ddp" else model
+    return _compiled(config, replicated)
+
+
+def _compiled(config: RunConfig, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.compile(model, backend=config.torchcompile) if config.torchcompile else model
+
+
+def _first_images(
+    batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, count: int
+) -> list[tuple[Tensor, Tensor]]:
+    """At least `count` images of an epoch of their own (number 0), which no update sees in this order."""
+    needed = -(-count // batches.batch_size)
+    found = islice(batches.epoch(0), needed)
+    return [(images.contiguous(memory_format=memory_format), targets) for images, targets in found]

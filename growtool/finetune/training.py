@@ -1,0 +1,271 @@
+"""A run under way: epochs, records and checkpoints in their order, from wherever it stands to its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint import open_checkpoint
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.device import is_out_of_memory, peak_memory
+from growtool.finetune.evaluate import evaluate_source
+from growtool.finetune.journal import Journal
+from growtool.finetune.loop import Diverged, Meter
+from growtool.finetune.prepare import Job
+from growtool.finetune.records import EpochRecord, Evaluation, Progress, Record, StepRecord, UnreadableRecord
+from growtool.finetune.snapshot import Course, take
+from growtool.finetune.state import BackgroundSaver, RunFolder, step_name
+from growtool.finetune.stopping import Stopped, StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        output: the run's folder.
+        initial: the checkpoint before the first update.
+        best: the epoch whose weights stand in `best/`.
+        last: the final epoch, whose weights stand in `last/`.
+        final: `best/` read back from the disk and evaluated again.
+        steps: updates done.
+        skipped: updates left out because they were not finite.
+        unreadable: names of the images that could not be read.
+        seconds: of training and evaluation, interruptions left out.
+        macs: multiply-accumulates spent on training.
+        trained_parameters: parameters that trained, in elements.
+        parameters: all parameters, in elements.
+    """
+
+    output: Path
+    initial: EpochRecord
+    best: EpochRecord
+    last: EpochRecord
+    final: Evaluation
+    steps: int
+    skipped: int
+    unreadable: tuple[str, ...]
+    seconds: float
+    macs: int
+    trained_parameters: int
+    parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the line that loads the best checkpoint."""
+        best = str(self.output / "best")
+        return asdict(self) | {"output": str(self.output), "load": load_line(best)}
+
+
+def load_line(folder: str) -> str:
+    """The Python that loads a timm folder; for one in template form, the command that writes a timm folder."""
+    if Path(folder).exists() and open_checkpoint(folder).form is not None:
+        return f"growtool export {folder} -o DENSE"
+    return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+
+
+class Training:
+    """One run under way. `journal` and `saver` are None in all processes but the first."""
+
+    def __init__(
+        self,
+        job: Job,
+        course: Course,
+        folder: RunFolder,
+        journal: Journal | None,
+        saver: BackgroundSaver | None,
+        progress: Progress,
+        request: StopRequest,
+    ) -> None:
+        self.job, self.course, self.folder = job, course, folder
+        self.journal, self.saver, self.progress, self.request = journal, saver, progress, request
+        self.world = job.trainer.world
+        self.meter = Meter()
+        self.begun = time.perf_counter() - course.seconds
+        self.told_unreadable = len(course.unreadable)
+
+    def result(self) -> RunResult:
+        """Run it, or what is left of it."""
+        job, course, trainer = self.job, self.course, self.job.trainer
+        self.progress.started(steps=job.steps, epochs=job.epochs, images=job.train.count, step=course.step)
+        try:
+            if course.initial is None:
+                self._before_training()
+            for epoch in range(course.epoch + 1, job.epochs + 1):
+                self._epoch(epoch)
+            self._collect_checkpoint()
+        except Diverged as error:
+            self._collect_checkpoint()
+            raise PlanError(f"{error}; {self._remedy()}") from None
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise PlanError(self._out_of_memory(error)) from error
+            raise
+        assert course.initial is not None and course.best is not None and course.last is not None
+        self.world.wait()
+        return RunResult(
+            output=self.folder.root,
+            initial=course.initial,
+            best=course.best,
+            last=course.last,
+            final=self._final(),
+            steps=trainer.step,
+            skipped=trainer.skipped,
+            unreadable=course.unreadable,
+            seconds=self._seconds(),
+            macs=self._macs(),
+            trained_parameters=trainer.selection.count(trainer.model),
+            parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+        )
+
+    def _before_training(self) -> None:
+        result = self.job.evaluate()
+        if not math.isfinite(result.loss):
+            raise CheckpointError(
+                f"{self.job.source.name}: found an evaluation loss of {result.loss} before the first update, "
+                "expected a finite number; the weights are damaged, or --amp-dtype float16 does not suffice for them"
+            )
+        self.course.initial = EpochRecord(
+            0, 0, None, result.top1, result.top5, result.loss, best=False, seconds=self._seconds(), macs=0
+        )
+        self._tell(self.course.initial)
+
+    def _epoch(self, epoch: int) -> None:
+        """Train one epoch, or the rest of it; evaluate; save."""
+        job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
+        job.begin_epoch(epoch)
+        meter.restart(course, trainer.device)
+        for images, targets in job.train.epoch(epoch, course.batch):
+            loss = trainer.update(images, targets)
+            course.batch += 1
+            meter.add(loss, len(targets) * self.world.size)
+            self.progress.advanced(trainer.step)
+            finished = course.batch == len(job.train) or trainer.step == job.steps
+            if trainer.step % job.config.log_interval == 0 or finished:
+                self._tell_steps(epoch)
+            if finished:
+                break
+            if self.world.any(self.request.asked):
+                self._stop()
+            if job.config.recovery_interval and trainer.step % job.config.recovery_interval == 0:
+                self._save(None)
+        result = job.evaluate()
+        if not math.isfinite(result.loss):
+            raise Diverged(f"step {trainer.step}: found an evaluation loss of {result.loss}, expected a finite number")
+        self._complete(epoch, result)
+        if epoch < job.epochs and self.world.any(self.request.asked):
+            self._stop(saved=True)
+
+    def _complete(self, epoch: int, result: Evaluation) -> None:
+        """An epoch is over: note it, save it, tell it."""
+        course, meter = self.course, self.meter
+        train_loss = meter.epoch_sum / meter.epoch_count if meter.epoch_count else None
+        record = EpochRecord(
+            epoch, self.job.trainer.step, train_loss, result.top1, result.top5, result.loss, best=False,
+            seconds=self._seconds(), macs=self._macs(),
+        )  # fmt: skip
+        record = replace(record, best=course.best is None or record.rank > course.best.rank)
+        before = course.best, course.last, course.epoch, course.batch
+        course.best, course.last = (record if record.best else course.best), record
+        course.epoch, course.batch = epoch, 0
+        meter.restart(None, self.job.trainer.device)
+        try:
+            self._save(result)
+        except Diverged:
+            course.best, course.last, course.epoch, course.batch = before
+            raise
+        self._tell(record)
+
+    def _save(self, evaluation: Evaluation | None) -> None:
+        """Copy the state and have it written; `evaluation` is of the epoch that is complete with it."""
+        start = time.perf_counter()
+        self._collect_checkpoint()
+        self._note_course()
+        snapshot = take(self.job.trainer, self.course)
+        if self.saver is not None:
+            self.saver.submit(snapshot, stall=time.perf_counter() - start, evaluation=evaluation)
+
+    def _note_course(self) -> None:
+        course, trainer, meter = self.course, self.job.trainer, self.meter
+        course.step, course.skipped, course.seconds = trainer.step, trainer.skipped, self._seconds()
+        course.pending = meter.pending(trainer)
+        course.epoch_sum, course.epoch_count = meter.epoch_sum, meter.epoch_count
+        self._note_unreadable()
+
+    def _note_unreadable(self) -> None:
+        batches = (*self.job.train.unreadable, *self.job.eval.unreadable)
+        found = [name for names in self.world.gathered(batches) for name in names]
+        self.course.unreadable = tuple(dict.fromkeys((*self.course.unreadable, *found)))
+        fresh = self.course.unreadable[self.told_unreadable :]
+        if fresh:
+            self.told_unreadable = len(self.course.unreadable)
+            self._write(UnreadableRecord(self.job.trainer.step, fresh))
+            more = f" and {len(fresh) - 1} more, all in {self.folder.metrics}" if len(fresh) > 1 else ""
+            self.progress.noticed(f"{fresh[0]}{more}; other images take their place in training")
+
+    def _collect_checkpoint(self) -> None:
+        """What the background made of the last snapshot."""
+        if self.saver is not None and (record := self.saver.wait()) is not None:
+            self._write(record)
+
+    def _stop(self, *, saved: bool = False) -> None:
+        """Save, wait for the disk, and leave."""
+        if not saved:
+            self.job.trainer.settle()
+            self._save(None)
+        self._collect_checkpoint()
+        self.world.wait()
+        step = self.job.trainer.step
+        raise Stopped(step, str(self.folder.checkpoints / step_name(step)))
+
+    def _tell_steps(self, epoch: int) -> None:
+        trainer = self.job.trainer
+        loss, speed = self.meter.flush(trainer)
+        record = StepRecord(
+            trainer.step, epoch, loss, trainer.lr, speed, self._seconds(), self._macs(),
+            peak_memory(trainer.device), trainer.skipped,
+        )  # fmt: skip
+        self._write(record)
+        self.progress.logged(record)
+
+    def _tell(self, record: EpochRecord) -> None:
+        self._write(record)
+        self.progress.evaluated(record)
+
+    def _write(self, record: Record) -> None:
+        if self.journal is not None:
+            self.journal.write(record)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _macs(self) -> int:
+        return self.job.macs * self.job.config.batch_size * self.job.trainer.step
+
+    def _final(self) -> Evaluation:
+        """`best/` as it stands on the disk; every process reads it, each evaluates its part."""
+        return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)
+
+    def _remedy(self) -> str:
+        config, last = self.job.config, self.course.last
+        advice = f"lower --lr (now {config.lr:g}) or lengthen the warm-up"
+        if config.autocast == "float16":
+            advice += ", or use --amp-dtype bfloat16"
+        if config.nonfinite == "stop":
+            advice += ", or leave such updates out with --nonfinite skip"
+        if last is None:
+            return f"{advice}; no epoch was complete, so no checkpoint was saved"
+        return f"{advice}; {self.folder.last} holds epoch {last.epoch}, the last good one"
+
+    def _out_of_memory(self, error: BaseException) -> str:
+        config, device = self.job.config, self.job.trainer.device
+        advice = [f"--grad-accum-steps {2 * config.grad_accum_steps} (the same result, in smaller parts)"]
+        advice += [] if config.amp else ["--amp"]
+        advice += [] if config.opt == "swan" else ["--opt swan (no optimizer state)"]
+        advice += [] if self.world.size == 1 or config.engine == "fsdp" else ["--engine fsdp (weights in shards)"]
+        return (
+            f"memory of {device} has run out at step {self.job.trainer.step} with --batch-size {config.batch_size} "
+            f"({str(error).splitlines()[0][:120]}); try {', '.join(advice)}; continue a run with --resume auto"
+        )
