@@ -80,6 +80,12 @@ With `rescale: true`, as published, the weights that read grown units are multip
 the mean where neither does. Exact if the halves never meet before the classifier: a BatchNorm treats each channel on
 its own, a LayerNorm or RMSNorm over both does not, and a layer that cannot be widened (the stem of a plain ResNet)
 would have to hold two weights at once. The proof compares with the mean of both sources' logits.""",
+    "ligo": """\
+Every weight is `W' = E W R^T` with one matrix E for each set of channels where they are written and one matrix R where
+they are read; both train for `steps` updates on the images of `data`, the weights W do not, and the products are
+written out. Learning starts from copies (E) and their equal shares (R), with a little noise on the copies, so that at a
+whole multiple it starts near what the source computes; LiGO itself ties R to E. BatchNorm's statistics are estimated
+anew at the end. Both models are in memory while this runs.""",
     "random": """\
 The values timm draws for the target, by the plan's seed. `parts: all` is what training from scratch starts with;
 `parts: new` keeps the source's values where both channels of a weight are old ones.""",
@@ -109,6 +115,10 @@ while training starts from other batch statistics; recalibrate them before train
 `layer'_i = layer_(map[i])`. Every source block has to occur, first after its predecessor; repeats are new blocks. A
 model whose blocks stand in several stages takes a list for each stage that grows, by the stage's name as
 `growtool inspect` shows it: `map: {layer1: [0, 1, 1], layer3: [0, 1, 1, 1]}`.""",
+    "mixing": """\
+Every tensor of the grown sequence is a combination `sum_j w_j W_j` of the source's tensors of that place and shape in
+the blocks of the sequence; the weights w train for `steps` updates on the images of `data`, starting from
+`interleave`. With `width: {operator: ligo}` both are learned together.""",
 }
 
 EXAMPLES = {
@@ -163,6 +173,12 @@ target:
   scale: {width: 2}
 width: {operator: two_source}
 """,
+    "ligo": """\
+target:
+  scale: {width: 2}
+width: {operator: ligo, steps: 100, lr: 1e-3}
+data: {path: images, batches: 8, batch_size: 32}
+""",
     "random": """\
 target:
   scale: {width: 1.5}
@@ -197,6 +213,12 @@ depth: {operator: net2deeper}
 target:
   scale: {depth: 2}
 depth: {operator: map, map: [0, 0, 1, 1], start: copy}
+""",
+    "mixing": """\
+target:
+  scale: {depth: 2}
+depth: {operator: mixing, steps: 100}
+data: {path: images}
 """,
 }
 

@@ -41,13 +41,15 @@ width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
 width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
 width.fpi.operator width.fpi.split width.fpi.gain width.aki.operator
 width.variance_transfer.operator width.variance_transfer.eps width.variance_transfer.rescale
-width.two_source.operator width.two_source.gain width.random.operator width.random.parts
+width.two_source.operator width.two_source.gain width.ligo.operator width.ligo.steps width.ligo.lr width.ligo.gain
+width.random.operator width.random.parts
 depth.stack.operator
 depth.interleave.operator
 depth.zero_out.operator depth.zero_out.placement
 depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
+depth.mixing.operator depth.mixing.steps depth.mixing.lr
 data.path data.batches data.batch_size
 overrides.match overrides.width
 output.form output.dtype

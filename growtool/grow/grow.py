@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import (
     CARD,
@@ -21,6 +23,7 @@ from growtool.checkpoint.folder import (
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
 from growtool.grow.execute import produce
+from growtool.grow.learning import learned, learns
 from growtool.grow.optimizer import GrownState, grow_state
 from growtool.grow.proof import Proof, prove
 from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
@@ -93,7 +96,7 @@ def grow(
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
     metadata |= recipe.form.form.metadata() if recipe.form else {}
-    tensors = produce(recipe, advance, recalibrated(recipe) if recipe.plan.recalibrate else None)
+    tensors = produce(recipe, advance, _from_images(recipe))
     if is_single_file(out):
         write_file(
             out,
@@ -112,6 +115,13 @@ def grow(
         )  # fmt: skip
     proof, _, report = found[0]
     return Grown(out, summary, proof, report, carried)
+
+
+def _from_images(recipe: Recipe) -> Mapping[str, Tensor]:
+    """The tensors of the target that images decide: all of them where growth learns, else the statistics of norms."""
+    if learns(recipe) is not None:
+        return learned(recipe)
+    return recalibrated(recipe) if recipe.plan.recalibrate else {}
 
 
 def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> GrownState | None:

@@ -109,6 +109,13 @@ OPERATORS: dict[str, OperatorInfo] = {
             when="Two trained BatchNorm networks into one of their joint size.",
         ),
         OperatorInfo(
+            "ligo", "width", "maps from old channels to new ones, learned on images and then written out",
+            "lossy (learned)", "LiGO, arXiv 2303.00980",
+            formula="W' = E W R^T, E and R trained",
+            needs="images",
+            when="When some hundred training steps buy a better start than exact copies do.",
+        ),
+        OperatorInfo(
             "random", "width", "the target as timm initialises it, or its new parts", "lossy", "the baseline",
             formula="W' as timm initialises it",
             when="The baseline that every other operator has to beat.",
@@ -150,6 +157,13 @@ OPERATORS: dict[str, OperatorInfo] = {
             "SWS, IJCAI 2024; layer lists of G_stack, arXiv 2405.15319",
             formula="layer'_i = layer_map(i)",
             when="Reproducing a published arrangement of blocks, or weight sharing by stage.",
+        ),
+        OperatorInfo(
+            "mixing", "depth", "every block a combination of the source's blocks, learned on images",
+            "lossy (learned)", "LiGO, arXiv 2303.00980",
+            formula="W'_i = sum_j w_ij W_j, w trained",
+            needs="images",
+            when="As `ligo`, for depth; both are learned together.",
         ),
     )
 }  # fmt: skip

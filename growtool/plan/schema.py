@@ -305,6 +305,36 @@ class Map(Section):
     start: Literal["copy", "zero_out", "cancel_out"] = "copy"
 
 
+class _Learned(Section):
+    """What is learned on the images of `data`, and then written out as weights.
+
+    Attributes:
+        steps: updates, each on one batch of `data`; the batches come round again.
+        lr: learning rate of AdamW.
+    """
+
+    operator: Literal["ligo", "mixing"]
+    steps: int = Field(default=100, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+
+
+class Ligo(_Learned):
+    """Learned maps from old channels to new ones (LiGO).
+
+    Attributes:
+        gain: deviation of the noise on the maps of copied channels at the start, which keeps copies from staying alike.
+    """
+
+    operator: Literal["ligo"] = "ligo"
+    gain: float = Field(default=0.03, ge=0)
+
+
+class Mixing(_Learned):
+    """Every block a learned combination of the source's blocks of its kind (LiGO)."""
+
+    operator: Literal["mixing"] = "mixing"
+
+
 class Output(Section):
     """How the result is written.
 
@@ -352,10 +382,10 @@ def _switch(value: Any) -> Any:
 
 
 Width = Annotated[
-    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | TwoSource | Random,
+    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | TwoSource | Ligo | Random,
     Field(discriminator="operator"),
 ]
-Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map, Field(discriminator="operator")]
+Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing, Field(discriminator="operator")]
 
 
 class Override(Section):
@@ -423,6 +453,15 @@ class Plan(Section):
         return overrides
 
     @model_validator(mode="after")
+    def _can_learn(self) -> Plan:
+        learned = [section for section in (self.width, self.depth) if isinstance(section, _Learned)]
+        if learned and self.data is None:
+            raise problem(f"{learned[0].operator} learns on images, expected `data: {{path: ...}}` as well")
+        if len({(section.steps, section.lr) for section in learned}) > 1:
+            raise problem("ligo and mixing are learned together, expected the same steps and lr for both")
+        return self
+
+    @model_validator(mode="after")
     def _has_two_sources_or_one(self) -> Plan:
         two = isinstance(self.width, TwoSource)
         if two and self.second is None:
@@ -443,6 +482,7 @@ WIDTH_OPERATORS: dict[str, type[Section]] = {
     "aki": Aki,
     "variance_transfer": VarianceTransfer,
     "two_source": TwoSource,
+    "ligo": Ligo,
     "random": Random,
 }
 DEPTH_OPERATORS: dict[str, type[Section]] = {
@@ -452,6 +492,7 @@ DEPTH_OPERATORS: dict[str, type[Section]] = {
     "cancel_out": CancelOut,
     "net2deeper": Net2Deeper,
     "map": Map,
+    "mixing": Mixing,
 }
 
 # Where each mapping stands, spelled as pydantic spells it: an operator's options lie one level below its section.

@@ -9,15 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap
+from growtool.algebra.expansion import AxisMap, Expansion
 from growtool.algebra.promise import Promise
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.skeleton import initialised
+from growtool.coupling import Growth
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan, Width
 from growtool.recipe.blocks import BlockMap
+from growtool.recipe.matching import Matching
 from growtool.templates.source import Templates
 
 
@@ -121,6 +123,8 @@ class Recipe:
         promise: what is kept.
         eps: module path -> the eps at which the promise is exact, where that of the target is another.
         input_size: channels, height, width of the images both models see.
+        matching: the layouts of source and target side by side.
+        expansions: how each set of channels grows.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
     """
@@ -138,6 +142,8 @@ class Recipe:
     promise: Promise
     eps: Mapping[str, float]
     input_size: tuple[int, int, int]
+    matching: Matching
+    expansions: Mapping[Growth, Expansion]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
 

@@ -72,6 +72,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         promise=promise,
         eps={} if _tells_eps(plan) else eps,
         input_size=source.input_size,
+        matching=matching,
+        expansions=widths.expansions,
         models=(source.model, target.model),
         needs=_needed(spec),
     )

@@ -1,0 +1,29 @@
+"""`ligo`: expansion maps learned on images, then written out as weights (LiGO, arXiv 2303.00980).
+
+Here is only where learning starts: whole copies whose readers share the weight. `growtool.grow.learning` learns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, copied_evenly
+from growtool.algebra.layers import split_evenly
+from growtool.operators.base import Layer, Read
+from growtool.plan.schema import Ligo
+
+
+def expand(spec: Ligo, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """Whole copies, then copies of random channels, none of them twice."""
+    return copied_evenly(size, new_size, generator)
+
+
+def grow(spec: Ligo, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """The start: equal shares among the copies."""
+    return split_evenly(W, layer.maps)
+
+
+def loss(spec: Ligo) -> str:
+    """Why the operator changes the function."""
+    return "ligo learns its maps on images"
