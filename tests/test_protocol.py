@@ -13,7 +13,7 @@ from growtool.errors import PlanError
 from growtool.protocol.diagonal import NewVectors, grid_of, growth_maps, two_sided, write_grown
 from growtool.protocol.file import load_protocol
 from growtool.protocol.member import write_copy, write_member
-from growtool.templates.convert import export_dense
+from growtool.templates.convert import export_dense, write_tensors
 from tests.models import load
 from tests.test_templates import run
 
@@ -48,10 +48,8 @@ def members(folder, grown):
 
 
 def rewrite(folder, tensors, checkpoint):
-    from growtool.protocol.member import write_tensors
-
     model = timm.create_model(checkpoint.spec.architecture, **checkpoint.spec.model_args)
-    write_tensors(folder, checkpoint.spec, tensors, checkpoint.form, model)
+    write_tensors(folder, checkpoint.spec, model, tensors, checkpoint.form, force=True)
 
 
 def dense(folder, out):

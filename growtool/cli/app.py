@@ -18,6 +18,7 @@ from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
 from growtool.cli.list import app as list_app
 from growtool.cli.protocol import protocol
+from growtool.cli.reference import import_reference
 from growtool.cli.schedule import report, schedule
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
@@ -67,6 +68,7 @@ app.command()(verify)
 app.command()(decompose)
 app.command()(export)
 app.command()(protocol)
+app.command("import")(import_reference)
 app.add_typer(list_app, name="list")
 
 

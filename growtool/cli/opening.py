@@ -24,7 +24,7 @@ ModelArgsOption = Annotated[
 ]
 
 
-def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+def load_plugins(paths: list[Path] | None) -> list[Path] | None:
     for path in paths or ():
         from growtool.checkpoint.plugin import load_plugin
 
@@ -37,7 +37,7 @@ PluginOption = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE.py",
-        callback=_load_plugins,
+        callback=load_plugins,
         help="A Python file of yours that registers models in timm. It is run; repeatable.",
     ),
 ]
@@ -52,7 +52,7 @@ def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str]
     """
     from growtool.checkpoint import open_checkpoint
 
-    arguments = _parse_arguments(model_args or ())
+    arguments = parse_arguments(model_args or ())
     if model is None:
         if arguments:
             raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
@@ -69,7 +69,7 @@ def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str]
     return opened
 
 
-def _parse_arguments(items: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(items: Sequence[str]) -> dict[str, Any]:
     """`key=value` pairs; a value is a Python literal, or else a string, as timm's own `--model-kwargs` reads it."""
     malformed = [item for item in items if not item.partition("=")[0].isidentifier() or "=" not in item]
     if malformed:

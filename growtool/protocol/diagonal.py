@@ -23,10 +23,12 @@ from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, 
 from growtool.coupling import Growth
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
-from growtool.protocol.member import bank_of, fresh_weights, write_tensors
+from growtool.protocol.member import bank_of, fresh_weights
 from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.traced import Traced
 from growtool.templates.coefficients import Choice, new_vectors
+from growtool.templates.convert import write_tensors
+from growtool.templates.reference import member_places
 
 Maps = Mapping[str, tuple[AxisMap, ...]]
 
@@ -120,7 +122,7 @@ def write_grown(out: Path, grown: ModelSpec, members: tuple[Path, Path], new: Ne
         else:
             tensors[name] = beside(first.read(name), last.read(name), fresh[name], axes, sums=_sums(name, maps))
     form = Form(dict.fromkeys((t.bank for t in templated.values()), "trained"), templated)
-    write_tensors(out, grown, tensors, form, target.model)
+    write_tensors(out, grown, target.model, tensors, form)
 
 
 def grid_of(first_T: Tensor, last_T: Tensor, rows: int, columns: int, new: NewVectors, name: str) -> Tensor:
@@ -135,7 +137,7 @@ def grid_of(first_T: Tensor, last_T: Tensor, rows: int, columns: int, new: NewVe
     C = torch.zeros(rows, columns, len(first_T) + len(last_T), dtype=torch.float64)
     C[0, 0, : len(first_T)] = own[0]
     C[-1, -1, len(first_T) :] = own[1]
-    places = [(i, j) for i in range(rows) for j in range(columns) if (i, j) not in ((0, 0), (rows - 1, columns - 1))]
+    places = member_places(rows, columns)[2:]
     generator = generator_for(new.seed, name)
     for number, part in ((0, slice(None, len(first_T))), (1, slice(len(first_T), None))):
         blocks = places[number::2]

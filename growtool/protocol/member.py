@@ -13,13 +13,14 @@ from growtool.checkpoint import (
     ModelSpec,
     Templated,
     TensorInfo,
+    build,
     coefficients_of,
     dtype_name,
     open_checkpoint,
-    write_folder,
 )
 from growtool.operators.base import generator_for
 from growtool.recipe.traced import Traced
+from growtool.templates.convert import write_tensors
 from growtool.templates.grouping import templatable
 
 
@@ -54,7 +55,7 @@ def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templat
             for name in names
         },
     )
-    write_tensors(out, spec, tensors, form, traced.model)
+    write_tensors(out, spec, traced.model, tensors, form)
 
 
 def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
@@ -73,21 +74,7 @@ def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
         for part in source.form.parts(bank):
             drawn = torch.randn(tensors[part].shape, generator=generator_for(seed, part))
             tensors[part] = tensors[part] + noise * float(tensors[part].std(correction=0)) * drawn
-    write_tensors(out, source.spec, tensors, source.form, Traced.of(source.spec, where="member").model)
-
-
-def write_tensors(out: Path, spec: ModelSpec, tensors: dict[str, Tensor], form: Form, model: nn.Module) -> None:
-    """Write a template checkpoint from tensors in memory."""
-    write_folder(
-        out,
-        spec,
-        {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items()},
-        tensors.__getitem__,
-        num_features=int(getattr(model, "num_features", 0)),
-        documents={"README.md": f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n"},
-        metadata=form.metadata(),
-        force=True,
-    )
+    write_tensors(out, source.spec, build(source.spec, where="member"), tensors, source.form)
 
 
 def bank_of(name: str) -> str:

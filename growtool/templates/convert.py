@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from growtool.checkpoint import (
     Checkpoint,
     Form,
+    ModelSpec,
     TensorInfo,
     build,
+    dtype_name,
     input_size,
     is_single_file,
     open_checkpoint,
@@ -68,6 +70,35 @@ def write_decomposed(
     documents = _documents(source) | {CARD: f"{card}\n{_TEMPLATE_SECTION}\n{_NOTE}"}
     _write(out, source, model, found.infos, found.produce, found.form, check, documents, force=force)
     return compared[0]
+
+
+def write_tensors(
+    out: Path, spec: ModelSpec, model: nn.Module, tensors: Mapping[str, Tensor], form: Form, *, force: bool = False
+) -> None:
+    """Write a template checkpoint from tensors in memory.
+
+    Args:
+        out: a folder, or a `.safetensors` file that carries its config.
+        spec: the model.
+        model: its skeleton.
+        tensors: every tensor of the file.
+        form: the map.
+        force: replace an existing output.
+
+    Raises:
+        PlanError: the output exists.
+    """
+    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items()}
+    common: dict[str, Any] = {
+        "num_features": int(getattr(model, "num_features", 0)),
+        "metadata": {"growtool_version": version("growtool"), **form.metadata()},
+        "force": force,
+    }
+    if is_single_file(out):
+        write_file(out, spec, infos, tensors.__getitem__, **common)
+        return
+    card = f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n{_TEMPLATE_SECTION}\n{_NOTE}"
+    write_folder(out, spec, infos, tensors.__getitem__, documents={CARD: card}, **common)
 
 
 def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:

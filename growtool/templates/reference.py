@@ -1,0 +1,122 @@
+"""State dicts of the public reference (chaudatascience/mixturegrowth) as template checkpoints.
+
+A templated layer at PATH holds `PATH.trainable_parameters.template_set_S`, [T, o, i, ...], and for each block m of its
+grid `PATH.coefficients.coefs_member_M`, [T of its set]. Member 0 stands top left, member 1 bottom right, the others row
+by row; members take the template sets in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import Form, Layout, Templated, coefficients_of
+from growtool.errors import CheckpointError
+
+_SET = "{}.trainable_parameters.template_set_{}"
+_COEFFICIENTS = "{}.coefficients.coefs_member_{}"
+_WRAPPERS = ("state_dict", "model", "net")  # keys under which training scripts put a state dict
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of torch; nothing but tensors and plain containers is unpickled.
+
+    Raises:
+        CheckpointError: there is no such file, it holds other objects, or no state dict.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a state dict saved by torch")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: torch does not load it with weights_only ({type(error).__name__}); save the state dict alone"
+        ) from error
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: found no state dict, expected names and tensors")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def from_reference(
+    state: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str], *, where: str
+) -> tuple[dict[str, Tensor], Form]:
+    """The tensors and the form of a template checkpoint.
+
+    Args:
+        state: of the reference.
+        model: the timm model it is to become, a skeleton.
+        names: tensor of the timm model -> path of the templated layer, or name of the tensor, in the reference; one
+            that is absent has the same name there.
+        where: what to call the file.
+
+    Raises:
+        CheckpointError: tensors are missing or have other shapes; every one of them.
+    """
+    tensors: dict[str, Tensor] = {}
+    templated: dict[str, Templated] = {}
+    problems: list[str] = []
+    for name, expected in model.state_dict().items():
+        there = names.get(name, name)
+        if _SET.format(there, 0) in state:
+            try:
+                sets, C = _grid(state, there, tuple(expected.shape))
+            except ValueError as error:
+                problems.append(f"{where}: {there}: {error}")
+                continue
+            bank = re.sub(r"\W", "_", name)
+            tensors[f"banks.{bank}.templates"], tensors[coefficients_of(name)] = torch.cat(sets), C
+            sides = (
+                Layout.consecutive(size, block) for size, block in zip(expected.shape, sets[0].shape[1:3], strict=False)
+            )
+            templated[name] = Templated(bank, *sides)
+        elif there not in state:
+            problems.append(f"{where}: {there}: not in the file, expected it for {name}; correct the plugin's names")
+        elif state[there].shape != expected.shape:
+            problems.append(
+                f"{where}: {there}: found {list(state[there].shape)}, expected {list(expected.shape)} for {name}; "
+                "correct the plugin's names or the arguments of the model"
+            )
+        else:
+            tensors[name] = state[there]
+    if problems:
+        raise CheckpointError(problems)
+    return tensors, Form(dict.fromkeys((t.bank for t in templated.values()), "trained"), templated)
+
+
+def _grid(state: Mapping[str, Tensor], path: str, shape: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    """The template sets of a layer and its coefficients over all of them, [k_out, k_in, T].
+
+    Raises:
+        ValueError: a member is missing, or has not one coefficient for each template of its set.
+    """
+    sets: list[Tensor] = []
+    while (key := _SET.format(path, len(sets))) in state:
+        sets.append(state[key])
+    block = sets[0].shape[1:]
+    if len(block) != len(shape) or any(s.shape[1:] != block for s in sets) or block[2:] != torch.Size(shape[2:]):
+        raise ValueError(f"found templates of {list(block)} for a weight of {list(shape)}, expected blocks of it")
+    rows, columns = -(-shape[0] // block[0]), -(-shape[1] // block[1])
+    starts = [sum(len(s) for s in sets[:number]) for number in range(len(sets))]
+    C = torch.zeros(rows, columns, sum(map(len, sets)), dtype=sets[0].dtype)
+    for member, (i, j) in enumerate(member_places(rows, columns)):
+        number = member % len(sets)
+        vector = state.get(_COEFFICIENTS.format(path, member))
+        if vector is None or vector.shape != (len(sets[number]),):
+            found = "none" if vector is None else f"{list(vector.shape)}"
+            raise ValueError(f"coefs_member_{member}: found {found}, expected [{len(sets[number])}]")
+        C[i, j, starts[number] : starts[number] + len(vector)] = vector
+    return sets, C
+
+
+def member_places(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Where members stand: 0 first, 1 last, the others row by row. `[[0, 2], [3, 1]]` for two by two."""
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    return places if len(places) < 2 else [places[0], places[-1], *places[1:-1]]

@@ -1,0 +1,103 @@
+"""State dicts with the names and the layout of the public MixtureGrowth reference become template checkpoints."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+
+from growtool.checkpoint import open_checkpoint
+from growtool.errors import CheckpointError
+from growtool.templates.reference import from_reference, member_places, read_state_dict
+
+ARGS = {"layers": [1, 1, 1, 1], "channels": [4, 6, 6, 7], "num_classes": 3, "stem_type": "deep", "stem_width": 2}
+LAYERS = {"layer2.0.conv2.weight": ("stages.1.conv_b", 3), "layer4.0.conv2.weight": ("stages.3.conv_b", 4)}
+PLUGIN = """
+import timm
+from timm.models import register_model
+from timm.models.resnet import ResNet, BasicBlock
+
+@register_model
+def {name}(pretrained=False, **kwargs):
+    return timm.create_model("resnet18", pretrained=False, **{args})
+
+REFERENCE_NAMES = {names}
+"""
+
+
+def reference():
+    """A state dict as the reference would save the model, and the weights its layers stand for."""
+    generator = torch.Generator().manual_seed(0)
+    model = timm.create_model("resnet18", **ARGS)
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items() if name not in LAYERS}
+    whole = {}
+    for name, (path, block) in LAYERS.items():
+        size = model.state_dict()[name].shape[0]
+        sets = [torch.randn(2 + s, block, block, 3, 3, generator=generator) for s in range(2)]
+        vectors = [torch.randn(2 + m % 2, generator=generator) for m in range(4)]
+        state |= {f"module.{path}.trainable_parameters.template_set_{s}": t for s, t in enumerate(sets)}
+        state |= {f"module.{path}.coefficients.coefs_member_{m}": c for m, c in enumerate(vectors)}
+        blocks = [torch.einsum("t,toikl->oikl", vectors[m], sets[m % 2]) for m in range(4)]
+        rows = [torch.cat([blocks[0], blocks[2]], 1), torch.cat([blocks[3], blocks[1]], 1)]
+        whole[name] = torch.cat(rows)[:size, :size]
+    return state, whole
+
+
+def test_places_of_members():
+    assert member_places(1, 1) == [(0, 0)] and member_places(1, 2) == [(0, 0), (0, 1)]
+    assert member_places(2, 2) == [(0, 0), (1, 1), (0, 1), (1, 0)]
+    assert member_places(3, 3)[:5] == [(0, 0), (2, 2), (0, 1), (0, 2), (1, 0)]
+
+
+def test_the_command_writes_a_template_checkpoint(tmp_path):
+    state, whole = reference()
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    names = {name: path for name, (path, _) in LAYERS.items()}
+    plugin = tmp_path / "their_resnet_plugin.py"
+    plugin.write_text(PLUGIN.format(name="their_resnet", args=ARGS, names=names))
+    command = [
+        sys.executable, "-m", "growtool", "import", tmp_path / "model.pth", "--model", "their_resnet",
+        "--plugin", plugin,
+        "-o", tmp_path / "out", "--json",
+    ]  # fmt: skip
+    # in a process of its own: timm's registry keeps what it is told
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["templated"] == sorted(LAYERS)
+    written = open_checkpoint(tmp_path / "out")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(written.read(name), tensor)
+    assert torch.equal(written.read("fc.weight"), state["module.fc.weight"])
+    assert written.form.banks == dict.fromkeys(("layer2_0_conv2_weight", "layer4_0_conv2_weight"), "trained")
+
+
+def test_every_tensor_that_does_not_fit_is_named():
+    state, _ = reference()
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    del state["bn1.weight"], state["stages.1.conv_b.coefficients.coefs_member_3"]
+    state["fc.bias"] = torch.zeros(9)
+    names = {name: path for name, (path, _) in LAYERS.items()}
+    with pytest.raises(CheckpointError) as error:
+        from_reference(state, timm.create_model("resnet18", **ARGS), names, where="x.pth")
+    text = str(error.value)
+    for part in (
+        "bn1.weight: not in the file", "coefs_member_3: found none, expected [3]", "fc.bias: found [9], expected [3]",
+    ):  # fmt: skip
+        assert part in text
+
+
+class Other:
+    """Not a tensor."""
+
+
+def test_nothing_but_tensors_is_unpickled(tmp_path):
+    torch.save({"state_dict": Other()}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="torch does not load it with weights_only"):
+        read_state_dict(tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_state_dict(tmp_path / "absent.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="found no state dict"):
+        read_state_dict(tmp_path / "list.pth")
