@@ -112,6 +112,9 @@ def test_what_cannot_be_learned(data, tmp_path):
     both = {"width": {"operator": "ligo"}, "depth": {"operator": "mixing", "steps": 7}}
     with pytest.raises(PlanError, match="ligo and mixing are learned together, expected the same steps and lr"):
         resolved(source, {"target": WIDER, "data": data, **both})
+    some = {"width": {"operator": "tile"}, "overrides": [{"match": "head.*", "width": {"operator": "ligo"}}]}
+    with pytest.raises(PlanError, match="overrides: what is learned is learned for all tensors together"):
+        resolved(source, {"target": WIDER, "data": data, **some})
     same = {"target": {"model_args": {"depth": 2}}, "width": {"operator": "ligo"}, "data": data}
     with pytest.raises(PlanError, match="learning: found nothing that grows, so there is nothing to learn"):
         learned(resolved(source, same))

@@ -78,6 +78,31 @@ def test_grown_moments_are_those_of_the_grown_model(case, optimizer, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (
+            {**GROWTHS["vit"][1], "width": {"operator": "tile"}},
+            "the readers of copied channels share their weights uneq",
+        ),
+        (
+            {**GROWTHS["vit"][1], "overrides": [{"match": "head.*", "width": {"operator": "tile"}}]},
+            "the readers of copied channels share their weights unequally",
+        ),
+        ({**GROWTHS["deeper"][1], "depth": {"operator": "stack"}}, "the grown model computes another function"),
+        (
+            {"target": {"model_args": {"embed_dim": 12, "num_heads": 3}}, "width": {"operator": "centre_zero"}},
+            "the readers of copied channels",
+        ),
+    ],
+    ids=["unequal", "an override", "lossy", "centred"],
+)
+def test_what_is_approximate_is_told(plan, reason, tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    result = grow_state(resolved(source, plan), gathered(load(source), TINY["vit"], "adamw"))
+    assert result.approximate is not None and result.approximate.startswith(reason)
+
+
 def test_gradients_grow_by_the_transposed_matrices():
     """Against dense matrices: R_out^T G E_in^T, with R the equal split."""
     rows, columns = Expansion(2, torch.tensor([0, 1, 0])), Expansion(3, torch.tensor([0, 1, 2, 2, 1]))

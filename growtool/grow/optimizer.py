@@ -141,7 +141,8 @@ def _renamed(value: Any, old: str, new: str) -> Any:
 def _why_approximate(recipe: Recipe) -> str | None:
     if recipe.promise.kind == "lossy":
         return "the grown model computes another function, so its gradients are others"
-    if recipe.widths and getattr(recipe.plan.width, "split", None) != "equal":
+    grown = [t for t in recipe.tensors.values() if not t.new and not all(axis.is_identity for axis in t.maps)]
+    if any(getattr(tensor.width, "split", None) != "equal" for tensor in grown):
         return "the readers of copied channels share their weights unequally, and gradients with them"
     if any(tensor.rewrite is not None for tensor in recipe.tensors.values()):
         return "weights were rewritten before they grew"

@@ -455,6 +455,8 @@ class Plan(Section):
     @model_validator(mode="after")
     def _can_learn(self) -> Plan:
         learned = [section for section in (self.width, self.depth) if isinstance(section, _Learned)]
+        if self.overrides and (learned or any(isinstance(o.width, _Learned) for o in self.overrides)):
+            raise problem("overrides: what is learned is learned for all tensors together; drop the overrides")
         if learned and self.data is None:
             raise problem(f"{learned[0].operator} learns on images, expected `data: {{path: ...}}` as well")
         if len({(section.steps, section.lr) for section in learned}) > 1:

@@ -10,7 +10,7 @@ from growtool.checkpoint import Checkpoint, Form, Templated, TensorInfo, coeffic
 from growtool.coupling import Coupling
 from growtool.errors import PlanError
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Mixture, Plan
+from growtool.plan.schema import Mixing, Mixture, Plan
 from growtool.recipe.matching import some
 from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
 from growtool.templates.decompose import coefficient_dtype
@@ -84,6 +84,8 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
         return "a dimension other than rows and columns grows"
     if tensor.paired or tensor.cancelling is not None:
         return "it belongs to a new block whose weights cancel in pairs"
+    if isinstance(plan.depth, Mixing):
+        return "mixing learns its weights"
     if tensor.rewrite is not None:
         return "it is rewritten before it grows"
     if tensor.width is not None and not tensor.is_copy and not tensor.zero:
