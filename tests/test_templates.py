@@ -31,7 +31,7 @@ def to_templates(source, request, out):
     model = build(checkpoint.spec)
     found = decompose(request, model, trace_model(model, input_size(model)), checkpoint.tensors, checkpoint.read)
     exact = request.kind in ("raw", "sub_block")
-    write_decomposed(out, checkpoint, model, found, promise="bits" if exact else "none")
+    write_decomposed(out, checkpoint, model, found, exact=exact)
     return open_checkpoint(out), found.reports
 
 

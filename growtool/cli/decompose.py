@@ -97,17 +97,15 @@ def decompose(
             f"{source.name}: no two layers of a stage have the same shape, so a {bank} bank would be empty; "
             "use --bank sub_block or low_rank"
         )
-    promise = "bits" if request.kind in ("raw", "sub_block") else "none"
-    compared = (
-        write_decomposed(output, source, model, found, promise=promise, force=force) if output is not None else None
-    )
+    exact = request.kind in ("raw", "sub_block")
+    compared = write_decomposed(output, source, model, found, exact=exact, force=force) if output is not None else None
     if as_json:
         emit_json(_document(found.reports, output, compared))
         return
     show_banks(source.name, found.reports)
     if compared is not None:
         difference = f"logits differ by {compared.relative_difference:.2e} (relative) on {compared.count} random images"
-        console().print(f"verified: {'every tensor equal bit for bit; ' * (promise == 'bits')}{difference}")
+        console().print(f"verified: {'every tensor equal bit for bit; ' * exact}{difference}")
         console().print(f"written: {escape(str(output))}", soft_wrap=True)
 
 
