@@ -1,6 +1,6 @@
 """`python -m tests.bench.templates`: a training step in template form beside the same step of the dense model.
 
-A `resnet50` with random weights, decomposed; forward, backward and an SGD update on random images. Uses CUDA where it is
+A `resnet50` with random weights, decomposed; forward, backward and an SGD update on random images. CUDA where it is
 there (batch 128, bfloat16 autocast, channels-last, with and without torch.compile), else one CPU thread (batch 8,
 float32). The two models take turns, so that what else the machine does falls on both; medians are shown.
 """
