@@ -134,6 +134,7 @@ class Net(nn.Module):
         self.bare, self.rms = nn.LayerNorm(width, elementwise_affine=False), nn.RMSNorm(width, eps=1e-5)
         self.batch, self.wide = nn.BatchNorm1d(width), nn.Conv1d(width, width, 3, padding=1, groups=width)
         self.g = nn.Parameter(torch.ones(width))
+        self.again = self.out
         self.run, self.num_classes, self.pretrained_cfg = forward, 3, {"input_size": (3, 8, 8)}
 
     def forward(self, image):
@@ -152,6 +153,7 @@ PASSING = {
     "plain": lambda s, x: s.last(pooled(x + s.branch(s.norm(x)))),
     "a scale per channel": lambda s, x: s.last(pooled(x + s.g * s.branch(s.norm(x)))),
     "a gate": lambda s, x: s.last(pooled(x + _gated(s, s.norm(x)))),
+    "a layer of two names": lambda s, x: s.last(pooled(x + s.branch(s.norm(x)) + s.again(torch.relu(s.fc(s.norm(x)))))),
     "in place": lambda s, x: s.last(pooled(x.add_(s.branch(s.norm(x))))),
     "no shift": lambda s, x: s.last(pooled(2.0 * x - s.branch(s.norm(x)))),
 }

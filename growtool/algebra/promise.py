@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from growtool.algebra.blank_norms import NORM_NAMES, RescaledNorm
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.passage import NORM_NAMES, Passage, RescaledNorm
+from growtool.algebra.passage import Passage
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
 from growtool.coupling.axis import axis_size
 

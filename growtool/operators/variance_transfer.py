@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
+from growtool.algebra.knowledge import Blank
 from growtool.algebra.layers import summed_dim
-from growtool.algebra.passage import Blank
 from growtool.operators.base import Layer, Read, split_among_copies
 from growtool.plan.schema import VarianceTransfer
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.passage import Blank
+from growtool.algebra.knowledge import Blank
 from growtool.operators.base import Layer, Read, split_among_copies
 from growtool.plan.schema import Zero
 

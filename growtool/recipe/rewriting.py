@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from growtool.algebra.passage import norm_shifts
+from growtool.algebra.blank_norms import norm_shifts
 from growtool.algebra.rewrite import Rewrite
 from growtool.coupling import Atom, Growth, PairedAxis, atoms, positions
 from growtool.operators.base import Fill
@@ -29,6 +29,9 @@ def rewrites(matching: Matching, widths: Widths) -> Mapping[str, Rewrite]:
         for norm in passage.norms:
             for gain in norm.gains:
                 found[gain] = replace(found.get(gain, Rewrite()), factor=math.sqrt(norm.s))
+    for names in matching.target.coupling.forward.stored.values():
+        for name in found.keys() & set(names):  # a shared parameter is written under each of its names
+            found |= dict.fromkeys(names, found[name])
     return found
 
 

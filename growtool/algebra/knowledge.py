@@ -1,0 +1,118 @@
+"""What is known of the tensors of a pass while blank channels are followed through it (`algebra.passage`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from growtool.algebra.expansion import Expansion
+from growtool.algebra.linear import keeps_zero
+from growtool.algebra.writers import Writers
+from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.steps import Step
+
+Blank = Literal["silent", "mean", "open"]
+Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]
+
+
+_PER_CHANNEL = frozenset(
+    "where masked_fill softplus hardsigmoid hardtanh var std native_layer_norm layer_norm rms_norm fill zero "
+    "zeros_like ones_like full_like empty_like new_zeros new_ones new_empty new_full".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of a tensor.
+
+    Attributes:
+        rows: its blank channels; None where it has none.
+        value: its old channels: the `same` as in the source; `centred`: their mean over channels taken off; `unscaled`:
+            to be multiplied by `scale` yet, with `level` the constant that scale has become; `zero`; or `other`.
+        scale: the scale per channel that was folded into its writers.
+    """
+
+    rows: Blank | None = None
+    value: Value = "same"
+    scale: str | None = None
+
+
+@dataclass
+class Knowledge:
+    """A state for every tensor met so far, and the reasons why some are not known.
+
+    Attributes:
+        coupling: the target's.
+        atom: the set of channels that is followed.
+        blank: what its writers are to leave in blank channels.
+        expansions: how each set of channels grows.
+        zeroed: parameters that growth sets to zero.
+        writers: what is centred, or freed of its scale, before it grows.
+        states: by the tensor's number.
+        reasons: module path and why the function changes there.
+        loud: parameters that meet something else than zeros at their blank columns.
+        read: parameters that read the channels.
+    """
+
+    coupling: Coupling
+    atom: Atom
+    blank: Blank
+    expansions: Mapping[Atom, Expansion]
+    zeroed: frozenset[str]
+    writers: Writers
+    states: dict[int, State] = field(default_factory=dict)
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+    loud: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        layouts = self.coupling.forward.layouts
+        self._carrying = {n for n, axes in layouts.items() if any(self.atom in atoms(axis) for axis in axes)}
+
+    def _state(self, number: int) -> State:
+        return self.states.get(number) or State("open" if number in self._carrying else None)
+
+    def _lost(self, step: Step, why: str = "") -> Value:
+        """`other`, with the reason why."""
+        self.reasons.append((step.module, why or f"{step.name} treats the new channels in a way that is not known"))
+        return "other"
+
+    def _vanishes(self, step: Step) -> bool:
+        """Whether a single tensor's channels are gone from one of its axes: they were summed over, or so."""
+        return (
+            len(step.ins) == 1 and step.ins[0] in self._carrying
+            and any(self._times(number) < self._times(step.ins[0]) for number in step.outs)
+        )  # fmt: skip
+
+    def _over(self, step: Step, count: int) -> bool:
+        """Whether the operation treats the last `count` axes together and the channels are among them."""
+        return any(self.atom in atoms(axis) for axis in self.coupling.forward.axes(step.ins[0])[-count:])
+
+    def _times(self, number: int) -> int:
+        """How often the channels stand among the factors of a tensor's axes."""
+        return sum(atom is self.atom for axis in self.coupling.forward.axes(number) for atom in atoms(axis))
+
+    def _together(self, step: Step, states: list[State]) -> State:
+        """What holds of a sum or a concatenation of the tensors: zeros take part in anything."""
+        present = [state for state in states if state.value != "zero"] or states
+        rows = {state.rows for state in present if state.rows is not None}
+        value: Value = present[0].value
+        if len({(state.value, state.scale) for state in present}) > 1:
+            value = self._lost(step, "what is centred meets what cannot be (no linear layer wrote it)")
+        return State(rows.pop() if len(rows) == 1 else "open", value, present[0].scale)
+
+    def _elementwise(self, step: Step, states: list[State]) -> State:
+        """A function of each value, or of each channel over other axes: it takes the source's values."""
+        rows: Blank = "silent" if keeps_zero(step) and states[0].rows == "silent" else "open"
+        if all(state.value == "zero" for state in states) and keeps_zero(step):
+            return State(rows, "zero")
+        known = step.pointwise or keeps_zero(step) or step.name in _PER_CHANNEL
+        if any(state.value in ("centred", "unscaled", "level") for state in states):
+            return State("open", self._lost(step, f"{step.name} reads the channels themselves, not through a norm"))
+        if step.name in ("softmax", "_softmax", "_safe_softmax", "_log_softmax") and not self._over_dim(step):
+            return State("open")
+        return State(rows) if known else State("open", self._lost(step))
+
+    def _over_dim(self, step: Step) -> bool:
+        return self.atom in atoms(self.coupling.forward.axes(step.ins[0])[step.args[1]])
