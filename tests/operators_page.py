@@ -20,7 +20,13 @@ reads them shares the old weight W among the k copies: `W' = Z + (E_out W - Z E_
 `gain` times that of W; whatever it is, the copies of each column add up to W.""",
     "net2net": """\
 As `tile`, but new channels are copies of old ones drawn at random, each of c copies gets 1/c of what is read. A
-norm over channels then sees other statistics, unless every channel happens to be copied equally often.""",
+norm over channels then sees other statistics, unless every channel happens to be copied equally often.
+
+Where no operator is exact, copies at random lose least: of a ConvNeXt trained on CIFAR-10 (24 to 192 channels), grown
+to 4/3 and 3/2 of its width, the logits of 16 random images move by 0.12 and 0.10 (relative) with `net2net`, by 0.14 and
+0.21 with `fpi`, 0.14 and 0.15 with `mixture`, 0.16 and 0.17 with `centre_zero`, as the proof of `growtool grow` reports
+with `verify: {inputs: 16}`. Swin's first stage is another case: there `centre_zero` loses less than half of what
+`net2net` does in a test on random numbers.""",
     "mixture": """\
 A weight that grows k-fold on both sides becomes a k x k grid of blocks. Off the diagonal stand new combinations of
 templates, `N_ij = gain |W| / |M_ij| M_ij` with `M_ij = sum_t c_ijt T_t` (Frobenius norms). With `bank: raw` the

@@ -25,6 +25,7 @@ _AVERAGES = {
     "batch_norm": "a norm by the batch's statistics", "std": "a standard deviation", "var_mean": "mean and variance",
     "std_mean": "mean and standard deviation",
 }  # fmt: skip
+NORM_LEAVES_A_MEAN = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
 _JOINTLY = {
     "softmax": "a softmax runs over the copied channels",
     "product": "two activations are multiplied and summed over the copied channels",
@@ -148,8 +149,7 @@ def copies_per_position(axis: Axis, expansions: Mapping[Atom, Expansion]) -> int
 def stopped_blanks(passages: Iterable[Passage], skip: Callable[[str], bool]) -> list[str]:
     """Operations of the target that new channels without a copy do not pass unchanged."""
     found = [item for passage in passages for item in passage.reasons if not skip(item[0])]
-    left = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
-    return grouped([*found, *((module, left) for passage in passages for module in passage.nearly)])
+    return grouped([*found, *((module, NORM_LEAVES_A_MEAN) for passage in passages for module in passage.nearly)])
 
 
 def grouped(found: Iterable[tuple[str, str]]) -> list[str]:

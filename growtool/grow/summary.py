@@ -110,6 +110,8 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 
 
 def _advice(recipe: Recipe) -> Iterable[str]:
+    if recipe.alternative is not None:
+        yield recipe.alternative
     grown = (tensor.width for tensor in recipe.tensors.values() if not all(axis.is_identity for axis in tensor.maps))
     if any(getattr(width, "split", None) == "equal" for width in grown):
         yield (

@@ -121,6 +121,7 @@ class Recipe:
         widths: the groups that grow.
         blocks: where each block of a grown sequence comes from.
         promise: what is kept.
+        alternative: which width operator would do better, where the plan's is lossy.
         eps: module path -> the eps at which the promise is exact, where that of the target is another.
         input_size: channels, height, width of the images both models see.
         matching: the layouts of source and target side by side.
@@ -140,6 +141,7 @@ class Recipe:
     widths: tuple[WidthChange, ...]
     blocks: BlockMap
     promise: Promise
+    alternative: str | None
     eps: Mapping[str, float]
     input_size: tuple[int, int, int]
     matching: Matching

@@ -17,6 +17,7 @@ from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan, Width
+from growtool.recipe.alternative import better_width
 from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
@@ -70,6 +71,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         widths=widths.changes,
         blocks=matching.blocks,
         promise=promise,
+        alternative=better_width(plan, matching, starts, promise),
         eps={} if _tells_eps(plan) else eps,
         input_size=source.input_size,
         matching=matching,
