@@ -89,8 +89,10 @@ def train(count: int, output: Path, **settings: Any) -> None:
         (4, {"clip_grad": 0.5}),
         (2, {"engine": "fsdp", "model_ema": True, "clip_grad": 0.5}),
         (4, {"engine": "fsdp", "grad_accum_steps": 2}),
+        (2, {"lora_rank": 2}),
+        (2, {"engine": "fsdp", "opt": "swan", "train": "blocks.1.*", "freeze_epochs": 1, "nonfinite": "skip"}),
     ],
-    ids=["ddp-2", "ddp-4", "fsdp-2", "fsdp-4"],
+    ids=["ddp-2", "ddp-4", "fsdp-2", "fsdp-4", "ddp-adapters", "fsdp-swan-released"],
 )
 def test_processes_compute_what_one_does(
     checkpoint: Path, data: Path, tmp_path: Path, count: int, settings: dict[str, Any]

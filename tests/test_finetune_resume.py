@@ -107,6 +107,10 @@ def test_a_float16_scaler_goes_on_where_it_was(checkpoint: Path, data: Path, tmp
     killed_at(4, output=tmp_path / "parts", recovery_interval=2, **settings)
     finetune(run_config(output=tmp_path / "parts", resume="auto", recovery_interval=2, **settings))
     same_run(tmp_path / "whole", tmp_path / "parts")
+    states = [json.loads((tmp_path / run / "last/state.json").read_text())["scaler"] for run in ("whole", "parts")]
+    print(states)
+    assert states[0] == states[1]
+    assert states[0]["_growth_tracker"] > 0
 
 
 def test_a_run_that_is_over_can_be_resumed_without_harm(checkpoint: Path, data: Path, tmp_path: Path):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from growtool.errors import PlanError
+from growtool.finetune.distributed import World
 from growtool.finetune.trainable import Selection
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def add_adapters(
     config: RunConfig,
     batches: Iterable[tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
+    world: World,
 ) -> Selection:
     """Give `model` adapters, set up by the mean gradient over `batches`.
 
@@ -69,12 +71,13 @@ def add_adapters(
         config: rank, alpha and targets.
         batches: images [B, C, H, W] and targets.
         loss: of (logits, targets).
+        world: the processes, whose batches count alike.
 
     Returns:
         What trains: the adapters, the norms, and the classifier's bias stay out; only B and A are in.
     """
     layers = targets(model, config.lora_targets)
-    for name, gradient in _gradients(model, layers, batches, loss).items():
+    for name, gradient in _gradients(model, layers, batches, loss, world).items():
         layer = layers[name]
         weight: Tensor = layer.weight  # type: ignore[assignment]
         matrix = gradient.flatten(1)
@@ -92,7 +95,9 @@ def initial_factors(gradient_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, _, right = torch.linalg.svd(gradient_OI.double(), full_matrices=False)
     size = gradient_OI.shape[0] ** 0.25 / math.sqrt(_GAMMA)
     after = slice(rank, 2 * rank) if left.shape[1] >= 2 * rank else slice(0, rank)
-    return (size * left[:, after]).to(gradient_OI.dtype), (size * right[:rank]).to(gradient_OI.dtype)
+    factors = size * left[:, after], size * right[:rank]
+    up, down = (factor.to(gradient_OI.dtype).contiguous() for factor in factors)  # as sharding wants them
+    return up, down
 
 
 def _gradients(
@@ -100,6 +105,7 @@ def _gradients(
     layers: dict[str, nn.Module],
     batches: Iterable[tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
+    world: World,
 ) -> dict[str, Tensor]:
     """The mean gradient of each layer's weight, the model in evaluation mode."""
     weights: list[Tensor] = [layer.weight for layer in layers.values()]  # type: ignore[misc]
@@ -113,4 +119,4 @@ def _gradients(
             if gradient is not None:
                 total += gradient
         count += 1
-    return {name: total / max(count, 1) for name, total in zip(layers, sums, strict=True)}
+    return {name: world.total(total) / (max(count, 1) * world.size) for name, total in zip(layers, sums, strict=True)}

@@ -12,7 +12,7 @@ import torch
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.adapters import add_adapters
 from growtool.finetune.device import mixed_precision
-from growtool.finetune.distributed import World, replicate, shard
+from growtool.finetune.distributed import World, average_statistics, replicate, shard
 from growtool.finetune.loop import Trainer
 from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.model import count_classes, layout, load_model, place
@@ -87,9 +87,10 @@ def assemble(
     if config.recalibrate and tracking_norms(model):
         with mixed_precision(device, config.autocast):
             recalibrate(model, (images for images, _ in few(config.recalibrate)))
+        average_statistics(model, world)
     if config.lora_rank:
         plain = create_classification_loss("ce", smoothing=config.smoothing)
-        selection = add_adapters(model, config, few(config.batch_size), plain)
+        selection = add_adapters(model, config, few(config.batch_size), plain, world)
     selection.freeze_others(model)
     if config.sync_bn and world.size > 1:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)

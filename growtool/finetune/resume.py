@@ -71,7 +71,11 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> None:
         for key, value in settings.items()
         if key not in _FREE | {"resolved"} and before.get(key) != value
     ]
-    for key, what in (("source_sha256", "the weights of CHECKPOINT"), ("steps_per_epoch", "the updates of an epoch")):
+    for key, what in (
+        ("source_sha256", "the weights of CHECKPOINT"),
+        ("teacher_sha256", "the weights of --kd-teacher"),
+        ("steps_per_epoch", "the updates of an epoch"),
+    ):
         if resolved.get(key) != settings["resolved"][key]:
             problems.append(
                 f"--resume: {what}: found {settings['resolved'][key]}, expected {resolved.get(key)} as when the run in "

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint import open_checkpoint
 from growtool.finetune.distributed import World, joined
 from growtool.finetune.journal import Journal, open_trackers
 from growtool.finetune.prepare import Job, prepare, require_possible
@@ -65,10 +66,11 @@ def _resolved(job: Job) -> dict[str, Any]:
     import timm
     import torch
 
-    trainer = job.trainer
+    trainer, teacher = job.trainer, job.config.kd_teacher
     return job.config.as_dict() | {
         "resolved": {
             "source_sha256": job.source.sha256(),
+            "teacher_sha256": open_checkpoint(teacher).sha256() if teacher else None,
             "device": str(trainer.device),
             "processes": trainer.world.size,
             "epochs": job.epochs,

@@ -141,8 +141,6 @@ def put_back(folder: Path, trainer: Trainer) -> Course:
     if trainer.scaler is not None:
         trainer.scaler.load_state_dict(scaler)
     trainer.step, trainer.skipped = course.step, course.skipped
-    if trainer.schedule is not None:
-        trainer.schedule.step_update(trainer.step)
     return course
 
 

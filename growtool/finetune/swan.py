@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from growtool.finetune.sharding import as_sharded, whole
+
 _ITERATIONS = 12
 _EPS = 1e-8
 
@@ -52,7 +54,8 @@ class Swan(Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(group["lr"] * direction(parameter.grad, group["iterations"]))
+                update = direction(whole(parameter.grad), group["iterations"])  # of the matrix, not of a shard
+                parameter.sub_(as_sharded(group["lr"] * update, parameter))
         return loss
 
 
