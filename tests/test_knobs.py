@@ -51,7 +51,7 @@ def test_arguments_that_widen_and_deepen(family, width, depth):
 def test_the_stem_of_a_resnet_stays(architecture):
     """Its 64 channels are fixed in the constructor; what is left to widen is most of the model all the same."""
     found = knobs(Tiny(architecture, {"layers": [2, 1, 1, 1], "channels": [16, 32, 32, 64]}))
-    assert found == Knobs({"channels": (16, 32, 32, 64)}, {"layers": (2, 1, 1, 1)})
+    assert found == Knobs({"channels": (16, 32, 32, 64)}, {"layers": (2, 1, 1, 1)}, stages={"layers": frozenset({0})})
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,18 @@ def test_siblings_have_the_same_parameters_and_none_smaller():
     spec = ModelSpec("mobilenetv3_small_075", {"num_classes": 5})
     names = ["mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_100"]
     assert larger_siblings(spec, build(spec), names) == ["mobilenetv3_small_100"]
+
+
+@pytest.mark.parametrize(
+    ("family", "depth", "args"),
+    [
+        ("resnet", 2, {"layers": [4, 1, 1, 1]}),
+        ("mobilenetv3", 2, {"repeats": [1, 4, 6, 4, 6, 1]}),
+    ],
+)
+def test_a_stage_without_two_blocks_alike_stays(tmp_path, family, depth, args):
+    folder = write_folder(TINY[family], tmp_path / "source")
+    plan = {"target": {"scale": {"depth": depth}}, "depth": {"operator": "zero_out"}}
+    recipe = resolved(folder, plan)
+    assert recipe.target.model_args.items() >= args.items()
+    assert recipe.promise.kind == "exact"

@@ -11,7 +11,7 @@ import pytest
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.plugin import load_plugin
-from growtool.checkpoint.reach import OPEN, base_architecture, growtool_open, opened
+from growtool.checkpoint.reach import OPEN, base_architecture, growtool_open, opened, repeats_of
 from growtool.errors import CheckpointError, PlanError
 
 
@@ -38,6 +38,29 @@ def test_arguments_reach_the_larger_sibling(small, large, args):
     with pytest.raises(CheckpointError):
         build(ModelSpec(small, args))
     assert shapes(build(ModelSpec(OPEN, {"base": small, **args}))) == shapes(build(ModelSpec(large)))
+
+
+def test_repeats_reach_any_depth():
+    spec = ModelSpec("mobilenetv3_small_050")
+    assert repeats_of(spec) == repeats_of(opened(spec)) == (1, 2, 3, 2, 3, 1)
+    deeper = ModelSpec(OPEN, {"base": "mobilenetv3_small_050", "repeats": [1, 4, 3, 2, 5, 1]})
+    found, own = shapes(build(deeper)), shapes(build(spec))
+    assert found.items() >= own.items()
+    assert {name.rsplit(".", 1)[0][:10] for name in found.keys() - own.keys()} == {
+        "blocks.1.2",
+        "blocks.1.3",
+        "blocks.4.3",
+        "blocks.4.4",
+    }
+    assert repeats_of(deeper) == (1, 4, 3, 2, 5, 1)
+    assert repeats_of(ModelSpec("test_vit")) is None
+
+
+def test_repeats_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match=r"repeats: found \[2, 2\], expected 6 whole numbers such as \[1, 2, 3, 2, 3, 1\]"
+    ):
+        growtool_open("mobilenetv3_small_050", repeats=[2, 2])
 
 
 def test_an_argument_that_nobody_takes_is_an_error_and_leaves_timm_as_it_was():

@@ -5,16 +5,21 @@ argument 'channel_multiplier'`). `growtool_open` is a timm model of its own: it 
 arguments over those that timm's builders would pass on. What is built, and how, stays timm's.
 
     timm.create_model("growtool_open", base="mobilenetv3_small_050", channel_multiplier=2.0)
+
+Files that describe stages in strings (the EfficientNet and MobileNet families) have no argument for the number of
+blocks of each stage; `repeats` is one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from growtool.checkpoint.spec import ModelSpec
 
 OPEN = "growtool_open"
+REPEATS = "repeats"
+_DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
 _FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _patching = threading.RLock()
 
@@ -34,7 +41,8 @@ def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs
     Args:
         base: a name of timm's registry.
         eps_of: path of a norm -> its eps, which timm's constructors keep to themselves.
-        kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...).
+        kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...);
+            `repeats`, a list of the number of blocks of each stage, where the file decodes stages from strings.
 
     Raises:
         TypeError: neither the builders nor the class take one of the arguments.
@@ -76,8 +84,6 @@ def register() -> None:
 
 def opened(spec: ModelSpec) -> ModelSpec:
     """The same model by way of `growtool_open`."""
-    from dataclasses import replace
-
     if spec.architecture == OPEN:
         return spec
     return replace(spec, architecture=OPEN, model_args={"base": spec.architecture, **spec.model_args})
@@ -112,7 +118,12 @@ def _overridden(module: ModuleType, overrides: Mapping[str, Any]) -> Iterator[No
         if isinstance(value, FunctionType) and (name == "build_model_with_cfg" or _is_builder(value, module))
     }
     with _patching:
+        if REPEATS in pending and _DECODER in vars(module):
+            kept[_DECODER] = vars(module)[_DECODER]
+            setattr(module, _DECODER, _repeating(kept[_DECODER], pending.pop(REPEATS)))
         for name, function in kept.items():
+            if name == _DECODER:
+                continue
             innermost = name == "build_model_with_cfg"
             setattr(module, name, _passing_on(function, pending, everything=innermost))
         try:
@@ -120,6 +131,51 @@ def _overridden(module: ModuleType, overrides: Mapping[str, Any]) -> Iterator[No
         finally:
             for name, function in kept.items():
                 setattr(module, name, function)
+
+
+def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
+    """The number of blocks of each stage, None where the model's file does not decode stages from strings."""
+    from growtool.checkpoint.skeleton import build
+
+    wanted = spec.model_args.get(REPEATS)
+    if wanted is not None:
+        return tuple(wanted)
+    module = sys.modules[home_module(replace(spec, architecture=base_architecture(spec)))]
+    found: list[tuple[int, ...]] = []
+    decode = vars(module).get(_DECODER)
+    if decode is None:
+        return None
+
+    @functools.wraps(decode)
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        stages = decode(*args, **kwargs)
+        found.append(tuple(len(stage) for stage in stages))
+        return stages
+
+    with _patching:
+        setattr(module, _DECODER, watching)
+        try:
+            build(spec)
+        finally:
+            setattr(module, _DECODER, decode)
+    return found[-1] if found else None
+
+
+def _repeating(decode: Callable[..., Any], repeats: Sequence[int]) -> Callable[..., Any]:
+    """The decoder, giving each stage so many blocks; further ones are like its last."""
+
+    @functools.wraps(decode)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        stages = decode(*args, **kwargs)
+        counts = [len(stage) for stage in stages]
+        if len(repeats) != len(stages) or not all(isinstance(n, int) and n > 0 for n in repeats):
+            raise ValueError(f"{REPEATS}: found {list(repeats)}, expected {len(stages)} whole numbers such as {counts}")
+        return [
+            [*stage[:count], *(copy.deepcopy(stage[-1]) for _ in range(count - len(stage)))]
+            for stage, count in zip(stages, repeats, strict=True)
+        ]
+
+    return call
 
 
 def _is_builder(function: FunctionType, module: ModuleType) -> bool:

@@ -88,16 +88,20 @@ def shortened(source: Coupling, target: Coupling) -> list[str]:
 def _alike(
     source: Coupling, target: Coupling, old: Sequence, new: Sequence, ignoring: Collection[str]
 ) -> dict[int, tuple[int, ...]]:
-    """Blocks of one kind; where no block of the source computes quite the same, those with the same parameters."""
+    """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
     old_names, new_names = (
         {i: _names(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
     )
     old_work, new_work = ({i: _work(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new)))
+    old_parts, new_parts = (
+        {i: _parts(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
+    )
     alike = {}
     for j in new.indices:
-        same_names = tuple(i for i in old.indices if old_names[i] == new_names[j])
-        same_work = tuple(i for i in same_names if old_work[i] == new_work[j])
-        alike[j] = same_work or same_names
+        same = tuple(i for i in old.indices if old_names[i] == new_names[j])
+        for ours, theirs in ((old_parts, new_parts), (old_work, new_work)):
+            same = tuple(i for i in same if ours[i] == theirs[j]) or same
+        alike[j] = same
     return alike
 
 
@@ -106,6 +110,16 @@ def _names(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozense
     inside = f"{path}."
     return frozenset(
         (n.removeprefix(inside), len(a))
+        for n, a in coupling.tensors.items()
+        if n.startswith(inside) and n not in ignoring
+    )
+
+
+def _parts(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Of how many parts the dimensions of a block's parameters consist: three for queries, keys and values."""
+    inside = f"{path}."
+    return frozenset(
+        (n.removeprefix(inside), tuple(map(len, a)))
         for n, a in coupling.tensors.items()
         if n.startswith(inside) and n not in ignoring
     )

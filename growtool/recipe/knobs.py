@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint.reach import OPEN, REPEATS, repeats_of
 from growtool.coupling import Coupling, atoms, inside, pair, trace_model
-from growtool.coupling.depth import sequences
+from growtool.coupling.depth import Sequence, sequences
 from growtool.errors import CheckpointError
 from growtool.recipe.arguments import Value, constructor_numbers, scaled
 from growtool.recipe.siblings import Shapes, shapes_of
@@ -35,13 +36,16 @@ class Knobs:
 
     Attributes:
         width: scaled together they widen every group that the constructor lets grow, heads by number.
-        depth: arguments that add blocks, the one that adds most first.
+        depth: arguments that add blocks like those there are, the one that adds most first.
+        stages: of a depth argument that is a sequence, the places that do so; a stage of one block, which changes the
+            width or the resolution, has none like it and stays as it is.
         joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
     """
 
     width: Mapping[str, Value]
     depth: Mapping[str, Value]
     joint: float = 0.0
+    stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
@@ -54,7 +58,7 @@ def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
     """
     search = _Search(spec, model, coupling)
     width, joint = search.width()
-    return Knobs(width, search.depth, joint)
+    return Knobs(width, search.depth, joint, search.stages)
 
 
 class _Search:
@@ -65,8 +69,9 @@ class _Search:
         self._models: dict[frozenset[str], nn.Module | None] = {}
         self._widening: dict[str, Value] = {}
         self._neutral: dict[str, Value] = {}
+        self.stages: dict[str, frozenset[int]] = {}
         adding: dict[str, tuple[int, Value]] = {}
-        for name, value in constructor_numbers(spec, model).items():
+        for name, value in _numbers(spec, model).items():
             shapes = self._doubled({name: value})
             if shapes is None:
                 continue
@@ -74,7 +79,9 @@ class _Search:
                 if _is_count(value):  # heads are counts
                     self._neutral[name] = value
             elif self._only_adds_blocks(shapes):
-                adding[name] = (len(shapes), value)
+                self.stages |= self._growing_stages(name, value, shapes)
+                if name in self.stages or (not isinstance(value, tuple) and self._adds_like_blocks(shapes)):
+                    adding[name] = (len(shapes), value)
             elif self._keeps_what_is_fixed(shapes):
                 self._widening[name] = value
         self.depth = {name: value for name, (_, value) in sorted(adding.items(), key=lambda item: -item[1][0])}
@@ -97,6 +104,31 @@ class _Search:
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
         return all(shapes.get(name) == shape for name, shape in self._shapes.items()) and all(
             name in self._shapes or self._in_new_block(name) for name in shapes
+        )
+
+    def _growing_stages(self, name: str, value: Value, shapes: Shapes) -> dict[str, frozenset[int]]:
+        """The places of a sequence that add blocks like those there are when they are doubled alone; {} if none do."""
+        if not isinstance(value, tuple) or self._adds_like_blocks(shapes):
+            return {name: frozenset(range(len(value)))} if isinstance(value, tuple) else {}
+        found = set()
+        for place in range(len(value)):
+            alone = (*value[:place], *_doubles(value[place : place + 1]), *value[place + 1 :])
+            try:
+                deeper = shapes_of(build(self._spec.with_args(**{name: list(alone)})))
+            except CheckpointError:
+                continue
+            if self._only_adds_blocks(deeper) and self._adds_like_blocks(deeper):
+                found.add(place)
+        return {name: frozenset(found)} if found else {}
+
+    def _adds_like_blocks(self, shapes: Shapes) -> bool:
+        """Whether every new block has the shapes of a block of its sequence."""
+        blocks = _blocks(shapes, self._sequences)
+        old = _blocks(self._shapes, self._sequences)
+        return all(
+            any(content == old[prefix, i] for i in self._sequences[prefix].indices)
+            for (prefix, index), content in blocks.items()
+            if index not in self._sequences[prefix].indices
         )
 
     def _in_new_block(self, name: str) -> bool:
@@ -216,3 +248,26 @@ class _Search:
 
 def _is_count(value: Value) -> bool:
     return all(isinstance(part, int) for part in (value if isinstance(value, tuple) else (value,)))
+
+
+def _doubles(value: Value) -> tuple[int | float | str, ...]:
+    doubled = scaled(value, 2)
+    return doubled if isinstance(doubled, tuple) else (doubled,)
+
+
+def _numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
+    """The constructor's numbers; by way of growtool's own entry point the blocks of each stage as well."""
+    found = constructor_numbers(spec, model)
+    repeats = repeats_of(spec) if spec.architecture == OPEN else None
+    return found if repeats is None else {**found, REPEATS: repeats}
+
+
+def _blocks(shapes: Shapes, sequences: Mapping[str, Sequence]) -> dict[tuple[str, int], dict[str, tuple[int, ...]]]:
+    """Sequence and index of each block -> its tensors by relative name, with their shapes."""
+    found: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        for prefix in sequences:
+            index = inside(name, prefix)
+            if index is not None:
+                found.setdefault((prefix, index), {})[name.removeprefix(f"{prefix}{index}.")] = shape
+    return found

@@ -99,23 +99,34 @@ def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) 
             problems.append(_unreachable("depth", spec, model))
         else:
             name, value = next(iter(knobs.depth.items()))
-            args[name], wrong = _depths(scale.depth, name, value)
+            args[name], wrong = _depths(scale.depth, name, value, knobs.stages.get(name))
             problems += wrong
     if problems:
         raise PlanError(problems)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in args.items()}
 
 
-def _depths(depth: float | tuple[int, ...], name: str, value: Value) -> tuple[Value, list[str]]:
+def _depths(
+    depth: float | tuple[int, ...], name: str, value: Value, stages: frozenset[int] | None
+) -> tuple[Value, list[str]]:
     if isinstance(depth, float):
-        return scaled(value, depth), _not_whole("depth", {name: value}, depth)
-    current = value if isinstance(value, tuple) else (value,)
+        if not isinstance(value, tuple) or stages is None:
+            return scaled(value, depth), _not_whole("depth", {name: value}, depth)
+        growing = tuple(value[i] for i in sorted(stages))
+        larger = iter(_as_tuple(scaled(growing, depth)))
+        whole = tuple(next(larger) if i in stages else part for i, part in enumerate(value))
+        return whole, _not_whole("depth", {name: growing}, depth)
+    current = _as_tuple(value)
     if len(depth) != len(current):
         return value, [
             f"target.scale.depth: found {len(depth)} numbers {list(depth)}, expected {len(current)}: "
             f"the source has {name} = {list(current)}"
         ]
     return (depth if isinstance(value, tuple) else depth[0]), []
+
+
+def _as_tuple(value: Value) -> tuple[float | int | str, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _not_whole(what: str, knobs: Mapping[str, Value], factor: float) -> list[str]:
@@ -138,11 +149,17 @@ def _not_whole(what: str, knobs: Mapping[str, Value], factor: float) -> list[str
 def _unreachable(what: str, spec: ModelSpec, model: nn.Module) -> str:
     import timm
 
-    home = home_module(ModelSpec(base_architecture(spec))).rsplit(".", 1)[-1]
-    siblings = larger_siblings(spec, model, timm.list_models(module=home)) if what == "width" else []
+    base = base_architecture(spec)
+    if what == "depth":
+        return (
+            f"target.scale.depth: no argument of {base}'s constructor adds blocks like those there are; name a deeper "
+            "model with `target: {model: NAME}`, or arguments with `target: {model_args: ...}`"
+        )
+    home = home_module(ModelSpec(base)).rsplit(".", 1)[-1]
+    siblings = larger_siblings(spec, model, [name for name in timm.list_models(module=home) if name != base])
     remedy = (
         f"name a larger model of the family with `target: {{model: NAME}}`: {', '.join(siblings[:6])}"
         if siblings
         else "timm registers no larger model with the same parameters either"
     )
-    return f"target.scale.{what}: no argument of {base_architecture(spec)}'s constructor changes its {what}; {remedy}"
+    return f"target.scale.width: no argument of {base}'s constructor changes its width; {remedy}"
