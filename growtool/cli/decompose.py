@@ -16,6 +16,7 @@ from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
+    from growtool.templates.align import Alignment
     from growtool.templates.decompose import Request
     from growtool.templates.measures import BankReport
     from growtool.verify import Comparison
@@ -65,6 +66,9 @@ def decompose(
             help="With svd and low_rank, in place of --rank: part of the squared norm to keep.",
         ),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="First put the neurons of like layers into the same order.")
+    ] = False,
     plugin: PluginOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
@@ -80,8 +84,10 @@ def decompose(
     from growtool.checkpoint import build, input_size, open_checkpoint, refuse_existing
     from growtool.checkpoint.match import check_strict
     from growtool.coupling import trace_model
+    from growtool.templates.align import align as match_neurons
     from growtool.templates.convert import write_decomposed
     from growtool.templates.decompose import decompose as find
+    from growtool.templates.grouping import like_tensors, templatable
 
     request = _request(bank, parts, rank, energy)
     source = open_checkpoint(checkpoint)
@@ -91,21 +97,36 @@ def decompose(
         refuse_existing(output, force=force)
     model = build(source.spec, where=source.name)
     check_strict(source, model)
-    found = find(request, model, trace_model(model, input_size(model)), source.tensors, source.read)
+    coupling = trace_model(model, input_size(model))
+    groups = like_tensors(templatable(model, coupling, source.tensors))
+    aligned = match_neurons(coupling, source.tensors, groups, source.read) if align else None
+    read = aligned.read if aligned else source.read
+    found = find(request, model, coupling, source.tensors, read)
     if not found.form.banks:
         raise PlanError(
             f"{source.name}: no two layers of a stage have the same shape, so a {bank} bank would be empty; "
             "use --bank sub_block or low_rank"
         )
     exact = request.kind in ("raw", "sub_block")
-    compared = write_decomposed(output, source, model, found, exact=exact, force=force) if output is not None else None
+    compared = (
+        write_decomposed(output, source, model, found, exact=exact, expected=read, force=force)
+        if output is not None
+        else None
+    )
     if as_json:
-        emit_json(_document(found.reports, output, compared))
+        emit_json(_document(found.reports, output, compared, aligned))
         return
     show_banks(source.name, found.reports)
+    if aligned is not None:
+        console().print(
+            f"aligned: {len(aligned.orders)} sets of neurons in another order; mean cosine between like layers "
+            f"{aligned.before:.4f} -> {aligned.after:.4f}",
+            soft_wrap=True,
+        )
     if compared is not None:
+        bits = "" if align or not exact else "every tensor equal bit for bit; "
         difference = f"logits differ by {compared.relative_difference:.2e} (relative) on {compared.count} random images"
-        console().print(f"verified: {'every tensor equal bit for bit; ' * exact}{difference}")
+        console().print(f"verified: {bits}{difference}")
         console().print(f"written: {escape(str(output))}", soft_wrap=True)
 
 
@@ -134,10 +155,15 @@ def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float 
     )
 
 
-def _document(reports: Sequence[BankReport], output: Path | None, compared: Comparison | None) -> dict[str, Any]:
+def _document(
+    reports: Sequence[BankReport], output: Path | None, compared: Comparison | None, aligned: Alignment | None
+) -> dict[str, Any]:
     return {
         "output": None if output is None else str(output),
         "relative_difference": None if compared is None else compared.relative_difference,
+        "alignment": None
+        if aligned is None
+        else {"sets": len(aligned.orders), "cosine_before": aligned.before, "cosine_after": aligned.after},
         "banks": [report.to_json() for report in reports],
     }
 

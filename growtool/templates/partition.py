@@ -6,6 +6,7 @@ from itertools import repeat
 
 from growtool.checkpoint import Layout
 from growtool.coupling import Atom, Axis
+from growtool.coupling.axis import axis_size, segment_size
 
 
 def parted(axis: Axis, parts: int) -> Layout:
@@ -19,7 +20,7 @@ def parted(axis: Axis, parts: int) -> Layout:
     for segment in axis:
         blocks = _segment_blocks(segment, parts)
         if blocks is None:
-            return Layout.whole(_size(axis))
+            return Layout.whole(axis_size(axis))
         for block in blocks:
             places.append((block, filled[block]))
             filled[block] += 1
@@ -32,18 +33,7 @@ def _segment_blocks(segment: tuple[Atom | Axis, ...], parts: int) -> list[int] |
         if isinstance(factor, Atom) and not factor.fixed:
             if factor.size % parts:
                 return None
-            outer, inner = _product(segment[:place]), _product(segment[place + 1 :])
+            outer, inner = segment_size(segment[:place]), segment_size(segment[place + 1 :])
             each = factor.size // parts
             return [channel // each for _ in range(outer) for channel in range(factor.size) for _ in repeat(0, inner)]
     return None
-
-
-def _product(segment: tuple[Atom | Axis, ...]) -> int:
-    size = 1
-    for factor in segment:
-        size *= factor.size if isinstance(factor, Atom) else _size(factor)
-    return size
-
-
-def _size(axis: Axis) -> int:
-    return sum(_product(segment) for segment in axis)

@@ -1,0 +1,174 @@
+"""Putting the neurons of like layers into the same order before their templates are looked for.
+
+The channels inside a block are in an order of their own: permuting them along every tensor that carries them changes
+nothing in the function. Where a bank holds layers of several blocks, one order per block can make them alike: each is
+matched to the mean of the others by a linear assignment (weight matching, Ainsworth et al., arXiv 2209.04836, section
+3.2), in turn, until no match improves.
+
+Axes: n channels of a set; r what else a tensor holds for each of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import TensorInfo
+from growtool.coupling import Atom, Axis, Coupling
+from growtool.coupling.axis import factor_size
+from growtool.templates.assign import best_assignment
+from growtool.templates.grouping import Groups
+
+_SWEEPS = 4
+Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Attributes:
+
+    orders: set of channels -> int64 [n], the old channel at each new place.
+    before, after: mean cosine between the layers of banks, as they were and aligned.
+    read: gives the tensors in the new order.
+    """
+
+    orders: Mapping[Atom, Tensor]
+    before: float
+    after: float
+    read: Read
+
+
+def align(coupling: Coupling, tensors: Mapping[str, TensorInfo], groups: Groups, read: Read) -> Alignment:
+    """Match the channels that belong to one layer of a bank alone.
+
+    Args:
+        coupling: of the model.
+        tensors: of the checkpoint.
+        groups: for each weight the weights that share a bank with it.
+        read: gives the values.
+    """
+    carried = _carriers(coupling, groups)
+    names = sorted({member for carriers in carried.values() for name in carriers for member in groups[name]})
+    weights = {name: read(name).to(torch.promote_types(tensors[name].torch_dtype, torch.float32)) for name in names}
+    before = _mean_cosine(groups, weights)
+    orders = {atom: torch.arange(atom.size) for atom in carried}
+    for _ in range(_SWEEPS):
+        moved = [_match(coupling, groups, weights, atom, names, orders) for atom, names in carried.items()]
+        if not any(moved):
+            break
+    changed = {atom: order for atom, order in orders.items() if not torch.equal(order, torch.arange(atom.size))}
+
+    def permuted(name: str) -> Tensor:
+        tensor = read(name)
+        for dim, axis in enumerate(coupling.tensors.get(name, ())):
+            tensor = _ordered(tensor, dim, axis, changed)
+        return tensor
+
+    return Alignment(changed, before, _mean_cosine(groups, weights), permuted)
+
+
+def _carriers(coupling: Coupling, groups: Groups) -> dict[Atom, list[str]]:
+    """The sets of channels that may be reordered for the sake of a bank, with the weights of banks that carry them.
+
+    A set that several layers of one bank carry would move all of them together.
+    """
+    found: dict[Atom, list[str]] = defaultdict(list)
+    for group in coupling.groups:
+        if group.fixed is None:
+            members = dict.fromkeys(m.tensor for m in group.members if len(groups.get(m.tensor, ())) > 1)
+            if members and len({groups[name] for name in members}) == len(members):
+                found[group.atom] = list(members)
+    return found
+
+
+def _match(
+    coupling: Coupling,
+    groups: Groups,
+    weights: dict[str, Tensor],
+    atom: Atom,
+    names: list[str],
+    orders: dict[Atom, Tensor],
+) -> bool:
+    """Reorder one set of channels if that brings its weights closer to the mean of the others; whether it did."""
+    S_nn = torch.zeros(atom.size, atom.size, dtype=torch.float64)
+    for name in names:
+        others = [weights[other] for other in groups[name] if other != name]
+        mean = torch.stack(others).mean(0)
+        for dim, axis in enumerate(coupling.tensors[name]):
+            places = _places(axis, atom)
+            if places is not None:
+                rows, columns = (_by_channel(W, dim, places, atom.size) for W in (mean, weights[name]))
+                S_nn += rows.double() @ columns.double().T
+    order = best_assignment(S_nn)
+    gain = float(S_nn[torch.arange(atom.size), order].sum() - S_nn.diagonal().sum())
+    if gain <= 1e-9 * float(S_nn.abs().max()):
+        return False
+    orders[atom] = orders[atom][order]
+    for name in names:
+        for dim, axis in enumerate(coupling.tensors[name]):
+            weights[name] = _ordered(weights[name], dim, axis, {atom: order})
+    return True
+
+
+def _by_channel(W: Tensor, dim: int, places: Tensor, size: int) -> Tensor:
+    """[n, r]: what a tensor holds for each channel."""
+    order = torch.argsort(places, stable=True)
+    return W.movedim(dim, 0)[order].reshape(size, -1)
+
+
+def _places(axis: Axis, atom: Atom) -> Tensor | None:
+    """int64: the channel of `atom` at each position of the axis; None where a position has none."""
+    parts = []
+    for segment in axis:
+        part = torch.zeros(1, dtype=torch.int64)
+        found = False
+        for factor in segment:
+            inner = _inner_places(factor, atom)
+            size = factor_size(factor)
+            found = found or inner is not None
+            part = (part[:, None] + (torch.zeros(size, dtype=torch.int64) if inner is None else inner)).reshape(-1)
+        if not found:
+            return None
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def _inner_places(factor: Atom | Axis, atom: Atom) -> Tensor | None:
+    if isinstance(factor, Atom):
+        return torch.arange(atom.size) if factor is atom else None
+    return _places(factor, atom)
+
+
+def _ordered(tensor: Tensor, dim: int, axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor:
+    index = _positions(axis, orders)
+    return tensor if index is None else tensor.index_select(dim, index)
+
+
+def _positions(axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor | None:
+    """int64: the old position at each new one; None where nothing moves."""
+    parts, offset, moves = [], 0, False
+    for segment in axis:
+        part = torch.zeros(1, dtype=torch.int64)
+        for factor in segment:
+            size = factor_size(factor)
+            inner = orders.get(factor) if isinstance(factor, Atom) else _positions(factor, orders)
+            moves = moves or inner is not None
+            part = (part[:, None] * size + (torch.arange(size) if inner is None else inner)).reshape(-1)
+        parts.append(part + offset)
+        offset += len(part)
+    return torch.cat(parts) if moves else None
+
+
+def _mean_cosine(groups: Groups, weights: Mapping[str, Tensor]) -> float:
+    """Mean cosine between every two layers that share a bank; 0 without any."""
+    found = []
+    for group in {groups[name] for name in weights}:
+        stacked = torch.stack([weights[name].flatten() for name in group]).double()
+        stacked /= stacked.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        products = stacked @ stacked.T
+        found += products[~torch.eye(len(group), dtype=torch.bool)].tolist()
+    return sum(found) / len(found) if found else 0.0
