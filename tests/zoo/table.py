@@ -36,8 +36,9 @@ _LEGEND = """\
     factor is that of the parameters.
   - *lossy*: growtool says before writing anything that the function changes, and why.
   - *refused*: growtool says before writing anything that it cannot be done, and why.
-- **singly**: every number of the constructor was doubled and every switch turned, on its own; of the growths that
-  growtool did not refuse, how many it promised to be exact, and were, and how many it said to be lossy, and were.
+- **singly**: every number of the constructor was doubled on its own, in part of the rows every switch turned too; of
+  the growths that growtool did not refuse, how many it promised to be exact, and were, and how many it said to be
+  lossy, and were.
   *needless lossy*: the outputs were equal although it did not promise so. *unmeasured*: what changed has no parameters
   that decide the outputs.
 - **reached by**: the constructor arguments or the registered model that took it there, width first.
