@@ -47,3 +47,9 @@ def test_bridges_and_new_blocks_go_together():
 def test_a_block_whose_shortcut_the_trace_does_not_see_is_refused():
     with pytest.raises(PlanError, match=r"layer1\.0\.downsample\.0\.weight, .*without counterpart in the source"):
         recipe_of(ModelSpec("skresnet18", RESNET), target={"scale": {"width": 2.0}}, width={"operator": "tile"})
+
+
+def test_a_projection_of_the_normalised_stream_is_no_bridge():
+    spec = ModelSpec("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_chs": 8, "num_classes": 5})
+    with pytest.raises(PlanError, match=r"stages\.0\.blocks\.0\.downsample.*without counterpart in the source"):
+        recipe_of(spec, target={"model_args": {"stem_chs": 16}}, width={"operator": "tile"})

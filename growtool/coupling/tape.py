@@ -104,6 +104,7 @@ class Tape(TorchDispatchMode):
         self.exits: dict[str, Params | None] = {}
         self.scaled: dict[str, Params | None] = {}
         self.received: dict[str, str | None] = {}
+        self.passed_on: dict[str, bool] = {}
         self.unknown: Counter[str] = Counter()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
@@ -243,6 +244,9 @@ class Tape(TorchDispatchMode):
             values = tuple(map(self.value, tensors))
             if self._modules[-1][0] != path:
                 self.signatures[self.module].append(("call", path))
+            above = {value.flow.token for value in self._modules[-1][1]}
+            same = len(values) == 1 and values[0].flow.token in above
+            self.passed_on[path] = same and self.passed_on.get(path, True)
             self._modules.append((path, values))
             activation = values[0].flow.activation if len(values) == 1 else None
             self.received[path] = activation if self.received.get(path, activation) == activation else None

@@ -65,6 +65,7 @@ class Coupling:
         signatures: module path -> its operations in order, without sizes.
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
         scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
+        passed_on: paths of modules whose one input is what the module that calls them received, untouched.
         received: module path -> the idempotent activation that its one input comes out of (`relu()`).
         ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
@@ -77,6 +78,7 @@ class Coupling:
     signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
     exits: Mapping[str, Params]
     scaled: Mapping[str, Params]
+    passed_on: frozenset[str]
     received: Mapping[str, str]
     ambiguous: Params
     unknown: Mapping[str, int]
@@ -190,6 +192,7 @@ def _collect(
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
         exits={path: params for path, params in tape.exits.items() if params},
         scaled={name: params for name, params in tape.scaled.items() if params},
+        passed_on=frozenset(path for path, same in tape.passed_on.items() if same),
         received={path: name for path, name in tape.received.items() if name},
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),

@@ -61,7 +61,12 @@ def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Se
     for name in added:
         modules.setdefault(_outermost_new(name, source), []).append(name)
     found = (_bridge(path, names, model, target) for path, names in modules.items())
-    return [bridge for bridge in found if bridge and bridge.path.rpartition(".")[0] in source.exits]
+    return [
+        bridge
+        for bridge in found
+        # it has to stand where the source passes its stream on, and to read that stream itself, not a norm of it
+        if bridge and bridge.path.rpartition(".")[0] in source.exits and bridge.path in target.passed_on
+    ]
 
 
 def _outermost_new(name: str, source: Coupling) -> str:
