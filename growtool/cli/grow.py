@@ -14,7 +14,6 @@ from growtool.cli.opening import PluginOption
 from growtool.report import units
 
 if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
     from growtool.finetune.optimizer_state import OptimizerState
     from growtool.grow import Grown, Summary
     from growtool.plan import Plan
@@ -85,7 +84,7 @@ def grow(
         if as_json:
             emit_json(summary.to_json() | {"target": _target(recipe)})
         return
-    state = None if no_optimizer_state else _optimizer(optimizer_state, source)
+    state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
     with progress("growing", summary.after.bytes) as advance:
         grown = execute(recipe, loaded, out, force=force, summary=summary, optimizer=state, advance=advance)
     if as_json:
@@ -94,12 +93,15 @@ def grow(
         _show_result(grown, recipe.needs)
 
 
-def _optimizer(run: Path | None, source: Checkpoint) -> OptimizerState | None:
+def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     """The state in `run`, or beside the source's weights where there is one."""
     from growtool.errors import PlanError
-    from growtool.grow.optimizer import find_state
+    from growtool.grow.optimizer import find_state, in_template_form
 
-    state = find_state(run or source.path.parent)
+    state = find_state(run or recipe.source.path.parent)
+    if run is None and state is not None and in_template_form(recipe):
+        console().print("optimizer: the state beside the weights is left behind, it does not grow in template form")
+        return None
     if run is not None and state is None:
         raise PlanError(f"--optimizer-state {run}: found no optimizer.json, expected a run of `growtool finetune`")
     return state

@@ -58,10 +58,17 @@ def find_state(folder: Path) -> OptimizerState | None:
     return read_state(found) if found else None
 
 
+def in_template_form(recipe: Recipe) -> bool:
+    """Whether the source's state, or that of the target, would be of templates and coefficients."""
+    return recipe.source.form is not None or recipe.form is not None
+
+
 def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
     """Whether there is one source, and its optimizer keeps nothing but moments of each weight and counts."""
-    return recipe.second is None and all(
-        value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items()
+    return (
+        recipe.second is None
+        and not in_template_form(recipe)
+        and all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
     )
 
 
@@ -99,6 +106,11 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
 def _require_known(recipe: Recipe, state: OptimizerState) -> None:
     shapes = {name: info.shape for name, info in recipe.source.tensors.items()}
     problems = []
+    if in_template_form(recipe):
+        raise PlanError(
+            "optimizer: found a growth in template form, and how moments of templates and coefficients grow is not "
+            "known; grow without the optimizer's state: --no-optimizer-state"
+        )
     if recipe.second is not None:
         problems.append("optimizer: found the state of one source, expected none where two grow together")
     for key, value in state.tensors.items():
