@@ -7,7 +7,9 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from growtool.operators.table import OPERATORS, OperatorInfo
-from growtool.plan.schema import DEPTH_OPERATORS, WIDTH_OPERATORS, Section
+from growtool.plan.depth import DEPTH_OPERATORS
+from growtool.plan.section import Section
+from growtool.plan.width import WIDTH_OPERATORS
 
 PAGE = Path(__file__).parent.parent / "docs" / "operators.md"
 SECTIONS: dict[str, type[Section]] = {**WIDTH_OPERATORS, **DEPTH_OPERATORS}

@@ -13,7 +13,7 @@ import pytest
 from models import TINY, WIDER, Tiny, grown, write_folder
 from safetensors.torch import load_file
 
-from growtool.plan.schema import WIDTH_OPERATORS
+from growtool.plan.width import WIDTH_OPERATORS
 
 GOLDEN = Path(__file__).parent / "golden_widths.json"
 MIXER = Tiny(

@@ -24,7 +24,8 @@ from growtool.operators.base import Layer, generator_for
 from growtool.operators.placement import Placed
 from growtool.operators.table import OPERATORS
 from growtool.plan import load_plan
-from growtool.plan.schema import CancelOut, Interleave, Map, Mixture, Net2Deeper, Net2Net, Stack, Tile, ZeroOut
+from growtool.plan.depth import CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
+from growtool.plan.width import Mixture, Net2Net, Tile
 from growtool.recipe import resolve
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.source import Grid

@@ -10,24 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from growtool.plan import Plan, load_plan
-from growtool.plan.schema import (
-    DEPTH_OPERATORS,
-    SECTIONS,
-    WIDTH_OPERATORS,
-    CancelOut,
-    Interleave,
-    Map,
-    Mixture,
-    Net2Deeper,
-    Net2Net,
-    Output,
-    Scale,
-    Stack,
-    Target,
-    Tile,
-    Verify,
-    ZeroOut,
-)
+from growtool.plan.depth import DEPTH_OPERATORS, CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
+from growtool.plan.schema import SECTIONS, Output, Verify
+from growtool.plan.target import Scale, Target
+from growtool.plan.width import WIDTH_OPERATORS, Mixture, Net2Net, Tile
 
 SURFACE = """
 model model_args target width depth overrides second data recalibrate output verify seed

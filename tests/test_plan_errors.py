@@ -4,7 +4,7 @@ import pytest
 
 from growtool.errors import PlanError
 from growtool.plan import load_plan
-from growtool.plan.schema import WIDTH_OPERATORS
+from growtool.plan.width import WIDTH_OPERATORS
 
 WIDTHS = ", ".join(WIDTH_OPERATORS)
 

@@ -9,7 +9,7 @@ from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.errors import PlanError
 from growtool.operators import two_source
 from growtool.operators.base import Layer
-from growtool.plan.schema import TwoSource
+from growtool.plan.width import TwoSource
 
 DEEP = Tiny("resnet18d", {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8], "stem_width": 4, "num_classes": 5})
 

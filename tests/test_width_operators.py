@@ -12,7 +12,7 @@ from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_even
 from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.operators import aki, random, variance_transfer
 from growtool.operators.base import Layer
-from growtool.plan.schema import Aki, Random, VarianceTransfer
+from growtool.plan.width import Aki, Random, VarianceTransfer
 
 EXACT = 1e-10
 

@@ -13,7 +13,8 @@ from growtool.advise.guidelines import GUIDELINES
 from growtool.advise.sizes import Scaling, Size
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
-from growtool.plan.schema import Plan, Scale
+from growtool.plan.schema import Plan
+from growtool.plan.target import Scale
 from growtool.recipe import resolve
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced

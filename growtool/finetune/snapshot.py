@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,6 @@ from growtool.finetune.loop import Diverged, Trainer
 from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, restore, write_state
 from growtool.finetune.records import EpochRecord
 from growtool.finetune.weights import as_trained, exported, is_reparametrised, put_in
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 

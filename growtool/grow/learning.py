@@ -26,7 +26,8 @@ from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.grow.execute import single_threaded
 from growtool.grow.statistics import in_memory
 from growtool.operators.base import generator_for
-from growtool.plan.schema import Ligo, Mixing
+from growtool.plan.depth import Mixing
+from growtool.plan.width import Ligo
 from growtool.recipe import Recipe, TensorRecipe
 
 

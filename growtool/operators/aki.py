@@ -12,7 +12,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, copied_evenly
 from growtool.algebra.layers import split_evenly
 from growtool.operators.base import Layer, Read, rows_of
-from growtool.plan.schema import Aki
+from growtool.plan.width import Aki
 
 
 def expand(spec: Aki, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from growtool.operators.placement import Placed, inserted
-from growtool.plan.schema import CancelOut
+from growtool.plan.depth import CancelOut
 
 
 @dataclass(frozen=True, slots=True)

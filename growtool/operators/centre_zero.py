@@ -13,7 +13,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.knowledge import Blank
 from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.schema import CentreZero
+from growtool.plan.width import CentreZero
 
 BLANKS: tuple[Blank, ...] = ("silent",)
 ALWAYS = False

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
 from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.schema import Fpi
+from growtool.plan.width import Fpi
 
 
 def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from growtool.operators.placement import Placed, first_is_old
-from growtool.plan.schema import Interleave
+from growtool.plan.depth import Interleave
 
 
 def arrange(spec: Interleave, sources: tuple[int, ...], count: int) -> list[Placed]:

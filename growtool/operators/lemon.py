@@ -13,7 +13,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.knowledge import Blank
 from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.schema import Lemon
+from growtool.plan.width import Lemon
 
 BLANKS: tuple[Blank, ...] = ("mean", "silent")
 ALWAYS = False

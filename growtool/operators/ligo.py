@@ -11,7 +11,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, copied_evenly
 from growtool.algebra.layers import split_evenly
 from growtool.operators.base import Layer, Read
-from growtool.plan.schema import Ligo
+from growtool.plan.width import Ligo
 
 
 def expand(spec: Ligo, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.operators.placement import Placed, first_is_old
-from growtool.plan.schema import Map
+from growtool.plan.depth import Map
 
 
 def arrange(spec: Map, sources: tuple[int, ...], count: int) -> list[Placed]:

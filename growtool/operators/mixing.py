@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from growtool.operators.interleave import arrange as interleaved
 from growtool.operators.placement import Placed
-from growtool.plan.schema import Interleave, Mixing
+from growtool.plan.depth import Interleave, Mixing
 
 
 def arrange(spec: Mixing, sources: tuple[int, ...], count: int) -> list[Placed]:

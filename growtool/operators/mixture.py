@@ -21,7 +21,7 @@ from growtool.algebra.expansion import AxisMap, Expansion, circular
 from growtool.algebra.layers import complete, home_share, split_evenly, summed_dim
 from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Layer, Read
-from growtool.plan.schema import Mixture
+from growtool.plan.width import Mixture
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.lift import Cell, cells
 from growtool.templates.source import Grid

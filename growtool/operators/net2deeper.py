@@ -8,7 +8,7 @@ the input went through already, and idempotent: `relu(relu(x)) = relu(x)`.
 from __future__ import annotations
 
 from growtool.operators.placement import Placed, inserted
-from growtool.plan.schema import Net2Deeper
+from growtool.plan.depth import Net2Deeper
 
 
 def arrange(spec: Net2Deeper, sources: tuple[int, ...], count: int) -> list[Placed]:

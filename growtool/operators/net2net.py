@@ -7,7 +7,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, copied_at_random
 from growtool.operators.base import Layer, Read, split_among_copies, split_coefficients
-from growtool.plan.schema import Net2Net
+from growtool.plan.width import Net2Net
 
 
 def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from growtool.plan.schema import Placement
+from growtool.plan.depth import Placement
 
 Start = Literal["copy", "zero_out", "cancel_out", "identity"]
 

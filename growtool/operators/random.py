@@ -7,7 +7,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
 from growtool.operators.base import Layer, Read
-from growtool.plan.schema import Random
+from growtool.plan.width import Random
 
 EVERY_TENSOR = True
 

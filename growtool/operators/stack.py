@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from growtool.operators.placement import Placed, first_is_old
-from growtool.plan.schema import Stack
+from growtool.plan.depth import Stack
 
 
 def arrange(spec: Stack, sources: tuple[int, ...], count: int) -> list[Placed]:

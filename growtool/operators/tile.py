@@ -7,7 +7,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, tiled
 from growtool.operators.base import Layer, Read, split_among_copies, split_coefficients
-from growtool.plan.schema import Tile
+from growtool.plan.width import Tile
 
 
 def expand(spec: Tile, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -13,7 +13,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, tiled
 from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.operators.base import Layer, Read, rows_of
-from growtool.plan.schema import TwoSource
+from growtool.plan.width import TwoSource
 
 EVERY_TENSOR = True
 

@@ -17,7 +17,7 @@ from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.knowledge import Blank
 from growtool.algebra.layers import summed_dim
 from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.schema import VarianceTransfer
+from growtool.plan.width import VarianceTransfer
 
 BLANKS: tuple[Blank, ...] = ("open", "silent")
 ALWAYS = True

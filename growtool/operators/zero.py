@@ -12,7 +12,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.knowledge import Blank
 from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.schema import Zero
+from growtool.plan.width import Zero
 
 BLANKS: tuple[Blank, ...] = ("open", "silent")
 ALWAYS = True

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from growtool.operators.placement import Placed, inserted
-from growtool.plan.schema import ZeroOut
+from growtool.plan.depth import ZeroOut
 
 
 def arrange(spec: ZeroOut, sources: tuple[int, ...], count: int) -> list[Placed]:

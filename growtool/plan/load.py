@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from growtool.errors import PlanError
 from growtool.plan.document import Document, Loc, read_document
-from growtool.plan.schema import SECTIONS, Plan, Section
+from growtool.plan.schema import SECTIONS, Plan
+from growtool.plan.section import Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, field_validator
 from growtool.errors import PlanError
 from growtool.finetune.options import unknown_option
 from growtool.plan.document import Document, Loc, read_document
-from growtool.plan.schema import Section, problem
+from growtool.plan.section import Section, problem
 
 _DECIDED = {"checkpoint", "output", "resume", "force", "train"}  # what the protocol itself decides
 _TRAININGS = ("train", "member_0", "member_1", "grown")

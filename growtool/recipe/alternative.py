@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from growtool.algebra.promise import NORM_LEAVES_A_MEAN, Promise
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import CentreZero, Plan
+from growtool.plan.schema import Plan
+from growtool.plan.width import CentreZero
 from growtool.recipe.matching import Matching
 from growtool.recipe.promising import promise_of
 from growtool.recipe.starts import Starts

@@ -11,7 +11,7 @@ from growtool.errors import PlanError
 from growtool.operators import map as explicit
 from growtool.operators.placement import Placed, Start
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Depth, Map
+from growtool.plan.depth import Depth, Map
 
 
 @dataclass(frozen=True)

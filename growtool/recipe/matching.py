@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, pair, shortened, stretches
 from growtool.errors import PlanError
-from growtool.plan.schema import Depth
+from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
 from growtool.recipe.bridge import Bridge, find_bridges
 from growtool.recipe.identities import obstacle, paired_identities

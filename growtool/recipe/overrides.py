@@ -14,7 +14,8 @@ from growtool.coupling import Growth
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Override, Plan, Width
+from growtool.plan.schema import Override, Plan
+from growtool.plan.width import Width
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 

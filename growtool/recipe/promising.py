@@ -20,7 +20,9 @@ from growtool.algebra.promise import (
 )
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Depth, Plan, Width
+from growtool.plan.depth import Depth
+from growtool.plan.schema import Plan
+from growtool.plan.width import Width
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 

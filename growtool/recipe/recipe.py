@@ -17,7 +17,8 @@ from growtool.checkpoint.skeleton import initialised
 from growtool.coupling import Growth
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
-from growtool.plan.schema import Plan, Width
+from growtool.plan.schema import Plan
+from growtool.plan.width import Width
 from growtool.recipe.blocks import BlockMap
 from growtool.recipe.matching import Matching
 from growtool.templates.source import Templates

@@ -16,7 +16,8 @@ from growtool.checkpoint.reach import home_module, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
-from growtool.plan.schema import Plan, Width
+from growtool.plan.schema import Plan
+from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
 from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.overrides import width_sections

@@ -11,7 +11,7 @@ from growtool.coupling import Atom, Axis, Coupling, atoms, positions
 from growtool.errors import PlanError
 from growtool.operators.cancel_out import Cancellation, pairs
 from growtool.operators.placement import Start
-from growtool.plan.schema import CancelOut, Depth
+from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.blocks import BlockMap
 from growtool.recipe.matching import some
 

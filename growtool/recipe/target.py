@@ -12,7 +12,7 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
-from growtool.plan.schema import Scale, Target
+from growtool.plan.target import Scale, Target
 from growtool.recipe.arguments import Value, scaled
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings

@@ -10,7 +10,9 @@ from growtool.checkpoint import Checkpoint, Form, Templated, TensorInfo, coeffic
 from growtool.coupling import Coupling
 from growtool.errors import PlanError
 from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Mixing, Mixture, Plan
+from growtool.plan.depth import Mixing
+from growtool.plan.schema import Plan
+from growtool.plan.width import Mixture
 from growtool.recipe.matching import some
 from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
 from growtool.templates.decompose import coefficient_dtype

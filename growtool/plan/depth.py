@@ -1,0 +1,101 @@
+"""How a plan makes deeper: the depth operators and their options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from growtool.plan.section import Learned, Section, problem
+
+Placement = Literal["interleaved", "end"]
+
+
+class Stack(Section):
+    """The blocks of a stage repeated as a whole: 1 2 1 2."""
+
+    operator: Literal["stack"] = "stack"
+
+
+class Interleave(Section):
+    """Each block repeated in its place: 1 1 2 2."""
+
+    operator: Literal["interleave"] = "interleave"
+
+
+class ZeroOut(Section):
+    """Copied blocks whose residual branch ends in zeros, so that they start as the identity (LLaMA Pro)."""
+
+    operator: Literal["zero_out"] = "zero_out"
+    placement: Placement = "interleaved"
+
+
+class CancelOut(Section):
+    """Copied blocks whose residual branch ends in weights that cancel, so that all of it learns at once (LEMON).
+
+    Attributes:
+        gain: deviation of the weights that cancel, relative to that of the layer they stand in for.
+    """
+
+    operator: Literal["cancel_out"] = "cancel_out"
+    placement: Placement = "interleaved"
+    gain: float = Field(default=1.0, gt=0)
+
+
+class Net2Deeper(Section):
+    """Layers that pass on what they receive, in networks without residual connections (Net2Net)."""
+
+    operator: Literal["net2deeper"] = "net2deeper"
+    placement: Placement = "interleaved"
+
+
+def _block_lists(value: Any) -> Any:
+    def is_list(item: object) -> bool:
+        return (
+            isinstance(item, list | tuple)
+            and bool(item)
+            and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in item)
+        )
+
+    if is_list(value):
+        return tuple(value)
+    if isinstance(value, dict) and value and all(map(is_list, value.values())):
+        return {str(stage): tuple(blocks) for stage, blocks in value.items()}
+    raise problem(
+        f"found {value!r}, expected the source block of every target block, counted from 0, e.g. [0, 0, 1]; or such a "
+        "list for each stage by its name, e.g. {layer3: [0, 1, 1]}"
+    )
+
+
+class Map(Section):
+    """The plan itself says which source block every target block is made from (SWS).
+
+    Attributes:
+        map: for every target block the source block, counted from 0; or such a list for each stage that grows, by name.
+        start: what a block does that is repeated: `copy` runs it once more, `zero_out` and `cancel_out` let it start as
+            the identity, as the operators of these names do.
+    """
+
+    operator: Literal["map"] = "map"
+    map: Annotated[tuple[int, ...] | dict[str, tuple[int, ...]], BeforeValidator(_block_lists)] = Field(
+        description="the source block of every target block, e.g. [0, 0, 1]"
+    )
+    start: Literal["copy", "zero_out", "cancel_out"] = "copy"
+
+
+class Mixing(Learned):
+    """Every block a learned combination of the source's blocks of its kind (LiGO)."""
+
+    operator: Literal["mixing"] = "mixing"
+
+
+Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing, Field(discriminator="operator")]
+DEPTH_OPERATORS: dict[str, type[Section]] = {
+    "stack": Stack,
+    "interleave": Interleave,
+    "zero_out": ZeroOut,
+    "cancel_out": CancelOut,
+    "net2deeper": Net2Deeper,
+    "map": Map,
+    "mixing": Mixing,
+}

@@ -1,0 +1,35 @@
+"""What every mapping of a plan has in common.
+
+Values are taken literally: no string becomes a number and no number a truth value. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A mapping of the plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def problem(text: str) -> PydanticCustomError:
+    """An error whose message is `text`, braces and all."""
+    return PydanticCustomError("plan", "{text}", {"text": text})
+
+
+class Learned(Section):
+    """What is learned on the images of `data`, and then written out as weights.
+
+    Attributes:
+        steps: updates, each on one batch of `data`; the batches come round again.
+        lr: learning rate of AdamW.
+    """
+
+    operator: Literal["ligo", "mixing"]
+    steps: int = Field(default=100, ge=1)
+    lr: float = Field(default=1e-3, gt=0)

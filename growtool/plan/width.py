@@ -1,0 +1,200 @@
+"""How a plan makes wider: the width operators and their options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from growtool.plan.section import Learned, Section, problem
+
+Split = Literal["equal", "random_projection"]
+
+
+class _Copies(Section):
+    """Copies of channels whose readers share the old weight between them.
+
+    Attributes:
+        split: `equal` shares in equal parts; `random_projection` adds noise that cancels over the copies, so that they
+            can learn different things.
+        gain: standard deviation of that noise, relative to the weight's own.
+    """
+
+    operator: Literal["tile", "net2net", "fpi"]
+    split: Split = "random_projection"
+    gain: float = Field(default=0.1, gt=0)
+
+    @field_validator("gain")
+    @classmethod
+    def _has_noise_to_scale(cls, gain: float, info: ValidationInfo) -> float:
+        if info.data.get("split") == "equal":
+            raise problem(
+                "found a gain with split equal, which adds no noise; drop gain or set split: random_projection"
+            )
+        return gain
+
+
+class Tile(_Copies):
+    """Every width a whole number of times over (HyperCloning, FPI)."""
+
+    operator: Literal["tile"] = "tile"
+
+
+class Net2Net(_Copies):
+    """Copies of channels drawn at random, for any width (Net2WiderNet)."""
+
+    operator: Literal["net2net"] = "net2net"
+
+
+class Fpi(_Copies):
+    """Whole copies and a random remainder (bert2BERT)."""
+
+    operator: Literal["fpi"] = "fpi"
+
+
+class Aki(Section):
+    """As fpi, with new rows taken from the next block (bert2BERT)."""
+
+    operator: Literal["aki"] = "aki"
+
+
+class Random(Section):
+    """The baseline: timm's own initialisation.
+
+    Attributes:
+        parts: `all` starts the whole target anew, the baseline that any growth has to beat; `new` keeps the source's
+            values where they were and starts the rest anew.
+    """
+
+    operator: Literal["random"] = "random"
+    parts: Literal["all", "new"] = "all"
+
+
+class TwoSource(Section):
+    """The checkpoint and that of the plan's `second` side by side, in a net twice as wide.
+
+    Attributes:
+        gain: size of random combinations of both sources' weights between the halves, relative to the first's; 0 leaves
+            zeros, and the two apart.
+    """
+
+    operator: Literal["two_source"] = "two_source"
+    gain: float = Field(default=0.0, ge=0)
+
+
+class Mixture(Section):
+    """Tiled, with new linear combinations of trained layers between the copies (MixtureGrowth).
+
+    Attributes:
+        bank: the templates: `raw`, the same-shape layers of the stage; `sub_block`, equal parts of them. None: those of
+            a checkpoint in template form, else `raw`.
+        parts: with `sub_block`, into how many parts the channels on either side of a layer are cut.
+        coefficients: how the combinations are drawn.
+        gain: scale of the combinations; 0 leaves only the tiles.
+        compensate: take the combinations off the diagonal blocks, which keeps the function; `false` is as published.
+    """
+
+    operator: Literal["mixture"] = "mixture"
+    bank: Literal["raw", "sub_block"] | None = None
+    parts: int | None = Field(default=None, ge=2)
+    coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
+    gain: float = Field(default=0.3, ge=0)
+    compensate: bool = True
+
+    @field_validator("parts")
+    @classmethod
+    def _has_layers_to_cut(cls, parts: int | None, info: ValidationInfo) -> int | None:
+        if parts is not None and info.data.get("bank") != "sub_block":
+            raise problem("found parts without bank sub_block, which alone cuts layers; drop parts or set the bank")
+        return parts
+
+    @field_validator("gain")
+    @classmethod
+    def _has_combinations_to_scale(cls, gain: float, info: ValidationInfo) -> float:
+        if info.data.get("coefficients") == "zero":
+            raise problem("found a gain with coefficients zero, which leave nothing to scale; drop gain")
+        return gain
+
+
+class _Blanks(Section):
+    """New channels that copy none, beside a norm that is told of them.
+
+    Attributes:
+        eps: `kept` leaves the eps of every norm, so that timm alone loads the result, which differs by as little as eps
+            matters; `told` changes it through `growtool_open`, so that the function is the same wherever growtool is
+            imported.
+    """
+
+    operator: Literal["centre_zero", "lemon", "zero", "variance_transfer"]
+    eps: Literal["kept", "told"] = "kept"
+
+
+class CentreZero(_Blanks):
+    """Centred residual streams with zeros beside them, for any width of a pre-LayerNorm network.
+
+    Attributes:
+        gain: of the noise that cancels over the copies of hidden units and heads, relative to the weight's own size.
+    """
+
+    operator: Literal["centre_zero"] = "centre_zero"
+    gain: float = Field(default=0.1, ge=0)
+
+
+class Lemon(_Blanks):
+    """Residual streams with their mean beside them (LEMON).
+
+    Attributes:
+        gain: of the noise that cancels over the copies of hidden units and heads, relative to the weight's own size.
+    """
+
+    operator: Literal["lemon"] = "lemon"
+    gain: float = Field(default=0.1, ge=0)
+
+
+class Zero(_Blanks):
+    """Nothing copied: new units that nothing reads yet, new stream channels that are zero (composable expansions)."""
+
+    operator: Literal["zero"] = "zero"
+
+
+class VarianceTransfer(_Blanks):
+    """New units in pairs that cancel.
+
+    Attributes:
+        rescale: multiply the trained weights that read them by sqrt(h / h') as published, for the variance of a wider
+            layer; changes the function.
+    """
+
+    operator: Literal["variance_transfer"] = "variance_transfer"
+    rescale: bool = False
+
+
+class Ligo(Learned):
+    """Learned maps from old channels to new ones (LiGO).
+
+    Attributes:
+        gain: deviation of the noise on the maps of copied channels at the start, which keeps copies from staying alike.
+    """
+
+    operator: Literal["ligo"] = "ligo"
+    gain: float = Field(default=0.03, ge=0)
+
+
+Width = Annotated[
+    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | TwoSource | Ligo | Random,
+    Field(discriminator="operator"),
+]
+WIDTH_OPERATORS: dict[str, type[Section]] = {
+    "tile": Tile,
+    "net2net": Net2Net,
+    "mixture": Mixture,
+    "centre_zero": CentreZero,
+    "lemon": Lemon,
+    "zero": Zero,
+    "fpi": Fpi,
+    "aki": Aki,
+    "variance_transfer": VarianceTransfer,
+    "two_source": TwoSource,
+    "ligo": Ligo,
+    "random": Random,
+}
