@@ -123,6 +123,22 @@ def _mapped(stretch: Stretch, depth: Map) -> dict[int, Placed]:
     return dict(zip(stretch.target, explicit.arrange(depth, sources, len(stretch.target)), strict=True))
 
 
+def _too_few(
+    stretch: Stretch, sources: tuple[int, ...], targets: list[int], by_kind: Mapping[tuple[int, ...], list[int]]
+) -> str:
+    """Why fewer blocks of the target than of the source are of one kind."""
+    p = stretch.prefix
+    if any(set(sources) & set(others) for others in by_kind if others != sources):
+        return (
+            f"{p}{targets[0]}: has the parameters of {p}{sources[0]} to {p}{sources[-1]} of the source, but is put "
+            "together as none of them is, expected a block that is; choose a target with the same kind of blocks"
+        )
+    return (
+        f"{p}*: {len(sources)} blocks like {p}{sources[0]} in the source, {len(targets)} in the target; growth never "
+        "removes blocks"
+    )
+
+
 def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     arrange = OPERATORS[depth.operator].implementation().arrange
     by_kind: dict[tuple[int, ...], list[int]] = {}
@@ -131,10 +147,7 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     placed: dict[int, Placed] = {}
     for sources, targets in by_kind.items():
         if len(targets) < len(sources):
-            raise PlanError(
-                f"{stretch.prefix}*: {len(sources)} blocks like {stretch.prefix}{sources[0]} in the source, "
-                f"{len(targets)} in the target; growth never removes blocks"
-            )
+            raise PlanError(_too_few(stretch, sources, targets, by_kind))
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
     kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
     if kept != sorted(kept):
