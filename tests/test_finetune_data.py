@@ -80,7 +80,7 @@ BAD: list[tuple[Callable[[Path, Path], None], str]] = [
         r".*/train: found 4 class folders \(blue, green, red, violet\), expected 3, the number of classes",
     ),
     (other_classes, r".*not the 3 classes of .* \(its label_names\): missing yellow; not among them red; rename"),
-    (text_named_as_images, r".*/validation/blue/0.png: cannot be read as an image \(.*\); restore or remove it"),
+    (text_named_as_images, r".*/validation/blue/0.png: cannot be read as an image \(.*\), nor can the next"),
     (unknown_validation_class, r".*/validation: found classes rouge, expected only those the model trains on"),
 ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
 
 from growtool.errors import CheckpointError, PlanError
@@ -238,7 +239,7 @@ def test_a_crash_between_two_names_is_mended(checkpoint: Path, data: Path, tmp_p
     [
         ({"lr": 0.5}, r"--resume: lr was 0.01 in .*, found 0.5; a run keeps its settings"),
         ({"seed": 1, "mixup": 0.1}, r"(?s)--resume: mixup was 0.0 .*--resume: seed was 42"),
-        ({"resume": "elsewhere"}, r"elsewhere/state.json: cannot be read .*name a folder of the run's checkpoints"),
+        ({"resume": "elsewhere"}, r"--resume elsewhere: lies outside the run in .*; name that run"),
     ],
 )
 def test_another_run_is_not_resumed(
@@ -247,6 +248,48 @@ def test_another_run_is_not_resumed(
     finetune(run_config(checkpoint, data, tmp_path / "run"))
     with pytest.raises((PlanError, CheckpointError), match=message):
         finetune(run_config(checkpoint, data, tmp_path / "run", **{"resume": "auto", **changes}))
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_anew(checkpoint: Path, data: Path, tmp_path: Path):
+    finetune(run_config(checkpoint, data, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    again = finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto"))
+    assert again.steps == 6, "last/ holds the whole state"
+    (tmp_path / "run/last/state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"run/checkpoints: found no checkpoint to resume from, expected one"):
+        finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto"))
+    assert (tmp_path / "run/best/model.safetensors").is_file()
+
+
+def test_an_epoch_that_a_crash_kept_from_being_last_becomes_it(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    finetune(run_config(checkpoint, data, output))
+    whole = (output / "last/model.safetensors").read_bytes()
+    shutil.rmtree(output / "last")
+    finetune(run_config(checkpoint, data, output, resume="auto"))
+    assert (output / "last/model.safetensors").read_bytes() == whole
+
+
+def test_truncated_weights_give_way_to_the_checkpoint_before(checkpoint: Path, data: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    finetune(run_config(checkpoint, data, output))
+    whole = (output / "last/model.safetensors").read_bytes()
+    newest = sorted((output / "checkpoints").iterdir())[-1] / "model.safetensors"
+    newest.write_bytes(whole[:-4])
+    finetune(run_config(checkpoint, data, output, resume="auto"))
+    assert (output / "last/model.safetensors").read_bytes() == whole
+
+
+def test_other_images_are_not_resumed(checkpoint: Path, data: Path, tmp_path: Path):
+    finetune(run_config(checkpoint, data, tmp_path / "run"))
+    shutil.copy(data / "train/red/0.png", data / "train/red/another.png")
+    with pytest.raises(PlanError, match=r"--resume: the number of training images: found 25, expected 24"):
+        finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto"))
+
+
+def test_what_replaces_a_run_is_not_part_of_its_settings(checkpoint: Path, data: Path, tmp_path: Path):
+    finetune(run_config(checkpoint, data, tmp_path / "run", force=True))
+    assert not {"force", "resume"} & set(yaml.safe_load((tmp_path / "run/config.yaml").read_text()))
 
 
 def test_other_weights_are_not_resumed(checkpoint: Path, data: Path, tmp_path: Path):

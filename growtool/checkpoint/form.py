@@ -105,7 +105,7 @@ def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[st
         version = content["version"]
         if version == VERSION:
             form = _parsed(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{where}: not a map of templates ({type(error).__name__}: {error}); restore the file"
         ) from error

@@ -90,7 +90,7 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
-        _show_result(grown, recipe.needs)
+        _show_result(grown, recipe)
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
@@ -151,7 +151,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(line)}", soft_wrap=True)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     console().print(f"{tensors}; about {units.size(summary.peak_bytes)} of memory for the largest", soft_wrap=True)
-    console().print(f"  loads in timm: {f'with {recipe.needs} imported' if recipe.needs else 'as is'}")
+    how = f"with {recipe.needs} imported" if recipe.needs else "as is"
+    console().print(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
     colour = "green" if summary.promise == "exact" else "yellow"
     meaning = _MEANING[summary.promise]
     console().print(f"promise: [{colour}]{summary.promise}[/] ({meaning})", soft_wrap=True)
@@ -159,7 +160,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(reason)}", soft_wrap=True)
 
 
-def _show_result(grown: Grown, needs: str | None) -> None:
+def _show_result(grown: Grown, recipe: Recipe) -> None:
     from growtool.checkpoint.folder import is_single_file
     from growtool.grow.grow import loading_line
 
@@ -177,4 +178,4 @@ def _show_result(grown: Grown, needs: str | None) -> None:
         )
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
     if not is_single_file(grown.out):
-        console().print(f"load it: {escape(loading_line(grown.out, needs))}", soft_wrap=True)
+        console().print(f"load it: {escape(loading_line(grown.out, recipe))}", soft_wrap=True)

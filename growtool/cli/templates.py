@@ -64,6 +64,8 @@ def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, 
                     f"{math.copysign(size, vector[largest]):+.3f} of {largest}",
                     f"{math.hypot(*vector):.3f}",
                 )
+            if (more := len(coefficients[member]) - _SHOWN_LAYERS) > 0:
+                table.add_row("", "", f"and {more} more blocks", "", "")
         console().print(table)
         rest = len(report.members) - _SHOWN_LAYERS
         if rest > 0:

@@ -17,6 +17,7 @@ from growtool.finetune.reading import file_name, read_image
 TRAIN_SPLITS = ("train", "training")
 EVAL_SPLITS = ("validation", "val", "valid", "test")
 _LAYOUT = "DATA/train/CLASS/*.jpg and DATA/validation/CLASS/*.jpg"
+_TRIED = 10  # images of which one has to be readable
 _SHOWN = 5  # class names a message lists before it only counts
 
 
@@ -122,20 +123,22 @@ def number_classes(split: Split, names: Sequence[str]) -> None:
 
 
 def require_readable(split: Split) -> None:
-    """Decode the first image, so that a folder of something else than images is found out before training.
+    """Decode an image, so that a folder of something else than images is found out before training.
 
     Raises:
-        PlanError: it cannot be decoded.
+        PlanError: none of the first few can be decoded.
     """
     if split.is_stream:
         return
-    try:
-        read_image(split.images, 0)
-    except OSError as error:
-        raise PlanError(
-            f"{file_name(split.images, 0)}: cannot be read as an image ({error}); restore or remove it, and look at "
-            "the others as well"
-        ) from error
+    problems = []
+    for index in range(min(len(split), _TRIED)):
+        try:
+            read_image(split.images, index)
+            return
+        except OSError as error:
+            problems.append(f"{file_name(split.images, index)}: cannot be read as an image ({error})")
+    if problems:
+        raise PlanError(f"{problems[0]}, nor can the next {len(problems) - 1}; restore or remove what is no image")
 
 
 def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> None:

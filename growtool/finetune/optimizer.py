@@ -65,19 +65,29 @@ def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
 
 
 def create_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, warmup: int) -> Any:
-    """timm's scheduler with one update as its unit of time."""
+    """timm's scheduler with one update as its unit of time.
+
+    Raises:
+        PlanError: timm cannot lay it out over so few updates.
+    """
     from timm.scheduler import create_scheduler_v2
 
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=config.sched,
-        num_epochs=steps,
-        warmup_epochs=warmup,
-        warmup_lr=config.warmup_lr,
-        min_lr=config.min_lr,
-        step_on_epochs=False,
-        updates_per_epoch=1,
-    )
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.sched,
+            num_epochs=steps,
+            warmup_epochs=warmup,
+            warmup_lr=config.warmup_lr,
+            min_lr=config.min_lr,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+    except (AssertionError, ValueError) as error:
+        raise PlanError(
+            f"--sched: timm cannot create {config.sched!r} for {steps} updates, {warmup} of them warm-up ({error}); "
+            "shorten the warm-up, train longer, or choose another"
+        ) from error
     return scheduler
 
 

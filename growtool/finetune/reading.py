@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
@@ -23,7 +24,9 @@ SampleKey = tuple[int, int]
 PADDING = -1
 NOT_COUNTED = -1  # class number of what evaluation leaves out
 _IN_A_ROW = 50  # unreadable images one after the other are no accident
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what image decoders raise
+_UNREADABLE = (  # what image decoders raise
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 Sample = tuple[Any, int, tuple[str, ...]]
 """An image as uint8 [C, H, W], its class number, and the names of images that could not be read for it."""

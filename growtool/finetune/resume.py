@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from growtool.checkpoint import WEIGHTS
+from growtool.checkpoint.folder import STATE
+from growtool.checkpoint.reader import read_header
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.snapshot import read_course
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 # What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
 _FREE = {
     "resume", "force", "workers", "device", "output", "checkpoint", "data", "kd_teacher", "log", "log_interval",
-    "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine", "grad_accum_steps",
+    "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine", "grad_accum_steps", "nonfinite",
 }  # fmt: skip
 
 
@@ -26,25 +29,38 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
     """The checkpoint that `--resume` names; None to begin anew, which `auto` does where there is nothing yet.
 
     Raises:
-        PlanError: the output holds something that is not a run.
-        CheckpointError: the path named is no checkpoint of a run, or every checkpoint there is damaged.
+        PlanError: the output holds something that is not a run, or the path named lies in another run.
+        CheckpointError: the path named is no checkpoint of a run, or every checkpoint there is damaged or gone.
     """
     if config.resume is None:
         return None
     if config.resume != "auto":
         path = Path(config.resume)
+        if path.resolve().parent not in (folder.root.resolve(), folder.checkpoints.resolve()):
+            raise PlanError(
+                f"--resume {path}: lies outside the run in {folder.root}, expected one of its checkpoints; name that "
+                "run with --output, or start a new one from the checkpoint"
+            )
         read_course(path)
         return path
     if not folder.config.is_file():
         folder.require_free(config.checkpoint, force=False)
         return None
     problems: list[str] = []
-    for path in reversed(folder.saved()):
+    for path in [*reversed(folder.saved()), folder.last]:
+        if not (path / STATE).is_file():
+            continue
         try:
             read_course(path)
+            read_header(path / WEIGHTS)
             return path
         except CheckpointError as error:
             problems.extend(error.problems)
+    if folder.best.exists() or folder.last.exists():
+        problems.append(
+            f"{folder.checkpoints}: found no checkpoint to resume from, expected one beside best/ and last/; restore "
+            "it, or move these elsewhere and begin a new run"
+        )
     if problems:
         raise CheckpointError(problems)
     return None
@@ -75,6 +91,8 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> None:
         ("source_sha256", "the weights of CHECKPOINT"),
         ("teacher_sha256", "the weights of --kd-teacher"),
         ("steps_per_epoch", "the updates of an epoch"),
+        ("train_images", "the number of training images"),
+        ("classes", "the classes"),
     ):
         if resolved.get(key) != settings["resolved"][key]:
             problems.append(

@@ -50,7 +50,12 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         world.wait()  # until everyone has read what is about to change
         journal = saver = None
         if world.is_main:
-            folder.create(settings) if resumed is None else folder.go_back_to(course.step)
+            if resumed is None:
+                folder.create(settings)
+            else:
+                folder.go_back_to(course.step)
+                if course.epoch and not course.batch and resumed != folder.last:
+                    folder.complete(resumed)
             trackers = open_trackers(config.log, folder.root, settings)
             step = None if resumed is None else course.step
             journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=course.epoch))
@@ -67,7 +72,8 @@ def _resolved(job: Job) -> dict[str, Any]:
     import torch
 
     trainer, teacher = job.trainer, job.config.kd_teacher
-    return job.config.as_dict() | {
+    options = {key: value for key, value in job.config.as_dict().items() if key not in ("force", "resume")}
+    return options | {
         "resolved": {
             "source_sha256": job.source.sha256(),
             "teacher_sha256": open_checkpoint(teacher).sha256() if teacher else None,

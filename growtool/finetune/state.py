@@ -93,6 +93,12 @@ class RunFolder:
             if path.name > step_name(step):
                 _remove(path)
 
+    def complete(self, checkpoint: Path) -> None:
+        """Give the end of an epoch its second name `last/`, which a crash may have come before."""
+        record = self.last / TRAINING
+        if not record.is_file() or record.read_bytes() != (checkpoint / TRAINING).read_bytes():
+            _link(checkpoint, self.last)
+
     def keep(self, count: int) -> None:
         """Remove all but the latest `count` checkpoints."""
         for path in self.saved()[:-count]:

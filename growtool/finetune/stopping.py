@@ -28,7 +28,10 @@ class Stopped(Exception):
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """While open SIGTERM only asks. Signals belong to the main thread; elsewhere nothing is installed."""
+    """While open SIGTERM only asks, and what was asked within another such block is asked of that one, too.
+
+    Signals belong to the main thread; elsewhere nothing is installed.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -38,3 +41,6 @@ def stop_on_sigterm() -> Iterator[StopRequest]:
         yield request
     finally:
         signal.signal(signal.SIGTERM, before)
+        outer = getattr(before, "__self__", None)
+        if request.asked and isinstance(outer, StopRequest):
+            outer.ask()

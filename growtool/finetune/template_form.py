@@ -34,6 +34,8 @@ def refuse_what_templates_cannot(config: RunConfig, checkpoint: Checkpoint) -> N
         problems.append("--engine fsdp: shards each layer's parameters, and layers here share theirs; use ddp")
     if config.lora_rank:
         problems.append("--lora-rank: adapters add to a weight that is stored, and here it is computed")
+    if config.lr_factors:
+        problems.append("--lr-factors: they are of weights, and what trains here are coefficients and templates")
     if problems:
         remedy = f"or train the dense checkpoint that `growtool export {checkpoint.name}` writes"
         raise PlanError([f"{problem}; {remedy}" for problem in problems])

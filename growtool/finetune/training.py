@@ -256,7 +256,9 @@ class Training:
         if config.nonfinite == "stop":
             advice += ", or leave such updates out with --nonfinite skip"
         if last is None:
-            return f"{advice}; no epoch was complete, so no checkpoint was saved"
+            saved = self.folder.saved()
+            held = f"{saved[-1]} is the last good checkpoint" if saved else "no checkpoint was saved before"
+            return f"{advice}; no epoch was complete; {held}"
         return f"{advice}; {self.folder.last} holds epoch {last.epoch}, the last good one"
 
     def _out_of_memory(self, error: BaseException) -> str:

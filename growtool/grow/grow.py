@@ -150,7 +150,10 @@ def _require_room(out: Path, needed: int) -> None:
         )
 
 
-def loading_line(out: Path, needs: str | None) -> str:
-    """The Python that loads the result in timm."""
+def loading_line(out: Path, recipe: Recipe) -> str:
+    """The Python that loads the result in timm; for templates the command that writes what timm loads."""
+    if recipe.in_templates:
+        return f"growtool export {out} -o DENSE"
+    needs = recipe.needs
     line = f'timm.create_model("local-dir:{out}", pretrained=True)'
     return f"import {needs}; {line}" if needs else line

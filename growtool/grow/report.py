@@ -122,4 +122,5 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
         plan_text=loaded.text,
         growth=summary.growth(),
         license=recipe.target.pretrained_cfg.get("license"),
+        in_templates=recipe.in_templates,
     )

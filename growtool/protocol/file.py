@@ -14,6 +14,7 @@ file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,8 @@ def load_protocol(path: Path) -> LoadedProtocol:
         optional=frozenset({"model_args", "member_args"}),
     )  # fmt: skip
     for stage in _TRAININGS:
-        for key in content.get(stage) or {}:
+        options = content.get(stage)
+        for key in options if isinstance(options, Mapping) else ():
             found = "the protocol decides this; drop it" if key in _DECIDED else unknown_option(key)
             if found:
                 _note(document, (stage, key), found)

@@ -159,6 +159,11 @@ class Recipe:
         return initialised(self.target, self.plan.seed).state_dict()
 
     @property
+    def in_templates(self) -> bool:
+        """Whether any tensor of the output is written as templates and coefficients."""
+        return self.form is not None and bool(self.form.kept)
+
+    @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shapes and element types of the file to write."""
         kept = self.form.kept if self.form else {}

@@ -22,6 +22,11 @@ model = timm.create_model("local-dir:.", pretrained=True)
 
 Without `pretrained=True` timm builds the model with random weights and says nothing."""
 
+TEMPLATE_SECTION = "\n## Template form\n"
+TEMPLATE_NOTE = (
+    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
+    "`timm.create_model` loads.\n"
+)
 TAGS = ("growtool", "image-classification", "timm")
 
 
@@ -37,6 +42,7 @@ def model_card(
     growth: Sequence[str] = (),
     base_model: str | None = None,
     license: str | None = None,
+    in_templates: bool = False,
 ) -> str:
     """The text of `README.md`.
 
@@ -51,6 +57,7 @@ def model_card(
         growth: one sentence for each thing that growing did.
         base_model: the source's name on a model hub, where it has one.
         license: as the source's `pretrained_cfg` has it, where it does.
+        in_templates: whether the weights are stored as templates and coefficients.
     """
     parts = [
         _front_matter(base_model=base_model, license=license),
@@ -60,7 +67,8 @@ def model_card(
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
     ]
-    return "\n\n".join(parts) + "\n"
+    note = f"{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}" if in_templates else ""
+    return "\n\n".join(parts) + "\n" + note
 
 
 def _front_matter(*, base_model: str | None, license: str | None) -> str:

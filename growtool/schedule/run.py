@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
+from growtool.finetune.stopping import Stopped, stop_on_sigterm
 from growtool.schedule.stages import Site, StageRecord
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run_schedule(
     Raises:
         PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
         CheckpointError: a checkpoint is at fault.
-        Stopped: SIGTERM came during training; the state is saved.
+        Stopped: SIGTERM came before the last stage was complete; the state is saved.
     """
     problems: list[str] = []
     for stage in schedule.stages:
@@ -58,18 +59,21 @@ def run_schedule(
     world = World.from_environment()
     done = _begin(schedule, output, resume=resume, write=world.is_main)
     source = teacher = Path(schedule.checkpoint)
-    for stage in schedule.stages:
-        if stage.number <= len(done):
-            record = done[stage.number - 1]
-        else:
-            record = stage.run(Site(output, source, teacher, progress))
-            done.append(record)
-            if world.is_main:
-                _write(output, schedule, done)
-            told(record)
-        if record.kind == "grow":
-            teacher = source
-        source = output / record.checkpoint
+    with stop_on_sigterm() as request:
+        for stage in schedule.stages:
+            if stage.number <= len(done):
+                record = done[stage.number - 1]
+            else:
+                if request.asked:
+                    raise Stopped(done[-1].steps if done else 0, str(source))
+                record = stage.run(Site(output, source, teacher, progress))
+                done.append(record)
+                if world.is_main:
+                    _write(output, schedule, done)
+                told(record)
+            if record.kind == "grow":
+                teacher = source
+            source = output / record.checkpoint
     return done
 
 

@@ -27,14 +27,9 @@ from growtool.checkpoint import (
 from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError, PlanError
+from growtool.report.card import TEMPLATE_NOTE, TEMPLATE_SECTION
 from growtool.templates.decompose import Decomposition
 from growtool.verify import Comparison, compare, default_tolerance, random_inputs
-
-_TEMPLATE_SECTION = "\n## Template form\n"
-_NOTE = (
-    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
-    "`timm.create_model` loads.\n"
-)
 
 
 def write_decomposed(
@@ -68,8 +63,11 @@ def write_decomposed(
         inputs = random_inputs(input_size(model), 4, 0)
         compared.append(_compared(source, written, inputs, exact=exact))
 
-    card = _documents(source)[CARD].split(_TEMPLATE_SECTION)[0].rstrip("\n")
-    documents = _documents(source) | {CARD: f"{card}\n{_TEMPLATE_SECTION}\n{_NOTE}"}
+    documents = _documents(source)
+    if expected is not None:
+        documents.pop(REPORT, None)  # it tells new neurons by their place
+    card = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n")
+    documents[CARD] = f"{card}\n{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
     _write(out, source, model, found.infos, found.produce, found.form, check, documents, force=force)
     return compared[0]
 
@@ -99,7 +97,7 @@ def write_tensors(
     if is_single_file(out):
         write_file(out, spec, infos, tensors.__getitem__, **common)
         return
-    card = f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n{_TEMPLATE_SECTION}\n{_NOTE}"
+    card = f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
     write_folder(out, spec, infos, tensors.__getitem__, documents={CARD: card}, **common)
 
 
@@ -115,7 +113,7 @@ def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
     model = build(source.spec, where=source.name)
     check_strict(source, model)
     documents = _documents(source)
-    documents[CARD] = documents[CARD].split(_TEMPLATE_SECTION)[0].rstrip("\n") + "\n"
+    documents[CARD] = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n") + "\n"
     _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
     return out
 
