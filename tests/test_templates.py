@@ -15,11 +15,11 @@ from growtool.checkpoint.form import FORM_KEY
 from growtool.checkpoint.materialise import assemble, materialise
 from growtool.cli import app as cli
 from growtool.coupling import trace_model
-from growtool.errors import CheckpointError
+from growtool.errors import CheckpointError, PlanError
 from growtool.templates.convert import export_dense, write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.templates.partition import parted
-from tests.models import TINY, write_folder
+from tests.models import TINY, Tiny, write_folder
 
 EXACT = {"raw": Request("raw"), "halves": Request("sub_block", parts=2)}
 FAMILIES = ["vit", "resnet", "bottleneck", "convnext", "efficientnet", "swin", "densenet", "nfnet"]
@@ -68,6 +68,26 @@ def test_exact_banks_give_every_tensor_back_bit_for_bit(family, request_, tmp_pa
         assert same_bits(tensor, dense[name]), name
     first = next(name for name in written.form.tensors if weights[name].ndim == 4 or family in ("vit", "swin"))
     assert f"{first}.coefficients" in written.stored and first not in written.stored
+
+
+ZOO = ["test_vit", "test_resnet", "test_convnext", "test_efficientnet", "test_byobnet", "test_nfnet", "test_mambaout"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_sample_of_the_zoo_round_trips_bit_for_bit(name, tmp_path):
+    source = write_folder(Tiny(name, {}), tmp_path / "source", dtype=torch.float32)
+    weights = load_file(source / "model.safetensors")
+    written, _ = to_templates(source, EXACT["halves"], tmp_path / "templates")
+    assert written.form.tensors
+    export_dense(tmp_path / "dense", written)
+    dense = load_file(tmp_path / "dense" / "model.safetensors")
+    assert dense.keys() == weights.keys() and all(same_bits(tensor, dense[n]) for n, tensor in weights.items())
+
+
+def test_parts_that_divide_nothing_are_refused(tmp_path):
+    source = write_folder(TINY["resnet"], tmp_path / "source")
+    with pytest.raises(PlanError, match="parts: found 97, which divides the channels of no layer"):
+        form_members(source, Request("sub_block", parts=97))
 
 
 def form_members(source, request):

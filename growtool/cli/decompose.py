@@ -109,7 +109,15 @@ def decompose(
         )
     exact = request.kind in ("raw", "sub_block")
     compared = (
-        write_decomposed(output, source, model, found, exact=exact, expected=read, force=force)
+        write_decomposed(
+            output,
+            source,
+            model,
+            found,
+            exact=exact,
+            expected=read if aligned and aligned.orders else None,
+            force=force,
+        )
         if output is not None
         else None
     )

@@ -39,7 +39,7 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
     total = [sum(getattr(report, side) for report in reports) for side in ("stored", "dense")]
     console().print(
         f"{total[0]:,} numbers stored for {total[1]:,} dense. cosine: mean between layers; in span: how much of a new "
-        "block's squared norm comes from trained layers.",
+        "block's squared norm comes from trained layers, before any growth.",
         style="dim",
     )
 

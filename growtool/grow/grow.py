@@ -95,7 +95,7 @@ def grow(
         }
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
-    metadata |= recipe.form.form.metadata() if recipe.form else {}
+    metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
     tensors = produce(recipe, advance, _from_images(recipe))
     if is_single_file(out):
         write_file(

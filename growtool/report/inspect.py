@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
@@ -108,6 +108,8 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
     dtypes: Counter[str] = Counter()
     for info in checkpoint.stored.values():
         dtypes[info.dtype] += info.numel
+    # Blocks that growth made are combinations themselves: of a grown checkpoint nobody can say which are trained.
+    lineage = read_lineage(checkpoint)
     return Inspection(
         name=checkpoint.name,
         architecture=checkpoint.spec.architecture,
@@ -119,8 +121,8 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         dtypes=dict(dtypes.most_common()),
         macs=macs,
         modules=modules,
-        lineage=read_lineage(checkpoint),
-        banks=tuple(report_stored(checkpoint)),
+        lineage=lineage,
+        banks=tuple(replace(bank, in_span=None) if lineage else bank for bank in report_stored(checkpoint)),
         coefficients=_coefficients(checkpoint),
     )
 

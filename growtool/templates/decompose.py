@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of
 from growtool.coupling import Coupling
+from growtool.errors import PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.templates.measures import BankReport, gram, report_bank
@@ -74,10 +75,18 @@ def decompose(
         coupling: its coupling.
         tensors: the checkpoint's.
         read: gives their values.
+
+    Raises:
+        PlanError: no layer can be cut into so many parts.
     """
     if request.kind in ("raw", "sub_block"):
         parts = request.parts if request.kind == "sub_block" else 1
-        return _exact(exact_form(model, coupling, tensors, parts=parts, kind=request.kind), tensors, read)
+        exact = exact_form(model, coupling, tensors, parts=parts, kind=request.kind)
+        if parts > 1 and all(t.rows.blocks == t.columns.blocks == 1 for t in exact.form.tensors.values()):
+            raise PlanError(
+                f"parts: found {parts}, which divides the channels of no layer, expected a number that does"
+            )
+        return _exact(exact, tensors, read)
     return _factorised(request, model, coupling, tensors, read)
 
 
