@@ -131,14 +131,35 @@ def require_readable(split: Split) -> None:
     if split.is_stream:
         return
     problems = []
-    for index in range(min(len(split), _TRIED)):
-        try:
-            read_image(split.images, index)
-            return
-        except OSError as error:
-            problems.append(f"{file_name(split.images, index)}: cannot be read as an image ({error})")
+    try:
+        for index in range(min(len(split), _TRIED)):
+            try:
+                read_image(split.images, index)
+                return
+            except OSError as error:
+                problems.append(f"{file_name(split.images, index)}: cannot be read as an image ({error})")
+    finally:
+        _close_archives(getattr(split.images, "reader", None))
     if problems:
         raise PlanError(f"{problems[0]}, nor can the next {len(problems) - 1}; restore or remove what is no image")
+
+
+def _close_archives(reader: Any) -> None:
+    """Close the tar files that timm keeps open from the first image on.
+
+    Processes that inherit an open file share its position: two that read at once would get each other's bytes.
+    """
+    if getattr(reader, "tarfile", None) is not None:
+        reader.tarfile.close()
+        reader.tarfile = None
+    state = getattr(reader, "tar_state", None)
+    pending = list(state.values()) if isinstance(state, dict) else [state] if state is not None else []
+    while pending:
+        archive = pending.pop()
+        pending += archive.children.values()
+        if archive.tf is not None:
+            archive.tf.close()
+            archive.tf = None
 
 
 def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> None:

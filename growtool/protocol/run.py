@@ -1,4 +1,4 @@
-"""Running a protocol: member 0, member 1, growth, and training on. Steps that are complete are not done again."""
+"""Running a protocol: member 0, member 1, growth, and training on."""
 
 from __future__ import annotations
 

@@ -68,7 +68,10 @@ def page(zoo: Zoo) -> str:
 
 def _circumstances(zoo: Zoo) -> str:
     c = zoo.circumstances
-    return f"Made by `make zoo` on {c['date']}: {c['versions']}; {c['machine']}.\n"
+    made = f"Made by `make zoo` on {c['date']}: {c['versions']}; {c['machine']}."
+    return (
+        f"{made} A row stays until it is measured again, so rows may be older than the code; `--fresh` measures all.\n"
+    )
 
 
 def _totals(zoo: Zoo) -> str:
