@@ -50,6 +50,8 @@ def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
     assert tile["training_macs"] == scratch["training_macs"] == 3 * tile["macs"] * 8 * 6
     cost = longer["training_macs"] - scratch["training_macs"]
     assert cost == pytest.approx(compared["source_training_macs"], rel=0.1), "to a whole number of updates"
+    evaluated = [json.loads(line) for line in (place / "out/tile/seed0/run/metrics.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in evaluated if e["event"] in ("epoch", "evaluation")] == [0, 1, 2, 3, 4, 5, 6], "quarters"
     written = {path.name for path in (place / "out").iterdir()}
     assert {"table.md", "table.csv", "results.json", "index.html", "training.yaml"} <= written
 

@@ -25,8 +25,9 @@ from growtool.finetune.stopping import Stopped
 
 pytestmark = UNCLOSED_IMAGES
 EVERYTHING: dict[str, Any] = {
-    "epochs": 3, "log_interval": 2, "recovery_interval": 1, "model_ema": True, "warmup_steps": 2, "scale": (0.3, 1.0),
-    "aa": "rand-m9-mstd0.5", "reprob": 0.5, "mixup": 0.8, "cutmix": 1.0, "grad_accum_steps": 2, "clip_grad": 1.0,
+    "epochs": 3, "log_interval": 2, "recovery_interval": 1, "eval_interval": 2, "model_ema": True,
+    "warmup_steps": 2, "scale": (0.3, 1.0), "aa": "rand-m9-mstd0.5", "reprob": 0.5, "mixup": 0.8,
+    "cutmix": 1.0, "grad_accum_steps": 2, "clip_grad": 1.0,
 }  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def same_run(one: Path, two: Path) -> None:
     for key in ("train_loss", "top1", "eval_loss", "best"):
         first, second = ([record[key] for record in read_metrics(run, "epoch")] for run in (one, two))
         assert first == second
+    within = ([(r["step"], r["top1"], r["eval_loss"]) for r in read_metrics(run, "evaluation")] for run in (one, two))
+    assert next(within) == next(within)
     for file in (
         "best/model.safetensors",
         "last/model.safetensors",

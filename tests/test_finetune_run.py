@@ -71,6 +71,17 @@ def test_steps_may_end_within_an_epoch(checkpoint: Path, data: Path, tmp_path: P
     assert (result.steps, result.last.epoch, result.last.step) == (4, 2, 4)
 
 
+def test_evaluating_within_epochs_changes_nothing_that_is_trained(checkpoint: Path, data: Path, tmp_path: Path):
+    """Dropout and BatchNorm would differ if training went on in the mode of evaluation, or drew other numbers."""
+    settings: dict[str, Any] = {"epochs": 2, "log_interval": 1, "drop_path": 0.5}
+    plain = finetune(run_config(checkpoint, data, tmp_path / "plain", **settings))
+    watched = finetune(run_config(checkpoint, data, tmp_path / "watched", eval_interval=2, **settings))
+    assert [record["step"] for record in read_metrics(tmp_path / "watched", "evaluation")] == [2, 4]
+    losses = [[r["loss"] for r in read_metrics(tmp_path / run, "step")] for run in ("plain", "watched")]
+    assert losses[0] == losses[1] and len(losses[0]) == plain.steps == 6
+    assert (plain.last.top1, plain.last.eval_loss) == (watched.last.top1, watched.last.eval_loss)
+
+
 def test_results_load_in_timm_alone_and_keep_where_they_came_from(checkpoint: Path, data: Path, tmp_path: Path):
     change_config(checkpoint, growtool={"operator": "tile"})
     (checkpoint / "growth.json").write_text('{"tensors": {}}')

@@ -10,10 +10,11 @@ import pytest
 
 from growtool.checkpoint import ModelSpec
 from growtool.errors import PlanError
+from growtool.finetune.points import Point, read_points
 from growtool.report.macs import training_macs
 from growtool.study.arms import Arm
 from growtool.study.budget import Budget
-from growtool.study.results import Outcome, Point, Spread, best_rate, read_points
+from growtool.study.results import Outcome, Spread, best_rate
 from growtool.study.trials import Failed, Trial
 
 
@@ -37,7 +38,7 @@ def test_training_an_image_costs_three_looks_at_it() -> None:
 
 
 def outcome(*top1: float, seed: int = 0, lr: float | None = None, interval: int = 10) -> Outcome:
-    points = tuple(Point(n * interval, value, 100.0 - value, n * 120_000, 30.0 * n) for n, value in enumerate(top1))
+    points = tuple(Point(n * interval, n * 120_000, 30.0 * n, value, 100.0 - value) for n, value in enumerate(top1))
     return Outcome(seed, lr, points)
 
 
@@ -66,10 +67,15 @@ def test_evaluations_are_read_from_a_run(tmp_path: Path) -> None:
     events = [
         {"event": "epoch", "step": 0, "top1": 10.0, "eval_loss": 2.3, "macs": 0, "seconds": 1.5},
         {"event": "step", "step": 5, "loss": 1.0},
-        {"event": "epoch", "step": 5, "top1": 20.0, "eval_loss": 2.0, "macs": 9, "seconds": 4.5},
+        {"event": "evaluation", "step": 5, "top1": 20.0, "eval_loss": 2.0, "macs": 9, "seconds": 4.5},
+        {"event": "epoch", "step": 6, "top1": 30.0, "eval_loss": 1.0, "train_loss": 3.0, "macs": 9, "seconds": 5.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert read_points(tmp_path / "metrics.jsonl") == (Point(0, 10.0, 2.3, 0, 1.5), Point(5, 20.0, 2.0, 9, 4.5))
+    assert read_points(tmp_path) == (
+        Point(0, 0, 1.5, 10.0, 2.3),
+        Point(5, 9, 4.5, 20.0, 2.0),
+        Point(6, 9, 5.5, 30.0, 1.0, 3.0),
+    )
 
 
 def arm(name: str, *, grown: bool, steps: int = 20, macs: int = 1000) -> Arm:
@@ -147,9 +153,9 @@ def test_documents_of_a_comparison(comparison) -> None:
 def test_curves_run_over_what_training_costs(comparison) -> None:
     from growtool.study.table import charts
 
-    macs, steps, seconds, *_ = charts(comparison)
+    steps, macs, minutes, *_ = charts(comparison)
     assert [series.name for series in macs.series] == ["tile", "scratch", "scratch-longer"], "a failed arm has no line"
     assert steps.series[0].x == (0.0, 10.0, 20.0)
     assert macs.series[0].x == (0.0, 120_000.0, 240_000.0)
-    assert seconds.series[0].x == (0.0, 30.0, 60.0)
+    assert minutes.series[0].x == (0.0, 0.5, 1.0)
     assert macs.series[0].y == (79.0, 80.0, 82.0)

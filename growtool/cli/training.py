@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from growtool.finetune.records import EpochRecord, Progress, StepRecord
+    from growtool.finetune.records import EpochRecord, EvaluationRecord, Progress, StepRecord
 
 
 @contextmanager
@@ -49,7 +49,7 @@ class _Notices:
 
     def logged(self, record: StepRecord) -> None: ...
 
-    def evaluated(self, record: EpochRecord) -> None: ...
+    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None: ...
 
     def noticed(self, text: str) -> None:
         from rich.text import Text
@@ -84,8 +84,10 @@ class _BarProgress(_Notices):
             figures=f"{loss}lr {record.lr:.2g}  {speed}",
         )
 
-    def evaluated(self, record: EpochRecord) -> None:
-        loss = f"loss {record.train_loss:.3f}  " if record.train_loss is not None else ""
-        name = f"epoch {record.epoch}" if record.epoch else "before"
-        best = "  [green]best[/]" if record.best else ""
+    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
+        name, loss, best = f"step {record.step:,}", "", ""
+        if isinstance(record, EpochRecord):
+            name = f"epoch {record.epoch}" if record.epoch else "before"
+            loss = f"loss {record.train_loss:.3f}  " if record.train_loss is not None else ""
+            best = "  [green]best[/]" if record.best else ""
         self._bar.console.print(f"{name:>9}  {loss}top-1 {record.top1:.2f} %  top-5 {record.top5:.2f} %{best}")

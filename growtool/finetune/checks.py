@@ -40,6 +40,7 @@ def _bad_ranges(config: RunConfig) -> Iterator[str]:
         "freeze_epochs": 0,
         "lora_rank": 0,
         "recalibrate": 0,
+        "eval_interval": 0,
         "recovery_interval": 0,
         "checkpoint_hist": 1,
         "warmup_steps": 0,

@@ -164,6 +164,9 @@ class RunConfig:
     """Updates between lines of `metrics.jsonl`."""
     log: tuple[str, ...] = ()
     """Trackers to write to as well: `tensorboard`, `wandb`, `trackio`."""
+    eval_interval: int = 0
+    """Updates between evaluations within an epoch; 0 evaluates at the end of epochs only. `best/` is chosen among
+    epochs."""
     recovery_interval: int = 1000
     """Updates between checkpoints within an epoch; 0 saves at the end of epochs only."""
     checkpoint_hist: int = 2

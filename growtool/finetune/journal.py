@@ -13,10 +13,23 @@ from typing import Any, Protocol
 
 from growtool.checkpoint import atomic_file
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.records import CheckpointRecord, EpochRecord, Record, StepRecord, UnreadableRecord
+from growtool.finetune.records import (
+    CheckpointRecord,
+    EpochRecord,
+    EvaluationRecord,
+    Record,
+    StepRecord,
+    UnreadableRecord,
+)
 
 METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
-_EVENTS = {StepRecord: "step", EpochRecord: "epoch", CheckpointRecord: "checkpoint", UnreadableRecord: "unreadable"}
+_EVENTS = {
+    StepRecord: "step",
+    EpochRecord: "epoch",
+    EvaluationRecord: "evaluation",
+    CheckpointRecord: "checkpoint",
+    UnreadableRecord: "unreadable",
+}
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 

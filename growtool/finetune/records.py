@@ -67,6 +67,19 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """An evaluation within an epoch, see `RunConfig.eval_interval`; `seconds` and `macs` are those of `StepRecord`."""
+
+    step: int
+    epoch: int
+    top1: float
+    top5: float
+    eval_loss: float
+    seconds: float
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """A checkpoint that is on disk.
 
@@ -91,7 +104,7 @@ class UnreadableRecord:
     images: tuple[str, ...]
 
 
-Record = StepRecord | EpochRecord | CheckpointRecord | UnreadableRecord
+Record = StepRecord | EpochRecord | EvaluationRecord | CheckpointRecord | UnreadableRecord
 
 
 class Progress(Protocol):
@@ -106,8 +119,8 @@ class Progress(Protocol):
     def logged(self, record: StepRecord) -> None:
         """A log interval is over."""
 
-    def evaluated(self, record: EpochRecord) -> None:
-        """An epoch is over, or the checkpoint was evaluated before the first."""
+    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
+        """An epoch is over, or the checkpoint was evaluated before the first or within one."""
 
     def noticed(self, text: str) -> None:
         """Something the user should know, in one sentence."""
@@ -122,6 +135,6 @@ class Silent:
 
     def logged(self, record: StepRecord) -> None: ...
 
-    def evaluated(self, record: EpochRecord) -> None: ...
+    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None: ...
 
     def noticed(self, text: str) -> None: ...

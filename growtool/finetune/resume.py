@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FREE = {
     "resume", "force", "workers", "device", "output", "checkpoint", "data", "kd_teacher", "log", "log_interval",
     "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine", "grad_accum_steps", "nonfinite",
+    "eval_interval",
 }  # fmt: skip
 
 

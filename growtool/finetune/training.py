@@ -15,7 +15,15 @@ from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.journal import Journal
 from growtool.finetune.loop import Diverged, Meter
 from growtool.finetune.prepare import Job
-from growtool.finetune.records import EpochRecord, Evaluation, Progress, Record, StepRecord, UnreadableRecord
+from growtool.finetune.records import (
+    EpochRecord,
+    Evaluation,
+    EvaluationRecord,
+    Progress,
+    Record,
+    StepRecord,
+    UnreadableRecord,
+)
 from growtool.finetune.snapshot import Course, take
 from growtool.finetune.state import BackgroundSaver, RunFolder, step_name
 from growtool.finetune.stopping import Stopped, StopRequest
@@ -149,14 +157,33 @@ class Training:
                 break
             if self.world.any(self.request.asked):
                 self._stop()
-            if job.config.recovery_interval and trainer.step % job.config.recovery_interval == 0:
+            if self._is_due(job.config.eval_interval):
+                self._evaluate_within(epoch)
+            if self._is_due(job.config.recovery_interval):
                 self._save(None)
-        result = job.evaluate()
-        if not math.isfinite(result.loss):
-            raise Diverged(f"step {trainer.step}: found an evaluation loss of {result.loss}, expected a finite number")
-        self._complete(epoch, result)
+        self._complete(epoch, self._evaluate())
         if epoch < job.epochs and self.world.any(self.request.asked):
             self._stop(saved=True)
+
+    def _is_due(self, interval: int) -> bool:
+        return interval > 0 and self.job.trainer.step % interval == 0
+
+    def _evaluate(self) -> Evaluation:
+        result = self.job.evaluate()
+        if not math.isfinite(result.loss):
+            step = self.job.trainer.step
+            raise Diverged(f"step {step}: found an evaluation loss of {result.loss}, expected a finite number")
+        return result
+
+    def _evaluate_within(self, epoch: int) -> None:
+        """Evaluate and go on with the epoch; the time it takes is none of training's images per second."""
+        begun = time.perf_counter()
+        result, trainer = self._evaluate(), self.job.trainer
+        trainer.selection.train_mode(trainer.model)
+        self._tell(
+            EvaluationRecord(trainer.step, epoch, result.top1, result.top5, result.loss, self._seconds(), self._macs())
+        )
+        self.meter.since += time.perf_counter() - begun
 
     def _complete(self, epoch: int, result: Evaluation) -> None:
         """An epoch is over: note it, save it, tell it."""
@@ -230,7 +257,7 @@ class Training:
         self._write(record)
         self.progress.logged(record)
 
-    def _tell(self, record: EpochRecord) -> None:
+    def _tell(self, record: EpochRecord | EvaluationRecord) -> None:
         self._write(record)
         self.progress.evaluated(record)
 

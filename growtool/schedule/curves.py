@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from growtool.errors import PlanError
-from growtool.finetune.journal import METRICS, read_events
+from growtool.finetune.journal import METRICS
+from growtool.finetune.points import COSTS, EVAL_LOSS, TOP1, TRAIN_LOSS, Point, read_points
 from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.page import TableText
 from growtool.schedule.run import STATE, read_records
-
-_AXES = (("step", "updates"), ("macs", "multiply-accumulates (MACs) of training"), ("minutes", "minutes"))
-_MEASURES = (("top1", "accuracy", "top-1, %"), ("eval_loss", "loss on the evaluation images", "cross-entropy"),
-             ("train_loss", "loss in training", "loss, smoothing and mixup included"))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The end of an epoch, counted from the beginning of the run or schedule."""
-
-    step: int
-    macs: int
-    minutes: float
-    top1: float
-    eval_loss: float
-    train_loss: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +45,7 @@ def read_curve(folder: Path) -> Curve:
             f"{folder}: found neither {METRICS} nor {STATE}, expected the folder of a run of `growtool finetune` or "
             "`growtool schedule`"
         )
-    return Curve(name, tuple(_points(folder, None)))
+    return Curve(name, _points(folder, None))
 
 
 def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
@@ -77,8 +62,8 @@ def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
                 for point in curve.grown
             ),
         )
-        for measure, title, y_label in _MEASURES
-        for axis, x_label in _AXES
+        for measure, title, y_label in (TOP1, EVAL_LOSS, TRAIN_LOSS)
+        for axis, x_label in COSTS
     ]
 
 
@@ -115,19 +100,11 @@ def _read_schedule(folder: Path, name: str) -> Curve:
     return Curve(name, tuple(points), tuple(grown))
 
 
-def _points(folder: Path, after: Point | None) -> Iterator[Point]:
-    events = [event for event in read_events(folder / METRICS) if event["event"] == "epoch"]
-    if not events and after is None:
+def _points(folder: Path, earlier: Point | None) -> tuple[Point, ...]:
+    points = read_points(folder)
+    if not points and earlier is None:
         raise PlanError(f"{folder}: no evaluation yet, expected at least one; look again later")
-    for event in events:
-        yield Point(
-            step=event["step"] + (after.step if after else 0),
-            macs=event["macs"] + (after.macs if after else 0),
-            minutes=event["seconds"] / 60 + (after.minutes if after else 0),
-            top1=event["top1"],
-            eval_loss=event["eval_loss"],
-            train_loss=event["train_loss"],
-        )
+    return tuple(point.after(earlier) for point in points)
 
 
 def _series(curve: Curve, axis: str, measure: str) -> Series:

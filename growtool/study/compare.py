@@ -193,7 +193,12 @@ def _training(study: Study) -> Training:
     options = {**study.options, "data": str(study.config.data.resolve())}
     path.write_text(yaml.safe_dump(options, sort_keys=True, allow_unicode=True), encoding="utf-8")
     decisive = {key: value for key, value in study.config.as_dict().items() if key not in _DECIDED | {"lr", "workers"}}
-    return Training(path, study.plugins, decisive | {"data": options["data"], "source": study.source.sha256()})
+    return Training(
+        path,
+        study.plugins,
+        study.options.get("eval_interval"),
+        decisive | {"data": options["data"], "source": study.source.sha256()},
+    )
 
 
 def _trial(study: Study, arm: Arm, seed: int, lr: float | None) -> Trial:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from growtool.finetune.points import Point
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One evaluation.
-
-    Attributes:
-        step: updates done.
-        top1: in percent of the validation images.
-        loss: over them.
-        macs: of training so far.
-        seconds: of training and evaluation so far.
-    """
-
-    step: int
-    top1: float
-    loss: float
-    macs: int
-    seconds: float
+FRACTIONS = (0.25, 0.5, 0.75)
+"""Parts of its budget after which an arm is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +48,6 @@ class Outcome:
     def reached(self, top1: float) -> int | None:
         """Updates until an evaluation showed at least `top1`; None if none did."""
         return next((point.step for point in self.points if point.top1 >= top1), None)
-
-
-def read_points(metrics: Path) -> tuple[Point, ...]:
-    """The evaluations in a run's `metrics.jsonl`."""
-    events: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return tuple(
-        Point(event["step"], event["top1"], event["eval_loss"], event["macs"], event["seconds"])
-        for event in events
-        if event["event"] == "epoch"
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,13 @@ import io
 from dataclasses import asdict
 from typing import Any
 
+from growtool.finetune.points import COSTS, EVAL_LOSS, TOP1
 from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.macs import training_macs
 from growtool.report.page import TableText
 from growtool.study.compare import ArmResult, Comparison
-from growtool.study.results import Spread
-
-FRACTIONS = (0.25, 0.5, 0.75)
+from growtool.study.results import FRACTIONS, Spread
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -104,27 +103,27 @@ def csv_text(comparison: Comparison) -> str:
 
 
 def charts(comparison: Comparison) -> list[Chart]:
-    """Top-1 and validation loss against MACs of training, updates and seconds; mean and deviation over seeds."""
+    """Top-1 and validation loss against updates, MACs of training and minutes; mean and deviation over seeds."""
     return [
         Chart(
-            f"{what} against {against}",
-            against,
-            what,
-            tuple(_series(result, value, cost) for result in comparison.results if result.outcomes),
+            title,
+            x_label,
+            y_label,
+            tuple(_series(result, measure, axis) for result in comparison.results if result.outcomes),
         )
-        for what, value in (("top-1 in %", "top1"), ("validation loss", "loss"))
-        for against, cost in (("training MACs", "macs"), ("updates", "step"), ("seconds", "seconds"))
+        for measure, title, y_label in (TOP1, EVAL_LOSS)
+        for axis, x_label in COSTS
     ]
 
 
-def _series(result: ArmResult, value: str, cost: str) -> Series:
+def _series(result: ArmResult, measure: str, axis: str) -> Series:
     """The points of all seeds, evaluation by evaluation."""
     together = list(zip(*(outcome.points for outcome in result.outcomes), strict=True))
-    spreads = [Spread.of([getattr(point, value) for point in points]) for points in together]
+    spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
     deviations = tuple(spread.deviation or 0.0 for spread in spreads)
     return Series(
         result.arm.name,
-        tuple(Spread.of([getattr(point, cost) for point in points]).mean for points in together),
+        tuple(Spread.of([getattr(point, axis) for point in points]).mean for points in together),
         tuple(spread.mean for spread in spreads),
         deviations if any(deviations) else (),
     )

@@ -19,9 +19,9 @@ from typing import Any
 
 from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.journal import METRICS
+from growtool.finetune.points import read_points
 from growtool.study.arms import Arm
-from growtool.study.results import Outcome, read_points
+from growtool.study.results import FRACTIONS, Outcome
 
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
 _START, _RUN = "start", "run"
@@ -64,11 +64,14 @@ class Training:
     Attributes:
         config: a file of options for `growtool finetune`.
         plugins: files that register models.
+        eval_interval: updates between evaluations within an epoch, where `config` says it; None evaluates after each
+            of the `FRACTIONS` of an arm's updates.
         settings: everything that decides a result besides the arm, the seed and the learning rate.
     """
 
     config: Path
     plugins: tuple[Path, ...]
+    eval_interval: int | None
     settings: Mapping[str, Any]
 
 
@@ -171,6 +174,8 @@ class Runner:
         command = [sys.executable, "-m", "growtool", "finetune", str(trial.folder / _START)]
         command += ["--config", str(self.training.config), "--output", str(trial.folder / _RUN), "--resume", "auto"]
         command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]
+        if self.training.eval_interval is None:
+            command += ["--set", f"eval_interval={max(1, int(FRACTIONS[0] * trial.arm.steps))}"]
         command += ["--lr", repr(trial.lr)] if trial.lr is not None else []
         command += ["--device", device] if device else []
         for plugin in self.training.plugins:
@@ -194,7 +199,7 @@ class Runner:
 
 
 def _read(trial: Trial) -> Outcome:
-    return Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN / METRICS))
+    return Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
 
 
 def _last_line(log: Path) -> str:

@@ -6,8 +6,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from growtool.checkpoint.folder import json_text
-from growtool.checkpoint.writer import atomic_file
+from growtool.checkpoint.folder import json_text, write_text
 from growtool.report import units
 from growtool.report.chart import write_png
 from growtool.report.page import html_page
@@ -45,8 +44,7 @@ def write(comparison: Comparison) -> None:
         "index.html": html_page(title, notes=notes(comparison), table=found, charts=drawn),
     }
     for name, text in texts.items():
-        with atomic_file(study.output / name) as file:
-            file.write(text.encode())
+        write_text(study.output / name, text)
     if find_spec("matplotlib") is not None:
         write_png(drawn, study.output / "curves.png")
 
