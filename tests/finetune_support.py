@@ -12,6 +12,7 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from growtool.finetune.config import RunConfig
+from growtool.finetune.records import Silent
 
 # timm's reader leaves closing its image files to the garbage collector.
 UNCLOSED_IMAGES = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -19,6 +20,16 @@ CLASSES = ("blue", "green", "red")
 MODEL_ARGS: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": len(CLASSES)}
 PINNED = [1.012048, 1.218956, 1.106994, 1.152958, 1.092705, 1.020820]  # losses of `run_config` as it stands
 PRETRAINED_CFG = {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+class Notices(Silent):
+    """Remembers what a user would be told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def noticed(self, text: str) -> None:
+        self.said.append(text)
 
 
 def write_images(root: Path, *, per_class: int, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:

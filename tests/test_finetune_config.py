@@ -25,9 +25,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"scale": (0.5, 0.2)}, r"--scale: found 0.5 0.2, expected two numbers with 0 < LOW <= HIGH <= 1"),
     ({"sched": "linear"}, r"--sched: found 'linear', expected one of cosine, wsd, constant, none"),
     ({"train_crop_mode": "fit"}, r"--train-crop-mode: found 'fit', expected one of rrc, rkrc, rkrr"),
-    ({"clip_mode": "max"}, r"--clip-mode: found 'max', expected one of norm, value, agc"),
+    ({"clip_mode": "max", "clip_grad": 1.0}, r"--clip-mode: found 'max', expected one of norm, value, agc"),
     ({"layer_decay": 0.0}, r"--layer-decay: found 0.0, expected a number greater than 0"),
-    ({"kd_weight": 2.0}, r"--kd-weight: found 2.0, expected a probability between 0 and 1"),
+    ({"kd_weight": 2.0, "kd_teacher": Path("t")}, r"--kd-weight: found 2.0, expected a probability between 0 and 1"),
     ({"log": ("mlflow",)}, r"--log: found 'mlflow', expected one of tensorboard, wandb, trackio"),
     ({"grad_accum_steps": 3}, r"--grad-accum-steps: found 3, expected a divisor of --batch-size \(128\)"),
     ({"freeze_epochs": 2}, r"--freeze-epochs: given with --train all, so there is nothing to freeze"),
@@ -40,7 +40,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"warmup_epochs": 1, "warmup_steps": 5}, r"--warmup-epochs and --warmup-steps: 2 given"),
     ({"amp_dtype": "float16"}, r"--amp-dtype: given without --amp, so it would do nothing; add --amp"),
     ({"model_ema_decay": 0.9}, r"--model-ema-decay: given without --model-ema, so it would do nothing"),
-    ({"no_aug": True, "aa": "v0"}, r"--no-aug: contradicts --aa and --reprob; drop one side"),
+    ({"no_aug": True, "aa": "v0", "scale": (0.5, 1)}, r"--no-aug: contradicts --aa and --scale; drop one side"),
+    ({"no_aug": True, "color_jitter": 0.2}, r"--color-jitter: without effect under --no-aug; drop one"),
+    ({"aa": "rand-m9", "color_jitter": 0.2}, r"--color-jitter: without effect under --aa rand-m9, whose"),
+    ({"kd_weight": 0.5}, r"--kd-weight: given without --kd-teacher, so it would do nothing; add --kd-teacher"),
+    ({"kd_anneal": "linear"}, r"--kd-anneal: given without --kd-teacher, so it would do nothing"),
+    ({"kd_temperature": 2.0}, r"--kd-temperature: given without --kd-teacher"),
+    ({"kd_teacher": Path("t"), "kd_weight": 0.0}, r"--kd-weight: found 0, with which --kd-teacher would do nothing"),
+    ({"lora_alpha": 4.0}, r"--lora-alpha: given without --lora-rank, so it would do nothing"),
+    ({"clip_mode": "agc"}, r"--clip-mode: given without --clip-grad, so it would do nothing"),
+    ({"sched": "none", "warmup_steps": 2, "layer_decay": 0.9}, r"--warmup-steps and --layer-decay: without effect"),
+    ({"sched": "constant", "min_lr": 1e-5}, r"--min-lr: without effect under --sched constant"),
+    ({"warmup_lr": 1e-5}, r"--warmup-lr: given without a warm-up, so it would do nothing"),
+    ({"lora_rank": 4, "lr_factors": True}, r"--lr-factors: given with --lora-rank, but is about the weights"),
     ({"mixup": 0.2, "batch_size": 5}, r"--batch-size: found 5, expected an even number because mixup"),
 ]
 
@@ -58,6 +70,13 @@ def test_every_bad_option_is_named_at_once():
 
 def test_the_defaults_are_sound():
     assert find_problems(config()) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"no_aug": True, "hflip": 0, "color_jitter": 0}, {"aa": "v0", "color_jitter": 0}, {"kd_teacher": "t"}]
+)
+def test_what_is_as_it_would_be_anyway_is_no_contradiction(changes: dict[str, Any]):
+    assert find_problems(config(**changes)) == []
 
 
 def test_epochs_and_steps_say_how_many_updates():

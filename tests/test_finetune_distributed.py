@@ -98,7 +98,7 @@ def test_processes_compute_what_one_does(
     checkpoint: Path, data: Path, tmp_path: Path, count: int, settings: dict[str, Any]
 ):
     common = {"checkpoint": checkpoint, "data": data, "lr": 1e-3, "mixup": 0.0, **settings}
-    finetune(run_config(output=tmp_path / "one", **common))
+    finetune(run_config(output=tmp_path / "one", **common | {"engine": "ddp"}))
     train(count, tmp_path / "many", **common)
     assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     one, many = (read_metrics(tmp_path / run, "epoch") for run in ("one", "many"))

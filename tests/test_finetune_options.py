@@ -32,6 +32,17 @@ def test_flags_win_over_words_and_words_over_the_file(tmp_path: Path):
     assert (config.checkpoint, config.output, config.log) == (Path("c"), Path("c-finetuned"), ("wandb",))
 
 
+def test_another_way_to_say_how_long_wins_over_the_files(tmp_path: Path):
+    path = written(tmp_path, "epochs: 3\nsteps: null\nwarmup_steps: 5\n")
+    config = make_config(NEEDED, read_config(path), {"steps": 7, "warmup_epochs": 0.5})
+    assert (config.epochs, config.steps, config.macs) == (None, 7, None)
+    assert (config.warmup_steps, config.warmup_epochs) == (None, 0.5)
+    kept = make_config(NEEDED, read_config(path), {"lr": 1.0})
+    assert (kept.epochs, kept.warmup_steps) == (3, 5)
+    both = make_config(NEEDED, {"epochs": 3, "steps": 7})
+    assert (both.epochs, both.steps) == (3, 7), "two in one place are left for the checks to refuse"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

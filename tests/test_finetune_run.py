@@ -14,6 +14,7 @@ import yaml
 from finetune_support import (
     CLASSES,
     UNCLOSED_IMAGES,
+    Notices,
     change_config,
     read_metrics,
     run_config,
@@ -201,6 +202,13 @@ def test_force_replaces_nothing_but_a_run(checkpoint: Path, data: Path, tmp_path
             {"warmup_steps": 6},
             r"--warmup-epochs, --warmup-steps: found a warm-up of 6 updates, expected fewer than the 6",
         ),
+        ({"engine": "fsdp"}, r"--engine fsdp: found one process, expected several; start them with torchrun"),
+        ({"sync_bn": True}, r"--sync-bn: found one process"),
+        ({"opt": "adamw", "momentum": 0.5}, r"--momentum: found 0.5, but --opt adamw has none"),
+        ({"train": "fc.*", "freeze_epochs": 2}, r"--freeze-epochs: found 2, expected fewer than the 2 epochs"),
+        ({"recalibrate": 25}, r"--recalibrate: found 25, expected at most the 24 images of an epoch"),
+        ({"warmup_epochs": 0.1}, r"--warmup-epochs: found 0.1, which is less than half an update of the 3"),
+        ({"data_kwargs": {"input_key": "x"}}, r"--set data_kwargs: found input_key, but folders and tar files are"),
         ({"aa": "nonsense"}, r"--aa: timm does not understand 'nonsense'"),
     ],
 )
@@ -210,6 +218,27 @@ def test_what_cannot_be_done_here_is_said_before_anything_is_written(
     with pytest.raises(PlanError, match=message):
         finetune(run_config(checkpoint, data, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_about_batchnorm_needs_one(data: Path, tmp_path: Path):
+    plain = write_checkpoint(tmp_path / "plain", norm_layer="groupnorm1")
+    with pytest.raises(PlanError, match=r"--recalibrate 8: found no BatchNorm with running statistics in .*plain"):
+        finetune(run_config(plain, data, tmp_path / "run", recalibrate=8))
+
+
+def test_options_that_are_honoured_in_part_are_said(checkpoint: Path, data: Path, tmp_path: Path):
+    finetune(run_config(checkpoint, data, tmp_path / "first", train="fc.*", epochs=None, steps=1))
+    settings: dict[str, Any] = {"epochs": None, "steps": 1}
+    for changes, said in (
+        ({"lora_rank": 3}, r"--lora-rank 3: 5 of 14 adapters have a smaller one, down to 1, half"),
+        ({"layer_decay": 0.9, "train": "fc.*"}, r"--layer-decay 0.9: all that trains is in the topmost layer"),
+        ({"carry_optimizer": True}, r"--carry-optimizer: the state fits 2 of the \d+ tensors that train"),
+    ):
+        notices = Notices()
+        finetune(
+            run_config(tmp_path / "first/last", data, tmp_path / "run", force=True, **settings, **changes), notices
+        )
+        assert len(notices.said) == 1 and re.match(said, notices.said[0]), notices.said
 
 
 def test_every_problem_of_a_command_is_named_at_once(checkpoint: Path, tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_support import UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
+from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint, write_data
 from safetensors.torch import load_file
 
 from growtool.errors import CheckpointError, PlanError
@@ -18,7 +18,6 @@ from growtool.finetune.device import is_out_of_memory
 from growtool.finetune.evaluate import evaluate_folder
 from growtool.finetune.journal import Journal, read_events
 from growtool.finetune.loop import Trainer
-from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
 
 pytestmark = UNCLOSED_IMAGES
@@ -82,16 +81,6 @@ def test_the_default_is_to_stop_at_a_loss_that_is_not_finite(
     with pytest.raises(PlanError, match=r"step 5: found a training loss of nan.*--nonfinite skip; .*holds epoch 1"):
         finetune(run_config(checkpoint, data, tmp_path / "run"))
     assert evaluate_folder(tmp_path / "run/last", data, device="cpu").count == 12
-
-
-class Notices(Silent):
-    """Remembers what a user would be told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def noticed(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

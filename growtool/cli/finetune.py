@@ -12,7 +12,7 @@ import typer
 from growtool.cli.console import console, emit_json
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
-from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, RunConfig
+from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, DEFAULT_KD_WEIGHT, RunConfig
 
 if TYPE_CHECKING:
     from growtool.finetune.run import RunResult
@@ -119,8 +119,13 @@ def finetune(
         typer.Option(metavar="CKPT", help="Learn from this checkpoint too.", show_default=False, rich_help_panel=_WHAT),
     ] = None,
     kd_weight: Annotated[
-        float, typer.Option(help="Its part in the loss at first; it falls to 0.", rich_help_panel=_WHAT)
-    ] = _DEFAULT.kd_weight,
+        float | None,
+        typer.Option(
+            show_default=str(DEFAULT_KD_WEIGHT),
+            help="Its part in the loss at first; it falls to 0.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     recalibrate: Annotated[
         int, typer.Option(help="Images for BatchNorm's statistics before training.", rich_help_panel=_WHAT)
     ] = _DEFAULT.recalibrate,

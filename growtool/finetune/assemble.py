@@ -18,7 +18,7 @@ from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
 from growtool.finetune.optimizer import create_optimizer, create_schedule
-from growtool.finetune.recalibrate import recalibrate, tracking_norms
+from growtool.finetune.recalibrate import recalibrate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,7 @@ def open_teacher(config: RunConfig, student: nn.Module, device: torch.device, *,
     model = load_model(checkpoint)
     require_same_task(student, model, checkpoint.name)
     model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
-    weight = annealed(config.kd_weight, config.kd_anneal, steps)
+    weight = annealed(config.teaching, config.kd_anneal, steps)
     return Teacher(_compiled(config, model), weight, config.kd_temperature)
 
 
@@ -84,7 +84,7 @@ def assemble(
     model = place(model, device, channels_last=config.channels_last)
     criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
     few = partial(_first_images, batches, layout(config.channels_last))
-    if config.recalibrate and tracking_norms(model):
+    if config.recalibrate:
         with mixed_precision(device, config.autocast):
             recalibrate(model, (images for images, _ in few(config.recalibrate)))
         average_statistics(model, world)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from growtool.finetune.config import (
+    ALTERNATIVES,
     AMP_DTYPES,
     ANNEALING,
     CLIP_MODES,
@@ -22,11 +23,19 @@ _NOT_NEGATIVE = (
     "momentum", "clip_grad",
 )  # fmt: skip
 _PROBABILITIES = ("hflip", "reprob", "kd_weight", "drop_path")
+_COMPANIONS = {
+    "amp": ("amp_dtype",),
+    "model_ema": ("model_ema_decay",),
+    "kd_teacher": ("kd_weight", "kd_temperature", "kd_anneal"),
+    "lora_rank": ("lora_alpha", "lora_targets"),
+    "clip_grad": ("clip_mode",),
+}
+"""Options that say how another one does its work, by that one; set to something while it is off, they do nothing."""
 
 
 def find_problems(config: RunConfig) -> list[str]:
     """Everything that can be seen to be wrong without looking at a file, one line each."""
-    return [*_bad_ranges(config), *_bad_choices(config), *_contradictions(config)]
+    return [*_bad_ranges(config), *_bad_choices(config), *_contradictions(config), *_without_effect(config)]
 
 
 def _bad_ranges(config: RunConfig) -> Iterator[str]:
@@ -90,16 +99,13 @@ def _bad_choices(config: RunConfig) -> Iterator[str]:
 
 
 def _contradictions(config: RunConfig) -> Iterator[str]:
-    for group in (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps")):
+    for group in ALTERNATIVES:
         given = [_flag(name) for name in group if getattr(config, name) is not None]
         if len(given) > 1:
             yield f"{' and '.join(given)}: {len(given)} given, expected one of them; drop the others"
-    if config.amp_dtype is not None and not config.amp:
-        yield "--amp-dtype: given without --amp, so it would do nothing; add --amp"
-    if config.model_ema_decay is not None and not config.model_ema:
-        yield "--model-ema-decay: given without --model-ema, so it would do nothing; add --model-ema"
-    if config.no_aug and (config.aa or config.reprob):
-        yield "--no-aug: contradicts --aa and --reprob; drop one side"
+    flips = _changed(config, "hflip") if config.hflip else []
+    if config.no_aug and (others := [*_changed(config, "aa", "reprob", "train_crop_mode", "scale"), *flips]):
+        yield f"--no-aug: contradicts {' and '.join(others)}; drop one side"
     if config.mixes and config.batch_size % 2:
         yield f"--batch-size: found {config.batch_size}, expected an even number because mixup and cutmix pair images"
     if config.batch_size % config.grad_accum_steps:
@@ -119,6 +125,33 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield "--amp-dtype: float16 does not go with --engine fsdp, whose gradients are in shards; use bfloat16"
     if config.engine == "fsdp" and config.clip_grad is not None and config.clip_mode == "agc":
         yield "--clip-mode: agc does not go with --engine fsdp, whose weights are in shards; use norm"
+
+
+def _without_effect(config: RunConfig) -> Iterator[str]:
+    for owner, companions in _COMPANIONS.items():
+        for flag in _changed(config, *companions) if not getattr(config, owner) else ():
+            yield f"{flag}: given without {_flag(owner)}, so it would do nothing; add {_flag(owner)}"
+    if config.kd_teacher is not None and config.kd_weight == 0:
+        yield "--kd-weight: found 0, with which --kd-teacher would do nothing; drop both, or give it a part in the loss"
+    rates = _changed(config, "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr", "layer_decay")
+    if config.sched == "none" and rates:
+        yield f"{' and '.join(rates)}: without effect under --sched none, which leaves the rate alone; use constant"
+    elif config.sched == "constant" and config.min_lr:
+        yield "--min-lr: without effect under --sched constant, which never falls; use cosine or wsd"
+    if config.warmup_lr and not (config.warmup_epochs or config.warmup_steps):
+        yield "--warmup-lr: given without a warm-up, so it would do nothing; add --warmup-epochs or --warmup-steps"
+    own_colours = config.aa is not None and "3a" not in config.aa
+    if config.color_jitter and config.changes("color_jitter") and (config.no_aug or own_colours):
+        cause = "--no-aug" if config.no_aug else f"--aa {config.aa}, whose policy has colours of its own"
+        yield f"--color-jitter: without effect under {cause}; drop one of them"
+    if config.lora_rank:
+        for flag in _changed(config, "lr_factors", "carry_optimizer"):
+            yield f"{flag}: given with --lora-rank, but is about the weights, which adapters keep as they are; drop one"
+
+
+def _changed(config: RunConfig, *names: str) -> list[str]:
+    """Those of the options that were set to something, as flags."""
+    return [_flag(name) for name in names if config.changes(name)]
 
 
 def _flag(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ ANNEALING = ("linear", "cosine", "constant")
 NONFINITE = ("stop", "skip")
 ENGINES = ("ddp", "fsdp")
 TRACKERS = ("tensorboard", "wandb", "trackio")
+ALTERNATIVES = (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps"))  # of each group one at most
 STATELESS = "swan"  # the optimizer that is ours; all others are timm's
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
+DEFAULT_KD_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,9 @@ class RunConfig:
 
     kd_teacher: Path | None = None
     """A checkpoint to learn from, usually the one that was grown."""
-    kd_weight: float = 0.5
-    """Weight of the teacher's part in the loss at the first update; the labels have the rest."""
+    kd_weight: float | None = None
+    """Weight of the teacher's part in the loss at the first update, `DEFAULT_KD_WEIGHT` where there is a teacher; the
+    labels have the rest."""
     kd_temperature: float = 1.0
     """Temperature of both distributions."""
     kd_anneal: str = "cosine"
@@ -174,6 +177,10 @@ class RunConfig:
     force: bool = False
     """Replace the run that `output` holds."""
 
+    def changes(self, name: str) -> bool:
+        """Whether an option was set to something else than its default."""
+        return any(field.name == name and getattr(self, name) != field.default for field in fields(self))
+
     @property
     def autocast(self) -> str | None:
         """Name of the type for mixed precision, None without."""
@@ -183,6 +190,11 @@ class RunConfig:
     def ema_decay(self) -> float | None:
         """Decay of the weight average, None without."""
         return (DEFAULT_EMA_DECAY if self.model_ema_decay is None else self.model_ema_decay) if self.model_ema else None
+
+    @property
+    def teaching(self) -> float:
+        """Weight of the teacher's part in the loss at the first update."""
+        return DEFAULT_KD_WEIGHT if self.kd_weight is None else self.kd_weight
 
     @property
     def mixes(self) -> bool:

@@ -27,6 +27,16 @@ def unknown_optimizer(name: str) -> str | None:
     return f"--opt: found {name!r}, expected the name of an optimizer of timm, or {STATELESS}; {hint}"
 
 
+def unused_momentum(config: RunConfig) -> str | None:
+    """That an optimizer of a known name has no use for the momentum that was set; None where it has, or none was."""
+    from timm.optim import get_optimizer_info
+
+    name = config.opt.lower().removeprefix("lookahead_")
+    if not config.changes("momentum") or (name != STATELESS and get_optimizer_info(name).has_momentum):
+        return None
+    return f"--momentum: found {config.momentum:g}, but --opt {config.opt} has none; drop it, or see --set opt_kwargs"
+
+
 def class_name(name: str) -> str:
     """The class of the optimizer of this name, as `optimizer.json` has it; empty where there is none."""
     from timm.optim import get_optimizer_class

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig
+from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.plan.document import read_document, read_scalar
 
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
@@ -66,9 +66,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     Raises:
         PlanError: a value has the wrong type, or what every run needs is missing; all of them at once.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged |= layer
+    merged = merge(*layers)
     merged |= {key: Path(merged[key]) for key in _PATHS if isinstance(merged.get(key), str)}
     problems = [
         f"{shown}: missing, expected {what}; give it on the command line or in the file of --config"
@@ -88,6 +86,17 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
                 for details in error.errors(include_url=False)
             ]
     raise PlanError(problems)
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of `layers`, the last one strongest; `steps` there takes the place of `epochs` before it."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for group in ALTERNATIVES:
+            if any(layer.get(name) is not None for name in group):
+                merged = {name: value for name, value in merged.items() if name not in group}
+        merged |= layer
+    return merged
 
 
 def unknown_option(name: str) -> str | None:

@@ -22,8 +22,10 @@ from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
 from growtool.finetune.model import count_classes, load_model
-from growtool.finetune.optimizer import unknown_optimizer
+from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
 from growtool.finetune.optimizer_state import adopt, read_state
+from growtool.finetune.recalibrate import tracking_norms
+from growtool.finetune.remarks import remarks
 from growtool.finetune.sources import open_source, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
@@ -31,6 +33,8 @@ from growtool.finetune.trainable import Selection, select
 from growtool.report.macs import count_macs, training_macs
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
     from growtool.finetune.data import Split
@@ -52,6 +56,7 @@ class Job:
         macs: multiply-accumulates of training on one image: forward, backward as two more, and the teacher's forward.
         release: what trains once `freeze_epochs` are over; None where nothing changes.
         carried: parameters whose optimizer state was taken over from beside the checkpoint.
+        remarks: what its user should know of it, a sentence each.
     """
 
     config: RunConfig
@@ -65,6 +70,7 @@ class Job:
     macs: int
     release: Selection | None
     carried: int
+    remarks: tuple[str, ...]
 
     def evaluate(self) -> Evaluation:
         """The weights that count, on the validation images."""
@@ -98,11 +104,19 @@ def require_possible(config: RunConfig, folder: RunFolder, world: World) -> torc
     Raises:
         PlanError: one problem for each option that is wrong.
     """
-    problems = [*find_problems(config), *filter(None, (unknown_optimizer(config.opt), _unknown_backend(config)))]
+    found = unknown_optimizer(config.opt) or unused_momentum(config), _unknown_backend(config)
+    problems = [*find_problems(config), *filter(None, found)]
     if config.batch_size % (world.size * config.grad_accum_steps):
         problems.append(
             f"--batch-size: found {config.batch_size}, expected a multiple of {world.size} processes times "
             f"{config.grad_accum_steps} --grad-accum-steps, as they share the images of an update"
+        )
+    if world.size == 1:
+        problems.extend(
+            f"{flag}: found one process, expected several; start them with torchrun --nproc-per-node N -m growtool, or "
+            "drop the option"
+            for flag, given in (("--engine fsdp", config.engine == "fsdp"), ("--sync-bn", config.sync_bn))
+            if given
         )
     device = torch.device("cpu")
     checks: list[Callable[[], object]] = [
@@ -147,6 +161,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     for split in (train, held_out):
         number_classes(split, classes)
         require_readable(split)
+    _require_norms(config, source, model)
     selection = select(config.train, source, model)
     batches = train_batches(train, format, config, world, device)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
@@ -157,6 +172,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
     teacher = open_teacher(config, model, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
+    carried = _carry(config, source, trainer) if config.carry_optimizer else 0
     return Job(
         config=config,
         source=source,
@@ -170,7 +186,8 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         epochs=math.ceil(steps / len(batches)),
         macs=macs,
         release=Selection(frozenset(model.state_dict())) if config.freeze_epochs else None,
-        carried=_carry(config, source, trainer) if config.carry_optimizer else 0,
+        carried=carried,
+        remarks=tuple(remarks(config, trainer, carried)),
     )
 
 
@@ -178,6 +195,19 @@ def _unknown_backend(config: RunConfig) -> str | None:
     if config.torchcompile is None or config.torchcompile in torch.compiler.list_backends(exclude_tags=()):
         return None
     return f"--torchcompile: found {config.torchcompile!r}, expected a backend of torch, usually inductor"
+
+
+def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> None:
+    """Raise where an option is about BatchNorm and there is none."""
+    given = {f"--recalibrate {config.recalibrate}": config.recalibrate, "--sync-bn": config.sync_bn}
+    if any(given.values()) and not tracking_norms(model):
+        raise PlanError(
+            [
+                f"{flag}: found no BatchNorm with running statistics in {source.name}; drop the option"
+                for flag, asked in given.items()
+                if asked
+            ]
+        )
 
 
 def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatches, macs: int) -> tuple[int, int]:
@@ -193,12 +223,30 @@ def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatch
             f"--set macs={config.macs:g}: found less than one update, which takes {macs * config.batch_size:.3g} MACs; "
             "raise it or lower --batch-size"
         )
-    warmup = config.warmup(len(batches))
+    warmup, epochs = config.warmup(len(batches)), math.ceil(steps / len(batches))
+    problems = []
     if warmup >= steps:
-        raise PlanError(
+        problems.append(
             f"--warmup-epochs, --warmup-steps: found a warm-up of {warmup} updates, expected fewer than the {steps} of "
             f"the whole run ({len(batches)} an epoch); shorten it or train longer"
         )
+    elif config.warmup_epochs and not warmup:
+        problems.append(
+            f"--warmup-epochs: found {config.warmup_epochs:g}, which is less than half an update of the {len(batches)} "
+            "an epoch has; drop it or lengthen it"
+        )
+    if config.freeze_epochs >= epochs:
+        problems.append(
+            f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
+            "which nothing would be released; lower it, drop it or train longer"
+        )
+    seen = len(batches) * batches.batch_size
+    if config.recalibrate > seen:
+        problems.append(
+            f"--recalibrate: found {config.recalibrate}, expected at most the {seen} images of an epoch; lower it"
+        )
+    if problems:
+        raise PlanError(problems)
     return steps, warmup
 
 

@@ -63,6 +63,8 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
             saver = BackgroundSaver(folder, writer, settings, config.checkpoint_hist)
             stack.callback(saver.close)
         watcher = progress if world.is_main and progress is not None else Silent()
+        for remark in job.remarks:
+            watcher.noticed(remark)
         return Training(job, course, folder, journal, saver, watcher, request).result()
 
 

@@ -30,11 +30,17 @@ def require_source(config: RunConfig, *, training: bool) -> None:
     """Raise unless there is something to open.
 
     Raises:
-        PlanError: no such folder, or no such split in it.
+        PlanError: no such folder, no such split in it, or options of a reader where none is.
     """
     names = split_names(config, training=training)
-    if not config.dataset and not _parquet(config.data, names):
-        find_split(config.data, names)
+    if config.dataset or _parquet(config.data, names):
+        return
+    find_split(config.data, names)
+    if config.data_kwargs:
+        raise PlanError(
+            f"--set data_kwargs: found {', '.join(config.data_kwargs)}, but folders and tar files are read without "
+            "options; drop them, or name a reader with --dataset"
+        )
 
 
 def open_source(config: RunConfig, *, training: bool, channels: int) -> Split:

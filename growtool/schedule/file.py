@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options import unknown_option
+from growtool.finetune.options import merge, unknown_option
 from growtool.plan import LoadedPlan, load_plan
 from growtool.plan.document import Document, Loc, read_document
 from growtool.schedule.stages import KINDS, Grow, Stage, Train
@@ -85,10 +85,7 @@ def _stage(document: Document, index: int, content: Any, common: Mapping[str, An
         return None
     (kind, value), number = next(iter(content.items())), index + 1
     if kind == "train":
-        options = {**common, **_options(document, (*loc, kind), value or {}, path.parent)}
-        budgets = {"epochs", "steps", "macs"}
-        if own := budgets & set(value or {}):
-            options = {key: item for key, item in options.items() if key not in budgets - own}
+        options = merge(common, _options(document, (*loc, kind), value or {}, path.parent))
         return Train(number, _digest(kind, options), options)
     plan = _plan(document, (*loc, kind), value, path)
     return Grow(number, _digest(kind, plan.text), plan) if plan else None
