@@ -6,7 +6,7 @@ from growtool.checkpoint.layout import Layout
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
 from growtool.checkpoint.skeleton import build, input_size
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import TensorInfo, dtype_name
+from growtool.checkpoint.tensors import TensorInfo, dtype_name, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "coefficients_of",
     "dtype_name",
     "file_order",
+    "infos_of",
     "input_size",
     "is_single_file",
     "json_text",

@@ -21,8 +21,11 @@ from growtool.checkpoint.writer import atomic_file, current_umask, write_safeten
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
+    from growtool.checkpoint.reader import Checkpoint
     from growtool.checkpoint.spec import ModelSpec
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
@@ -133,6 +136,22 @@ def write_file(
             check(staged)
         staged.replace(out.resolve())
         sync_folder(out.resolve().parent)
+
+
+def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:
+    """The card of a checkpoint, a plain one if it has none, and those of the files `names` that stand beside it."""
+    folder = source.path.parent
+    found = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in (CARD, *names)
+        if source.path.name == WEIGHTS and (folder / name).is_file()
+    }
+    return {CARD: plain_card(source.spec.architecture)} | found
+
+
+def plain_card(architecture: str) -> str:
+    """The least a model hub wants to know."""
+    return f"---\nlibrary_name: timm\n---\n# {architecture}\n"
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:

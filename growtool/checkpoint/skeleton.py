@@ -52,6 +52,7 @@ def initialised(spec: ModelSpec, seed: int) -> nn.Module:
     import timm
     import torch
 
+    register()
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

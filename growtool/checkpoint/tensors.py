@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -64,6 +65,11 @@ def _torch_dtypes() -> dict[str, torch.dtype]:
 def dtype_name(dtype: torch.dtype) -> str:
     """The safetensors name of a torch element type."""
     return next(name for name, candidate in _torch_dtypes().items() if candidate == dtype)
+
+
+def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
+    """What the header of a file with these tensors would say."""
+    return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
 
 
 def is_known_dtype(name: str) -> bool:

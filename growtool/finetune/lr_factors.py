@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.folder import REPORT
-from growtool.errors import CheckpointError, PlanError
+from growtool.errors import PlanError
+from growtool.finetune.growth_report import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -25,25 +24,18 @@ def read_factors(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, fl
         PlanError: there is no report, or no rule for such an optimizer.
         CheckpointError: it is not a growth report.
     """
-    path, algorithm = folder / REPORT, type(optimizer).__name__
+    algorithm = type(optimizer).__name__
     if algorithm not in _RULES:
         raise PlanError(
             f"--lr-factors: found the optimizer {algorithm}, expected one of {', '.join(_RULES)}, whose updates are "
             "known to grow so; use --opt adamw or sgd, or drop the option"
         )
-    if not path.is_file():
-        raise PlanError(
-            f"--lr-factors: {path}: not found, expected the report that `growtool grow` writes beside the weights; "
-            "drop the option, or name the folder of a grown checkpoint"
-        )
-    try:
-        tensors = json.loads(path.read_text(encoding="utf-8"))["tensors"]
+
+    def factors(tensors: Mapping[str, Any]) -> dict[str, float]:
         found = {name: entry["lr_factors"] for name, entry in tensors.items() if "lr_factors" in entry}
         return {name: float(factors[_RULES[algorithm]]) for name, factors in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a growth report ({type(error).__name__}: {error}); grow the checkpoint again"
-        ) from error
+
+    return read_tensors(folder, "--lr-factors", without="drop the option", read=factors)
 
 
 def scale_rates(

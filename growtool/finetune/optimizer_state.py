@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import TensorInfo, dtype_name, json_text, write_safetensors
+from growtool.checkpoint import infos_of, json_text, write_safetensors
 from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.sharding import as_sharded, whole
@@ -133,7 +133,7 @@ def write_state(folder: Path, state: OptimizerState) -> None:
     Raises:
         OSError: the disk is full; no half-written file is left.
     """
-    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in state.tensors.items()}
+    infos = infos_of(state.tensors)
     write_safetensors(folder / OPTIMIZER_TENSORS, infos, lambda name: state.tensors[name], {"format": "pt"})
     document = {
         "format": FORMAT,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import WEIGHTS, TensorInfo, dtype_name, json_text, write_safetensors
+from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
 from growtool.checkpoint.folder import EMA, RAW, STATE, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.loop import Diverged, Trainer
@@ -111,7 +111,7 @@ def write_training_state(folder: Path, snapshot: Snapshot) -> None:
     write_state(folder, snapshot.optimizer)
     for name, state in ((RAW, snapshot.raw), (EMA, snapshot.ema)):
         if state is not None:
-            write_safetensors(folder / name, infos(state), state.__getitem__, {"format": "pt"})
+            write_safetensors(folder / name, infos_of(state), state.__getitem__, {"format": "pt"})
     document = {"format": FORMAT, "course": asdict(snapshot.course), "scaler": snapshot.scaler}
     write_text(folder / STATE, json_text(document))
 
@@ -160,11 +160,6 @@ def read_course(folder: Path) -> tuple[Course, Any]:
             f"{path}: cannot be read ({type(error).__name__}: {error}), expected the state of a run; "
             "name a folder of the run's checkpoints/, or use --resume auto"
         ) from error
-
-
-def infos(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
-    """Shapes and types for a file."""
-    return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

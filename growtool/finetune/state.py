@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from growtool.checkpoint import json_text, write_folder
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, STATE, TRAINING, staging, sync_folder, take_place, write_text
+from growtool.checkpoint import infos_of, json_text, write_folder
+from growtool.checkpoint.folder import (
+    CARD,
+    PLAN,
+    REPORT,
+    STATE,
+    TRAINING,
+    documents_beside,
+    staging,
+    sync_folder,
+    take_place,
+    write_text,
+)
 from growtool.errors import PlanError
 from growtool.finetune.journal import METRICS, SUMMARY
 from growtool.finetune.records import CheckpointRecord, EpochRecord, Evaluation
-from growtool.finetune.snapshot import Snapshot, infos, write_training_state
+from growtool.finetune.snapshot import Snapshot, write_training_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,13 +127,7 @@ class Saver:
     def __init__(self, source: Checkpoint, spec: ModelSpec, num_features: int) -> None:
         self.spec, self.num_features = spec, num_features
         self._metadata = {"growtool_version": version("growtool"), **(source.form.metadata() if source.form else {})}
-        folder = source.path.parent
-        self._documents = {
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in (REPORT, PLAN, CARD)
-            if source.path.name == "model.safetensors" and (folder / name).is_file()
-        }
-        self._documents.setdefault(CARD, f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n")
+        self._documents = documents_beside(source, (REPORT, PLAN))
 
     def save(
         self,
@@ -152,7 +157,7 @@ class Saver:
         write_folder(
             folder,
             self.spec,
-            infos(weights),
+            infos_of(weights),
             lambda name: weights[name],
             num_features=self.num_features,
             documents=documents,

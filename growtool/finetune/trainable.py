@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.growth_report import read_tensors
 from growtool.finetune.sharding import as_sharded
 from growtool.finetune.template_form import Slices, as_stored, names_of_kind
 
@@ -156,26 +156,17 @@ def new_tensors(folder: Path) -> Selection:
         PlanError: there is no report.
         CheckpointError: it is not a growth report.
     """
-    path = folder / REPORT
-    if not path.is_file():
-        raise PlanError(
-            f"--train new: {path}: not found, expected the report that `growtool grow` writes beside the weights; "
-            "use --train all, or name the folder of a grown checkpoint"
-        )
-    try:
-        tensors = json.loads(path.read_text(encoding="utf-8"))["tensors"]
-        names = frozenset(name for name, entry in tensors.items() if entry["new"] or entry.get("how") == "implied")
-        slices = {
-            name: tuple(tuple((int(start), int(stop)) for start, stop in ranges) for ranges in entry["new_slices"])
-            for name, entry in tensors.items()
-            if name not in names and any(entry.get("new_slices", ()))
-        }
-        return Selection(names, slices)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a growth report ({type(error).__name__}: {error}), expected `tensors` with `new` for each; "
-            "grow the checkpoint again"
-        ) from error
+    return read_tensors(folder, "--train new", without="use --train all", read=_new)
+
+
+def _new(tensors: Mapping[str, Any]) -> Selection:
+    names = frozenset(name for name, entry in tensors.items() if entry["new"] or entry.get("how") == "implied")
+    slices = {
+        name: tuple(tuple((int(start), int(stop)) for start, stop in ranges) for ranges in entry["new_slices"])
+        for name, entry in tensors.items()
+        if name not in names and any(entry.get("new_slices", ()))
+    }
+    return Selection(names, slices)
 
 
 def _matching(patterns: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from growtool.checkpoint import (
     Form,
     Layout,
     ModelSpec,
     Templated,
-    TensorInfo,
     build,
     coefficients_of,
-    dtype_name,
+    infos_of,
     open_checkpoint,
 )
+from growtool.checkpoint.skeleton import initialised
 from growtool.operators.base import generator_for
 from growtool.recipe.traced import Traced
 from growtool.templates.convert import write_tensors
@@ -39,10 +39,9 @@ def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templat
         seed: of all that is drawn.
     """
     traced = Traced.of(spec, where="member")
-    drawn = [_fresh(spec, seed * 1000 + number) for number in range(templates)]
+    drawn = [initialised(spec, seed * 1000 + number) for number in range(templates)]
     state = drawn[0].state_dict()
-    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in state.items()}
-    names = [name for name in templatable(traced.model, traced.coupling, infos) if name in growing]
+    names = [name for name in templatable(traced.model, traced.coupling, infos_of(state)) if name in growing]
     tensors: dict[str, Tensor] = {name: value for name, value in state.items() if name not in names}
     for name in names:
         vector = torch.randn(templates, generator=generator_for(seed, name))
@@ -82,15 +81,6 @@ def bank_of(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _fresh(spec: ModelSpec, seed: int) -> nn.Module:
-    import timm
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **dict(spec.model_args))
-    return model
-
-
 def fresh_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
     """The tensors timm starts the model with."""
-    return dict(_fresh(spec, seed).state_dict())
+    return dict(initialised(spec, seed).state_dict())

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
+from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError
 from growtool.report.macs import COUNTED, Macs, count_macs
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint import Checkpoint
 
-REPORT = "growth.json"
 OWN = "(own)"  # the row for what belongs to the model itself and to none of its modules: tokens, position tables
 _COUNTS = ("parameters", "buffers", "bytes", "macs")
 

@@ -16,7 +16,7 @@ from growtool.checkpoint import (
     ModelSpec,
     TensorInfo,
     build,
-    dtype_name,
+    infos_of,
     input_size,
     is_single_file,
     open_checkpoint,
@@ -24,7 +24,7 @@ from growtool.checkpoint import (
     write_file,
     write_folder,
 )
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING
+from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside, plain_card
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError, PlanError
 from growtool.report.card import TEMPLATE_NOTE, TEMPLATE_SECTION
@@ -63,7 +63,7 @@ def write_decomposed(
         inputs = random_inputs(input_size(model), 4, 0)
         compared.append(_compared(source, written, inputs, exact=exact))
 
-    documents = _documents(source)
+    documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     if expected is not None:
         documents.pop(REPORT, None)  # it tells new neurons by their place
     card = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n")
@@ -88,7 +88,7 @@ def write_tensors(
     Raises:
         PlanError: the output exists.
     """
-    infos = {name: TensorInfo(tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items()}
+    infos = infos_of(tensors)
     common: dict[str, Any] = {
         "num_features": int(getattr(model, "num_features", 0)),
         "metadata": {"growtool_version": version("growtool"), **form.metadata()},
@@ -97,7 +97,7 @@ def write_tensors(
     if is_single_file(out):
         write_file(out, spec, infos, tensors.__getitem__, **common)
         return
-    card = f"---\nlibrary_name: timm\n---\n# {spec.architecture}\n{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
+    card = f"{plain_card(spec.architecture)}{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
     write_folder(out, spec, infos, tensors.__getitem__, documents={CARD: card}, **common)
 
 
@@ -112,7 +112,7 @@ def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
         raise PlanError(f"{source.name}: found a dense checkpoint, expected one in template form; use it as it is")
     model = build(source.spec, where=source.name)
     check_strict(source, model)
-    documents = _documents(source)
+    documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     documents[CARD] = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n") + "\n"
     _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
     return out
@@ -147,17 +147,6 @@ def _write(
         return documents
 
     write_folder(out, source.spec, infos, produce, documents=checked, **common)
-
-
-def _documents(source: Checkpoint) -> dict[str, str]:
-    """What stands beside the weights and stays true of them; a card if there is none."""
-    folder = source.path.parent
-    found = {
-        name: (folder / name).read_text(encoding="utf-8")
-        for name in (REPORT, PLAN, CARD, TRAINING)
-        if source.path.name == "model.safetensors" and (folder / name).is_file()
-    }
-    return {CARD: f"---\nlibrary_name: timm\n---\n# {source.spec.architecture}\n"} | found
 
 
 def _require_equal(source: Checkpoint, written: Checkpoint, expected: Callable[[str], Tensor]) -> None:
