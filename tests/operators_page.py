@@ -83,6 +83,20 @@ has one of the same shape, and copies where it has none. What reads them shares 
 `W1' = [W1; V; V]`, `W2' = [W2, Z, -Z]` with V and Z random: the units of a pair compute the same and are read with
 opposite weights, so they cancel, and have opposite gradients from the first step. Streams are padded as in `zero`.
 With `rescale: true`, as published, the weights that read grown units are multiplied by `sqrt(h / h')` too.""",
+    "gradmax": """\
+For hidden units between two layers, `y = W2 phi(W1 x)`, the matrix `M = sum (dL/dy) x^T` over the images of `data` says
+how the loss depends on new ones. Their rows in W1 are zero, so that they change nothing; the gradient on those rows is
+`phi'(0) U^T M` for their columns U in W2, and no orthonormal U makes it larger than the left singular vectors of M.
+(For convolutions M is taken over every pair of kernel places that meet.) Beyond the rank of M, more units get the same
+basis turned at random. Each has `scale` times the mean norm of the old units.
+
+A ReLU has no gradient at zero, and a BatchNorm in training divides zeros by their deviation. There, and in blocks that
+start closed, it is the columns that are zero, and the rows are right singular vectors of M in pairs of opposite sign,
+with a bias or running statistics that centre them: such units would be dead or explode as published.
+
+Only hidden units that one layer writes and one layer reads, with a function of each alone between them: `mlp_ratio` of
+transformers and mixers, `base_width` of bottlenecks, squeeze-and-excitation. Anything else that grows in the same plan
+(residual streams, heads, gated units, depthwise convolutions) is refused, with the place and the reason.""",
     "two_source": """\
 `W' = [[W_a, 0], [0, W_b]]` where rows and columns grow, `[W_a; W_b]` where rows do, `[W_a, W_b] / 2` where columns do,
 the mean where neither does. Exact if the halves never meet before the classifier: a BatchNorm treats each channel on
@@ -174,6 +188,12 @@ width: {operator: aki}
 target:
   scale: {width: 1.5}
 width: {operator: variance_transfer, eps: told}
+""",
+    "gradmax": """\
+target:
+  model_args: {mlp_ratio: 6.0}
+width: {operator: gradmax, scale: 0.5}
+data: {path: images, batches: 4}
 """,
     "two_source": """\
 second: second

@@ -107,7 +107,7 @@ def test_a_resnet_learns_repeatably_and_its_statistics_fit(tmp_path):
 
 def test_what_cannot_be_learned(data, tmp_path):
     source = write_folder(VIT, tmp_path / "source")
-    with pytest.raises(PlanError, match=r"ligo learns on images, expected `data: \{path: \.\.\.\}` as well"):
+    with pytest.raises(PlanError, match=r"ligo needs images, expected `data: \{path: \.\.\.\}` as well"):
         resolved(source, {"target": WIDER, "width": {"operator": "ligo"}})
     both = {"width": {"operator": "ligo"}, "depth": {"operator": "mixing", "steps": 7}}
     with pytest.raises(PlanError, match="ligo and mixing are learned together, expected the same steps and lr"):

@@ -410,7 +410,8 @@ def test_the_example_of_every_operator_resolves(name, tmp_path):
         plan = plan.model_copy(update={"second": str(tmp_path / plan.second)})
     recipe = resolve(plan, open_checkpoint(source))
     assert bool(recipe.widths) == (plan.width is not None) and bool(recipe.blocks.new) == (plan.depth is not None)
-    exact_there = {"tile", "mixture", "zero", "fpi", "variance_transfer", "zero_out", "cancel_out", "net2deeper"}
+    exact_there = {"tile", "mixture", "zero", "fpi", "variance_transfer", "gradmax", "zero_out", "cancel_out"}
+    exact_there |= {"net2deeper"}
     nearly = {"centre_zero", "lemon"}
     expected = "exact" if name in exact_there else "exact up to eps" if name in nearly else "lossy"
     assert recipe.promise.kind == expected

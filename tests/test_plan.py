@@ -27,6 +27,7 @@ width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
 width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
 width.fpi.operator width.fpi.split width.fpi.gain width.aki.operator
 width.variance_transfer.operator width.variance_transfer.eps width.variance_transfer.rescale
+width.gradmax.operator width.gradmax.scale
 width.two_source.operator width.two_source.gain width.ligo.operator width.ligo.steps width.ligo.lr width.ligo.gain
 width.random.operator width.random.parts
 depth.stack.operator

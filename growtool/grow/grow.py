@@ -23,6 +23,7 @@ from growtool.checkpoint.folder import (
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
 from growtool.grow.execute import produce
+from growtool.grow.gradients import steepest
 from growtool.grow.learning import learned, learns
 from growtool.grow.optimizer import GrownState, grow_state
 from growtool.grow.proof import Proof, prove
@@ -118,10 +119,11 @@ def grow(
 
 
 def _from_images(recipe: Recipe) -> Mapping[str, Tensor]:
-    """The tensors of the target that images decide: all of them where growth learns, else the statistics of norms."""
+    """The tensors that images decide: all of them where growth learns, else weights of new units, and statistics."""
     if learns(recipe) is not None:
         return learned(recipe)
-    return recalibrated(recipe) if recipe.plan.recalibrate else {}
+    weights = steepest(recipe) if recipe.measured else {}
+    return {**weights, **(recalibrated(recipe, weights) if recipe.plan.recalibrate else {})}
 
 
 def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> GrownState | None:

@@ -102,6 +102,14 @@ OPERATORS: dict[str, OperatorInfo] = {
             when="Hidden units with a gradient in every weight at once.",
         ),
         OperatorInfo(
+            "gradmax", "width", "new hidden units that change nothing yet and that the loss changes fastest",
+            "exact, for hidden units alone: one layer writes them and one reads them",
+            "GradMax, arXiv 2201.05125",
+            formula="W1' = [W1; 0], W2' = [W2, U], U the left singular vectors of sum (dL/dy) x^T",
+            needs="images",
+            when="Wider hidden layers (mlp_ratio, a bottleneck's width) whose new units learn from the first step.",
+        ),
+        OperatorInfo(
             "two_source", "width", "two checkpoints side by side; their mean comes out",
             "exact mean of the logits where every norm is a BatchNorm", "MixtureGrowth, arXiv 2311.04251",
             formula="W' = diag(W_a, W_b), classifier [W_a, W_b] / 2",

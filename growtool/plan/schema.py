@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from growtool.plan.depth import DEPTH_OPERATORS, Depth
-from growtool.plan.section import Learned, Section, problem
+from growtool.plan.section import Learned, Section, SeesImages, problem
 from growtool.plan.target import Scale, Target
 from growtool.plan.width import WIDTH_OPERATORS, TwoSource, Width
 
@@ -126,11 +126,13 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _can_learn(self) -> Plan:
-        learned = [section for section in (self.width, self.depth) if isinstance(section, Learned)]
+        sections = (self.width, self.depth, *(override.width for override in self.overrides))
+        seeing = [section for section in sections if isinstance(section, SeesImages)]
+        learned = [section for section in sections[:2] if isinstance(section, Learned)]
         if self.overrides and (learned or any(isinstance(o.width, Learned) for o in self.overrides)):
             raise problem("overrides: what is learned is learned for all tensors together; drop the overrides")
-        if learned and self.data is None:
-            raise problem(f"{learned[0].operator} learns on images, expected `data: {{path: ...}}` as well")
+        if seeing and self.data is None:
+            raise problem(f"{seeing[0].operator} needs images, expected `data: {{path: ...}}` as well")
         if len({(section.steps, section.lr) for section in learned}) > 1:
             raise problem("ligo and mixing are learned together, expected the same steps and lr for both")
         return self

@@ -22,7 +22,13 @@ def problem(text: str) -> PydanticCustomError:
     return PydanticCustomError("plan", "{text}", {"text": text})
 
 
-class Learned(Section):
+class SeesImages(Section):
+    """What needs the images of `data`."""
+
+    operator: str
+
+
+class Learned(SeesImages):
     """What is learned on the images of `data`, and then written out as weights.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from growtool.plan.section import Learned, Section, problem
+from growtool.plan.section import Learned, Section, SeesImages, problem
 
 Split = Literal["equal", "random_projection"]
 
@@ -169,6 +169,17 @@ class VarianceTransfer(_Blanks):
     rescale: bool = False
 
 
+class Gradmax(SeesImages):
+    """New hidden units that the loss changes fastest, measured on the images of `data` (GradMax).
+
+    Attributes:
+        scale: norm of the weights of a new unit, relative to the mean of the old ones.
+    """
+
+    operator: Literal["gradmax"] = "gradmax"
+    scale: float = Field(default=0.5, gt=0)
+
+
 class Ligo(Learned):
     """Learned maps from old channels to new ones (LiGO).
 
@@ -181,7 +192,19 @@ class Ligo(Learned):
 
 
 Width = Annotated[
-    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | TwoSource | Ligo | Random,
+    Tile
+    | Net2Net
+    | Mixture
+    | CentreZero
+    | Lemon
+    | Zero
+    | Fpi
+    | Aki
+    | VarianceTransfer
+    | Gradmax
+    | TwoSource
+    | Ligo
+    | Random,
     Field(discriminator="operator"),
 ]
 WIDTH_OPERATORS: dict[str, type[Section]] = {
@@ -194,6 +217,7 @@ WIDTH_OPERATORS: dict[str, type[Section]] = {
     "fpi": Fpi,
     "aki": Aki,
     "variance_transfer": VarianceTransfer,
+    "gradmax": Gradmax,
     "two_source": TwoSource,
     "ligo": Ligo,
     "random": Random,

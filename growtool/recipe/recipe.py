@@ -83,6 +83,25 @@ class WidthChange:
 
 
 @dataclass(frozen=True, slots=True)
+class NewUnits:
+    """New hidden units whose weights images decide, by the target's names of the layers around them.
+
+    Attributes:
+        writer: the weight whose rows they are.
+        reader: the weight whose columns they are.
+        columns: whether the images decide the columns and the rows are zero, else the other way round.
+        bias: of the writer, None without.
+        statistics: running mean and variance of the BatchNorm between the two, None without.
+    """
+
+    writer: str
+    reader: str
+    columns: bool
+    bias: str | None
+    statistics: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A target tensor that stays a grid of combinations: how the blocks of its grid grow."""
 
@@ -127,6 +146,7 @@ class Recipe:
         input_size: channels, height, width of the images both models see.
         matching: the layouts of source and target side by side.
         expansions: how each set of channels grows.
+        measured: new hidden units whose weights images decide.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
     """
@@ -147,6 +167,7 @@ class Recipe:
     input_size: tuple[int, int, int]
     matching: Matching
     expansions: Mapping[Growth, Expansion]
+    measured: Mapping[Growth, NewUnits]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
 

@@ -77,6 +77,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         input_size=source.input_size,
         matching=matching,
         expansions=widths.expansions,
+        measured=widths.measured,
         models=(source.model, target.model),
         needs=_needed(spec),
     )

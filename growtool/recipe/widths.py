@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
+from torch import nn
+
 from growtool.algebra.expansion import Expansion, padded
+from growtool.algebra.hidden import NoHiddenUnitsError, hidden_units
+from growtool.algebra.knowledge import Blank
 from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
 from growtool.coupling import Atom, Growth
@@ -16,7 +20,7 @@ from growtool.operators.base import generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching, some
-from growtool.recipe.recipe import WidthChange
+from growtool.recipe.recipe import NewUnits, WidthChange
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Widths:
     passages: what the blank channels of a set go through; sets without blanks are absent.
     every_tensor: whether the operator makes tensors that do not grow, too.
     in_pairs: whether new units that nothing reads yet come in pairs.
+    measured: new hidden units whose weights images decide.
     """
 
     expansions: Mapping[Growth, Expansion]
@@ -35,6 +40,7 @@ class Widths:
     passages: Mapping[Atom, Passage]
     every_tensor: bool = False
     in_pairs: bool = False
+    measured: Mapping[Growth, NewUnits] = field(default_factory=dict)
 
     @property
     def of_target(self) -> dict[Atom, Expansion]:
@@ -88,7 +94,61 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         return widths
     operator = OPERATORS[plan.width.operator].implementation()
     widths = replace(widths, every_tensor=hasattr(operator, "EVERY_TENSOR"), in_pairs=hasattr(operator, "IN_PAIRS"))
+    if hasattr(operator, "HIDDEN_ALONE"):
+        widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     return _with_blanks(widths, matching, operator, zeroed) if hasattr(operator, "BLANKS") else widths
+
+
+def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]) -> Mapping[Growth, NewUnits]:
+    """The layers around every set of channels that grows.
+
+    Raises:
+        PlanError: some are no hidden units of two layers.
+    """
+    coupling = matching.target.coupling
+    names = {group.atom: group.name for group in coupling.groups}
+    found: dict[Growth, NewUnits] = {}
+    problems = dict[str, list[str]]()
+    for growth, expansion in widths.expansions.items():
+        if expansion.is_identity:
+            continue
+        try:
+            units = hidden_units(coupling, growth.target)
+            _require_plain_layers(matching, units.writer, units.reader)
+        except NoHiddenUnitsError as why:
+            problems.setdefault(str(why), []).append(names[growth.target])
+        else:
+            # of a block that starts closed, the readers are zero: then the writers must not be
+            columns = units.live_at_zero and units.reader not in zeroed
+            bias = f"{units.writer.removesuffix('weight')}bias"
+            stored = coupling.tensors.keys()
+            found[growth] = NewUnits(
+                units.writer, units.reader, columns, bias if bias in stored else None, units.statistics
+            )
+    if problems:
+        raise PlanError(
+            [
+                f"{some(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}; "
+                "widen hidden layers alone (mlp_ratio), or use zero, whose new units are random"
+                for why, groups in problems.items()
+            ]
+        )
+    return found
+
+
+def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
+    """Two linear layers, or two convolutions, that compute what their classes say and no more."""
+    layers = [matching.target.model.get_submodule(name.rpartition(".")[0]) for name in (writer, reader)]
+    kinds = [type(layer) for layer in layers]
+    if kinds not in ([nn.Linear, nn.Linear], [nn.Conv2d, nn.Conv2d]):
+        raise NoHiddenUnitsError(
+            f"a {kinds[0].__name__} and a {kinds[1].__name__} are not two layers of one plain kind"
+        )
+    if any(
+        getattr(layer, "padding_mode", "zeros") != "zeros" or isinstance(getattr(layer, "padding", 0), str)
+        for layer in layers
+    ):
+        raise NoHiddenUnitsError("a convolution pads by something else than a number of zeros")
 
 
 def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroed: frozenset[str]) -> Widths:
@@ -101,13 +161,23 @@ def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroe
             continue
         blanks = padded(*growth.sizes, copies=1 if operator.ALWAYS else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
-        for kind in operator.BLANKS:
+        for kind in _kinds(operator, widths.measured.get(growth)):
             found = passage(coupling, growth.target, kind, tried.of_target, zeroed)
             if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
                 break
+        else:
+            if growth in widths.measured:  # there are no copies to fall back on: the promise tells what stops them
+                chosen = replace(tried, passages={**chosen.passages, growth.target: found})
     # what passes beside copies may not pass beside the blanks of other sets
     final = {
         atom: passage(coupling, atom, found.blank, chosen.of_target, zeroed) for atom, found in chosen.passages.items()
     }
     return replace(chosen, passages=final)
+
+
+def _kinds(operator: ModuleType, units: NewUnits | None) -> tuple[Blank, ...]:
+    """What blank channels may hold, the first choice first."""
+    if units is None:
+        return tuple(operator.BLANKS)
+    return ("silent",) if units.columns else ("open",)

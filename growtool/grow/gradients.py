@@ -1,0 +1,165 @@
+"""What the gradient of the loss on images says of new hidden units, for `gradmax`.
+
+For hidden units between two layers, `y = W2 phi(W1 x)`, everything the gradient on a new unit depends on is the matrix
+`M = sum (dL/dy) x^T`, over images and positions. For convolutions x and dL/dy are taken at every pair of kernel places
+that meet in a hidden position: M is [O, *kernel of W2] by [I, *kernel of W1]. A one stands beside x, so that sums over
+dL/dy and x alone come along.
+
+Axes: N images, O outputs of the reader times places of its kernel, K inputs of the writer times places of its kernel,
+K1 = K + 1, P hidden positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad, unfold
+from torch.utils.hooks import RemovableHandle
+
+from growtool.calibration import open_images
+from growtool.errors import PlanError
+from growtool.grow.execute import single_threaded
+from growtool.grow.statistics import in_memory
+from growtool.operators.base import generator_for
+from growtool.operators.gradmax import directions, with_directions
+from growtool.plan.width import Gradmax
+from growtool.recipe import Recipe
+from growtool.recipe.recipe import NewUnits
+
+
+def steepest(recipe: Recipe) -> Mapping[str, Tensor]:
+    """The tensors of the target whose new units lie along the largest gradients, by name, in the types of the file.
+
+    Raises:
+        PlanError: the images cannot be used, or the loss is not finite.
+        CheckpointError: one of them cannot be read.
+    """
+    with single_threaded():
+        model = in_memory(recipe)
+        before = model.state_dict()
+        state = dict(before)
+        for units, (M_OK1, xx_K1K1) in _seen(recipe, model).items():
+            _place(recipe, units, M_OK1, xx_K1K1, state)
+    changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
+    return {name: tensor.detach().to(recipe.infos[name].torch_dtype) for name, tensor in changed.items()}
+
+
+def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, state: dict[str, Tensor]) -> None:
+    """Write the directions of new units into `state`, and what centres units that are not zero."""
+    name, dim = (units.reader, 1) if units.columns else (units.writer, 0)
+    tensor = recipe.tensors[name]
+    blank = tensor.maps[dim].blank
+    assert blank is not None and isinstance(tensor.width, Gradmax), "whatever carries the units grows by gradmax"
+    new = torch.nonzero(blank).flatten()
+    generator = generator_for(recipe.plan.seed, f"directions of {tensor.shared}")
+    M, mean = M_OK1[:, :-1], xx_K1K1[-1, :-1] / xx_K1K1[-1, -1]
+    centred = not units.columns and (units.bias or units.statistics)
+    if centred:
+        M = M - M_OK1[:, -1:] * mean
+    vectors = directions(M, len(new), generator, columns=units.columns)
+    state[name] = with_directions(state[name], new, tensor.maps[1 - dim].kept, vectors, tensor.width.scale, dim=dim)
+    if not centred:
+        return
+    rows = state[name][new][:, tensor.maps[1].kept].flatten(1).double()
+    covariance = xx_K1K1[:-1, :-1] / xx_K1K1[-1, -1] - torch.outer(mean, mean)
+    found = {units.bias: -rows @ mean}
+    if units.statistics:  # the norm takes the mean off
+        found = dict(zip(units.statistics, (rows @ mean, ((rows @ covariance) * rows).sum(1)), strict=True))
+    for vector, values in found.items():
+        assert vector is not None
+        state[vector] = state[vector].index_copy(0, new, values.to(state[vector].dtype))
+
+
+def _seen(recipe: Recipe, model: nn.Module) -> dict[NewUnits, tuple[Tensor, Tensor]]:
+    """For every set of new units, over all batches: `sum (dL/dy) (x, 1)^T` [O, K1], `sum (x, 1) (x, 1)^T` [K1, K1]."""
+    data = recipe.plan.data
+    assert data is not None, "a plan that measures gradients has data"
+    images = open_images(data, model, label_names=recipe.source.spec.label_names, checkpoint=recipe.source.name)
+    found: dict[NewUnits, tuple[Tensor, Tensor]] = {}
+    dtype = next(model.parameters()).dtype
+    for batch, labels in images.batches():
+        with _recorded(model, recipe.measured.values()) as (inputs, outputs):
+            loss = cross_entropy(model(batch.to(dtype)), labels)
+        if not bool(torch.isfinite(loss)):
+            raise PlanError(f"gradmax: found a loss of {loss.item()} on the images of data, expected a finite one")
+        written = [y for calls in outputs.values() for y in calls]
+        gradients = dict(zip(map(id, written), torch.autograd.grad(loss, written), strict=True))
+        for units in recipe.measured.values():
+            writer, reader = (model.get_submodule(_module(name)) for name in (units.writer, units.reader))
+            for x, y in zip(inputs[units.writer], outputs[units.reader], strict=True):
+                channels = 1 if isinstance(writer, nn.Conv2d) else -1
+                x_old = x.index_select(channels, recipe.tensors[units.writer].maps[1].kept)
+                g_old = gradients[id(y)].index_select(channels, recipe.tensors[units.reader].maps[0].kept)
+                columns_NK1P = _columns(writer, x_old.double())
+                M, flat = _products(reader, columns_NK1P, g_old.double()), columns_NK1P.flatten(2)
+                xx = torch.einsum("nkp,nlp->kl", flat, flat)
+                before = found.get(units, (torch.zeros_like(M), torch.zeros_like(xx)))
+                found[units] = before[0] + M, before[1] + xx
+    return found
+
+
+def _module(weight: str) -> str:
+    return weight.rpartition(".")[0]
+
+
+@contextlib.contextmanager
+def _recorded(
+    model: nn.Module, measured: Iterable[NewUnits]
+) -> Iterator[tuple[Mapping[str, list[Tensor]], Mapping[str, list[Tensor]]]]:
+    """While open, keep what each writer receives and what each reader puts out, by the names of their weights."""
+    inputs, outputs = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
+
+    def keep_input(name: str) -> RemovableHandle:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs[name].append(args[0].detach().clone())
+
+        return model.get_submodule(_module(name)).register_forward_pre_hook(hook)
+
+    def keep_output(name: str) -> RemovableHandle:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            outputs[name].append(output)
+            return output.clone()  # what follows may write in place
+
+        return model.get_submodule(_module(name)).register_forward_hook(hook)
+
+    handles = [
+        keep(name) for units in measured for keep, name in ((keep_input, units.writer), (keep_output, units.reader))
+    ]
+    try:
+        yield inputs, outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _columns(writer: nn.Module, x: Tensor) -> Tensor:
+    """What each hidden position is made of, and a one: [N, K1, P], P in two dimensions for a convolution."""
+    if not isinstance(writer, nn.Conv2d):
+        columns = x.reshape(1, -1, x.shape[-1]).transpose(1, 2)
+    else:
+        assert not isinstance(writer.padding, str)
+        geometry = writer.kernel_size, writer.dilation, writer.padding, writer.stride
+        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in zip(x.shape[2:], *geometry, strict=True)]
+        columns = unfold(x, *geometry).unflatten(2, size)
+    return torch.cat([columns, torch.ones_like(columns[:, :1])], 1)
+
+
+def _products(reader: nn.Module, columns: Tensor, g: Tensor) -> Tensor:
+    """`sum g (x, 1)^T` over images and positions, [O, K1]."""
+    if not isinstance(reader, nn.Conv2d):
+        return torch.einsum("po,nkp->ok", g.reshape(-1, g.shape[-1]), columns)
+    assert not isinstance(reader.padding, str)
+    hidden = pad(columns, [side for side in reader.padding[::-1] for _ in "ab"])
+    parts = []
+    for place in itertools.product(*map(range, reader.kernel_size)):
+        rows, lines = (
+            slice(at * d, at * d + s * (n - 1) + 1, s)
+            for at, d, s, n in zip(place, reader.dilation, reader.stride, g.shape[2:], strict=True)
+        )
+        parts.append(torch.einsum("nohw,nkhw->ok", g, hidden[:, :, rows, lines]))
+    return torch.stack(parts, 1).flatten(0, 1)
