@@ -15,6 +15,7 @@ from zoo.proofs import InMemory
 
 from growtool.algebra.expansion import BLANK, Expansion, axis_map, circular, padded
 from growtool.algebra.layers import complete, copy_positions, split_evenly
+from growtool.algebra.passage import passage
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import ModelSpec, file_order
 from growtool.checkpoint.reach import growtool_open, set_eps
@@ -145,6 +146,14 @@ class Net(nn.Module):
         return self.out(torch.relu(self.fc(x)))
 
 
+class Headless(Net):
+    """The same without a head: what ran is returned."""
+
+    def __init__(self, width: int, forward) -> None:
+        super().__init__(width, forward)
+        self.head, self.num_classes = nn.Identity(), 0
+
+
 def pooled(x):
     return x.mean(1)
 
@@ -184,8 +193,10 @@ def _overwritten(x):
     return x
 
 
-def recipe_between(forward, operator: str, before: int = 4, after: int = 7) -> tuple[nn.Module, nn.Module, Recipe]:
-    models = [Net(width, forward).eval() for width in (before, after)]
+def recipe_between(
+    forward, operator: str, before: int = 4, after: int = 7, net: type[Net] = Net
+) -> tuple[nn.Module, nn.Module, Recipe]:
+    models = [net(width, forward).eval() for width in (before, after)]
     spec = ModelSpec("test_vit")
     source, target = (Traced(spec, model, trace_model(model, (3, 8, 8))) for model in models)
     models = [randomise_(model.double()) for model in models]
@@ -199,8 +210,29 @@ def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
     large.load_state_dict(state)
     set_eps(large, recipe.eps)
     images = random(4, 3, 8, 8)
-    expected = small(images)
-    return float((large(images) - expected).abs().max() / expected.abs().max())
+    expected, found = small(images), large(images)
+    [[*_, features]] = recipe.outputs
+    found, expected = found[:, features.kept], expected[:, features.index[features.kept]]
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", PASSING)
+def test_features_with_blanks_keep_those_of_the_source(name, operator):
+    small, large, recipe = recipe_between(PASSING[name], operator, net=Headless)
+    assert recipe.promise.kind == "exact up to eps"
+    assert recipe.outputs[0][0].kept.tolist() == [0, 1, 2, 3]
+    assert apart(small, large, recipe) < EXACT
+
+
+def test_channels_that_are_returned_are_not_centred():
+    """Every norm is blind to it, whoever reads the features is not."""
+    *_, recipe = recipe_between(STOPPING["read by the head"], "centre_zero", net=Headless)
+    assert recipe.promise.kind == "lossy"
+    [growth] = recipe.matching.paired["stem.weight"][0].growths()
+    blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
+    found = passage(recipe.matching.target.coupling, growth.target, "silent", blanks)
+    assert ("", "the model returns the channels themselves, not through a norm") in found.reasons
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

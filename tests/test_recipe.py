@@ -139,6 +139,13 @@ BAD = {
         RESNET, {"target": {"model_args": {"num_classes": 7}}, "width": TILE},
         [r"fc\.weight: dimension 0 is 5 and would become 7, but it is the model's output"],
     ),
+    "learning without classes": (
+        RESNET.with_args(num_classes=0),
+        {"target": {"model_args": {"channels": [8, 16, 16, 24]}}, "width": {"operator": "ligo", "steps": 1},
+         "data": {"path": "nowhere"}},
+        [r"width\.operator: ligo needs the classes of images, and the target has no classifier \(num_classes 0"
+         r"\); grow a checkpoint with its head, or use an operator that needs no images"],
+    ),
     "another image size": (
         TINY["vit"], {"target": {"model_args": {"img_size": 48}}, "width": TILE},
         [r"target: images of \(3, 48, 48\), the source takes \(3, 32, 32\).*; growth keeps the input, set img_size"],

@@ -194,10 +194,19 @@ def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path, randomise):
     assert error.match(r"classes: .* has 5, .* has 7; expected the same number")
 
 
-def test_a_model_without_a_classifier_has_no_logits(tmp_path, randomise):
+def test_a_model_without_a_classifier_has_features_but_decides_nothing(tmp_path, randomise, images):
     headless = open_checkpoint(save(randomise(timm.create_model("test_vit", num_classes=0)), tmp_path, num_classes=0))
-    with pytest.raises(PlanError, match="no classifier"):
-        common_input_size(headless, headless)
+    result = compare(headless, headless, random_inputs(common_input_size(headless, headless), 2, seed=0))
+    assert (result.relative_difference, result.argmax_agreement, result.count) == (0, None, 2) and result.scale > 0
+    with pytest.raises(PlanError, match=r"has no classifier \(num_classes 0\), expected one that labels can be held"):
+        compare_images(headless, headless, images)
+
+
+def test_features_that_are_no_numbers_are_further_apart_than_any():
+    nan = torch.full((1, 2), math.nan)
+    parts = [Comparison.of(a, a, decide=False) for a in (torch.ones(1, 2), nan)]
+    assert Comparison.merge(parts).argmax_agreement is None
+    assert not Comparison.merge(parts).within(1e9)
 
 
 def test_strictness_names_every_kind_of_disagreement(resnet_folder):

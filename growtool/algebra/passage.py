@@ -91,6 +91,11 @@ class _Run(Norms):
             if any(n in self._carrying or self._state(n).value != "same" for n in numbers):
                 self._take(step)
         self._require_gains_of_their_own()
+        self.reasons += [
+            ("", "the model returns the channels themselves, not through a norm")
+            for number in forward.outputs
+            if number in self._carrying and self._state(number).value != "same"
+        ]
         return Passage(
             self.blank, tuple(dict.fromkeys(self.reasons)), tuple(dict.fromkeys(self.nearly)),
             tuple(dict.fromkeys(self.norms)), self.writers, frozenset(self.read - self.loud), gains,

@@ -61,7 +61,10 @@ def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | No
     inside = root.is_dir() and any((root / name).is_dir() for name in TRAIN_SPLITS)
     split = open_split(root if root.is_dir() and not inside else find_split(root, TRAIN_SPLITS))
     classes = int(getattr(model, "num_classes", 0))
-    names = class_names(split, num_classes=classes, label_names=label_names, checkpoint=checkpoint)
+    if classes:
+        names = class_names(split, num_classes=classes, label_names=label_names, checkpoint=checkpoint)
+    else:  # without a classifier any images will do
+        names = split.classes
     number_classes(split, names)
     samples, needed = split.images.reader.samples, data.batches * data.batch_size
     if len(samples) < needed:

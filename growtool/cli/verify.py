@@ -53,7 +53,8 @@ def verify(
     model_args: ModelArgsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:
-    """Run two checkpoints on the same inputs and compare their logits; exit code 1 if they differ.
+    """Run two checkpoints on the same inputs and compare their logits, or the features of models without a head; exit
+    code 1 if they differ.
 
     Weights are read as they are needed, so files larger than memory can be compared.
     """
@@ -64,7 +65,7 @@ def verify(
     a, b = pair = open_all([source, target], model, model_args)
     torch_dtype: torch.dtype = getattr(torch, dtype.value)
     limit = default_tolerance(a, b, torch_dtype) if tolerance is None else tolerance
-    shape = common_input_size(a, b)
+    shape = common_input_size(a, b, decide=data is not None)
     images = random_inputs(shape, inputs, seed, torch_dtype)
     logits = compare(a, b, images, dtype=torch_dtype)
     decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size)
@@ -141,9 +142,10 @@ def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: floa
 
 def _show_logits(logits: Comparison, what: str, tolerance: float) -> None:
     style = "green" if logits.within(tolerance) else "red"
+    alike = logits.argmax_agreement
     console().print(
-        f"logits on {logits.count} {what}: relative difference [{style}]{logits.relative_difference:.2e}[/], "
-        f"{logits.argmax_agreement:.2%} decided alike"
+        f"{'features' if alike is None else 'logits'} on {logits.count} {what}: relative difference "
+        f"[{style}]{logits.relative_difference:.2e}[/]" + ("" if alike is None else f", {alike:.2%} decided alike")
     )
 
 

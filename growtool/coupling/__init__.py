@@ -2,7 +2,7 @@
 
 from growtool.coupling.axis import Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
-from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, torn_groups
+from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
 from growtool.coupling.tape import Mixing
 from growtool.coupling.trace import Coupling, Group, Member, trace_model
 
@@ -20,6 +20,7 @@ __all__ = [
     "atoms",
     "inside",
     "pair",
+    "pair_outputs",
     "positions",
     "shortened",
     "stretches",

@@ -88,6 +88,27 @@ def pair(
     return paired, problems
 
 
+def pair_outputs(source: Coupling, target: Coupling) -> tuple[tuple[tuple[PairedAxis, ...], ...], list[str]]:
+    """Match what the two models return.
+
+    Returns:
+        For each returned tensor the paired layout of its dimensions after the first, that of the images; and a line per
+        tensor that could not be matched.
+    """
+    both = [[model.forward.axes(number)[1:] for number in model.forward.outputs] for model in (source, target)]
+    if [len(axes) for axes in both[0]] != [len(axes) for axes in both[1]]:
+        return (), ["the model's output: the target returns tensors of other dimensions than the source"]
+    paired: list[tuple[PairedAxis, ...]] = []
+    problems: list[str] = []
+    for before, after in zip(*both, strict=True):
+        try:
+            sides = enumerate(zip(before, after, strict=True), 1)
+            paired.append(tuple(_axis(old, new, dim) for dim, (old, new) in sides))
+        except Mismatch as mismatch:
+            problems.append(f"the model's output: {mismatch}")
+    return tuple(paired), problems
+
+
 def _axis(old: Axis, new: Axis, dim: int) -> PairedAxis:
     if axis_size(old) > axis_size(new):
         raise Mismatch(f"dimension {dim} would shrink from {axis_size(old)} to {axis_size(new)}; growth never shrinks")

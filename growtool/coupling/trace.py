@@ -132,9 +132,10 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
         for handle in handles:
             handle.remove()
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    for leaf in leaves:
-        for axis in tape.axes(leaf)[1:]:
-            fix(axis, "the model's output")
+    if getattr(model, "num_classes", None) != 0:  # the features of a model without a head may grow
+        for leaf in leaves:
+            for axis in tape.axes(leaf)[1:]:
+                fix(axis, "the model's output")
     return _collect(tape, named, _names(replica), tuple(map(id, leaves)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from growtool.checkpoint import Checkpoint
 from growtool.errors import CheckpointError
 from growtool.grow.execute import single_threaded
 from growtool.recipe import Recipe
-from growtool.verify import TOLERANCES, Comparison, compare, random_inputs
+from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,11 @@ class Proof:
 
     def __str__(self) -> str:
         c = self.comparison
+        same = None if c.argmax_agreement is None else f"same decision on {c.argmax_agreement:.0%}"
         return (
-            f"logits differ by {c.relative_difference:.2e} (relative, {c.dtype}) on {c.count} random images, "
-            f"same decision on {c.argmax_agreement:.0%}"
+            f"{'logits' if same else 'features'} differ by {c.relative_difference:.2e} (relative, {c.dtype}) on "
+            f"{c.count} random images"
+            + (f", {same}" if same else "")
             + (f"; by {self.with_eps.relative_difference:.2e} with eps adjusted" if self.with_eps else "")
         )
 
@@ -86,7 +89,20 @@ def _compared(
     recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    plain = compare(recipe.source, written, inputs, dtype=dtype, second=recipe.second)
+    align = partial(_aligned, recipe)
+    plain = compare(recipe.source, written, inputs, dtype=dtype, second=recipe.second, align=align)
     if recipe.promise.kind != "exact up to eps":
         return plain, plain
-    return plain, compare(recipe.source, written, inputs, dtype=dtype, eps=recipe.eps)
+    return plain, compare(recipe.source, written, inputs, dtype=dtype, eps=recipe.eps, align=align)
+
+
+def _aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
+    """Outputs that grew beside what each of their channels copies; those that copy none are left out."""
+    before, after = [], []
+    for x, y, maps in zip(a, b, recipe.outputs, strict=True):
+        for dim, axis in enumerate(maps, 1):
+            if not axis.is_identity:
+                x, y = x.index_select(dim, axis.index[axis.kept]), y.index_select(dim, axis.kept)
+        before.append(x)
+        after.append(y)
+    return tuple(before), tuple(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,23 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class GrownFeatures:
+    """A dimension of what a model without a head returns, where it grows.
+
+    Attributes:
+        output: which of the returned tensors, from 0.
+        dimension: which of its dimensions; 0 is that of the images.
+        before: its size in the source.
+        copies_of: for each of its positions in the target the one of the source that it equals; None where it is new.
+    """
+
+    output: int
+    dimension: int
+    before: int
+    copies_of: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Attributes:
 
@@ -33,6 +50,7 @@ class Summary:
     after: the target.
     promise: `exact` or `lossy`, with the reasons.
     widths: (before, after, number of groups) of the widths that grow.
+    features: the dimensions of what a model without a head returns that grow.
     new_blocks: paths of the blocks that growth adds.
     copied, grown, zeroed: number of tensors by how they are made.
     peak_bytes: memory the work needs above that of the program, estimated.
@@ -45,6 +63,7 @@ class Summary:
     promise: str
     reasons: tuple[str, ...]
     widths: tuple[tuple[int, int, int], ...]
+    features: tuple[GrownFeatures, ...]
     new_blocks: tuple[str, ...]
     copied: int
     grown: int
@@ -58,6 +77,11 @@ class Summary:
         """One sentence for each thing that growing does."""
         lines = list(self.idle)
         lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
+        lines += [
+            f"features {f.before} -> {len(f.copies_of)}: which of the source's each copies is told by `features` in "
+            "growth.json"
+            for f in self.features
+        ]
         if self.new_blocks:
             lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
         lines = lines or ["nothing grows: the target is as large as the source"]
@@ -70,6 +94,7 @@ class Summary:
             "after": _size_json(self.after),
             "promise": {"kind": self.promise, "reasons": list(self.reasons)},
             "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
+            "features": [asdict(feature) for feature in self.features],
             "new_blocks": list(self.new_blocks),
             "peak_bytes": self.peak_bytes,
             "advice": list(self.advice),
@@ -91,6 +116,7 @@ def summarise(recipe: Recipe) -> Summary:
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
         widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
+        features=tuple(_features(recipe)),
         new_blocks=tuple(recipe.blocks.new),
         copied=copied,
         zeroed=zeroed,
@@ -100,6 +126,15 @@ def summarise(recipe: Recipe) -> Summary:
         advice=tuple(_advice(recipe)),
         templated=tuple(_templated(recipe)),
     )
+
+
+def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
+    for output, maps in enumerate(recipe.outputs):
+        for dimension, axis in enumerate(maps, 1):
+            if not axis.is_identity:
+                blank = [False] * len(axis.index) if axis.blank is None else axis.blank.tolist()
+                copies = (None if new else i for i, new in zip(axis.index.tolist(), blank, strict=True))
+                yield GrownFeatures(output, dimension, axis.size, tuple(copies))
 
 
 def _idle(recipe: Recipe) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, pair, shortened, stretches
+from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, pair, pair_outputs, shortened, stretches
 from growtool.errors import PlanError
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
@@ -23,6 +23,7 @@ class Matching:
     source, target: both models, traced.
     blocks: where the blocks of grown sequences come from.
     paired: target tensor -> its layout in both models.
+    outputs: of each returned tensor the layout of its dimensions after the first in both models.
     bridges: tensor of a projection that only the target has -> that projection.
     same: target atoms that stand for the same channels of the source although the target keeps them apart, because a
         layer that only the target has passes them on; each with the atom that they count as.
@@ -32,6 +33,7 @@ class Matching:
     target: Traced
     blocks: BlockMap
     paired: Mapping[str, tuple[PairedAxis, ...]]
+    outputs: tuple[tuple[PairedAxis, ...], ...]
     bridges: Mapping[str, Bridge]
     same: Mapping[Atom, Atom]
 
@@ -61,7 +63,9 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     _require_counterparts(source, target, blocks, spanned)
     passing = [path for path, start in blocks.starts() if start == "identity"]
     paired, same, mismatches = _paired(source, target, blocks, passing)
-    matching = Matching(source, target, blocks, paired, {}, same)
+    outputs, others = pair_outputs(source.coupling, target.coupling)
+    mismatches += others
+    matching = Matching(source, target, blocks, paired, outputs, {}, same)
     if not mismatches and bridges:
         return _with_bridges(matching, bridges)
     if mismatches:

@@ -147,6 +147,8 @@ class Recipe:
         matching: the layouts of source and target side by side.
         expansions: how each set of channels grows.
         measured: new hidden units whose weights images decide.
+        outputs: of each returned tensor, how its dimensions after the first grow: not at all, but for the features of
+            a model without a head.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
     """
@@ -168,6 +170,7 @@ class Recipe:
     matching: Matching
     expansions: Mapping[Growth, Expansion]
     measured: Mapping[Growth, NewUnits]
+    outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap, axis_map
+from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.passing import passing_value
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
@@ -17,6 +17,7 @@ from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
+from growtool.plan.section import SeesImages
 from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
 from growtool.recipe.matching import Matching, match, some
@@ -41,9 +42,23 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
     target = _traced_target(plan, source)
-    if plan.recalibrate and not tracking_norms(target.model):
-        raise PlanError("recalibrate: the target has no BatchNorm with running statistics; drop it")
+    _require_use_of_images(plan, target.model)
     return recipe_of(plan, checkpoint, source, target)
+
+
+def _require_use_of_images(plan: Plan, target: nn.Module) -> None:
+    problems = []
+    if plan.recalibrate and not tracking_norms(target):
+        problems.append("recalibrate: the target has no BatchNorm with running statistics; drop it")
+    if getattr(target, "num_classes", None) == 0:
+        problems += [
+            f"{axis}.operator: {section.operator} needs the classes of images, and the target has no classifier "
+            "(num_classes 0); grow a checkpoint with its head, or use an operator that needs no images"
+            for axis, section in (("width", plan.width), ("depth", plan.depth))
+            if isinstance(section, SeesImages)
+        ]
+    if problems:
+        raise PlanError(problems)
 
 
 def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced) -> Recipe:
@@ -78,9 +93,28 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         matching=matching,
         expansions=widths.expansions,
         measured=widths.measured,
+        outputs=tuple(_output_maps(axes, widths) for axes in matching.outputs),
         models=(source.model, target.model),
         needs=_needed(spec),
     )
+
+
+def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, ...]:
+    """How the dimensions of a returned tensor grow.
+
+    Raises:
+        PlanError: one grows of which no tensor of the model tells how.
+    """
+    known = dict(widths.expansions)
+    for growth in {growth for axis in axes for growth in axis.growths()} - known.keys():
+        before, after = growth.sizes
+        if before != after:
+            raise PlanError(
+                f"the model's output: would grow from {before} to {after} positions that no tensor of the model "
+                "carries, expected channels; choose a target with outputs of the same size"
+            )
+        known[growth] = Expansion.identity(before)
+    return tuple(axis_map(axis, known, frozenset()) for axis in axes)
 
 
 def _second(plan: Plan, checkpoint: Checkpoint) -> Checkpoint | None:

@@ -1,7 +1,7 @@
-"""The proof: two checkpoints run on the same inputs, and how far their logits are apart."""
+"""The proof: two checkpoints run on the same inputs, and how far their outputs are apart."""
 
 from growtool.verify.images import ChangedDecision, ImageComparison, compare_images
-from growtool.verify.logits import Comparison, compare, random_inputs
+from growtool.verify.logits import Comparison, Outputs, compare, random_inputs
 from growtool.verify.pair import common_input_size, require_comparable
 from growtool.verify.stream import StreamedModel
 from growtool.verify.tolerance import TOLERANCES, default_tolerance
@@ -11,6 +11,7 @@ __all__ = [
     "ChangedDecision",
     "Comparison",
     "ImageComparison",
+    "Outputs",
     "StreamedModel",
     "common_input_size",
     "compare",

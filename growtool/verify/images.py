@@ -81,7 +81,7 @@ def compare_images(
         PlanError: the two cannot be compared (see `require_comparable`), or prepare their images differently.
     """
     models = StreamedModel(source, dtype), StreamedModel(target, dtype)
-    require_comparable(*models)
+    require_comparable(*models, decide=True)
     transform = _common_transform(*models)
     parts: list[Comparison] = []
     changed: list[ChangedDecision] = []

@@ -1,29 +1,32 @@
-"""How far the logits of two checkpoints are apart on the same inputs."""
+"""How far the outputs of two checkpoints are apart on the same inputs: logits, or features where there is no head."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
-from growtool.verify.pair import require_comparable
+from growtool.verify.pair import require_comparable, require_same_shapes
 from growtool.verify.stream import StreamedModel
+
+Outputs = tuple[Tensor, ...]
+Align = Callable[[Outputs, Outputs], tuple[Outputs, Outputs]]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The logits a of a source and b of a target on the same inputs.
+    """The logits a of a source and b of a target on the same inputs, or their features.
 
     Attributes:
         relative_difference: max|a - b| / max|a|, over all inputs and classes; 0 where both are zero, nan or inf where
             either model's logits are not finite.
         max_abs: max|a - b|.
         scale: max|a|.
-        argmax_agreement: share of the inputs both decide alike, 0 to 1.
+        argmax_agreement: share of the inputs both decide alike, 0 to 1; None for features, which decide nothing.
         count: number of inputs.
         dtype: the type of the arithmetic, `float32` or `float64`.
     """
@@ -31,7 +34,7 @@ class Comparison:
     relative_difference: float
     max_abs: float
     scale: float
-    argmax_agreement: float
+    argmax_agreement: float | None
     count: int
     dtype: str
 
@@ -47,18 +50,20 @@ class Comparison:
             torch.tensor([(part.max_abs, part.scale) for part in parts], dtype=torch.float64).amax(0).tolist()
         )
         count = sum(part.count for part in parts)
-        alike = sum(part.argmax_agreement * part.count for part in parts)
-        return cls(_ratio(max_abs, scale), max_abs, scale, alike / count, count, parts[0].dtype)
+        shares = [(part.argmax_agreement, part.count) for part in parts]
+        alike = sum(share * n for share, n in shares if share is not None) / count
+        decided = all(share is not None for share, _ in shares)
+        return cls(_ratio(max_abs, scale), max_abs, scale, alike if decided else None, count, parts[0].dtype)
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> Comparison:
-        """Compare logits a and b, both [inputs, classes]."""
+    def of(cls, a: Tensor, b: Tensor, *, decide: bool = True) -> Comparison:
+        """Compare logits a and b, both [inputs, classes]; features [inputs, ...] if they do not `decide`."""
         max_abs, scale = (a - b).abs().max().item(), a.abs().max().item()
         return cls(
             relative_difference=_ratio(max_abs, scale),
             max_abs=max_abs,
             scale=scale,
-            argmax_agreement=(a.argmax(1) == b.argmax(1)).double().mean().item(),
+            argmax_agreement=(a.argmax(1) == b.argmax(1)).double().mean().item() if decide else None,
             count=len(a),
             dtype=str(a.dtype).removeprefix("torch."),
         )
@@ -72,8 +77,9 @@ def compare(
     dtype: torch.dtype = torch.float32,
     eps: Mapping[str, float] | None = None,
     second: Checkpoint | None = None,
+    align: Align | None = None,
 ) -> Comparison:
-    """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare their logits.
+    """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare what they return.
 
     Memory is the activations and the weights of one operation, whatever the size of the files.
 
@@ -82,18 +88,28 @@ def compare(
         inputs: images.
         dtype: the type of the arithmetic.
         eps: norms of the target that run with another eps than their own.
-        second: a checkpoint whose logits are averaged with the source's.
+        second: a checkpoint whose outputs are averaged with the source's.
+        align: what of the two outputs is to be the same, where that is not all of them.
 
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
-        PlanError: the two cannot be compared (see `require_comparable`).
+        PlanError: the two cannot be compared (see `require_comparable`), or return tensors of different shapes.
+
+    Returns:
+        The comparison; where the models return several tensors, that of the ones furthest apart.
     """
     models = StreamedModel(source, dtype), StreamedModel(target, dtype, eps=eps)
     require_comparable(*models)
-    a, b = (model(inputs) for model in models)
+    a, b = (model.outputs(inputs) for model in models)
     if second is not None:
-        a = (a + StreamedModel(second, dtype)(inputs)) / 2
-    return Comparison.of(a, b)
+        a = tuple((x + y) / 2 for x, y in zip(a, StreamedModel(second, dtype).outputs(inputs), strict=True))
+    if align is not None:
+        a, b = align(a, b)
+    require_same_shapes(source, target, a, b)
+    decide = models[0].num_classes > 0 and len(a) == 1
+    found = [Comparison.of(x, y, decide=decide) for x, y in zip(a, b, strict=True)]
+    # a nan is no number to compare by, and further apart than any
+    return max(found, key=lambda c: math.inf if math.isnan(c.relative_difference) else c.relative_difference)
 
 
 def random_inputs(shape: tuple[int, ...], count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:

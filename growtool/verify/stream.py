@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, build, input_size
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import set_eps
+from growtool.errors import PlanError
 
 
 def _getter(attribute: str) -> Callable[..., Any]:
@@ -32,7 +34,7 @@ _DEVICE = _getter("device")
 
 
 class StreamedModel:
-    """A checkpoint as a function from images to logits, in eval mode on CPU.
+    """A checkpoint as a function from images to logits (features, without a classifier), in eval mode on CPU.
 
     Attributes:
         checkpoint: where the weights are.
@@ -60,9 +62,21 @@ class StreamedModel:
         self._weights = _Weights(checkpoint, self.model, dtype)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits [batch, classes] of `inputs` [batch, channels, height, width]."""
+        """Logits [batch, classes] of `inputs` [batch, channels, height, width].
+
+        Raises:
+            PlanError: the model returns several tensors.
+        """
+        outputs = self.outputs(inputs)
+        if len(outputs) != 1:
+            raise PlanError(f"{self.checkpoint.name}: returns {len(outputs)} tensors, expected one; name a classifier")
+        return outputs[0]
+
+    def outputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Every tensor that the model returns for `inputs` [batch, channels, height, width]."""
         with torch.no_grad(), self._weights:
-            return self.model(inputs.to(self.dtype))  # type: ignore[no-any-return]
+            returned = self.model(inputs.to(self.dtype))
+        return tuple(leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
 
 
 class _Weights(TorchFunctionMode):
