@@ -70,7 +70,9 @@ of gamma times the mean of y.""",
 Nothing is copied. New hidden units and heads are drawn at random, and what reads them is zero there: they have a
 gradient through their readers from the first step. New channels of a stream are zero, the gains of the norms over it
 multiplied by `sqrt(n / n')`, and what reads them is drawn at random; under a LayerNorm the stream is centred first as
-in `centre_zero`. New channels of a BatchNorm have the mean of the old gains, no shift, the mean old variance.""",
+in `centre_zero`, under an RMSNorm it is left as it is. A GroupNorm takes one mean over all positions, so no centring
+helps it: off whole multiples its channels are copied, which is lossy. New channels of a BatchNorm have the mean of the
+old gains, no shift, the mean old variance.""",
     "fpi": """\
 As `net2net`, with every channel copied as often as every other as far as that goes: whole copies first, then a
 random remainder. What a transformer asks for besides (one map for a residual stream and for all that writes and reads

@@ -1,30 +1,21 @@
 """New channels that copy none: what passes through which operation, and what a norm makes of zeros and means.
 
 The hand cases are LayerNorm on two or three numbers. The small networks hold one operation each between a stem and a
-head: whatever is promised there is compared with what comes out, in float64, every number random. Families follow.
+head: whatever is promised there is compared with what comes out, in float64, every number random.
 """
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from models import TINY, WIDER, Tiny, difference, grown, load, randomise_, resolved, write_folder
+from stream_nets import Headless, apart, pooled, random, recipe_between
 from torch import Tensor, nn
-from zoo.proofs import InMemory
 
 from growtool.algebra.expansion import BLANK, Expansion, axis_map, circular, padded
 from growtool.algebra.layers import complete, copy_positions, split_evenly
 from growtool.algebra.passage import passage
 from growtool.algebra.rewrite import Rewrite
-from growtool.checkpoint import ModelSpec, file_order
-from growtool.checkpoint.reach import growtool_open, set_eps
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, trace_model
-from growtool.grow.execute import produce
-from growtool.plan.schema import Plan
-from growtool.recipe import Recipe
-from growtool.recipe.resolve import recipe_of
-from growtool.recipe.traced import Traced
+from growtool.coupling import Atom, Growth, PairedAxis, Unchanged
 
 EXACT = 1e-11
 OPERATORS = ("centre_zero", "lemon", "zero")
@@ -58,10 +49,6 @@ def test_eps_by_hand(variance, off):
     told = norm([*x, 0.0], math.sqrt(s), eps=1e-6 * s)[1] / norm(x, eps=1e-6)[1]
     assert 1 - kept == pytest.approx(off, rel=1e-2)
     assert told == pytest.approx(1.0, abs=1e-15)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_padding_is_whole_copies_and_then_blanks():
@@ -121,43 +108,6 @@ def test_rewriting_is_centring_after_scaling():
     assert not Rewrite(scale="g").apply(W, {"g": torch.zeros(3).double()}.__getitem__).any()
 
 
-class Net(nn.Module):
-    """A stem that writes a stream, something that adds to it, a norm, a head."""
-
-    def __init__(self, width: int, forward) -> None:
-        super().__init__()
-        self.stem, self.fc, self.out = (
-            nn.Conv2d(3, width, 4, 4),
-            nn.Linear(width, 2 * width),
-            nn.Linear(2 * width, width),
-        )
-        self.norm, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), nn.Linear(width, 3)
-        self.bare, self.rms = nn.LayerNorm(width, elementwise_affine=False), nn.RMSNorm(width, eps=1e-5)
-        self.batch, self.wide = nn.BatchNorm1d(width), nn.Conv1d(width, width, 3, padding=1, groups=width)
-        self.g = nn.Parameter(torch.ones(width))
-        self.again = self.out
-        self.run, self.num_classes, self.pretrained_cfg = forward, 3, {"input_size": (3, 8, 8)}
-
-    def forward(self, image):
-        x = self.stem(image).flatten(2).transpose(1, 2)  # [N, tokens, width]
-        return self.head(self.run(self, x))
-
-    def branch(self, x):
-        return self.out(torch.relu(self.fc(x)))
-
-
-class Headless(Net):
-    """The same without a head: what ran is returned."""
-
-    def __init__(self, width: int, forward) -> None:
-        super().__init__(width, forward)
-        self.head, self.num_classes = nn.Identity(), 0
-
-
-def pooled(x):
-    return x.mean(1)
-
-
 PASSING = {
     "plain": lambda s, x: s.last(pooled(x + s.branch(s.norm(x)))),
     "a scale per channel": lambda s, x: s.last(pooled(x + s.g * s.branch(s.norm(x)))),
@@ -191,29 +141,6 @@ def _gated(s, x):
 def _overwritten(x):
     x.transpose(1, 2).sigmoid_()
     return x
-
-
-def recipe_between(
-    forward, operator: str, before: int = 4, after: int = 7, net: type[Net] = Net
-) -> tuple[nn.Module, nn.Module, Recipe]:
-    models = [net(width, forward).eval() for width in (before, after)]
-    spec = ModelSpec("test_vit")
-    source, target = (Traced(spec, model, trace_model(model, (3, 8, 8))) for model in models)
-    models = [randomise_(model.double()) for model in models]
-    plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(spec, models[0]), source, target)
-
-
-@torch.no_grad()
-def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
-    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
-    large.load_state_dict(state)
-    set_eps(large, recipe.eps)
-    images = random(4, 3, 8, 8)
-    expected, found = small(images), large(images)
-    [[*_, features]] = recipe.outputs
-    found, expected = found[:, features.kept], expected[:, features.index[features.kept]]
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -256,157 +183,3 @@ def test_what_does_not_pass_is_not_promised(name, operator):
 def test_most_of_it_stops_centring():
     lossy = {name for name in STOPPING if recipe_between(STOPPING[name], "centre_zero")[2].promise.kind == "lossy"}
     assert lossy == set(STOPPING)
-
-
-FAMILIES = {
-    "vit": {"embed_dim": 20, "num_heads": 5},
-    "vit_scaled": {"embed_dim": 20, "num_heads": 5},
-    "eva": {"embed_dim": 12, "num_heads": 3},
-    "cait": {"embed_dim": 12, "num_heads": 3},
-}
-
-
-def plan(args: dict, operator: str, **options) -> dict:
-    return {"target": {"model_args": dict(args)}, "width": {"operator": operator, **options}}
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_transformers_of_any_width_keep_the_function(family, operator, tmp_path):
-    """Told every eps, to rounding; with timm's own eps, as near as predicted."""
-    source = write_folder(TINY[family], tmp_path / "source")
-    told = grown(source, plan(FAMILIES[family], operator, eps="told"), tmp_path / "told")
-    assert told.summary.promise == "exact"
-    assert difference(load(source), load(told.out), TINY[family].inputs()) < EXACT
-    kept = grown(source, plan(FAMILIES[family], operator), tmp_path / "kept")
-    assert kept.summary.promise == "exact up to eps" and "1e-06 and would have to be" in kept.summary.reasons[0]
-    assert kept.proof is not None and kept.proof.with_eps is not None
-    assert kept.proof.with_eps.relative_difference < EXACT < kept.proof.comparison.relative_difference < 1e-4
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_batchnorm_networks_of_any_width_keep_the_function(operator, tmp_path):
-    source = write_folder(TINY["resnet"], tmp_path / "source")
-    result = grown(source, plan({"channels": [5, 11, 13, 14]}, operator), tmp_path / "out")
-    assert result.summary.promise == "exact"
-    before, after = load(source), load(result.out)
-    inputs = TINY["resnet"].inputs(4)
-    assert difference(before, after, inputs) < EXACT
-    if operator != "zero":  # statistics of the batch are those of the copies; a unit at zero has none
-        assert difference(before.train(), after.train(), inputs) < 1e-9
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_whole_multiples_need_no_eps(operator, tmp_path):
-    source = write_folder(TINY["vit"], tmp_path / "source")
-    found = resolved(source, plan(WIDER["vit"], operator)).promise.kind
-    assert found == ("exact up to eps" if operator == "zero" else "exact")
-
-
-@pytest.mark.parametrize(
-    ("family", "args", "reason"),
-    [
-        ("swin", {"embed_dim": 12, "num_heads": [3, 3]}, "patch_embed.norm: a norm writes the channels"),
-        ("convnext", {"dims": [6, 8, 10, 12]}, "LayerNorm over channels that are not all copied equally often"),
-    ],
-)
-def test_where_no_form_is_exact_the_plan_says_why(family, args, reason, tmp_path):
-    source = write_folder(TINY[family], tmp_path / "source")
-    found = resolved(source, plan(args, "centre_zero")).promise
-    assert found.kind == "lossy" and any(reason in line for line in found.reasons), found
-
-
-def test_the_later_stages_of_swin_are_exact(tmp_path):
-    """Only the first stage has a stream that a norm writes; merged patches, a norm over 4 C, pass."""
-    tiny = TINY["swin"]
-    source = write_folder(tiny, tmp_path / "source")
-    recipe = resolved(source, plan({"embed_dim": 12, "num_heads": [3, 3]}, "centre_zero"))
-    factors = {name: t.rewrite.factor for name, t in recipe.tensors.items() if t.rewrite and t.rewrite.factor != 1}
-    assert factors["layers.1.downsample.norm.weight"] == pytest.approx(math.sqrt(8 / 12))
-    assert len(recipe.promise.reasons) == 1
-
-
-def test_growing_in_steps_is_growing_at_once(tmp_path):
-    source = write_folder(TINY["vit"], tmp_path / "a")
-    grown(source, plan({"embed_dim": 12, "num_heads": 3}, "centre_zero", eps="told"), tmp_path / "b")
-    grown(tmp_path / "b", plan({"embed_dim": 20, "num_heads": 5}, "centre_zero", eps="told"), tmp_path / "c")
-    assert difference(load(source), load(tmp_path / "c"), TINY["vit"].inputs()) < EXACT
-
-
-def test_blocks_and_channels_grow_together(tmp_path):
-    tiny = TINY["vit_scaled"]
-    source = write_folder(tiny, tmp_path / "source")
-    content = plan({"embed_dim": 20, "num_heads": 5, "depth": 4}, "centre_zero", eps="told")
-    result = grown(source, {**content, "depth": {"operator": "zero_out"}}, tmp_path / "out")
-    assert result.summary.promise == "exact"
-    assert difference(load(source), load(result.out), tiny.inputs()) < EXACT
-
-
-def test_eps_that_no_norm_has_is_refused():
-    with pytest.raises(TypeError, match=r"eps_of: blocks\.0\.mlp is not a norm of this model"):
-        growtool_open("test_vit", eps_of={"blocks.0.mlp": 1e-6})
-    assert growtool_open("test_vit", eps_of={"norm": 1e-3}).norm.eps == 1e-3
-
-
-def gradients(folder: Path, tiny: Tiny) -> dict[str, Tensor]:
-    model = load(folder)
-    logits = model(tiny.inputs())
-    nn.functional.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1]).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_no_new_channel_is_dead(operator, tmp_path):
-    """At the first step, or one step later, every new row of every matrix has a gradient."""
-    tiny = TINY["vit"]
-    source = write_folder(tiny, tmp_path / "source")
-    result = grown(source, plan(FAMILIES["vit"], operator), tmp_path / "out")
-    model = load(result.out)
-    reached: dict[str, Tensor] = {}
-    for _ in range(3):
-        loss = nn.functional.cross_entropy(model(tiny.inputs()), torch.arange(2))
-        model.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                alive = parameter.grad.flatten(1).any(1) if parameter.ndim > 1 else parameter.grad != 0
-                reached[name] = reached.get(name, torch.zeros_like(alive)) | alive
-                parameter -= 0.05 * parameter.grad
-    dead = {name: int((~alive).sum()) for name, alive in reached.items() if not alive.all() and "k.bias" not in name}
-    # the bias of keys has no effect under a softmax over keys
-    third = 20
-    assert dead.keys() <= {f"blocks.{i}.attn.qkv.bias" for i in range(2)}, dead
-    assert all(count <= third for count in dead.values())
-
-
-@pytest.mark.parametrize(
-    ("family", "args", "operator", "advice"),
-    [
-        ("vit", FAMILIES["vit"], "net2net", "width: {operator: centre_zero} is exact up to eps for this target"),
-        ("swin", {"embed_dim": 12, "num_heads": [3, 3]}, "net2net", "exact for this target; centre_zero lost least"),
-        ("convnext", {"dims": [6, 8, 10, 12]}, "centre_zero", "exact for this target; net2net lost least"),
-        ("convnext", {"dims": [6, 8, 10, 12]}, "net2net", None),
-        ("vit", FAMILIES["vit"], "centre_zero", None),
-        ("vit", FAMILIES["vit"], "random", None),
-    ],
-)
-def test_a_lossy_plan_is_told_what_does_better(family, args, operator, advice, tmp_path):
-    source = write_folder(TINY[family], tmp_path / "source")
-    found = resolved(source, plan(args, operator)).alternative
-    assert (found is None and advice is None) or (advice is not None and advice in str(found)), found
-
-
-def test_a_norm_that_writes_the_stream_loses_less_than_uneven_copies(tmp_path):
-    tiny = TINY["swin"]
-    source = write_folder(tiny, tmp_path / "source")
-    lost = {}
-    for operator in ("centre_zero", "net2net"):
-        result = grown(source, plan({"embed_dim": 12, "num_heads": [3, 3]}, operator), tmp_path / operator)
-        lost[operator] = difference(load(source), load(result.out), tiny.inputs())
-    assert 1e-3 < lost["centre_zero"] < lost["net2net"] / 2
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_whole_multiples_of_swin_are_left_to_copies_where_blanks_would_lose(operator, tmp_path):
-    source = write_folder(TINY["swin"], tmp_path / "source")
-    assert resolved(source, plan(WIDER["swin"], operator, eps="told")).promise.kind == "exact"

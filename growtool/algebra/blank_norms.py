@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import State
 from growtool.algebra.products import Products
 from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.steps import Ref, Step
+from growtool.coupling.steps import ForwardPass, Ref, Step
 
-_NORMS = {"native_layer_norm": 2, "layer_norm": 2, "_fused_rms_norm": 2, "rms_norm": 2}  # where the gain stands
-NORM_NAMES = frozenset(_NORMS)
+# where gain, shift and eps stand
+_NORMS: dict[str, tuple[int, int | None, int]] = {
+    "native_layer_norm": (2, 3, 4), "layer_norm": (2, 3, 4), "_fused_rms_norm": (2, None, 3), "rms_norm": (2, None, 3),
+}  # fmt: skip
 BATCH_NORMS = frozenset(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
     "batch_norm".split()
@@ -37,6 +40,47 @@ class RescaledNorm:
     eps: float
 
 
+@dataclass(frozen=True, slots=True)
+class NormCall:
+    """A norm over the channels of each position.
+
+    Attributes:
+        kind: what it is called.
+        x: the tensor it normalises.
+        dims: dimensions of x that hold channels.
+        gain, shift: what it multiplies by and adds, None without.
+        eps: what it adds to the variance; None where it has a default of its own.
+    """
+
+    kind: Literal["LayerNorm", "RMSNorm"]
+    x: int
+    dims: tuple[int, ...]
+    gain: int | None
+    shift: int | None
+    eps: float | None
+
+
+def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
+    """A step as a norm over the channels of each position, None for anything else.
+
+    A GroupNorm is none: it has one mean for all positions, and so sees what centring takes off at each of them.
+    """
+    if step.name not in _NORMS:
+        return None
+    x = step.args[0].number
+    (at_gain, at_shift, at_eps), last = _NORMS[step.name], len(forward.layouts[x])
+    gain, shift = step.arg(at_gain, "weight"), None if at_shift is None else step.arg(at_shift, "bias")
+    eps = step.arg(at_eps, "eps")
+    return NormCall(
+        kind="LayerNorm" if "layer" in step.name else "RMSNorm",
+        x=x,
+        dims=tuple(range(last - len(step.args[1]), last)),
+        gain=gain.number if isinstance(gain, Ref) else None,
+        shift=shift.number if isinstance(shift, Ref) else None,
+        eps=None if eps is None else float(eps),
+    )
+
+
 @dataclass
 class Norms(Products):
     """What is known of the result of a norm.
@@ -58,29 +102,23 @@ class Norms(Products):
             return State("silent", "zero")
         return State("silent" if x.rows == "silent" and all(s.rows == "silent" for s in shifts) else "open")
 
-    def _normed(self, step: Step) -> State:
-        x = self._state(step.args[0].number)
-        at = _NORMS[step.name]
-        gain, shift = step.arg(at, "weight"), step.arg(at + 1, "bias") if "layer" in step.name else None
-        affine = [self._state(leaf.number) for leaf in (gain, shift) if isinstance(leaf, Ref)]
+    def _normed(self, step: Step, norm: NormCall) -> State:
+        x = self._state(norm.x)
+        affine = [self._state(number) for number in (norm.gain, norm.shift) if number is not None]
         if affine and all(state.value == "zero" for state in affine):
             return State("silent", "zero")
-        kind = "LayerNorm" if "layer" in step.name else "RMSNorm"
-        if not self._fits(x, kind):
-            return State("open", self._lost(step, _unfit(kind, x)))
-        share = _share_of_copies(
-            self.coupling.forward.axes(step.args[0].number), len(step.args[1]), self.atom, self.expansions
-        )
-        names = self.coupling.forward.stored.get(gain.number) if isinstance(gain, Ref) else None
-        eps = step.arg(at + 2 if "layer" in step.name else at + 1, "eps")
-        if share is None or names is None or eps is None:
+        if not self._fits(x, norm.kind):
+            return State("open", self._lost(step, _unfit(norm.kind, x)))
+        axes = self.coupling.forward.axes(norm.x)
+        share = _share_of_copies(tuple(axes[dim] for dim in norm.dims), self.atom, self.expansions)
+        names = self.coupling.forward.stored.get(norm.gain) if norm.gain is not None else None
+        if share is None or names is None or norm.eps is None:
             lacks = "without a gain of its own" if names is None else "over channels that grow in different ways"
-            why = f"{kind} {lacks}"
-            return State("open", self._lost(step, why))
-        self.norms.append(RescaledNorm(step.module, names, share, float(eps)))
-        if shift is None:
+            return State("open", self._lost(step, f"{norm.kind} {lacks}"))
+        self.norms.append(RescaledNorm(step.module, names, share, norm.eps))
+        if norm.shift is None:
             return State("silent")
-        added = self._state(shift.number)
+        added = self._state(norm.shift)
         if added.value == "centred":
             self.nearly.append(step.module)
         return State("silent" if added.rows == "silent" else "open", added.value)
@@ -115,11 +153,9 @@ def _unfit(kind: str, x: State) -> str:
     return f"{kind} over channels whose mean cannot be made zero (no linear layer wrote them)"
 
 
-def _share_of_copies(
-    axes: tuple[Axis, ...], count: int, atom: Atom, expansions: Mapping[Atom, Expansion]
-) -> float | None:
+def _share_of_copies(axes: tuple[Axis, ...], atom: Atom, expansions: Mapping[Atom, Expansion]) -> float | None:
     """Of a norm's positions, the share that are copies; None where positions are not copied equally often."""
-    if any(True for axis in axes[-count:-1] for _ in atoms(axis)):
+    if any(True for axis in axes[:-1] for _ in atoms(axis)):
         return None
     old = new = 0
     copies = set()
@@ -160,7 +196,7 @@ def _multiplies(step: Step, number: int) -> bool:
         )
 
     if step.name in _NORMS:
-        return at(2)
+        return at(_NORMS[step.name][0])
     if step.name in BATCH_NORMS:
         return at(1, 4)
     return step.name == "mul"
@@ -170,6 +206,7 @@ def norm_shifts(coupling: Coupling) -> frozenset[str]:
     """What LayerNorms add."""
     found = set[str]()
     for step in coupling.forward.steps:
-        if step.name in ("native_layer_norm", "layer_norm") and isinstance(step.arg(3, "bias"), Ref):
-            found.update(coupling.forward.stored.get(step.arg(3, "bias").number, ()))
+        norm = norm_call(step, coupling.forward)
+        if norm is not None and norm.shift is not None:
+            found.update(coupling.forward.stored.get(norm.shift, ()))
     return frozenset(found)

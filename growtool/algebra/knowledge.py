@@ -85,9 +85,10 @@ class Knowledge:
             and any(self._times(number) < self._times(step.ins[0]) for number in step.outs)
         )  # fmt: skip
 
-    def _over(self, step: Step, count: int) -> bool:
-        """Whether the operation treats the last `count` axes together and the channels are among them."""
-        return any(self.atom in atoms(axis) for axis in self.coupling.forward.axes(step.ins[0])[-count:])
+    def _over(self, number: int, dims: tuple[int, ...]) -> bool:
+        """Whether the channels are on one of these dimensions of a tensor."""
+        axes = self.coupling.forward.axes(number)
+        return any(self.atom in atoms(axes[dim]) for dim in dims)
 
     def _times(self, number: int) -> int:
         """How often the channels stand among the factors of a tensor's axes."""

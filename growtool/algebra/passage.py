@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from growtool.algebra.blank_norms import BATCH_NORMS, NORM_NAMES, Norms, RescaledNorm, multipliers, norm_shifts
+from growtool.algebra.blank_norms import BATCH_NORMS, Norms, RescaledNorm, multipliers, norm_call, norm_shifts
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import Blank, State
 from growtool.algebra.linear import is_convolution, is_linear_per_channel, operands_of
@@ -130,8 +130,9 @@ class _Run(Norms):
         states = [self._state(number) for number in step.ins]
         if any(state.value == "other" for state in states):
             return State("open", "other")
-        if step.name in NORM_NAMES and self._over(step, len(step.args[1])):
-            return self._normed(step)
+        norm = norm_call(step, self.coupling.forward)
+        if norm is not None and self._over(norm.x, norm.dims):
+            return self._normed(step, norm)
         if step.name in BATCH_NORMS:
             return self._batch_normed(step)
         if step.name == "scaled_dot_product_attention" or step.name.startswith("_scaled_dot_product"):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from growtool.algebra.blank_norms import NORM_NAMES, RescaledNorm
+from growtool.algebra.blank_norms import RescaledNorm, norm_call
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.passage import Passage
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
@@ -163,10 +163,10 @@ def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
 def needed_eps(source: Coupling, norms: Iterable[RescaledNorm], source_path: Callable[[str], str]) -> dict[str, float]:
     """The eps each rescaled norm of the target needs, where it is not the one it has."""
     needed = {}
+    calls = ((step.module, norm_call(step, source.forward)) for step in source.forward.steps)
+    before = {module: call.eps for module, call in calls if call is not None}
     for norm in norms:
-        entries = source.signatures.get(source_path(norm.module), ())
-        before = [entry[-1] for entry in entries if entry[0] in NORM_NAMES and isinstance(entry[-1], float)]
-        wanted = (before[0] if before else norm.eps) * norm.s
+        wanted = (before.get(source_path(norm.module)) or norm.eps) * norm.s
         if not math.isclose(wanted, norm.eps, rel_tol=1e-6):
             needed[norm.module] = wanted
     return needed
@@ -220,7 +220,7 @@ def different_operations(
         old = tuple(e for e in entries if not (e[0] == "call" and e[1] in replaced))
         new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
         if shares and path in shares:
-            new = tuple(entry if entry in old else _with_eps_over(entry, shares[path]) for entry in new)
+            new = tuple(entry if entry in old else _with_eps_of(old, entry, shares[path]) for entry in new)
         if old != new:
             reason = _difference(path, source_path(path), source, target, old, new)
             found.setdefault(reason, []).append(path)
@@ -237,11 +237,16 @@ def _seen_from_source(
     return tuple(("call", source_path(str(e[1]))) if e[0] == "call" else e for e in kept)
 
 
-def _with_eps_over(entry: tuple[object, ...], share: float) -> tuple[object, ...]:
-    """The entry of a norm with the eps it would have if it had not fallen by `share`."""
-    if entry[0] in NORM_NAMES and isinstance(entry[-1], float):
-        return (*entry[:-1], float(f"{entry[-1] / share:.6g}"))
-    return entry
+def _with_eps_of(old: Sequence[tuple[object, ...]], entry: tuple[object, ...], share: float) -> tuple[object, ...]:
+    """The source's entry for an operation of a norm whose one difference is an eps that fell by `share`."""
+
+    def is_it(before: tuple[object, ...]) -> bool:
+        return (
+            before[:-1] == entry[:-1] and isinstance(before[-1], float) and isinstance(entry[-1], float)
+            and math.isclose(entry[-1], before[-1] * share, rel_tol=1e-5)
+        )  # fmt: skip
+
+    return next(filter(is_it, old), entry)
 
 
 def _difference(

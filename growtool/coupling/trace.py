@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.flow import Flow, Params
+from growtool.coupling.rms_norm import with_rms_norms
 from growtool.coupling.rules import RULES, general
 from growtool.coupling.steps import ForwardPass
 from growtool.coupling.tape import Axes, Mixing, Tape, Value, constant_axes
@@ -185,6 +186,7 @@ def _collect(
                 Mixing(mixing.kind, axis, mixing.module, mixing.params),
             )
     tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
+    layouts = {number: value.axes for number, value in tape.known().items()}
     _note_lengths(tape, tensors)
     return Coupling(
         tensors=tensors,
@@ -198,8 +200,8 @@ def _collect(
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
-            steps=tuple(tape.recorder.steps),
-            layouts={number: value.axes for number, value in tape.known().items()},
+            steps=with_rms_norms(tape.recorder.steps, layouts, stored),
+            layouts=layouts,
             made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
             stored=stored,
             outputs=outputs,
