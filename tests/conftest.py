@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import timm
 import torch
+from finetune_support import write_checkpoint, write_data
 from timm.models import save_for_hf
 from torch import nn
 
@@ -43,6 +44,18 @@ def resnet_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "resnet"
     save_for_hf(model, folder, model_args=TINY_RESNET, safe_serialization=True)
     return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A tiny ResNet of three classes to train."""
+    return write_checkpoint(tmp_path / "model")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Images of these classes in both splits."""
+    return write_data(tmp_path / "data")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from finetune_support import UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
+from finetune_support import UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import open_checkpoint
@@ -24,16 +24,6 @@ from growtool.recipe import resolve
 
 pytestmark = UNCLOSED_IMAGES
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 def grown(checkpoint: Path, plan: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
+from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint
 from safetensors.torch import load_file
 
 from growtool.checkpoint import open_checkpoint
@@ -26,16 +26,6 @@ EVERYTHING_RANDOM: dict[str, Any] = {
     "cutmix": 1.0,
     "opt": "sgd",
 }
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 def test_losses_are_the_ones_written_down(checkpoint: Path, data: Path, tmp_path: Path):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint, write_data
+from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config
 
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune import state
@@ -29,16 +29,6 @@ EVERYTHING: dict[str, Any] = {
     "warmup_steps": 2, "scale": (0.3, 1.0), "aa": "rand-m9-mstd0.5", "reprob": 0.5, "mixup": 0.8,
     "cutmix": 1.0, "grad_accum_steps": 2, "clip_grad": 1.0,
 }  # fmt: skip
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 class At(Silent):

@@ -19,7 +19,6 @@ from finetune_support import (
     read_metrics,
     run_config,
     write_checkpoint,
-    write_data,
 )
 from safetensors.torch import load_file
 from timm.data import ImageDataset, create_transform, resolve_data_config
@@ -31,16 +30,6 @@ from growtool.finetune.evaluate import evaluate_folder
 from growtool.finetune.run import finetune
 
 pytestmark = UNCLOSED_IMAGES
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 def test_training_learns_and_its_best_is_what_stands_on_disk(checkpoint: Path, data: Path, tmp_path: Path):

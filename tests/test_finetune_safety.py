@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint, write_data
+from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint
 from safetensors.torch import load_file
 
 from growtool.errors import CheckpointError, PlanError
@@ -21,16 +21,6 @@ from growtool.finetune.loop import Trainer
 from growtool.finetune.run import finetune
 
 pytestmark = UNCLOSED_IMAGES
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 def spoil_update(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_support import CLASSES, UNCLOSED_IMAGES, losses, run_config, write_checkpoint, write_data
+from finetune_support import CLASSES, UNCLOSED_IMAGES, losses, run_config
 from PIL import Image
 from timm.data import IterableImageDataset
 from timm.data.readers.reader_image_in_tar import TarState
@@ -20,16 +20,6 @@ from growtool.finetune.reading import read_image
 from growtool.finetune.run import finetune
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
 
 
 def test_tar_files_train_as_their_folders_do(checkpoint: Path, data: Path, tmp_path: Path):

@@ -162,14 +162,22 @@ def json_text(value: Any, *, sort_keys: bool = False) -> str:
 @contextlib.contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain."""
-    parent = out.resolve().parent
-    created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=parent))
+    with made(out.resolve().parent) as parent:
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """The folder, created with its parents where they are missing; those created in vain go again on leaving."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         for empty in created:
             with contextlib.suppress(OSError):
                 empty.rmdir()

@@ -48,15 +48,17 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
         folder.require_free(config.checkpoint, force=False)
         return None
     problems: list[str] = []
-    for path in [*reversed(folder.saved()), folder.last]:
-        if not (path / STATE).is_file():
-            continue
+    whole: dict[Path, int] = {}
+    for path in [folder.last, *folder.saved()]:
         try:
-            read_course(path)
-            read_header(path / WEIGHTS)
-            return path
+            if (path / STATE).is_file():
+                course, _ = read_course(path)
+                read_header(path / WEIGHTS)
+                whole[path] = course.step
         except CheckpointError as error:
             problems.extend(error.problems)
+    if whole:
+        return max(reversed(whole), key=whole.__getitem__)
     if folder.best.exists() or folder.last.exists():
         problems.append(
             f"{folder.checkpoints}: found no checkpoint to resume from, expected one beside best/ and last/; restore "

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.distributed import World, joined
 from growtool.finetune.journal import Journal, open_trackers
+from growtool.finetune.lock import locked
 from growtool.finetune.prepare import Job, prepare, require_possible
 from growtool.finetune.records import Progress, Silent
 from growtool.finetune.resume import find_checkpoint, require_same_run
+from growtool.finetune.rewind import Best, find_best, mend, rewind
 from growtool.finetune.seeding import isolated_generators
-from growtool.finetune.snapshot import Course, put_back
+from growtool.finetune.snapshot import Course, put_back, read_course
 from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
 from growtool.finetune.stopping import stop_on_sigterm
 from growtool.finetune.training import RunResult, Training, load_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from growtool.finetune.config import RunConfig
 
 
@@ -38,34 +42,60 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         Stopped: SIGTERM came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
+    watcher = progress if world.is_main and progress is not None else Silent()
     device = require_possible(config, folder, world)
-    with joined(world, device), isolated_generators(device), ExitStack() as stack:
+    with ExitStack() as stack:
+        if world.is_main:
+            _take_hold(config, folder, watcher, stack)
+        stack.enter_context(joined(world, device))
+        stack.enter_context(isolated_generators(device))
         request = stack.enter_context(stop_on_sigterm())
         job = prepare(config, device, world)
         settings = _resolved(job)
         resumed = find_checkpoint(config, folder)
         if resumed is not None:
             require_same_run(folder, settings)
-        course = put_back(resumed, job.trainer) if resumed is not None else Course()
+        course, best = Course(), Best()
+        if resumed is not None:
+            best = find_best(folder, read_course(resumed)[0], job.trainer)
+            course = put_back(resumed, job.trainer)
         world.wait()  # until everyone has read what is about to change
         journal = saver = None
         if world.is_main:
+            writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
             if resumed is None:
                 folder.create(settings)
             else:
-                folder.go_back_to(course.step)
-                if course.epoch and not course.batch and resumed != folder.last:
-                    folder.complete(resumed)
+                for remark in _go_back(folder, course, best, writer, averaged=job.trainer.ema is not None):
+                    watcher.noticed(remark)
             trackers = open_trackers(config.log, folder.root, settings)
             step = None if resumed is None else course.step
             journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=course.epoch))
-            writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
             saver = BackgroundSaver(folder, writer, settings, config.checkpoint_hist)
             stack.callback(saver.close)
-        watcher = progress if world.is_main and progress is not None else Silent()
+        course.best = best.record
         for remark in job.remarks:
             watcher.noticed(remark)
         return Training(job, course, folder, journal, saver, watcher, request).result()
+
+
+def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: ExitStack) -> None:
+    """Keep other processes out of the folder, and mend what a crash has left there."""
+    if not stack.enter_context(locked(folder.root)):
+        watcher.noticed(f"{folder.root}: no locks here, so nothing keeps a second process from writing this run")
+    if config.resume is None:
+        folder.require_free(config.checkpoint, force=config.force)  # again: another run may have ended there since
+    elif folder.config.is_file():
+        mend(folder)
+
+
+def _go_back(folder: RunFolder, course: Course, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:
+    """Make the folder what it was after the last update of `course`; what its user should know of that."""
+    if given_up := rewind(folder, course, best, saver, averaged=averaged):
+        yield f"the run goes on after update {course.step}; what came later is given up: {', '.join(given_up)}"
+    if course.best is not None and (best.record is None or best.record.step != course.best.step):
+        since = "the epochs to come" if best.record is None else f"epoch {best.record.epoch} and those to come"
+        yield f"the weights of epoch {course.best.epoch}, the best so far, are not kept; best/ is chosen from {since}"
 
 
 def _resolved(job: Job) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from growtool.checkpoint.folder import (
 )
 from growtool.errors import PlanError
 from growtool.finetune.journal import METRICS, SUMMARY
+from growtool.finetune.lock import LOCK
 from growtool.finetune.records import CheckpointRecord, EpochRecord, Evaluation
 from growtool.finetune.snapshot import Snapshot, write_training_state
 
@@ -58,7 +59,7 @@ class RunFolder:
         """
         if self.root.exists() and not self.root.is_dir():
             raise PlanError(f"--output {self.root}: found a file, expected to write a folder; choose another place")
-        held = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        held = sorted(path.name for path in self.root.iterdir() if path.name != LOCK) if self.root.is_dir() else []
         if held and not force:
             raise PlanError(
                 f"--output {self.root}: it exists and is not empty; continue it with --resume auto, choose another "
@@ -87,33 +88,10 @@ class RunFolder:
         """The checkpoints, oldest first. One has its name only since it is complete."""
         return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
 
-    def go_back_to(self, step: int) -> None:
-        """Make the folder what it was after this update.
-
-        What a crash caught between two names is put back, what it caught half-written goes, and so do the checkpoints
-        of later updates, which the run will come by again.
-        """
-        for place in (self.root, self.checkpoints):
-            for path in place.glob(".*.old"):
-                target = place / path.name.split(".")[1]
-                path.rename(target) if not target.exists() else shutil.rmtree(path)
-            for path in place.glob(".*.tmp"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-        for path in self.checkpoints.glob("step-*"):
-            if path.name > step_name(step):
-                _remove(path)
-
-    def complete(self, checkpoint: Path) -> None:
-        """Give the end of an epoch its second name `last/`, which a crash may have come before."""
-        record = self.last / TRAINING
-        if not record.is_file() or record.read_bytes() != (checkpoint / TRAINING).read_bytes():
-            _link(checkpoint, self.last)
-
     def keep(self, count: int) -> None:
         """Remove all but the latest `count` checkpoints."""
         for path in self.saved()[:-count]:
-            _remove(path)
+            remove(path)
 
 
 def step_name(step: int) -> str:
@@ -183,7 +161,8 @@ class BackgroundSaver:
     """Writes one snapshot at a time while training goes on; what goes wrong is raised at the next call.
 
     A snapshot of the end of an epoch appears as `checkpoints/step-N`, then as `last/` (the same files under a second
-    name), and its weights as `best/` first if they are. At no moment is there less on disk than before.
+    name), and its weights as `best/` if they are. At no moment is there less on disk than before, nor a `best/` that
+    resuming would not come back to.
     """
 
     def __init__(self, folder: RunFolder, saver: Saver, settings: Mapping[str, Any], keep: int) -> None:
@@ -228,20 +207,22 @@ class BackgroundSaver:
             "evaluation": asdict(evaluation) if evaluation else None,
             "config": dict(self._settings),
         }
-        if evaluation is not None and _is_best(course.last, course.best):
-            weights = "ema" if snapshot.ema is not None else "model"
-            self._saver.save(self._folder.best, snapshot.evaluated, training | {"weights": weights})
         path = self.path(course.step)
         self._saver.save(path, snapshot.weights, training | {"weights": "model"}, state=snapshot)
         if evaluation is not None:
-            _link(path, self._folder.last)
+            link(path, self._folder.last)
+            if _is_best(course.last, course.best):
+                weights = "ema" if snapshot.ema is not None else "model"
+                self._saver.save(self._folder.best, snapshot.evaluated, training | {"weights": weights})
         self._folder.keep(self._keep)
         size = sum(file.stat().st_size for file in path.iterdir())
         return CheckpointRecord(course.step, stall, time.perf_counter() - start, size)
 
 
-def _remove(path: Path) -> None:
-    """Take the name away first, so that no half-removed folder has it."""
+def remove(path: Path) -> None:
+    """Remove a checkpoint if it is there; its name goes first, so that no half-removed folder has it."""
+    if not path.exists():
+        return
     doomed = path.with_name(f".{path.name}.tmp")
     path.rename(doomed)
     shutil.rmtree(doomed)
@@ -251,7 +232,7 @@ def _is_best(last: EpochRecord | None, best: EpochRecord | None) -> bool:
     return last is not None and last == best
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """`target` becomes a folder of the same files, copied only where the file system has no second names."""
     with staging(target) as folder:
         for file in source.iterdir():

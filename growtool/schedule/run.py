@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
+from growtool.finetune.lock import LOCK, locked
 from growtool.finetune.stopping import Stopped, stop_on_sigterm
 from growtool.schedule.stages import Site, StageRecord
 
@@ -57,9 +59,9 @@ def run_schedule(
     if problems:
         raise PlanError(problems)
     world = World.from_environment()
-    done = _begin(schedule, output, resume=resume, write=world.is_main)
     source = teacher = Path(schedule.checkpoint)
-    with stop_on_sigterm() as request:
+    with locked(output) if world.is_main else nullcontext(), stop_on_sigterm() as request:
+        done = _begin(schedule, output, resume=resume, write=world.is_main)
         for stage in schedule.stages:
             if stage.number <= len(done):
                 record = done[stage.number - 1]
@@ -105,9 +107,8 @@ def _begin(schedule: LoadedSchedule, output: Path, *, resume: bool, write: bool)
             )
         return done
     if write:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if any(path.name != LOCK for path in output.iterdir()):
             raise PlanError(f"--output {output}: it exists and is not empty; add --resume, or choose another place")
-        output.mkdir(parents=True, exist_ok=True)
         write_text(output / COPY, schedule.text)
         _write(output, schedule, [])
     return []
