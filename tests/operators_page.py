@@ -55,7 +55,8 @@ share of the channels that are copies. Columns that read zeros are drawn at rand
 the first step. Hidden units and heads are copied in turn, with noise that cancels over the copies.
 
 A norm adds eps to the variance; for the same function it would have to become `eps s`. It lives in the module, not in
-the weights. With `eps: kept` each norm is too small by about `(1/s - 1) eps / 2` over its variance, and the proof shows
+the weights. Where an argument of the constructor (`norm_eps`) gives just the norms over the stream another eps, the
+target gets it and is exact. Else, with `eps: kept`, each norm is too small by about `(1/s - 1) eps / 2` over its variance, and the proof shows
 the difference as it is and with eps adjusted. With `eps: told` the result is a `growtool_open` model that knows.
 
 Where the stream is read by anything but LayerNorms over all of it (a BatchNorm, a depthwise convolution, the head) its

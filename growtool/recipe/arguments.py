@@ -41,6 +41,11 @@ def constructor_switches(spec: ModelSpec, model: nn.Module) -> dict[str, bool]:
     return {name: value for name, value in values.items() if isinstance(value, bool) and name != "pretrained"}
 
 
+def constructor_arguments(spec: ModelSpec, model: nn.Module) -> frozenset[str]:
+    """The names of what the model was constructed with, defaults included."""
+    return frozenset(_constructor_values(spec, model))
+
+
 def _constructor_values(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
     """Arguments of the model's class and of the functions of its file that lead there.
 

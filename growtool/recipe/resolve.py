@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.passing import passing_value
+from growtool.algebra.promise import Promise
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
-from growtool.checkpoint.reach import home_module, with_eps
+from growtool.checkpoint.reach import home_module, set_eps, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
@@ -27,6 +28,7 @@ from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
 from growtool.recipe.rewriting import filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec
+from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.traced import Traced
 from growtool.recipe.widths import Widths, expand_widths
@@ -72,7 +74,14 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
     sections = width_sections(plan, matching, widths)
     promise, eps = promise_of(plan, matching, widths, sections)
-    spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
+    spec = spec_with_eps(target, eps) if eps else target.spec
+    if spec is not None:
+        promise = Promise("exact") if eps else promise
+    else:
+        spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
+    told = spec is not target.spec
+    if told:
+        set_eps(target.model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
     tensors = _tensors(plan, checkpoint, matching, widths, starts, sections)
     return Recipe(
@@ -88,7 +97,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         blocks=matching.blocks,
         promise=promise,
         alternative=better_width(plan, matching, starts, promise),
-        eps={} if _tells_eps(plan) else eps,
+        eps={} if told else eps,
         input_size=source.input_size,
         matching=matching,
         expansions=widths.expansions,
