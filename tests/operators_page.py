@@ -259,7 +259,7 @@ _HEAD = """\
 A plan names one operator for `width`, one for `depth`, or both. The promise below is what the operator can keep at
 best; whether it holds for your model is decided from the model itself before anything is written, and a dry run
 (`growtool grow IN PLAN --dry-run`) shows it with its reasons. A norm over channels, attention over the channels of a
-head, or weights that are standardised before use can make an exact operator lossy.
+head, or weights standardised without a gain behind can make an exact operator lossy.
 
 `growtool advise CKPT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget, wider, deeper and both,
 with the size each leads to, its promise, and what has been published about growing so; `-o DIR` writes them.

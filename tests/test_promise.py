@@ -65,7 +65,7 @@ def test_copies_per_position(layout, copies):
         (TINY["swin"], {"mlp_ratio": 4.5}, NET2NET, []),
         (RESNET, {"channels": [5, 9, 9, 13]}, NET2NET, []),
         (TINY["xcit"], {"embed_dim": 16}, NET2NET, [r"LayerNorm over", r"the copied channels \(4 -> 8\)$"]),
-        (TINY["nfnet"], WIDER["nfnet"], TILE, [r"the weights are transformed \(standardised, say\) before use"]),
+        (TINY["nfnet"], WIDER["nfnet"], NET2NET, [r"the weights are transformed \(standardised, say\) before use"]),
         (RESNET, {"global_pool": "max"}, TILE, [r"^global_pool.*the source computes mean"]),
         (RESNET, {"act_layer": "gelu"}, TILE, [r"the source computes relu, the target gelu"]),
         (RESNET, {"output_stride": 16}, TILE, [r"^layer4.*: the source computes convolution\(\(2, 2\), "]),

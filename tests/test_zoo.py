@@ -84,7 +84,7 @@ SAMPLES = [
     sample("regnet", "regnetx_002", {"depth": 6, "w0": 8, "wa": 16.0}, wide={"bottle_ratio": 2.0}),
     sample("efficientnet", "test_efficientnet", wide={"channel_multiplier": 2.0}),
     sample("densenet", "densenet121", {"growth_rate": 4, "block_config": [2, 2, 2, 2]}, wide={"growth_rate": 8}),
-    sample("nfnet", "test_nfnet", wide={"width_factor": 2.0}, wide_promise="lossy"),  # weights are standardised
+    sample("nfnet", "test_nfnet", wide={"width_factor": 2.0}),
     sample("maxxvit", "test_coatnet", wide={"embed_dim": [64, 128, 192, 256], "stem_width": [32, 64]}),
     sample("vision_transformer_relpos", "test_vit_relpos", {"depth": 2}, wide={"embed_dim": 192, "num_heads": 6}),
     sample("mambaout", "test_mambaout", wide={"dims": [32, 64, 96, 128]}, deep={"depths": [1, 1, 5, 1]}),

@@ -51,13 +51,19 @@ class Promise:
         return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)
 
 
-def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], skip: Callable[[str], bool]) -> list[str]:
+def uneven_mixings(
+    coupling: Coupling,
+    expansions: Mapping[Atom, Expansion],
+    skip: Callable[[str], bool],
+    copied: Collection[str] = (),
+) -> list[str]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
     Args:
         coupling: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
+        copied: weights that are not split among the copies of what they read (`algebra.standardised`).
     """
     found: dict[str, list[str]] = {}
     for mixing in coupling.mixings:
@@ -67,7 +73,7 @@ def uneven_mixings(coupling: Coupling, expansions: Mapping[Atom, Expansion], ski
         watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
         if not grown or watched or skip(mixing.module):
             continue
-        reason = _reason(coupling, mixing, expansions, grown)
+        reason = _reason(coupling, mixing, expansions, grown, copied)
         if reason:
             found.setdefault(reason, []).append(mixing.module)
     return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
@@ -106,14 +112,20 @@ def _norm_groups(coupling: Coupling) -> dict[str, list[Axis]]:
     return groups
 
 
-def _reason(coupling: Coupling, mixing: Mixing, expansions: Mapping[Atom, Expansion], grown: list[Atom]) -> str | None:
+def _reason(
+    coupling: Coupling,
+    mixing: Mixing,
+    expansions: Mapping[Atom, Expansion],
+    grown: list[Atom],
+    copied: Collection[str],
+) -> str | None:
     sizes = ", ".join(sorted({f"{expansions[a].size} -> {a.size}" for a in grown}))
     even = copies_per_position(mixing.axis, expansions) is not None
     if mixing.kind in _AVERAGES:
         return (
             None if even else f"{_AVERAGES[mixing.kind]} over channels that are not all copied equally often ({sizes})"
         )
-    if mixing.kind == "weight" and even and not _consumes(coupling, mixing, grown):
+    if mixing.kind == "weight" and even and (mixing.params <= set(copied) or not _consumes(coupling, mixing, grown)):
         return None
     return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"
 
@@ -201,6 +213,7 @@ def different_operations(
     skip: Callable[[str], bool],
     shares: Mapping[str, float] | None = None,
     replaced: Collection[str] = (),
+    scales: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[str]:
     """Modules of the target that do not run the operations of their counterpart in the source.
 
@@ -211,6 +224,8 @@ def different_operations(
         skip: paths of the target to leave out.
         shares: norms of the target -> the share of their positions that are copies; eps may have fallen by it.
         replaced: paths of the source that do nothing and have a bridge for a counterpart.
+        scales: modules of the target -> a factor of theirs and the one it stands for in the source, which the weights
+            make up for.
     """
     found: dict[str, list[str]] = {}
     for path in target.signatures.keys() | source.signatures.keys():
@@ -221,6 +236,8 @@ def different_operations(
         new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
         if shares and path in shares:
             new = tuple(entry if entry in old else _with_eps_of(old, entry, shares[path]) for entry in new)
+        if scales and path in scales:
+            new = _with_factor_of(new, *scales[path])
         if old != new:
             reason = _difference(path, source_path(path), source, target, old, new)
             found.setdefault(reason, []).append(path)
@@ -247,6 +264,12 @@ def _with_eps_of(old: Sequence[tuple[object, ...]], entry: tuple[object, ...], s
         )  # fmt: skip
 
     return next(filter(is_it, old), entry)
+
+
+def _with_factor_of(entries: Sequence[tuple[object, ...]], own: float, source: float) -> tuple[tuple[object, ...], ...]:
+    """The entries with the source's factor in place of the target's, if it stands there once."""
+    before, after = (("mul", float(f"{factor:.9g}")) for factor in (own, source))
+    return tuple(after if e == before else e for e in entries) if list(entries).count(before) == 1 else tuple(entries)
 
 
 def _difference(

@@ -7,7 +7,7 @@ other tensor is read as it stands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class Rewrite:
     centre: bool = False
     dim: int = 0
     factor: float = 1.0
+
+    @property
+    def only_scales(self) -> bool:
+        """Whether all there is to it is the factor."""
+        return replace(self, factor=1.0) == Rewrite()
 
     def apply(self, W: Tensor, read: Callable[[str], Tensor]) -> Tensor:
         """The rewritten tensor, of the same shape.

@@ -72,7 +72,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     W = W.to(torch.promote_types(W.dtype, torch.float32))
     operator = OPERATORS[width.operator].implementation()
     grown: Tensor = operator.grow_coefficients(width, W, _layer(recipe, tensor), kept.rows, kept.columns)
-    return grown
+    return grown if tensor.rewrite is None else grown * tensor.rewrite.factor
 
 
 def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:

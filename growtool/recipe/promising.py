@@ -18,6 +18,7 @@ from growtool.algebra.promise import (
     stopped_blanks,
     uneven_mixings,
 )
+from growtool.algebra.standardised import Rescaled
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
@@ -28,7 +29,11 @@ from growtool.recipe.widths import Widths
 
 
 def promise_of(
-    plan: Plan, matching: Matching, widths: Widths, sections: Mapping[str, Width]
+    plan: Plan,
+    matching: Matching,
+    widths: Widths,
+    sections: Mapping[str, Width],
+    rescaled: Mapping[str, Rescaled] | None = None,
 ) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's.
 
@@ -37,6 +42,7 @@ def promise_of(
         matching: source and target side by side.
         widths: how channels grow.
         sections: tensors that grow by an override.
+        rescaled: standardised weights whose columns are copied, by module.
     """
     source, target = matching.source.coupling, matching.target.coupling
     blocks, expansions = matching.blocks, widths.of_target
@@ -44,8 +50,10 @@ def promise_of(
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
     reasons = _operator_losses(plan, matching, widths.expansions, sections)
-    reasons += different_operations(source, target, blocks.source_name, matching.ignored, shares, bridged)
-    reasons += uneven_mixings(target, expansions, blocks.is_new)
+    scales = {path: (found.target.scale, found.source_scale) for path, found in (rescaled or {}).items()}
+    copied = {name for found in (rescaled or {}).values() for name in found.target.weights}
+    reasons += different_operations(source, target, blocks.source_name, matching.ignored, shares, bridged, scales)
+    reasons += uneven_mixings(target, expansions, blocks.is_new, copied)
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)
     reasons += ambiguous_parameters(target, expansions)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
+from growtool.algebra.standardised import Rescaled
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module, set_eps, with_eps
@@ -25,7 +26,7 @@ from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
-from growtool.recipe.rewriting import filling, partners, rewrites, unread
+from growtool.recipe.rewriting import copied_weights, filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec
 from growtool.recipe.telling_eps import spec_with_eps
@@ -73,7 +74,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     starts = starts_of(plan.depth, matching.blocks, target.coupling)
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
     sections = width_sections(plan, matching, widths)
-    promise, eps = promise_of(plan, matching, widths, sections)
+    rescaled = copied_weights(plan, matching, widths)
+    promise, eps = promise_of(plan, matching, widths, sections, rescaled)
     spec = spec_with_eps(target, eps) if eps else target.spec
     if spec is not None:
         promise = Promise("exact") if eps else promise
@@ -83,7 +85,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     if told:
         set_eps(target.model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
-    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections)
+    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections, rescaled)
     return Recipe(
         plan=plan,
         source=checkpoint,
@@ -171,14 +173,18 @@ def _tensors(
     widths: Widths,
     starts: Starts,
     sections: Mapping[str, Width],
+    rescaled: Mapping[str, Rescaled],
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
-    rewritten = rewrites(matching, widths)
+    rewritten = rewrites(matching, widths, rescaled)
+    copied = {name for weight in rescaled.values() for name in weight.target.weights}
     first = _first_names(matching.target.model)
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
-        consumed = [_consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)]
+        consumed = [
+            frozenset() if name in copied else _consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)
+        ]
         maps = tuple(
             axis_map(axis, widths.expansions, summed, unread(widths, axis, name))
             for axis, summed in zip(axes, consumed, strict=True)

@@ -11,15 +11,27 @@ from torch import Tensor
 
 from growtool.algebra.blank_norms import norm_shifts
 from growtool.algebra.rewrite import Rewrite
+from growtool.algebra.standardised import Rescaled, rescaled_weights
 from growtool.coupling import Atom, Growth, PairedAxis, atoms, positions
 from growtool.operators.base import Fill
+from growtool.operators.table import OPERATORS
+from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 
 
-def rewrites(matching: Matching, widths: Widths) -> Mapping[str, Rewrite]:
+def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[str, Rescaled]:
+    """The standardised weights whose columns are copied and not split, by module; none if the operator loses anyway."""
+    lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
+    if lossy or plan.second is not None:
+        return {}
+    source, target = matching.source.coupling, matching.target.coupling
+    return rescaled_weights(source, target, widths.of_target, matching.blocks.source_name)
+
+
+def rewrites(matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled]) -> Mapping[str, Rewrite]:
     """What is done to source tensors before they grow, by the target's names; absent: nothing."""
-    found: dict[str, Rewrite] = {}
+    found = {name: Rewrite(factor=weight.factor) for weight in rescaled.values() for name in weight.target.gains}
     for atom, passage in widths.passages.items():
         for name, scale in passage.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None

@@ -88,7 +88,7 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
         return "it belongs to a new block whose weights cancel in pairs"
     if isinstance(plan.depth, Mixing):
         return "mixing learns its weights"
-    if tensor.rewrite is not None:
+    if tensor.rewrite is not None and not tensor.rewrite.only_scales:
         return "it is rewritten before it grows"
     if tensor.width is not None and not tensor.is_copy and not tensor.zero:
         in_span = getattr(OPERATORS[tensor.width.operator].implementation(), "in_span", None)

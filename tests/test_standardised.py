@@ -1,0 +1,115 @@
+"""Standardised weights grow by copies, and their gains make up for it; or the plan says that the function changes."""
+
+import pytest
+import torch
+from models import TINY, WIDER, difference, grown, load, randomise_, resolved, write_folder
+from timm.layers import ScaledStdConv2d, StdConv2d
+from torch import nn
+from torch.nn.functional import conv_transpose2d
+from zoo.proofs import InMemory
+
+from growtool.algebra.standardised import standardised_weights
+from growtool.checkpoint import ModelSpec, file_order
+from growtool.coupling import trace_model
+from growtool.grow.execute import produce
+from growtool.plan.schema import Plan
+from growtool.recipe import Recipe
+from growtool.recipe.resolve import recipe_of
+from growtool.recipe.traced import Traced
+
+EXACT = 1e-10
+
+
+@pytest.mark.parametrize(
+    "width",
+    [
+        {"operator": "tile", "split": "equal"},
+        {"operator": "tile", "split": "random_projection"},
+        {"operator": "centre_zero"},
+        {"operator": "mixture"},
+    ],
+    ids=lambda width: " ".join(width.values()),
+)
+def test_a_network_without_norms_keeps_its_function(width, tmp_path):
+    source = write_folder(TINY["nfnet"], tmp_path / "source")
+    target = {"model_args": dict(WIDER["nfnet"])}
+    made = grown(source, {"target": target, "width": width}, tmp_path / "out")
+    assert made.summary.promise == "exact"
+    assert difference(load(source), load(made.out), TINY["nfnet"].inputs()) < EXACT
+
+
+def test_new_blocks_grow_alike(tmp_path):
+    source = write_folder(TINY["nfnet"], tmp_path / "source")
+    target = {"model_args": {**WIDER["nfnet"], "depths": [3, 1, 1, 1]}}
+    recipe = resolved(source, {"target": target, "width": {"operator": "tile"}, "depth": {"operator": "stack"}})
+    old, new = (recipe.tensors[f"stages.0.{block}.conv1.gain"].rewrite for block in (1, 2))
+    assert old == new and old is not None and old.factor == pytest.approx(2**-0.5)
+
+
+class Net(nn.Module):
+    """A stem, a convolution with standardised weights between channels that grow, a head."""
+
+    def __init__(self, width: int, run, layer: type[nn.Module] = ScaledStdConv2d) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, width, 1), layer(width, width, 3, padding=1), nn.Linear(width, 3)
+        self.run, self.num_classes, self.pretrained_cfg = run, 3, {"input_size": (3, 8, 8)}
+
+    def forward(self, image):
+        return self.head(self.run(self, torch.relu(self.stem(image))).mean((2, 3)))
+
+
+def _standardised(conv: nn.Module) -> torch.Tensor:
+    W, gain = conv.weight.reshape(1, conv.out_channels, -1), (conv.gain * conv.scale).view(-1)
+    return nn.functional.batch_norm(W, None, None, gain, training=True, momentum=0.0, eps=conv.eps).view_as(conv.weight)
+
+
+RUNS = {
+    "once": lambda s, x: s.conv(x),
+    "twice": lambda s, x: s.conv(torch.relu(s.conv(x))),
+    "its weight read elsewhere": lambda s, x: s.conv(x) + s.conv.weight.square().sum(),
+    "its gain read elsewhere": lambda s, x: s.conv(x) * s.conv.gain.view(1, -1, 1, 1),
+    "its standardised weight read elsewhere": lambda s, x: (
+        nn.functional.conv2d(x, W := _standardised(s.conv), padding=1) + W.abs().sum((1, 2, 3))[None, :, None, None]
+    ),
+    "transposed": lambda s, x: conv_transpose2d(x, _standardised(s.conv), padding=1),
+}
+
+
+def recipe_between(run, before: int, after: int, layer=ScaledStdConv2d) -> tuple[nn.Module, nn.Module, Recipe]:
+    models = [Net(width, run, layer).eval() for width in (before, after)]
+    spec = ModelSpec("test_vit")
+    source, target = (Traced(spec, model, trace_model(model, (3, 8, 8))) for model in models)
+    models = [randomise_(model.double()) for model in models]
+    operator = "tile" if after % before == 0 else "net2net"
+    plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
+    return *models, recipe_of(plan, InMemory.of(spec, models[0]), source, target)
+
+
+@torch.no_grad()
+def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
+    large.load_state_dict(dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True)))
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = small(images)
+    return float((large(images) - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_only_a_weight_that_convolves_once_is_promised(run):
+    small, large, recipe = recipe_between(RUNS[run], 4, 12)
+    assert (recipe.promise.kind == "exact") == (run == "once"), recipe.promise
+    assert (apart(small, large, recipe) < EXACT) == (run == "once")
+
+
+@pytest.mark.parametrize(("layer", "after"), [(ScaledStdConv2d, 6), (StdConv2d, 8)], ids=["uneven copies", "no gain"])
+def test_what_no_gain_makes_up_for_is_lossy(layer, after):
+    small, large, recipe = recipe_between(RUNS["once"], 4, after, layer)
+    assert recipe.promise.kind == "lossy"
+    assert "the weights are transformed (standardised, say) before use" in str(recipe.promise)
+    assert apart(small, large, recipe) > 1e-3
+
+
+def test_the_factor_of_the_gain_is_found():
+    coupling = trace_model(Net(4, RUNS["once"]).eval(), (3, 8, 8))
+    [(path, found)] = standardised_weights(coupling).items()
+    assert path == "conv" and (found.weights, found.gains) == (("conv.weight",), ("conv.gain",))
+    assert found.scale == pytest.approx(36**-0.5)
