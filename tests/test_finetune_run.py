@@ -128,20 +128,6 @@ def test_with_an_average_of_the_weights_best_is_the_average(checkpoint: Path, da
     torch.testing.assert_close(load_file(tmp_path / "ema/best/model.safetensors")["fc.weight"], average)
 
 
-def test_a_diverging_run_says_where_and_keeps_the_last_good_epoch(checkpoint: Path, data: Path, tmp_path: Path):
-    """One update an epoch; the warm-up starts at a rate of 0, so the first is harmless and the second is not."""
-    settings: dict[str, Any] = {"epochs": 5, "batch_size": 24, "opt": "sgd", "lr": 1e30, "warmup_steps": 2}
-    with pytest.raises(PlanError) as caught:
-        finetune(run_config(checkpoint, data, tmp_path / "run", **settings))
-    message = (
-        r"step 2: found .* loss of (nan|inf), expected a finite number; lower --lr \(now 1e\+30\) .*last holds epoch 1"
-    )
-    assert re.match(message, str(caught.value))
-    for folder in ("best", "last"):
-        assert json.loads((tmp_path / "run" / folder / "training.json").read_text())["step"] == 1
-    assert evaluate_folder(tmp_path / "run/last", data, device="cpu").count == 12
-
-
 def test_damaged_weights_are_not_trained(checkpoint: Path, data: Path, tmp_path: Path):
     from safetensors.torch import save_file
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -83,7 +83,7 @@ def assemble(
 
     model = place(model, device, channels_last=config.channels_last)
     criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
-    few = partial(_first_images, batches, layout(config.channels_last))
+    few = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
     if config.recalibrate:
         with mixed_precision(device, config.autocast):
             recalibrate(model, (images for images, _ in few(config.recalibrate)))
@@ -147,9 +147,9 @@ def _compiled(config: RunConfig, model: nn.Module) -> Callable[[Tensor], Tensor]
 
 
 def _first_images(
-    batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, count: int
-) -> list[tuple[Tensor, Tensor]]:
+    batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, parts: int, count: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """At least `count` images of an epoch of their own (number 0), which no update sees in this order."""
-    needed = -(-count // batches.batch_size)
-    found = islice(batches.epoch(0), needed)
-    return [(images.contiguous(memory_format=memory_format), targets) for images, targets in found]
+    for images, targets in islice(batches.epoch(0), -(-count // batches.batch_size)):
+        for part, labels in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            yield part.contiguous(memory_format=memory_format), labels

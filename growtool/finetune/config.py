@@ -182,6 +182,11 @@ class RunConfig:
         return any(field.name == name and getattr(self, name) != field.default for field in fields(self))
 
     @property
+    def images_at_once(self) -> int:
+        """Images that pass through the model together, over all processes."""
+        return self.batch_size // self.grad_accum_steps
+
+    @property
     def autocast(self) -> str | None:
         """Name of the type for mixed precision, None without."""
         return (self.amp_dtype or AMP_DTYPES[0]) if self.amp else None

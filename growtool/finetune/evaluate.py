@@ -110,7 +110,7 @@ def evaluate_source(checkpoint: Path | str, config: RunConfig, device: torch.dev
     number_classes(split, names)
     require_readable(split)
     batches = eval_batches(
-        split, format, batch_size=config.batch_size, workers=config.workers, device=device, world=world
+        split, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
     )
     model = place(model, device, channels_last=config.channels_last)
     return evaluate(

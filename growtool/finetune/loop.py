@@ -25,7 +25,15 @@ _SKIPS_IN_A_ROW = 20  # more of them are no accident
 
 
 class Diverged(Exception):
-    """A loss or a weight is not finite any more; `run` says what to do about it."""
+    """A loss or a weight is not finite any more.
+
+    Attributes:
+        skippable: whether that was a training loss, so that leaving the update out would have kept the weights finite.
+    """
+
+    def __init__(self, text: str, *, skippable: bool = False) -> None:
+        super().__init__(text)
+        self.skippable = skippable
 
 
 @dataclass(slots=True)
@@ -216,7 +224,8 @@ class Meter:
         values: list[float] = own.tolist()
         for step, value in enumerate(values, start=trainer.step - len(values) + 1):
             if not math.isfinite(value):
-                raise Diverged(f"step {step}: found a training loss of {value}, expected a finite number")
+                text = f"step {step}: found a training loss of {value}, expected a finite number"
+                raise Diverged(text, skippable=True)
         return values
 
     def flush(self, trainer: Trainer) -> tuple[float | None, float]:

@@ -180,7 +180,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         trainer=trainer,
         train=batches,
         eval=eval_batches(
-            held_out, format, batch_size=config.batch_size, workers=config.workers, device=device, world=world
+            held_out, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
         ),
         steps=steps,
         epochs=math.ceil(steps / len(batches)),

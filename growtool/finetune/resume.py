@@ -26,6 +26,9 @@ _FREE = {
 }  # fmt: skip
 
 
+_ROUNDING = ("grad_accum_steps", "engine", "torchcompile", "channels_last", "processes", "versions")
+
+
 def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
     """The checkpoint that `--resume` names; None to begin anew, which `auto` does where there is nothing yet.
 
@@ -69,8 +72,11 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
     return None
 
 
-def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> None:
+def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str]:
     """Raise unless the run in `folder` was configured as `settings` say, in all that changes what is computed.
+
+    Returns:
+        What differs and changes rounding, from where on the run is not to the bit what it would have been.
 
     Raises:
         PlanError: one line for each difference.
@@ -104,3 +110,9 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> None:
             )
     if problems:
         raise PlanError(problems)
+    return [
+        f"{key} was {old!r} when the run began and is {new!r} now: it goes on, but no longer to the bit"
+        for now, then in ((settings, before), (settings["resolved"], resolved))
+        for key in _ROUNDING
+        if key in now and (old := then.get(key)) != (new := now[key])
+    ]

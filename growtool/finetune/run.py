@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import open_checkpoint
+from growtool.finetune.advice import advising_on_memory
 from growtool.finetune.distributed import World, joined
 from growtool.finetune.journal import Journal, open_trackers
 from growtool.finetune.lock import locked
@@ -21,7 +23,7 @@ from growtool.finetune.stopping import stop_on_sigterm
 from growtool.finetune.training import RunResult, Training, load_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from growtool.finetune.config import RunConfig
 
@@ -44,39 +46,27 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
     folder, world = RunFolder(config.output), World.from_environment()
     watcher = progress if world.is_main and progress is not None else Silent()
     device = require_possible(config, folder, world)
+    memory = partial(advising_on_memory, config, folder, device, world)
     with ExitStack() as stack:
         if world.is_main:
             _take_hold(config, folder, watcher, stack)
         stack.enter_context(joined(world, device))
         stack.enter_context(isolated_generators(device))
         request = stack.enter_context(stop_on_sigterm())
-        job = prepare(config, device, world)
-        settings = _resolved(job)
-        resumed = find_checkpoint(config, folder)
-        if resumed is not None:
-            require_same_run(folder, settings)
-        course, best = Course(), Best()
-        if resumed is not None:
-            best = find_best(folder, read_course(resumed)[0], job.trainer)
-            course = put_back(resumed, job.trainer)
+        with memory():
+            job = prepare(config, device, world)
+            settings = _resolved(job)
+            course, best = _reached(job, folder, settings, watcher)
         world.wait()  # until everyone has read what is about to change
         journal = saver = None
         if world.is_main:
-            writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
-            if resumed is None:
-                folder.create(settings)
-            else:
-                for remark in _go_back(folder, course, best, writer, averaged=job.trainer.ema is not None):
-                    watcher.noticed(remark)
-            trackers = open_trackers(config.log, folder.root, settings)
-            step = None if resumed is None else course.step
-            journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=course.epoch))
-            saver = BackgroundSaver(folder, writer, settings, config.checkpoint_hist)
-            stack.callback(saver.close)
-        course.best = best.record
+            journal, saver = _open_books(job, folder, settings, course, best, watcher, stack)
         for remark in job.remarks:
             watcher.noticed(remark)
-        return Training(job, course, folder, journal, saver, watcher, request).result()
+        course = course or Course()
+        course.best = best.record
+        with memory(lambda: job.trainer.step):
+            return Training(job, course, folder, journal, saver, watcher, request).result()
 
 
 def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: ExitStack) -> None:
@@ -87,6 +77,41 @@ def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: E
         folder.require_free(config.checkpoint, force=config.force)  # again: another run may have ended there since
     elif folder.config.is_file():
         mend(folder)
+
+
+def _reached(job: Job, folder: RunFolder, settings: Mapping[str, Any], watcher: Progress) -> tuple[Course | None, Best]:
+    """How far the run that is resumed had come, its state given to the trainer; None for a new run."""
+    resumed = find_checkpoint(job.config, folder)
+    if resumed is None:
+        return None, Best()
+    for remark in require_same_run(folder, settings):
+        watcher.noticed(remark)
+    best = find_best(folder, read_course(resumed)[0], job.trainer)
+    return put_back(resumed, job.trainer), best
+
+
+def _open_books(
+    job: Job,
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    course: Course | None,
+    best: Best,
+    watcher: Progress,
+    stack: ExitStack,
+) -> tuple[Journal, BackgroundSaver]:
+    """The folder as the run needs it, and what writes into it until `stack` is closed."""
+    writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
+    if course is None:
+        folder.create(settings)
+    else:
+        for remark in _go_back(folder, course, best, writer, averaged=job.trainer.ema is not None):
+            watcher.noticed(remark)
+    trackers = open_trackers(job.config.log, folder.root, settings)
+    step, epoch = (None, 0) if course is None else (course.step, course.epoch)
+    journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=epoch))
+    saver = BackgroundSaver(folder, writer, settings, job.config.checkpoint_hist)
+    stack.callback(saver.close)
+    return journal, saver
 
 
 def _go_back(folder: RunFolder, course: Course, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:

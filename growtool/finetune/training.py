@@ -10,7 +10,8 @@ from typing import Any
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.device import is_out_of_memory, peak_memory
+from growtool.finetune.advice import after_divergence
+from growtool.finetune.device import peak_memory
 from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.journal import Journal
 from growtool.finetune.loop import Diverged, Meter
@@ -106,11 +107,7 @@ class Training:
             self._collect_checkpoint()
         except Diverged as error:
             self._collect_checkpoint()
-            raise PlanError(f"{error}; {self._remedy()}") from None
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise PlanError(self._out_of_memory(error)) from error
-            raise
+            raise PlanError(after_divergence(error, job.config, self.folder)) from None
         assert course.initial is not None and course.best is not None and course.last is not None
         self.world.wait()
         return RunResult(
@@ -274,27 +271,3 @@ class Training:
     def _final(self) -> Evaluation:
         """`best/` as it stands on the disk; every process reads it, each evaluates its part."""
         return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)
-
-    def _remedy(self) -> str:
-        config, last = self.job.config, self.course.last
-        advice = f"lower --lr (now {config.lr:g}) or lengthen the warm-up"
-        if config.autocast == "float16":
-            advice += ", or use --amp-dtype bfloat16"
-        if config.nonfinite == "stop":
-            advice += ", or leave such updates out with --nonfinite skip"
-        if last is None:
-            saved = self.folder.saved()
-            held = f"{saved[-1]} is the last good checkpoint" if saved else "no checkpoint was saved before"
-            return f"{advice}; no epoch was complete; {held}"
-        return f"{advice}; {self.folder.last} holds epoch {last.epoch}, the last good one"
-
-    def _out_of_memory(self, error: BaseException) -> str:
-        config, device = self.job.config, self.job.trainer.device
-        advice = [f"--grad-accum-steps {2 * config.grad_accum_steps} (the same result, in smaller parts)"]
-        advice += [] if config.amp else ["--amp"]
-        advice += [] if config.opt == "swan" else ["--opt swan (no optimizer state)"]
-        advice += [] if self.world.size == 1 or config.engine == "fsdp" else ["--engine fsdp (weights in shards)"]
-        return (
-            f"memory of {device} has run out at step {self.job.trainer.step} with --batch-size {config.batch_size} "
-            f"({str(error).splitlines()[0][:120]}); try {', '.join(advice)}; continue a run with --resume auto"
-        )

@@ -1,0 +1,103 @@
+"""What to do when a run cannot go on: commands that can be given as they stand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from growtool.errors import PlanError
+from growtool.finetune.device import is_out_of_memory
+from growtool.finetune.snapshot import read_course
+
+if TYPE_CHECKING:
+    import torch
+
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.distributed import World
+    from growtool.finetune.loop import Diverged
+    from growtool.finetune.state import RunFolder
+
+
+def after_divergence(error: Diverged, config: RunConfig, folder: RunFolder) -> str:
+    """What was found not to be finite any more, and how to go on from the last good weights."""
+    found, held = _last_good(folder)
+    gentler = f"--lr {config.lr / 10:g}"
+    if config.autocast == "float16":
+        gentler += " --amp-dtype bfloat16"
+    advice = (
+        f"{error}; {held}; the rate (--lr, now {config.lr:g}) is too high or the warm-up too short: begin a new run "
+        f"there, `{_anew(found, folder)} {gentler}`"
+    )
+    if error.skippable and config.nonfinite == "stop":
+        advice += ", or leave such updates out, by the same command with --nonfinite skip --resume auto"
+    return advice
+
+
+@contextmanager
+def advising_on_memory(
+    config: RunConfig, folder: RunFolder, device: torch.device, world: World, step: Callable[[], int] | None = None
+) -> Iterator[None]:
+    """While open, memory that runs out is an error that says what to change.
+
+    Args:
+        config, folder: of the run.
+        device, world: that it is on.
+        step: updates done; None while the run is being prepared and its folder not yet written.
+
+    Raises:
+        PlanError: memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reached = "before the first update" if step is None else f"at step {step()}"
+        written = folder if step is not None or (config.resume and folder.config.is_file()) else None
+        raise PlanError(
+            f"memory of {device} has run out {reached} with --batch-size {config.batch_size} "
+            f"({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); "
+            f"{_to_save_memory(config, written, world)}"
+        ) from error
+
+
+def _to_save_memory(config: RunConfig, folder: RunFolder | None, world: World) -> str:
+    images = config.batch_size // world.size
+    parts = next((n for n in range(config.grad_accum_steps + 1, images + 1) if images % n == 0), None)
+    same = [] if parts is None else [f"--grad-accum-steps {parts} (the same images per update, in smaller parts)"]
+    same += [] if world.size == 1 or config.engine == "fsdp" else ["--engine fsdp (weights in shards)"]
+    other = [f"--batch-size {config.batch_size // 2}"] if parts is None and config.batch_size > 1 else []
+    other += [] if config.amp else ["--amp"]
+    other += [] if config.opt == "swan" else ["--opt swan (no optimizer state)"]
+    advice = []
+    if same:
+        without = ", without --force" if config.force else ""
+        advice.append(f"give the same command again with --resume auto and {' or '.join(same)}{without}")
+    if other:
+        new = "anew" if folder is None else f"a new run there, `{_anew(_last_good(folder)[0], folder)}`,"
+        advice.append(f"or begin {new} with {' or '.join(other)}")
+    return "; ".join(advice).removeprefix("or ")
+
+
+def _last_good(folder: RunFolder) -> tuple[Path | None, str]:
+    """The latest checkpoint of the run, whose weights are finite as all that are saved, and what it is."""
+    saved = [path for path in (folder.last, *folder.saved()) if path.is_dir()]
+    if not saved:
+        return None, "no checkpoint was saved yet"
+    steps = {path: read_course(path)[0] for path in saved}
+    latest = max(reversed(saved), key=lambda path: steps[path].step)
+    course = steps[latest]
+    if course.batch:
+        return latest, f"{latest} is the last good checkpoint"
+    return folder.last, f"{folder.last} holds epoch {course.epoch}, the last good one"
+
+
+def _anew(checkpoint: Path | None, folder: RunFolder) -> str:
+    """The command that begins a new run with the options of this one, from its start or from one of its checkpoints."""
+    output = next(path for n in count(2) if not (path := folder.root.with_name(f"{folder.root.name}-{n}")).exists())
+    words = ["growtool", "finetune", *([str(checkpoint)] if checkpoint is not None else [])]
+    return shlex.join([*words, "-c", str(folder.config), "-o", str(output)])
