@@ -19,7 +19,12 @@ FORMULAS = {
 A channel axis of n grows to k n by `h' = [h, h, ..., h]`. What writes the channels has its rows repeated; what
 reads them shares the old weight W among the k copies: `W' = Z + (E_out W - Z E_in) R_in`, with R giving each copy
 1/k. The draft Z is zero for `split: equal`. For `random_projection` it is Gaussian noise of standard deviation
-`gain` times that of W; whatever it is, the copies of each column add up to W.""",
+`gain` times that of W; whatever it is, the copies of each column add up to W.
+
+Heads grow in number where the target has more of them. A target with larger heads instead (`embed_dim` alone) has the
+rows that write queries and keys multiplied by `sqrt(scale / (k scale'))`, `(d / d')^1/4` for head sizes d and d': for a
+whole multiple exact, with every operator that copies. Rotary embeddings and learned biases of a head's channels stop
+that, and the plan says so.""",
     "net2net": """\
 As `tile`, but new channels are copies of old ones drawn at random, each of c copies gets 1/c of what is read. A
 norm over channels then sees other statistics, unless every channel happens to be copied equally often.
@@ -56,8 +61,9 @@ the first step. Hidden units and heads are copied in turn, with noise that cance
 
 A norm adds eps to the variance; for the same function it would have to become `eps s`. It lives in the module, not in
 the weights. Where an argument of the constructor (`norm_eps`) gives just the norms over the stream another eps, the
-target gets it and is exact. Else, with `eps: kept`, each norm is too small by about `(1/s - 1) eps / 2` over its variance, and the proof shows
-the difference as it is and with eps adjusted. With `eps: told` the result is a `growtool_open` model that knows.
+target gets it and is exact. Else, with `eps: kept`, each norm is too small by about `(1/s - 1) eps / 2` over its
+variance, and the proof shows the difference as it is and with eps adjusted. With `eps: told` the result is a
+`growtool_open` model that knows.
 
 Where the stream is read by anything but LayerNorms over all of it (a BatchNorm, a depthwise convolution, the head) its
 mean cannot be taken off, and channels are copied in turn instead: exact for BatchNorm networks, lossy for ConvNeXt off

@@ -1,5 +1,7 @@
 """Small networks around one operation under test: a stem writes a stream, something reads and adds to it, a head."""
 
+from collections.abc import Callable
+
 import torch
 from models import randomise_
 from torch import Tensor, nn
@@ -58,7 +60,7 @@ def pooled(x):
 
 
 def recipe_between(
-    forward, operator: str, before: int = 4, after: int = 7, net: type[Net] = Net
+    forward, operator: str, before: int = 4, after: int = 7, net: Callable[..., nn.Module] = Net
 ) -> tuple[nn.Module, nn.Module, Recipe]:
     models = [net(width, forward).eval() for width in (before, after)]
     spec = ModelSpec("test_vit")

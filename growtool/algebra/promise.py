@@ -56,6 +56,7 @@ def uneven_mixings(
     expansions: Mapping[Atom, Expansion],
     skip: Callable[[str], bool],
     copied: Collection[str] = (),
+    kept: Collection[Atom] = (),
 ) -> list[str]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
@@ -64,6 +65,7 @@ def uneven_mixings(
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
         copied: weights that are not split among the copies of what they read (`algebra.standardised`).
+        kept: channels whose products are made up for (`algebra.head_size`).
     """
     found: dict[str, list[str]] = {}
     for mixing in coupling.mixings:
@@ -71,7 +73,8 @@ def uneven_mixings(
         # what becomes of blanks is followed operation by operation (`algebra.passage`)
         grown = [atom for atom in on_axis if _grows(expansions, atom) and not expansions[atom].has_blanks]
         watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        if not grown or watched or skip(mixing.module):
+        made_up_for = mixing.kind == "product" and all(atom in kept for atom in grown)
+        if not grown or watched or made_up_for or skip(mixing.module):
             continue
         reason = _reason(coupling, mixing, expansions, grown, copied)
         if reason:
@@ -214,6 +217,7 @@ def different_operations(
     shares: Mapping[str, float] | None = None,
     replaced: Collection[str] = (),
     scales: Mapping[str, tuple[float, float]] | None = None,
+    stand_in: Mapping[str, Mapping[tuple[object, ...], tuple[object, ...]]] | None = None,
 ) -> list[str]:
     """Modules of the target that do not run the operations of their counterpart in the source.
 
@@ -226,6 +230,7 @@ def different_operations(
         replaced: paths of the source that do nothing and have a bridge for a counterpart.
         scales: modules of the target -> a factor of theirs and the one it stands for in the source, which the weights
             make up for.
+        stand_in: path of the target -> entries that stand for another one of the source.
     """
     found: dict[str, list[str]] = {}
     for path in target.signatures.keys() | source.signatures.keys():
@@ -234,6 +239,8 @@ def different_operations(
         entries = source.signatures.get(source_path(path), ())
         old = tuple(e for e in entries if not (e[0] == "call" and e[1] in replaced))
         new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
+        if stand_in and path in stand_in:
+            new = tuple(stand_in[path].get(entry, entry) for entry in new)
         if shares and path in shares:
             new = tuple(entry if entry in old else _with_eps_of(old, entry, shares[path]) for entry in new)
         if scales and path in scales:

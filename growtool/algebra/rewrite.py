@@ -23,6 +23,8 @@ class Rewrite:
         centre: whether the mean over the channels is taken off.
         dim: the dimension of the channels, for scale and centre.
         factor: what everything is multiplied by.
+        rows: bool [rows], those that `row_factor` multiplies; None: none.
+        row_factor: what they are multiplied by.
     """
 
     scale: str | None = None
@@ -30,6 +32,8 @@ class Rewrite:
     centre: bool = False
     dim: int = 0
     factor: float = 1.0
+    rows: Tensor | None = None
+    row_factor: float = 1.0
 
     @property
     def only_scales(self) -> bool:
@@ -50,7 +54,16 @@ class Rewrite:
             W = torch.full_like(W, float(_size(W)))
         if self.centre:
             W = W - W.mean(self.dim, keepdim=True)
-        return W * self.factor if self.factor != 1.0 else W
+        return self.scaled(W)
+
+    def scaled(self, W: Tensor, power: int = 1) -> Tensor:
+        """The tensor times the numbers that multiply all of it or its rows, each to a power."""
+        if self.factor != 1.0:
+            W = W * self.factor**power
+        if self.rows is not None:
+            by = torch.ones(len(self.rows), dtype=torch.float64).masked_fill(self.rows, self.row_factor**power)
+            W = W * by.to(W.dtype).reshape(-1, *[1] * (W.ndim - 1))
+        return W
 
 
 def _size(vector: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def _grown(slot: str, value: Tensor, tensor: TensorRecipe, recipe: Recipe) -> Te
         return value
     power = _POWERS[slot]
     if tensor.rewrite is not None:
-        value = value / tensor.rewrite.factor**power
+        value = tensor.rewrite.scaled(value, -power)
     grown = grow_gradient(value, tensor.maps, power=power)
     blank = torch.zeros(grown.shape, dtype=torch.bool)
     for dim, axis in enumerate(tensor.maps):

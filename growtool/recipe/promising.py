@@ -45,15 +45,17 @@ def promise_of(
         rescaled: standardised weights whose columns are copied, by module.
     """
     source, target = matching.source.coupling, matching.target.coupling
-    blocks, expansions = matching.blocks, widths.of_target
+    blocks, expansions, heads = matching.blocks, widths.of_target, widths.heads
     norms = [norm for passage in widths.passages.values() for norm in passage.norms]
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
     reasons = _operator_losses(plan, matching, widths.expansions, sections)
     scales = {path: (found.target.scale, found.source_scale) for path, found in (rescaled or {}).items()}
     copied = {name for found in (rescaled or {}).values() for name in found.target.weights}
-    reasons += different_operations(source, target, blocks.source_name, matching.ignored, shares, bridged, scales)
-    reasons += uneven_mixings(target, expansions, blocks.is_new, copied)
+    reasons += different_operations(
+        source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries
+    )
+    reasons += uneven_mixings(target, expansions, blocks.is_new, copied, heads.atoms)
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)
     reasons += ambiguous_parameters(target, expansions)

@@ -41,6 +41,10 @@ def rewrites(matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled
         for norm in passage.norms:
             for gain in norm.gains:
                 found[gain] = replace(found.get(gain, Rewrite()), factor=math.sqrt(norm.s))
+    for name in matching.paired:
+        rows = widths.heads.rows.get(matching.blocks.source_name(name))
+        if rows is not None:
+            found[name] = replace(found.get(name, Rewrite()), rows=rows[0], row_factor=rows[1])
     for names in matching.target.coupling.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])

@@ -10,6 +10,7 @@ from types import ModuleType
 from torch import nn
 
 from growtool.algebra.expansion import Expansion, padded
+from growtool.algebra.head_size import HeadSizes, head_sizes
 from growtool.algebra.hidden import NoHiddenUnitsError, hidden_units
 from growtool.algebra.knowledge import Blank
 from growtool.algebra.passage import Passage, passage
@@ -33,6 +34,7 @@ class Widths:
     every_tensor: whether the operator makes tensors that do not grow, too.
     in_pairs: whether new units that nothing reads yet come in pairs.
     measured: new hidden units whose weights images decide.
+    heads: what makes up for heads that become larger.
     """
 
     expansions: Mapping[Growth, Expansion]
@@ -41,6 +43,7 @@ class Widths:
     every_tensor: bool = False
     in_pairs: bool = False
     measured: Mapping[Growth, NewUnits] = field(default_factory=dict)
+    heads: HeadSizes = field(default_factory=HeadSizes)
 
     @property
     def of_target(self) -> dict[Atom, Expansion]:
@@ -94,6 +97,9 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         return widths
     operator = OPERATORS[plan.width.operator].implementation()
     widths = replace(widths, every_tensor=hasattr(operator, "EVERY_TENSOR"), in_pairs=hasattr(operator, "IN_PAIRS"))
+    if plan.second is None:
+        pair = matching.source.coupling, matching.target.coupling
+        widths = replace(widths, heads=head_sizes(*pair, widths.of_target, matching.blocks.source_name))
     if hasattr(operator, "HIDDEN_ALONE"):
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     return _with_blanks(widths, matching, operator, zeroed) if hasattr(operator, "BLANKS") else widths
@@ -156,8 +162,11 @@ def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroe
     coupling = matching.target.coupling
     chosen = widths
     for growth, copied in widths.expansions.items():
-        even = not uneven_mixings(coupling, {growth.target: copied}, matching.blocks.is_new)
-        if copied.is_identity or (even and not operator.ALWAYS):
+        larger_heads = (
+            growth.target in widths.heads.atoms
+        )  # new channels of q and k that are zero on both sides are dead
+        even = not uneven_mixings(coupling, {growth.target: copied}, matching.blocks.is_new, kept=widths.heads.atoms)
+        if copied.is_identity or (even and (larger_heads or not operator.ALWAYS)):
             continue
         blanks = padded(*growth.sizes, copies=1 if operator.ALWAYS else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})

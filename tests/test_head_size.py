@@ -1,0 +1,159 @@
+"""Larger heads: copies of the channels of queries and keys, scaled so that attention stays what it was.
+
+The small networks attend in every way that must or must not be believed; where `exact` is promised it is compared with
+what comes out, in float64, every number random.
+"""
+
+import pytest
+import torch
+from models import TINY, Tiny, difference, grown, load, resolved, write_folder
+from stream_nets import apart, recipe_between
+from torch import nn
+
+EXACT = 1e-11
+
+
+class Attention(nn.Module):
+    """Two heads of `width` channels; `forward` attends, a function of (self, stream [N, tokens, 6])."""
+
+    def __init__(self, width: int, forward) -> None:
+        super().__init__()
+        self.d, self.run, self.num_classes, self.pretrained_cfg = width, forward, 3, {"input_size": (3, 8, 8)}
+        self.stem, self.head, self.out = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 3), nn.Linear(2 * width, 6)
+        self.q, self.k, self.v = (nn.Linear(6, 2 * width) for _ in "qkv")
+        self.norm, self.rms, self.bare = nn.LayerNorm(width), nn.RMSNorm(width), nn.RMSNorm(width, None, False)
+        self.alone = nn.Linear(6, 2 * width, bias=False)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, image):
+        x = self.stem(image).flatten(2).transpose(1, 2)
+        y = self.run(self, x)  # [N, heads, tokens, d]
+        return self.head((x + self.out(y.transpose(1, 2).flatten(2))).mean(1))
+
+    def heads(self, x):
+        return x.unflatten(2, (2, self.d)).transpose(1, 2)
+
+    def attend(self, q, k, v, scale=True):
+        a = q @ k.transpose(2, 3)
+        return (a * self.d**-0.5 if scale else a).softmax(-1) @ v
+
+
+def attended(function, *, scale=True):
+    """Attention with what `function` (of self, q, k, v) makes of queries, keys and values."""
+
+    def forward(s, x):
+        q, k, v = (s.heads(layer(x)) for layer in (s.q, s.k, s.v))
+        return s.attend(*function(s, q, k, v), scale)
+
+    return forward
+
+
+def packed(s, x):
+    """A layer made of the weights of two."""
+    q, k = nn.functional.linear(x, torch.cat([s.q.weight, s.k.weight])).chunk(2, -1)
+    return s.attend(s.heads(q), s.heads(k), s.heads(s.v(x)))
+
+
+def by_torch(s, x):
+    return nn.functional.scaled_dot_product_attention(*(s.heads(layer(x)) for layer in (s.q, s.k, s.v)))
+
+
+KEPT = {
+    "scaled after": attended(lambda s, q, k, v: (q, k, v)),
+    "scaled before": attended(lambda s, q, k, v: (q * s.d**-0.5, k, v), scale=False),
+    "divided": attended(lambda s, q, k, v: (q / s.d**0.5, k, v), scale=False),
+    "unscaled": attended(lambda s, q, k, v: (q, k, v), scale=False),
+    "by torch": by_torch,
+    "of one layer": attended(lambda s, q, k, v: (q, q, v)),
+    "no bias": lambda s, x: s.attend(s.heads(s.alone(x)), s.heads(s.k(x)), s.heads(s.v(x))),
+    "normalised": attended(lambda s, q, k, v: (s.norm(q), k, v)),
+    "by its root mean square": attended(lambda s, q, k, v: (s.rms(q), k, v)),
+    "normalised twice": attended(lambda s, q, k, v: (s.norm(q), s.rms(k), v)),
+}
+LOST = {
+    "the value is the query": attended(lambda s, q, k, v: (q, k, q)),
+    "the value is the key": attended(lambda s, q, k, v: (q, k, k)),
+    "the query goes on": attended(lambda s, q, k, v: (q, k, v + q)),
+    "a gain between": attended(lambda s, q, k, v: (q * s.gain, k, v)),
+    "rectified": attended(lambda s, q, k, v: (q.relu(), k, v)),
+    "without a gain": attended(lambda s, q, k, v: (s.bare(q), k, v)),
+    "the same number elsewhere": attended(lambda s, q, k, v: (q, k, v * s.d**-0.5)),
+    "a layer used twice": lambda s, x: KEPT["scaled after"](s, x) + s.heads(s.q(x)),
+    "one norm for all": attended(lambda s, q, k, v: (s.norm(q), s.norm(k), s.norm(v))),
+    "of other sizes": attended(lambda s, q, k, v: (q + k, k, v)),
+    "packed by hand": packed,
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept(name):
+    small, large, recipe = recipe_between(KEPT[name], "tile", 4, 8, net=Attention)
+    assert recipe.promise.kind == "exact", recipe.promise
+    assert apart(small, large, recipe) < EXACT
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_is_not_is_not_promised(name):
+    *_, recipe = recipe_between(LOST[name], "tile", 4, 8, net=Attention)
+    assert recipe.promise.kind == "lossy" and recipe.promise.reasons
+
+
+def test_uneven_copies_are_lossy():
+    *_, recipe = recipe_between(KEPT["scaled after"], "net2net", 4, 6, net=Attention)
+    assert recipe.promise.kind == "lossy"
+
+
+def test_the_published_factor():
+    """From 4 to 8 channels queries and keys are multiplied by (4 / 8)^(1/4) = 0.8409 each, values are not."""
+    *_, recipe = recipe_between(KEPT["scaled after"], "tile", 4, 8, net=Attention)
+    found = {name: t.rewrite for name, t in recipe.tensors.items() if t.rewrite is not None}
+    assert found.keys() == {"q.weight", "q.bias", "k.weight", "k.bias"}
+    for rewrite in found.values():
+        assert rewrite.row_factor == pytest.approx(0.8409, abs=1e-4) and bool(rewrite.rows.all())
+
+
+FAMILIES: dict[str, tuple[Tiny, dict]] = {
+    "vit": (TINY["vit"], {"embed_dim": 16}),
+    "vit, more and larger heads": (TINY["vit"], {"embed_dim": 32, "num_heads": 4}),
+    "normalised q and k": (TINY["vit"].with_args(qk_norm=True), {"embed_dim": 16}),
+    "layer scale": (TINY["vit_scaled"], {"embed_dim": 16}),
+    "cait": (TINY["cait"], {"embed_dim": 16}),
+    "swin": (TINY["swin"], {"embed_dim": 16}),
+}
+
+
+@pytest.mark.parametrize("operator", ["tile", "fpi", "mixture", "centre_zero", "zero"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family, operator, tmp_path):
+    tiny, args = FAMILIES[family]
+    source = write_folder(tiny, tmp_path / "source")
+    eps = {"eps": "told"} if operator in ("centre_zero", "zero") else {}
+    result = grown(source, {"target": {"model_args": args}, "width": {"operator": operator, **eps}}, tmp_path / "out")
+    assert result.summary.promise == "exact", result.summary.reasons
+    assert difference(load(source), load(result.out), tiny.inputs()) < EXACT
+
+
+def test_rows_of_packed_queries_and_keys_alone_are_scaled(tmp_path):
+    recipe = resolved(
+        write_folder(TINY["vit"], tmp_path / "source"),
+        {"target": {"model_args": {"embed_dim": 16}}, "width": {"operator": "tile"}},
+    )
+    rewrite = recipe.tensors["blocks.0.attn.qkv.weight"].rewrite
+    assert rewrite is not None and rewrite.rows.tolist() == [True] * 16 + [False] * 8
+
+
+def test_copies_in_heads_part(tmp_path):
+    """After some steps of Adam no two rows of a query are alike."""
+    tiny = TINY["vit"]
+    source = write_folder(tiny, tmp_path / "source")
+    grown(source, {"target": {"model_args": {"embed_dim": 16}}, "width": {"operator": "tile"}}, tmp_path / "out")
+    model = load(tmp_path / "out").train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(tiny.inputs(8)), torch.arange(8) % 5).backward()
+        optimizer.step()
+    rows = model.get_parameter("blocks.0.attn.qkv.weight").detach()[:16]
+    with torch.no_grad():
+        seen = nn.functional.linear(torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).double(), rows)
+    assert nn.functional.pdist(seen.T).min() / seen.norm(dim=0).mean() > 1e-3
