@@ -95,11 +95,11 @@ def test_a_stage_whose_only_block_is_special_cannot_grow_deeper(tmp_path):
         resolved(source, {"target": {"model_args": {"layers": [2, 2, 1, 1]}}, "depth": {"operator": "zero_out"}})
 
 
-def test_kinds_that_would_leave_their_order_are_refused(tmp_path):
+def test_kinds_that_would_leave_their_order_stay_in_it(tmp_path):
     """Two new blocks of one kind and one of the other, spread out, would put an old block before its predecessor."""
     source = write_folder(TINY["swin"].with_args(depths=[6, 2]), tmp_path / "source")
     plan = {"target": {"model_args": {"depths": [9, 2]}}, "depth": {"operator": "zero_out"}}
-    with pytest.raises(PlanError, match=r"layers\.0\.blocks\.\*: blocks of 2 kinds alternate, and 9 blocks would put"):
-        resolved(source, plan)
-    recipe = resolved(source, {**plan, "depth": {"operator": "zero_out", "placement": "end"}})
+    recipe = resolved(source, plan)
+    assert recipe.promise.kind == "exact"
+    assert recipe.blocks.new == [f"layers.0.blocks.{index}" for index in (6, 7, 8)]
     assert [p.source for p in recipe.blocks.placed["layers.0.blocks."].values()] == [0, 1, 2, 3, 4, 5, 4, 5, 4]

@@ -12,7 +12,7 @@ from growtool.advise.budget import Budget
 from growtool.advise.guidelines import DEPTH_SHARE
 from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.errors import CheckpointError
-from growtool.recipe.arguments import Value, scaled
+from growtool.recipe.arguments import Value, as_lists, leaves, scaled, with_leaves
 from growtool.recipe.knobs import Knobs
 from growtool.report.macs import count_macs
 
@@ -75,10 +75,9 @@ class Scaling:
     def _size(self, width: float, depths: tuple[int, ...]) -> Size | None:
         args: dict[str, Value] = {name: scaled(value, width) for name, value in self._knobs.width.items()}
         if self._depth_name is not None:
-            whole = isinstance(self._knobs.depth[self._depth_name], tuple)
-            args[self._depth_name] = depths if whole else depths[0]
+            args[self._depth_name] = with_leaves(self._knobs.depth[self._depth_name], depths)
         try:
-            model = build(self._base.with_args(**{n: list(v) if isinstance(v, tuple) else v for n, v in args.items()}))
+            model = build(self._base.with_args(**{name: as_lists(value) for name, value in args.items()}))
         except CheckpointError:
             return None
         return Size(count_macs(model, input_size(model)).total, sum(p.numel() for p in model.parameters()))
@@ -107,7 +106,7 @@ class Scaling:
 
 
 def _numbers(value: Value) -> list[int | float]:
-    return [part for part in (value if isinstance(value, tuple) else (value,)) if not isinstance(part, str)]
+    return [part for part in leaves(value) if not isinstance(part, str)]
 
 
 def _last(candidates: Sequence[_T], fits: Callable[[_T], bool]) -> _T | None:

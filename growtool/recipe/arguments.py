@@ -6,22 +6,43 @@ import dataclasses
 import inspect
 import itertools
 import sys
+from collections.abc import Iterable
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
 
 Number = int | float
-Value = Number | tuple[Number | str, ...]
+Leaf = Number | str
+Value: TypeAlias = "Number | tuple[Value | str, ...]"
 
 
 def scaled(value: Value, factor: float) -> Value:
     """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
-    if isinstance(value, tuple):
-        return tuple(part if isinstance(part, str) else _times(part, factor) for part in value)
-    return _times(value, factor)
+    return with_leaves(value, [part if isinstance(part, str) else _times(part, factor) for part in leaves(value)])
+
+
+def leaves(value: Value | str) -> tuple[Leaf, ...]:
+    """The numbers and words of a value, however deep in sequences."""
+    return tuple(leaf for part in value for leaf in leaves(part)) if isinstance(value, tuple) else (value,)
+
+
+def with_leaves(value: Value, new: Iterable[Leaf]) -> Value:
+    """A value of the same form with other leaves."""
+    remaining = iter(new)
+
+    def filled(part: Value | str) -> Any:
+        return tuple(map(filled, part)) if isinstance(part, tuple) else next(remaining)
+
+    found: Value = filled(value)
+    return found
+
+
+def as_lists(value: Value) -> Any:
+    """A value as JSON has it."""
+    return [part if isinstance(part, str) else as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _times(value: Number, factor: float) -> Number:
@@ -88,7 +109,15 @@ def _number(value: Any) -> Value | None:
         return value if value > 0 else None
     if isinstance(value, list | tuple) and all(_is_count(part) or isinstance(part, str) for part in value):
         return tuple(value) if any(map(_is_count, value)) else None
+    if isinstance(value, list | tuple) and value and all(_are_counts(part) for part in value):
+        return tuple(map(tuple, value))
     return None
+
+
+def _are_counts(value: object) -> bool:
+    """Whether it is a sequence of whole numbers, some of which may be none."""
+    whole = isinstance(value, list | tuple) and all(type(part) is int and part >= 0 for part in value)
+    return whole and any(value)  # type: ignore[arg-type]
 
 
 def _is_count(value: object) -> bool:

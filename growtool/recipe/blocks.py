@@ -151,8 +151,25 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
     kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
     if kept != sorted(kept):
-        raise PlanError(
-            f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would put "
-            "them out of order; add as many blocks of each kind"
-        )
+        start = next(p.start for p in placed.values() if p.new)
+        in_order = _in_order(stretch, start)
+        if in_order is None:
+            raise PlanError(
+                f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would "
+                "put them out of order; add as many blocks of each kind"
+            )
+        return in_order
     return dict(sorted(placed.items()))
+
+
+def _in_order(stretch: Stretch, start: Start) -> dict[int, Placed] | None:
+    """Old blocks at the first places of their kind, new ones made from the nearest before; None if too few."""
+    remaining = list(stretch.source)
+    placed: dict[int, Placed] = {}
+    for j in stretch.target:
+        if remaining and remaining[0] in stretch.alike[j]:
+            placed[j] = Placed(remaining.pop(0), False)
+        else:
+            before = [p.source for p in placed.values() if p.source in stretch.alike[j]]
+            placed[j] = Placed((before or stretch.alike[j])[-1 if before else 0], True, start)
+    return None if remaining else placed

@@ -17,9 +17,10 @@ from torch import nn
 from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.checkpoint.reach import OPEN, REPEATS, repeats_of
 from growtool.coupling import Coupling, atoms, inside, pair, trace_model
-from growtool.coupling.depth import Sequence, sequences
+from growtool.coupling.depth import sequences
 from growtool.errors import CheckpointError
-from growtool.recipe.arguments import Value, constructor_numbers, scaled
+from growtool.recipe.added_blocks import adds_like_blocks
+from growtool.recipe.arguments import Value, as_lists, constructor_numbers, leaves, scaled, with_leaves
 from growtool.recipe.siblings import Shapes, shapes_of
 
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
@@ -73,16 +74,16 @@ class _Search:
         adding: dict[str, tuple[int, Value]] = {}
         for name, value in _numbers(spec, model).items():
             shapes = self._doubled({name: value})
-            if shapes is None:
-                continue
             if shapes == self._shapes:
                 if _is_count(value):  # heads are counts
                     self._neutral[name] = value
-            elif self._only_adds_blocks(shapes):
-                self.stages |= self._growing_stages(name, value, shapes)
-                if name in self.stages or (not isinstance(value, tuple) and self._adds_like_blocks(shapes)):
-                    adding[name] = (len(shapes), value)
-            elif self._keeps_what_is_fixed(shapes):
+                continue
+            stages = self._growing_stages(name, value, shapes)
+            if stages:
+                adding[name] = (len(shapes or self._shapes), value)
+                if isinstance(value, tuple):
+                    self.stages[name] = stages
+            elif shapes is not None and not self._only_adds_blocks(shapes) and self._keeps_what_is_fixed(shapes):
                 self._widening[name] = value
         self.depth = {name: value for name, (_, value) in sorted(adding.items(), key=lambda item: -item[1][0])}
 
@@ -106,30 +107,25 @@ class _Search:
             name in self._shapes or self._in_new_block(name) for name in shapes
         )
 
-    def _growing_stages(self, name: str, value: Value, shapes: Shapes) -> dict[str, frozenset[int]]:
-        """The places of a sequence that add blocks like those there are when they are doubled alone; {} if none do."""
-        if not isinstance(value, tuple) or self._adds_like_blocks(shapes):
-            return {name: frozenset(range(len(value)))} if isinstance(value, tuple) else {}
-        found = set()
-        for place in range(len(value)):
-            alone = (*value[:place], *_doubles(value[place : place + 1]), *value[place + 1 :])
+    def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
+        """The numbers of an argument that add blocks like those there are: all of them, or those that do alone."""
+        numbers = leaves(value)
+        if shapes is not None and adds_like_blocks(self._shapes, shapes):
+            return frozenset(range(len(numbers)))
+        found = set[int]()
+        if not isinstance(value, tuple) or (shapes is not None and len(shapes) <= len(self._shapes)):
+            return frozenset()
+        for place, number in enumerate(numbers):
+            if not isinstance(number, int) or number == 0:
+                continue
+            alone = with_leaves(value, (*numbers[:place], 2 * number, *numbers[place + 1 :]))
             try:
-                deeper = shapes_of(build(self._spec.with_args(**{name: list(alone)})))
+                deeper = shapes_of(build(self._spec.with_args(**{name: as_lists(alone)})))
             except CheckpointError:
                 continue
-            if self._only_adds_blocks(deeper) and self._adds_like_blocks(deeper):
+            if adds_like_blocks(self._shapes, deeper):
                 found.add(place)
-        return {name: frozenset(found)} if found else {}
-
-    def _adds_like_blocks(self, shapes: Shapes) -> bool:
-        """Whether every new block has the shapes of a block of its sequence."""
-        blocks = _blocks(shapes, self._sequences)
-        old = _blocks(self._shapes, self._sequences)
-        return all(
-            any(content == old[prefix, i] for i in self._sequences[prefix].indices)
-            for (prefix, index), content in blocks.items()
-            if index not in self._sequences[prefix].indices
-        )
+        return frozenset(found)
 
     def _in_new_block(self, name: str) -> bool:
         found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
@@ -247,12 +243,7 @@ class _Search:
 
 
 def _is_count(value: Value) -> bool:
-    return all(isinstance(part, int) for part in (value if isinstance(value, tuple) else (value,)))
-
-
-def _doubles(value: Value) -> tuple[int | float | str, ...]:
-    doubled = scaled(value, 2)
-    return doubled if isinstance(doubled, tuple) else (doubled,)
+    return all(isinstance(part, int) for part in leaves(value))
 
 
 def _numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
@@ -260,14 +251,3 @@ def _numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
     found = constructor_numbers(spec, model)
     repeats = repeats_of(spec) if spec.architecture == OPEN else None
     return found if repeats is None else {**found, REPEATS: repeats}
-
-
-def _blocks(shapes: Shapes, sequences: Mapping[str, Sequence]) -> dict[tuple[str, int], dict[str, tuple[int, ...]]]:
-    """Sequence and index of each block -> its tensors by relative name, with their shapes."""
-    found: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {}
-    for name, shape in shapes.items():
-        for prefix in sequences:
-            index = inside(name, prefix)
-            if index is not None:
-                found.setdefault((prefix, index), {})[name.removeprefix(f"{prefix}{index}.")] = shape
-    return found

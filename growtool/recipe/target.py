@@ -13,7 +13,7 @@ from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.target import Scale, Target
-from growtool.recipe.arguments import Value, scaled
+from growtool.recipe.arguments import Value, as_lists, leaves, scaled, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
 
@@ -103,7 +103,7 @@ def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) 
             problems += wrong
     if problems:
         raise PlanError(problems)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in args.items()}
+    return {name: as_lists(value) for name, value in args.items()}
 
 
 def _depths(
@@ -112,28 +112,25 @@ def _depths(
     if isinstance(depth, float):
         if not isinstance(value, tuple) or stages is None:
             return scaled(value, depth), _not_whole("depth", {name: value}, depth)
-        growing = tuple(value[i] for i in sorted(stages))
-        larger = iter(_as_tuple(scaled(growing, depth)))
-        whole = tuple(next(larger) if i in stages else part for i, part in enumerate(value))
+        numbers = leaves(value)
+        growing = tuple(numbers[i] for i in sorted(stages))
+        larger = iter(leaves(scaled(growing, depth)))
+        whole = with_leaves(value, [next(larger) if i in stages else part for i, part in enumerate(numbers)])
         return whole, _not_whole("depth", {name: growing}, depth)
-    current = _as_tuple(value)
+    current = leaves(value)
     if len(depth) != len(current):
         return value, [
             f"target.scale.depth: found {len(depth)} numbers {list(depth)}, expected {len(current)}: "
             f"the source has {name} = {list(current)}"
         ]
-    return (depth if isinstance(value, tuple) else depth[0]), []
-
-
-def _as_tuple(value: Value) -> tuple[float | int | str, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    return with_leaves(value, depth), []
 
 
 def _not_whole(what: str, knobs: Mapping[str, Value], factor: float) -> list[str]:
     """A line if some count would become a fraction, with the nearest factors that work."""
     broken, counts = [], []
     for name, value in knobs.items():
-        for part in value if isinstance(value, tuple) else (value,):
+        for part in leaves(value):
             if isinstance(part, int):
                 counts.append(part)
                 if part * factor != int(part * factor):
