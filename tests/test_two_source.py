@@ -44,6 +44,15 @@ def test_batchnorm_networks_give_the_mean_in_both_modes(tiny, target, tmp_path):
     assert float((first - second).abs().max()) > 1e-3 * float(first.abs().max())
 
 
+def test_a_group_over_both_halves_is_lossy(tmp_path):
+    """One group of all channels: its mean is over both sources."""
+    tiny = TINY["efficientnet"].with_args(norm_layer="groupnorm1")
+    a, b = sources(tiny, tmp_path)
+    result = grown(a, plan({"scale": {"width": 2}}, b), tmp_path / "out")
+    assert result.summary.promise == "lossy" and "GroupNorm over the channels of both" in result.summary.reasons[0]
+    assert result.proof is not None and result.proof.comparison.relative_difference > 1e-3
+
+
 @pytest.mark.parametrize(
     ("family", "reason"),
     [

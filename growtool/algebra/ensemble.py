@@ -20,6 +20,9 @@ _JOINT_NORMS = {
     "native_layer_norm": "LayerNorm", "layer_norm": "LayerNorm", "_fused_rms_norm": "RMSNorm", "rms_norm": "RMSNorm",
 }  # fmt: skip
 
+# What treats channels jointly and leaves them where they are, so that no axis tells of it.
+_JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax", "weight": "weights are transformed (standardised, say)"}
+
 
 def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, str]]:
     """Module path and reason wherever the two halves meet before the output, or the output is no mean.
@@ -29,6 +32,9 @@ def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, 
         grown: the sets of channels that are twice as large as in the source.
     """
     run = _Run(coupling, grown)
+    for mixing in coupling.mixings:
+        if mixing.kind in _JOINT and any(atom in grown for atom in atoms(mixing.axis)):
+            run.reasons.append((mixing.module, f"{_JOINT[mixing.kind]} over the channels of both sources"))
     for step in coupling.forward.steps:
         run.take(step)
     for number in coupling.forward.outputs:
