@@ -1,6 +1,6 @@
 """Prove growtool over all of timm's model files and write docs/zoo.md.
 
-    python -m tests.zoo [--only NAME ...] [--fresh] [--jobs N] [--table]
+    python -m tests.zoo [--only NAME ...] [--fresh] [--jobs N] [--singly SECONDS] [--table]
 
 Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given.
 """
@@ -19,7 +19,7 @@ from growtool.report import zoo as packaged
 from .attempt import best
 from .facts import facts, to_json
 from .models import EXAMPLES
-from .sweep import read_results, sweep
+from .sweep import SINGLY, read_results, sweep
 from .table import page
 
 RESULTS = Path("runs/zoo.jsonl")
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these families or architectures, measured anew")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
+    parser.add_argument("--singly", type=float, default=SINGLY, help="seconds a model for its arguments one by one")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the table from what is there")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -46,7 +47,7 @@ def main() -> None:
             for e in EXAMPLES
             if e.label not in done and (not arguments.only or {e.family, e.architecture} & set(arguments.only))
         ]
-        for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs), 1):
+        for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs, singly=arguments.singly), 1):
             print(f"{count}/{len(wanted)} {summary(record)}", file=sys.stderr, flush=True)
     publish()
 

@@ -28,12 +28,18 @@ from .proofs import InMemory, free_groups, permutation_proof, source_model
 _OUTSIDE = ("a kernel position", "the input image", "the model's output")  # axes that growth is not about
 _SIBLINGS = 3
 _STAGES = 4
-_SINGLY = 15  # seconds of processor time for the arguments one by one
 _ZERO_OUT = {"depth": "zero_out"}
 
 
-def measure(example: Example, record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Fill in the record of one model, saving after each part, so that nothing is lost where time runs out."""
+def measure(example: Example, record: dict[str, Any], save: Callable[[], None], *, singly: float) -> None:
+    """Fill in the record of one model, saving after each part, so that nothing is lost where time runs out.
+
+    Args:
+        example: the model.
+        record: to be filled in.
+        save: called after each part.
+        singly: seconds of processor time for the arguments one by one.
+    """
     started = time.perf_counter()
 
     def saved(**found: Any) -> None:
@@ -56,7 +62,7 @@ def measure(example: Example, record: dict[str, Any], save: Callable[[], None]) 
                 if made.verdict in ("exact", "FALSE PROMISE"):
                     break
         saved(singly=[])
-        for made in _singly(example.spec, skeleton, source, model):
+        for made in _singly(example.spec, skeleton, source, model, singly):
             saved(singly=[*record["singly"], asdict(made)])
     saved(complete=True)
 
@@ -138,11 +144,13 @@ def _alike(name: str, other: str) -> bool:
     return name.split("_")[0].rstrip("0123456789") == other.split("_")[0].rstrip("0123456789")
 
 
-def _singly(spec: ModelSpec, skeleton: nn.Module, source: InMemory, model: nn.Module) -> Iterator[Attempt]:
+def _singly(
+    spec: ModelSpec, skeleton: nn.Module, source: InMemory, model: nn.Module, seconds: float
+) -> Iterator[Attempt]:
     """Every number of the constructor doubled, every switch turned, on its own: whatever is promised is measured."""
     started = time.process_time()
     for name, value in {**constructor_numbers(spec, skeleton), **constructor_switches(spec, skeleton)}.items():
-        if time.process_time() - started > _SINGLY:
+        if time.process_time() - started > seconds:
             return
         changed = not value if isinstance(value, bool) else scaled(value, 2)
         target = {"model_args": {name: list(changed) if isinstance(changed, tuple) else changed}}

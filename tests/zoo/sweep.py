@@ -23,6 +23,7 @@ from .measure import measure
 from .models import Example
 
 SECONDS = 240  # of processor time, for one model
+SINGLY = 15.0  # of these, for its arguments one by one
 _MEMORY = 14 * 2**30  # bytes of address space of one child
 _LONGEST = 1200  # seconds until a child that does not stop is killed
 
@@ -35,7 +36,9 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     return {record["label"]: record for record in records}
 
 
-def sweep(examples: Iterable[Example], results: Path, *, jobs: int = 1) -> Iterator[dict[str, Any]]:
+def sweep(
+    examples: Iterable[Example], results: Path, *, jobs: int = 1, singly: float = SINGLY
+) -> Iterator[dict[str, Any]]:
     """Measure the examples and append one line each to `results`; yields the records as they come."""
     _load_growtool()
     torch.set_num_threads(1)
@@ -44,7 +47,7 @@ def sweep(examples: Iterable[Example], results: Path, *, jobs: int = 1) -> Itera
         while waiting and len(running) < jobs:
             example = waiting.pop(0)
             scratch = results.with_suffix(f".{os.getpid()}.{len(waiting)}")
-            running[_start(example, scratch)] = (example, scratch, time.monotonic())
+            running[_start(example, scratch, singly)] = (example, scratch, time.monotonic())
         pid = _finished(running)
         example, scratch, _ = running.pop(pid)
         record = _collect(example, scratch)
@@ -60,14 +63,14 @@ def _load_growtool() -> None:
             importlib.import_module(module.name)
 
 
-def _start(example: Example, scratch: Path) -> int:
+def _start(example: Example, scratch: Path, singly: float) -> int:
     pid = os.fork()
     if pid == 0:
-        _child(example, scratch)
+        _child(example, scratch, singly)
     return pid
 
 
-def _child(example: Example, scratch: Path) -> NoReturn:
+def _child(example: Example, scratch: Path, singly: float) -> NoReturn:
     record: dict[str, Any] = {}
 
     def out_of_time(*_: object) -> None:
@@ -77,7 +80,7 @@ def _child(example: Example, scratch: Path) -> NoReturn:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
-        measure(example, record, lambda: _write(scratch, record))
+        measure(example, record, lambda: _write(scratch, record), singly=singly)
     except BaseException as error:
         record["problem"] = f"{type(error).__name__}: {error}"[:400]
         if not isinstance(error, TimeoutError):
