@@ -116,7 +116,8 @@ BAD = {
     "narrower": (
         RESNET, {"target": {"model_args": {"channels": [4, 8, 8, 8]}}, "width": TILE},
         [r"resnet18 cannot become resnet18 as asked:",
-         r"layer4\.0\.conv1\.weight: dimension 0 would shrink from 12 to 8; growth never shrinks"],
+         r"layer4\.0\.conv1\.weight: dimension 0 would shrink from 12 to 8; growth never shrinks, choose a target that "
+         r"is smaller nowhere"],
     ),
     "shallower": (
         TINY["vit"], {"target": {"model_args": {"depth": 1}}, "depth": ZERO_OUT},
@@ -128,7 +129,8 @@ BAD = {
     ),
     "smaller heads": (
         TINY["vit"], {"target": {"model_args": {"embed_dim": 12, "num_heads": 4}}, "width": NET2NET},
-        [r"blocks\.0\.attn\.qkv\.weight: dimension 0: 4 would shrink to 3; growth never shrinks"],
+        [r"blocks\.0\.attn\.qkv\.weight: dimension 0: 4 would shrink to 3; growth never shrinks, choose a target that "
+         r"is smaller nowhere"],
     ),
     "another kind of block": (
         RESNET, {"target": {"model": "resnet50"}, "width": TILE, "depth": ZERO_OUT},
@@ -137,7 +139,8 @@ BAD = {
     ),
     "other classes": (
         RESNET, {"target": {"model_args": {"num_classes": 7}}, "width": TILE},
-        [r"fc\.weight: dimension 0 is 5 and would become 7, but it is the model's output"],
+        [r"fc\.weight: dimension 0 is 5 and would become 7, but it is the model's output; choose a target "
+         r"that keeps it"],
     ),
     "learning without classes": (
         RESNET.with_args(num_classes=0),

@@ -111,11 +111,17 @@ def pair_outputs(source: Coupling, target: Coupling) -> tuple[tuple[tuple[Paired
 
 def _axis(old: Axis, new: Axis, dim: int) -> PairedAxis:
     if axis_size(old) > axis_size(new):
-        raise Mismatch(f"dimension {dim} would shrink from {axis_size(old)} to {axis_size(new)}; growth never shrinks")
+        raise Mismatch(
+            f"dimension {dim} would shrink from {axis_size(old)} to {axis_size(new)}; growth never shrinks, "
+            "choose a target that is smaller nowhere"
+        )
     frozen = _frozen(old) or _frozen(new)
     if _frozen(old) and _frozen(new):
         if axis_size(old) != axis_size(new):
-            raise Mismatch(f"dimension {dim} is {axis_size(old)} and would become {axis_size(new)}, but it is {frozen}")
+            raise Mismatch(
+                f"dimension {dim} is {axis_size(old)} and would become {axis_size(new)}, but it is {frozen}; "
+                "choose a target that keeps it"
+            )
         return PairedAxis(((Unchanged(axis_size(old)),),))
     if len(new) == 1 and len(old) > 1 and not isinstance(new[0][-1], Atom) and len(new[0][-1]) == len(old):
         # one block of parts became several: (q, k, v) grew into heads x (q, k, v)
@@ -143,10 +149,16 @@ def _segment(old: Segment, new: Segment, dim: int) -> tuple[PairedFactor, ...]:
 def _factor(old: Factor, new: Factor, dim: int) -> PairedFactor:
     if isinstance(old, Atom) and isinstance(new, Atom):
         if old.size > new.size:
-            raise Mismatch(f"dimension {dim}: {old.size} would shrink to {new.size}; growth never shrinks")
+            raise Mismatch(
+                f"dimension {dim}: {old.size} would shrink to {new.size}; growth never shrinks, choose a "
+                "target that is smaller nowhere"
+            )
         frozen = new.fixed or old.fixed
         if frozen and old.size != new.size:
-            raise Mismatch(f"dimension {dim}: {old.size} would become {new.size}, but it is {frozen}")
+            raise Mismatch(
+                f"dimension {dim}: {old.size} would become {new.size}, but it is {frozen}; choose a target "
+                "that keeps it"
+            )
         return Unchanged(new.size) if frozen else Growth(old, new)
     if not isinstance(old, Atom) and not isinstance(new, Atom):
         return _axis(old, new, dim)
