@@ -44,10 +44,10 @@ def write_images(root: Path, *, per_class: int, classes: tuple[str, ...] = CLASS
     return root
 
 
-def write_data(root: Path, *, train: int = 8, validation: int = 4) -> Path:
+def write_data(root: Path, *, train: int = 8, validation: int = 4, classes: tuple[str, ...] = CLASSES) -> Path:
     """An image folder with both splits."""
-    write_images(root / "train", per_class=train)
-    write_images(root / "validation", per_class=validation, seed=1)
+    write_images(root / "train", per_class=train, classes=classes)
+    write_images(root / "validation", per_class=validation, classes=classes, seed=1)
     return root
 
 

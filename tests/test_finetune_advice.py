@@ -16,7 +16,7 @@ from growtool.cli.app import app
 from growtool.errors import PlanError
 from growtool.finetune import assemble, evaluate, prepare
 from growtool.finetune.device import is_out_of_memory
-from growtool.finetune.evaluate import evaluate_folder
+from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.loop import Trainer
 from growtool.finetune.run import finetune
 
@@ -50,7 +50,7 @@ def test_a_diverging_run_says_where_and_keeps_the_last_good_epoch(checkpoint: Pa
     )
     for folder in ("best", "last"):
         assert json.loads((tmp_path / "run" / folder / "training.json").read_text())["step"] == 1
-    assert evaluate_folder(tmp_path / "run/last", data, device="cpu").count == 12
+    assert evaluate_checkpoint(tmp_path / "run/last", data, device="cpu").count == 12
 
 
 @pytest.mark.parametrize("epochs", [1, 0], ids=["from-an-epoch", "from-the-start"])

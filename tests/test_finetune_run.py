@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.evaluate import evaluate_folder
+from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.run import finetune
 
 pytestmark = UNCLOSED_IMAGES
@@ -49,7 +49,7 @@ def test_accuracy_and_loss_are_what_plain_timm_computes(checkpoint: Path, data: 
     images, labels = zip(*ImageDataset(data / "validation", transform=transform), strict=True)
     with torch.no_grad():
         logits, targets = model(torch.stack(images)), torch.tensor(labels)
-    found = evaluate_folder(checkpoint, data, batch_size=5, device="cpu")
+    found = evaluate_checkpoint(checkpoint, data, batch_size=5, device="cpu")
     assert found.count == len(labels) == 12
     assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == targets).float().mean()))
     assert found.top5 == 100  # of three classes

@@ -14,7 +14,7 @@ from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run
 from safetensors.torch import load_file
 
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.evaluate import evaluate_folder
+from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.journal import Journal, read_events
 from growtool.finetune.loop import Trainer
 from growtool.finetune.run import finetune
@@ -71,7 +71,7 @@ def test_the_default_is_to_stop_at_a_loss_that_is_not_finite(
         PlanError, match=r"step 5: found a training loss of nan.*holds epoch 1.*--nonfinite skip --resume"
     ):
         finetune(run_config(checkpoint, data, tmp_path / "run"))
-    assert evaluate_folder(tmp_path / "run/last", data, device="cpu").count == 12
+    assert evaluate_checkpoint(tmp_path / "run/last", data, device="cpu").count == 12
     result = finetune(run_config(checkpoint, data, tmp_path / "run", nonfinite="skip", resume="auto"))
     assert (result.steps, result.skipped) == (6, 1)
 

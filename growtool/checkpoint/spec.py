@@ -66,6 +66,14 @@ class ModelSpec:
         """The same architecture with some `model_args` set anew."""
         return replace(self, model_args={**self.model_args, **changes})
 
+    def with_classes(self, count: int) -> ModelSpec:
+        """The same model with a head for `count` classes that have no names yet."""
+        named = {"label_names", "label_descriptions"}
+        extra = {key: value for key, value in self.extra.items() if key not in named}
+        config = {key: value for key, value in self.pretrained_cfg.items() if key not in named}
+        config |= {"num_classes": count} if "num_classes" in config else {}
+        return replace(self.with_args(num_classes=count), pretrained_cfg=config, extra=extra)
+
     @property
     def num_classes(self) -> int | None:
         """Number of classes, where the spec says it."""

@@ -13,6 +13,7 @@ from growtool.cli.advise import advise
 from growtool.cli.compare import compare
 from growtool.cli.console import describe_os_error, print_problems
 from growtool.cli.decompose import decompose, export
+from growtool.cli.evaluate import evaluate
 from growtool.cli.finetune import finetune
 from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
@@ -60,6 +61,7 @@ def _print_version(wanted: bool) -> None:
 app.command()(grow)
 app.command()(advise)
 app.command()(finetune)
+app.command()(evaluate)
 app.command()(schedule)
 app.command()(report)
 app.command()(compare)

@@ -17,7 +17,7 @@ from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, DEFAULT_
 if TYPE_CHECKING:
     from growtool.finetune.run import RunResult
 
-_DEFAULT = RunConfig(checkpoint=Path(), data=Path(), output=Path())
+DEFAULTS = RunConfig(checkpoint=Path(), data=Path(), output=Path())
 _WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
 _NOT_OPTIONS = {"config", "settings", "plugin", "as_json"}
@@ -100,6 +100,10 @@ def finetune(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option(help="A fresh head for so many classes, for other images.", rich_help_panel=_WHAT),
+    ] = DEFAULTS.num_classes,
     train: Annotated[
         str,
         typer.Option(
@@ -107,13 +111,13 @@ def finetune(
             help="All, what growth made, either part of a template checkpoint, or e.g. 'layer4.*,fc.*'.",
             rich_help_panel=_WHAT,
         ),
-    ] = _DEFAULT.train,
+    ] = DEFAULTS.train,
     freeze_epochs: Annotated[
         int, typer.Option(help="After so many epochs of --train everything trains.", rich_help_panel=_WHAT)
-    ] = _DEFAULT.freeze_epochs,
+    ] = DEFAULTS.freeze_epochs,
     lora_rank: Annotated[
         int, typer.Option(help="Train low-rank adapters (LoRA-GA), merged on saving.", rich_help_panel=_WHAT)
-    ] = _DEFAULT.lora_rank,
+    ] = DEFAULTS.lora_rank,
     kd_teacher: Annotated[
         Path | None,
         typer.Option(metavar="CKPT", help="Learn from this checkpoint too.", show_default=False, rich_help_panel=_WHAT),
@@ -128,7 +132,7 @@ def finetune(
     ] = None,
     recalibrate: Annotated[
         int, typer.Option(help="Images for BatchNorm's statistics before training.", rich_help_panel=_WHAT)
-    ] = _DEFAULT.recalibrate,
+    ] = DEFAULTS.recalibrate,
     carry_optimizer: Annotated[
         bool,
         typer.Option("--carry-optimizer", help="Start from the optimizer state of CHECKPOINT.", rich_help_panel=_WHAT),
@@ -146,15 +150,15 @@ def finetune(
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", help="Images of one update.", rich_help_panel=_LENGTH)
-    ] = _DEFAULT.batch_size,
+    ] = DEFAULTS.batch_size,
     opt: Annotated[
         str,
         typer.Option(help="One of timm's: adamw, sgd, lamb, muon, ...; or swan.", rich_help_panel=_OPTIMIZER),
-    ] = _DEFAULT.opt,
-    lr: Annotated[float, typer.Option(help="Learning rate after warm-up.", rich_help_panel=_OPTIMIZER)] = _DEFAULT.lr,
+    ] = DEFAULTS.opt,
+    lr: Annotated[float, typer.Option(help="Learning rate after warm-up.", rich_help_panel=_OPTIMIZER)] = DEFAULTS.lr,
     weight_decay: Annotated[
         float, typer.Option(help="Not for biases and norms.", rich_help_panel=_OPTIMIZER)
-    ] = _DEFAULT.weight_decay,
+    ] = DEFAULTS.weight_decay,
     layer_decay: Annotated[
         float | None,
         typer.Option(help="Factor of the rate from layer to layer.", show_default=False, rich_help_panel=_OPTIMIZER),
@@ -189,7 +193,7 @@ def finetune(
     ] = None,
     dataset: Annotated[
         str, typer.Option(help="A dataset of timm, e.g. torch/cifar10; --data is its root.", rich_help_panel=_IMAGES)
-    ] = _DEFAULT.dataset,
+    ] = DEFAULTS.dataset,
     train_crop_mode: Annotated[
         CropMode, typer.Option(help="timm's random crops; rkrr suits images of few pixels.", rich_help_panel=_IMAGES)
     ] = CropMode.rrc,
@@ -208,13 +212,13 @@ def finetune(
     ] = None,
     reprob: Annotated[
         float, typer.Option(help="Probability of random erasing.", rich_help_panel=_IMAGES)
-    ] = _DEFAULT.reprob,
+    ] = DEFAULTS.reprob,
     no_aug: Annotated[
         bool, typer.Option("--no-aug", help="Train on the images as evaluation sees them.", rich_help_panel=_IMAGES)
     ] = False,
-    mixup: Annotated[float, typer.Option(help="Mixup alpha.", rich_help_panel=_IMAGES)] = _DEFAULT.mixup,
-    cutmix: Annotated[float, typer.Option(help="CutMix alpha.", rich_help_panel=_IMAGES)] = _DEFAULT.cutmix,
-    smoothing: Annotated[float, typer.Option(help="Label smoothing.", rich_help_panel=_IMAGES)] = _DEFAULT.smoothing,
+    mixup: Annotated[float, typer.Option(help="Mixup alpha.", rich_help_panel=_IMAGES)] = DEFAULTS.mixup,
+    cutmix: Annotated[float, typer.Option(help="CutMix alpha.", rich_help_panel=_IMAGES)] = DEFAULTS.cutmix,
+    smoothing: Annotated[float, typer.Option(help="Label smoothing.", rich_help_panel=_IMAGES)] = DEFAULTS.smoothing,
     amp: Annotated[bool, typer.Option("--amp", help="Mixed precision.", rich_help_panel=_SPEED)] = False,
     amp_dtype: Annotated[
         AmpDtype | None, typer.Option(show_default="bfloat16", help="Type for --amp.", rich_help_panel=_SPEED)
@@ -233,21 +237,21 @@ def finetune(
     ] = None,
     grad_accum_steps: Annotated[
         int, typer.Option(help="Parts an update's images pass through in; saves memory.", rich_help_panel=_SPEED)
-    ] = _DEFAULT.grad_accum_steps,
+    ] = DEFAULTS.grad_accum_steps,
     engine: Annotated[
         Engine, typer.Option(help="Under torchrun: copies of the model, or shards.", rich_help_panel=_SPEED)
     ] = Engine.ddp,
     workers: Annotated[
         int, typer.Option(show_default="up to 4", help="Processes that read images.", rich_help_panel=_SPEED)
-    ] = _DEFAULT.workers,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)] = _DEFAULT.device,
-    seed: Annotated[int, typer.Option(help="Decides order, augmentation and dropout.")] = _DEFAULT.seed,
+    ] = DEFAULTS.workers,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)] = DEFAULTS.device,
+    seed: Annotated[int, typer.Option(help="Decides order, augmentation and dropout.")] = DEFAULTS.seed,
     nonfinite: Annotated[
         Nonfinite, typer.Option(help="What a loss that is nan or inf does to the run or the update.")
     ] = Nonfinite.stop,
     log_interval: Annotated[
         int, typer.Option(help="Updates between lines of metrics.jsonl.", rich_help_panel=_OUTPUT)
-    ] = _DEFAULT.log_interval,
+    ] = DEFAULTS.log_interval,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -259,10 +263,10 @@ def finetune(
     ] = None,
     recovery_interval: Annotated[
         int, typer.Option(help="Updates between checkpoints within an epoch.", rich_help_panel=_OUTPUT)
-    ] = _DEFAULT.recovery_interval,
+    ] = DEFAULTS.recovery_interval,
     checkpoint_hist: Annotated[
         int, typer.Option(help="Checkpoints to keep.", rich_help_panel=_OUTPUT)
-    ] = _DEFAULT.checkpoint_hist,
+    ] = DEFAULTS.checkpoint_hist,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.", rich_help_panel=_OUTPUT)] = False,
     plugin: PluginOption = None,
     as_json: Annotated[

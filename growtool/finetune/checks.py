@@ -42,6 +42,7 @@ def _bad_ranges(config: RunConfig) -> Iterator[str]:
     counts = {
         "epochs": 1,
         "steps": 1,
+        "num_classes": 1,
         "batch_size": 1,
         "log_interval": 1,
         "workers": 0,

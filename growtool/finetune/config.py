@@ -59,6 +59,8 @@ class RunConfig:
     grad_accum_steps: int = 1
     """Parts in which the images of an update pass through the model, to save memory."""
 
+    num_classes: int | None = None
+    """A fresh head for so many classes in the place of the checkpoint's, for other classes than it was trained on."""
     train: str = "all"
     """What trains: `all`; `new`, what growth made, tensors and parts of them; `coefficients` or `templates` of a
     checkpoint in template form; or patterns of names, `layer4.*,fc.*`."""

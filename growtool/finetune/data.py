@@ -98,8 +98,8 @@ def class_names(
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
             f"{split.root}: found {len(split.classes)} class folders ({_some(split.classes)}), expected {num_classes}, "
-            f"the number of classes of {checkpoint}; use the data set it was trained on, or a checkpoint with a head "
-            f"for {len(split.classes)} classes (`timm.create_model(..., num_classes={len(split.classes)})`)"
+            f"the number of classes of {checkpoint}; use the data set it was trained on, or train a fresh head with "
+            f"--num-classes {len(split.classes)}"
         )
     return split.classes
 
@@ -170,7 +170,8 @@ def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> 
         parts += [f"not among them {_some(extra)}"] if extra else []
         raise PlanError(
             f"{split.root}: the class folders are not the {len(label_names)} classes of {checkpoint} (its label_names)"
-            f": {'; '.join(parts)}; rename the folders to match, or use the data set the checkpoint was trained on"
+            f": {'; '.join(parts)}; rename the folders to match, use the data set the checkpoint was trained on, or "
+            f"train a fresh head with --num-classes {len(split.classes)}"
         )
 
 

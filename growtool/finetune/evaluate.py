@@ -55,21 +55,26 @@ def evaluate(
     return Evaluation(100 * right1 / count, 100 * right5 / count, total / count, int(count))
 
 
-def evaluate_folder(
+def evaluate_checkpoint(
     checkpoint: Path | str,
     data: Path | str,
     *,
+    dataset: str = "",
+    split: str | None = None,
     batch_size: int = 256,
     workers: int = 0,
     device: str = "auto",
     autocast: str | None = None,
     channels_last: bool = False,
 ) -> Evaluation:
-    """Evaluate a checkpoint on the validation split of an image folder.
+    """Evaluate a checkpoint on the validation split of a folder of images, or of a data set of timm's.
 
     Args:
         checkpoint: a timm folder or a `.safetensors` file.
-        data: a folder with `validation/CLASS/*` (or `val`, `valid`, `test`).
+        data: a folder with `validation/CLASS/*` (or `val`, `valid`, `test`), images, tar files or parquet; or the
+            root of `dataset`.
+        dataset: a dataset string of timm, e.g. `hfds/uoft-cs/cifar10`.
+        split: name of the split; by default the first that is there of validation, val, valid and test.
         batch_size: images at a time.
         workers: processes that read images.
         device: `auto`, or a torch device.
@@ -84,6 +89,8 @@ def evaluate_folder(
         checkpoint=Path(checkpoint),
         data=Path(data),
         output=Path(),
+        dataset=dataset,
+        val_split=split,
         batch_size=batch_size,
         workers=workers,
         amp=autocast is not None,

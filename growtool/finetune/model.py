@@ -8,6 +8,8 @@ import torch
 
 from growtool.checkpoint import build
 from growtool.checkpoint.match import check_strict
+from growtool.errors import PlanError
+from growtool.finetune.seeding import derive_seed
 from growtool.templates.training import even_out_gradients, put_in_form
 
 if TYPE_CHECKING:
@@ -40,6 +42,23 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     if checkpoint.form is not None:
         even_out_gradients(model)
     return model
+
+
+def replace_head(model: nn.Module, classes: int, seed: int) -> None:
+    """Give a timm model a fresh head, drawn from `seed`; the global random state stays.
+
+    Raises:
+        PlanError: the model has none that timm can replace.
+    """
+    reset = getattr(model, "reset_classifier", None)
+    if not callable(reset):
+        raise PlanError(
+            f"--num-classes: {type(model).__name__} has no head that timm can replace; drop the option, or build the "
+            f"model with `timm.create_model(..., num_classes={classes})`"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "head"))
+        reset(classes)
 
 
 def count_classes(model: nn.Module) -> int:

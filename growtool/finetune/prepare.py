@@ -21,7 +21,7 @@ from growtool.finetune.evaluate import evaluate
 from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
-from growtool.finetune.model import count_classes, load_model
+from growtool.finetune.model import count_classes, load_model, replace_head
 from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
 from growtool.finetune.optimizer_state import adopt, read_state
 from growtool.finetune.recalibrate import tracking_norms
@@ -153,11 +153,13 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     source = open_checkpoint(config.checkpoint)
     refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
+    spec = source.spec
+    if config.num_classes is not None:
+        replace_head(model, config.num_classes, config.seed)
+        spec = spec.with_classes(config.num_classes)
     format = ImageFormat.of(model)
     train, held_out = (open_source(config, training=use, channels=format.input_size[0]) for use in (True, False))
-    classes = class_names(
-        train, num_classes=count_classes(model), label_names=source.spec.label_names, checkpoint=source.name
-    )
+    classes = class_names(train, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=source.name)
     for split in (train, held_out):
         number_classes(split, classes)
         require_readable(split)
@@ -167,7 +169,6 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
     macs = training_macs(count_macs(plain, format.input_size).total, images=1) + _teacher_macs(config)
     steps, warmup = _budget(config, train, batches, macs)
-    spec = source.spec
     if spec.label_names is None and classes:
         spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
     teacher = open_teacher(config, model, device, steps=steps)

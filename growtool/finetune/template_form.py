@@ -34,6 +34,8 @@ def refuse_what_templates_cannot(config: RunConfig, checkpoint: Checkpoint) -> N
         problems.append("--engine fsdp: shards each layer's parameters, and layers here share theirs; use ddp")
     if config.lora_rank:
         problems.append("--lora-rank: adapters add to a weight that is stored, and here it is computed")
+    if config.num_classes is not None:
+        problems.append("--num-classes: a head may be among the templates")
     if config.lr_factors:
         problems.append("--lr-factors: they are of weights, and what trains here are coefficients and templates")
     if problems:

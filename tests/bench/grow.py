@@ -102,7 +102,7 @@ def rows(folder: Path, source: Path, name: str, plan: dict, repeat: int) -> Iter
     remove(out), remove(copied)
     for what, found, against in (
         ("copy of the output, warm", copy, copy),
-        ("copy of the output, cold", copy_cold, copy),
+        ("copy of the output, cold", copy_cold, copy_cold),
         ("load_file + save_file of the output", library, copy),
         ("grow without verification, warm", grown, copy),
         ("grow without verification, cold", cold, copy_cold),

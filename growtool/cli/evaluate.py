@@ -1,0 +1,60 @@
+"""`growtool evaluate`: how many images a checkpoint gets right."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.finetune import DEFAULTS, AmpDtype
+from growtool.cli.opening import PluginOption
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with validation/CLASS/* (or val, valid, test); or the root of --dataset.")
+    ],
+    dataset: Annotated[str, typer.Option(help="A data set of timm, e.g. hfds/uoft-cs/cifar10.")] = "",
+    split: Annotated[
+        str | None, typer.Option(show_default="validation, val, valid or test", help="Name of the split.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    workers: Annotated[
+        int, typer.Option(min=0, show_default="up to 4", help="Processes that read images.")
+    ] = DEFAULTS.workers,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    amp_dtype: Annotated[AmpDtype | None, typer.Option(help="Mixed precision.", show_default="none")] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory layout of convolutions.")] = False,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
+    from growtool.finetune.evaluate import evaluate_checkpoint
+
+    found = evaluate_checkpoint(
+        checkpoint,
+        data,
+        dataset=dataset,
+        split=split,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        autocast=amp_dtype.value if amp_dtype else None,
+        channels_last=channels_last,
+    )
+    if as_json:
+        emit_json({"checkpoint": str(checkpoint), "data": str(data), **asdict(found)})
+        return
+    table = new_table("", "")
+    for label, value in (
+        ("top-1", f"{found.top1:.2f} %"),
+        ("top-5", f"{found.top5:.2f} %"),
+        ("loss", f"{found.loss:.4f}"),
+        ("images", f"{found.count:,}"),
+    ):
+        table.add_row(label, value)
+    console().print(table)
