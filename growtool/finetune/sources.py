@@ -82,8 +82,10 @@ def _named(config: RunConfig, dataset: str, root: str | None, split: str, *, tra
             **config.data_kwargs,
         )
     except ImportError as error:
-        extra = "pip install 'growtool[datasets]'" if dataset.startswith("hf") else f"pip install {error.name}"
-        raise PlanError(f"--dataset {dataset}: needs {error.name}, which is not installed; {extra}") from error
+        package = "datasets" if dataset.startswith("hf") else error.name
+        raise PlanError(
+            f"--dataset {dataset}: needs {error.name}, which is not installed; pip install {package}"
+        ) from error
     except (AssertionError, RuntimeError, ValueError, OSError, TypeError) as error:
         raise PlanError(
             f"--dataset {dataset}: timm cannot open the split {split!r} ({type(error).__name__}: {error}); "

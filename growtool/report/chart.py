@@ -80,7 +80,7 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlanError(
-            f"{path}: drawing PNG needs matplotlib, which is not installed; pip install 'growtool[plot]'"
+            f"{path}: drawing PNG needs matplotlib, which is not installed; pip install matplotlib"
         ) from error
     figure = Figure(figsize=(8, 4.5 * len(charts)), layout="constrained", dpi=120)
     for axes, chart in zip(figure.subplots(len(charts), 1, squeeze=False)[:, 0], charts, strict=True):
