@@ -45,14 +45,14 @@ def test_the_check_of_an_archive_leaves_no_file_open_for_workers_to_share(data: 
     assert read_image(split.images, 0)[0].size == (40, 36), "it opens again"
 
 
-def test_parquet_needs_the_extra_and_says_so(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parquet_needs_a_package_and_says_so(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "parquet").mkdir()
     for split in ("train", "val"):
         (tmp_path / f"parquet/{split}-00000-of-00001.parquet").write_text("")
     monkeypatch.setitem(sys.modules, "datasets", None)
     for name in [name for name in sys.modules if name.startswith("timm.data.readers.reader_hfds")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(PlanError, match=r"needs datasets, which is not installed; pip install 'growtool\[datasets\]'"):
+    with pytest.raises(PlanError, match=r"needs datasets, which is not installed; pip install datasets"):
         finetune(run_config(checkpoint, tmp_path / "parquet", tmp_path / "run"))
 
 
