@@ -35,7 +35,7 @@ DEEPER: dict[str, tuple[Tiny, dict[str, Any]]] = {
     "efficientnet": (EFFICIENTNET, {"depth_multiplier": 2.5}),
     "mobilenetv1": (MOBILENET, {"depth_multiplier": 2}),
 }
-OPERATORS = ("stack", "interleave", "zero_out", "cancel_out", "net2deeper")
+OPERATORS = ("stack", "interleave", "zero_out", "cancel_out", "net2deeper", "map", "mixing")
 
 
 def record(family: str) -> dict[str, Any]:
@@ -44,19 +44,26 @@ def record(family: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(write_folder(tiny, Path(folder) / "source"))
         source = Traced.of(checkpoint.spec, where="source")
-        plans = {
-            name: Plan.model_validate({"target": {"model_args": args}, "depth": {"operator": name}})
-            for name in OPERATORS
-        }
-        spec = target_spec(plans["stack"].target, source.spec, source.model, source.coupling)
+        plain = _plan(args, {"operator": "interleave"})
+        spec = target_spec(plain.target, source.spec, source.model, source.coupling)
         target = Traced.of(spec, where="target")
+        placed = recipe_of(plain, checkpoint, source, target).blocks.placed
         found: dict[str, Any] = {}
-        for name, plan in plans.items():
+        for name in OPERATORS:
+            depth: dict[str, Any] = {"operator": name}
+            if name == "map":  # as interleave has it, but closed
+                lists = {stage.rstrip("."): [p.source for p in blocks.values()] for stage, blocks in placed.items()}
+                depth |= {"map": lists, "start": "zero_out"}
             try:
-                found[name] = _told(recipe_of(plan, checkpoint, source, target))
+                found[name] = _told(recipe_of(_plan(args, depth), checkpoint, source, target))
             except PlanError as error:
                 found[name] = {"refused": list(error.problems)}
     return found
+
+
+def _plan(args: dict[str, Any], depth: dict[str, Any]) -> Plan:
+    data = {"data": {"path": "images"}} if depth["operator"] == "mixing" else {}
+    return Plan.model_validate({"target": {"model_args": args}, "depth": depth, **data})
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import functools
 
 import pytest
 import torch
+from golden_widths import FAMILIES, ON_IMAGES, WHOLE
 from models import difference, grown, load, resolved, write_folder
-from test_families import EXPECTED, FAMILIES, LOSSY, WHOLE
+from test_families import EXPECTED, LOSSY, REFUSED
 from torch import Tensor, nn
 
 from growtool.checkpoint.reach import set_eps
@@ -21,7 +22,7 @@ KEPT = [
     (family, operator)
     for operator, kinds in EXPECTED.items()
     for family, kind in kinds.items()
-    if kind != LOSSY and operator != "two_source"  # whose two halves are not the source's
+    if kind not in (LOSSY, REFUSED) and operator not in ("two_source", *ON_IMAGES)  # two halves are not the source's
 ]
 
 
