@@ -5,7 +5,8 @@ import timm
 import torch
 from torch.nn.modules import module
 
-from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint import ModelSpec, build, input_size, skeleton
+from growtool.errors import CheckpointError
 
 MODELS = [
     ModelSpec("resnet18", {"channels": [4, 8, 8, 12], "in_chans": 1}),
@@ -62,3 +63,16 @@ def test_arguments_timm_keeps_at_the_top_count():
     assert spec.with_args(depth=2).model_args == {"num_classes": 7, "depth": 2}
     assert ModelSpec("x", {}, {"num_classes": 4}).num_classes == 4
     assert ModelSpec("x").num_classes is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [("cache_dir", r"the entry point of resnet18 has to take `\*\*kwargs`"), ("depth", r"check model_args against")],
+)
+def test_what_timm_hands_over_is_not_blamed_on_the_arguments(monkeypatch, argument, remedy):
+    def refuses(spec):
+        raise TypeError(f"net() got an unexpected keyword argument '{argument}'")
+
+    monkeypatch.setattr(skeleton, "_create", refuses)
+    with pytest.raises(CheckpointError, match=remedy):
+        build(ModelSpec("resnet18", {"depth": 3}))

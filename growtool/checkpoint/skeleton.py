@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -37,7 +38,7 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
     except Exception as error:  # whatever a constructor trips over when its arguments do not fit together
         raise CheckpointError(
             f"{where}: timm cannot build {spec.architecture} with {dict(spec.model_args)}: "
-            f"{type(error).__name__}: {error}; check model_args against the constructor of {spec.architecture}"
+            f"{type(error).__name__}: {error}; {_remedy(spec, str(error))}"
         ) from error
     config = cast("dict[str, Any]", model.pretrained_cfg)
     channels, *size = config["input_size"]  # timm leaves it as it was, whatever the arguments say
@@ -98,6 +99,13 @@ def _create(spec: ModelSpec) -> nn.Module:
             if not any(buffer.is_meta for buffer in model.buffers()):
                 return model
         return create().apply(_drop_parameters)
+
+
+def _remedy(spec: ModelSpec, said: str) -> str:
+    refused = re.search(r"unexpected keyword argument '(\w+)'", said)
+    if refused and refused[1] not in _arguments(spec):  # what timm hands to every entry point, such as `cache_dir`
+        return f"the entry point of {spec.architecture} has to take `**kwargs` and drop what it does not know"
+    return f"check model_args against the constructor of {spec.architecture}"
 
 
 def _arguments(spec: ModelSpec) -> dict[str, Any]:
