@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import PlanError
-from growtool.finetune import assemble, evaluate, prepare
+from growtool.finetune import assemble, evaluate, prepare, state
 from growtool.finetune.device import is_out_of_memory
 from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.loop import Trainer
@@ -76,7 +77,14 @@ def test_out_of_memory_within_the_run_goes_on_in_smaller_parts(
     def exhausted(self: Trainer, images: torch.Tensor, targets: torch.Tensor) -> Any:
         return exhaust() if self.step == 4 else update(self, images, targets)
 
+    written = state.write_training_state
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.5)
+        written(*arguments)
+
     monkeypatch.setattr(Trainer, "update", exhausted)
+    monkeypatch.setattr(state, "write_training_state", slowly)
     said = message_of(lambda: finetune(run_config(checkpoint, data, tmp_path / "run")))
     monkeypatch.undo()
     assert re.match(

@@ -11,7 +11,7 @@ from typing import Any
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
-from growtool.finetune.device import peak_memory
+from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.journal import Journal
 from growtool.finetune.loop import Diverged, Meter
@@ -108,6 +108,10 @@ class Training:
         except Diverged as error:
             self._collect_checkpoint()
             raise PlanError(after_divergence(error, job.config, self.folder)) from None
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._collect_checkpoint()  # what is said of the folder next holds for what is being written, too
+            raise
         assert course.initial is not None and course.best is not None and course.last is not None
         self.world.wait()
         return RunResult(
