@@ -41,6 +41,8 @@ class RunConfig:
 
     dataset: str = ""
     """A dataset string of timm, e.g. `torch/cifar10`, `hfds/uoft-cs/cifar10` or `wds/name`."""
+    val_data: Path | None = None
+    """A folder that holds the evaluation split, in place of `data`; needed where `dataset` is a stream."""
     train_split: str | None = None
     """Name of the training split; by default the first that is there of train and training."""
     val_split: str | None = None

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from growtool.errors import PlanError
 from growtool.finetune.distributed import World
-from growtool.finetune.reading import PADDING, SampleKey, SeededImages, SeededStream, collate
+from growtool.finetune.reading import PADDING, SampleKey, SeededImages, collate
 from growtool.finetune.seeding import derive_seed
+from growtool.finetune.streams import SeededStream
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,9 +113,12 @@ class _Told:
     unreadable: dict[str, None] = field(default_factory=dict)
 
     def __iter__(self) -> Batches:
-        for images, targets, names in self.loader:
-            self.unreadable.update(dict.fromkeys(names))
-            yield images, targets
+        try:
+            for images, targets, names in self.loader:
+                self.unreadable.update(dict.fromkeys(names))
+                yield images, targets
+        except PlanError as error:  # torch puts the worker's traceback before the message
+            raise PlanError(str(error).rpartition("PlanError: ")[2].strip()) from None
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -145,7 +149,7 @@ class ImageBatches:
         self.batch_size = sampler.batch_size
         training = isinstance(sampler, EpochBatches)
         loader = DataLoader(
-            SeededImages(split.images, format.input_size, replace=training),
+            SeededImages(split.images, split.root, format.input_size, replace=training),
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=collate,

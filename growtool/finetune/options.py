@@ -15,7 +15,7 @@ from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.plan.document import read_document, read_scalar
 
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
-_PATHS = ("checkpoint", "data", "output", "kd_teacher")
+_PATHS = ("checkpoint", "data", "val_data", "output", "kd_teacher")
 
 
 def read_config(path: Path) -> dict[str, Any]:

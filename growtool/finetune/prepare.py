@@ -159,7 +159,10 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         spec = spec.with_classes(config.num_classes)
     format = ImageFormat.of(model)
     train, held_out = (open_source(config, training=use, channels=format.input_size[0]) for use in (True, False))
-    classes = class_names(train, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=source.name)
+    naming = train if train.classes or not held_out.classes else held_out
+    classes = class_names(
+        naming, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=source.name
+    )
     for split in (train, held_out):
         number_classes(split, classes)
         require_readable(split)

@@ -6,25 +6,27 @@ evaluation it counts as nothing.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
 from growtool.errors import PlanError
-from growtool.finetune.seeding import derive_seed, seed_generators
+from growtool.finetune.seeding import seed_generators
 
 SampleKey = tuple[int, int]
 """Index of an image, and the seed of its augmentation; the index PADDING asks for an image that counts as nothing."""
 PADDING = -1
 NOT_COUNTED = -1  # class number of what evaluation leaves out
-_IN_A_ROW = 50  # unreadable images one after the other are no accident
-_UNREADABLE = (  # what image decoders raise
+IN_A_ROW = 50  # unreadable images one after the other are no accident
+UNREADABLE = (  # what image decoders raise
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
@@ -37,12 +39,13 @@ class SeededImages(Dataset[Sample]):
 
     Args:
         images: a dataset of timm or torchvision.
+        root: what to call it in messages.
         blank: shape [C, H, W] of an image that counts as nothing.
         replace: whether the next image takes the place of an unreadable one.
     """
 
-    def __init__(self, images: Any, blank: tuple[int, int, int], *, replace: bool) -> None:
-        self.images, self.blank, self.replace = images, blank, replace
+    def __init__(self, images: Any, root: Path, blank: tuple[int, int, int], *, replace: bool) -> None:
+        self.images, self.root, self.blank, self.replace = images, root, blank, replace
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,11 +55,11 @@ class SeededImages(Dataset[Sample]):
         if index == PADDING:
             return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, ()
         unreadable: list[str] = []
-        while len(unreadable) < _IN_A_ROW:
+        while len(unreadable) < IN_A_ROW:
             try:
                 image, target = read_image(self.images, index)
-            except _UNREADABLE as error:
-                unreadable.append(f"{file_name(self.images, index)}: {error}")
+            except UNREADABLE as error:
+                unreadable.append(f"{self._name(index)}: {reason(error)}")
                 if not self.replace:
                     return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, tuple(unreadable)
                 index = (index + 1) % len(self.images)
@@ -66,25 +69,13 @@ class SeededImages(Dataset[Sample]):
                 image = self.images.transform(image)
             return image, target, tuple(unreadable)
         raise PlanError(
-            f"{unreadable[0]}; nor could the {_IN_A_ROW - 1} images after it be read, expected images; "
+            f"{unreadable[0]}; nor could the {IN_A_ROW - 1} images after it be read, expected images; "
             "restore the data or name another"
         )
 
-
-class SeededStream(IterableDataset[Sample]):
-    """The samples of a dataset that can only be read in its own order, each augmented by its place in that order."""
-
-    def __init__(self, images: Any, seed: int) -> None:
-        self.images, self.seed, self.epoch = images, seed, 0
-        self.transform, images.transform = images.transform, None
-
-    def __iter__(self) -> Iterator[Sample]:
-        worker = get_worker_info()
-        lane = worker.id if worker else 0
-        self.images.set_epoch(self.epoch)
-        for place, (image, target) in enumerate(self.images):
-            seed_generators(derive_seed(self.seed, "augment", self.epoch, lane, place))
-            yield self.transform(image), target, ()
+    def _name(self, index: int) -> str:
+        name = file_name(self.images, index)
+        return name if Path(name).exists() else f"{self.root}: {name}"
 
 
 def read_image(images: Any, index: int) -> tuple[Any, int]:
@@ -106,6 +97,11 @@ def read_image(images: Any, index: int) -> tuple[Any, int]:
     with file, Image.open(file) as opened:
         image = opened.convert(images.input_img_mode)  # decodes all of it
     return image, int(images.target_transform(target) if images.target_transform else target)
+
+
+def reason(error: BaseException) -> str:
+    """What a decoder says of an image, without the address of what it was read from, which differs every time."""
+    return re.sub(r"\s*<.*>", "", str(error)) or type(error).__name__
 
 
 def file_name(images: Any, index: int) -> str:

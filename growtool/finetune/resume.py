@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
 _FREE = {
-    "resume", "force", "workers", "device", "output", "checkpoint", "data", "kd_teacher", "log", "log_interval",
-    "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine", "grad_accum_steps", "nonfinite",
-    "eval_interval",
+    "resume", "force", "workers", "device", "output", "checkpoint", "data", "val_data", "kd_teacher", "log",
+    "log_interval", "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine",
+    "grad_accum_steps", "nonfinite", "eval_interval",
 }  # fmt: skip
 
 

@@ -33,10 +33,11 @@ def require_source(config: RunConfig, *, training: bool) -> None:
         PlanError: no such folder, no such split in it, or options of a reader where none is.
     """
     names = split_names(config, training=training)
-    if config.dataset or _parquet(config.data, names):
+    folder, dataset = _place(config, training=training)
+    if dataset or _parquet(folder, names):
         return
-    find_split(config.data, names)
-    if config.data_kwargs:
+    find_split(folder, names)
+    if config.data_kwargs and not config.dataset:
         raise PlanError(
             f"--set data_kwargs: found {', '.join(config.data_kwargs)}, but folders and tar files are read without "
             "options; drop them, or name a reader with --dataset"
@@ -50,11 +51,22 @@ def open_source(config: RunConfig, *, training: bool, channels: int) -> Split:
         PlanError: it is not there, or what reads it is not installed.
     """
     names = split_names(config, training=training)
-    if config.dataset:
-        return _named(config, config.dataset, str(config.data), names[0], training=training, channels=channels)
-    if split := _parquet(config.data, names):
-        return _named(config, f"hfds/{config.data}", None, split, training=training, channels=channels)
-    return open_split(find_split(config.data, names), channels=channels)
+    folder, dataset = _place(config, training=training)
+    if dataset:
+        root = str(config.data)
+        return _named(config, config.dataset, root, names[0], config.data, training=training, channels=channels)
+    if split := _parquet(folder, names):
+        # Absolute, as `datasets` would take the relative names of some folders (`parquet`, `csv`) for file formats.
+        name, place = f"hfds/{folder.resolve()}", folder / split
+        return _named(config, name, None, split, place, training=training, channels=channels)
+    return open_split(find_split(folder, names), channels=channels)
+
+
+def _place(config: RunConfig, *, training: bool) -> tuple[Path, str]:
+    """The folder to read a split from, and the dataset string that says how; "" for folders, tar files and parquet."""
+    if training or config.val_data is None:
+        return config.data, config.dataset
+    return config.val_data, ""
 
 
 def _parquet(folder: Path, names: Sequence[str]) -> str | None:
@@ -65,7 +77,10 @@ def _parquet(folder: Path, names: Sequence[str]) -> str | None:
     return None
 
 
-def _named(config: RunConfig, dataset: str, root: str | None, split: str, *, training: bool, channels: int) -> Split:
+def _named(
+    config: RunConfig, dataset: str, root: str | None, split: str, place: Path, *, training: bool, channels: int
+) -> Split:
+    """A split by a dataset string of timm; `place` is what messages call it."""
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
@@ -95,9 +110,9 @@ def _named(config: RunConfig, dataset: str, root: str | None, split: str, *, tra
     if streamed and not training:
         raise PlanError(
             f"--dataset {dataset}: found a stream for evaluation, expected images that can be told apart by number; "
-            "evaluate on a folder, on tar files or on an hfds/ dataset"
+            "name a folder of images, tar files or parquet for evaluation with --set val_data=FOLDER"
         )
-    return Split(Path(root or dataset), images, _classes(images), is_stream=streamed)
+    return Split(place, images, _classes(images), is_stream=streamed)
 
 
 def _classes(images: Any) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from growtool.schedule.stages import KINDS, Grow, Stage, Train
 
 _KEYS = ("checkpoint", "train", "stages")
 _SCHEDULED = {"checkpoint", "output", "resume", "force"}  # what the schedule itself decides
-_PATHS = ("data", "kd_teacher")
+_PATHS = ("data", "val_data", "kd_teacher")
 _OPTIONAL = frozenset({"train", "model_args"})
 
 
