@@ -1,32 +1,25 @@
-"""Every operator on tiny layers: which blocks come out, from which random numbers, and where blocks of a stage go.
+"""Width operators on tiny layers: which blocks come out, and from which random numbers.
 
 A grid block `N_ij` is known exactly here: coefficients are fixed by the seed and the tensor's name, and its size is
 `gain * |W|` (Frobenius), so expected matrices are built by hand from templates.
 """
 
-import re
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import Tiny, write_folder
-from operators_page import PAGE, page
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
-from growtool.checkpoint import Layout, open_checkpoint
+from growtool.checkpoint import Layout
 from growtool.coupling import Atom, Growth, PairedAxis
-from growtool.operators import cancel_out, interleave, mixture, net2deeper, net2net, stack, tile, zero_out
-from growtool.operators import map as explicit
+from growtool.operators import mixture, net2net, tile
 from growtool.operators.base import Layer, generator_for
-from growtool.operators.placement import Placed
 from growtool.operators.table import OPERATORS
-from growtool.plan import load_plan
 from growtool.plan.depth import CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
 from growtool.plan.width import Mixture, Net2Net, Tile
-from growtool.recipe import resolve
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.source import Grid
 
@@ -336,82 +329,3 @@ def test_net2net_takes_any_width():
 )  # fmt: skip
 def test_what_an_operator_loses_by_itself(spec, lossy):
     assert bool(OPERATORS[spec.operator].implementation().loss(spec)) == lossy
-
-
-@pytest.mark.parametrize(
-    ("arrange", "spec", "sources", "count", "expected"),
-    [
-        (stack.arrange, Stack(), (1, 2), 4, [1, 2, 1, 2]),
-        (stack.arrange, Stack(), (1, 2, 3), 5, [1, 2, 3, 1, 2]),
-        (interleave.arrange, Interleave(), (1, 2), 4, [1, 1, 2, 2]),
-        (interleave.arrange, Interleave(), (1, 2, 3), 5, [1, 1, 2, 2, 3]),
-        (interleave.arrange, Interleave(), (0,), 3, [0, 0, 0]),
-        (zero_out.arrange, ZeroOut(), (0, 1, 2, 3), 6, [0, 1, 1, 2, 3, 3]),
-        (zero_out.arrange, ZeroOut(), (0, 1), 4, [0, 0, 1, 1]),
-        (zero_out.arrange, ZeroOut(placement="end"), (0, 1), 4, [0, 1, 1, 1]),
-        (zero_out.arrange, ZeroOut(), (3,), 1, [3]),
-        (cancel_out.arrange, CancelOut(), (0, 1, 2, 3), 6, [0, 1, 1, 2, 3, 3]),
-        (cancel_out.arrange, CancelOut(placement="end"), (0, 1), 4, [0, 1, 1, 1]),
-        (net2deeper.arrange, Net2Deeper(), (1, 2), 4, [1, 1, 2, 2]),
-        (explicit.arrange, Map(map=[0, 0, 1, 1, 2]), (0, 0, 1, 1, 2), 5, [0, 0, 1, 1, 2]),
-    ],
-)  # fmt: skip
-def test_where_blocks_go(arrange, spec, sources, count, expected):
-    placed = arrange(spec, sources, count)
-    assert [p.source for p in placed] == expected
-    assert [p.new for p in placed] == [source in expected[:place] for place, source in enumerate(expected)]
-    start = {"zero_out": "zero_out", "cancel_out": "cancel_out", "net2deeper": "identity"}.get(spec.operator, "copy")
-    assert [p.start for p in placed] == [start if p.new else "copy" for p in placed]
-
-
-@given(
-    st.integers(1, 6), st.integers(0, 12), st.sampled_from([Stack(), Interleave(), ZeroOut(), ZeroOut(placement="end")])
-)
-def test_every_source_block_stays_once_and_in_order(length, added, spec):
-    sources = tuple(range(10, 10 + length))
-    placed: list[Placed] = OPERATORS[spec.operator].implementation().arrange(spec, sources, length + added)
-    assert len(placed) == length + added
-    assert [p.source for p in placed if not p.new] == list(sources)
-    if isinstance(spec, ZeroOut):  # a closed block passes on its input, so its neighbour decides what it copies
-        assert [p.source for p in placed] == sorted(p.source for p in placed)
-        assert not placed[0].new
-
-
-@given(st.integers(1, 4), st.integers(1, 3))
-def test_llama_pro_puts_a_new_block_after_every_few_old_ones(groups, per_group):
-    placed = zero_out.arrange(ZeroOut(), tuple(range(groups * per_group)), groups * (per_group + 1))
-    assert [p.new for p in placed] == ([False] * per_group + [True]) * groups
-
-
-@pytest.mark.parametrize("info", OPERATORS.values(), ids=list(OPERATORS))
-def test_every_operator_says_what_a_user_has_to_know(info):
-    for text in (info.summary, info.promise, info.source, info.formula, info.needs):
-        assert text and not text.endswith(".")
-    assert info.when.endswith(".")
-
-
-def test_the_page_of_operators_is_in_step_with_the_table():
-    assert PAGE.read_text() == page(), "run `python tests/operators_page.py`"
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_the_example_of_every_operator_resolves(name, tmp_path):
-    """Read from the page itself, on a tiny model that it fits."""
-    (example,) = re.findall(rf"^## {name}$.*?```yaml\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "plan.yaml").write_text(example)
-    plan = load_plan(tmp_path / "plan.yaml").plan
-    section = plan.width or plan.depth
-    assert section is not None and section.operator == name
-    small = {"img_size": 32, "embed_dim": 16, "num_heads": 4, "depth": 2, "num_classes": 5}
-    fitting = {"net2deeper": Tiny("growtool_open", {"base": "mobilenetv1_100", "channel_multiplier": 0.1})}
-    source = write_folder(fitting.get(name, Tiny("test_vit", small)), tmp_path / "source")
-    if plan.second is not None:
-        write_folder(Tiny("test_vit", small), tmp_path / plan.second, seed=1)
-        plan = plan.model_copy(update={"second": str(tmp_path / plan.second)})
-    recipe = resolve(plan, open_checkpoint(source))
-    assert bool(recipe.widths) == (plan.width is not None) and bool(recipe.blocks.new) == (plan.depth is not None)
-    exact_there = {"tile", "mixture", "zero", "fpi", "variance_transfer", "gradmax", "zero_out", "cancel_out"}
-    exact_there |= {"net2deeper"}
-    nearly = {"centre_zero", "lemon"}
-    expected = "exact" if name in exact_there else "exact up to eps" if name in nearly else "lossy"
-    assert recipe.promise.kind == expected
