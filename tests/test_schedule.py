@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_support import UNCLOSED_IMAGES, write_checkpoint, write_data
+from finetune_support import UNCLOSED_IMAGES, write_checkpoint, write_data, write_images
 from typer.testing import CliRunner
 
 from growtool.checkpoint import open_checkpoint
@@ -18,6 +18,7 @@ from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.records import Silent
 from growtool.schedule import load_schedule, run_schedule
 from growtool.schedule.curves import curve_charts, curve_table, read_curve
+from growtool.schedule.stages import Train
 
 pytestmark = UNCLOSED_IMAGES
 SCHEDULE = """
@@ -124,11 +125,36 @@ def test_a_bad_schedule_is_refused_with_its_place(file: Path, old: str, new: str
     assert any(re.search(message, problem) for problem in caught.value.problems), caught.value
 
 
-def test_a_bad_option_of_a_late_stage_is_found_before_the_first(file: Path, tmp_path: Path):
-    file.write_text(file.read_text().replace("macs: 1e9", "macs: 1e9, lr: -1"))
-    with pytest.raises(PlanError, match=r"stage 5: --lr: found -1"):
+LATE: list[tuple[str, str, str]] = [
+    ("macs: 1e9", "macs: 1e9, lr: -1", r":9:5 stages\[4\].train: --lr: found -1"),
+    ("macs: 1e9", "macs: 5", r":9:5 stages\[4\].train: --set macs=5: found less than one update"),
+    ("macs: 1e9", "steps: 2, data: elsewhere", r":9:5 stages\[4\].train: --data .*elsewhere: found nothing"),
+    ("macs: 1e9", "steps: 2, data: others", r":9:5 stages\[4\].train: .*others/train: the class folders are not"),
+    ("macs: 1e9", "steps: 2, train: head.*", r":9:5 stages\[4\].train: --train head.\*: matches no parameter"),
+    ("macs: 1e9", "steps: 2, warmup_steps: 9", r":9:5 stages\[4\].train: --warmup-epochs, --warmup-steps: found a"),
+    ("macs: 1e9", "steps: 2, kd_teacher: gone", r":9:5 stages\[4\].train: .*gone"),
+    ("deeper.yaml", "{target: {model_args: {layers: [1, 1, 1, 1]}}, depth: {operator: zero_out}}", r":8:5 stages\[3\]"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), LATE, ids=[new[:30] for _, new, _ in LATE])
+def test_a_mistake_of_a_late_stage_is_found_with_its_place_before_the_first_one_trains(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+):
+    """Against what the stages before it will have made: wider, and with names for the classes."""
+    write_images(tmp_path / "others/train", per_class=8, classes=("blue", "green", "yellow"))
+    write_images(tmp_path / "others/validation", per_class=1, classes=("blue", "green", "yellow"))
+    monkeypatch.setattr(Train, "run", lambda *_: pytest.fail("a stage has run"))
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(PlanError, match=rf"schedule.yaml{message}"):
         run_schedule(load_schedule(file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_goes_wrong_within_a_stage_says_which(file: Path, tmp_path: Path):
+    file.write_text(file.read_text().replace("{steps: 2}", "{steps: 5, opt: sgd, lr: 1e30}"))
+    with pytest.raises(PlanError, match=r"schedule.yaml:5:5 stages\[0\].train: step \d: found"):
+        run_schedule(load_schedule(file), tmp_path / "out")
 
 
 def cli(*words: Any) -> Any:

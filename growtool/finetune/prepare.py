@@ -14,19 +14,19 @@ from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.assemble import as_called, assemble, open_teacher
 from growtool.finetune.checks import find_problems
-from growtool.finetune.data import class_names, number_classes, require_readable
+from growtool.finetune.data import require_readable
 from growtool.finetune.device import resolve_device
 from growtool.finetune.distributed import World
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
-from growtool.finetune.model import count_classes, load_model, replace_head
+from growtool.finetune.model import load_model, replace_head
 from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
 from growtool.finetune.optimizer_state import adopt, read_state
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.finetune.remarks import remarks
-from growtool.finetune.sources import open_source, require_source
+from growtool.finetune.sources import open_splits, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
 from growtool.finetune.trainable import Selection, select
@@ -158,29 +158,22 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         replace_head(model, config.num_classes, config.seed)
         spec = spec.with_classes(config.num_classes)
     format = ImageFormat.of(model)
-    train, held_out = (open_source(config, training=use, channels=format.input_size[0]) for use in (True, False))
-    naming = train if train.classes or not held_out.classes else held_out
-    classes = class_names(
-        naming, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=source.name
-    )
+    train, held_out, classes = open_splits(config, spec, model, source.name)
     for split in (train, held_out):
-        number_classes(split, classes)
         require_readable(split)
     _require_norms(config, source, model)
     selection = select(config.train, source, model)
     batches = train_batches(train, format, config, world, device)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
     macs = training_macs(count_macs(plain, format.input_size).total, images=1) + _teacher_macs(config)
-    steps, warmup = _budget(config, train, batches, macs)
-    if spec.label_names is None and classes:
-        spec = replace(spec, extra={**spec.extra, "label_names": list(classes)})
+    steps, warmup = _budget(config, train, len(batches), macs)
     teacher = open_teacher(config, model, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     carried = _carry(config, source, trainer) if config.carry_optimizer else 0
     return Job(
         config=config,
         source=source,
-        spec=spec,
+        spec=_named(spec, classes),
         trainer=trainer,
         train=batches,
         eval=eval_batches(
@@ -193,6 +186,38 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         carried=carried,
         remarks=tuple(remarks(config, trainer, carried)),
     )
+
+
+def foresee(config: RunConfig, source: Checkpoint, world: World) -> ModelSpec:
+    """What the result of a run will be saved as, found without a weight or an image being read.
+
+    Args:
+        config: of the run; its checkpoint need not be there yet.
+        source: what will be there.
+        world: the processes that will share the work.
+
+    Raises:
+        PlanError: options, data or classes do not fit the checkpoint; every option that is wrong on its own at once.
+    """
+    require_possible(config, RunFolder(config.output), world)
+    refuse_what_templates_cannot(config, source)
+    spec = source.spec if config.num_classes is None else source.spec.with_classes(config.num_classes)
+    rates = {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
+    model = build(spec.with_args(**rates), where=source.name)
+    train, _, classes = open_splits(config, spec, model, source.name)
+    _require_norms(config, source, model)
+    if source.form is None and config.train != "new":
+        select(config.train, source, model)
+    macs = training_macs(count_macs(model, input_size(model)).total, images=1)
+    _budget(config, train, len(train) // config.batch_size, macs)
+    return _named(spec, classes)
+
+
+def _named(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
+    """With the names of the classes, where it has none."""
+    if spec.label_names is not None or not classes:
+        return spec
+    return replace(spec, extra={**spec.extra, "label_names": list(classes)})
 
 
 def _unknown_backend(config: RunConfig) -> str | None:
@@ -214,29 +239,29 @@ def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> N
         )
 
 
-def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatches, macs: int) -> tuple[int, int]:
+def _budget(config: RunConfig, train: Split, per_epoch: int, macs: int) -> tuple[int, int]:
     """Updates of the run and of its warm-up."""
-    if len(batches) == 0:
+    if per_epoch == 0:
         raise PlanError(
             f"--batch-size: found {config.batch_size}, expected at most the {len(train)} images of {train.root}; "
             "lower it or add images"
         )
-    steps = config.budget(len(batches), macs * config.batch_size)
+    steps = config.budget(per_epoch, macs * config.batch_size)
     if steps == 0:
         raise PlanError(
             f"--set macs={config.macs:g}: found less than one update, which takes {macs * config.batch_size:.3g} MACs; "
             "raise it or lower --batch-size"
         )
-    warmup, epochs = config.warmup(len(batches)), math.ceil(steps / len(batches))
+    warmup, epochs = config.warmup(per_epoch), math.ceil(steps / per_epoch)
     problems = []
     if warmup >= steps:
         problems.append(
             f"--warmup-epochs, --warmup-steps: found a warm-up of {warmup} updates, expected fewer than the {steps} of "
-            f"the whole run ({len(batches)} an epoch); shorten it or train longer"
+            f"the whole run ({per_epoch} an epoch); shorten it or train longer"
         )
     elif config.warmup_epochs and not warmup:
         problems.append(
-            f"--warmup-epochs: found {config.warmup_epochs:g}, which is less than half an update of the {len(batches)} "
+            f"--warmup-epochs: found {config.warmup_epochs:g}, which is less than half an update of the {per_epoch} "
             "an epoch has; drop it or lengthen it"
         )
     if config.freeze_epochs >= epochs:
@@ -244,7 +269,7 @@ def _budget(config: RunConfig, train: Split, batches: ImageBatches | StreamBatch
             f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
             "which nothing would be released; lower it, drop it or train longer"
         )
-    seen = len(batches) * batches.batch_size
+    seen = per_epoch * config.batch_size
     if config.recalibrate > seen:
         problems.append(
             f"--recalibrate: found {config.recalibrate}, expected at most the {seen} images of an epoch; lower it"

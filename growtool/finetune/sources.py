@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint import input_size
 from growtool.errors import PlanError
-from growtool.finetune.data import EVAL_SPLITS, TRAIN_SPLITS, Split, find_split, open_split
+from growtool.finetune.data import (
+    EVAL_SPLITS,
+    TRAIN_SPLITS,
+    Split,
+    class_names,
+    find_split,
+    number_classes,
+    open_split,
+)
+from growtool.finetune.model import count_classes
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint import ModelSpec
     from growtool.finetune.config import RunConfig
 
 _CANONICAL = {
@@ -60,6 +73,28 @@ def open_source(config: RunConfig, *, training: bool, channels: int) -> Split:
         name, place = f"hfds/{folder.resolve()}", folder / split
         return _named(config, name, None, split, place, training=training, channels=channels)
     return open_split(find_split(folder, names), channels=channels)
+
+
+def open_splits(
+    config: RunConfig, spec: ModelSpec, model: nn.Module, name: str
+) -> tuple[Split, Split, tuple[str, ...]]:
+    """The splits to train and to evaluate on, their classes numbered as the logits are, and the names of these.
+
+    Args:
+        config: says where the images are.
+        spec: of the model that will be trained; may know the names of its classes.
+        model: the same, weights or none.
+        name: of the checkpoint in messages.
+
+    Raises:
+        PlanError: the images are not there, or are of other classes.
+    """
+    train, held_out = (open_source(config, training=use, channels=input_size(model)[0]) for use in (True, False))
+    naming = train if train.classes or not held_out.classes else held_out
+    classes = class_names(naming, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=name)
+    for split in (train, held_out):
+        number_classes(split, classes)
+    return train, held_out, classes
 
 
 def _place(config: RunConfig, *, training: bool) -> tuple[Path, str]:

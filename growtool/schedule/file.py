@@ -26,7 +26,7 @@ import yaml
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options import merge, unknown_option
 from growtool.plan import LoadedPlan, load_plan
-from growtool.plan.document import Document, Loc, read_document
+from growtool.plan.document import Document, Loc, dotted, read_document
 from growtool.schedule.stages import KINDS, Grow, Stage, Train
 
 _KEYS = ("checkpoint", "train", "stages")
@@ -84,11 +84,13 @@ def _stage(document: Document, index: int, content: Any, common: Mapping[str, An
         _note(document, loc, f"expected a mapping with one of {', '.join(KINDS)}")
         return None
     (kind, value), number = next(iter(content.items())), index + 1
+    line, column = document.keys[(*loc, kind)]
+    place = f"{path}:{line}:{column} {dotted((*loc, kind))}"
     if kind == "train":
         options = merge(common, _options(document, (*loc, kind), value or {}, path.parent))
-        return Train(number, _digest(kind, options), options)
+        return Train(number, _digest(kind, options), place, options)
     plan = _plan(document, (*loc, kind), value, path)
-    return Grow(number, _digest(kind, plan.text), plan) if plan else None
+    return Grow(number, _digest(kind, plan.text), place, plan) if plan else None
 
 
 def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str, Any]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
 from growtool.finetune.lock import LOCK, locked
 from growtool.finetune.stopping import Stopped, stop_on_sigterm
-from growtool.schedule.stages import Site, StageRecord
+from growtool.schedule.stages import Grow, Site, Stage, StageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from growtool.finetune.records import Progress
     from growtool.schedule.file import LoadedSchedule
@@ -50,25 +51,22 @@ def run_schedule(
         CheckpointError: a checkpoint is at fault.
         Stopped: SIGTERM came before the last stage was complete; the state is saved.
     """
-    problems: list[str] = []
-    for stage in schedule.stages:
-        try:
-            stage.check()
-        except GrowtoolError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise PlanError(problems)
     world = World.from_environment()
     source = teacher = Path(schedule.checkpoint)
     with locked(output) if world.is_main else nullcontext(), stop_on_sigterm() as request:
-        done = _begin(schedule, output, resume=resume, write=world.is_main)
+        begun = resume and (output / STATE).is_file()
+        done = _done(schedule, output) if begun else []
+        _foresee(schedule, output, done)
+        if world.is_main and not begun:
+            _begin(schedule, output)
         for stage in schedule.stages:
             if stage.number <= len(done):
                 record = done[stage.number - 1]
             else:
                 if request.asked:
                     raise Stopped(done[-1].steps if done else 0, str(source))
-                record = stage.run(Site(output, source, teacher, progress))
+                with _told_where(stage):
+                    record = stage.run(Site(output, source, teacher, progress))
                 done.append(record)
                 if world.is_main:
                     _write(output, schedule, done)
@@ -94,24 +92,53 @@ def read_records(output: Path) -> list[StageRecord]:
         ) from error
 
 
-def _begin(schedule: LoadedSchedule, output: Path, *, resume: bool, write: bool) -> list[StageRecord]:
-    """The stages done before; the folder is made where there are none."""
-    if resume and (output / STATE).is_file():
-        done = read_records(output)
-        changed = [r.number for r, s in zip(done, schedule.stages, strict=False) if r.digest != s.digest]
-        if changed or len(done) > len(schedule.stages):
-            numbers = ", ".join(map(str, changed)) or str(len(done))
-            raise PlanError(
-                f"{schedule.path}: stage {numbers} is complete in {output} and reads differently there, expected the "
-                "same; restore it, or run the changed schedule into another folder"
-            )
-        return done
-    if write:
-        if any(path.name != LOCK for path in output.iterdir()):
-            raise PlanError(f"--output {output}: it exists and is not empty; add --resume, or choose another place")
-        write_text(output / COPY, schedule.text)
-        _write(output, schedule, [])
-    return []
+def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> None:
+    """Raise for what is wrong with any stage that is to come, before the first of them trains."""
+    source = teacher = Path(schedule.checkpoint)
+    for record in done:
+        teacher = source if record.kind == "grow" else teacher
+        source = output / record.checkpoint
+    found = open_checkpoint(source)
+    problems: list[str] = []
+    for stage in schedule.stages[len(done) :]:
+        try:
+            with _told_where(stage):
+                found = stage.foresee(found, Site(output, source, teacher, None))
+        except GrowtoolError as error:
+            problems.extend(error.problems)
+            if stage.number < len(schedule.stages) and isinstance(stage, Grow):
+                break  # what the later ones would find is not known
+    if problems:
+        raise PlanError(problems)
+
+
+@contextmanager
+def _told_where(stage: Stage) -> Iterator[None]:
+    """While open errors say where the stage stands."""
+    try:
+        yield
+    except GrowtoolError as error:
+        raise type(error)([f"{stage.place}{problem}" for problem in error.problems]) from error
+
+
+def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
+    """The stages of an earlier call that are complete."""
+    done = read_records(output)
+    changed = [r.number for r, s in zip(done, schedule.stages, strict=False) if r.digest != s.digest]
+    if changed or len(done) > len(schedule.stages):
+        numbers = ", ".join(map(str, changed)) or str(len(done))
+        raise PlanError(
+            f"{schedule.path}: stage {numbers} is complete in {output} and reads differently there, expected the "
+            "same; restore it, or run the changed schedule into another folder"
+        )
+    return done
+
+
+def _begin(schedule: LoadedSchedule, output: Path) -> None:
+    if any(path.name != LOCK for path in output.iterdir()):
+        raise PlanError(f"--output {output}: it exists and is not empty; add --resume, or choose another place")
+    write_text(output / COPY, schedule.text)
+    _write(output, schedule, [])
 
 
 def _write(output: Path, schedule: LoadedSchedule, done: list[StageRecord]) -> None:

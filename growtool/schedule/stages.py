@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from growtool.checkpoint.folder import OPTIMIZER
 from growtool.finetune.distributed import World, joined
 
 if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
     from growtool.finetune.records import Progress
     from growtool.plan import LoadedPlan
 
@@ -79,8 +80,12 @@ class Stage(Protocol):
     def run(self, site: Site) -> StageRecord:
         """Do it, or what an interruption left of it."""
 
-    def check(self) -> None:
-        """Raise for what can be seen to be wrong before the schedule begins."""
+    @property
+    def place(self) -> str:
+        """Where it stands: file, line, column and key."""
+
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """What it will leave of what it will find, without weights; raises for what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +94,39 @@ class Train:
 
     number: int
     digest: str
+    place: str
     options: Mapping[str, Any]
 
-    def check(self) -> None:
-        """Raise unless the options are sound.
+    @property
+    def folder(self) -> str:
+        """What it writes, in the schedule's folder."""
+        return f"{self.number:02d}-train"
+
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """The same model, which then knows the names of its classes.
 
         Raises:
-            PlanError: every one that is not.
+            PlanError: options or data that do not fit it.
+            CheckpointError: the teacher cannot be opened.
         """
-        from growtool.errors import PlanError
-        from growtool.finetune.checks import find_problems
+        from growtool.finetune.prepare import foresee
 
-        if problems := find_problems(self._config(Path("checkpoint"), Path("output"), Path("teacher"))):
-            raise PlanError([f"stage {self.number}: {problem}" for problem in problems])
+        if self.options.get("kd_teacher") not in (None, PREVIOUS):
+            open_checkpoint(self.options["kd_teacher"])
+        config = self._config(site.source, site.root / self.folder, site.teacher)
+        return replace(source, spec=foresee(config, source, World.from_environment()))
 
     def run(self, site: Site) -> StageRecord:
         """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
         from growtool.finetune.run import finetune
 
-        folder = f"{self.number:02d}-train"
-        result = finetune(self._config(site.source, site.root / folder, site.teacher), site.progress)
+        result = finetune(self._config(site.source, site.root / self.folder, site.teacher), site.progress)
         return StageRecord(
             number=self.number,
             kind="train",
             digest=self.digest,
-            folder=folder,
-            checkpoint=f"{folder}/last",
+            folder=self.folder,
+            checkpoint=f"{self.folder}/last",
             steps=result.steps,
             macs=result.macs,
             seconds=result.seconds,
@@ -138,10 +150,20 @@ class Grow:
 
     number: int
     digest: str
+    place: str
     plan: LoadedPlan
 
-    def check(self) -> None:
-        """Nothing more than reading the plan has shown."""
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """The target.
+
+        Raises:
+            PlanError: it cannot be reached from `source`.
+        """
+        from growtool.recipe import resolve
+
+        recipe = resolve(self.plan.plan, source)
+        form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
+        return replace(source, spec=recipe.target, stored=recipe.infos, form=form)
 
     def run(self, site: Site) -> StageRecord:
         """Grow into `NN-grow/`, in the first process where there are several."""
