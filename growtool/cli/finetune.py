@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from growtool.cli.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.cli.console import console, emit_json
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
@@ -22,44 +22,6 @@ _WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
 _NOT_OPTIONS = {"config", "settings", "plugin", "as_json"}
 STOPPED = 143  # exit code after SIGTERM, as a shell reports it
-
-
-class Schedule(StrEnum):
-    """What `--sched` accepts."""
-
-    cosine = "cosine"
-    wsd = "wsd"
-    constant = "constant"
-    none = "none"
-
-
-class CropMode(StrEnum):
-    """What `--train-crop-mode` accepts."""
-
-    rrc = "rrc"
-    rkrc = "rkrc"
-    rkrr = "rkrr"
-
-
-class AmpDtype(StrEnum):
-    """What `--amp-dtype` accepts."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Nonfinite(StrEnum):
-    """What `--nonfinite` accepts."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-class Engine(StrEnum):
-    """What `--engine` accepts."""
-
-    ddp = "ddp"
-    fsdp = "fsdp"
 
 
 def finetune(
