@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from growtool.cli.choices import AmpDtype
 from growtool.cli.console import console, emit_json, new_table
-from growtool.cli.finetune import DEFAULTS, AmpDtype
+from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import PluginOption
 
 
