@@ -73,6 +73,41 @@ def test_png_is_drawn(tmp_path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_refuses_places_it_cannot_write_before_it_writes(tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from growtool.cli.app import app
+    from growtool.errors import PlanError
+
+    words = [
+        "report",
+        "run",
+        "-o",
+        tmp_path / "a.html",
+        "--png",
+        tmp_path / "o.jpgx",
+        "--svg",
+        tmp_path / "no/deep/o.svg",
+    ]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert isinstance(done.exception, PlanError)
+    assert done.exception.problems == (
+        f"--svg {tmp_path}/no/deep/o.svg: found no folder {tmp_path}/no/deep, expected one; create it or name another "
+        "place",
+        f"--png {tmp_path}/o.jpgx: found a name in .jpgx, expected one that ends in .png",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_package_that_draws(monkeypatch) -> None:
+    from typer.testing import CliRunner
+
+    from growtool.cli.app import app
+
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "(needs matplotlib)" in CliRunner().invoke(app, ["report", "--help"]).stdout
+
+
 def test_without_matplotlib_the_message_names_the_package(tmp_path, monkeypatch) -> None:
     import sys
 

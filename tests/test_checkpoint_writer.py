@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from growtool.checkpoint import TensorInfo, dtype_name, file_order, read_header, write_safetensors
+from growtool.checkpoint import TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
 from growtool.checkpoint.reader import Checkpoint
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import known_dtypes
@@ -132,3 +132,10 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_safetensors(tmp_path / "x", {"a": TensorInfo((2,), "F32")}, produce, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named_and_no_hidden_file(tmp_path):
+    path = tmp_path / "none" / "x.safetensors"
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(path):
+        pass
+    assert caught.value.filename == str(path)

@@ -230,6 +230,7 @@ def test_new_blocks_learn_from_the_first_step(tiny, args, tmp_path):
     result = grown(source, {"target": {"model_args": args}, "depth": ZERO_OUT}, tmp_path / "out")
     weights = load_file(result.out / WEIGHTS)
     first = gradients(result.out, tiny)
+    assert result.summary.new_blocks
     for block in result.summary.new_blocks:
         reached = [name for name in first if name.startswith(f"{block}.") and first[name].any()]
         assert reached, block

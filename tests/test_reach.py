@@ -108,6 +108,23 @@ def test_a_plugin_makes_its_models_known(tmp_path):
     assert run.stdout.strip() == "['net_of_a_user'] 6"
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another module of its name"])
+def test_a_plugin_on_the_path_of_imports_is_no_other_module(tmp_path, beside):
+    path = tmp_path / "plugin_in_place.py"
+    path.write_text(PLUGIN.format(name="net_in_place"))
+    if beside:
+        (tmp_path / "first").mkdir()
+        (tmp_path / "first" / path.name).touch()
+    code = (
+        "import pathlib, sys; sys.path[:0] = sys.argv[2:]; from growtool.checkpoint.plugin import load_plugin; "
+        "print(load_plugin(pathlib.Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, path.name, *(["first"] if beside else []), str(tmp_path)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.strip() == ("" if beside else "['net_in_place']"), run.stderr
+    assert ("'plugin_in_place' is the name of another module" in run.stderr) == beside
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -24,18 +24,3 @@ GUIDELINES = {
         "1.2 deeper for 1.1 wider), without its higher resolution; it was fitted to EfficientNet-B0 from scratch."
     ),
 }
-
-
-def gstack_growth_point(parameters: float, compute: float) -> float:
-    """Tokens after which G_stack would grow a language model: log10 d = 0.88 log10 N + 163.27 / log10 C - 5.74.
-
-    Fitted to language models of 0.4B to 3B parameters (arXiv 2405.15319, section 4.2); nothing is known for images.
-
-    Args:
-        parameters: N, of the grown model.
-        compute: C, FLOPs of all its training, 6 N D for D tokens.
-
-    Returns:
-        d, tokens to train the small model on before growth.
-    """
-    return math.pow(10.0, 0.88 * math.log10(parameters) + 163.27 / math.log10(compute) - 5.74)

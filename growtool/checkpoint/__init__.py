@@ -6,7 +6,7 @@ from growtool.checkpoint.layout import Layout
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
 from growtool.checkpoint.skeleton import build, input_size
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import TensorInfo, dtype_name, infos_of
+from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, dtype_name, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ModelSpec",
     "Templated",
     "TensorInfo",
+    "arithmetic_dtype",
     "atomic_file",
     "build",
     "coefficients_of",

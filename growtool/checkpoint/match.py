@@ -19,18 +19,21 @@ Shape = tuple[int, ...]
 
 
 def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None:
-    """Raise unless the model the spec describes would load the file strictly; only the header is read.
+    """Raise unless the file holds the numbers of the model the spec describes, by its names and in its shapes.
+
+    Only the header is read.
 
     Args:
         checkpoint: the file and its spec.
         model: the skeleton `build(checkpoint.spec)` gives, where the caller has it already.
 
     Raises:
-        CheckpointError: one error that names the missing, unexpected and mis-shaped tensors, or that timm cannot build
-            the model at all.
+        CheckpointError: one error that names the missing, unexpected and mis-shaped tensors, or those of integers where
+            the model computes with fractions; or that timm cannot build the model at all.
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     findings = _differences(expected, {name: info.shape for name, info in checkpoint.tensors.items()})
     if findings:
         raise CheckpointError(
@@ -39,6 +42,16 @@ def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None
             + "\n".join(f"  {line}" for line in findings)
             + "\n  a config.json that does not match the weights? Restore the one saved with them, or correct its "
             "architecture and model_args"
+        )
+    whole = [
+        f"{name} is {checkpoint.tensors[name].dtype}"
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not checkpoint.tensors[name].is_float
+    ]
+    if whole:
+        raise CheckpointError(
+            f"{checkpoint.name}: found integers in {len(whole)} tensors ({_first(whole)}), expected floating-point "
+            "numbers there; quantised weights mean nothing without their scales, name the checkpoint they come from"
         )
 
 

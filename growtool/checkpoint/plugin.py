@@ -20,7 +20,7 @@ def load_plugin(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PlanError(f"{path}: no such file; --plugin takes a Python file that registers models in timm")
-    if not path.stem.isidentifier() or importlib.util.find_spec(path.stem) is not None:
+    if not path.stem.isidentifier() or _names_another_module(path):
         raise PlanError(
             f"{path}: {path.stem!r} is the name of another module or no name for one; rename the file, timm finds its "
             "entry points by the module's name"
@@ -46,3 +46,9 @@ def load_plugin(path: Path) -> list[str]:
             "`@timm.models.register_model`"
         )
     return added
+
+
+def _names_another_module(path: Path) -> bool:
+    """Whether an import of the file's name would find something else than this very file."""
+    found = importlib.util.find_spec(path.stem)
+    return found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve())

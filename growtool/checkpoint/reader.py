@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.form import Form, coefficients_of, find_form
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
+from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, is_known_dtype, known_dtypes
 from growtool.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,13 +63,11 @@ class Checkpoint:
         """
         if self.form is None or name not in self.form.tensors:
             return self.read_stored(name)
-        import torch
-
         from growtool.checkpoint.materialise import materialise
 
         templated, dtype = self.form.tensors[name], self.tensors[name].torch_dtype
         coefficients = self.read_stored(coefficients_of(name))
-        exact = torch.promote_types(torch.promote_types(coefficients.dtype, dtype), torch.float32)
+        exact = arithmetic_dtype(coefficients.dtype, dtype)
         whole = materialise(self.bank(templated.bank), coefficients, templated.rows, templated.columns, exact)
         return whole.to(dtype)
 

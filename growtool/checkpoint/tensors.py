@@ -67,6 +67,13 @@ def dtype_name(dtype: torch.dtype) -> str:
     return next(name for name, candidate in _torch_dtypes().items() if candidate == dtype)
 
 
+def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """The type to compute in with floating-point values of these types: float64 where one of them is, else float32."""
+    import torch
+
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
 def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
     """What the header of a file with these tensors would say."""
     return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}

@@ -77,7 +77,11 @@ def write_safetensors(
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file beside `path` that takes its name only once it is complete and synced; its mode follows the umask."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the hidden name means nothing to whom the message is for
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

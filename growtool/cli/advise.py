@@ -24,12 +24,6 @@ def advise(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the plans here, one file each.")
     ] = None,
-    tokens: Annotated[
-        float | None,
-        typer.Option(
-            "--tokens", min=1, help="Tokens the grown model will train on: shows G_stack's rule for language models."
-        ),
-    ] = None,
     plugin: PluginOption = None,
     model: ModelOption = None,
     model_args: ModelArgsOption = None,
@@ -48,9 +42,9 @@ def advise(
     advice = find(source, wanted)
     files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}") if output else {}
     if as_json:
-        emit_json(_document(advice, files, tokens))
+        emit_json(_document(advice, files))
     else:
-        _show(advice, files, tokens)
+        _show(advice, files)
 
 
 def _write(folder: Path, advice: Advice, command: str) -> dict[str, Path]:
@@ -79,13 +73,7 @@ def _ratios(proposal: Proposal, advice: Advice) -> str:
     )
 
 
-def _growth_point(proposal: Proposal, tokens: float) -> float:
-    from growtool.advise.guidelines import gstack_growth_point
-
-    return gstack_growth_point(proposal.size.params, 6.0 * proposal.size.params * tokens)
-
-
-def _document(advice: Advice, files: dict[str, Path], tokens: float | None) -> dict[str, Any]:
+def _document(advice: Advice, files: dict[str, Path]) -> dict[str, Any]:
     def proposed(proposal: Proposal) -> dict[str, Any]:
         return {
             "axis": proposal.axis,
@@ -94,7 +82,6 @@ def _document(advice: Advice, files: dict[str, Path], tokens: float | None) -> d
             "params": proposal.size.params,
             "promise": {"kind": proposal.promise, "reasons": list(proposal.reasons)},
             "guideline": proposal.guideline,
-            "gstack_tokens": _growth_point(proposal, tokens) if tokens else None,
             "file": str(files[proposal.axis]) if proposal.axis in files else None,
         }
 
@@ -105,7 +92,7 @@ def _document(advice: Advice, files: dict[str, Path], tokens: float | None) -> d
     }
 
 
-def _show(advice: Advice, files: dict[str, Path], tokens: float | None) -> None:
+def _show(advice: Advice, files: dict[str, Path]) -> None:
     table = new_table("", ">MACs", ">ratio", ">parameters", ">ratio", "promise", "plan")
     source = advice.source
     table.add_row("source", units.count(source.macs), "", units.count(source.params), "", "", "")
@@ -119,11 +106,6 @@ def _show(advice: Advice, files: dict[str, Path], tokens: float | None) -> None:
         console().print(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
         for reason in p.reasons:
             console().print(f"  lossy: {escape(reason)}", soft_wrap=True)
-        if tokens:
-            console().print(
-                f"  G_stack's rule for language models, which nothing ties to images, would train the small model on "
-                f"{_growth_point(p, tokens):.3g} of {tokens:.3g} tokens first"
-            )
         if p.axis in files:
             console().print(f"  written: {escape(str(files[p.axis]))}", soft_wrap=True)
     for axis, why in advice.refused.items():

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table, progress
 from growtool.cli.opening import PluginOption
+from growtool.errors import PlanError
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def grow(
     from growtool.plan import load_plan
     from growtool.recipe import resolve
 
+    if optimizer_state is not None and no_optimizer_state:
+        raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
     loaded = load_plan(plan)
     chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
     source = open_checkpoint(checkpoint, architecture=chosen.model, model_args=chosen.model_args)
@@ -95,7 +98,6 @@ def grow(
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     """The state in `run`, or beside the source's weights where there is one."""
-    from growtool.errors import PlanError
     from growtool.grow.optimizer import find_state, in_template_form
 
     state = find_state(run or recipe.source.path.parent)
@@ -109,11 +111,15 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
 
 def _overridden(plan: Plan, *, data: Path | None, recalibrate: bool, seed: int | None) -> Plan:
     """The plan with what the options say in its place."""
-    from growtool.errors import PlanError
     from growtool.plan.schema import Data
 
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
     if data is not None:
+        if not (plan.seeing or plan.recalibrate or recalibrate):
+            raise PlanError(
+                f"--data {data}: found images that nothing in the plan looks at; drop the option, add --recalibrate, "
+                "or name an operator that sees images (gradmax, ligo, mixing)"
+            )
         changes["data"] = plan.data.model_copy(update={"path": str(data)}) if plan.data else Data(path=str(data))
     if recalibrate:
         changes["recalibrate"] = True

@@ -71,7 +71,7 @@ def report(
         Path, typer.Option("--output", "-o", help="The page, one HTML file that needs no network.")
     ] = Path("report.html"),
     png: Annotated[
-        Path | None, typer.Option(help="The same charts as PNG (needs growtool[plot]).", show_default=False)
+        Path | None, typer.Option(help="The same charts as PNG (needs matplotlib).", show_default=False)
     ] = None,
     svg: Annotated[
         Path | None, typer.Option(help="Accuracy against updates alone, as SVG.", show_default=False)
@@ -84,12 +84,13 @@ def report(
     from growtool.report.page import html_page
     from growtool.schedule.curves import curve_charts, curve_table, read_curve
 
+    _require_places(output, png, svg)
     curves = [read_curve(run) for run in runs]
     charts, table = curve_charts(curves), curve_table(curves)
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
-    write_text(output, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
     if png is not None:
-        write_png(charts, png)
+        write_png(charts, png)  # first, as it may want for matplotlib
+    write_text(output, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
     if svg is not None:
         write_text(svg, to_svg(charts[0]) + "\n")
     if as_json:
@@ -101,3 +102,19 @@ def report(
     console().print(shown)
     written = ", ".join(str(path) for path in (output, png, svg) if path is not None)
     console().print(f"written: {written}", soft_wrap=True, markup=False)
+
+
+def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:
+    """Raises PlanError, before anything is drawn, for each file that cannot be written as asked."""
+    from growtool.errors import PlanError
+
+    named = [(name, path) for name, path in (("--output", output), ("--png", png), ("--svg", svg)) if path is not None]
+    problems = [
+        f"{name} {path}: found no folder {path.parent}, expected one; create it or name another place"
+        for name, path in named
+        if not path.parent.is_dir()
+    ]
+    if png is not None and png.suffix.lower() != ".png":
+        problems.append(f"--png {png}: found a name in {png.suffix or 'no ending'}, expected one that ends in .png")
+    if problems:
+        raise PlanError(problems)

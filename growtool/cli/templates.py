@@ -36,10 +36,11 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
             f"{report.stored / report.dense:.1%}",
         )
     console().print(table)
+    cosine = "cosine: mean between layers" + ("" if kinds == "raw" else " as the bank holds them")
     total = [sum(getattr(report, side) for report in reports) for side in ("stored", "dense")]
     console().print(
-        f"{total[0]:,} numbers stored for {total[1]:,} dense. cosine: mean between layers; in span: how much of a new "
-        "block's squared norm comes from trained layers, before any growth.",
+        f"{total[0]:,} numbers stored for {total[1]:,} dense. {cosine}; in span: how much of a new block's squared "
+        "norm comes from trained layers, before any growth.",
         style="dim",
     )
 

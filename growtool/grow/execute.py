@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.checkpoint import Checkpoint, coefficients_of, file_order
+from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
@@ -69,7 +69,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     width = tensor.width
     assert width is not None, "a recipe with growing widths has a width operator"
     W = recipe.source.read(tensor.source)
-    W = W.to(torch.promote_types(W.dtype, torch.float32))
+    W = W.to(arithmetic_dtype(W.dtype))
     operator = OPERATORS[width.operator].implementation()
     grown: Tensor = operator.grow_coefficients(width, W, _layer(recipe, tensor), kept.rows, kept.columns)
     return grown if tensor.rewrite is None else grown * tensor.rewrite.factor
@@ -97,8 +97,7 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     stored = recipe.source.read(tensor.source)
     if not stored.is_floating_point():
         return copy_positions(stored, tensor.maps).to(tensor.info.torch_dtype)
-    # float64 where either side is, else float32
-    dtype = torch.promote_types(torch.promote_types(stored.dtype, tensor.info.torch_dtype), torch.float32)
+    dtype = arithmetic_dtype(stored.dtype, tensor.info.torch_dtype)
     grown = _grown(recipe, tensor, tensor.source, stored.to(dtype))
     for dim, positions in tensor.paired:
         grown = grown.index_select(dim, positions)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from growtool.checkpoint import Checkpoint
+from growtool.checkpoint import Checkpoint, arithmetic_dtype
 from growtool.errors import CheckpointError
 from growtool.grow.execute import single_threaded
 from growtool.recipe import Recipe
+from growtool.recipe.matching import some
 from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
 
 
@@ -62,7 +64,8 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores.
 
     Raises:
-        CheckpointError: the plan promised the same function and the written model computes another one.
+        CheckpointError: the source's own outputs are not finite, or the plan promised the same function and the written
+            model computes another one.
     """
     if recipe.plan.verify is None:
         return None
@@ -74,6 +77,8 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
         plain, decisive = _compared(recipe, written, inputs.to(first), first)
         if recipe.promise.kind != "lossy" and not decisive.within(tolerance) and first != torch.float64:
             plain, decisive = _compared(recipe, written, inputs.double(), torch.float64)
+    if not math.isfinite(plain.scale):
+        raise CheckpointError(_not_finite(recipe))
     holds = recipe.promise.kind == "lossy" or decisive.within(tolerance)
     proof = Proof(plain, tolerance, holds, None if decisive is plain else decisive)
     if not holds:
@@ -83,6 +88,26 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
             "this is a bug of growtool, please report it with the plan and the architecture"
         )
     return proof
+
+
+def _not_finite(recipe: Recipe) -> list[str]:
+    """What to say of sources whose outputs are nan or infinite: which tensors are to blame, where it is these."""
+    problems = []
+    for source in filter(None, (recipe.source, recipe.second)):
+        found = [name for name, info in source.tensors.items() if info.is_float and not _is_finite(source.read(name))]
+        if found:
+            problems.append(
+                f"{source.name}: found numbers that are not finite in {some(found)}, expected a model that computes "
+                "something; nothing was written, name a checkpoint from before it diverged"
+            )
+    return problems or [
+        f"{recipe.source.name}: its outputs on random images are not finite, expected numbers to compare; nothing was "
+        "written. If the model is sound on its own images, grow it with `verify: false`"
+    ]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(tensor.to(arithmetic_dtype(tensor.dtype)).isfinite().all())
 
 
 def _compared(

@@ -103,6 +103,12 @@ class Plan(Section):
     verify: Annotated[Verify | None, BeforeValidator(_switch)] = Verify()
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def seeing(self) -> list[SeesImages]:
+        """The sections that need the images of `data`."""
+        sections = (self.width, self.depth, *(override.width for override in self.overrides))
+        return [section for section in sections if isinstance(section, SeesImages)]
+
     @field_validator("recalibrate")
     @classmethod
     def _has_data(cls, recalibrate: bool, info: ValidationInfo) -> bool:
@@ -126,13 +132,11 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _can_learn(self) -> Plan:
-        sections = (self.width, self.depth, *(override.width for override in self.overrides))
-        seeing = [section for section in sections if isinstance(section, SeesImages)]
-        learned = [section for section in sections[:2] if isinstance(section, Learned)]
+        learned = [section for section in (self.width, self.depth) if isinstance(section, Learned)]
         if self.overrides and (learned or any(isinstance(o.width, Learned) for o in self.overrides)):
             raise problem("overrides: what is learned is learned for all tensors together; drop the overrides")
-        if seeing and self.data is None:
-            raise problem(f"{seeing[0].operator} needs images, expected `data: {{path: ...}}` as well")
+        if self.seeing and self.data is None:
+            raise problem(f"{self.seeing[0].operator} needs images, expected `data: {{path: ...}}` as well")
         if len({(section.steps, section.lr) for section in learned}) > 1:
             raise problem("ligo and mixing are learned together, expected the same steps and lr for both")
         return self

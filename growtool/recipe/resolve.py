@@ -44,9 +44,20 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     """
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
+    _require_digits(plan, checkpoint)
     target = _traced_target(plan, source)
     _require_use_of_images(plan, target.model)
     return recipe_of(plan, checkpoint, source, target)
+
+
+def _require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Raises PlanError where what is computed would be rounded to the three or four binary digits of a float8."""
+    eighths = sorted({info.dtype for info in checkpoint.stored.values() if info.dtype.startswith("F8")})
+    if eighths and plan.output.dtype == "same":
+        raise PlanError(
+            f"output.dtype: {checkpoint.name} holds {', '.join(eighths)}, too coarse for what growth computes from it; "
+            "found `same`, expected a wider type for the output: add `output: {dtype: bfloat16}` (or float16, float32)"
+        )
 
 
 def _require_use_of_images(plan: Plan, target: nn.Module) -> None:

@@ -98,7 +98,7 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
         axes.grid(alpha=0.3)
         if chart.series:
             axes.legend(fontsize=8)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 @dataclass(frozen=True, slots=True)

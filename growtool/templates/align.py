@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import TensorInfo
+from growtool.checkpoint import TensorInfo, arithmetic_dtype
 from growtool.coupling import Atom, Axis, Coupling
 from growtool.coupling.axis import factor_size
 from growtool.templates.assign import best_assignment
@@ -53,7 +53,7 @@ def align(coupling: Coupling, tensors: Mapping[str, TensorInfo], groups: Groups,
     """
     carried = _carriers(coupling, groups)
     names = sorted({member for carriers in carried.values() for name in carriers for member in groups[name]})
-    weights = {name: read(name).to(torch.promote_types(tensors[name].torch_dtype, torch.float32)) for name in names}
+    weights = {name: read(name).to(arithmetic_dtype(tensors[name].torch_dtype)) for name in names}
     before = _mean_cosine(groups, weights)
     orders = {atom: torch.arange(atom.size) for atom in carried}
     for _ in range(_SWEEPS):

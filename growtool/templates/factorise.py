@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from growtool.checkpoint import arithmetic_dtype
+
 
 @dataclass(frozen=True, slots=True)
 class Factored:
@@ -46,7 +48,7 @@ def shared_directions(layers: Sequence[Tensor], *, rank: int | None, energy: flo
         rank: templates to keep; None keeps `energy` of the squared norm.
         energy: see `rank`.
     """
-    shape, dtype = tuple(layers[0].shape), _arithmetic(layers[0])
+    shape, dtype = tuple(layers[0].shape), arithmetic_dtype(layers[0].dtype)
     M_LP = torch.stack([W.to(dtype).flatten() for W in layers])
     squares, U = torch.linalg.eigh(M_LP.double() @ M_LP.double().T)
     squares, U = squares.flip(0).clamp(min=0), U.flip(1)
@@ -70,7 +72,7 @@ def low_rank_atoms(layers: Sequence[Tensor], *, rank: int | None, energy: float)
         rank: atoms of each layer; None takes as many as the neediest layer needs for `energy`.
         energy: part of each layer's squared norm to keep.
     """
-    shape, dtype = tuple(layers[0].shape), _arithmetic(layers[0])
+    shape, dtype = tuple(layers[0].shape), arithmetic_dtype(layers[0].dtype)
     pairs = [torch.linalg.svd(W.to(dtype).flatten(1), full_matrices=False) for W in layers]
     kept = max(_kept(S.double() ** 2, rank, energy) for _, S, _ in pairs)
     left = torch.cat([(U[:, :kept] * S[:kept].sqrt()).T for U, S, _ in pairs])
@@ -87,7 +89,3 @@ def _kept(squares: Tensor, rank: int | None, energy: float) -> int:
         return min(rank, len(squares))
     shares = torch.cumsum(squares, 0) / squares.sum().clamp(min=1e-300)
     return min(len(squares), 1 + int((shares < energy * (1 - 1e-12)).sum()))
-
-
-def _arithmetic(W: Tensor) -> torch.dtype:
-    return torch.promote_types(W.dtype, torch.float32)

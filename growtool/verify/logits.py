@@ -26,7 +26,8 @@ class Comparison:
             either model's logits are not finite.
         max_abs: max|a - b|.
         scale: max|a|.
-        argmax_agreement: share of the inputs both decide alike, 0 to 1; None for features, which decide nothing.
+        argmax_agreement: share of the inputs both decide alike, 0 to 1, those with a nan among their logits not decided
+            at all; None for features, which decide nothing.
         count: number of inputs.
         dtype: the type of the arithmetic, `float32` or `float64`.
     """
@@ -63,7 +64,7 @@ class Comparison:
             relative_difference=_ratio(max_abs, scale),
             max_abs=max_abs,
             scale=scale,
-            argmax_agreement=(a.argmax(1) == b.argmax(1)).double().mean().item() if decide else None,
+            argmax_agreement=_decided_alike(a, b) if decide else None,
             count=len(a),
             dtype=str(a.dtype).removeprefix("torch."),
         )
@@ -119,6 +120,11 @@ def random_inputs(shape: tuple[int, ...], count: int, seed: int, dtype: torch.dt
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _decided_alike(a: Tensor, b: Tensor) -> float:
+    undecided = (a.isnan() | b.isnan()).any(1)
+    return ((a.argmax(1) == b.argmax(1)) & ~undecided).double().mean().item()
 
 
 def _ratio(difference: float, scale: float) -> float:
