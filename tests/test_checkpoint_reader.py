@@ -1,7 +1,7 @@
 """Bad files: one message that says where, what was found, what was expected and what to do."""
 
 import json
-import re
+import shutil
 import struct
 import zipfile
 
@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
+from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reader import SPEC_KEY
 from growtool.errors import CheckpointError
 
@@ -28,9 +29,22 @@ def entry(begin, end, shape, dtype="F32"):
 GOOD = safetensors.torch.save({"a": torch.ones(2, 3), "b": torch.ones(4)}, metadata={"format": "pt"})
 HEADER = 8 + struct.unpack("<Q", GOOD[:8])[0]
 PICKLE = (
-    "not a safetensors file: found a PyTorch pickle, expected safetensors; growtool never unpickles; convert it with "
-    "`safetensors.torch.save_file` where you trust the file"
+    "not a safetensors file: found a PyTorch pickle, expected safetensors; growtool never unpickles; convert it where "
+    "you trust the file:\n"
+    "  import torch; from safetensors.torch import save_file\n"
+    "  {loading}\n"
+    "  state = state.get('state_dict', state)\n"
+    "  save_file({name: value.clone().contiguous() for name, value in state.items()}, '{target}')"
 )
+
+
+def pickle_message(path, target):
+    loading = f"state = torch.load('{path}', map_location='cpu', weights_only=True)"
+    if path.suffix == ".safetensors":
+        loading = f"with open('{path}', 'rb') as file: state = torch.load(file, map_location='cpu', weights_only=True)"
+    return PICKLE.replace("{loading}", loading).replace("{target}", str(target))
+
+
 BAD = {
     "empty": (b"", f"the file is empty, expected safetensors data; {AGAIN}"),
     "a few bytes": (
@@ -96,6 +110,7 @@ def test_bad_file(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         read_header(path)
+    message = pickle_message(path, tmp_path / "model-converted.safetensors") if message is PICKLE else message
     assert caught.value.problems == (f"{path}: {message}",)
 
 
@@ -107,15 +122,29 @@ def test_every_damaged_tensor_is_named(tmp_path):
     assert [problem.split(": ")[1] for problem in caught.value.problems] == ["a", "b"]
 
 
-def test_a_pickle_under_any_name(tmp_path):
-    renamed = tmp_path / "renamed.safetensors"
-    torch.save({"a": torch.ones(2)}, renamed)
-    assert zipfile.is_zipfile(renamed)
-    for path in (renamed, renamed.rename(tmp_path / "model.pth")):
-        if not path.exists():
-            torch.save({"a": torch.ones(2)}, path)
-        with pytest.raises(CheckpointError, match=re.escape(f"{path}: {PICKLE}")):
-            open_checkpoint(path)
+@pytest.mark.parametrize(
+    ("name", "converted"),
+    [
+        ("renamed.safetensors", "renamed-converted.safetensors"),
+        ("model.pth", "model.safetensors"),
+        ("pytorch_model.bin", "model.safetensors"),
+        ("last.pth.tar", "last.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name, converted, wrapped):
+    path, state = tmp_path / name, {"a": torch.ones(2, 3).T}
+    torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
+    assert zipfile.is_zipfile(path)
+    message = refused(path)
+    assert message == f"{path}: {pickle_message(path, tmp_path / converted)}"
+    exec("\n".join(lines_of(message)), {})
+    assert open_checkpoint(tmp_path / converted, architecture="x").read("a").equal(state["a"])
+
+
+def lines_of(message):
+    """The lines that a message gives to copy."""
+    return [line[2:] for line in message.splitlines() if line.startswith("  ")]
 
 
 def refused(source, **kwargs):
@@ -129,19 +158,64 @@ def test_nothing_there(tmp_path):
     assert refused(missing) == f"{missing}: no such file or folder; expected a .safetensors file or a timm folder"
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("test_vit", "test_vit"),
+        ("test_vit.r160_in1k", "test_vit.r160_in1k"),
+        ("timm/test_vit.r160_in1k", "test_vit.r160_in1k"),
+        ("hf-hub:timm/test_vit.r160_in1k", "hf-hub:timm/test_vit.r160_in1k"),
+    ],
+)
+def test_a_name_of_timm_is_fetched_by_the_lines_shown(tmp_path, monkeypatch, name, known):
+    monkeypatch.chdir(tmp_path)
+    message = refused(name)
+    assert message == (
+        f"{name}: no such file or folder; expected a .safetensors file or a timm folder; growtool downloads nothing, "
+        "make a folder of it with timm:\n"
+        f"  import timm; model = timm.create_model('{known}', pretrained=True)\n"
+        "  timm.models.save_for_hf(model, 'FOLDER', safe_serialization=True)"
+    )
+    if ":" not in known:  # the configuration of a name on the hub needs the network, pretrained or not
+        exec("\n".join(lines_of(message)).replace("pretrained=True", "pretrained=False"), {})
+        check_strict(open_checkpoint("FOLDER"))
+
+
+def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folder):
+    run = tmp_path / "run"
+    run.mkdir()
+    resnet_folder.rename(run / "best")
+    assert refused(run) == (f"{run}: found the run of a training, expected one of its checkpoints; name {run / 'best'}")
+    shutil.copytree(run / "best", run / "last")
+    assert refused(run).endswith(f"name {run / 'best'} or {run / 'last'}")
+
+
 def test_folder_without_weights(tmp_path):
     advice = "expected a timm folder; write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
-    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found nothing, {advice}"
+    (tmp_path / "notes.txt").touch()
+    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found no weights at all, {advice}"
+    (tmp_path / "model.onnx").touch()
+    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found model.onnx, {advice}"
     (tmp_path / "pytorch_model.bin").touch()
-    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found pytorch_model.bin, {advice}"
-
-
-def test_sharded_folder(tmp_path):
-    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    advice = pickle_message(tmp_path / "pytorch_model.bin", tmp_path / "model.safetensors").partition("safetensors; ")[
+        2
+    ]
     assert refused(tmp_path) == (
-        f"{tmp_path}: found a sharded checkpoint, expected one model.safetensors; timm cannot load shards, "
-        "merge them first"
+        f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a timm folder; {advice}"
     )
+
+
+def test_shards_are_merged_by_the_lines_shown(tmp_path):
+    for number, name in enumerate("ab", 1):
+        part = {name: torch.full((2,), float(number))}
+        safetensors.torch.save_file(part, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    message = refused(tmp_path)
+    assert message.startswith(
+        f"{tmp_path}: found a sharded checkpoint, expected one model.safetensors, as timm loads no shards; merge them "
+        "first:\n  from pathlib import Path; "
+    )
+    exec("\n".join(lines_of(message)), {})
+    assert open_checkpoint(tmp_path, architecture="x").read("b").tolist() == [2, 2]
 
 
 CONFIGS = {
@@ -170,8 +244,9 @@ def test_lone_file_without_architecture(resnet_folder):
     path = resnet_folder / "model.safetensors"
     assert refused(path) == (
         f"{path}: no architecture: found neither a config.json beside it nor a spec in its metadata, expected one; "
-        "name the timm model with `model:` (and `model_args:`) in the plan"
+        "put the config.json that was saved with it beside it"
     )
+    assert refused(path, remedy="name it").endswith("expected one; name it")
     checkpoint = open_checkpoint(path, architecture="resnet18", model_args={"num_classes": 5})
     assert checkpoint.spec == ModelSpec("resnet18", {"num_classes": 5})
 

@@ -196,6 +196,13 @@ def test_a_lone_file_needs_its_model_and_takes_it_from_the_options(growtool, res
     code, _, err = growtool("inspect", lone)
     assert code == 1
     assert err.startswith(f"error: {lone}: no architecture: ")
+    assert err.endswith("name the timm model with --model (and --model-args)\n")
+    code, _, err = growtool("inspect", lone, "--model", "resnet34")
+    assert code == 1
+    assert err.endswith(
+        "is it another model? Correct what was given for it as --model and --model-args, or as `model` "
+        "and `model_args` in the plan\n"
+    )
     options = ["--model", "resnet18", "--model-args", "layers=[1,1,1,1]", "--model-args", "channels=[4,8,8,12]"]
     code, _, err = growtool("verify", lone, resnet_folder, *options, "--model-args", "num_classes=5", "--inputs", 1)
     assert (code, "same function" in err) == (0, True)

@@ -5,14 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
-from models import TINY, WIDER, Tiny, grown, write_folder
+from models import TINY, WIDER, Tiny, grown, resolved, write_folder
+from safetensors.torch import load_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.errors import CheckpointError
+from growtool.grow.grow import loading_line
 from growtool.operators import tile
 
 TILE = {"operator": "tile"}
@@ -117,6 +120,21 @@ def test_a_single_file_carries_its_model(tmp_path):
     assert alone.spec == folder.spec
     assert all(torch.equal(tensor, alone.read(name)) for name, tensor in folder.state_dict().items())
     assert {path.name for path in tmp_path.iterdir()} == {"source", "folder", "grown.safetensors", "plan.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [("vit", wider("vit", TILE)), ("mobilenetv3", {"target": {"scale": {"width": 2}}, "width": NET2NET})],
+)
+def test_the_line_that_loads_a_single_file_loads_it(name, plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, out = write_folder(TINY[name], tmp_path / "source", dtype=torch.float32), Path("grown.safetensors")
+    grown(source, plan, out)
+    line = loading_line(out, resolved(source, plan))
+    assert line.startswith("import growtool; " if name == "mobilenetv3" else "timm.create_model(")
+    model = eval(line.removeprefix("import growtool; "), {"timm": timm})
+    expected = load_file(out)
+    assert expected and all(value.equal(expected[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("out", ["out", "out.safetensors", "not/yet/there"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from growtool.checkpoint.reader import CONFIG
 from growtool.checkpoint.skeleton import build
 from growtool.errors import CheckpointError
 
@@ -36,12 +37,18 @@ def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     findings = _differences(expected, {name: info.shape for name, info in checkpoint.tensors.items()})
     if findings:
+        remedy = (
+            f"a {CONFIG} that does not match the weights? Restore the one saved with them, or correct its architecture "
+            "and model_args"
+            if checkpoint.config
+            else "is it another model? Correct what was given for it as --model and --model-args, or as `model` and "
+            "`model_args` in the plan"
+        )
         raise CheckpointError(
             f"{checkpoint.name}: the weights are not those of {checkpoint.spec.architecture} with the model_args given "
             f"({len(checkpoint.tensors)} tensors found, {len(expected)} expected):\n"
             + "\n".join(f"  {line}" for line in findings)
-            + "\n  a config.json that does not match the weights? Restore the one saved with them, or correct its "
-            "architecture and model_args"
+            + f"\n  {remedy}"
         )
     whole = [
         f"{name} is {checkpoint.tensors[name].dtype}"

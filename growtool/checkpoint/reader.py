@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.form import Form, coefficients_of, find_form
+from growtool.checkpoint.remedy import PICKLE_ENDINGS, fetching, merging, unpickling, weight_files
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, is_known_dtype, known_dtypes
 from growtool.errors import CheckpointError
@@ -23,7 +24,7 @@ CONFIG = "config.json"
 SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
 _MAX_HEADER = 100_000_000  # bytes, the format's own limit
 _COPY_AGAIN = "copy or download the file again"
-_PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+_BEST, _LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ class StoredBank:
 
 
 def open_checkpoint(
-    source: str | Path, *, architecture: str | None = None, model_args: Mapping[str, Any] | None = None
+    source: str | Path,
+    *,
+    architecture: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    remedy: str = f"put the {CONFIG} that was saved with it beside it",
 ) -> Checkpoint:
     """Open a timm folder or a `.safetensors` file.
 
@@ -139,6 +144,7 @@ def open_checkpoint(
         source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted.
         architecture: for a lone file without a config, the timm model it belongs to.
         model_args: arguments of the constructor, over those of the config.
+        remedy: what to tell whoever named a lone file without saying which model it is.
 
     Raises:
         CheckpointError: not found, not safetensors, damaged, or without an architecture.
@@ -151,7 +157,7 @@ def open_checkpoint(
     if found is None and architecture is None:
         raise CheckpointError(
             f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
-            "name the timm model with `model:` (and `model_args:`) in the plan"
+            f"{remedy}"
         )
     if found is not None and architecture not in (None, found.architecture):
         raise CheckpointError(
@@ -173,21 +179,31 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 def _find_weights(path: Path) -> Path:
-    if path.is_dir():
-        if (path / WEIGHTS).is_file():
-            return path / WEIGHTS
-        if any(path.glob("model-*-of-*.safetensors")):
-            raise CheckpointError(
-                f"{path}: found a sharded checkpoint, expected one {WEIGHTS}; timm cannot load shards, merge them first"
-            )
-        held = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-        raise CheckpointError(
-            f"{path}: no {WEIGHTS}: found {held}, expected a timm folder; "
-            "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
-        )
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder; expected a .safetensors file or a timm folder")
-    return path
+        raise CheckpointError(
+            f"{path}: no such file or folder; expected a .safetensors file or a timm folder{fetching(str(path))}"
+        )
+    if path.is_file() or (path / WEIGHTS).is_file():
+        return path if path.is_file() else path / WEIGHTS
+    kept = [str(path / name) for name in (_BEST, _LAST) if (path / name / WEIGHTS).is_file()]
+    if kept:
+        raise CheckpointError(
+            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
+        )
+    if any(path.glob("model-*-of-*.safetensors")):
+        raise CheckpointError(
+            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, as timm loads no shards; "
+            f"{merging(path, WEIGHTS)}"
+        )
+    held = weight_files(path)
+    pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
+    remedy = (
+        unpickling(pickles[0], WEIGHTS)
+        if pickles
+        else "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
+    )
+    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
+    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {remedy}")
 
 
 def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
@@ -285,7 +301,6 @@ def _check_layout(path: Path, header: _Header) -> None:
 
 
 def _describe_foreign(path: Path, prefix: bytes) -> str:
-    advice = "growtool never unpickles; convert it with `safetensors.torch.save_file` where you trust the file"
-    if prefix.startswith((b"\x80", b"PK\x03\x04")) or path.suffix in _PICKLE_ENDINGS:
-        return f"found a PyTorch pickle, expected safetensors; {advice}"
+    if prefix.startswith((b"\x80", b"PK\x03\x04")) or path.suffix in PICKLE_ENDINGS:
+        return f"found a PyTorch pickle, expected safetensors; {unpickling(path, WEIGHTS)}"
     return f"found the bytes {prefix!r}, expected a length and a JSON header; convert the file to safetensors"

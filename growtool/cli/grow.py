@@ -75,7 +75,12 @@ def grow(
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
     loaded = load_plan(plan)
     chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
-    source = open_checkpoint(checkpoint, architecture=chosen.model, model_args=chosen.model_args)
+    source = open_checkpoint(
+        checkpoint,
+        architecture=chosen.model,
+        model_args=chosen.model_args,
+        remedy="name the timm model with `model:` (and `model_args:`) in the plan",
+    )
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)
@@ -167,7 +172,6 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
 
 
 def _show_result(grown: Grown, recipe: Recipe) -> None:
-    from growtool.checkpoint.folder import is_single_file
     from growtool.grow.grow import loading_line
 
     if grown.proof is None:
@@ -183,5 +187,4 @@ def _show_result(grown: Grown, recipe: Recipe) -> None:
             soft_wrap=True,
         )
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
-    if not is_single_file(grown.out):
-        console().print(f"load it: {escape(loading_line(grown.out, recipe))}", soft_wrap=True)
+    console().print(f"load it: {escape(loading_line(grown.out, recipe))}", soft_wrap=True)

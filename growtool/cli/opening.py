@@ -23,6 +23,8 @@ ModelArgsOption = Annotated[
     typer.Option("--model-args", metavar="KEY=VALUE", help="With --model, an argument of its constructor; repeatable."),
 ]
 
+_REMEDY = "name the timm model with --model (and --model-args)"
+
 
 def load_plugins(paths: list[Path] | None) -> list[Path] | None:
     for path in paths or ():
@@ -56,7 +58,7 @@ def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str]
     if model is None:
         if arguments:
             raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
-        return [open_checkpoint(path) for path in paths]
+        return [open_checkpoint(path, remedy=_REMEDY) for path in paths]
     opened, used = [], False
     for path in paths:
         try:
