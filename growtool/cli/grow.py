@@ -84,7 +84,8 @@ def grow(
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)
-    recipe = resolve(chosen, source)
+    with loaded.located():
+        recipe = resolve(chosen, source)
     summary = summarise(recipe)
     if not as_json:
         _show_plan(recipe, summary)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from growtool.errors import PlanError
-from growtool.plan.document import Document, Loc, read_document
+from growtool.plan.document import Document, Loc, Place, dotted, read_document
 from growtool.plan.schema import SECTIONS, Plan
 from growtool.plan.section import Section
 
@@ -26,16 +27,35 @@ class LoadedPlan:
         plan: what was asked.
         text: the file as it stands, for the copy beside the output.
         path: the file.
+        places: where each key stands in the file, by its dotted name.
     """
 
     plan: Plan
     text: str
     path: Path
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
         """Hex digest of the text in UTF-8."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """While open, a problem of a PlanError that begins with a key of the plan also tells its place in the file."""
+        try:
+            yield
+        except PlanError as error:
+            raise PlanError([self._located(problem) for problem in error.problems]) from error
+
+    def _located(self, problem: str) -> str:
+        key = problem.partition(": ")[0]
+        while key not in self.places:
+            key, dot, _ = key.rpartition(".")
+            if not dot:
+                return problem
+        place = self.places[key]
+        return f"{self.path}:{place.line}:{place.column} {problem}"
 
 
 def load_plan(path: Path) -> LoadedPlan:
@@ -55,7 +75,8 @@ def load_plan(path: Path) -> LoadedPlan:
             _add_invalid(document, details)
     if document.problems or plan is None:
         raise PlanError(document.lines())
-    return LoadedPlan(plan, text, path)
+    places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
+    return LoadedPlan(plan, text, path, places)
 
 
 def _add_invalid(document: Document, details: ErrorDetails) -> None:

@@ -12,10 +12,10 @@ from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
 from growtool.algebra.standardised import Rescaled
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, open_checkpoint
+from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, build, input_size, open_checkpoint
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import home_module, set_eps, with_eps
-from growtool.coupling import Coupling, Growth, PairedAxis
+from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
@@ -28,7 +28,7 @@ from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
 from growtool.recipe.rewriting import copied_weights, filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
-from growtool.recipe.target import target_spec
+from growtool.recipe.target import target_spec, unknown_arguments
 from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.traced import Traced
@@ -165,11 +165,25 @@ def _tells_eps(plan: Plan) -> bool:
 
 
 def _traced_target(plan: Plan, source: Traced) -> Traced:
+    """The target, built and traced.
+
+    Raises:
+        PlanError: the plan's arguments do not make a model, or one that does not run.
+    """
     spec = target_spec(plan.target, source.spec, source.model, source.coupling)
+    where = "target.model_args" if plan.target.model_args and plan.target.model is None else "target"
     try:
-        return Traced.of(spec, where="target")
+        model = build(spec, where=where)
     except CheckpointError as error:
-        raise PlanError(error.problems) from error
+        raise PlanError(unknown_arguments(plan.target, source.spec) or error.problems) from error
+    try:
+        return Traced(spec, model, trace_model(model, input_size(model)))
+    except CheckpointError as error:
+        raise PlanError(
+            f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "
+            f"(channels, height, width): {type(error.__cause__).__name__}: {error.__cause__}; expected arguments "
+            f"that fit each other, found {dict(spec.model_args)}"
+        ) from error
 
 
 def _needed(spec: ModelSpec) -> str | None:

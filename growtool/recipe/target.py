@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.target import Scale, Target
-from growtool.recipe.arguments import Value, as_lists, leaves, scaled, with_leaves
+from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
 
@@ -47,6 +48,28 @@ def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
     """The source with other arguments; through growtool's open entry point if timm's own refuses them."""
     plain, wide = base.with_args(**args), opened(base).with_args(**args)
     return wide if not _builds(plain) and _builds(wide) else plain
+
+
+def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
+    """A line for each of a target's arguments that its constructor has no use for, once timm has refused to build it.
+
+    Constructors hand on what they do not name themselves, so an argument counts as unknown only if no function on the
+    way names it and the model builds without any other argument of the plan but not with it.
+    """
+    base = spec if target.model is None else ModelSpec(target.model)
+    if not _builds(base):
+        return []
+    known = constructor_arguments(base, build(base))
+    return [
+        f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_near(name, known)}"
+        for name, value in target.model_args.items()
+        if name not in known and not _builds(base.with_args(**{name: value}))
+    ]
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; drop it, or see timm's file of the model for those there are"
 
 
 def _builds(spec: ModelSpec) -> bool:

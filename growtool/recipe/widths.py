@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
@@ -76,8 +76,6 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             continue
         changes.append(WidthChange(name, before, after, len(carriers)))
         if plan.width is None:
-            why = "the plan has no `width`; add `width: {operator: tile}`"
-            problems.setdefault(why, []).append(f"{name} ({before} -> {after})")
             continue
         operator = OPERATORS[plan.width.operator].implementation()
         try:
@@ -90,6 +88,8 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
                 "(pre-LayerNorm networks), or other widths"
             )
             problems.setdefault(why, []).append(name)
+    if plan.width is None and changes:
+        raise PlanError(_no_width(changes))
     if problems:
         raise PlanError([f"{some(groups)}: {why}" for why, groups in problems.items()])
     widths = Widths(expansions, tuple(changes), {})
@@ -103,6 +103,15 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     if hasattr(operator, "HIDDEN_ALONE"):
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     return _with_blanks(widths, matching, operator, zeroed) if hasattr(operator, "BLANKS") else widths
+
+
+def _no_width(changes: Sequence[WidthChange]) -> str:
+    shown = [f"the {c.before} channels of {c.group.partition('[')[0]} become {c.after}" for c in changes[:2]]
+    rest = f", and so on in {len(changes)} places" if len(changes) > 2 else ""
+    return (
+        f"target: the target is wider and the plan has no `width`: {', '.join(shown)}{rest}; add "
+        "`width: {operator: tile}`, or another operator (growtool list operators)"
+    )
 
 
 def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]) -> Mapping[Growth, NewUnits]:
