@@ -151,11 +151,14 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
     kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
     if kept != sorted(kept):
-        start = next(p.start for p in placed.values() if p.new)
-        in_order = _in_order(stretch, start)
+        starts = [p.start for p in placed.values() if p.new]
+        in_order = _in_order(stretch, starts[0]) if starts else None
         if in_order is None:
             raise PlanError(
-                f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would "
+                f"{stretch.prefix}*: the target has its blocks of {len(by_kind)} kinds in another order than the "
+                "source; choose a target with the same order"
+                if not starts
+                else f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would "
                 "put them out of order; add as many blocks of each kind"
             )
         return in_order
