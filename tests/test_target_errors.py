@@ -24,10 +24,10 @@ PLANS = {
     ),
     "arguments that do not run": (
         "target:\n  model_args: {channels: [8, 12, 16]}\n",
-        "error: plan.yaml:2:3 target.model_args: timm builds resnet10t so, but it does not run on images of (3, "
-        "176, 176) (channels, height, width): AttributeError: 'ResNet' object has no attribute 'layer4'; expected "
-        "arguments that fit each other, found {'num_classes': 3, 'global_pool': 'avg', 'channels': [8, 12, 16], 'stem_width': "
-        "4, 'in_chans': 3}\n",
+        "error: plan.yaml:2:3 target.model_args: timm builds resnet10t so, but it does not run on images of "
+        "(3, 176, 176) (channels, height, width): AttributeError: 'ResNet' object has no attribute 'layer4'; expected "
+        "arguments that fit each other, found {'num_classes': 3, 'global_pool': 'avg', 'channels': [8, 12, 16], "
+        "'stem_width': 4, 'in_chans': 3}\n",
     ),
     "no width": (
         "target: {scale: {width: 2}}\n",
