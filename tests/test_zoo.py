@@ -44,7 +44,7 @@ def sample(family: str, name: str, args: dict | None = None, **grown: object) ->
 
 SAMPLES = [
     sample("vision_transformer", "test_vit", wide={"embed_dim": 128, "num_heads": 4}, deep={"depth": 8}),
-    sample("vision_transformer", "test_vit", wide={"embed_dim": 128}, wide_promise="lossy"),  # heads grow in size
+    sample("vision_transformer", "test_vit", wide={"embed_dim": 128}),  # heads grow in size
     sample(
         "beit", "beit_base_patch16_224", {"depth": 2, "embed_dim": 24, "num_heads": 3},
         wide={"embed_dim": 48, "num_heads": 6}, deep={"depth": 3},
@@ -92,7 +92,7 @@ SAMPLES = [
     sample("starnet", "starnet_s050", wide={"base_dim": 32}),
     sample(
         "crossvit", "crossvit_tiny_240", {"embed_dim": [24, 48], "num_heads": [3, 3]},
-        wide={"embed_dim": [24, 96], "num_heads": [3, 3]}, wide_promise="lossy",
+        wide={"embed_dim": [24, 96], "num_heads": [3, 3]},
     ),
 ]  # fmt: skip
 GROWTHS = [(s, axis) for s in SAMPLES for axis in ("wide", "deep") if getattr(s, axis)]

@@ -154,15 +154,21 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
         starts = [p.start for p in placed.values() if p.new]
         in_order = _in_order(stretch, starts[0]) if starts else None
         if in_order is None:
-            raise PlanError(
-                f"{stretch.prefix}*: the target has its blocks of {len(by_kind)} kinds in another order than the "
-                "source; choose a target with the same order"
-                if not starts
-                else f"{stretch.prefix}*: blocks of {len(by_kind)} kinds alternate, and {len(stretch.target)} blocks would "
-                "put them out of order; add as many blocks of each kind"
-            )
+            raise PlanError(_out_of_order(stretch, len(by_kind), added=bool(starts)))
         return in_order
     return dict(sorted(placed.items()))
+
+
+def _out_of_order(stretch: Stretch, kinds: int, *, added: bool) -> str:
+    if not added:
+        return (
+            f"{stretch.prefix}*: the target has its blocks of {kinds} kinds in another order than the source; choose a "
+            "target with the same order"
+        )
+    return (
+        f"{stretch.prefix}*: blocks of {kinds} kinds alternate, and {len(stretch.target)} blocks would put them out of "
+        "order; add as many blocks of each kind"
+    )
 
 
 def _in_order(stretch: Stretch, start: Start) -> dict[int, Placed] | None:
