@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import TINY, write_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -304,6 +305,24 @@ def test_verify_refuses_other_classes(growtool, resnet_folder, tmp_path):
     code, _, err = growtool("verify", resnet_folder, resnet_folder, "--data", tmp_path / "images", "--inputs", 1)
     assert code == 1
     assert re.match(r"error: .*images: found 1 class folders \(only\), expected 5", err)
+
+
+def test_operators_have_a_readable_row_each_on_a_narrow_terminal(growtool, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, _, err = growtool("list", "operators")
+    assert re.search(r"^ *operator +axis +what it does +same function *$", err, re.MULTILINE)
+    for name, axis in (("tile", "width"), ("variance_transfer", "width"), ("net2deeper", "depth")):
+        assert re.search(rf"^ {name} +{axis} +\S", err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("bank", "cosine"), [("raw", ""), ("svd", " as the bank holds them")])
+def test_banks_keep_their_headers_whole_on_a_narrow_terminal(growtool, monkeypatch, tmp_path, bank, cosine):
+    monkeypatch.setenv("COLUMNS", "80")
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    code, _, err = growtool("decompose", source, "--bank", bank)
+    assert code == 0
+    assert re.search(r"bank +layers +templ\. +spectrum +cosine +cond\. +error +in span +stored", err)
+    assert f"cosine: mean between layers{cosine}; in span: how much" in " ".join(err.split())
 
 
 def test_operators_are_listed_with_their_promise(growtool):

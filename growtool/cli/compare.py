@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from growtool.study.compare import Comparison
 
 
+_WIDE = 110  # columns of a terminal that has room for more than the outcome
+
+
 class Baseline(StrEnum):
     """What `--baseline` accepts."""
 
@@ -109,7 +112,10 @@ def _show(comparison: Comparison) -> None:
     from growtool.study.table import table
 
     text = table(comparison)
-    shown = [0, 4, 6, 7, 8, 9, 10, 11, 12]  # what fits a terminal; the files have everything
+    # what fits a terminal; the files have everything
+    wanted = ("arm", "start %", "end %", "updates", "training MACs")
+    narrow = console().width < _WIDE
+    shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 12]
     drawn = new_table(*(text.header[n] if n == 0 else f">{text.header[n]}" for n in shown))
     for row in text.rows:
         drawn.add_row(*(escape(row[n]) for n in shown))

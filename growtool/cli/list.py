@@ -26,10 +26,13 @@ def operators(as_json: JsonOption = False) -> None:
     if as_json:
         emit_json({"operators": [asdict(info) for info in OPERATORS.values()]})
         return
-    rows = new_table("operator", "axis", "what it does", "same function", "needs", "source")
+    rows = new_table("operator", "axis", "what it does", "same function")
+    for column in rows.columns[:2]:
+        column.no_wrap = True
     for info in OPERATORS.values():
-        rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise, info.needs, info.source)))
+        rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise)))
     console().print(rows)
+    console().print("What each needs, and where it was published: --json, or docs/operators.md.", style="dim")
 
 
 @app.command()

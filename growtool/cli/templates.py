@@ -22,7 +22,10 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
     """One row for each bank."""
     kinds = ", ".join(dict.fromkeys(report.kind for report in reports))
     console().print(f"\n[bold]{escape(name)}[/]: {kinds} banks", soft_wrap=True)
-    table = new_table("bank", ">layers", ">templates", "spectrum", ">cosine", ">cond.", ">error", ">in span", ">stored")
+    table = new_table("bank", ">layers", ">templ.", "spectrum", ">cosine", ">cond.", ">error", ">in span", ">stored")
+    table.collapse_padding = True
+    for column in table.columns[1:]:
+        column.no_wrap = True  # names give way on a narrow terminal, figures do not
     for report in reports:
         table.add_row(
             escape(report.name),
@@ -39,8 +42,8 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
     cosine = "cosine: mean between layers" + ("" if kinds == "raw" else " as the bank holds them")
     total = [sum(getattr(report, side) for report in reports) for side in ("stored", "dense")]
     console().print(
-        f"{total[0]:,} numbers stored for {total[1]:,} dense. {cosine}; in span: how much of a new block's squared "
-        "norm comes from trained layers, before any growth.",
+        f"{total[0]:,} numbers stored for {total[1]:,} dense. templ.: templates; {cosine}; in span: how much of a new "
+        "block's squared norm comes from trained layers, before any growth.",
         style="dim",
     )
 
