@@ -187,3 +187,20 @@ def test_members_must_be_narrower():
         growth_maps(MEMBER, MEMBER.with_args(channels=[6, 8, 8, 12]))
     with pytest.raises(PlanError, match=r"conv1.0.weight, .* two members cannot share it"):
         growth_maps(MEMBER.with_args(channels=[4, 4, 4, 6]), MEMBER)
+
+
+def test_values_of_a_protocol_are_explained_as_those_of_a_plan(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("model: 3\ntemplate: 1\nsecond: copied\ngain: -1\ninput_size: [3, 32]\ntrain: {lrr: 1}\n")
+    with pytest.raises(PlanError) as error:
+        load_protocol(file)
+    assert [problem.removeprefix(f"{file}:") for problem in error.value.problems] == [
+        "1:1 member_args: missing, expected the arguments that make a member instead",
+        "1:8 model: found 3, expected a string",
+        "2:1 template: unknown key, expected one of model, model_args, member_args, input_size, templates, second, "
+        "noise, coefficients, gain, train, member_0, member_1, grown, seed; did you mean 'templates'?",
+        "3:9 second: found 'copied', expected one of scratch, copy; did you mean 'copy'?",
+        "4:7 gain: found -1, expected at least 0",
+        "5:13 input_size: found a list, list should have at least 3 items after validation, not 2",
+        "6:9 train.lrr: found the option 'lrr', which there is not; did you mean 'lr'?",
+    ]

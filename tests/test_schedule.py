@@ -111,7 +111,8 @@ BAD: list[tuple[str, str, str]] = [
         r":2:1 chekpoint: unknown key, expected one of checkpoint, train",
     ),
     ("- train: {steps: 2}", "- prune: 0.5", r":5:5 stages\[0\]: expected a mapping with one of train, grow"),
-    ("operator: tile", "operator: tiles", r":6:11 stages\[1\].grow: width: input tag 'tiles'"),
+    ("operator: tile", "operator: tiles", r":6:\d\d stages\[1\].grow.width.operator: found 'tiles', .*mean 'tile'\?"),
+    ("width: {operator", "widht: {operator", r":6:\d\d stages\[1\].grow.widht: unknown key, .*mean 'width'\?"),
     ("deeper.yaml", "deepest.yaml", r":8:11 stages\[3\].grow: .*deepest.yaml: no such file, expected a plan"),
     ("epochs: 1}", "epochs: 1, resume: auto}", r"train.resume: the schedule decides this; drop it"),
 ]

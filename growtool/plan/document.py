@@ -109,6 +109,12 @@ class Document:
                 content[key.value] = self.value(child, inner)
         return content
 
+    def note(self, loc: Loc, text: str, *, at_key: bool = False) -> None:
+        """A finding about `loc`, placed there or at the nearest place around it."""
+        places = self.keys if at_key else self.values
+        around = next((loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in places), ())
+        self.problems.append((places.get(around) or self.values[()], loc, text))
+
     def lines(self) -> list[str]:
         """Every problem as `plan.yaml:7:5 width.operator: text`, in the order of the file."""
         return [

@@ -23,7 +23,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from growtool.errors import PlanError
 from growtool.finetune.options import unknown_option
-from growtool.plan.document import Document, Loc, read_document
+from growtool.plan.document import read_document
+from growtool.plan.explain import add_invalid
 from growtool.plan.section import Section, problem
 
 _DECIDED = {"checkpoint", "output", "resume", "force", "train"}  # what the protocol itself decides
@@ -47,9 +48,9 @@ class Protocol(Section):
         seed: of the members and of the new vectors.
     """
 
-    model: str
+    model: str = Field(description="timm's name of the grown model")
     model_args: dict[str, Any] = Field(default_factory=dict)
-    member_args: dict[str, Any]
+    member_args: dict[str, Any] = Field(description="the arguments that make a member instead")
     input_size: list[int] = Field(default_factory=lambda: [3, 32, 32], min_length=3, max_length=3)
     templates: int = Field(default=2, ge=1)
     second: Literal["scratch", "copy"] = "scratch"
@@ -105,19 +106,12 @@ def load_protocol(path: Path) -> LoadedProtocol:
         for key in options if isinstance(options, Mapping) else ():
             found = "the protocol decides this; drop it" if key in _DECIDED else unknown_option(key)
             if found:
-                _note(document, (stage, key), found)
+                document.note((stage, key), found, at_key=True)
     protocol = None
     try:
         protocol = Protocol.model_validate(content)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            _note(document, details["loc"], details["msg"][0].lower() + details["msg"][1:])
+        add_invalid(document, error, {(): Protocol})
     if document.problems or protocol is None:
         raise PlanError(document.lines())
     return LoadedProtocol(protocol, path, text)
-
-
-def _note(document: Document, loc: Loc, text: str) -> None:
-    """A finding at `loc`, or at the nearest place around it."""
-    around = next((loc[:size] for size in range(len(loc), 0, -1) if loc[:size] in document.keys), None)
-    document.problems.append((document.keys[around] if around else document.values[()], loc, text))

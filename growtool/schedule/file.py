@@ -27,6 +27,8 @@ from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options import merge, unknown_option
 from growtool.plan import LoadedPlan, load_plan
 from growtool.plan.document import Document, Loc, dotted, read_document
+from growtool.plan.explain import add_invalid
+from growtool.plan.schema import SECTIONS
 from growtool.schedule.stages import KINDS, Grow, Stage, Train
 
 _KEYS = ("checkpoint", "train", "stages")
@@ -62,14 +64,14 @@ def load_schedule(path: Path) -> LoadedSchedule:
     )
     for key in content:
         if key not in _KEYS:
-            _note(document, (key,), f"unknown key, expected one of {', '.join(_KEYS)}", at_key=True)
+            document.note((key,), f"unknown key, expected one of {', '.join(_KEYS)}", at_key=True)
     checkpoint = content.get("checkpoint")
     if not isinstance(checkpoint, str):
-        _note(document, ("checkpoint",), "expected the path of the checkpoint to start from")
+        document.note(("checkpoint",), "expected the path of the checkpoint to start from")
     common = _options(document, ("train",), content.get("train", {}), path.parent)
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
-        _note(document, ("stages",), "expected a list of stages, each `train:` or `grow:`")
+        document.note(("stages",), "expected a list of stages, each `train:` or `grow:`")
         stages = []
     read = [_stage(document, number, stage, common, path) for number, stage in enumerate(stages)]
     if document.problems:
@@ -81,7 +83,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
 def _stage(document: Document, index: int, content: Any, common: Mapping[str, Any], path: Path) -> Stage | None:
     loc: Loc = ("stages", index)
     if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in KINDS:
-        _note(document, loc, f"expected a mapping with one of {', '.join(KINDS)}")
+        document.note(loc, f"expected a mapping with one of {', '.join(KINDS)}")
         return None
     (kind, value), number = next(iter(content.items())), index + 1
     line, column = document.keys[(*loc, kind)]
@@ -95,13 +97,13 @@ def _stage(document: Document, index: int, content: Any, common: Mapping[str, An
 
 def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
-        _note(document, loc, "expected a mapping of options of `growtool finetune`")
+        document.note(loc, "expected a mapping of options of `growtool finetune`")
         return {}
     for key in content:
         if key in _SCHEDULED:
-            _note(document, (*loc, key), "the schedule decides this; drop it", at_key=True)
+            document.note((*loc, key), "the schedule decides this; drop it", at_key=True)
         elif unknown := unknown_option(key):
-            _note(document, (*loc, key), unknown, at_key=True)
+            document.note((*loc, key), unknown, at_key=True)
     placed = {key: str(_placed(content[key], base)) for key in _PATHS if isinstance(content.get(key), str)}
     return {**content, **{key: value for key, value in placed.items() if content[key] != "previous"}}
 
@@ -118,25 +120,16 @@ def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan 
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         return LoadedPlan(Plan.model_validate(content), text, path)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            where = ".".join(map(str, details["loc"]))
-            _note(document, loc, f"{where}: {details['msg'][0].lower()}{details['msg'][1:]}")
+        add_invalid(document, error, SECTIONS, at=loc)
     except GrowtoolError as error:
         for problem in error.problems:
-            _note(document, loc, problem)
+            document.note(loc, problem)
     return None
 
 
 def _placed(text: str, base: Path) -> Path:
     path = Path(text.removeprefix("local-dir:")).expanduser()
     return path if path.is_absolute() else base / path
-
-
-def _note(document: Document, loc: Loc, text: str, *, at_key: bool = False) -> None:
-    """A finding at `loc`, or at the nearest place around it."""
-    places = document.keys if at_key else document.values
-    around = next((loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in places), ())
-    document.problems.append((places.get(around) or document.values[()], loc, text))
 
 
 def _digest(kind: str, content: Any) -> str:
