@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from zoo.proofs import InMemory
 
 from growtool.checkpoint import ModelSpec, build
+from growtool.finetune.options import make_config
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 
@@ -31,3 +33,11 @@ def test_the_plan_promises_what_the_page_says(source, rest, promise, text, tmp_p
     if "swin" in source:
         (reason,) = recipe.promise.reasons
         assert reason.startswith("patch_embed.norm: a norm writes the channels")
+
+
+@pytest.mark.parametrize("path", sorted((PAGE.parent / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_files_of_the_experiments_are_plans_and_options_of_training(path):
+    if path.stem.startswith("training"):
+        make_config(yaml.safe_load(path.read_text()), {"checkpoint": "a", "output": "b", "data": "c"})
+    else:
+        load_plan(path)
