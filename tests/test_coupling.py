@@ -239,6 +239,12 @@ def test_operations_over_channels_are_noted(between, kind):
     assert (kind, ((channels,),)) in {(mixing.kind, mixing.axis) for mixing in coupling.mixings}
 
 
+@pytest.mark.parametrize("turn", [lambda x: x.transpose_(1, 2).transpose_(1, 2), lambda x: x.unsqueeze_(1).squeeze_(1)])
+def test_a_layout_changed_in_place_is_traced_and_fixes_its_channels(turn):
+    group = group_of(trace_model(Chain(turn), (3, 4, 4)), "first.weight", 0)
+    assert group.fixed is not None and "in place" in group.fixed
+
+
 class FusedAttention(nn.Module):
     """Attention by torch's fused operation, queries, keys and values from layers of their own."""
 

@@ -29,6 +29,7 @@ class Net(nn.Module):
         self.g, self.q = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
         self.few, self.back = nn.Parameter(torch.ones(3, dim)), nn.Linear(3, dim)
         self.kernel = nn.Conv1d(1, 1, 3, padding=1)
+        self.along, self.across = nn.GRU(dim, dim, batch_first=True), nn.GRU(PLACES, PLACES, batch_first=True)
         self.places = nn.Parameter(torch.ones(PLACES, 1))
         self.one = nn.Parameter(torch.ones(1))
         self.register_buffer("stored", torch.ones(dim))
@@ -75,6 +76,7 @@ EXACT: dict[str, Body] = {
     "in-place addition": lambda s, x: x.add_(s.fc2(x)),
     "maximum over places": lambda s, x: x + x.amax(1, keepdim=True),
     "sum over places": lambda s, x: x * x.sum(1, keepdim=True),
+    "recurrence over places": lambda s, x: s.along(x)[0],
 }
 
 # What no copying of channels keeps exact, or what the trace need not be clever enough to see through.
@@ -87,6 +89,8 @@ OTHER: dict[str, Body] = {
     "every second channel": lambda s, x: x + x[..., ::2].mean(-1, keepdim=True),
     "softmax over channels": lambda s, x: x.softmax(-1),
     "log softmax over channels": lambda s, x: x.log_softmax(-1),
+    "recurrence over channels": lambda s, x: x + s.across(x.mT)[0].mT,
+    "last state of a recurrence over channels": lambda s, x: x * s.across(x.mT)[1][0][..., None],
     "running sum": lambda s, x: x.cumsum(-1),
     "running product": lambda s, x: x.cumprod(-1),
     "running maximum": lambda s, x: x.cummax(-1).values,

@@ -175,8 +175,11 @@ class Tape(TorchDispatchMode):
 
     def _record(self, call: Call) -> None:
         rule = self._rules.get(call.name) or self._fallback(call)
+        turned = torch.Tag.inplace_view in call.func.tags
         self._consumed = set()
         try:
+            if turned:
+                raise Unsolvable(f"{call.name}_ changes the layout of a tensor in place")
             if rule is None:
                 self.unknown[str(call.func)] += 1
                 raise Unsolvable(f"{call.name} is not known to the trace")
@@ -184,7 +187,7 @@ class Tape(TorchDispatchMode):
         except Unsolvable as reason:
             outcome = self._give_up(call, str(reason))
         params = params_after(self, call)
-        flow = flow_after(self, call).among(self._entered)
+        flow = Flow() if turned else flow_after(self, call).among(self._entered)
         if params is None:
             self._note_uses(call)
             found = scaling(self, call)
@@ -196,7 +199,7 @@ class Tape(TorchDispatchMode):
             self.signatures[self.module].append(entry)
         for out, axes in zip(call.outs, outcome, strict=True):
             known = self._values.get(id(out))
-            if known is not None and any(out is tensor for tensor in call.ins):
+            if known is not None and not turned and any(out is tensor for tensor in call.ins):
                 for old, new in zip(known.axes, axes, strict=True):
                     unify(old, new)
                 axes = known.axes

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.flow import Flow, Params
+from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.rms_norm import with_rms_norms
 from growtool.coupling.rules import RULES, general
 from growtool.coupling.steps import ForwardPass
@@ -122,7 +123,7 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
     tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in input_size))))
     handles = tape.watch(replica)
     try:
-        with torch.no_grad(), tape:
+        with torch.no_grad(), FirstPositions(tape.axes), tape:
             output = replica(image)
     except Exception as error:
         raise CheckpointError(

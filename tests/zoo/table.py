@@ -22,7 +22,7 @@ families. Every parameter and buffer is random and in float64; nothing is downlo
 _LEGEND = """\
 ## How to read the tables
 
-- **trace**: seconds for one trace on one core. Operations that growtool does not know would be named here.
+- **trace**: seconds of processor time for one trace. Operations that growtool does not know would be named here.
 - **groups**: width groups that may grow, of all that were found. The others are kernel positions, the image's channels,
   the classes, and what the model ties to a place (relative positions, rotary embeddings, ...).
 - **growable**: share of the parameters of which every axis may grow, save for those of kernel, image and classes.
