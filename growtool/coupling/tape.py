@@ -165,17 +165,19 @@ class Tape(TorchDispatchMode):
         ins = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         for tensor in ins:
             self.value(tensor)
+        before = [_layout(tensor) for tensor in ins]
         result = func(*args, **kwargs)
+        turned = before != [_layout(tensor) for tensor in ins]
         name = func._schema.name.split("::")[1]
         in_place = name.endswith("_") and not name.startswith("_")
         outs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         call = Call(name.removesuffix("_") if in_place else name, func, args, kwargs, ins, outs)
-        self._record(call)
+        self._record(call, turned)
         return result
 
-    def _record(self, call: Call) -> None:
+    def _record(self, call: Call, turned: bool) -> None:
+        """Take in one operation; `turned` says whether it changed the layout of an operand in place."""
         rule = self._rules.get(call.name) or self._fallback(call)
-        turned = torch.Tag.inplace_view in call.func.tags
         self._consumed = set()
         try:
             if turned:
@@ -272,6 +274,11 @@ class Tape(TorchDispatchMode):
         bases = self.value(output).flow.bases
         found = (bases[value.flow.token] for value in entered if value.flow.token in bases)
         return next((base.params for base in found if base.layout == in_place(output.shape)), None)
+
+
+def _layout(tensor: Tensor) -> list[tuple[int, int]]:
+    """Size and stride of each dimension; the stride of a single position says nothing."""
+    return [(n, stride if n > 1 else 0) for n, stride in zip(tensor.shape, tensor.stride(), strict=True)]
 
 
 def constant_axes(tensor: Tensor) -> Axes:
