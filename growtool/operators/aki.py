@@ -11,8 +11,10 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
 from growtool.algebra.layers import split_evenly
-from growtool.operators.base import Layer, Read, rows_of
+from growtool.operators.base import Abilities, Layer, Read, rows_of
 from growtool.plan.width import Aki
+
+ABILITIES = Abilities()
 
 
 def expand(spec: Aki, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap
+from growtool.algebra.knowledge import Blank
 from growtool.algebra.layers import complete, split_evenly, summed_dim
 from growtool.templates.source import Grid
 
@@ -54,6 +55,28 @@ class Layer:
 
 
 Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a width operator does besides copying channels; its module holds one as `ABILITIES`.
+
+    Attributes:
+        blanks: what channels that copy none may hold, the first choice first; empty where all are copies.
+        always_blank: whether blanks stand even where copies would be exact.
+        hidden_alone: whether it takes only hidden units that one layer writes and one layer reads.
+        every_tensor: whether it makes tensors that do not grow, too.
+        in_pairs: whether new units that nothing reads yet come in pairs.
+        in_span: whether the new weights of a plan's section are combinations of the layer's templates, so that a
+            checkpoint in template form stays one; such an operator has a `grow_coefficients`.
+    """
+
+    blanks: tuple[Blank, ...] = ()
+    always_blank: bool = False
+    hidden_alone: bool = False
+    every_tensor: bool = False
+    in_pairs: bool = False
+    in_span: Callable[[Any], bool] = lambda section: False
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:

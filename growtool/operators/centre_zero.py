@@ -11,24 +11,22 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.knowledge import Blank
-from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.width import CentreZero
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.plan.width import CentreZero, Lemon
 
-BLANKS: tuple[Blank, ...] = ("silent",)
-ALWAYS = False
+ABILITIES = Abilities(blanks=("silent",))
 
 
-def expand(spec: CentreZero, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(spec: CentreZero | Lemon, size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Copies in turn, for channels that no norm treats jointly."""
     return circular(size, new_size)
 
 
-def grow(spec: CentreZero, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: CentreZero | Lemon, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among copies with noise that cancels."""
     return split_among_copies(W, layer, spec.gain)
 
 
-def loss(spec: CentreZero) -> str | None:
+def loss(spec: CentreZero | Lemon) -> str | None:
     """Why the operator itself changes the function, or None."""
     return None

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
-from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies
 from growtool.plan.width import Fpi
+
+ABILITIES = Abilities()
 
 
 def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -21,7 +23,7 @@ def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> E
 
 def grow(spec: Fpi, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
-    return split_among_copies(W, layer, spec.gain if spec.split == "random_projection" else None)
+    return split_among_copies(W, layer, spec.noise)
 
 
 def loss(spec: Fpi) -> str | None:

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
-from growtool.algebra.knowledge import Blank
-from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies
 from growtool.plan.width import Gradmax
 
-BLANKS: tuple[Blank, ...] = ("silent", "open")
-ALWAYS = True
-HIDDEN_ALONE = True
+ABILITIES = Abilities(blanks=("silent", "open"), always_blank=True, hidden_alone=True)
 _NEGLIGIBLE = 1e-6  # of the largest singular value
 
 

@@ -7,28 +7,9 @@ copied in turn.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from growtool.operators.base import Abilities
+from growtool.operators.centre_zero import expand, grow, loss
 
-from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.knowledge import Blank
-from growtool.operators.base import Layer, Read, split_among_copies
-from growtool.plan.width import Lemon
+ABILITIES = Abilities(blanks=("mean", "silent"))
 
-BLANKS: tuple[Blank, ...] = ("mean", "silent")
-ALWAYS = False
-
-
-def expand(spec: Lemon, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Copies in turn, for channels that no norm treats jointly."""
-    return circular(size, new_size)
-
-
-def grow(spec: Lemon, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among copies with noise that cancels."""
-    return split_among_copies(W, layer, spec.gain)
-
-
-def loss(spec: Lemon) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None
+__all__ = ["ABILITIES", "expand", "grow", "loss"]

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
 from growtool.algebra.layers import split_evenly
-from growtool.operators.base import Layer, Read
+from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Ligo
+
+ABILITIES = Abilities()
 
 
 def expand(spec: Ligo, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -20,11 +20,13 @@ from torch import Tensor
 from growtool.algebra.expansion import AxisMap, Expansion, circular
 from growtool.algebra.layers import complete, home_share, split_evenly, summed_dim
 from growtool.checkpoint.materialise import combine
-from growtool.operators.base import Layer, Read
+from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Mixture
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.lift import Cell, cells
 from growtool.templates.source import Grid
+
+ABILITIES = Abilities(in_span=lambda section: True)
 
 
 def expand(spec: Mixture, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -37,11 +39,6 @@ def loss(spec: Mixture) -> str | None:
     if spec.compensate or spec.gain == 0 or spec.coefficients == "zero":
         return None
     return "mixture without compensation adds the new blocks to what each channel receives, as published"
-
-
-def in_span(spec: Mixture) -> bool:
-    """Whether new weights are combinations of the layer's templates, so that template form can stay."""
-    return True
 
 
 def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:

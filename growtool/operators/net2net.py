@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, copied_at_random
-from growtool.operators.base import Layer, Read, split_among_copies, split_coefficients
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies, split_coefficients
 from growtool.plan.width import Net2Net
+
+ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
 
 
 def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -17,17 +19,12 @@ def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) 
 
 def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
-    return split_among_copies(W, layer, spec.gain if spec.split == "random_projection" else None)
+    return split_among_copies(W, layer, spec.noise)
 
 
 def loss(spec: Net2Net) -> str | None:
     """Why the operator itself changes the function, or None."""
     return None
-
-
-def in_span(spec: Net2Net) -> bool:
-    """Whether new weights are combinations of the layer's templates, so that template form can stay."""
-    return spec.split == "equal"
 
 
 def grow_coefficients(spec: Net2Net, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
-from growtool.operators.base import Layer, Read
+from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Random
 
-EVERY_TENSOR = True
+ABILITIES = Abilities(every_tensor=True)
 
 
 def expand(spec: Random, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from growtool.operators.base import Abilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,11 @@ class OperatorInfo:
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
         return importlib.import_module(f"growtool.operators.{self.name}")
+
+    def abilities(self) -> Abilities:
+        """What a width operator does besides copying channels (imports torch)."""
+        found: Abilities = self.implementation().ABILITIES
+        return found
 
 
 OPERATORS: dict[str, OperatorInfo] = {

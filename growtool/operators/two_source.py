@@ -12,10 +12,10 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, tiled
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.operators.base import Layer, Read, rows_of
+from growtool.operators.base import Abilities, Layer, Read, rows_of
 from growtool.plan.width import TwoSource
 
-EVERY_TENSOR = True
+ABILITIES = Abilities(every_tensor=True)
 
 
 def expand(spec: TwoSource, size: int, new_size: int, generator: torch.Generator) -> Expansion:

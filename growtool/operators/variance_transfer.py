@@ -14,14 +14,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.knowledge import Blank
 from growtool.algebra.layers import summed_dim
-from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies
 from growtool.plan.width import VarianceTransfer
 
-BLANKS: tuple[Blank, ...] = ("open", "silent")
-ALWAYS = True
-IN_PAIRS = True
+ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True, in_pairs=True)
 
 
 def expand(spec: VarianceTransfer, size: int, new_size: int, generator: torch.Generator) -> Expansion:

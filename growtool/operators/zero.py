@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.knowledge import Blank
-from growtool.operators.base import Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, split_among_copies
 from growtool.plan.width import Zero
 
-BLANKS: tuple[Blank, ...] = ("open", "silent")
-ALWAYS = True
+ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True)
 
 
 def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> Expansion:

@@ -33,6 +33,11 @@ class _Copies(Section):
             )
         return gain
 
+    @property
+    def noise(self) -> float | None:
+        """Deviation of the noise, None for equal parts."""
+        return self.gain if self.split == "random_projection" else None
+
 
 class Tile(_Copies):
     """Every width a whole number of times over (HyperCloning, FPI)."""

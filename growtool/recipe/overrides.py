@@ -77,7 +77,7 @@ def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Gro
             alike = operator.expand(own, *growth.sizes, generator).index.equal(widths.expansions[growth].index)
         except ValueError:
             alike = False
-        if not alike or hasattr(operator, "EVERY_TENSOR"):
+        if not alike or OPERATORS[own.operator].abilities().every_tensor:
             return (
                 f"width.operator: {own.operator} grows {names[growth.target]} otherwise than {base.operator} does, and "
                 "whatever carries the same channels has to agree; choose other options of "

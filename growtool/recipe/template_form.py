@@ -90,10 +90,9 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
         return "mixing learns its weights"
     if tensor.rewrite is not None and not tensor.rewrite.only_scales:
         return "it is rewritten before it grows"
-    if tensor.width is not None and not tensor.is_copy and not tensor.zero:
-        in_span = getattr(OPERATORS[tensor.width.operator].implementation(), "in_span", None)
-        if in_span is None or not in_span(tensor.width):
-            return f"{tensor.width.operator} makes new weights that are no combinations of the templates"
+    grown = tensor.width if not tensor.is_copy and not tensor.zero else None
+    if grown is not None and not OPERATORS[grown.operator].abilities().in_span(grown):
+        return f"{grown.operator} makes new weights that are no combinations of the templates"
     sides = [lift(axis, layout) for axis, layout in zip(tensor.maps, (origin.rows, origin.columns), strict=False)]
     if sides[0] is None or sides[1] is None:
         return "growth copies parts of blocks; a bank of sub_block with matching parts has them whole"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 
 from torch import nn
 
@@ -17,7 +16,7 @@ from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
 from growtool.coupling import Atom, Growth
 from growtool.errors import PlanError
-from growtool.operators.base import generator_for
+from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching, some
@@ -95,14 +94,14 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
         return widths
-    operator = OPERATORS[plan.width.operator].implementation()
-    widths = replace(widths, every_tensor=hasattr(operator, "EVERY_TENSOR"), in_pairs=hasattr(operator, "IN_PAIRS"))
+    abilities = OPERATORS[plan.width.operator].abilities()
+    widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
     if plan.second is None:
         pair = matching.source.coupling, matching.target.coupling
         widths = replace(widths, heads=head_sizes(*pair, widths.of_target, matching.blocks.source_name))
-    if hasattr(operator, "HIDDEN_ALONE"):
+    if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
-    return _with_blanks(widths, matching, operator, zeroed) if hasattr(operator, "BLANKS") else widths
+    return _with_blanks(widths, matching, abilities, zeroed) if abilities.blanks else widths
 
 
 def _no_width(changes: Sequence[WidthChange]) -> str:
@@ -166,7 +165,7 @@ def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
         raise NoHiddenUnitsError("a convolution pads by something else than a number of zeros")
 
 
-def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroed: frozenset[str]) -> Widths:
+def _with_blanks(widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str]) -> Widths:
     """Blanks in place of copies where the operator wants them and every operation on the way lets them pass."""
     coupling = matching.target.coupling
     chosen = widths
@@ -175,11 +174,11 @@ def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroe
             growth.target in widths.heads.atoms
         )  # new channels of q and k that are zero on both sides are dead
         even = not uneven_mixings(coupling, {growth.target: copied}, matching.blocks.is_new, kept=widths.heads.atoms)
-        if copied.is_identity or (even and (larger_heads or not operator.ALWAYS)):
+        if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
             continue
-        blanks = padded(*growth.sizes, copies=1 if operator.ALWAYS else None)
+        blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
-        for kind in _kinds(operator, widths.measured.get(growth)):
+        for kind in _kinds(abilities, widths.measured.get(growth)):
             found = passage(coupling, growth.target, kind, tried.of_target, zeroed)
             if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
@@ -194,8 +193,8 @@ def _with_blanks(widths: Widths, matching: Matching, operator: ModuleType, zeroe
     return replace(chosen, passages=final)
 
 
-def _kinds(operator: ModuleType, units: NewUnits | None) -> tuple[Blank, ...]:
+def _kinds(abilities: Abilities, units: NewUnits | None) -> tuple[Blank, ...]:
     """What blank channels may hold, the first choice first."""
     if units is None:
-        return tuple(operator.BLANKS)
+        return abilities.blanks
     return ("silent",) if units.columns else ("open",)
