@@ -42,7 +42,13 @@ class Scale(Section):
 
 
 class Target(Section):
-    """What to grow to: a timm model, other arguments for the source's constructor (or for `model`'s), or factors."""
+    """What to grow to.
+
+    Attributes:
+        model: another timm model.
+        model_args: other arguments for the source's constructor, or for `model`'s; `null` takes timm's default.
+        scale: factors of the source.
+    """
 
     model: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
