@@ -218,6 +218,7 @@ def different_operations(
     replaced: Collection[str] = (),
     scales: Mapping[str, tuple[float, float]] | None = None,
     stand_in: Mapping[str, Mapping[tuple[object, ...], tuple[object, ...]]] | None = None,
+    dropped: Mapping[str, Collection[int]] | None = None,
 ) -> list[str]:
     """Modules of the target that do not run the operations of their counterpart in the source.
 
@@ -231,14 +232,17 @@ def different_operations(
         scales: modules of the target -> a factor of theirs and the one it stands for in the source, which the weights
             make up for.
         stand_in: path of the target -> entries that stand for another one of the source.
+        dropped: path of the target -> places of entries that do nothing once new blocks are closed.
     """
     found: dict[str, list[str]] = {}
     for path in target.signatures.keys() | source.signatures.keys():
         if skip(path):
             continue
-        entries = source.signatures.get(source_path(path), ())
-        old = tuple(e for e in entries if not (e[0] == "call" and e[1] in replaced))
-        new = _seen_from_source(target.signatures.get(path, ()), source_path, skip)
+        before = source.signatures.get(source_path(path), ())
+        old = tuple(e for e in before if not (e[0] == "call" and e[1] in replaced))
+        gone = (dropped or {}).get(path, ())
+        entries = tuple(entry for place, entry in enumerate(target.signatures.get(path, ())) if place not in gone)
+        new = _seen_from_source(entries, source_path, skip)
         if stand_in and path in stand_in:
             new = tuple(stand_in[path].get(entry, entry) for entry in new)
         if shares and path in shares:

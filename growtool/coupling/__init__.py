@@ -2,6 +2,7 @@
 
 from growtool.coupling.axis import Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
+from growtool.coupling.flow import Params
 from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
 from growtool.coupling.tape import Mixing
 from growtool.coupling.trace import Coupling, Group, Member, trace_model
@@ -15,6 +16,7 @@ __all__ = [
     "Member",
     "Mixing",
     "PairedAxis",
+    "Params",
     "Stretch",
     "Unchanged",
     "atoms",

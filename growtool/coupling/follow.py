@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from growtool.coupling.flow import Flow, Params, activated, added, rearranged
+from growtool.coupling.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
 from growtool.coupling.layout import Layout, permuted, reshaped
+from growtool.coupling.passing import passing_layer
 from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
 
 if TYPE_CHECKING:
@@ -53,21 +55,45 @@ def params_after(tape: Tape, call: Call) -> Params | None:
 
 def flow_after(tape: Tape, call: Call) -> Flow:
     """The flow of the result; a fresh one wherever nothing certain can be said."""
-    values = [tape.value(tensor) for tensor in call.ins]
-    activations = [v for v in values if v.params is None]
+    flows = [value.flow for value in map(tape.value, call.ins) if value.params is None]
+    result = _followed(tape, call, flows)
+    here = f"{call.name} in {tape.module or 'the model itself'}"
+    lost = {token: where for flow in reversed(flows) for token, where in flow.lost.items()}
+    lost |= {token: here for flow in flows for token in (*flow.bases, flow.token)}
+    ended = {token: where for token, where in lost.items() if token not in result.bases}
+    return replace(result, lost=ended) if ended or result.lost else result
+
+
+def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
     if not activations:
         return Flow(zeroed_by=_zeroed_by(tape, call))
-    first, shape = activations[0].flow, call.ins[0].shape
+    first, shape = activations[0], call.ins[0].shape
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
-        return added(first, activations[1].flow, shape) if call.arg(2, "alpha", 1) == 1 else Flow()
+        return added(first, activations[1], shape) if call.arg(2, "alpha", 1) == 1 else Flow()
     if call.name in REARRANGEMENTS and len(activations) == 1:
         return rearranged(first, shape, lambda layout: _moved(layout, call))
     if call.name in _IDEMPOTENT and _keeps_zero(call):
         return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
+    if call.name == "slice" and len(call.ins) == 1 and call.arg(4, "step", 1) == 1:
+        dim = call.arg(1, "dim", 0) % len(shape)
+        start, stop, _ = slice(call.arg(2, "start"), call.arg(3, "end")).indices(shape[dim])
+        return sliced(first, shape, dim, start, stop)
     return Flow(
+        bases=_bases(tape, call, activations),
         zeroed_by=_zeroed_by(tape, call),
         activation=first.activation if call.name in VIEWS | POOLS and len(call.ins) == 1 else None,
     )
+
+
+def _bases(tape: Tape, call: Call, activations: Sequence[Flow]) -> dict[int, Base]:
+    """What the result of a concatenation equals, or that of a layer that can pass on what it receives."""
+    if call.name == "cat" and len(activations) == len(call.ins):
+        return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
+    layer = passing_layer(tape, call) if len(activations) == 1 else None
+    if layer is None:
+        return {}
+    activation = next(t for t in call.ins if tape.value(t).params is None)
+    return passed(activations[0], activation.shape, layer)
 
 
 def scaling(tape: Tape, call: Call) -> tuple[str, Params | None] | None:
@@ -107,6 +133,8 @@ def _zeroed_by(tape: Tape, call: Call) -> Params | None:
         return zero | shift if zero is not None and shift is not None else None
     if call.name in ("add", "sub"):
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
+    if call.name == "cat":
+        return _all_zero(tape, call.ins)
     if call.name == "mul":
         return _any_zero(tape, call.ins)
     if call.name == "div" or ((call.name in VIEWS | POOLS or _keeps_zero(call)) and len(call.ins) == 1):
@@ -141,4 +169,4 @@ def _keeps_zero(call: Call) -> bool:
             return not any(numbers)
         low, high = (*numbers, *([0.0] * (2 - len(numbers))))[:2]
         return low <= 0 <= high if call.name in ("hardtanh", "clamp") else low <= 0
-    return call.name in _ZERO_TO_ZERO
+    return call.name in _ZERO_TO_ZERO or call.name.startswith("upsample_")

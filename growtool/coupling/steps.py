@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from growtool.coupling.axis import Axis, resolve
+from growtool.coupling.calls import ModuleCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Step:
         outs: numbers of the results.
         overwritten: numbers of other tensors that share the memory of what it wrote in place.
         pointwise: whether torch counts it among the elementwise operations.
+        entry: its place among the entries of its module's signature; None for an operation without one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Step:
     outs: tuple[int, ...]
     overwritten: tuple[int, ...]
     pointwise: bool
+    entry: int | None = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
@@ -59,7 +62,9 @@ class Step:
 class ForwardPass:
     """Attributes:
 
-    steps: in order.
+    steps: in order, with every RMSNorm as one.
+    raw: the same as they ran.
+    calls: the runs of modules among the raw steps.
     layouts: number -> the axes of the tensor, as the trace left them.
     made_of: number -> parameters and buffers, for tensors made of nothing else.
     stored: number -> the names of a parameter or buffer itself.
@@ -67,6 +72,8 @@ class ForwardPass:
     """
 
     steps: tuple[Step, ...]
+    raw: tuple[Step, ...]
+    calls: tuple[ModuleCall, ...]
     layouts: Mapping[int, tuple[Axis, ...]]
     made_of: Mapping[int, frozenset[str]]
     stored: Mapping[int, tuple[str, ...]]
@@ -99,9 +106,11 @@ class Recorder:
         outs: Iterable[Tensor],
         others: Iterable[Tensor],
         module: str,
+        entry: int | None,
     ) -> None:
         """Take in one operation; `others` share the memory of what it wrote in place."""
         args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         numbers = tuple(map(id, outs))
         overwritten = tuple({id(other) for other in others} - set(numbers))
-        self.steps.append(Step(name, module, args, kwargs, numbers, overwritten, torch.Tag.pointwise in func.tags))
+        pointwise = torch.Tag.pointwise in func.tags
+        self.steps.append(Step(name, module, args, kwargs, numbers, overwritten, pointwise, entry))

@@ -30,23 +30,42 @@ from growtool.coupling.axis import (
     new_axis,
     owners,
 )
+from growtool.coupling.calls import ModuleCall, outcome
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, scaling
-from growtool.coupling.layout import in_place
 from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
 from growtool.coupling.steps import Recorder
 
 Axes: TypeAlias = "tuple[Axis, ...]"
+_SAME = frozenset("t detach alias lift_fresh".split())
 
 
 @dataclass(slots=True)
 class Value:
-    """What the tape knows of one tensor; `params` is None for anything that depends on the input."""
+    """What the tape knows of one tensor.
+
+    Attributes:
+        axes: its symbolic axes.
+        params: what it is made of; None for anything that depends on the input.
+        flow: what would remain of it if parameters were zero.
+        stored: the name of the parameter or buffer that it is, transposed or not; None: it is none, or has several.
+    """
 
     axes: Axes
     params: Params | None = None
     flow: Flow = field(default_factory=Flow)
+    stored: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A module under way: its path, what it received, the numbers of these tensors, and its first step."""
+
+    path: str
+    values: tuple[Value, ...]
+    numbers: tuple[int, ...]
+    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,7 @@ Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
 class Tape(TorchDispatchMode):
     """Observes a forward pass.
 
-    Results: `mixings`, `consumers`, `uses`, `signatures`, `exits`, `scaled`, `unknown`, `recorder`.
+    Results: `mixings`, `consumers`, `uses`, `signatures`, `calls`, `scaled`, `norm_eps`, `unknown`, `recorder`.
     """
 
     def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
@@ -96,12 +115,13 @@ class Tape(TorchDispatchMode):
         self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
         self._aliases = Aliases()
-        self._modules: list[tuple[str, tuple[Value, ...]]] = [("", ())]
+        self._modules: list[_Running] = [_Running("", (), (), 0)]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self.mixings: list[Mixing] = []
         self.consumers: set[tuple[Atom, Owner]] = set()
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self.exits: dict[str, Params | None] = {}
+        self.calls: list[ModuleCall] = []
+        self.norm_eps: dict[str, float] = {}
         self.scaled: dict[str, Params | None] = {}
         self.received: dict[str, str | None] = {}
         self.passed_on: dict[str, bool] = {}
@@ -135,7 +155,11 @@ class Tape(TorchDispatchMode):
     @property
     def module(self) -> str:
         """Path of the innermost module that is running."""
-        return self._modules[-1][0]
+        return self._modules[-1].path
+
+    def stored_name(self, tensor: Tensor) -> str | None:
+        """The name of the one parameter or buffer that a tensor is, transposed or not."""
+        return self.value(tensor).stored
 
     def mix(self, kind: str, axis: Axis, params: Iterable[str] = ()) -> None:
         """Note that an operation treats the channels of `axis` jointly."""
@@ -185,9 +209,9 @@ class Tape(TorchDispatchMode):
             if rule is None:
                 self.unknown[str(call.func)] += 1
                 raise Unsolvable(f"{call.name} is not known to the trace")
-            outcome = rule(self, call)
+            layouts = rule(self, call)
         except Unsolvable as reason:
-            outcome = self._give_up(call, str(reason))
+            layouts = self._give_up(call, str(reason))
         params = params_after(self, call)
         flow = Flow() if turned else flow_after(self, call).among(self._entered)
         if params is None:
@@ -196,18 +220,20 @@ class Tape(TorchDispatchMode):
             if found is not None:
                 scale, behind = found
                 self.scaled[scale] = behind if self.scaled.get(scale, behind) == behind else None
-        entry = signature(call, picks_fixed=self._picks_fixed(call))
+        entry, place = signature(call, picks_fixed=self._picks_fixed(call)), None
         if entry is not None:
+            place = len(self.signatures[self.module])
             self.signatures[self.module].append(entry)
-        for out, axes in zip(call.outs, outcome, strict=True):
+        stored = self.value(call.ins[0]).stored if call.name in _SAME and len(call.ins) == 1 else None
+        for number, (out, axes) in enumerate(zip(call.outs, layouts, strict=True)):
             known = self._values.get(id(out))
             if known is not None and not turned and any(out is tensor for tensor in call.ins):
                 for old, new in zip(known.axes, axes, strict=True):
                     unify(old, new)
                 axes = known.axes
-            self.put(out, Value(axes, params, flow))
+            self.put(out, Value(axes, params, flow.renewed(bases={}) if number else flow, stored))
         others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
-        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, others, self.module)
+        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, others, self.module, place)
         for other in others:  # what was known of the values in that memory holds no more; the axes stay
             known = self._values[id(other)]
             made_of = None if params is None or known.params is None else params | known.params
@@ -247,12 +273,12 @@ class Tape(TorchDispatchMode):
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             values = tuple(map(self.value, tensors))
-            if self._modules[-1][0] != path:
+            if self.module != path:
                 self.signatures[self.module].append(("call", path))
-            above = {value.flow.token for value in self._modules[-1][1]}
+            above = {value.flow.token for value in self._modules[-1].values}
             same = len(values) == 1 and values[0].flow.token in above
             self.passed_on[path] = same and self.passed_on.get(path, True)
-            self._modules.append((path, values))
+            self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.recorder.steps)))
             activation = values[0].flow.activation if len(values) == 1 else None
             self.received[path] = activation if self.received.get(path, activation) == activation else None
             self._entered.update(value.flow.token for value in values)
@@ -261,19 +287,15 @@ class Tape(TorchDispatchMode):
 
     def _leave(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            _, entered = self._modules.pop()
-            self._entered.subtract(value.flow.token for value in entered)
-            found = self._exits(entered, output)
-            self.exits[path] = found if self.exits.get(path, found) == found else None
+            running = self._modules.pop()
+            self._entered.subtract(value.flow.token for value in running.values)
+            leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            tokens = tuple(value.flow.token for value in running.values)
+            outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, running.numbers) for t in leaves)
+            steps = (running.first, len(self.recorder.steps))
+            self.calls.append(ModuleCall(path, *steps, running.numbers, tuple(outputs), isinstance(output, Tensor)))
 
         return leave
-
-    def _exits(self, entered: tuple[Value, ...], output: Any) -> Params | None:
-        if not isinstance(output, Tensor):
-            return None
-        bases = self.value(output).flow.bases
-        found = (bases[value.flow.token] for value in entered if value.flow.token in bases)
-        return next((base.params for base in found if base.layout == in_place(output.shape)), None)
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

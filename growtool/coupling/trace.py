@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
+from growtool.coupling.calls import exits_of
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.rms_norm import with_rms_norms
@@ -68,6 +69,7 @@ class Coupling:
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
         scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
         passed_on: paths of modules whose one input is what the module that calls them received, untouched.
+        norm_eps: parameter or buffer of a BatchNorm that can pass on what it receives -> the eps of the norm.
         received: module path -> the idempotent activation that its one input comes out of (`relu()`).
         ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
@@ -81,6 +83,7 @@ class Coupling:
     exits: Mapping[str, Params]
     scaled: Mapping[str, Params]
     passed_on: frozenset[str]
+    norm_eps: Mapping[str, float]
     received: Mapping[str, str]
     ambiguous: Params
     unknown: Mapping[str, int]
@@ -152,13 +155,16 @@ def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> di
         if id(parameter) not in seen:
             shared = names[id(parameter)]
             axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(parameter.shape))
-            tape.put(parameter, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared))))
+            alone = name if len(shared) == 1 else None
+            tape.put(parameter, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared)), alone))
             seen[id(parameter)] = axes
         named[name] = seen[id(parameter)]
+    held = _names(model)
     for name, buffer in model.named_buffers(remove_duplicate=False):
         if id(buffer) not in seen:
             axes = constants.get(name) or tuple(new_axis(n) for n in buffer.shape)
-            tape.put(buffer, Value(axes, frozenset([name])))
+            alone = name if len(held[id(buffer)]) == 1 else None
+            tape.put(buffer, Value(axes, frozenset([name]), stored=alone))
             seen[id(buffer)] = axes
         named[name] = seen[id(buffer)]
     return named
@@ -194,14 +200,17 @@ def _collect(
         consumers=consumers,
         mixings=tuple(mixings.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
-        exits={path: params for path, params in tape.exits.items() if params},
+        exits=exits_of(tape.calls),
         scaled={name: params for name, params in tape.scaled.items() if params},
         passed_on=frozenset(path for path, same in tape.passed_on.items() if same),
+        norm_eps=tape.norm_eps,
         received={path: name for path, name in tape.received.items() if name},
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
             steps=with_rms_norms(tape.recorder.steps, layouts, stored),
+            raw=tuple(tape.recorder.steps),
+            calls=tuple(tape.calls),
             layouts=layouts,
             made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
             stored=stored,

@@ -28,7 +28,7 @@ def better_width(plan: Plan, matching: Matching, starts: Starts, promise: Promis
     widths = expand_widths(other, matching, starts.zero | starts.cancelling.keys())
     if not widths.changes:
         return None
-    found, _ = promise_of(other, matching, widths, {})
+    found, _ = promise_of(other, matching, widths, {}, starts)
     if found.kind != "lossy":
         return f"width: {{operator: centre_zero}} is {found.kind} for this target"
     if all(reason.endswith(NORM_LEAVES_A_MEAN) for reason in found.reasons):

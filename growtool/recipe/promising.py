@@ -25,6 +25,7 @@ from growtool.plan.depth import Depth
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
 from growtool.recipe.matching import Matching
+from growtool.recipe.starts import Starts
 from growtool.recipe.widths import Widths
 
 
@@ -33,6 +34,7 @@ def promise_of(
     matching: Matching,
     widths: Widths,
     sections: Mapping[str, Width],
+    starts: Starts,
     rescaled: Mapping[str, Rescaled] | None = None,
 ) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's.
@@ -42,6 +44,7 @@ def promise_of(
         matching: source and target side by side.
         widths: how channels grow.
         sections: tensors that grow by an override.
+        starts: how new blocks are closed.
         rescaled: standardised weights whose columns are copied, by module.
     """
     source, target = matching.source.coupling, matching.target.coupling
@@ -53,8 +56,10 @@ def promise_of(
     scales = {path: (found.target.scale, found.source_scale) for path, found in (rescaled or {}).items()}
     copied = {name for found in (rescaled or {}).values() for name in found.target.weights}
     reasons += different_operations(
-        source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries
+        source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries, starts.dropped
     )
+    if starts.difference and not reasons:
+        reasons.append(starts.difference)
     reasons += uneven_mixings(target, expansions, blocks.is_new, copied, heads.atoms)
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)

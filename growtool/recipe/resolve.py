@@ -82,11 +82,11 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
     matching = match(source, target, plan.depth)
-    starts = starts_of(plan.depth, matching.blocks, target.coupling)
+    starts = starts_of(plan.depth, matching)
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
     sections = width_sections(plan, matching, widths)
     rescaled = copied_weights(plan, matching, widths)
-    promise, eps = promise_of(plan, matching, widths, sections, rescaled)
+    promise, eps = promise_of(plan, matching, widths, sections, starts, rescaled)
     spec = spec_with_eps(target, eps) if eps else target.spec
     if spec is not None:
         promise = Promise("exact") if eps else promise
@@ -215,7 +215,7 @@ def _tensors(
             for axis, summed in zip(axes, consumed, strict=True)
         )
         rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
-        implied = _implied(name, maps, matching)
+        implied = _implied(name, maps, matching, starts)
         origin = None if implied is not None else blocks.source_name(name)
         stored = (
             checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
@@ -250,12 +250,15 @@ def _following(name: str, checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _implied(name: str, maps: Sequence[AxisMap], matching: Matching) -> Tensor | None:
+def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Starts) -> Tensor | None:
     """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
     bridge = matching.bridges.get(name)
     size = maps[0].size if maps else 0
     if bridge is not None:
         return bridge.source_value(name, size)
+    if name in starts.passing:
+        eps = matching.target.coupling.norm_eps.get(name)
+        return passing_value(name, tuple(axis.size for axis in maps), eps)
     block = matching.blocks.block_of(name)
     if block is None or block[1].start != "identity":
         return None

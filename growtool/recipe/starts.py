@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from growtool.coupling import Atom, Axis, Coupling, atoms, positions
+from growtool.coupling import Atom, Axis, Coupling, Params, atoms, positions
 from growtool.errors import PlanError
 from growtool.operators.cancel_out import Cancellation, pairs
-from growtool.operators.placement import Start
 from growtool.plan.depth import CancelOut, Depth
-from growtool.recipe.blocks import BlockMap
-from growtool.recipe.matching import some
+from growtool.recipe.closings import closings_of
+from growtool.recipe.matching import Matching, some
 
 Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
 
@@ -27,20 +26,25 @@ class Starts:
         paired: dimension and, for each of its positions, the position it is a copy of, for every dimension that carries
             hidden units which are to be alike in pairs.
         cancelling: opposite weights for the two positions of each pair stand there.
+        passing: they are of layers that pass on what they receive.
+        dropped: module path -> entries of its signature that do nothing then.
+        difference: what the rest of the model computes differently even so; None: nothing.
     """
 
     zero: frozenset[str] = frozenset()
     paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
     cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
+    passing: frozenset[str] = frozenset()
+    dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    difference: str | None = None
 
 
-def starts_of(depth: Depth | None, blocks: BlockMap, target: Coupling) -> Starts:
+def starts_of(depth: Depth | None, matching: Matching) -> Starts:
     """Decide how every new block that does not run is closed.
 
     Args:
         depth: the plan's.
-        blocks: which blocks are new, and how each is to start.
-        target: the coupling of the target.
+        matching: source and target side by side, and how each new block is to start.
 
     Raises:
         PlanError: a block cannot start so, with the reason; all blocks together.
@@ -50,40 +54,32 @@ def starts_of(depth: Depth | None, blocks: BlockMap, target: Coupling) -> Starts
     cancelling: dict[str, Cancellation] = {}
     problems: dict[str, list[str]] = {}
     gain = depth.gain if isinstance(depth, CancelOut) else 1.0
-    for path, start in blocks.starts():
+    target, closings = matching.target.coupling, closings_of(matching)
+    for path, start in matching.blocks.starts():
         try:
             if start == "cancel_out":
-                closing, folded, opposite = _cancelling(path, target, gain)
+                closing, folded, opposite = _cancelling(path, closings.zero[path], target, gain)
                 zero |= closing
-                paired |= folded
+                paired |= {name: folds for name, folds in folded.items() if name not in closings.passing}
                 cancelling |= opposite
             elif start == "zero_out":
-                zero |= _exits(path, start, target)
+                zero |= closings.zero[path]
         except _CannotStartError as why:
             problems.setdefault(str(why), []).append(path)
     if problems:
         raise PlanError([f"{some(paths)}: {why}" for why, paths in problems.items()])
-    return Starts(frozenset(zero), paired, cancelling)
+    return Starts(frozenset(zero), paired, cancelling, closings.passing, closings.dropped, closings.difference)
 
 
 class _CannotStartError(Exception):
     """Why a block cannot start as the plan says, and what to do instead."""
 
 
-def _exits(path: str, start: Start, target: Coupling) -> frozenset[str]:
-    if path not in target.exits:
-        raise _CannotStartError(
-            f"{start} needs a residual connection around the block, and the trace found none; "
-            "use net2deeper where its activations are ReLU, or stack or interleave (lossy)"
-        )
-    return target.exits[path]
-
-
 def _cancelling(
-    path: str, target: Coupling, gain: float
+    path: str, exits: Params, target: Coupling, gain: float
 ) -> tuple[set[str], dict[str, tuple[Positions, ...]], dict[str, Cancellation]]:
     """What is zero, what is alike in pairs and what cancels in a block that starts with `cancel_out`."""
-    ends = {name for end in _exits(path, "cancel_out", target) for name in target.scaled.get(end, (end,))}
+    ends = {name for end in exits for name in target.scaled.get(end, (end,))}
     zero: set[str] = set()
     hidden: dict[Atom, tuple[Tensor, Tensor]] = {}
     opposite: dict[str, Cancellation] = {}
