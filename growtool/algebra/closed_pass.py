@@ -83,6 +83,13 @@ class _Pass:
         left_out: runs of operations to leave out, in order.
         uncalled: paths of modules whose calls do not count as entries of a signature.
         name: names of a parameter or buffer -> what identifies it; None: no tensor of the source.
+        dropped: module path -> entries of its signature that do not count.
+        known: number of a tensor -> its value, as it is by now.
+        zeros: values that are zero -> the closed modules that make them so.
+        needed: of these, those whose zeros a sum has dropped.
+        made: every value that an operation made, in order.
+        strange: values that what was left out has a part in.
+        fed: values that what was left out reads.
     """
 
     coupling: Coupling
@@ -96,6 +103,8 @@ class _Pass:
     dropped: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     needed: set[str] = field(default_factory=set)
     made: list[tuple[int, Step]] = field(default_factory=list)
+    strange: set[int] = field(default_factory=set)
+    fed: set[int] = field(default_factory=set)
     _met: Counter[Any] = field(default_factory=Counter)
 
     def run(self) -> tuple[int, ...]:
@@ -131,6 +140,7 @@ class _Pass:
 
     def _leave_out(self, closed: Closed, steps: Sequence[Step]) -> None:
         before = {number: self.value(number) for _, number in closed.outs if isinstance(number, int)}
+        self.fed |= {self.known[number] for step in steps for number in step.ins if number in self.known}
         written = {number for step in steps for number in (*step.outs, *step.overwritten)}
         for number in written:
             self.known[number] = self.values.new("written", closed.path)
@@ -139,6 +149,7 @@ class _Pass:
                 self.known[out] = before[by]
             else:
                 self.known[out] = self.values.new(by, closed.path)
+                self.strange.add(self.known[out])
                 if by == "zero":
                     self.zeros[self.known[out]] = frozenset([closed.path])
 
@@ -152,6 +163,8 @@ class _Pass:
         else:
             place = self._place(step)
             outs = [self.values.of(step.name, place, which, operands) for which in range(len(step.outs))]
+            if any(self.value(number) in self.strange for number in ins):
+                self.strange |= set(outs)
         self._put(step, outs)
 
     def _put(self, step: Step, outs: Sequence[int]) -> None:
@@ -213,7 +226,29 @@ class _Pass:
     def _zero(self, closed: frozenset[str]) -> int:
         value = self.values.new("zero", *sorted(closed))
         self.zeros[value] = closed
+        self.strange.add(value)
         return value
+
+    def reached(self, ends: Iterable[int] | None = None) -> set[int]:
+        """The values that `ends` are made of, by default the outputs."""
+        reached = set[int]()
+        waiting = list(map(self.value, self.coupling.forward.outputs) if ends is None else ends)
+        while waiting:
+            value = waiting.pop()
+            if value not in reached:
+                reached.add(value)
+                waiting += _operands(self.values.keys[value])
+        return reached
+
+    def idle(self) -> dict[str, set[int]]:
+        """Entries of operations before or after what was left out that no output is made of, by module."""
+        reached, found = self.reached(), defaultdict[str, set[int]](set)
+        around = self.reached(self.fed) | self.strange
+        working = {id(step) for value, step in self.made if value in reached or value not in around}
+        for _, step in self.made:
+            if step.entry is not None and id(step) not in working and not step.overwritten:
+                found[step.module].add(step.entry)
+        return found
 
 
 def compare_passes(
@@ -249,6 +284,10 @@ def compare_passes(
     runs = sorted(closed, key=lambda run: run.first)
     after = _Pass(target, values, source_path, runs, skip, name)
     found = after.run()
+    idle = after.idle()
+    if idle:
+        after = _Pass(target, values, source_path, runs, skip, name, dropped=idle)
+        found = after.run()
     difference = None if found == expected else _first_difference(after, known)
     return Comparison(
         difference, {path: frozenset(entries) for path, entries in after.dropped.items()}, frozenset(after.needed)
@@ -257,12 +296,7 @@ def compare_passes(
 
 def _first_difference(after: _Pass, known: Collection[int]) -> str:
     """The first operation of the target that has no counterpart in the source and that an output is made of."""
-    reached, waiting = set[int](), list(map(after.value, after.coupling.forward.outputs))
-    while waiting:
-        value = waiting.pop()
-        if value not in reached:
-            reached.add(value)
-            waiting += _operands(after.values.keys[value])
+    reached = after.reached()
     for value, step in after.made:
         if value in reached and value not in known:
             where = step.module or "the model itself"

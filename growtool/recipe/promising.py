@@ -69,7 +69,8 @@ def promise_of(
         reasons += grouped(mixed_halves(target, grown))
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
-        reasons = torn_groups(matching.paired, old, matching.same)
+        same = matching.same if widths.changes else {**starts.same, **matching.same}
+        reasons = torn_groups(matching.paired, old, same)
     reasons += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
         reasons.append("recalibrate estimates the running statistics of BatchNorm anew")

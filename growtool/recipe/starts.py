@@ -27,6 +27,7 @@ class Starts:
             hidden units which are to be alike in pairs.
         cancelling: opposite weights for the two positions of each pair stand there.
         passing: they are of layers that pass on what they receive.
+        same: target atoms that passing layers write, with the atom of the same channels that they read.
         dropped: module path -> entries of its signature that do nothing then.
         difference: what the rest of the model computes differently even so; None: nothing.
     """
@@ -35,6 +36,7 @@ class Starts:
     paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
     cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
     passing: frozenset[str] = frozenset()
+    same: Mapping[Atom, Atom] = field(default_factory=dict)
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     difference: str | None = None
 
@@ -68,7 +70,27 @@ def starts_of(depth: Depth | None, matching: Matching) -> Starts:
             problems.setdefault(str(why), []).append(path)
     if problems:
         raise PlanError([f"{some(paths)}: {why}" for why, paths in problems.items()])
-    return Starts(frozenset(zero), paired, cancelling, closings.passing, closings.dropped, closings.difference)
+    return Starts(
+        frozenset(zero),
+        paired,
+        cancelling,
+        closings.passing,
+        _same(closings.passing, target),
+        closings.dropped,
+        closings.difference,
+    )
+
+
+def _same(passing: Params, target: Coupling) -> dict[Atom, Atom]:
+    """The channels that each passing matrix writes with those it reads, where both are one set."""
+    found = {}
+    for name in passing:
+        lone = [[atom for segment in axis for atom in segment] for axis in target.tensors[name][:2]]
+        if len(lone) == 2 and all(len(axis) == 1 and isinstance(axis[0], Atom) for axis in lone):
+            (written,), (read,) = lone
+            if isinstance(written, Atom) and isinstance(read, Atom) and written.size == read.size > 1:
+                found[written] = read
+    return {written: read for written, read in found.items() if written is not read}
 
 
 class _CannotStartError(Exception):
