@@ -66,13 +66,14 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     assert grid is not None
     if tensor.is_copy:
         return grid.coefficients
-    width = tensor.width
-    assert width is not None, "a recipe with growing widths has a width operator"
+    width, factor = tensor.width, 1.0 if tensor.rewrite is None else tensor.rewrite.factor
+    if width is None:
+        return (grid.coefficients.double() * factor).to(info.torch_dtype)
     W = recipe.source.read(tensor.source)
     W = W.to(arithmetic_dtype(W.dtype))
     operator = OPERATORS[width.operator].implementation()
     grown: Tensor = operator.grow_coefficients(width, W, _layer(recipe, tensor), kept.rows, kept.columns)
-    return grown if tensor.rewrite is None else grown * tensor.rewrite.factor
+    return grown * factor
 
 
 def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
@@ -111,14 +112,15 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
     """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
     if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
         return stored
-    width = tensor.width
-    assert width is not None, "a recipe with growing widths has a width operator"
-    operator = OPERATORS[width.operator].implementation()
 
     def read(name: str) -> Tensor:
         return recipe.source.read(name).to(stored.dtype)
 
     before = stored if tensor.rewrite is None else tensor.rewrite.apply(stored, read)
+    width = tensor.width
+    if width is None:  # nothing grows wider: a factor moved into the tensor, because of the blocks before it
+        return before
+    operator = OPERATORS[width.operator].implementation()
     layer = replace(
         _layer(recipe, tensor),
         following=tensor.following,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.promise import NORM_LEAVES_A_MEAN, Promise
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
@@ -12,13 +15,16 @@ from growtool.recipe.starts import Starts
 from growtool.recipe.widths import expand_widths
 
 
-def better_width(plan: Plan, matching: Matching, starts: Starts, promise: Promise) -> str | None:
+def better_width(
+    plan: Plan, matching: Matching, starts: Starts, moved: Mapping[str, MovedFactor], promise: Promise
+) -> str | None:
     """A sentence, where channels are what is lossy and another operator does better; None elsewhere.
 
     Args:
         plan: as the user wrote it.
         matching: source and target side by side.
         starts: how new blocks are closed.
+        moved: factors that the layers behind make up for, by module.
         promise: the plan's.
     """
     width = plan.width
@@ -28,7 +34,7 @@ def better_width(plan: Plan, matching: Matching, starts: Starts, promise: Promis
     widths = expand_widths(other, matching, starts.zero | starts.cancelling.keys())
     if not widths.changes:
         return None
-    found, _ = promise_of(other, matching, widths, {}, starts)
+    found, _ = promise_of(other, matching, widths, {}, starts, moved)
     if found.kind != "lossy":
         return f"width: {{operator: centre_zero}} is {found.kind} for this target"
     if all(reason.endswith(NORM_LEAVES_A_MEAN) for reason in found.reasons):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
+from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.promise import (
     Promise,
     ambiguous_parameters,
@@ -35,6 +36,7 @@ def promise_of(
     widths: Widths,
     sections: Mapping[str, Width],
     starts: Starts,
+    moved: Mapping[str, MovedFactor],
     rescaled: Mapping[str, Rescaled] | None = None,
 ) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's.
@@ -45,6 +47,7 @@ def promise_of(
         widths: how channels grow.
         sections: tensors that grow by an override.
         starts: how new blocks are closed.
+        moved: factors that the layers behind make up for, by module.
         rescaled: standardised weights whose columns are copied, by module.
     """
     source, target = matching.source.coupling, matching.target.coupling
@@ -54,6 +57,7 @@ def promise_of(
     bridged = {bridge.path for bridge in matching.bridges.values()}
     reasons = _operator_losses(plan, matching, widths.expansions, sections)
     scales = {path: (found.target.scale, found.source_scale) for path, found in (rescaled or {}).items()}
+    scales |= {path: (factor.own, factor.source) for path, factor in moved.items()}
     copied = {name for found in (rescaled or {}).values() for name in found.target.weights}
     reasons += different_operations(
         source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries, starts.dropped

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
+from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
 from growtool.algebra.standardised import Rescaled
@@ -26,7 +27,7 @@ from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
-from growtool.recipe.rewriting import copied_weights, filling, partners, rewrites, unread
+from growtool.recipe.rewriting import copied_weights, factors_moved, filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts, starts_of
 from growtool.recipe.target import target_spec, unknown_arguments
 from growtool.recipe.telling_eps import spec_with_eps
@@ -85,8 +86,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     starts = starts_of(plan.depth, matching)
     widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
     sections = width_sections(plan, matching, widths)
-    rescaled = copied_weights(plan, matching, widths)
-    promise, eps = promise_of(plan, matching, widths, sections, starts, rescaled)
+    rescaled, moved = copied_weights(plan, matching, widths), factors_moved(plan, matching)
+    promise, eps = promise_of(plan, matching, widths, sections, starts, moved, rescaled)
     spec = spec_with_eps(target, eps) if eps else target.spec
     if spec is not None:
         promise = Promise("exact") if eps else promise
@@ -96,7 +97,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     if told:
         set_eps(target.model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
-    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections, rescaled)
+    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections, rescaled, moved)
     return Recipe(
         plan=plan,
         source=checkpoint,
@@ -109,7 +110,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         widths=widths.changes,
         blocks=matching.blocks,
         promise=promise,
-        alternative=better_width(plan, matching, starts, promise),
+        alternative=better_width(plan, matching, starts, moved, promise),
         eps={} if told else eps,
         input_size=source.input_size,
         matching=matching,
@@ -199,9 +200,10 @@ def _tensors(
     starts: Starts,
     sections: Mapping[str, Width],
     rescaled: Mapping[str, Rescaled],
+    moved: Mapping[str, MovedFactor],
 ) -> dict[str, TensorRecipe]:
     coupling, blocks = matching.target.coupling, matching.blocks
-    rewritten = rewrites(matching, widths, rescaled)
+    rewritten = rewrites(matching, widths, rescaled, moved)
     copied = {name for weight in rescaled.values() for name in weight.target.weights}
     first = _first_names(matching.target.model)
     recipes = {}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.blank_norms import norm_shifts
+from growtool.algebra.moved_factors import MovedFactor, moved_factors
 from growtool.algebra.rewrite import Rewrite
 from growtool.algebra.standardised import Rescaled, rescaled_weights
 from growtool.coupling import Atom, Growth, PairedAxis, atoms, positions
@@ -29,7 +30,17 @@ def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[st
     return rescaled_weights(source, target, widths.of_target, matching.blocks.source_name)
 
 
-def rewrites(matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled]) -> Mapping[str, Rewrite]:
+def factors_moved(plan: Plan, matching: Matching) -> Mapping[str, MovedFactor]:
+    """The modules whose factor differs from the source's and whose readers make up for it."""
+    if plan.second is not None:
+        return {}
+    source, target = matching.source.coupling, matching.target.coupling
+    return moved_factors(source, target, matching.blocks.source_name, matching.ignored)
+
+
+def rewrites(
+    matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled], moved: Mapping[str, MovedFactor]
+) -> Mapping[str, Rewrite]:
     """What is done to source tensors before they grow, by the target's names; absent: nothing."""
     found = {name: Rewrite(factor=weight.factor) for weight in rescaled.values() for name in weight.target.gains}
     for atom, passage in widths.passages.items():
@@ -45,6 +56,10 @@ def rewrites(matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled
         rows = widths.heads.rows.get(matching.blocks.source_name(name))
         if rows is not None:
             found[name] = replace(found.get(name, Rewrite()), rows=rows[0], row_factor=rows[1])
+    for factor in moved.values():
+        for name in factor.tensors:
+            before = found.get(name, Rewrite())
+            found[name] = replace(before, factor=before.factor * factor.source / factor.own)
     for names in matching.target.coupling.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])
