@@ -130,7 +130,14 @@ a shape of its own (a projection on its skip connection), the others repeat.""",
 New blocks are copies of the block before them, with the last affine layer of each residual branch set to zero
 (`attn.proj` and `mlp.fc2` of a ViT, the last norm of a ResNet's branch, a LayerScale): `x + 0 = x`, and the zeroed
 layer has a gradient from the first step. `interleaved` spreads the new blocks evenly over the old ones, `end` puts
-them last. Blocks of several kinds (Swin's shifted windows) keep their turns.""",
+them last. Blocks of several kinds (Swin's shifted windows) keep their turns.
+
+The sum may stand in the block or in its caller (`x = x + block(x)`), and there may be several streams (TNT). A
+convolution, a linear layer or a BatchNorm that the stream itself goes through (TinyViT) passes it on, as in
+`net2deeper`: exact in evaluation, while in training such a BatchNorm uses the statistics of the batch. An activation
+or a gate on the stream cannot be passed, and the plan is refused. Where a network divides a stream by a number that
+grows with its blocks (NFNet), the layers behind make up for it. Both passes are followed value by value: whatever
+else reads what a new block returns makes the plan lossy, or refused.""",
     "cancel_out": """\
 As `zero_out`, but the layer that ends a branch is not zero. The hidden units of a new block become copies of each
 other in pairs (whole heads in attention), and that layer reads the two of a pair with opposite random weights,

@@ -41,6 +41,9 @@ class Walked(Net):
     def __init__(self, run: Run, walk: Walk, depth: int = 2, width: int = 1) -> None:
         super().__init__(walk, width)
         self.blocks = nn.ModuleList([Part(run, self.dim) for _ in range(depth)])
+        if run is _sharing:
+            for block in self.blocks:
+                block.shared = self.fc2
 
 
 def _branch(s: Part, x: Tensor) -> Tensor:
@@ -49,6 +52,10 @@ def _branch(s: Part, x: Tensor) -> Tensor:
 
 def _residual(s: Part, x: Tensor) -> Tensor:
     return x + s.branch(x)
+
+
+def _sharing(s: Part, x: Tensor) -> Tensor:
+    return x + s.shared(s.branch(x).relu())
 
 
 def _chain(s: Walked, x: Tensor) -> Tensor:
@@ -214,6 +221,26 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+def _by_depth(read: Callable[[Walked, Tensor], Tensor], power: float = -0.5) -> Walk:
+    """What reads the stream times a number that changes with the depth."""
+    return lambda s, x: read(s, _chain(s, x) * len(s.blocks) ** power)
+
+
+def _twice_by_depth(s: Walked, x: Tensor) -> Tensor:
+    x = _chain(s, x * len(s.blocks) ** -0.5)
+    return s.fc2(x * len(s.blocks))
+
+
+def _weight_read_before(s: Walked, x: Tensor) -> Tensor:
+    return s.fc2(_chain(s, s.fc2(x)) * len(s.blocks) ** -0.5)
+
+
+def _product_written(s: Walked, y: Tensor) -> Tensor:
+    out = s.fc2(y)
+    y.add_(1.0)
+    return out + y
+
+
 def _cut(s: Part, x: Tensor) -> Tensor:
     x = torch.cat([x[:, :1], x[:, 1:3] + s.branch(x[:, 1:3]), x[:, 3:]], 1)
     return x + s.c(x.tanh())
@@ -257,11 +284,15 @@ CLOSED: dict[str, tuple[Run, Walk]] = {
     "a linear layer on the stream": (lambda s, x: s.c(x + s.branch(x)), _chain),
     "a convolution on the stream": (lambda s, x: _tokens(s.other(_image(x + s.branch(x)))), _chain),
     "depthwise and norm on the stream": (lambda s, x: _tokens(s.norm(s.local(_image(x + s.branch(x))))), _chain),
+    "a number by depth, read by a layer": (_residual, _by_depth(lambda s, y: s.fc2(y))),
+    "a number by depth, read by two": (_residual, _by_depth(lambda s, y: s.fc2(y) + s.back(y @ s.few.T).tanh())),
+    "a number by depth, in a cut": (_residual, _by_depth(lambda s, y: s.fc2(y[:, 1:].mean(1, keepdim=True)))),
     "two convolutions in parallel": (lambda s, x: _tokens(s.local(_image(x)) + s.other(_image(x))), _chain),
 }
 DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "a chain": (_branch, _chain),
     "first stream kept": (_branch, _first_stream),
+    "one layer in all blocks": (_sharing, _chain),
     "returned and read": (_branch, _also_read),
     "returned to the next": (_branch, _read_by_the_next),
     "stream halved": (_branch, _scaled_stream),
@@ -284,6 +315,20 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "streams exchanged": (_exchanged, _two_streams(1)),
     "streams exchanged, halves": (_exchanged, _halves),
     "streams exchanged twice": (_exchanged, _two_streams(-1)),
+    "a number by depth, activated": (_residual, _by_depth(lambda s, y: s.fc2(y.tanh()))),
+    "a number by depth, read and added": (_residual, _by_depth(lambda s, y: s.fc2(y) + y)),
+    "a number by depth, shifted": (_residual, _by_depth(lambda s, y: s.fc2(y + 1.0))),
+    "a number by depth, joined": (
+        _residual, _by_depth(lambda s, y: s.fc2(torch.cat([y, y.tanh()], 1).mean(1, keepdim=True)))),
+    "a number by depth, returned": (_residual, _by_depth(lambda s, y: y)),
+    "a number by depth, written": (_residual, _by_depth(_product_written)),
+    "a number by depth, squared weights": (_residual, _by_depth(lambda s, y: F.linear(y, s.fc2.weight**2))),
+    "a number by depth, weight read twice": (_residual, _by_depth(lambda s, y: s.fc2(s.fc2(y)))),
+    "a number by depth, weight read before": (_residual, _weight_read_before),
+    "a number by depth, weight of blocks": (_residual, _by_depth(lambda s, y: y @ s.blocks[-1].b.weight)),
+    "a number by depth, weight of the first": (_residual, _by_depth(lambda s, y: y @ s.blocks[0].b.weight)),
+    "a number by depth, gram matrix": (_residual, _by_depth(lambda s, y: y @ (y.mT @ y))),
+    "two numbers by depth": (_residual, _twice_by_depth),
     "places in another order": (lambda s, x: torch.cat([x[:, 1:], x[:, :1]], 1) + s.branch(x), _chain),
     "places missing": (lambda s, x: torch.cat([x[:, :1], x[:, :1], x[:, 2:]], 1) + s.branch(x), _chain),
     "places from behind": (lambda s, x: torch.cat([x[:, -1:], x[:, 1:]], 1) + s.branch(x), _chain),

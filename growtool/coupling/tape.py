@@ -31,6 +31,7 @@ from growtool.coupling.axis import (
     owners,
 )
 from growtool.coupling.calls import ModuleCall, outcome
+from growtool.coupling.constants import constant_axes
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, scaling
 from growtool.coupling.signature import constant_signature, signature
@@ -301,17 +302,3 @@ class Tape(TorchDispatchMode):
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:
     """Size and stride of each dimension; the stride of a single position says nothing."""
     return [(n, stride if n > 1 else 0) for n, stride in zip(tensor.shape, tensor.stride(), strict=True)]
-
-
-def constant_axes(tensor: Tensor) -> Axes:
-    """Axes of a tensor that is neither parameter nor activation: free where its values do not vary, else fixed."""
-    return tuple(
-        new_axis(n, None if uniform else "constant values that differ along it")
-        for n, uniform in zip(tensor.shape, _uniform(tensor), strict=True)
-    )
-
-
-def _uniform(tensor: Tensor) -> list[bool]:
-    if tensor.is_meta or tensor.numel() == 0:
-        return [n == 1 for n in tensor.shape]
-    return [n == 1 or bool((tensor == tensor.narrow(i, 0, 1)).all()) for i, n in enumerate(tensor.shape)]

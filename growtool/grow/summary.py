@@ -159,7 +159,7 @@ def _advice(recipe: Recipe) -> Iterable[str]:
     remedy = "recalibrate them with `recalibrate: true` and `data: {path: ...}`, or in fine-tuning (--recalibrate)"
     if recipe.promise.kind == "lossy":
         yield f"running statistics: {norms} BatchNorm layers keep those of the source, which no longer fit; {remedy}"
-    elif any(start == "identity" for _, start in recipe.blocks.starts()):
+    elif any(t.new and t.implied is not None and t.name.endswith("running_var") for t in recipe.tensors.values()):
         yield f"running statistics: the new BatchNorm layers have none of the data yet; before training {remedy}"
 
 

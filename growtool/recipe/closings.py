@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from growtool.algebra.closed_pass import Closed, Comparison, compare_passes
+from growtool.algebra.closed_pass import Comparison, compare_passes
+from growtool.algebra.followed_pass import Closed
 from growtool.coupling import Params
 from growtool.coupling.calls import ModuleCall, Outcome, Same
 from growtool.errors import PlanError

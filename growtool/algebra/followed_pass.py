@@ -1,0 +1,245 @@
+"""A forward pass followed value by value, some runs of operations left out.
+
+Values have numbers: two tensors, of one pass or of two, have the same number where they are computed alike from values
+with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from growtool.coupling import Coupling
+from growtool.coupling.axis import axis_size
+from growtool.coupling.signature import VIEWS
+from growtool.coupling.steps import Ref, Step
+
+_PICKS = frozenset(
+    "slice select narrow split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes chunk unbind copy "
+    "as_strided".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A run of operations that is left out.
+
+    Attributes:
+        path: the module that runs them.
+        first, end: the operations, `end` excluded.
+        outs: number of each returned tensor -> the number of the input it equals, `zero`, or `unknown`.
+    """
+
+    path: str
+    first: int
+    end: int
+    outs: tuple[tuple[int, int | str], ...]
+
+
+class Values:
+    """Numbers for values, equal for equal ones, shared by both passes."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+        self.keys: list[Any] = []
+
+    def of(self, *key: Any) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = len(self.keys)
+            self.keys.append(key)
+        return self._numbers[key]
+
+    def new(self, *key: Any) -> int:
+        """A value that equals no other."""
+        return self.of(len(self.keys), *key)
+
+
+@dataclass
+class FollowedPass:
+    """One pass under way.
+
+    Attributes:
+        coupling: of the model.
+        values: shared by both passes.
+        place: path of a module -> that of its counterpart in the source.
+        left_out: runs of operations to leave out, in order.
+        uncalled: paths of modules whose calls do not count as entries of a signature.
+        name: names of a parameter or buffer -> what identifies it; None: no tensor of the source.
+        dropped: module path -> entries of its signature that do not count.
+        known: number of a tensor -> its value, as it is by now.
+        zeros: values that are zero -> the closed modules that make them so.
+        needed: of these, those whose zeros a sum has dropped.
+        made: every value that an operation made, in order.
+        strange: values that what was left out has a part in.
+        fed: values that what was left out reads.
+    """
+
+    coupling: Coupling
+    values: Values
+    place: Callable[[str], str]
+    left_out: Sequence[Closed]
+    uncalled: Callable[[str], bool]
+    name: Callable[[tuple[str, ...]], object | None]
+    known: dict[int, int] = field(default_factory=dict)
+    zeros: dict[int, frozenset[str]] = field(default_factory=dict)
+    dropped: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    needed: set[str] = field(default_factory=set)
+    made: list[tuple[int, Step]] = field(default_factory=list)
+    strange: set[int] = field(default_factory=set)
+    fed: set[int] = field(default_factory=set)
+    _met: Counter[Any] = field(default_factory=Counter)
+
+    def run(self) -> tuple[int, ...]:
+        """The values of the outputs."""
+        steps, at = self.coupling.forward.raw, 0
+        for closed in self.left_out:
+            for step in steps[at : closed.first]:
+                self._step(step)
+            self._leave_out(closed, steps[closed.first : closed.end])
+            at = closed.end
+        for step in steps[at:]:
+            self._step(step)
+        return tuple(map(self.value, self.coupling.forward.outputs))
+
+    def value(self, number: int) -> int:
+        """The value of a tensor; one met for the first time is stored, a constant, or the input."""
+        if number not in self.known:
+            names = self.coupling.forward.stored.get(number)
+            if names is not None:
+                name = self.name(names)
+                self.known[number] = (
+                    self.values.new("stored", names) if name is None else self.values.of("stored", name)
+                )
+            elif number in self.coupling.forward.made_of:
+                self.known[number] = self._count("constant")
+            else:
+                self.known[number] = self.values.of("input")
+        return self.known[number]
+
+    def _count(self, *key: Any) -> int:
+        self._met[key] += 1
+        return self.values.of(*key, self._met[key])
+
+    def _leave_out(self, closed: Closed, steps: Sequence[Step]) -> None:
+        before = {number: self.value(number) for _, number in closed.outs if isinstance(number, int)}
+        self.fed |= {self.known[number] for step in steps for number in step.ins if number in self.known}
+        written = {number for step in steps for number in (*step.outs, *step.overwritten)}
+        for number in written:
+            self.known[number] = self.values.new("written", closed.path)
+        for out, by in closed.outs:
+            if isinstance(by, int):
+                self.known[out] = before[by]
+            else:
+                self.known[out] = self.values.new(by, closed.path)
+                self.strange.add(self.known[out])
+                if by == "zero":
+                    self.zeros[self.known[out]] = frozenset([closed.path])
+
+    def _step(self, step: Step) -> None:
+        if self._drops_out(step):
+            return
+        operands = tuple(self._operand(argument) for argument in (*step.args, *step.kwargs.values()))
+        ins = step.ins
+        if step.entry is None and step.name in VIEWS - _PICKS and len(ins) == 1:
+            outs = [self.value(ins[0])] * len(step.outs)
+        else:
+            place = self._place(step)
+            outs = [self.values.of(step.name, place, which, operands) for which in range(len(step.outs))]
+            if any(self.value(number) in self.strange for number in ins):
+                self.strange |= set(outs)
+        self._put(step, outs)
+
+    def _put(self, step: Step, outs: Sequence[int]) -> None:
+        writes = outs[0] if outs else self.values.new("written")
+        for number in step.overwritten:
+            self.known[number] = self.values.of("overwritten", self.value(number), writes)
+        for number, value in zip(step.outs, outs, strict=True):
+            self.known[number] = value
+            self.made.append((value, step))
+
+    def _operand(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.value(argument.number)
+        if isinstance(argument, list | tuple) and any(isinstance(item, Ref) for item in argument):
+            return tuple(map(self._operand, argument))
+        return None
+
+    def _place(self, step: Step) -> Any:
+        """The module and which of its operations it is: what both passes agree upon."""
+        module = self.place(step.module)
+        if step.entry is None:
+            self._met[module, step.name] += 1
+            return module, "no entry", self._met[module, step.name]
+        dropped = self.dropped.get(step.module, ())
+        calls = self.coupling.signatures[step.module][: step.entry]
+        gone = sum(place < step.entry for place in dropped)
+        return module, step.entry - gone - sum(e[0] == "call" and self.uncalled(e[1]) for e in calls)
+
+    def _drops_out(self, step: Step) -> bool:
+        """Take in an operation that zeros make superfluous; False for any other."""
+        ins = step.ins
+        silent = [number for number in ins if self.value(number) in self.zeros]
+        if not silent:
+            return False
+        closed = frozenset().union(*(self.zeros[self.value(number)] for number in silent))
+        kept = [number for number in ins if number not in silent]
+        if step.name in ("add", "sub") and len(ins) == 2 and step.arg(2, "alpha", 1) == 1:
+            if step.name == "sub" and kept == [ins[1]]:
+                return False
+            sizes = [[axis_size(a) for a in self.coupling.forward.layouts[n]] for n in (*ins, *step.outs)]
+            if any(size != sizes[0] for size in sizes):
+                return False
+            if kept:
+                self.needed |= closed
+                value = self.value(kept[0])
+            else:
+                value = self._zero(closed)
+        elif step.name == "mul" or (step.name in VIEWS and step.name != "copy" and len(ins) == 1):
+            value = self._zero(closed)
+        else:
+            return False
+        if step.entry is not None:
+            self.dropped[step.module].add(step.entry)
+        if kept and step.outs == (kept[0],):
+            return True  # zeros were added in place: neither it nor what shares its memory has changed
+        self._put(step, [value] * len(step.outs))
+        return True
+
+    def _zero(self, closed: frozenset[str]) -> int:
+        value = self.values.new("zero", *sorted(closed))
+        self.zeros[value] = closed
+        self.strange.add(value)
+        return value
+
+    def reached(self, ends: Iterable[int] | None = None) -> set[int]:
+        """The values that `ends` are made of, by default the outputs."""
+        reached = set[int]()
+        waiting = list(map(self.value, self.coupling.forward.outputs) if ends is None else ends)
+        while waiting:
+            value = waiting.pop()
+            if value not in reached:
+                reached.add(value)
+                waiting += _operands(self.values.keys[value])
+        return reached
+
+    def idle(self) -> dict[str, set[int]]:
+        """Entries of operations before or after what was left out that no output is made of, by module."""
+        reached, found = self.reached(), defaultdict[str, set[int]](set)
+        around = self.reached(self.fed) | self.strange
+        working = {id(step) for value, step in self.made if value in reached or value not in around}
+        for _, step in self.made:
+            if step.entry is not None and id(step) not in working and not step.overwritten:
+                found[step.module].add(step.entry)
+        return found
+
+
+def _operands(key: Any) -> list[int]:
+    """The values in the key of a value made by an operation."""
+    match key:
+        case (str(), tuple(), int(), tuple() as operands):
+            return [v for o in operands for v in (o if isinstance(o, tuple) else (o,)) if isinstance(v, int)]
+        case ("overwritten", int() as old, int() as new):
+            return [old, new]
+    return []
