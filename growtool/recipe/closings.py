@@ -164,6 +164,8 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
             if same is not None and same.params:
                 names = sorted(same.params | same.passing)
                 foreign = [name for name in names if _own(frozenset([name]), run, matching) is None]
+                if foreign and not _reads(run, foreign[0], matching):
+                    return "and the trace found none: its sums add what is zero only if what it received is"
                 if foreign:
                     return (
                         f"and the one the trace found takes {foreign[0]} to be closed, which is not the block's alone"
@@ -174,3 +176,10 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
                     f"and the trace found none: {where} changes what it received, and no sum adds what it returns to it"
                 )
     return "and the trace found none"
+
+
+def _reads(run: _Run, name: str, matching: Matching) -> bool:
+    """Whether any operation of a run reads a parameter."""
+    forward = matching.target.coupling.forward
+    steps = forward.raw[run.call.first : run.call.end]
+    return any(name in forward.made_of.get(number, ()) for step in steps for number in step.ins)
