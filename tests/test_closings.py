@@ -9,7 +9,8 @@ from treacherous_callers import CLOSED, DOUBTFUL
 from zoo.attempt import attempt
 from zoo.proofs import InMemory, source_model
 
-from growtool.checkpoint import ModelSpec, file_order
+from growtool.checkpoint import ModelSpec, build, file_order, input_size
+from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.grow.execute import produce
 from growtool.grow.summary import summarise
@@ -80,6 +81,13 @@ def test_what_closes_a_block(case, zero, passing):
     tensors = deeper(case).tensors
     assert {name for name, t in tensors.items() if t.zero} == {f"blocks.2.{name}" for name in zero}
     assert {name for name, t in tensors.items() if t.implied is not None} == {f"blocks.2.{name}" for name in passing}
+
+
+def test_parts_of_one_tensor_are_told_apart():
+    """Each of two streams that one operation returned comes back at its own place."""
+    model = build(ModelSpec(name_of("called", "two halves of a tensor")))
+    call = next(c for c in trace_model(model, input_size(model)).forward.calls if c.path == "blocks.0")
+    assert [out.same.number for out in call.outs] == list(call.ins)
 
 
 @pytest.mark.parametrize(("case", "norms"), [("depthwise and norm on the stream", True), ("two streams", False)])

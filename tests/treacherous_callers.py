@@ -41,7 +41,7 @@ class Walked(Net):
     def __init__(self, run: Run, walk: Walk, depth: int = 2, width: int = 1) -> None:
         super().__init__(walk, width)
         self.blocks = nn.ModuleList([Part(run, self.dim) for _ in range(depth)])
-        if run is _sharing:
+        if run in (_sharing, _sharing_weights):
             for block in self.blocks:
                 block.shared = self.fc2
 
@@ -56,6 +56,10 @@ def _residual(s: Part, x: Tensor) -> Tensor:
 
 def _sharing(s: Part, x: Tensor) -> Tensor:
     return x + s.shared(s.branch(x).relu())
+
+
+def _sharing_weights(s: Part, x: Tensor) -> Tensor:
+    return x + F.linear(s.branch(x).relu(), s.shared.weight, s.shared.bias)
 
 
 def _chain(s: Walked, x: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ def _two_streams(turn: int) -> Walk:
 
 
 def _halves(s: Walked, x: Tensor) -> Tensor:
-    streams = list(torch.cat([x, s.fc2(x)], 1).chunk(2, 1))
+    streams = list(torch.stack([x, s.fc2(x)]).unbind())
     for block in s.blocks:
         streams = list(block(*streams))
     return streams[0] + streams[1].tanh()
@@ -293,6 +297,7 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "a chain": (_branch, _chain),
     "first stream kept": (_branch, _first_stream),
     "one layer in all blocks": (_sharing, _chain),
+    "one weight in all blocks": (_sharing_weights, _chain),
     "returned and read": (_branch, _also_read),
     "returned to the next": (_branch, _read_by_the_next),
     "stream halved": (_branch, _scaled_stream),
