@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from growtool.coupling.axis import Atom, Axis, Factor, Segment, axis_size, factor_size, is_fixed
+from growtool.coupling.axis import Atom, Axis, Factor, Segment, atoms, axis_size, factor_size, is_fixed
 from growtool.coupling.trace import Coupling
 
 
@@ -175,6 +175,25 @@ def _alone(factor: Factor, dim: int) -> PairedFactor:
 
 def _frozen(axis: Axis) -> str | None:
     return "a single position" if axis_size(axis) == 1 else is_fixed(axis)
+
+
+def origin_of(axis: Axis, origins: Mapping[Atom, Atom]) -> Axis | None:
+    """A target's axis laid out in the source's channels; None where the origin of some is not known."""
+    if not all(atom in origins for atom in atoms(axis)):
+        return None
+    return tuple(
+        tuple(origins[f] if isinstance(f, Atom) else (origin_of(f, origins) or ()) for f in segment) for segment in axis
+    )
+
+
+def as_paired(axis: Axis, origins: Mapping[Atom, Atom]) -> PairedAxis:
+    """A target's axis, the origin of all of whose channels is known, in both models."""
+    return PairedAxis(
+        tuple(
+            tuple(Growth(origins[f], f) if isinstance(f, Atom) else as_paired(f, origins) for f in segment)
+            for segment in axis
+        )
+    )
 
 
 def torn_groups(

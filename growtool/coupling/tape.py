@@ -125,7 +125,6 @@ class Tape(TorchDispatchMode):
         self.norm_eps: dict[str, float] = {}
         self.scaled: dict[str, Params | None] = {}
         self.received: dict[str, str | None] = {}
-        self.passed_on: dict[str, bool] = {}
         self.unknown: Counter[str] = Counter()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
@@ -276,9 +275,6 @@ class Tape(TorchDispatchMode):
             values = tuple(map(self.value, tensors))
             if self.module != path:
                 self.signatures[self.module].append(("call", path))
-            above = {value.flow.token for value in self._modules[-1].values}
-            same = len(values) == 1 and values[0].flow.token in above
-            self.passed_on[path] = same and self.passed_on.get(path, True)
             self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.recorder.steps)))
             activation = values[0].flow.activation if len(values) == 1 else None
             self.received[path] = activation if self.received.get(path, activation) == activation else None

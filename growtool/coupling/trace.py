@@ -69,7 +69,6 @@ class Coupling:
         signatures: module path -> its operations in order, without sizes.
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
         scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
-        passed_on: paths of modules whose one input is what the module that calls them received, untouched.
         norm_eps: parameter or buffer of a BatchNorm that can pass on what it receives -> the eps of the norm.
         received: module path -> the idempotent activation that its one input comes out of (`relu()`).
         ambiguous: parameters that are summed over along different dimensions in different places.
@@ -83,7 +82,6 @@ class Coupling:
     signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
     exits: Mapping[str, Params]
     scaled: Mapping[str, Params]
-    passed_on: frozenset[str]
     norm_eps: Mapping[str, float]
     received: Mapping[str, str]
     ambiguous: Params
@@ -203,7 +201,6 @@ def _collect(
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
         exits=exits_of(tape.calls),
         scaled={name: params for name, params in tape.scaled.items() if params},
-        passed_on=frozenset(path for path, same in tape.passed_on.items() if same),
         norm_eps=tape.norm_eps,
         received={path: name for path, name in tape.received.items() if name},
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),

@@ -7,15 +7,20 @@ source had had an identity convolution there, and a norm that does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from growtool.algebra.passing import passing_value
-from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling import Axis, Coupling
+from growtool.coupling.axis import ONE
+from growtool.coupling.steps import ForwardPass
+from growtool.coupling.wiring import Place, Wiring, Written
 
-_PASSING = {"convolution", "native_batch_norm", "_native_batch_norm_legit_no_training"}
+_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training"}
+_PASSING = {"convolution", *_NORMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,13 @@ class Bridge:
     weight: str
     values: tuple[str, ...]
     eps: float | None
-    columns: Atom
-    rows: Atom
+    columns: Axis
+    rows: Axis
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The weight and the values."""
+        return (self.weight, *self.values)
 
     def source_value(self, name: str, size: int) -> Tensor:
         """What the source would hold under this name if it had the projection; float64, or int64 for counters.
@@ -49,7 +59,7 @@ class Bridge:
 
 
 def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Sequence[str]) -> list[Bridge]:
-    """The modules among those of the `added` tensors that are projections around which the source has an identity.
+    """The modules among those of the `added` tensors that are projections which can pass on what they read.
 
     Args:
         model: the target.
@@ -60,13 +70,45 @@ def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Se
     modules: dict[str, list[str]] = {}
     for name in added:
         modules.setdefault(_outermost_new(name, source), []).append(name)
-    found = (_bridge(path, names, model, target) for path, names in modules.items())
-    return [
-        bridge
-        for bridge in found
-        # it has to stand where the source passes its stream on, and to read that stream itself, not a norm of it
-        if bridge and bridge.path.rpartition(".")[0] in source.exits and bridge.path in target.passed_on
-    ]
+    found = (_bridge(_holding(names), names, model, target) for names in modules.values())
+    return [bridge for bridge in found if bridge]
+
+
+def in_place_of_nothing(
+    bridges: Sequence[Bridge], target: ForwardPass, source: ForwardPass, source_path: Callable[[str], str]
+) -> list[Bridge]:
+    """The projections whose result is read where the source reads, in the same operations, what they project.
+
+    Args:
+        bridges: of the target.
+        target, source: both passes.
+        source_path: path of a module of the target -> that of its counterpart.
+    """
+    new, old = Wiring.of(target), Wiring.of(source)
+    return [bridge for bridge in bridges if _passes_on(bridge.path, new, old, target, source_path)]
+
+
+def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_path: Callable[[str], str]) -> bool:
+    chain = [place for place, step in new.steps.items() if _within(place.module, path) and step.ins]
+    origin, *between = (new.reads[place][0] for place in chain)
+    results = [Written(place, 0) for place in chain]
+    numbers = {number for place in chain for number in new.steps[place].outs}
+    if origin is None or between != results[:-1] or not numbers.isdisjoint(target.outputs):
+        return False
+    outside = [place for place in new.steps if place not in chain]
+    if any(numbers & {*new.steps[place].outs, *new.steps[place].overwritten} for place in outside):
+        return False  # what it wrote changes before it is read
+    readers = [place for place in outside if not set(results).isdisjoint(new.reads[place])]
+    modules = {origin.place.module, *(place.module for place in readers)}
+    if not readers or any(new.names(module) != old.names(source_path(module)) for module in modules):
+        return False
+
+    def counterpart(place: Place) -> Place:
+        return place._replace(module=source_path(place.module))
+
+    in_source = origin._replace(place=counterpart(origin.place))
+    pairs = [zip(new.reads[place], old.reads[counterpart(place)], strict=False) for place in readers]
+    return all(there == in_source for pair in pairs for here, there in pair if here in results)
 
 
 def _outermost_new(name: str, source: Coupling) -> str:
@@ -79,6 +121,12 @@ def _outermost_new(name: str, source: Coupling) -> str:
     return name
 
 
+def _holding(names: Sequence[str]) -> str:
+    """The innermost module that holds all of these tensors."""
+    steps = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps))
+
+
 def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling) -> Bridge | None:
     inner = [entry for p, entries in target.signatures.items() if _within(p, path) for entry in entries]
     operations = [entry for entry in inner if entry[0] != "call"]
@@ -86,18 +134,17 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling)
     weights = [name for name in names if len(target.tensors[name]) == 4]
     norms = [m for p, m in model.named_modules() if _within(p, path) and isinstance(m, nn.BatchNorm2d)]
     if (
-        any(entry[0] not in _PASSING for entry in operations)
+        any(entry[0] not in _PASSING or (entry[0] in _NORMS and True in entry) for entry in operations)
         or len(weights) != 1
         or kernels != [("convolution", (1, 1), (0, 0), (1, 1), False)]
         or len(norms) > 1
     ):
         return None
     rows, columns, *kernel = target.tensors[weights[0]]
-    lone = [list(atoms(axis)) for axis in (rows, columns)]
-    if any(len(found) != 1 for found in lone) or any(True for axis in kernel for _ in atoms(axis)):
-        return None
     values = tuple(name for name in names if name != weights[0])
-    return Bridge(path, weights[0], values, norms[0].eps if norms else None, columns=lone[1][0], rows=lone[0][0])
+    if kernel != [ONE, ONE] or any(target.tensors[name] not in ((rows,), ()) for name in values):
+        return None
+    return Bridge(path, weights[0], values, norms[0].eps if norms else None, columns=columns, rows=rows)
 
 
 def _within(path: str, module: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, pair, pair_outputs, shortened, stretches
+from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, atoms, pair, pair_outputs, shortened, stretches
+from growtool.coupling.pairing import as_paired, origin_of
 from growtool.errors import PlanError
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
-from growtool.recipe.bridge import Bridge, find_bridges
+from growtool.recipe.bridge import Bridge, find_bridges, in_place_of_nothing
 from growtool.recipe.identities import obstacle, paired_identities
 from growtool.recipe.traced import Traced
 
@@ -58,9 +59,11 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     _require_growth(source, target)
     added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
     bridges = find_bridges(target.model, target.coupling, source.coupling, added)
-    spanned = {name for bridge in bridges for name in (bridge.weight, *bridge.values)}
+    spanned = {name for bridge in bridges for name in bridge.tensors}
     blocks = place_blocks(stretches(source.coupling, target.coupling, ignoring=spanned), depth)
-    _require_counterparts(source, target, blocks, spanned)
+    passes = target.coupling.forward, source.coupling.forward
+    bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
+    _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
     passing = [path for path, start in blocks.starts() if start == "identity"]
     paired, same, mismatches = _paired(source, target, blocks, passing)
     outputs, others = pair_outputs(source.coupling, target.coupling)
@@ -131,23 +134,23 @@ def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
     Raises:
         PlanError: what a projection reads and what it writes are not the same channels in the source.
     """
-    origins = {growth.target: growth.source for growth, _ in matching.carried()}
-    paired, by_name = dict(matching.paired), dict[str, Bridge]()
+    origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
+    paired, by_name, same = dict(matching.paired), dict[str, Bridge](), dict(matching.same)
     for bridge in bridges:
-        origin = origins.get(bridge.rows)
-        if origin is None or origins.get(bridge.columns) is not origin:
+        read, written = (origin_of(axis, origins) for axis in (bridge.columns, bridge.rows))
+        if written is None or read != written:
             raise PlanError(
                 f"{bridge.path}: the target has a projection here, and the source passes on other channels than it "
                 "writes; choose a target with the same kind of blocks"
             )
-        rows, columns = (PairedAxis(((Growth(origin, atom),),)) for atom in (bridge.rows, bridge.columns))
+        rows, columns = (as_paired(axis, origins) for axis in (bridge.rows, bridge.columns))
         kernel = PairedAxis(((Unchanged(1),),))
         paired[bridge.weight] = (rows, columns, kernel, kernel)
         for name in bridge.values:
             paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
-        by_name |= dict.fromkeys((bridge.weight, *bridge.values), bridge)
-    same = {bridge.rows: bridge.columns for bridge in bridges}
-    return replace(matching, paired=paired, bridges=by_name, same={**matching.same, **same})
+        by_name |= dict.fromkeys(bridge.tensors, bridge)
+        same |= dict(zip(atoms(bridge.rows), atoms(bridge.columns), strict=True))
+    return replace(matching, paired=paired, bridges=by_name, same=same)
 
 
 def _headline(source: Traced, target: Traced) -> str:
