@@ -22,8 +22,11 @@ class Attention(nn.Module):
         self.stem, self.head, self.out = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 3), nn.Linear(2 * width, 6)
         self.q, self.k, self.v = (nn.Linear(6, 2 * width) for _ in "qkv")
         self.norm, self.rms, self.bare = nn.LayerNorm(width), nn.RMSNorm(width), nn.RMSNorm(width, None, False)
+        self.both = nn.Linear(6, 4 * width)
         self.alone = nn.Linear(6, 2 * width, bias=False)
         self.gain = nn.Parameter(torch.ones(width))
+        self.rel, self.other = (nn.Parameter(torch.ones(7, width)) for _ in "ab")
+        self.batch, self.places = nn.BatchNorm1d(2 * width), torch.arange(4)[:, None] - torch.arange(4) + 3
 
     def forward(self, image):
         x = self.stem(image).flatten(2).transpose(1, 2)
@@ -48,6 +51,32 @@ def attended(function, *, scale=True):
     return forward
 
 
+def with_tables(function, *, scale="after"):
+    """Attention with a bias that `function` (of self, q, k, v) makes of tables."""
+
+    def forward(s, x):
+        q, k, v = (s.heads(layer(x)) for layer in (s.q, s.k, s.v))
+        if scale == "before":
+            q = q * s.d**-0.5
+        a, bias = q @ k.mT, function(s, q, k, v)
+        a = (a + bias) * s.d**-0.5 if scale == "last" else a * s.d**-0.5 + bias if scale == "after" else a + bias
+        return a.softmax(-1) @ v
+
+    return forward
+
+
+def half_scaled(s, x):
+    """A table that queries and values of one layer meet in one product."""
+    both = s.both(x).unflatten(2, (2, 2, s.d))  # [N, tokens, q and v, heads, d]
+    q, v = both.transpose(1, 3).unbind(2)
+    return s.attend(q, s.heads(s.k(x)), v) + (both @ s.rel[:4].mT).mean((1, 2, 4))[:, :, None, None]
+
+
+def batch_normed(s, x):
+    q = s.batch(s.q(x).mT).mT
+    return s.attend(s.heads(q), s.heads(s.k(x)), s.heads(s.v(x)))
+
+
 def packed(s, x):
     """A layer made of the weights of two."""
     q, k = nn.functional.linear(x, torch.cat([s.q.weight, s.k.weight])).chunk(2, -1)
@@ -69,6 +98,19 @@ KEPT = {
     "normalised": attended(lambda s, q, k, v: (s.norm(q), k, v)),
     "by its root mean square": attended(lambda s, q, k, v: (s.rms(q), k, v)),
     "normalised twice": attended(lambda s, q, k, v: (s.norm(q), s.rms(k), v)),
+    "normalised by the batch": batch_normed,
+    "padded and unfolded keys": attended(
+        lambda s, q, k, v: (q, nn.functional.pad(k, (0, 0, 1, 1)).unfold(2, 4, 2)[:, :, 0].mT, v)
+    ),
+    "a table": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT),
+    "a table after the scale": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT, scale="before"),
+    "places of a table": with_tables(lambda s, q, k, v: torch.einsum("nhqd,qkd->nhqk", q, s.rel[s.places])),
+    "a table resampled": with_tables(
+        lambda s, q, k, v: q @ nn.functional.interpolate(s.rel.mT[None], size=4, mode="linear")[0]
+    ),
+    "a table, halved": with_tables(lambda s, q, k, v: q @ (s.rel[:4] / 2).mT),
+    "two tables": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT + s.other[:4] @ k.mT),
+    "a table that values meet": with_tables(lambda s, q, k, v: v @ s.rel[:4].mT),
 }
 LOST = {
     "the value is the query": attended(lambda s, q, k, v: (q, k, q)),
@@ -82,6 +124,16 @@ LOST = {
     "one norm for all": attended(lambda s, q, k, v: (s.norm(q), s.norm(k), s.norm(v))),
     "of other sizes": attended(lambda s, q, k, v: (q + k, k, v)),
     "packed by hand": packed,
+    "a table inside the scale": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT, scale="last"),
+    "a table used twice": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT + k @ s.rel[:4].mT),
+    "a table that values meet as well": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT + v @ s.rel[:4].mT),
+    "a softmax of a table": with_tables(lambda s, q, k, v: q @ s.rel[:4].softmax(0).mT),
+    "a table beside ones": with_tables(lambda s, q, k, v: q @ torch.cat([s.rel[:2], torch.ones_like(s.rel[:2])]).mT),
+    "a table, shifted": with_tables(lambda s, q, k, v: q @ (s.rel[:4] + 1).mT),
+    "a table with the head size in it": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT * s.d),
+    "a table by its norm": with_tables(lambda s, q, k, v: q @ s.norm(s.rel[:4]).mT),
+    "a table that queries meet together with values": half_scaled,
+    "a table for rectified queries": with_tables(lambda s, q, k, v: q.relu() @ s.rel[:4].mT),
 }
 
 
