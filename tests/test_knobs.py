@@ -47,6 +47,13 @@ def test_arguments_that_widen_and_deepen(family, width, depth):
     assert next(iter(found.depth)) == depth
 
 
+def test_heads_that_a_table_tells_of_grow_in_number():
+    """Twice as many heads alone would halve the tables by head size; with twice the channels they stay."""
+    args = {"embed_dim": 8, "depth": 2, "num_heads": 2, "img_size": 32, "neck_chans": 8}
+    found = knobs(Tiny("samvit_base_patch16_224", args, size=32)).width
+    assert found == {"embed_dim": 8, "num_heads": 2, "neck_chans": 8}
+
+
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 def test_the_stem_of_a_resnet_stays(architecture):
     """Its 64 channels are fixed in the constructor; what is left to widen is most of the model all the same."""

@@ -74,9 +74,9 @@ class _Search:
         adding: dict[str, tuple[int, Value]] = {}
         for name, value in _numbers(spec, model).items():
             shapes = self._doubled({name: value})
+            if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
+                self._neutral[name] = value
             if shapes == self._shapes:
-                if _is_count(value):  # heads are counts
-                    self._neutral[name] = value
                 continue
             stages = self._growing_stages(name, value, shapes)
             if stages:
@@ -101,6 +101,17 @@ class _Search:
     def _doubled(self, knobs: Mapping[str, Value]) -> Shapes | None:
         model = self._model(knobs)
         return None if model is None else shapes_of(model)
+
+    def _grows_nothing(self, shapes: Shapes | None) -> bool:
+        """Whether shapes stay or shrink, as tables by head size do where there are more heads."""
+        return (
+            shapes is not None
+            and shapes.keys() == self._shapes.keys()
+            and all(
+                len(old) == len(shapes[name]) and all(new <= size for new, size in zip(shapes[name], old, strict=True))
+                for name, old in self._shapes.items()
+            )
+        )
 
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
         return all(shapes.get(name) == shape for name, shape in self._shapes.items()) and all(
