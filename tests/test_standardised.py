@@ -113,3 +113,101 @@ def test_the_factor_of_the_gain_is_found():
     [(path, found)] = standardised_weights(coupling).items()
     assert path == "conv" and (found.weights, found.gains) == (("conv.weight",), ("conv.gain",))
     assert found.scale == pytest.approx(36**-0.5)
+
+
+class Normed(nn.Module):
+    """A stem, norms and convolutions with standardised weights that have no gain, a head."""
+
+    def __init__(self, width: int, run) -> None:
+        super().__init__()
+        self.stem, self.head, self.run = nn.Conv2d(3, width, 1), nn.Linear(width, 3), run
+        self.conv, self.conv2 = (StdConv2d(width, width, 3, padding=1, bias=True) for _ in "ab")
+        self.plain, self.gained = nn.Conv2d(width, width, 1), ScaledStdConv2d(width, width, 1)
+        self.norm, self.batch, self.layer = nn.GroupNorm(2, width), nn.BatchNorm2d(width), nn.LayerNorm(width)
+        self.bare = nn.GroupNorm(2, width, affine=False)
+        self.num_classes, self.pretrained_cfg = 3, {"input_size": (3, 8, 8)}
+
+    def forward(self, image):
+        return self.head(self.run(self, self.stem(image)).mean((2, 3)))
+
+
+def after(norm, between, *layers):
+    """The sum of what layers make of a norm's result."""
+
+    def run(s, x):
+        y = between(getattr(s, norm)(x))
+        return sum(getattr(s, layer)(y) for layer in layers)
+
+    return run
+
+
+def added_in_place(s, x):
+    y = s.norm(x)
+    y.add_(x)
+    return s.conv(y.relu())
+
+
+def written_through_a_view(s, x):
+    y = s.norm(x)
+    y.flatten(2).add_(1)
+    return s.conv(y)
+
+
+def by_channels_last(s, x):
+    return s.conv(s.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).relu_())
+
+
+pooled = nn.MaxPool2d(3, 2, 1)
+IN_FRONT = {
+    "at once": after("norm", lambda y: y, "conv"),
+    "ReLU": after("norm", torch.relu, "conv"),
+    "ReLU in place": after("batch", torch.relu_, "conv"),
+    "leaky, pooled and padded": after(
+        "norm", lambda y: nn.functional.pad(pooled(nn.functional.leaky_relu(y)), (1,) * 4), "conv"),
+    "two readers": after("norm", torch.relu, "conv", "conv2"),
+    "one after the other": lambda s, x: s.conv2(s.batch(s.conv(s.norm(x).relu())).relu()),
+    "channels last": by_channels_last,
+}  # fmt: skip
+NOT_IN_FRONT = {
+    "no norm": lambda s, x: s.conv(x.relu()),
+    "a norm without gain": after("bare", torch.relu, "conv"),
+    "GELU": after("norm", nn.functional.gelu, "conv"),
+    "SiLU": after("norm", nn.functional.silu, "conv"),
+    "ReLU6": after("norm", nn.functional.relu6, "conv"),
+    "clamped above zero": after("norm", lambda y: y.clamp_min(0.5), "conv"),
+    "padded by ones": after("norm", lambda y: nn.functional.pad(y, (1,) * 4, value=1.0), "conv"),
+    "read by a plain layer too": after("norm", torch.relu, "conv", "plain"),
+    "read by a layer with a gain too": after("norm", torch.relu, "conv", "gained"),
+    "read by the stream too": lambda s, x: s.conv((y := s.norm(x)).relu()) + y,
+    "another stream beside it": lambda s, x: s.conv(s.norm(x) + x),
+    "stacked with another stream": lambda s, x: s.conv(torch.stack([s.norm(x), x]).sum(0)),
+    "added in place": added_in_place,
+    "written through a view": written_through_a_view,
+    "multiplied by itself": lambda s, x: s.conv((y := s.norm(x)) * y),
+    "a norm used twice": lambda s, x: s.conv(s.norm(x)) + s.norm(s.plain(x)),
+    "its gain read elsewhere": lambda s, x: s.conv(s.norm(x)) * s.norm.weight[None, :, None, None],
+    "a layer used twice": lambda s, x: s.conv(s.norm(s.conv(s.batch(x)))),
+}
+
+
+def normed(run, operator="tile"):
+    models = [Normed(width, run).eval() for width in (4, 8)]
+    source, target = (Traced(ModelSpec("test_vit"), m, trace_model(m, (3, 8, 8))) for m in models)
+    models = [randomise_(model.double()) for model in models]
+    plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
+    return *models, recipe_of(plan, InMemory.of(ModelSpec("test_vit"), models[0]), source, target)
+
+
+@pytest.mark.parametrize("operator", ["tile", "mixture"])
+@pytest.mark.parametrize("name", IN_FRONT)
+def test_the_norm_in_front_makes_up_for_copies(name, operator):
+    small, large, recipe = normed(IN_FRONT[name], operator)
+    assert recipe.promise.kind == "exact", recipe.promise
+    assert apart(small, large, recipe) < EXACT
+
+
+@pytest.mark.parametrize("name", NOT_IN_FRONT)
+def test_a_norm_that_cannot_is_not_promised_to(name):
+    small, large, recipe = normed(NOT_IN_FRONT[name])
+    assert recipe.promise.kind == "lossy"
+    assert apart(small, large, recipe) > 1e-8

@@ -4,17 +4,21 @@ Such a layer computes with `g s (W - mean) / sqrt(var + eps)`, mean and variance
 gain per row and `s` a number of the constructor's, `fan_in^-1/2` say. A split of W among the copies of a channel is
 undone by this. Plain copies of the columns leave mean, variance and eps what they were, so that each copy comes out
 with the source's weight; the sum over k copies is k times as large, which the gain takes back: `g' = g s / (s' k)`.
+
+Without a gain of its own the norm in front takes it back, whose gain and shift are divided by k, if such convolutions
+are all that reads it (`algebra.norms_in_front`).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.linear import is_convolution
+from growtool.algebra.norms_in_front import norms_in_front
 from growtool.algebra.promise import copies_per_position
 from growtool.coupling import Atom, Coupling
 from growtool.coupling.steps import ForwardPass, Ref, Step
@@ -24,12 +28,12 @@ _REARRANGED = frozenset(("view", "_unsafe_view", "reshape", "alias", "detach", "
 
 @dataclass(frozen=True, slots=True)
 class Standardised:
-    """A weight that is standardised row by row and used in a convolution alone, with a gain of its own.
+    """A weight that is standardised row by row and used in a convolution alone, and what scales the result.
 
     Attributes:
         module: its path.
         weights: the names of W, rows first.
-        gains: the names of g.
+        gains: the names of g, or those of the gain and shift of the norm in front.
         scale: s.
     """
 
@@ -55,40 +59,70 @@ class Rescaled:
 
 
 def standardised_weights(coupling: Coupling) -> dict[str, Standardised]:
-    """The standardised weights with a gain, by their module's path; a module with several is left out."""
+    """The standardised weights that something scales, by their module's path; a module with several is left out."""
     forward = coupling.forward
     made_by = {number: step for step in forward.steps for number in step.outs}
     uses = Counter(number for step in forward.steps for number in step.ins)
-    found = [_standardised(step, forward, made_by, uses) for step in forward.steps if step.name == "native_batch_norm"]
+    found = [_with_gain(step, forward, made_by, uses) for step in forward.steps if step.name == "native_batch_norm"]
+    found += _without_gain(forward, made_by, uses)
     modules = Counter(weight.module for weight in found if weight)
     return {weight.module: weight for weight in found if weight and modules[weight.module] == 1}
 
 
-def _standardised(
+def _with_gain(
     step: Step, forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
 ) -> Standardised | None:
-    x, gain, *others = step.args[:5]
-    if not (step.args[5] is True and isinstance(gain, Ref) and others == [None, None, None]):
+    names = _standardised(step, forward, made_by, uses)
+    if not names or not isinstance(step.args[1], Ref) or not _convolutions(step.outs[0], forward, made_by):
         return None
-    weight, by = _stored(x.number, made_by, uses)
-    factor, scale = _stored(gain.number, made_by, uses)
-    names, gains = forward.stored.get(weight, ()), forward.stored.get(factor, ())
-    if not names or not gains or by != 1.0 or forward.axes(x.number)[1] != forward.axes(weight)[0]:
-        return None
-    if uses[weight] > 1 or uses[factor] > 1 or not _only_convolves(step.outs[0], forward, made_by):
-        return None
-    return Standardised(step.module, names, gains, scale)
+    factor, scale = _stored(step.args[1].number, made_by, uses)
+    gains = forward.stored.get(factor, ())
+    return Standardised(step.module, names, gains, scale) if gains and uses[factor] == 1 else None
 
 
-def _only_convolves(number: int, forward: ForwardPass, made_by: Mapping[int, Step]) -> bool:
-    """Whether a tensor is the weight of convolutions and nothing else."""
+def _without_gain(
+    forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
+) -> list[Standardised | None]:
+    weights: dict[int, tuple[str, tuple[str, ...]]] = {}
     for step in forward.steps:
+        if step.name == "native_batch_norm" and step.args[1] is None:
+            names = _standardised(step, forward, made_by, uses)
+            places = _convolutions(step.outs[0], forward, made_by)
+            if names and len(places) == 1:
+                weights[places[0]] = step.module, names
+    norms = norms_in_front(forward)
+    other = {gain for place, gains in norms.items() if place not in weights for gain in gains}
+    return [
+        Standardised(module, names, norms[place], 1.0)
+        for place, (module, names) in weights.items()
+        if place in norms and other.isdisjoint(norms[place])
+    ]
+
+
+def _standardised(
+    step: Step, forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
+) -> tuple[str, ...]:
+    """The names of the weight that a norm by the batch's own statistics standardises row by row; none elsewhere."""
+    x, _, *others = step.args[:5]
+    if step.args[5] is not True or others != [None, None, None]:
+        return ()
+    weight, by = _stored(x.number, made_by, uses)
+    names = forward.stored.get(weight, ())
+    alone = by == 1.0 and uses[weight] == 1
+    return names if names and alone and forward.axes(x.number)[1] == forward.axes(weight)[0] else ()
+
+
+def _convolutions(number: int, forward: ForwardPass, made_by: Mapping[int, Step]) -> list[int]:
+    """The places of the convolutions that a tensor is the weight of; none if anything else reads it."""
+    found = []
+    for place, step in enumerate(forward.steps):
         if step.name in _REARRANGED:
             continue
         read = [n for n in step.ins if _origin(n, made_by) == number]
         if read and not (is_convolution(step) and read == [step.args[1].number] and not step.args[6]):
-            return False
-    return True
+            return []
+        found += [place] * bool(read)
+    return found
 
 
 def _stored(number: int, made_by: Mapping[int, Step], uses: Mapping[int, int]) -> tuple[int, float]:
@@ -125,13 +159,20 @@ def rescaled_weights(
         source_path: path of a module of the target -> that of its counterpart.
     """
     before = standardised_weights(source)
-    found = {}
+    groups = defaultdict[tuple[str, ...], dict[str, Rescaled | None]](dict)
     for path, weight in standardised_weights(target).items():
-        counterpart = before.get(source_path(path))
         copies = [copies_per_position(axis, expansions) for axis in target.tensors[weight.weights[0]][1:]]
-        known = [times for times in copies if times is not None]
-        if counterpart is None or len(known) < len(copies) or math.prod(known) == 1:
-            continue
-        factor = counterpart.scale / (weight.scale * math.prod(known))
-        found[path] = Rescaled(weight, counterpart.scale, factor)
-    return found
+        groups[weight.gains][path] = _rescaled(weight, before.get(source_path(path)), copies)
+    found: dict[str, Rescaled] = {}
+    for members in groups.values():
+        rescaled = {path: member for path, member in members.items() if member is not None}
+        if len(rescaled) == len(members) and len({member.factor for member in rescaled.values()}) == 1:
+            found |= rescaled
+    return {path: weight for path, weight in found.items() if weight.factor != 1.0}
+
+
+def _rescaled(weight: Standardised, counterpart: Standardised | None, copies: Sequence[int | None]) -> Rescaled | None:
+    known = [times for times in copies if times is not None]
+    if counterpart is None or len(known) < len(copies):
+        return None
+    return Rescaled(weight, counterpart.scale, counterpart.scale / (weight.scale * math.prod(known)))

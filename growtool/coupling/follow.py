@@ -28,7 +28,9 @@ _IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
 _ZERO_TO_ZERO = _IDEMPOTENT | frozenset(
     "threshold gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
 )
-_AFFINE_NORMS = {
+# where gain and shift stand
+# Where gain and shift stand.
+AFFINE_NORMS = {
     "native_layer_norm": (2, 3),
     "native_group_norm": (1, 2),
     "native_batch_norm": (1, 2),
@@ -123,8 +125,8 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
 
 def _zeroed_by(tape: Tape, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
-    if call.name in _AFFINE_NORMS:
-        affine = [call.args[i] for i in _AFFINE_NORMS[call.name] if len(call.args) > i and call.args[i] is not None]
+    if call.name in AFFINE_NORMS:
+        affine = [call.args[i] for i in AFFINE_NORMS[call.name] if len(call.args) > i and call.args[i] is not None]
         return _all_zero(tape, affine) if affine else None
     if call.name in CONTRACTIONS:
         bias, operands = _bias_and_operands(call)

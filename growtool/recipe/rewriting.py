@@ -51,7 +51,8 @@ def rewrites(
                 found[scale] = Rewrite(level=True)
         for norm in passage.norms:
             for gain in norm.gains:
-                found[gain] = replace(found.get(gain, Rewrite()), factor=math.sqrt(norm.s))
+                own = found.get(gain, Rewrite())
+                found[gain] = replace(own, factor=own.factor * math.sqrt(norm.s))
     for name in matching.paired:
         rows = widths.heads.rows.get(matching.blocks.source_name(name))
         if rows is not None:
