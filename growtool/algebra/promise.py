@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from growtool.algebra.blank_norms import RescaledNorm, norm_call
+from growtool.algebra.blank_norms import RescaledNorm
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.passage import Passage
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
 from growtool.coupling.axis import axis_size
+from growtool.coupling.tape import BY_N_MINUS_1
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {
@@ -57,6 +58,7 @@ def uneven_mixings(
     skip: Callable[[str], bool],
     copied: Collection[str] = (),
     kept: Collection[Atom] = (),
+    variances: Collection[str] = (),
 ) -> list[str]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
@@ -66,6 +68,7 @@ def uneven_mixings(
         skip: module paths whose result does not matter (closed blocks).
         copied: weights that are not split among the copies of what they read (`algebra.standardised`).
         kept: channels whose products are made up for (`algebra.head_size`).
+        variances: modules whose one variance is (`algebra.variance_norms`).
     """
     found: dict[str, list[str]] = {}
     for mixing in coupling.mixings:
@@ -73,7 +76,9 @@ def uneven_mixings(
         # what becomes of blanks is followed operation by operation (`algebra.passage`)
         grown = [atom for atom in on_axis if _grows(expansions, atom) and not expansions[atom].has_blanks]
         watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        made_up_for = mixing.kind == "product" and all(atom in kept for atom in grown)
+        made_up_for = (mixing.kind == "product" and all(atom in kept for atom in grown)) or (
+            mixing.kind == BY_N_MINUS_1 and mixing.module in variances
+        )
         if not grown or watched or made_up_for or skip(mixing.module):
             continue
         reason = _reason(coupling, mixing, expansions, grown, copied)
@@ -175,13 +180,19 @@ def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{places(paths)}: {reason}" for reason, paths in modules.items()]
 
 
-def needed_eps(source: Coupling, norms: Iterable[RescaledNorm], source_path: Callable[[str], str]) -> dict[str, float]:
-    """The eps each rescaled norm of the target needs, where it is not the one it has."""
+def needed_eps(
+    before: Mapping[str, float], norms: Iterable[RescaledNorm], source_path: Callable[[str], str]
+) -> dict[str, float]:
+    """The eps each rescaled norm of the target needs, where it is not the one it has.
+
+    Args:
+        before: path of a norm of the source -> its eps.
+        norms: of the target.
+        source_path: path of a module of the target -> that of its counterpart.
+    """
     needed = {}
-    calls = ((step.module, norm_call(step, source.forward)) for step in source.forward.steps)
-    before = {module: call.eps for module, call in calls if call is not None}
     for norm in norms:
-        wanted = (before.get(source_path(norm.module)) or norm.eps) * norm.s
+        wanted = before.get(source_path(norm.module), norm.eps) * norm.s
         if not math.isclose(wanted, norm.eps, rel_tol=1e-6):
             needed[norm.module] = wanted
     return needed

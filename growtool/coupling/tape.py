@@ -40,6 +40,7 @@ from growtool.coupling.steps import Recorder
 
 Axes: TypeAlias = "tuple[Axis, ...]"
 _SAME = frozenset("t detach alias lift_fresh".split())
+BY_N_MINUS_1 = "variance by N - 1"  # a kind of mixing
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from growtool.algebra.promise import (
     uneven_mixings,
 )
 from growtool.algebra.standardised import Rescaled
+from growtool.algebra.variance_norms import eps_of_norms
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
@@ -52,7 +53,7 @@ def promise_of(
     """
     source, target = matching.source.coupling, matching.target.coupling
     blocks, expansions, heads = matching.blocks, widths.of_target, widths.heads
-    norms = [norm for passage in widths.passages.values() for norm in passage.norms]
+    norms = widths.norms
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
     reasons = _operator_losses(plan, matching, widths.expansions, sections)
@@ -64,7 +65,9 @@ def promise_of(
     )
     if starts.difference and not reasons:
         reasons.append(starts.difference)
-    reasons += uneven_mixings(target, expansions, blocks.is_new, copied, heads.atoms)
+    reasons += uneven_mixings(
+        target, expansions, blocks.is_new, copied, heads.atoms, {norm.module for norm in widths.variances}
+    )
     reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     reasons += stopped_blanks(widths.passages.values(), matching.ignored)
     reasons += ambiguous_parameters(target, expansions)
@@ -78,7 +81,7 @@ def promise_of(
     reasons += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
         reasons.append("recalibrate estimates the running statistics of BatchNorm anew")
-    wanted = needed_eps(source, norms, matching.blocks.source_name)
+    wanted = needed_eps(eps_of_norms(source), norms, matching.blocks.source_name)
     untold = [path for path in wanted if getattr(matching.target.model.get_submodule(path), "eps", None) is None]
     if untold:
         reasons.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")

@@ -49,10 +49,9 @@ def rewrites(
             found[name] = Rewrite(source, centre=passage.blank != "mean", dim=_rows(matching, atom, name))
             if scale:
                 found[scale] = Rewrite(level=True)
-        for norm in passage.norms:
-            for gain in norm.gains:
-                own = found.get(gain, Rewrite())
-                found[gain] = replace(own, factor=own.factor * math.sqrt(norm.s))
+    for gain, s in {gain: norm.s for norm in widths.norms for gain in norm.gains}.items():
+        own = found.get(gain, Rewrite())
+        found[gain] = replace(own, factor=own.factor * math.sqrt(s))
     for name in matching.paired:
         rows = widths.heads.rows.get(matching.blocks.source_name(name))
         if rows is not None:

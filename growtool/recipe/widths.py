@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from growtool.algebra.blank_norms import RescaledNorm
 from growtool.algebra.expansion import Expansion, padded
 from growtool.algebra.head_size import HeadSizes, head_sizes
 from growtool.algebra.hidden import NoHiddenUnitsError, hidden_units
 from growtool.algebra.knowledge import Blank
 from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
+from growtool.algebra.variance_norms import rescaled_variances
 from growtool.coupling import Atom, Growth
 from growtool.errors import PlanError
 from growtool.operators.base import Abilities, generator_for
@@ -34,6 +36,7 @@ class Widths:
     in_pairs: whether new units that nothing reads yet come in pairs.
     measured: new hidden units whose weights images decide.
     heads: what makes up for heads that become larger.
+    variances: norms by a variance with N - 1, whose gains make up for what copies change there.
     """
 
     expansions: Mapping[Growth, Expansion]
@@ -43,6 +46,12 @@ class Widths:
     in_pairs: bool = False
     measured: Mapping[Growth, NewUnits] = field(default_factory=dict)
     heads: HeadSizes = field(default_factory=HeadSizes)
+    variances: tuple[RescaledNorm, ...] = ()
+
+    @property
+    def norms(self) -> tuple[RescaledNorm, ...]:
+        """Every norm whose gain makes up for blanks or copies."""
+        return (*self.variances, *(norm for passage in self.passages.values() for norm in passage.norms))
 
     @property
     def of_target(self) -> dict[Atom, Expansion]:
@@ -101,7 +110,10 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         widths = replace(widths, heads=head_sizes(*pair, widths.of_target, matching.blocks.source_name))
     if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
-    return _with_blanks(widths, matching, abilities, zeroed) if abilities.blanks else widths
+    if abilities.blanks:
+        widths = _with_blanks(widths, matching, abilities, zeroed)
+    rescaled = rescaled_variances(matching.target.coupling, widths.of_target) if plan.second is None else []
+    return replace(widths, variances=tuple(rescaled))
 
 
 def _no_width(changes: Sequence[WidthChange]) -> str:

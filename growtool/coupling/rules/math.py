@@ -11,7 +11,7 @@ from growtool.coupling.axis import ONE, Axis, fix, new_axis
 from growtool.coupling.rules.views import same
 from growtool.coupling.signature import CREATIONS
 from growtool.coupling.solve import unify
-from growtool.coupling.tape import Axes, Call, Rule, Tape
+from growtool.coupling.tape import BY_N_MINUS_1, Axes, Call, Rule, Tape
 
 # Elementwise operations that lack torch's tag.
 _POINTWISE = frozenset(
@@ -104,7 +104,7 @@ def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
     by_position = call.name.startswith("arg") or (call.name in ("max", "min") and len(call.outs) == 2)
     if tape.value(source).params:
         _mix_weights(tape, call)
-    kind = "variance by N - 1" if call.name in _BY_N_MINUS_1 and _correction(call) else call.name
+    kind = BY_N_MINUS_1 if call.name in _BY_N_MINUS_1 and _correction(call) else call.name
     for dim in dims:
         if by_position:
             fix(axes[dim], "a position among the channels")
