@@ -4,7 +4,7 @@ from growtool.checkpoint.folder import is_single_file, json_text, refuse_existin
 from growtool.checkpoint.form import Form, Templated, coefficients_of
 from growtool.checkpoint.layout import Layout
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
-from growtool.checkpoint.skeleton import build, input_size
+from growtool.checkpoint.skeleton import build, input_size, runs
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, dtype_name, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
@@ -31,6 +31,7 @@ __all__ = [
     "open_checkpoint",
     "read_header",
     "refuse_existing",
+    "runs",
     "write_file",
     "write_folder",
     "write_safetensors",

@@ -7,6 +7,7 @@ a table of rotary frequencies is not.
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import re
 import warnings
@@ -80,6 +81,19 @@ def input_size(model: nn.Module) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
+def runs(model: nn.Module) -> bool:
+    """Whether a model on meta takes the images it was built for."""
+    import torch
+
+    replica = copy.deepcopy(model).to("meta").eval()
+    try:
+        with torch.no_grad():
+            replica(torch.zeros((2, *input_size(model)), device="meta"))
+    except Exception:  # whatever a forward pass trips over when its layers do not fit together
+        return False
+    return True
+
+
 def _create(spec: ModelSpec) -> nn.Module:
     import timm
     import torch
@@ -120,12 +134,15 @@ def _drop_parameters(module: nn.Module) -> None:
 
 def _without_initialisation() -> AbstractContextManager[object]:
     """While open, parameters are not filled with random numbers, which takes most of the time of a build."""
-    from torch import nn
+    from torch import Tensor, nn
     from torch.overrides import TorchFunctionMode
+
+    def _is_drawn(tensor: Any) -> bool:
+        return isinstance(tensor, nn.Parameter) or (isinstance(tensor, Tensor) and tensor.is_meta)
 
     class Skipping(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if args and isinstance(args[0], nn.Parameter) and getattr(func, "__name__", "") in _DRAWS:
+            if getattr(func, "__name__", "") in _DRAWS and args and _is_drawn(args[0]):
                 return args[0]
             return func(*args, **(kwargs or {}))
 

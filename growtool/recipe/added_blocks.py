@@ -21,6 +21,21 @@ def adds_like_blocks(before: Shapes, after: Shapes) -> bool:
     return len(after) > len(before) and _extends(_tree(before), _tree(after))
 
 
+def lengthens(before: Shapes, after: Shapes) -> bool:
+    """Whether some numbered children became more, whatever else has changed."""
+    return _lengthens(_tree(before), _tree(after))
+
+
+def _lengthens(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...]) -> bool:
+    if isinstance(before, tuple) or isinstance(after, tuple):
+        return False
+    old, new = _runs(before), _runs(after)
+    return any(
+        len(new[stem]) > len(old[stem]) or any(map(_lengthens, old[stem], new[stem]))
+        for stem in old.keys() & new.keys()
+    )
+
+
 def _tree(shapes: Shapes) -> Tree:
     root: dict[str, Any] = {}
     for name, shape in shapes.items():

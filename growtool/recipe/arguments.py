@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import CodeType, FrameType
 from typing import Any, TypeAlias
 
@@ -22,6 +22,14 @@ Value: TypeAlias = "Number | tuple[Value | str, ...]"
 def scaled(value: Value, factor: float) -> Value:
     """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
     return with_leaves(value, [part if isinstance(part, str) else _times(part, factor) for part in leaves(value)])
+
+
+def scaled_at(value: Value, factor: float, places: Collection[int] | None) -> Value:
+    """A value whose numbers in these places are multiplied, counted through `leaves`; all of them for None."""
+    if places is None:
+        return scaled(value, factor)
+    larger = leaves(scaled(value, factor))
+    return with_leaves(value, [larger[i] if i in places else part for i, part in enumerate(leaves(value))])
 
 
 def leaves(value: Value | str) -> tuple[Leaf, ...]:
@@ -107,7 +115,7 @@ def _number(value: Any) -> Value | None:
         return None
     if isinstance(value, int | float):
         return value if value > 0 else None
-    if isinstance(value, list | tuple) and all(_is_count(part) or isinstance(part, str) for part in value):
+    if isinstance(value, list | tuple) and all(_is_count(p) or _is_none(p) or isinstance(p, str) for p in value):
         return tuple(value) if any(map(_is_count, value)) else None
     if isinstance(value, list | tuple) and value and all(_are_counts(part) for part in value):
         return tuple(map(tuple, value))
@@ -122,3 +130,8 @@ def _are_counts(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_none(value: object) -> bool:
+    """Whether it counts what is not there: the blocks of an empty stage."""
+    return type(value) is int and value == 0

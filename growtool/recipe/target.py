@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -14,8 +14,8 @@ from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.target import Scale, Target
-from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled, with_leaves
-from growtool.recipe.knobs import Knobs, find_knobs
+from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, with_leaves
+from growtool.recipe.knobs import LEAST_REACH, Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
 
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
@@ -89,18 +89,17 @@ def scalable(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling
         model: its skeleton.
         coupling: its coupling.
     """
-    knobs = find_knobs(base, model, coupling)
-    lacking = [
-        what
-        for what, factor, found in (("width", scale.width, knobs.width), ("depth", scale.depth, knobs.depth))
-        if factor not in (None, 1) and not found
-    ]
-    joint = knobs.joint if scale.width not in (None, 1) else 0
-    if lacking or joint:
-        wider = opened(base)
-        more = find_knobs(wider, model, coupling)
-        if any(getattr(more, what) for what in lacking) or (more.width and more.joint < joint):
-            base, knobs = wider, more
+    axes = [axis for axis, factor in (("width", scale.width), ("depth", scale.depth)) if factor not in (None, 1)]
+    knobs = find_knobs(base, model, coupling, axes)
+    lacking = [axis for axis in axes if not getattr(knobs, axis)]
+    joint = knobs.joint
+    little = "width" in axes and knobs.reach < LEAST_REACH
+    if lacking or joint or little:
+        opening = opened(base)
+        more = find_knobs(opening, model, coupling, axes)
+        further = little and more.reach >= LEAST_REACH and more.joint <= knobs.joint
+        if any(getattr(more, what) for what in lacking) or further or (more.width and more.joint < joint):
+            base, knobs = opening, more
     return base, knobs
 
 
@@ -115,8 +114,8 @@ def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) 
     if scale.width is not None and scale.width != 1:
         if not knobs.width:
             problems.append(_unreachable("width", spec, model))
-        args |= {name: scaled(value, scale.width) for name, value in knobs.width.items()}
-        problems += _not_whole("width", knobs.width, scale.width)
+        args |= {name: scaled_at(value, scale.width, knobs.stages.get(name)) for name, value in knobs.width.items()}
+        problems += _not_whole("width", knobs.width, scale.width, knobs.stages)
     if scale.depth is not None and scale.depth != 1:
         if not knobs.depth:
             problems.append(_unreachable("depth", spec, model))
@@ -133,13 +132,8 @@ def _depths(
     depth: float | tuple[int, ...], name: str, value: Value, stages: frozenset[int] | None
 ) -> tuple[Value, list[str]]:
     if isinstance(depth, float):
-        if not isinstance(value, tuple) or stages is None:
-            return scaled(value, depth), _not_whole("depth", {name: value}, depth)
-        numbers = leaves(value)
-        growing = tuple(numbers[i] for i in sorted(stages))
-        larger = iter(leaves(scaled(growing, depth)))
-        whole = with_leaves(value, [next(larger) if i in stages else part for i, part in enumerate(numbers)])
-        return whole, _not_whole("depth", {name: growing}, depth)
+        places = {} if stages is None else {name: stages}
+        return scaled_at(value, depth, stages), _not_whole("depth", {name: value}, depth, places)
     current = leaves(value)
     if len(depth) != len(current):
         return value, [
@@ -149,12 +143,14 @@ def _depths(
     return with_leaves(value, depth), []
 
 
-def _not_whole(what: str, knobs: Mapping[str, Value], factor: float) -> list[str]:
+def _not_whole(
+    what: str, knobs: Mapping[str, Value], factor: float, places: Mapping[str, Collection[int]]
+) -> list[str]:
     """A line if some count would become a fraction, with the nearest factors that work."""
     broken, counts = [], []
     for name, value in knobs.items():
-        for part in leaves(value):
-            if isinstance(part, int):
+        for place, part in enumerate(leaves(value)):
+            if isinstance(part, int) and place in places.get(name, (place,)):
                 counts.append(part)
                 if part * factor != int(part * factor):
                     broken.append(f"{name} {part} x {factor:g} = {part * factor:g}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 from unittest import mock
@@ -18,7 +18,7 @@ from growtool.coupling import Coupling, atoms, trace_model
 from growtool.errors import GrowtoolError
 from growtool.recipe import target as target_module
 from growtool.recipe.arguments import constructor_numbers, constructor_switches, scaled
-from growtool.recipe.knobs import Knobs, find_knobs
+from growtool.recipe.knobs import AXES, Knobs, find_knobs
 from growtool.recipe.siblings import larger_siblings
 
 from .attempt import Attempt, attempt
@@ -110,8 +110,8 @@ def _deepened(
     yield attempt("scale", {"scale": {"depth": 2.0}}, _ZERO_OUT, source, model)
     if example.deeper:
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)
-    knobs = target_module.find_knobs(spec, skeleton, coupling).depth
-    for name, value in (knobs or target_module.find_knobs(opened(spec), skeleton, coupling).depth).items():
+    knobs = target_module.find_knobs(spec, skeleton, coupling, ["depth"]).depth
+    for name, value in (knobs or target_module.find_knobs(opened(spec), skeleton, coupling, ["depth"]).depth).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
     for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
@@ -164,10 +164,10 @@ def _remembering_knobs() -> Iterator[None]:
     """While open, the search for arguments runs once for each model: it does not depend on the growth."""
     found: dict[str, Knobs] = {}
 
-    def remembered(spec: ModelSpec, model: nn.Module, coupling: Coupling) -> Knobs:
-        key = f"{spec.architecture} {dict(spec.model_args)}"
+    def remembered(spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Collection[str] = AXES) -> Knobs:
+        key = f"{spec.architecture} {dict(spec.model_args)} {axes}"
         if key not in found:
-            found[key] = find_knobs(spec, model, coupling)
+            found[key] = find_knobs(spec, model, coupling, axes)
         return found[key]
 
     with mock.patch.object(target_module, "find_knobs", remembered):
