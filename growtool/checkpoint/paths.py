@@ -41,9 +41,9 @@ def is_repeat(path: str) -> bool:
 def covers(path: str, other: str) -> bool:
     """Whether a path leads, among others, to all places that the other one leads to, or to what holds them."""
     ours, theirs = path.split("."), other.split(".")
-    return len(ours) <= len(theirs) and all(
-        a in (b, re.sub(r"\d+", "*", b)) for a, b in zip(ours, theirs, strict=False)
-    )
+    if is_repeat(path) != is_repeat(other) or len(ours) > len(theirs):
+        return False
+    return all(a in (b, re.sub(r"\d+", "*", b)) for a, b in zip(ours, theirs, strict=False))
 
 
 def set_at(value: Any, settings: Mapping[str, Any]) -> Any:

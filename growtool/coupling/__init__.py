@@ -3,6 +3,7 @@
 from growtool.coupling.axis import Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
 from growtool.coupling.flow import Params
+from growtool.coupling.line import InLine, layers_in_line
 from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
 from growtool.coupling.tape import Mixing
 from growtool.coupling.trace import Coupling, Group, Member, trace_model
@@ -13,6 +14,7 @@ __all__ = [
     "Coupling",
     "Group",
     "Growth",
+    "InLine",
     "Member",
     "Mixing",
     "PairedAxis",
@@ -21,6 +23,7 @@ __all__ = [
     "Unchanged",
     "atoms",
     "inside",
+    "layers_in_line",
     "pair",
     "pair_outputs",
     "positions",

@@ -92,7 +92,9 @@ def _alike(
     old_names, new_names = (
         {i: _names(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
     )
-    old_work, new_work = ({i: _work(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new)))
+    old_work, new_work = (
+        {i: work_of(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new))
+    )
     old_parts, new_parts = (
         {i: _parts(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
     )
@@ -125,7 +127,7 @@ def _parts(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozense
     )
 
 
-def _work(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:
+def work_of(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:
     """The operations of a block's modules, relative to its path."""
     return frozenset(
         (p.removeprefix(path), tuple(_relative(entry, path) for entry in entries))

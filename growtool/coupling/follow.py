@@ -133,6 +133,8 @@ def _zeroed_by(tape: Tape, call: Call) -> Params | None:
         zero = _any_zero(tape, operands)
         shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()
         return zero | shift if zero is not None and shift is not None else None
+    if call.name in ("cat", "stack"):
+        return _all_zero(tape, call.ins)
     if call.name in ("add", "sub"):
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
     if call.name == "cat":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from growtool.coupling import Stretch, inside
+from growtool.coupling import InLine, Stretch, inside
 from growtool.errors import PlanError
 from growtool.operators import map as explicit
 from growtool.operators.placement import Placed, Start
@@ -19,9 +19,11 @@ class BlockMap:
     """Attributes:
 
     placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
+    parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
     """
 
     placed: Mapping[str, Mapping[int, Placed]]
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def source_name(self, path: str) -> str:
         """The source's name of a target tensor or module."""
@@ -47,13 +49,21 @@ class BlockMap:
 
     def starts(self) -> list[tuple[str, Start]]:
         """Paths of the new blocks that are no running copies, and how each is to start."""
-        every = ((f"{prefix}{i}", p.start) for prefix, blocks in self.placed.items() for i, p in blocks.items())
-        return [(path, start) for path, start in every if start != "copy"]
+        return [(path, placed.start) for path, placed in self._blocks() if placed.start != "copy"]
 
     @property
     def new(self) -> list[str]:
         """Paths of the blocks that growth added."""
-        return [f"{prefix}{i}" for prefix, blocks in self.placed.items() for i, p in blocks.items() if p.new]
+        return [path for path, placed in self._blocks() if placed.new]
+
+    def modules_of(self, path: str) -> tuple[str, ...]:
+        """The paths of the modules that a block is."""
+        return self.parts.get(path, (path,))
+
+    def _blocks(self) -> list[tuple[str, Placed]]:
+        later = {path for paths in self.parts.values() for path in paths[1:]}
+        every = ((f"{prefix}{i}", placed) for prefix, blocks in self.placed.items() for i, placed in blocks.items())
+        return [(path, placed) for path, placed in every if path not in later]
 
 
 def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
@@ -65,9 +75,25 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
     if problems:
         raise PlanError(problems)
-    if isinstance(depth, Map):
-        return BlockMap({s.prefix: _mapped(s, depth) for s in stretched})
-    return BlockMap({s.prefix: _arranged(s, depth) for s in stretched})
+    placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
+    parts: dict[str, tuple[str, ...]] = {}
+    for stretch in stretched:
+        if isinstance(stretch, InLine):
+            parts |= {
+                f"{stretch.prefix}{head}": tuple(f"{stretch.prefix}{i}" for i in body)
+                for head, body in stretch.bodies[1].items()
+            }
+            placed[stretch.prefix] = _layer_by_layer(stretch, placed[stretch.prefix])
+    return BlockMap(placed, parts)
+
+
+def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Placed]:
+    """Where each layer comes from, from where each unit does."""
+    old, new = line.bodies
+    placed = {index: Placed(source, new=False) for index, source in line.rest.items()}
+    for head, unit in heads.items():
+        placed |= {i: replace(unit, source=s) for i, s in zip(new[head], old[unit.source], strict=True)}
+    return dict(sorted(placed.items()))
 
 
 def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:

@@ -14,7 +14,7 @@ _INSTEAD = "use zero_out where the block has a residual connection, else stack o
 Paired = Mapping[str, tuple[PairedAxis, ...]]
 
 
-def obstacle(path: str, target: Coupling, model: nn.Module) -> str | None:
+def obstacle(path: str, modules: Sequence[str], target: Coupling, model: nn.Module) -> str | None:
     """Why the block cannot pass on what it receives, and what to do; None if it can.
 
     It can if it is convolutions, BatchNorm and the idempotent activation that its input came out of, one after the
@@ -22,6 +22,7 @@ def obstacle(path: str, target: Coupling, model: nn.Module) -> str | None:
 
     Args:
         path: a block of the target.
+        modules: the paths of the modules that it is.
         target: the target's coupling.
         model: the target without weights.
     """
@@ -29,7 +30,7 @@ def obstacle(path: str, target: Coupling, model: nn.Module) -> str | None:
         return "net2deeper is for networks without residual connections, and the block has one; use zero_out"
     received = target.received.get(path)
     for inner, entries in target.signatures.items():
-        if inner != path and not inner.startswith(f"{path}."):
+        if not any(inner == module or inner.startswith(f"{module}.") for module in modules):
             continue
         for name, *numbers in entries:
             by_batch = name in _NORMS and True in numbers
@@ -62,12 +63,12 @@ def _keeps_places(module: nn.Module) -> bool:
 
 
 def paired_identities(
-    paths: Sequence[str], paired: Paired, target: Coupling
+    blocks: Mapping[str, Sequence[str]], paired: Paired, target: Coupling
 ) -> tuple[Paired, dict[Atom, Atom], list[str]]:
     """The layouts of the tensors of blocks that pass on what they receive, as if the source had such blocks.
 
     Args:
-        paths: the blocks.
+        blocks: path of a block -> the paths of the modules that it is.
         paired: the layouts of all other tensors.
         target: the target's coupling.
 
@@ -79,8 +80,9 @@ def paired_identities(
     found: dict[str, tuple[PairedAxis, ...]] = {}
     same: dict[Atom, Atom] = {}
     problems = []
-    for path in paths:
-        own = {name: axes for name, axes in target.tensors.items() if name.startswith(f"{path}.")}
+    for path, modules in blocks.items():
+        within = tuple(f"{module}." for module in modules)
+        own = {name: axes for name, axes in target.tensors.items() if name.startswith(within)}
         carried = dict.fromkeys(atom for axes in own.values() for axis in axes for atom in _channels(axis))
         known = {origins[atom] for atom in carried if atom in origins}
         if len(known) != 1 or None in known:

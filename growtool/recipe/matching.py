@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged, atoms, pair, pair_outputs, shortened, stretches
+from growtool.coupling import (
+    Atom,
+    Growth,
+    PairedAxis,
+    Unchanged,
+    atoms,
+    layers_in_line,
+    pair,
+    pair_outputs,
+    shortened,
+    stretches,
+)
 from growtool.coupling.pairing import as_paired, origin_of
 from growtool.errors import PlanError
 from growtool.plan.depth import Depth
@@ -60,7 +71,9 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
     bridges = find_bridges(target.model, target.coupling, source.coupling, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
-    blocks = place_blocks(stretches(source.coupling, target.coupling, ignoring=spanned), depth)
+    stretched = stretches(source.coupling, target.coupling, ignoring=spanned)
+    in_line = layers_in_line((source.model, source.coupling), (target.model, target.coupling))
+    blocks = place_blocks([*stretched, *in_line], depth)
     passes = target.coupling.forward, source.coupling.forward
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
@@ -88,16 +101,17 @@ def _paired(
     """
     reasons: dict[str, list[str]] = {}
     for path in passing:
-        why = obstacle(path, target.coupling, target.model)
+        why = obstacle(path, blocks.modules_of(path), target.coupling, target.model)
         if why:
             reasons.setdefault(why, []).append(path)
     if reasons:
         raise PlanError([f"{some(paths)}: {why}" for why, paths in reasons.items()])
-    within = tuple(f"{path}." for path in passing)
+    modules = {path: blocks.modules_of(path) for path in passing}
+    within = tuple(f"{module}." for path in passing for module in modules[path])
     paired, mismatches = pair(
         source.coupling, target.coupling, lambda name: "" if name.startswith(within) else blocks.source_name(name)
     )
-    identities, same, problems = paired_identities(passing, paired, target.coupling)
+    identities, same, problems = paired_identities(modules, paired, target.coupling)
     return {**paired, **identities}, same, mismatches + problems
 
 
