@@ -11,7 +11,7 @@ import pytest
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.plugin import load_plugin
-from growtool.checkpoint.reach import OPEN, base_architecture, growtool_open, opened, repeats_of
+from growtool.checkpoint.reach import OPEN, base_architecture, configuration, growtool_open, opened, repeats_of
 from growtool.errors import CheckpointError, PlanError
 
 
@@ -31,6 +31,36 @@ def test_without_arguments_it_is_the_model_itself(name):
         ("mixer_s32_224", "mixer_b32_224", {"embed_dim": 768, "num_blocks": 12}),
         ("efficientnet_b0", "efficientnet_b2", {"channel_multiplier": 1.1, "depth_multiplier": 1.2}),
         ("resnetv2_50x1_bit", "resnetv2_50x3_bit", {"width_factor": 3}),
+        ("vgg11", "vgg13", {"cfg.*.times": [2, 1, 2, *[1] * 10]}),
+        (
+            "cs3darknet_focus_s",
+            "cs3darknet_focus_m",
+            {"cfg.stem.out_chs": 48, "cfg.stages.out_chs.*": [96, 192, 384, 768], "cfg.stages.depth.*": [2, 4, 6, 2]},
+        ),
+        (
+            "hgnetv2_b0",
+            "hgnetv2_b1",
+            {
+                "cfg.stem_chs.*": [24, 32],
+                "cfg.stage1.0": 32,
+                "cfg.stage2.1": 48,
+                "cfg.stage3.1": 96,
+                "cfg.stage4.1": 192,
+                "cfg.stage1.1": 32,
+            },
+        ),
+        (
+            "hrnet_w18_small",
+            "hrnet_w18_small_v2",
+            {
+                "cfg.stage1.num_blocks": [2],
+                "cfg.stage1.num_channels": [64],
+                "cfg.stage*.num_modules": [1, 1, 3, 2],
+                "cfg.stage2.num_channels": [18, 36],
+                "cfg.stage3.num_channels": [18, 36, 72],
+                "cfg.stage4.num_channels": [18, 36, 72, 144],
+            },
+        ),
         ("vgg11", "vgg13", {"cfg": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]}),
     ],
 )
@@ -54,6 +84,34 @@ def test_repeats_reach_any_depth():
     }
     assert repeats_of(deeper) == (1, 4, 3, 2, 5, 1)
     assert repeats_of(ModelSpec("test_vit")) is None
+
+
+def test_paths_name_the_places_of_the_model_as_timm_registers_it():
+    """However often blocks are repeated beside, and in whatever order the arguments stand."""
+    base = {"base": "mobilenetv3_small_050"}
+    wide = {"block_args.*.*.out_chs": [32, *[48] * 2, *[80] * 3, *[96] * 2, *[192] * 3, 1152]}
+    both = [{**base, **wide, "repeats": [1, 4, 3, 2, 3, 1]}, {**base, "repeats": [1, 4, 3, 2, 3, 1], **wide}]
+    by_times = {**base, **wide, "block_args.1.1.times": 3}
+    assert shapes(build(ModelSpec(OPEN, both[0]))) == shapes(build(ModelSpec(OPEN, both[1])))
+    assert shapes(build(ModelSpec(OPEN, both[0]))) == shapes(build(ModelSpec(OPEN, by_times)))
+
+
+def test_a_configuration_is_told_as_it_is_before_entries_are_repeated():
+    args = {"base": "vgg11", "cfg.0": 32, "cfg.0.times": 3}
+    assert configuration(ModelSpec(OPEN, args))["cfg"][:3] == [32, "M", 128]
+    assert configuration(ModelSpec("ghostnet_050", {}))["width"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"cfg.blocks.4.d": 2}, r"cfg\.blocks\.4\.d: found nothing at cfg\.blocks\.4, expected one of 0, 1, 2, 3;"),
+        ({"girth.0": 2}, r"ByobNet has no argument 'girth', expected one of .*cfg"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(args, message):
+    with pytest.raises(CheckpointError, match=message):
+        build(ModelSpec(OPEN, {"base": "test_byobnet", **args}))
 
 
 def test_repeats_that_do_not_fit_are_refused():

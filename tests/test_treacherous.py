@@ -4,7 +4,7 @@ Every parameter and buffer is random, in float64; what is promised is measured o
 """
 
 import pytest
-from treacherous import CLOSABLE, EXACT, OPEN, OTHER, TIED, name_of
+from treacherous import CLOSABLE, EXACT, IN_LINE, NOT_IN_LINE, OPEN, OTHER, TIED, name_of
 
 from growtool.checkpoint import ModelSpec
 from growtool.errors import GrowtoolError
@@ -56,3 +56,14 @@ def test_a_residual_branch_is_closed(case):
 def test_never_exact_and_wrong_in_depth(case):
     for operator in DEEPENING:
         promised("deep", case, {"depth": 3}, depth={"operator": operator})
+
+
+@pytest.mark.parametrize("case", IN_LINE)
+def test_layers_in_line_grow_deeper(case):
+    assert promised("line", case, {"depth": 4}, depth={"operator": "net2deeper"}) == "exact"
+    assert promised("line", case, {"depth": 4}, depth={"operator": "interleave"}) == "lossy"
+
+
+@pytest.mark.parametrize("case", NOT_IN_LINE)
+def test_what_is_not_in_line_is_never_called_exact(case):
+    assert promised("line", case, {"depth": 4}, depth={"operator": "net2deeper"}) != "exact"

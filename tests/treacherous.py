@@ -295,6 +295,7 @@ CLOSABLE: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "branch first": lambda s, x: s.b(s.a(x).relu()) + x,
     "transposed and back": lambda s, x: _as_square(x).transpose(1, 2).transpose(1, 2).flatten(1, 2) + s.b(x),
     "in place": lambda s, x: x.clone().add_(s.b(x)),
+    "side by side": lambda s, x: x + torch.cat([s.a(x)[..., :2], s.b(x)[..., 2:]], -1),
 }
 OPEN: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "no residual": lambda s, x: s.b(x),
@@ -330,9 +331,73 @@ OPEN: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "exponential": lambda s, x: x + s.b(x).exp(),
     "power zero": lambda s, x: x + s.b(x) ** 0,
     "slope": lambda s, x: x + F.hardsigmoid(s.b(x)),
+    "beside what stays": lambda s, x: x + torch.cat([s.b(x)[..., :3], s.a(x)[..., 3:].exp()], -1),
+    "beside ones": lambda s, x: x + torch.cat([s.b(x)[..., :3], torch.ones_like(x)[..., 3:]], -1),
     "threshold value": lambda s, x: x + F.threshold(s.b(x), 0.5, 7.0),
 }  # fmt: skip
 TIED = "shared layer"
+
+
+class Line(nn.Module):
+    """Layers in line, `depth` convolutions each with what follows it; `run` is a function of (model, image)."""
+
+    def __init__(
+        self,
+        run: Callable[["Line", Tensor], Tensor],
+        depth: int = 2,
+        *,
+        after: Callable[[], list[nn.Module]] = lambda: [nn.ReLU()],
+        container: type[nn.Sequential] = nn.Sequential,
+        kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        self.pretrained_cfg = self.default_cfg = {"input_size": (3, 8, 8), "num_classes": 5}
+        self.num_classes, self.num_features, self.run = 5, CHANNELS, run
+        self.stem, self.head = nn.Conv2d(3, CHANNELS, 3), nn.Linear(CHANNELS, 5)
+        convs = (nn.Conv2d(CHANNELS, CHANNELS, kernel, padding=kernel // 2) for _ in range(depth))
+        self.line = container(*(layer for conv in convs for layer in (conv, *after())), nn.MaxPool2d(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.run(self, self.stem(x).relu()).mean((2, 3)))
+
+
+class Skipping(nn.Sequential):
+    """Looks like layers in line and is none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self):
+            x = x + layer(x) if i % 4 == 2 else layer(x)
+        return x
+
+
+def _plain(s: Line, x: Tensor) -> Tensor:
+    return s.line(x)
+
+
+def _one_by_one(s: Line, x: Tensor) -> Tensor:
+    for layer in s.line:
+        x = layer(x)
+    return x
+
+
+IN_LINE: dict[str, Callable[..., nn.Module]] = {
+    "plain": lambda **kwargs: Line(_plain, **kwargs),
+    "with norms": lambda **kwargs: Line(_plain, after=lambda: [nn.BatchNorm2d(CHANNELS), nn.ReLU()], **kwargs),
+    "activation first": lambda **kwargs: Line(_plain, after=lambda: [nn.ReLU(), nn.Identity()], **kwargs),
+}
+NOT_IN_LINE: dict[str, Callable[..., nn.Module]] = {
+    "other activation": lambda **kwargs: Line(_plain, after=lambda: [nn.GELU()], **kwargs),
+    "norm by the layer": lambda **kwargs: Line(_plain, after=lambda: [nn.GroupNorm(2, CHANNELS), nn.ReLU()], **kwargs),
+    "scaled after": lambda **kwargs: Line(_plain, after=lambda: [nn.ReLU(), nn.Hardtanh(0, 1)], **kwargs),
+    "pooled after": lambda **kwargs: Line(_plain, after=lambda: [nn.ReLU(), nn.AvgPool2d(3, 1, 1)], **kwargs),
+    "even kernel": lambda **kwargs: Line(_plain, kernel=2, **kwargs),
+    "another forward": lambda **kwargs: Line(_plain, container=Skipping, **kwargs),
+    "one by one": lambda **kwargs: Line(_one_by_one, **kwargs),
+    "twice": lambda **kwargs: Line(lambda s, x: s.line(nn.functional.interpolate(s.line(x), (6, 6))), **kwargs),
+    "by number of layers": lambda **kwargs: Line(lambda s, x: s.line(x) / len(s.line), **kwargs),
+    "one layer again": lambda **kwargs: Line(lambda s, x: s.line[2](s.line(x)), **kwargs),
+    "last but one": lambda **kwargs: Line(lambda s, x: s.line[:-3](x), **kwargs),
+}  # fmt: skip
 
 
 def name_of(kind: str, case: str) -> str:
@@ -356,3 +421,5 @@ for _case, _body in {**EXACT, **OTHER}.items():
 for _case, _run in {**CLOSABLE, **OPEN}.items():
     _register(name_of("deep", _case), lambda run=_run, **kwargs: Deep(run, **kwargs))
 _register(name_of("deep", TIED), lambda **kwargs: Deep(CLOSABLE["residual"], tied=True, **kwargs))
+for _case, _make in {**IN_LINE, **NOT_IN_LINE}.items():
+    _register(name_of("line", _case), _make)

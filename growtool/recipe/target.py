@@ -15,8 +15,9 @@ from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.target import Scale, Target
 from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, with_leaves
-from growtool.recipe.knobs import LEAST_REACH, Knobs, find_knobs
+from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
+from growtool.recipe.widening import LEAST_REACH
 
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
@@ -168,8 +169,9 @@ def _unreachable(what: str, spec: ModelSpec, model: nn.Module) -> str:
     base = base_architecture(spec)
     if what == "depth":
         return (
-            f"target.scale.depth: no argument of {base}'s constructor adds blocks like those there are; name a deeper "
-            "model with `target: {model: NAME}`, or arguments with `target: {model_args: ...}`"
+            f"target.scale.depth: no argument of {base}'s constructor adds blocks like those there are, nor does a "
+            "number or a list inside one; name a deeper model with `target: {model: NAME}`, or arguments with "
+            "`target: {model_args: ...}`"
         )
     home = home_module(ModelSpec(base)).rsplit(".", 1)[-1]
     siblings = larger_siblings(spec, model, [name for name in timm.list_models(module=home) if name != base])

@@ -92,7 +92,8 @@ def best(attempts: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _section(operator: str) -> dict[str, Any]:
-    return {"operator": operator} if operator == "zero_out" else {"operator": operator, "split": "equal"}
+    deepens = operator in ("zero_out", "net2deeper")
+    return {"operator": operator} if deepens else {"operator": operator, "split": "equal"}
 
 
 def _describe(made: Attempt, recipe: Recipe) -> None:

@@ -105,9 +105,15 @@ def _copied(how: str, target: Mapping[str, Any], source: InMemory, model: nn.Mod
 def _deepened(
     example: Example, skeleton: nn.Module, coupling: Coupling, source: InMemory, model: nn.Module
 ) -> Iterator[Attempt]:
-    """Twice as deep, then one more block in each stage or in one of them, then registered models."""
+    """Twice as deep, then one more block in each stage or in one of them, then registered models.
+
+    Where nothing is residual, by blocks that pass on what they receive.
+    """
     spec = example.spec
-    yield attempt("scale", {"scale": {"depth": 2.0}}, _ZERO_OUT, source, model)
+    zeroed = attempt("scale", {"scale": {"depth": 2.0}}, _ZERO_OUT, source, model)
+    yield zeroed
+    if any("use net2deeper" in reason for reason in zeroed.reasons):
+        yield attempt("scale", {"scale": {"depth": 2.0}}, {"depth": "net2deeper"}, source, model)
     if example.deeper:
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)
     knobs = target_module.find_knobs(spec, skeleton, coupling, ["depth"]).depth

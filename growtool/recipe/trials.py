@@ -1,0 +1,82 @@
+"""Models built to see what becomes of shapes: each set of arguments once, on the meta device."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from growtool.checkpoint import ModelSpec, build
+from growtool.coupling import Coupling, atoms
+from growtool.errors import CheckpointError
+from growtool.recipe.arguments import Value, as_lists, scaled_at
+from growtool.recipe.siblings import Shapes, shapes_of
+
+
+class Trials:
+    """Attributes:
+
+    coupling: of the source.
+    shapes: of the source's tensors.
+    places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
+    """
+
+    def __init__(self, spec: ModelSpec, model: nn.Module, coupling: Coupling) -> None:
+        self._spec, self.coupling = spec, coupling
+        self.shapes = shapes_of(model)
+        self.places: dict[str, frozenset[int]] = {}
+        self._models: dict[tuple[tuple[str, Value], ...], nn.Module | None] = {}
+
+    def model(self, values: Mapping[str, Value]) -> nn.Module | None:
+        """The model with these arguments, None where timm refuses them."""
+        key = tuple(sorted(values.items()))
+        if key not in self._models:
+            before = logging.root.manager.disable
+            logging.disable()  # timm reports some refusals beside raising them
+            try:
+                found = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
+            except CheckpointError:
+                found = None
+            finally:
+                logging.disable(before)
+            self._models[key] = found
+        return self._models[key]
+
+    def built(self, values: Mapping[str, Value]) -> Shapes | None:
+        """The shapes of the model with these arguments, None where timm refuses them."""
+        model = self.model(values)
+        return None if model is None else shapes_of(model)
+
+    def twice(self, knobs: Mapping[str, Value]) -> dict[str, Value]:
+        """Arguments of the source, doubled."""
+        return {name: twice_at(value, self.places.get(name)) for name, value in knobs.items()}
+
+    def doubled(self, knobs: Mapping[str, Value]) -> Shapes | None:
+        """The shapes of the model with these arguments doubled."""
+        return self.built(self.twice(knobs))
+
+    def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
+        """Whether no dimension changes that must not."""
+        return all(
+            old == new or any(atom.fixed is None for atom in atoms(axis))
+            for name, shape in self.shapes.items()
+            for old, new, axis in zip(shape, shapes.get(name, shape), self.coupling.tensors[name], strict=False)
+        )
+
+    def reach(self, knobs: Mapping[str, Value], *, by_size: bool) -> float:
+        """The share of the tensors that may grow and grow with these arguments, 0 to 1; large ones count for more."""
+        shapes = self.doubled(knobs) if knobs else self.shapes
+        growable = {
+            name: math.prod(shape) if by_size else 1
+            for name, shape in self.shapes.items()
+            if any(atom.fixed is None for axis in self.coupling.tensors[name] for atom in atoms(axis))
+        }
+        grown = sum(size for name, size in growable.items() if shapes and shapes[name] != self.shapes[name])
+        return grown / max(sum(growable.values()), 1)
+
+
+def twice_at(value: Value, places: Collection[int] | None) -> Value:
+    """A value doubled in these places, None for all."""
+    return scaled_at(value, 2, places)
