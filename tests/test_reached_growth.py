@@ -74,3 +74,18 @@ def test_layers_in_line_have_no_residual_branch_to_close(tmp_path):
     plan = {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out"}}
     with pytest.raises(PlanError, match=r"features\.\d+: zero_out needs a residual connection .* use net2deeper"):
         resolved(source, plan)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"model_args": {"cfg.9": 8}}, r"cfg\.9: found nothing at cfg\.9, expected one of 0, 1, 2, 3, 4"),
+        ({"model": "vgg13", "model_args": {"cfg.*": [8]}}, r"cfg\.\*: found 1 values, expected 15, one for each place"),
+        ({"model_args": {"girth.0": 8}}, r"VGG has no argument 'girth', expected one of .*cfg"),
+    ],
+    ids=str,
+)
+def test_a_plan_with_a_wrong_path_is_told_what_is_there(target, message, tmp_path):
+    source = write_folder(VGG, tmp_path / "source")
+    with pytest.raises(PlanError, match=message):
+        resolved(source, {"target": target})

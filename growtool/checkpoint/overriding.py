@@ -12,7 +12,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -36,6 +36,9 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
         module: the file.
         overrides: arguments and paths into arguments.
         seen: is filled with the arguments of the class, which is then not called.
+
+    Raises:
+        TypeError: there are paths, and the file builds in another way.
     """
     plain = {name: value for name, value in overrides.items() if not is_path(name)}
     paths = {name: value for name, value in overrides.items() if is_path(name)}
@@ -55,6 +58,8 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
             setattr(module, name, _passing_on(function, plain, laid if name == _INNERMOST else None))
         try:
             yield
+            if paths and not laid.used:
+                raise TypeError(f"{next(iter(paths))}: {module.__name__} builds without {_INNERMOST}, paths need it")
         finally:
             for name, function in kept.items():
                 setattr(module, name, function)
@@ -99,6 +104,7 @@ class _Laid:
         decoded: what the file's decoder has returned so far.
         repeats: blocks of each decoded stage.
         seen: see `overridden`.
+        used: holds the class once it has been given its arguments.
     """
 
     plain: Mapping[str, Any]
@@ -106,6 +112,7 @@ class _Laid:
     decoded: Sequence[Any]
     repeats: Sequence[int] | None
     seen: dict[str, Any] | None
+    used: list[type] = field(default_factory=list)
 
     def over(self, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the class.
@@ -114,6 +121,7 @@ class _Laid:
             TypeError: a path starts with no argument of the class, or the decoded stages are none of them.
             ValueError: see `growtool.checkpoint.paths`.
         """
+        self.used.append(cls)
         args = {**given, **self.plain}
         stages = [name for name, value in args.items() if any(value is result for result in self.decoded)]
         defaults = _defaults(cls)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
+from growtool.checkpoint.paths import is_path
 from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
@@ -38,7 +39,8 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Cou
     if target.model is not None:
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         args = {**kept, **target.model_args}
-        return ModelSpec(target.model, args, spec.pretrained_cfg, extra)
+        named = ModelSpec(target.model, args, spec.pretrained_cfg, extra)
+        return opened(named) if any(map(is_path, args)) else named
     base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
     if target.scale is None:
         return _accepting(base, target.model_args)
@@ -48,7 +50,7 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Cou
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
     """The source with other arguments; through growtool's open entry point if timm's own refuses them."""
     plain, wide = base.with_args(**args), opened(base).with_args(**args)
-    return wide if not _builds(plain) and _builds(wide) else plain
+    return wide if any(map(is_path, args)) or (not _builds(plain) and _builds(wide)) else plain
 
 
 def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
@@ -64,7 +66,7 @@ def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
     return [
         f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_near(name, known)}"
         for name, value in target.model_args.items()
-        if name not in known and not _builds(base.with_args(**{name: value}))
+        if name not in known and not is_path(name) and not _builds(base.with_args(**{name: value}))
     ]
 
 
