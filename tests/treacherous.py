@@ -370,6 +370,16 @@ class Skipping(nn.Sequential):
         return x
 
 
+class Detour(nn.Sequential):
+    """Calls its layers in order, one of them on something else than what the layer before it returned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for i, layer in enumerate(self):
+            out = layer(x if i == 4 else out)
+        return out
+
+
 def _plain(s: Line, x: Tensor) -> Tensor:
     return s.line(x)
 
@@ -392,6 +402,7 @@ NOT_IN_LINE: dict[str, Callable[..., nn.Module]] = {
     "pooled after": lambda **kwargs: Line(_plain, after=lambda: [nn.ReLU(), nn.AvgPool2d(3, 1, 1)], **kwargs),
     "even kernel": lambda **kwargs: Line(_plain, kernel=2, **kwargs),
     "another forward": lambda **kwargs: Line(_plain, container=Skipping, **kwargs),
+    "a detour": lambda **kwargs: Line(_plain, container=Detour, **kwargs),
     "one by one": lambda **kwargs: Line(_one_by_one, **kwargs),
     "twice": lambda **kwargs: Line(lambda s, x: s.line(nn.functional.interpolate(s.line(x), (6, 6))), **kwargs),
     "by number of layers": lambda **kwargs: Line(lambda s, x: s.line(x) / len(s.line), **kwargs),
