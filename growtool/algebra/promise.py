@@ -16,6 +16,7 @@ from typing import Literal
 from growtool.algebra.blank_norms import RescaledNorm
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.passage import Passage
+from growtool.algebra.softmax_sums import softmax_sums
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
 from growtool.coupling.axis import axis_size
 from growtool.coupling.tape import BY_N_MINUS_1
@@ -71,13 +72,18 @@ def uneven_mixings(
         variances: modules whose one variance is (`algebra.variance_norms`).
     """
     found: dict[str, list[str]] = {}
+    weighted = any(m.kind == "softmax" and any(_grows(expansions, a) for a in atoms(m.axis)) for m in coupling.mixings)
+    sums = softmax_sums(coupling) if weighted else frozenset()
     for mixing in coupling.mixings:
         on_axis = list(dict.fromkeys(atoms(mixing.axis)))
         # what becomes of blanks is followed operation by operation (`algebra.passage`)
         grown = [atom for atom in on_axis if _grows(expansions, atom) and not expansions[atom].has_blanks]
         watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        made_up_for = (mixing.kind == "product" and all(atom in kept for atom in grown)) or (
-            mixing.kind == BY_N_MINUS_1 and mixing.module in variances
+        even = copies_per_position(mixing.axis, expansions) is not None
+        made_up_for = (
+            (mixing.kind == "product" and all(atom in kept for atom in grown))
+            or (mixing.kind == BY_N_MINUS_1 and mixing.module in variances)
+            or (mixing.kind in ("product", "softmax") and even and (mixing.module, mixing.axis) in sums)
         )
         if not grown or watched or made_up_for or skip(mixing.module):
             continue
