@@ -69,12 +69,13 @@ def _new(matching: Matching) -> Iterator[Placed]:
 
 def _runs(matching: Matching) -> Iterator[_Run]:
     """The outermost runs of modules of new blocks, in order."""
-    starts, end = dict(matching.blocks.starts()), 0
+    blocks, end = matching.blocks, 0
+    modules = {path: (block, start) for block, start in blocks.starts() for path in blocks.modules_of(block)}
     for call in sorted(matching.target.coupling.forward.calls, key=lambda c: (c.first, -c.end, len(c.path))):
-        block = next((path for path in starts if call.path == path or call.path.startswith(f"{path}.")), None)
-        if block is not None and (call.first >= end and call.end > call.first):
+        module = next((path for path in modules if call.path == path or call.path.startswith(f"{path}.")), None)
+        if module is not None and (call.first >= end and call.end > call.first):
             end = call.end
-            yield _Run(block, starts[block], call)
+            yield _Run(*modules[module], call)
 
 
 def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> Closings:
