@@ -19,7 +19,7 @@ from growtool.algebra.passage import Passage
 from growtool.algebra.softmax_sums import softmax_sums
 from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
 from growtool.coupling.axis import axis_size
-from growtool.coupling.tape import BY_N_MINUS_1
+from growtool.coupling.operation import BY_N_MINUS_1
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {

@@ -4,8 +4,8 @@ from growtool.coupling.axis import Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
 from growtool.coupling.flow import Params
 from growtool.coupling.line import InLine, layers_in_line
+from growtool.coupling.operation import Mixing
 from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
-from growtool.coupling.tape import Mixing
 from growtool.coupling.trace import Coupling, Group, Member, trace_model
 
 __all__ = [

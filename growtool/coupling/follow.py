@@ -14,7 +14,8 @@ from growtool.coupling.passing import passing_layer
 from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
 
 if TYPE_CHECKING:
-    from growtool.coupling.tape import Call, Tape
+    from growtool.coupling.operation import Call
+    from growtool.coupling.tape import Tape
 
 # Rearrangements that keep every value; whether a stream comes back in its old layout shows in its axes.
 REARRANGEMENTS = frozenset(

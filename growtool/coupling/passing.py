@@ -13,7 +13,8 @@ from torch import Tensor
 from growtool.coupling.flow import Params
 
 if TYPE_CHECKING:
-    from growtool.coupling.tape import Call, Tape
+    from growtool.coupling.operation import Call
+    from growtool.coupling.tape import Tape
 
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from growtool.coupling.tape import Call
+    from growtool.coupling.operation import Call
 
 Entry = tuple[Any, ...]
 

@@ -16,11 +16,12 @@ from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.calls import exits_of
 from growtool.coupling.constants import constant_axes
 from growtool.coupling.flow import Flow, Params
+from growtool.coupling.operation import Axes, Mixing, Value
 from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.rms_norm import with_rms_norms
 from growtool.coupling.rules import RULES, general
 from growtool.coupling.steps import ForwardPass
-from growtool.coupling.tape import Axes, Mixing, Tape, Value
+from growtool.coupling.tape import Tape
 from growtool.errors import CheckpointError
 
 _STATISTICS = ("running_mean", "running_var")

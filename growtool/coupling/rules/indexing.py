@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from growtool.coupling.axis import Unsolvable, fix, new_axis, resolve
+from growtool.coupling.operation import Axes, Call
 from growtool.coupling.rules.views import listed, replaced
-from growtool.coupling.tape import Axes, Call, Rule, Tape
+from growtool.coupling.tape import Rule, Tape
 
 
 def roll(tape: Tape, call: Call) -> Sequence[Axes]:

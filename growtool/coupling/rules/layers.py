@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from growtool.coupling.axis import ONE, Axis, fix, new_axis, resolve
+from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
-from growtool.coupling.tape import Axes, Call, Rule, Tape
+from growtool.coupling.tape import Rule, Tape
 
 _SPATIAL = "a spatial position"
 # Operation -> how many trailing axes are positions in the image.

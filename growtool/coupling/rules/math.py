@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from growtool.coupling.axis import ONE, Axis, fix, new_axis
+from growtool.coupling.operation import BY_N_MINUS_1, Axes, Call
 from growtool.coupling.rules.views import same
 from growtool.coupling.signature import CREATIONS
 from growtool.coupling.solve import unify
-from growtool.coupling.tape import BY_N_MINUS_1, Axes, Call, Rule, Tape
+from growtool.coupling.tape import Rule, Tape
 
 # Elementwise operations that lack torch's tag.
 _POINTWISE = frozenset(

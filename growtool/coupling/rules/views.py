@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from growtool.coupling.axis import ONE, Atom, Axis, Unsolvable, axis_size, cut, fix, new_axis, resolve
+from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
-from growtool.coupling.tape import Axes, Call, Rule, Tape
+from growtool.coupling.tape import Rule, Tape
 
 
 def same(tape: Tape, call: Call) -> Sequence[Axes]:
