@@ -19,8 +19,9 @@ class Outcome:
     """A growth that was tried.
 
     Attributes:
-        verdict: `exact` (promised and measured), `lossy` (said before anything is written, with the reason), `refused`
-            (with the reason), `unmeasured` (too large, or out of time); anything else is a bug of growtool.
+        verdict: `exact` and `exact up to eps` (promised and measured), `lossy` (said before anything is written, with
+            the reason), `refused` (with the reason), `unmeasured` (too large, or out of time); anything else is a bug
+            of growtool.
         operator: that grew it.
         how: `scale` (by a factor), `arguments` or `sibling` (a larger registered model).
         target: the architecture that was reached.

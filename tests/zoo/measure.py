@@ -95,11 +95,12 @@ def _widened(
 
 
 def _copied(how: str, target: Mapping[str, Any], source: InMemory, model: nn.Module) -> Iterator[Attempt]:
-    """By `tile`; where it cannot, since a width is no whole multiple, by `net2net`."""
+    """By `tile`; where it cannot, since a width is no whole multiple, by `net2net`, else by `mixture`."""
     tiled = attempt(how, target, {"width": "tile"}, source, model)
     yield tiled
     if tiled.verdict == "refused" and any("net2net" in reason for reason in tiled.reasons):
         yield attempt(how, target, {"width": "net2net"}, source, model)
+        yield attempt(how, target, {"width": "mixture"}, source, model)
 
 
 def _deepened(
