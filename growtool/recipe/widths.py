@@ -92,8 +92,8 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             )
         except ValueError as error:
             why = (
-                f"{plan.width.operator} takes whole multiples ({error}); use net2net (BatchNorm networks), centre_zero "
-                "(pre-LayerNorm networks), or other widths"
+                f"{plan.width.operator} takes whole multiples ({error}); use net2net or mixture (BatchNorm networks), "
+                "centre_zero (pre-LayerNorm networks), or other widths"
             )
             problems.setdefault(why, []).append(name)
     if plan.width is None and changes:

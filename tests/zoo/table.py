@@ -31,13 +31,14 @@ _LEGEND = """\
 - **permutation**: relative difference of the outputs after *all* free groups were put in a random order, each group
   consistently over all its tensors. Then the opposite: of so many groups, how often the outputs changed when a single
   tensor was permuted alone.
-- **width**: grown by two with `tile` (`net2net` or `mixture` where a width is no whole multiple) and built by timm from its
-  arguments; where that is refused or lossy, by arguments written down in tests/zoo/models.py, or to a larger registered
-  model. **depth**: twice as many blocks with `zero_out`, or one more in each stage or in some of them (`net2deeper` where
-  there is no residual stream).
+- **width**: grown by two with `tile` (`net2net` or `mixture` where a width is no whole multiple) and built by timm from
+  its arguments; where that is refused or lossy, by arguments written down in tests/zoo/models.py, or to a larger
+  registered model. **depth**: twice as many blocks with `zero_out`, or one more in each stage or in some of them
+  (`net2deeper` where there is no residual stream).
   - *exact*: growtool promised the same function, and source and grown model differ by at most {tolerance:g}; the
     factor is that of the parameters.
-  - *exact up to eps*: growtool promised this, with how much the eps of norms matters, and they differ by no more than 1e-5.
+  - *exact up to eps*: growtool promised this, with how much the eps of norms matters, and they differ by less than
+    1e-5.
   - *lossy*: growtool says before writing anything that the function changes, and why.
   - *refused*: growtool says before writing anything that it cannot be done, and why.
 - **singly**: every number of the constructor was doubled on its own, in part of the rows every switch turned too; of
