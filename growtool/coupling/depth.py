@@ -89,25 +89,22 @@ def _alike(
     source: Coupling, target: Coupling, old: Sequence, new: Sequence, ignoring: Collection[str]
 ) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
-    old_names, new_names = (
-        {i: _names(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
-    )
-    old_work, new_work = (
-        {i: work_of(c, f"{s.prefix}{i}") for i in s.indices} for c, s in ((source, old), (target, new))
-    )
-    old_parts, new_parts = (
-        {i: _parts(c, f"{s.prefix}{i}", ignoring) for i in s.indices} for c, s in ((source, old), (target, new))
+    names, parts, work = (
+        {i: facts(source, f"{old.prefix}{i}") for i in old.indices} for facts in (_names, _parts, work_of)
     )
     alike = {}
     for j in new.indices:
-        same = tuple(i for i in old.indices if old_names[i] == new_names[j])
-        for ours, theirs in ((old_parts, new_parts), (old_work, new_work)):
-            same = tuple(i for i in same if ours[i] == theirs[j]) or same
+        path = f"{new.prefix}{j}"
+        # what may be ignored in the first block of a stage may be what another kind of block consists of
+        left_out = () if _names(target, path) in names.values() else ignoring
+        same = tuple(i for i in old.indices if names[i] == _names(target, path, left_out))
+        for ours, theirs in ((parts, _parts(target, path, left_out)), (work, work_of(target, path))):
+            same = tuple(i for i in same if ours[i] == theirs) or same
         alike[j] = same
     return alike
 
 
-def _names(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozenset[tuple[str, int]]:
+def _names(coupling: Coupling, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, int]]:
     """A block's parameters relative to its path, with their number of dimensions."""
     inside = f"{path}."
     return frozenset(
@@ -117,7 +114,7 @@ def _names(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozense
     )
 
 
-def _parts(coupling: Coupling, path: str, ignoring: Collection[str]) -> frozenset[tuple[str, tuple[int, ...]]]:
+def _parts(coupling: Coupling, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, tuple[int, ...]]]:
     """Of how many parts the dimensions of a block's parameters consist: three for queries, keys and values."""
     inside = f"{path}."
     return frozenset(
