@@ -95,6 +95,10 @@ SAMPLES = [
         "crossvit", "crossvit_tiny_240", {"embed_dim": [24, 48], "num_heads": [3, 3]},
         wide={"embed_dim": [24, 96], "num_heads": [3, 3]},
     ),
+    sample(
+        "swiftformer", "swiftformer_xs", {"layers": [2, 1, 1, 1], "embed_dims": [8, 8, 16, 16]},
+        deep={"layers": [3, 1, 1, 1]},  # a stage ends in a block of its own kind
+    ),
 ]  # fmt: skip
 GROWTHS = [(s, axis) for s in SAMPLES for axis in ("wide", "deep") if getattr(s, axis)]
 SILENT = ("attn.wk.bias",)  # adds the same to every logit of a softmax, which undoes it
