@@ -292,6 +292,8 @@ CLOSED: dict[str, tuple[Run, Walk]] = {
     "a number by depth, read by two": (_residual, _by_depth(lambda s, y: s.fc2(y) + s.back(y @ s.few.T).tanh())),
     "a number by depth, in a cut": (_residual, _by_depth(lambda s, y: s.fc2(y[:, 1:].mean(1, keepdim=True)))),
     "two convolutions in parallel": (lambda s, x: _tokens(s.local(_image(x)) + s.other(_image(x))), _chain),
+    "a scale on the stream": (lambda s, x: x * s.g + s.branch(x), _chain),
+    "a scale in another shape": (lambda s, x: _tokens(_image(x) * s.g.view(-1, 1, 1)) + s.branch(x), _chain),
 }
 DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "a chain": (_branch, _chain),
@@ -339,6 +341,12 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "places from behind": (lambda s, x: torch.cat([x[:, -1:], x[:, 1:]], 1) + s.branch(x), _chain),
     "every other place": (lambda s, x: torch.cat([x[:, ::2], x[:, 1::2]], 1) + s.branch(x), _chain),
     "activation on the stream": (lambda s, x: s.c(x + s.branch(x)).tanh(), _chain),
+    "a scale that is added, too": (lambda s, x: x * s.g + s.g + s.branch(x), _chain),
+    "a scale through a gate": (lambda s, x: x * s.g.sigmoid() + s.branch(x), _chain),
+    "a scale in its own branch": (lambda s, x: x * s.g + s.branch(x * s.g) * s.g, _chain),
+    "a row of a matrix as a scale": (lambda s, x: x * s.c.weight[0] + s.branch(x), _chain),
+    "a scale by a norm's name": (lambda s, x: x * s.norm.weight + s.branch(_tokens(s.norm(_image(x)))), _chain),
+    "a divisor": (lambda s, x: x / s.g + s.branch(x), _chain),
     "one layer twice on the stream": (lambda s, x: s.c(s.c(x)) + s.branch(x), _chain),
     "one layer on the stream and beside": (lambda s, x: s.c(x) + s.b(s.c(x).relu()), _chain),
     "one layer to pass on and to close": (lambda s, x: s.b(x) + s.b(x.relu()), _chain),

@@ -13,7 +13,7 @@ def passing_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tenso
 
     A convolution or linear layer has a one in the middle of the kernel where a row's own channel is read; its bias is
     zero. A BatchNorm in evaluation divides by sqrt(running_var + eps), which a running variance of 1 and a weight of
-    sqrt(1 + eps) undo.
+    sqrt(1 + eps) undo. Any other vector scales channels, and is one.
 
     Args:
         name: ends in the name timm gives the tensor within its layer.
@@ -28,7 +28,7 @@ def passing_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tenso
         return torch.zeros((), dtype=torch.int64)
     if len(shape) >= 2:
         return _identity(shape)
-    value = {"weight": math.sqrt(1 + (eps or 0.0)), "running_var": 1.0}.get(own, 0.0)
+    value = {"weight": math.sqrt(1 + (eps or 0.0)), "bias": 0.0, "running_mean": 0.0}.get(own, 1.0)
     return torch.full(shape, value, dtype=torch.float64)
 
 

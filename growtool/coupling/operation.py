@@ -23,7 +23,8 @@ class Value:
         axes: its symbolic axes.
         params: what it is made of; None for anything that depends on the input.
         flow: what would remain of it if parameters were zero.
-        stored: the name of the parameter or buffer that it is, transposed or not; None: it is none, or has several.
+        stored: the name of the parameter or buffer that it is, transposed or not, a vector in any shape; None: it is
+            none, or has several.
     """
 
     axes: Axes

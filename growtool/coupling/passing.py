@@ -1,7 +1,8 @@
 """Layers that can be made to pass on what they receive: which operations are such layers, with which parameters.
 
 A convolution or linear layer with as many outputs as inputs can hold the identity, if it keeps the number of places;
-a BatchNorm in evaluation can undo itself. `algebra.passing` says with which values.
+a BatchNorm in evaluation can undo itself; a vector that scales channels can be one. `algebra.passing` says with which
+values.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ def passing_layer(tape: Tape, call: Call) -> Params | None:
         bias, weight = call.args[0], call.args[2]
     elif call.name == "mm":
         bias, weight = None, call.args[1]
-    elif call.name == "add":
-        return _shift(tape, call)
+    elif call.name in ("add", "mul"):
+        return _vector(tape, call)
     else:
         return None
     square = weight.ndim == 2 and weight.shape[0] == weight.shape[1]
     return _layer(tape, weight, bias) if square else None
 
 
-def _shift(tape: Tape, call: Call) -> Params | None:
-    """The bias that is added on its own, as torch does where a linear layer reads a cut of a tensor."""
+def _vector(tape: Tape, call: Call) -> Params | None:
+    """The bias that is added on its own, as torch does where a linear layer reads a cut of a tensor; or a scale."""
     names = [tape.stored_name(tensor) for tensor in call.ins]
-    bias = next((name for name in names if name is not None), None)
-    if bias is None or len(names) != 2 or call.arg(2, "alpha", 1) != 1:
+    name = next((name for name in names if name is not None), None)
+    if name is None or len(names) != 2 or call.arg(2, "alpha", 1) != 1:
         return None
-    (vector,) = (tensor for tensor, name in zip(call.ins, names, strict=True) if name == bias)
-    stream = call.ins[1] if vector is call.ins[0] else call.ins[0]
-    fits = vector.ndim == 1 and call.outs[0].shape == stream.shape
-    return frozenset([bias]) if fits and bias.rpartition(".")[2] == "bias" else None
+    own = name.rpartition(".")[2]
+    stream = call.ins[1 if names[0] == name else 0]
+    fits = name in tape.vectors and call.outs[0].shape == stream.shape
+    return frozenset([name]) if fits and (own == "bias" if call.name == "add" else own not in _STATISTICS) else None
 
 
 def _keeps_places(call: Call) -> bool:

@@ -39,6 +39,7 @@ from growtool.coupling.solve import unify
 from growtool.coupling.steps import Recorder
 
 _SAME = frozenset("t detach alias lift_fresh".split())
+_OF_VECTORS = frozenset("view _unsafe_view reshape unsqueeze".split())  # keep the values of a vector in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Tape(TorchDispatchMode):
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.calls: list[ModuleCall] = []
         self.norm_eps: dict[str, float] = {}
+        self.vectors: set[str] = set()  # parameters and buffers of one dimension
         self.scaled: dict[str, Params | None] = {}
         self.received: dict[str, str | None] = {}
         self.unknown: Counter[str] = Counter()
@@ -86,6 +88,8 @@ class Tape(TorchDispatchMode):
         if id(tensor) not in self._values:
             self._aliases.add(tensor)  # which keeps it alive: ids are only unique among living tensors
         self._values[id(tensor)] = value
+        if value.stored is not None and tensor.ndim == 1:
+            self.vectors.add(value.stored)
         if value.flow.activation:
             self.activations[value.flow.token] = value.flow.activation
 
@@ -107,7 +111,7 @@ class Tape(TorchDispatchMode):
         return self._modules[-1].path
 
     def stored_name(self, tensor: Tensor) -> str | None:
-        """The name of the one parameter or buffer that a tensor is, transposed or not."""
+        """The name of the one parameter or buffer that a tensor is, transposed or not, a vector in any shape."""
         return self.value(tensor).stored
 
     def mix(self, kind: str, axis: Axis, params: Iterable[str] = ()) -> None:
@@ -173,7 +177,7 @@ class Tape(TorchDispatchMode):
         if entry is not None:
             place = len(self.signatures[self.module])
             self.signatures[self.module].append(entry)
-        stored = self.value(call.ins[0]).stored if call.name in _SAME and len(call.ins) == 1 else None
+        stored = self._stored_after(call)
         for number, (out, axes) in enumerate(zip(call.outs, layouts, strict=True)):
             known = self._values.get(id(out))
             if known is not None and not turned and any(out is tensor for tensor in call.ins):
@@ -187,6 +191,13 @@ class Tape(TorchDispatchMode):
             known = self._values[id(other)]
             made_of = None if params is None or known.params is None else params | known.params
             self.put(other, Value(known.axes, made_of))
+
+    def _stored_after(self, call: Call) -> str | None:
+        if len(call.ins) != 1:
+            return None
+        found = self.value(call.ins[0]).stored
+        keeps = call.name in _SAME or (call.name in _OF_VECTORS and found in self.vectors)
+        return found if keeps else None
 
     def known(self) -> dict[int, Value]:
         """What is known of every tensor met, by its number in the recorded steps."""
