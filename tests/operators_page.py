@@ -137,7 +137,29 @@ convolution, a linear layer, a BatchNorm (TinyViT) or a scale of each channel (P
 goes through passes it on, as in `net2deeper`: exact in evaluation, while in training such a BatchNorm uses the
 statistics of the batch. An activation or a gate on the stream cannot be passed, and the plan is refused. Where a
 network divides a stream by a number that grows with its blocks (NFNet), the layers behind make up for it. Both passes
-are followed value by value: whatever else reads what a new block returns makes the plan lossy, or refused.
+are followed value by value: whatever else reads what a new block returns makes the plan lossy, or refused.""",
+    "cancel_out": """\
+As `zero_out`, but the layer that ends a branch is not zero. The hidden units of a new block become copies of each
+other in pairs (whole heads in attention), and that layer reads the two of a pair with opposite random weights,
+`[C, -C]` for hidden units `[h, h]`: the branch adds nothing, yet every weight in it has a gradient from the first
+step, and the two of a pair are pushed apart. Of an odd number of units the last is read with zeros. A LayerScale after
+that layer keeps its values. A branch that ends in a norm (ResNet, EfficientNet) is refused: there LEMON zeroes the
+norm, which is `zero_out`.""",
+    "net2deeper": """\
+New convolutions hold the identity kernel and new norms undo themselves (`weight = sqrt(1 + eps)` over a running
+variance of 1): the new block passes on what it receives. The activation must be idempotent and the one that its input
+went through already, `relu(relu(x)) = relu(x)`; blocks with GELU or SiLU are refused, and blocks with a residual
+connection are told to use `zero_out`. The statistics of the new norms are not those of the data: exact in evaluation,
+while training starts from other batch statistics; recalibrate them before training.""",
+    "map": """\
+`layer'_i = layer_(map[i])`. Every source block has to occur, first after its predecessor; repeats are new blocks. A
+model whose blocks stand in several stages takes a list for each stage that grows, by the stage's name as
+`growtool inspect` shows it: `map: {layer1: [0, 1, 1], layer3: [0, 1, 1, 1]}`.""",
+    "mixing": """\
+Every tensor of the grown sequence is a combination `sum_j w_j W_j` of the source's tensors of that place and shape in
+the blocks of the sequence; the weights w train for `steps` updates on the images of `data`, starting from
+`interleave`. With `width: {operator: ligo}` both are learned together.""",
+}
 
 EXAMPLES = {
     "tile": """\

@@ -63,9 +63,10 @@ def families(as_json: JsonOption = False) -> None:
     )
 
 
-def _proven(proof: Proof | None) -> tuple[str, str, str, str]:
+def _proven(proof: Proof | None) -> tuple[str, ...]:
     if proof is None:
         return "", "", "", ""
     permuted = "-" if proof.permutation is None else f"{proof.permutation:.0e}"
     reached = "; ".join(o.reached for o in (proof.width, proof.depth) if o.reached)
-    return permuted, proof.width.verdict, proof.depth.verdict, reached
+    said = (outcome.verdict.removeprefix("needless ") for outcome in (proof.width, proof.depth))  # as plans say it
+    return (permuted, *said, reached)
