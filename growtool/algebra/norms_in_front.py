@@ -7,7 +7,7 @@ gain and shift by k divides what these convolutions put out before their bias by
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 
 from growtool.algebra.linear import is_convolution, is_linear_per_channel
 from growtool.coupling.follow import AFFINE_NORMS
@@ -22,11 +22,7 @@ def norms_in_front(forward: ForwardPass) -> dict[int, tuple[str, ...]]:
 
     Convolutions behind one norm have the same names; they are all that reads its result.
     """
-    uses = Counter(name for _, number in forward.uses() for name in forward.made_of[number])
-    read_by = defaultdict[int, list[int]](list)
-    for place, step in enumerate(forward.steps):
-        for number in dict.fromkeys((*step.ins, *step.overwritten)):
-            read_by[number].append(place)
+    uses, read_by = forward.use_counts(), forward.touched_by()
     found: dict[int, tuple[str, ...]] = {}
     for place, step in enumerate(forward.steps):
         names = _affine(step, forward, uses)

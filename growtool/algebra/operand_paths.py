@@ -7,7 +7,7 @@ say, which can be made up for there.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ class Pass:
 
     def __init__(self, coupling: Coupling) -> None:
         self._coupling, self._forward, self._tensors = coupling, coupling.forward, coupling.tensors
-        self._uses = Counter(name for _, number in self._forward.uses() for name in self._forward.made_of[number])
+        self._uses = self._forward.use_counts()
         self._made_by: dict[int, int] = {}
         self._read_by = defaultdict[int, list[int]](list)
         for place, step in enumerate(self._forward.steps):

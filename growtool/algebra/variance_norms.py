@@ -6,7 +6,7 @@ With k copies of each of N channels such a variance is `r = k (N - 1) / (k N - 1
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,11 +40,7 @@ class VarianceNorm:
 def variance_norms(coupling: Coupling) -> list[VarianceNorm]:
     """Every such norm over the last axis of its input."""
     forward = coupling.forward
-    read_by = defaultdict[int, list[int]](list)
-    for place, step in enumerate(forward.steps):
-        for number in dict.fromkeys((*step.ins, *step.overwritten)):
-            read_by[number].append(place)
-    uses = Counter(name for _, number in forward.uses() for name in forward.made_of[number])
+    uses, read_by = forward.use_counts(), forward.touched_by()
     variances = Counter(step.module for step in forward.steps if step.name in _VARIANCES)
     found = []
     for place, step in enumerate(forward.steps):

@@ -6,6 +6,7 @@ trace is over, when it is known which channels they are.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,18 @@ class ForwardPass:
             of_parameters = [number for number in step.ins if number in self.made_of]
             if len(of_parameters) < len(step.ins):
                 yield from ((step, number) for number in of_parameters)
+
+    def use_counts(self) -> Counter[str]:
+        """How often each parameter or buffer has a part in an operand of an operation on activations."""
+        return Counter(name for _, number in self.uses() for name in self.made_of[number])
+
+    def touched_by(self) -> defaultdict[int, list[int]]:
+        """Number of a tensor -> the places of the operations that read it or change its memory, in order."""
+        found = defaultdict[int, list[int]](list)
+        for place, step in enumerate(self.steps):
+            for number in dict.fromkeys((*step.ins, *step.overwritten)):
+                found[number].append(place)
+        return found
 
 
 class Recorder:
