@@ -70,6 +70,39 @@ def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monk
         run(place, *COMPARED, "--set", "weight_decay=0.5")
 
 
+@pytest.mark.slow
+def test_every_plan_trains_with_every_variant_too(place: Path) -> None:
+    """Distillation counts the teacher's passes; carried moments are grown from those beside the source."""
+    data, recipe = ["--data", str(place / "data")], ["--config", str(place / "recipe.yaml")]
+    (place / "recipe.yaml").write_text("opt: sgd\nmomentum: 0.9\nbatch_size: 8\nworkers: 0\nlog_interval: 1\n")
+    trained, teacher = place / "trained", place / "trained/last"
+    words = ["finetune", str(place / "small"), *data, *recipe, "-o", str(trained), "--steps", "2", "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (place / "taught.yaml").write_text(f"kd_teacher: {teacher}\n")
+    (place / "carried.yaml").write_text("carry_optimizer: true\n")
+    words = ["compare", str(teacher), *data, *recipe, "-o", str(place / "varied"), "--device", "cpu", "--json"]
+    words += ["--plan", str(place / "tile.yaml"), "--variant", str(place / "taught.yaml"), "--baseline", "none"]
+    result = CliRunner().invoke(app, [*words, "--variant", str(place / "carried.yaml"), "--budget", "3steps"])
+    assert result.exit_code == 0, result.stderr
+    plain, taught, carried = json.loads(result.stdout)["arms"]
+    assert [arm["arm"] for arm in (plain, taught, carried)] == ["tile", "tile+taught", "tile+carried"]
+    losses = {arm["arm"]: _losses(place / "varied" / arm["arm"] / "seed0/run") for arm in (plain, taught, carried)}
+    assert losses["tile"][0] == losses["tile+carried"][0], "the same start"
+    assert losses["tile"][1] != losses["tile+carried"][1], "the first update has the source's momentum in it"
+    assert losses["tile"][0] != losses["tile+taught"][0], "the loss has the teacher in it"
+    spent = _events(place / "varied/tile+taught/seed0/run")[-1]["macs"]
+    assert taught["training_macs"] == spent > plain["training_macs"] == carried["training_macs"]
+
+
+def _events(run: Path) -> list[dict]:
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in events if "macs" in event]
+
+
+def _losses(run: Path) -> list[float]:
+    return [event["loss"] for event in _events(run) if event["event"] == "step"]
+
+
 def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
     arguments = ["--plan", str(place / "tile.yaml"), "--baseline", "none", "--budget", "1steps"]
     code, found, said = run(place, *arguments, "--lr", "1e30", "--lr", "0.01", output="failing")
@@ -85,10 +118,32 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
     [
         (["--budget", "3"], r"--budget: found '3', expected a positive number"),
         (["--budget", "1epochs", "--set", "epochs=3"], r"found the options epochs, expected none of those"),
+        (
+            ["--budget", "1epochs", "--set", "smoothing=3"],
+            r"--smoothing: found 3.0, expected 0 or more and less than 1",
+        ),
+        (
+            ["--budget", "1epochs", "--lr", "0.1", "--variant", "undue.yaml"],
+            r"--variant undue: found the options batch_size, lr, seed, expected none that has to be the same for all",
+        ),
+        (
+            ["--budget", "1epochs", "--variant", "wrong.yaml"],
+            r"--variant wrong: --kd-weight: given without --kd-teacher",
+        ),
+        (
+            ["--budget", "1epochs", "--variant", "carry.yaml"],
+            r"tile\+carry: carry_optimizer: found no optimizer\.json beside .*, expected a checkpoint that",
+        ),
         (["--budget", "1epochs", "--set", "batch_size=999"], r"batch_size: found 999, expected at most the 24"),
     ],
 )
-def test_bad_questions_are_refused_before_anything_is_written(place: Path, arguments: list[str], message: str) -> None:
+def test_bad_questions_are_refused_before_anything_is_written(
+    place: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    Path("undue.yaml").write_text("lr: 0.1\nbatch_size: 4\nseed: 3\n")
+    Path("wrong.yaml").write_text("kd_weight: 0.3\n")
+    Path("carry.yaml").write_text("carry_optimizer: true\n")
     with pytest.raises(GrowtoolError, match=message):
         run(place, "--plan", str(place / "tile.yaml"), *arguments, output="refused")
     assert not (place / "refused").exists()

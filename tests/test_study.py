@@ -16,6 +16,7 @@ from growtool.study.arms import Arm
 from growtool.study.budget import Budget
 from growtool.study.results import Outcome, Spread, best_rate
 from growtool.study.trials import Failed, Trial
+from growtool.study.variant import Variant, read_variants
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,7 @@ from growtool.study.trials import Failed, Trial
     [("3epochs", 30), ("1 epoch", 10), ("0.5epochs", 5), ("7steps", 7), ("1.2e6macs", 4), ("1macs", 1)],
 )
 def test_a_budget_is_a_number_of_updates(text: str, steps: int) -> None:
-    # ten updates an epoch, eight images an update, 12,500 MACs an image: 300,000 MACs of training an update
-    assert Budget.parse(text).steps(updates_per_epoch=10, batch_size=8, macs=12_500) == steps
+    assert Budget.parse(text).steps(updates_per_epoch=10, batch_macs=300_000) == steps
 
 
 @pytest.mark.parametrize("text", ["3", "epochs", "-1epochs", "0steps", "3 parsecs", ""])
@@ -35,6 +35,10 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
 
 def test_training_an_image_costs_three_looks_at_it() -> None:
     assert training_macs(7, 11) == 3 * 7 * 11
+
+
+def test_a_teacher_looks_at_each_image_once() -> None:
+    assert replace(arm("a", grown=True, macs=7), teacher_macs=2).training_macs(11) == (3 * 7 + 2) * 11
 
 
 def outcome(*top1: float, seed: int = 0, lr: float | None = None, interval: int = 10) -> Outcome:
@@ -83,11 +87,36 @@ def arm(name: str, *, grown: bool, steps: int = 20, macs: int = 1000) -> Arm:
     return Arm(name, ModelSpec("resnet18"), macs, 500, "exact" if grown else "", steps, growth)  # type: ignore[arg-type]
 
 
-def test_arms_that_differ_in_length_or_target_have_other_fingerprints() -> None:
+def test_arms_that_differ_in_length_target_or_training_have_other_fingerprints() -> None:
     base = arm("a", grown=False)
-    others = [replace(base, steps=21), replace(base, target=ModelSpec("resnet18", {"width": 2}))]
+    others = [
+        replace(base, steps=21),
+        replace(base, target=ModelSpec("resnet18", {"width": 2})),
+        replace(base, variant=Variant("slow", {"lr": 0.1})),
+        replace(base, variant=Variant("slow", {"lr": 0.2})),
+    ]
     assert replace(base, name="b").fingerprint() == base.fingerprint()
-    assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 3
+    assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+def test_a_variant_is_named_after_its_file(tmp_path: Path) -> None:
+    (tmp_path / "with teacher.yaml").write_text("kd_teacher: small\nkd_weight: 0.3\n")
+    assert read_variants([tmp_path / "with teacher.yaml"]) == (
+        Variant("with-teacher", {"kd_teacher": "small", "kd_weight": 0.3}),
+    )
+
+
+def test_everything_wrong_with_files_of_variants_is_told(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.yaml", tmp_path / "a.yml", tmp_path / "b.yaml"]
+    for path in paths:
+        path.write_text("lr: 0.1\n" if path.stem == "a" else "rate: 0.1\n")
+    with pytest.raises(PlanError) as caught:
+        read_variants(paths)
+    assert [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems] == [
+        "b.yaml:1:1 rate: found the option 'rate', which there is not; `growtool finetune --help` and config.yaml of a "
+        "run list them",
+        "--variant: found the file name a twice, expected a name of its own for each; rename one",
+    ]
 
 
 @pytest.fixture
@@ -103,6 +132,7 @@ def comparison(tmp_path: Path):
 
     class Study:
         seeds, rates, scratch, budget, options, plans = 2, (0.1, 0.3), True, Budget(20, "steps"), {"opt": "sgd"}, ()
+        variants = (Variant("taught", {"kd_teacher": "small", "kd_weight": 0.3}),)
         output = tmp_path
 
         class source:  # noqa: N801
@@ -144,7 +174,9 @@ def test_documents_of_a_comparison(comparison) -> None:
     assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
     assert "Failed: broken, seed 0, lr 0.1: it broke" in text
     assert "training the source has cost" in text
+    assert "Arms with +taught train with kd_teacher: small, kd_weight: 0.3 on top." in text
     data = json.loads((out / "results.json").read_text())
+    assert data["variants"] == {"taught": {"kd_teacher": "small", "kd_weight": 0.3}}
     assert data["arms"][0]["lr_tried"] == {"0.1": 81.0, "0.3": 70.0}
     page = (out / "index.html").read_text()
     assert page.count("<svg") == 6 and "82.00 ± 1.41" in page

@@ -60,6 +60,13 @@ def compare(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One such option, e.g. opt=sgd; repeatable."),
     ] = None,
+    variant: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Such options in YAML on top: every plan trains with them, too, as the arm PLAN+FILE; repeatable.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
     device: Annotated[
         list[str] | None, typer.Option(help="A torch device to run on; repeat it to share the runs out.")
@@ -78,8 +85,9 @@ def compare(
     from growtool.finetune.options import read_config, read_words
     from growtool.plan import load_plan
     from growtool.study.budget import Budget
-    from growtool.study.compare import Study
     from growtool.study.compare import compare as run
+    from growtool.study.study import Study
+    from growtool.study.variant import read_variants
     from growtool.study.write import to_json, write
 
     source = open_checkpoint(checkpoint)
@@ -90,6 +98,7 @@ def compare(
         options=options | ({"data": str(data)} if data else {}),
         output=output or Path(f"{source.label}-compared"),
         budget=Budget.parse(budget),
+        variants=read_variants(variant or ()),
         seeds=seeds,
         rates=tuple(lr or ()),
         scratch=baseline is Baseline.scratch,

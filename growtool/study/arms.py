@@ -11,10 +11,13 @@ from pathlib import Path
 from growtool.checkpoint import Checkpoint, ModelSpec
 from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.optimizer_state import OptimizerState
 from growtool.grow import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
+from growtool.report.macs import training_macs
 from growtool.study.fresh import write_fresh
+from growtool.study.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Arm:
         promise: what growing keeps; empty from scratch.
         steps: updates it trains for.
         growth: the source and the plan; None from scratch.
+        variant: how its training differs from that of the others.
+        teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
+        carried: the state of the source's optimizer, where training is to start from it.
     """
 
     name: str
@@ -38,11 +44,18 @@ class Arm:
     promise: str
     steps: int
     growth: tuple[Checkpoint, LoadedPlan] | None
+    variant: Variant | None = None
+    teacher_macs: int = 0
+    carried: OptimizerState | None = None
 
     @property
     def grown(self) -> bool:
         """Whether it starts from the source's weights."""
         return self.growth is not None
+
+    def training_macs(self, images: int) -> int:
+        """MACs of training on so many images, the teacher's among them."""
+        return training_macs(self.macs, images) + self.teacher_macs * images
 
     @property
     def target_key(self) -> str:
@@ -52,7 +65,8 @@ class Arm:
     def fingerprint(self) -> str:
         """Hex digest of everything that decides its start and its length."""
         plan = self.growth[1].plan.model_dump(mode="json") if self.growth else None
-        return hashlib.sha256(f"{self.target_key}{json_text(plan)}{self.steps}".encode()).hexdigest()
+        other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
+        return hashlib.sha256(f"{self.target_key}{json_text(plan)}{self.steps}{other}".encode()).hexdigest()
 
     def write_start(self, out: Path, seed: int) -> None:
         """Write the checkpoint that training starts from: grown, and proven, or as timm initialises the model.
@@ -65,7 +79,7 @@ class Arm:
             return
         source, loaded = self.growth
         plan = loaded.plan.model_copy(update={"seed": loaded.plan.seed + seed})
-        grow(resolve(plan, source), loaded, out, force=True)
+        grow(resolve(plan, source), loaded, out, force=True, optimizer=self.carried)
 
 
 def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
@@ -93,7 +107,7 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
     """One arm for each different target, with weights as timm initialises them."""
     found: dict[str, Arm] = {}
     for arm in arms:
-        found.setdefault(arm.target_key, replace(arm, promise="", growth=None))
+        found.setdefault(arm.target_key, replace(arm, promise="", growth=None, carried=None))
     several = len(found) > 1
     return [
         replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from growtool.errors import PlanError
-from growtool.report.macs import training_macs
 
 _PATTERN = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(?P<unit>[a-z]+)\s*", re.IGNORECASE)
 _UNITS: dict[str, Literal["epochs", "steps", "macs"]] = {
@@ -43,14 +42,14 @@ class Budget:
             )
         return cls(float(found["amount"]), unit)
 
-    def steps(self, *, updates_per_epoch: int, batch_size: int, macs: int) -> int:
-        """Updates of batches of `batch_size` images on a model of `macs` MACs per image; at least one."""
+    def steps(self, *, updates_per_epoch: int, batch_macs: int) -> int:
+        """Updates, each of which takes `batch_macs` MACs; at least one."""
         if self.unit == "epochs":
             updates = self.amount * updates_per_epoch
         elif self.unit == "steps":
             updates = self.amount
         else:
-            updates = self.amount / training_macs(macs, batch_size)
+            updates = self.amount / batch_macs
         return max(1, math.floor(updates + 1e-9))
 
     def __str__(self) -> str:

@@ -3,77 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import yaml
 
-from growtool.checkpoint import Checkpoint, build, input_size
-from growtool.checkpoint.folder import TRAINING
+from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint.folder import OPTIMIZER, TRAINING
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig
-from growtool.finetune.options import make_config
+from growtool.finetune.options import merge
 from growtool.finetune.sources import open_source
-from growtool.plan import LoadedPlan
+from growtool.grow.optimizer import find_state
 from growtool.report.macs import count_macs, training_macs
 from growtool.study.arms import Arm, grown_arms, scratch_arms
-from growtool.study.budget import Budget
 from growtool.study.results import Outcome, best_rate
-from growtool.study.trials import Failed, Runner, Training, Trial
-
-OPTIONS = "training.yaml"
-
-# Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result.
-_DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "seed", "device"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What to compare.
-
-    Attributes:
-        source: the checkpoint that grows.
-        plans: the ways of growing it.
-        options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
-        output: the folder of the comparison.
-        budget: of each arm.
-        seeds: how many; 0, 1, ...
-        rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
-        scratch: train the targets from scratch too.
-        source_epochs: passes over the same images that the source was trained for; None where it is not known.
-        plugins: files that register models.
-        jobs: trials at once.
-        devices: torch devices to share out among them.
-    """
-
-    source: Checkpoint
-    plans: Sequence[LoadedPlan]
-    options: Mapping[str, Any]
-    output: Path
-    budget: Budget
-    seeds: int = 1
-    rates: tuple[float, ...] = ()
-    scratch: bool = True
-    source_epochs: float | None = None
-    plugins: tuple[Path, ...] = ()
-    jobs: int = 1
-    devices: tuple[str, ...] = ()
-
-    @property
-    def config(self) -> RunConfig:
-        """The options with their defaults.
-
-        Raises:
-            PlanError: an option is wrong, or there are no images.
-        """
-        if decided := sorted(set(self.options) & _DECIDED):
-            raise PlanError(
-                f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
-                f"({', '.join(sorted(_DECIDED))}); drop them"
-            )
-        return make_config(self.options, {"checkpoint": self.source.path, "output": self.output})
+from growtool.study.study import DECIDED, Study
+from growtool.study.trials import Failed, Runner, Training, Trial, options_file
+from growtool.study.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -127,6 +73,7 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
         PlanError: a plan cannot be carried out, the data are not there, or the output holds something else. A trial
             that fails is no error here: it is named in the comparison, and the others go on.
     """
+    study.require_possible()
     config = study.config
     images = len(open_source(config, training=True, channels=3))
     per_epoch = images // config.batch_size
@@ -151,23 +98,48 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
 
 
 def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
-    """The plans, then their targets from scratch: at the budget, and at the budget and what the source has cost."""
+    """The plans with every variant, then their targets from scratch: at the budget, and at it and the source's cost."""
     batch = study.config.batch_size
 
     def timed(arm: Arm) -> Arm:
-        return replace(arm, steps=study.budget.steps(updates_per_epoch=per_epoch, batch_size=batch, macs=arm.macs))
+        steps = study.budget.steps(updates_per_epoch=per_epoch, batch_macs=arm.training_macs(batch))
+        return replace(arm, steps=steps)
 
-    grown = [timed(arm) for arm in grown_arms(study.source, study.plans)]
+    plans = grown_arms(study.source, study.plans)
+    grown = [timed(_varied(study, arm, variant)) for arm in plans for variant in (None, *study.variants)]
     if not study.scratch:
         return grown
-    fresh = [timed(arm) for arm in scratch_arms(grown)]
+    fresh = scratch_arms(arm for arm in grown if arm.variant is None)
     if source_macs is None:
         return [*grown, *fresh]
     longer = [
-        replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(source_macs / training_macs(arm.macs, batch)))
+        replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(source_macs / arm.training_macs(batch)))
         for arm in fresh
     ]
     return [*grown, *fresh, *longer]
+
+
+def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
+    """A grown arm with what its training needs beside the weights.
+
+    Raises:
+        PlanError: it is to start from the state of the source's optimizer, and there is none.
+        CheckpointError: its teacher cannot be read.
+    """
+    config = study.config_of(variant)
+    name = f"{arm.name}+{variant.name}" if variant else arm.name
+    carried = find_state(study.source.path.parent) if config.carry_optimizer else None
+    if config.carry_optimizer and carried is None:
+        raise PlanError(
+            f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
+            "`growtool finetune` wrote; drop the option"
+        )
+    teacher = 0
+    if config.kd_teacher is not None:
+        spec = open_checkpoint(config.kd_teacher).spec
+        model = build(spec, where=str(config.kd_teacher))
+        teacher = count_macs(model, input_size(model)).total
+    return replace(arm, name=name, variant=variant, teacher_macs=teacher, carried=carried)
 
 
 def _source_cost(study: Study, images: int) -> int | None:
@@ -189,15 +161,17 @@ def _source_cost(study: Study, images: int) -> int | None:
 def _training(study: Study) -> Training:
     """What every trial does alike, written where the trials read it."""
     study.output.mkdir(parents=True, exist_ok=True)
-    path = study.output / OPTIONS
-    options = {**study.options, "data": str(study.config.data.resolve())}
-    path.write_text(yaml.safe_dump(options, sort_keys=True, allow_unicode=True), encoding="utf-8")
-    decisive = {key: value for key, value in study.config.as_dict().items() if key not in _DECIDED | {"lr", "workers"}}
+    data = {"data": str(study.config.data.resolve())}
+    for variant in (None, *study.variants):
+        options = merge(study.options, variant.options if variant else {}, data)
+        text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
+        (study.output / options_file(variant)).write_text(text, encoding="utf-8")
+    decisive = {key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers"}}
     return Training(
-        path,
+        study.output,
         study.plugins,
         study.options.get("eval_interval"),
-        decisive | {"data": options["data"], "source": study.source.sha256()},
+        decisive | data | {"source": study.source.sha256()},
     )
 
 

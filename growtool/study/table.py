@@ -10,7 +10,6 @@ from typing import Any
 from growtool.finetune.points import COSTS, EVAL_LOSS, TOP1
 from growtool.report import units
 from growtool.report.chart import Chart, Series
-from growtool.report.macs import training_macs
 from growtool.report.page import TableText
 from growtool.study.compare import ArmResult, Comparison
 from growtool.study.results import FRACTIONS, Spread
@@ -33,7 +32,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
         "seeds": len(outcomes),
         "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],
         "steps": arm.steps,
-        "training_macs": training_macs(arm.macs, arm.steps * comparison.batch_size),
+        "training_macs": arm.training_macs(arm.steps * comparison.batch_size),
     }
     if not outcomes:
         return row

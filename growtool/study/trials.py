@@ -22,6 +22,7 @@ from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.points import read_points
 from growtool.study.arms import Arm
 from growtool.study.results import FRACTIONS, Outcome
+from growtool.study.variant import Variant
 
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
 _START, _RUN = "start", "run"
@@ -62,17 +63,22 @@ class Training:
     """What all trials share.
 
     Attributes:
-        config: a file of options for `growtool finetune`.
+        folder: where the files of options for `growtool finetune` lie, see `options_file`.
         plugins: files that register models.
         eval_interval: updates between evaluations within an epoch, where `config` says it; None evaluates after each
             of the `FRACTIONS` of an arm's updates.
         settings: everything that decides a result besides the arm, the seed and the learning rate.
     """
 
-    config: Path
+    folder: Path
     plugins: tuple[Path, ...]
     eval_interval: int | None
     settings: Mapping[str, Any]
+
+
+def options_file(variant: Variant | None) -> str:
+    """Where in the folder of a comparison the options of a variant stand, or those of the plain recipe."""
+    return f"training+{variant.name}.yaml" if variant else "training.yaml"
 
 
 class Runner:
@@ -172,7 +178,8 @@ class Runner:
     def _train(self, trial: Trial, device: str | None) -> str | None:
         """Train to the end; what went wrong, or None."""
         command = [sys.executable, "-m", "growtool", "finetune", str(trial.folder / _START)]
-        command += ["--config", str(self.training.config), "--output", str(trial.folder / _RUN), "--resume", "auto"]
+        options = self.training.folder / options_file(trial.arm.variant)
+        command += ["--config", str(options), "--output", str(trial.folder / _RUN), "--resume", "auto"]
         command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]
         if self.training.eval_interval is None:
             command += ["--set", f"eval_interval={max(1, int(FRACTIONS[0] * trial.arm.steps))}"]

@@ -27,6 +27,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "seeds": study.seeds,
         "rates": list(study.rates),
         "options": dict(study.options),
+        "variants": {variant.name: dict(variant.options) for variant in study.variants},
         "plans": {loaded.path.stem: loaded.plan.model_dump(mode="json") for loaded in study.plans},
         "arms": rows(comparison),
     }
@@ -57,6 +58,12 @@ def notes(comparison: Comparison) -> list[str]:
         f"({study.seeds} seeds); accuracies are top-1 in percent on the validation images, mean ± standard deviation "
         "over seeds, at the last evaluation within each part of the budget. Training counts three forward passes an "
         "image.",
+    ]
+    said += [
+        f"Arms with +{variant.name} train with "
+        + ", ".join(f"{key}: {value}" for key, value in variant.options.items())
+        + " on top."
+        for variant in study.variants
     ]
     if study.rates:
         rates = ", ".join(f"{rate:g}" for rate in study.rates)

@@ -1,0 +1,94 @@
+"""What a comparison is asked to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint import Checkpoint
+from growtool.errors import PlanError
+from growtool.finetune.checks import find_problems
+from growtool.finetune.config import RunConfig
+from growtool.finetune.options import make_config
+from growtool.plan import LoadedPlan
+from growtool.study.budget import Budget
+from growtool.study.variant import Variant, undue_options
+
+DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "seed", "device"})
+"""Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to compare.
+
+    Attributes:
+        source: the checkpoint that grows.
+        plans: the ways of growing it.
+        options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
+        variants: other options on top of these, with which every plan is trained, too.
+        output: the folder of the comparison.
+        budget: of each arm.
+        seeds: how many; 0, 1, ...
+        rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
+        scratch: train the targets from scratch too.
+        source_epochs: passes over the same images that the source was trained for; None where it is not known.
+        plugins: files that register models.
+        jobs: trials at once.
+        devices: torch devices to share out among them.
+    """
+
+    source: Checkpoint
+    plans: Sequence[LoadedPlan]
+    options: Mapping[str, Any]
+    output: Path
+    budget: Budget
+    variants: Sequence[Variant] = ()
+    seeds: int = 1
+    rates: tuple[float, ...] = ()
+    scratch: bool = True
+    source_epochs: float | None = None
+    plugins: tuple[Path, ...] = ()
+    jobs: int = 1
+    devices: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """The options that all share, with their defaults."""
+        return self.config_of(None)
+
+    def config_of(self, variant: Variant | None) -> RunConfig:
+        """Those and a variant's.
+
+        Raises:
+            PlanError: an option is missing or of a wrong type.
+        """
+        own = {"checkpoint": self.source.path, "output": self.output}
+        return make_config(self.options, variant.options if variant else {}, own)
+
+    def require_possible(self) -> None:
+        """Look at every option of every variant.
+
+        Raises:
+            PlanError: one problem for each that is wrong.
+        """
+        problems = []
+        if decided := sorted(set(self.options) & DECIDED):
+            problems.append(
+                f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
+                f"({', '.join(sorted(DECIDED))}); drop them"
+            )
+        rate = {"lr"} if self.rates else set()
+        problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
+        if not problems:
+            problems += find_problems(self.config)
+        if not problems:
+            problems = [
+                f"--variant {variant.name}: {problem}"
+                for variant in self.variants
+                for problem in find_problems(self.config_of(variant))
+            ]
+        if problems:
+            raise PlanError(problems)
