@@ -137,7 +137,7 @@ class Norms(Products):
             for name in norm.gains:
                 factors[name].add(norm.s)
         used = Counter(
-            name for step, number in self.coupling.forward.uses() if step.name not in _NORMS
+            name for step, number in self.coupling.forward.uses if step.name not in _NORMS
             for name in self.coupling.forward.made_of[number]
         )  # fmt: skip
         self.reasons += [
@@ -183,7 +183,7 @@ def _share_of_copies(axes: tuple[Axis, ...], atom: Atom, expansions: Mapping[Ato
 def multipliers(coupling: Coupling) -> frozenset[str]:
     """Parameters that only ever multiply what channels carry (gains, scales), and variances."""
     multiplies, other = set[str](), set[str]()
-    for step, number in coupling.forward.uses():
+    for step, number in coupling.forward.uses:
         names = coupling.forward.made_of[number]
         (multiplies if _multiplies(step, number) else other).update(names)
     return frozenset(multiplies - other)

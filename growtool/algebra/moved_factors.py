@@ -41,21 +41,26 @@ def moved_factors(
         source_path: path of a module of the target -> that of its counterpart.
         skip: paths of the target to leave out.
     """
+    pairs = {path: _other(source, target, path, source_path) for path in target.signatures if not skip(path)}
+    other = {path: pair for path, pair in pairs.items() if pair is not None}
+    standardised = standardised_weights(target) if other else {}
     found: dict[str, MovedFactor] = {}
     taken: set[str] = set()
-    for path in target.signatures:
-        if skip(path):
-            continue
-        ours, theirs = _factors(target, path), _factors(source, source_path(path))
-        differing = [place for place, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a[1] != b[1]]
-        if len(ours) != len(theirs) or len(differing) != 1:
-            continue
-        (product, own), (_, factor) = ours[differing[0]], theirs[differing[0]]
-        tensors = _readers(target, product, skip) if own * factor > 0 else None
+    for path, ((product, own), (_, factor)) in other.items():
+        tensors = _readers(target, product, standardised, skip) if own * factor > 0 else None
         if tensors and not tensors & taken:
             taken |= tensors
             found[path] = MovedFactor(own, factor, tensors)
     return found
+
+
+def _other(
+    source: Coupling, target: Coupling, path: str, source_path: Callable[[str], str]
+) -> tuple[tuple[Step, float], tuple[Step, float]] | None:
+    """The one multiplication of a module of the target whose number is another than in the source, and that there."""
+    ours, theirs = _factors(target, path), _factors(source, source_path(path))
+    differing = [(a, b) for a, b in zip(ours, theirs, strict=False) if a[1] != b[1]]
+    return differing[0] if len(ours) == len(theirs) and len(differing) == 1 else None
 
 
 def _factors(coupling: Coupling, path: str) -> list[tuple[Step, float]]:
@@ -69,11 +74,11 @@ def _factors(coupling: Coupling, path: str) -> list[tuple[Step, float]]:
     ]
 
 
-def _readers(target: Coupling, product: Step, skip: Callable[[str], bool]) -> frozenset[str] | None:
+def _readers(
+    target: Coupling, product: Step, standardised: Mapping[str, Standardised], skip: Callable[[str], bool]
+) -> frozenset[str] | None:
     """The weights, or gains, of the layers that read a product; None where something else reads it, or reads them."""
     forward = target.forward
-    made_by = {number: step for step in forward.steps for number in step.outs}
-    standardised = standardised_weights(target)
     carrying, tensors, layers = set(product.outs), set[str](), set[int]()
     following = forward.steps[next(i for i, step in enumerate(forward.steps) if step is product) + 1 :]
     if product.overwritten:
@@ -86,12 +91,12 @@ def _readers(target: Coupling, product: Step, skip: Callable[[str], bool]) -> fr
         if is_linear_per_channel(step) and len(step.ins) == 1:
             carrying |= set(step.outs)
             continue
-        names = _scalable(step, carrying, forward, made_by, standardised)
+        names = _scalable(step, carrying, forward, standardised)
         if not names or any(map(skip, names)):
             return None
         tensors |= names
         layers.add(id(step))
-    others = any(forward.made_of[number] & tensors and id(step) not in layers for step, number in forward.uses())
+    others = any(forward.made_of[number] & tensors and id(step) not in layers for step, number in forward.uses)
     return None if others or carrying & set(forward.outputs) else frozenset(tensors)
 
 
@@ -99,7 +104,6 @@ def _scalable(
     step: Step,
     carrying: Collection[int],
     forward: ForwardPass,
-    made_by: Mapping[int, Step],
     standardised: Mapping[str, Standardised],
 ) -> frozenset[str]:
     """What multiplies a layer's result but for its bias: its weight, or the gains of a standardised one."""
@@ -107,6 +111,7 @@ def _scalable(
     if operands is None or operands[0] not in carrying or set(step.ins) & set(carrying) != {operands[0]}:
         return frozenset()
     weight = operands[1]
+    made_by = forward.made_by
     while weight in made_by and made_by[weight].name in REARRANGEMENTS and weight not in forward.stored:
         weight = made_by[weight].ins[0]
     if weight in forward.stored:

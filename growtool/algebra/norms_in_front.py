@@ -22,7 +22,7 @@ def norms_in_front(forward: ForwardPass) -> dict[int, tuple[str, ...]]:
 
     Convolutions behind one norm have the same names; they are all that reads its result.
     """
-    uses, read_by = forward.use_counts(), forward.touched_by()
+    uses, read_by = forward.use_counts, forward.touched_by
     found: dict[int, tuple[str, ...]] = {}
     for place, step in enumerate(forward.steps):
         names = _affine(step, forward, uses)

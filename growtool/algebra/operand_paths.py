@@ -95,7 +95,7 @@ class Pass:
 
     def __init__(self, coupling: Coupling) -> None:
         self._coupling, self._forward, self._tensors = coupling, coupling.forward, coupling.tensors
-        self._uses = self._forward.use_counts()
+        self._uses = self._forward.use_counts
         self._made_by: dict[int, int] = {}
         self._read_by = defaultdict[int, list[int]](list)
         for place, step in enumerate(self._forward.steps):

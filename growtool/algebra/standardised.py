@@ -61,33 +61,27 @@ class Rescaled:
 def standardised_weights(coupling: Coupling) -> dict[str, Standardised]:
     """The standardised weights that something scales, by their module's path; a module with several is left out."""
     forward = coupling.forward
-    made_by = {number: step for step in forward.steps for number in step.outs}
-    uses = Counter(number for step in forward.steps for number in step.ins)
-    found = [_with_gain(step, forward, made_by, uses) for step in forward.steps if step.name == "native_batch_norm"]
-    found += _without_gain(forward, made_by, uses)
+    found = [_with_gain(step, forward) for step in forward.steps if step.name == "native_batch_norm"]
+    found += _without_gain(forward)
     modules = Counter(weight.module for weight in found if weight)
     return {weight.module: weight for weight in found if weight and modules[weight.module] == 1}
 
 
-def _with_gain(
-    step: Step, forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
-) -> Standardised | None:
-    names = _standardised(step, forward, made_by, uses)
-    if not names or not isinstance(step.args[1], Ref) or not _convolutions(step.outs[0], forward, made_by):
+def _with_gain(step: Step, forward: ForwardPass) -> Standardised | None:
+    names = _standardised(step, forward)
+    if not names or not isinstance(step.args[1], Ref) or not _convolutions(step.outs[0], forward):
         return None
-    factor, scale = _stored(step.args[1].number, made_by, uses)
+    factor, scale = _stored(step.args[1].number, forward)
     gains = forward.stored.get(factor, ())
-    return Standardised(step.module, names, gains, scale) if gains and uses[factor] == 1 else None
+    return Standardised(step.module, names, gains, scale) if gains and forward.reads[factor] == 1 else None
 
 
-def _without_gain(
-    forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
-) -> list[Standardised | None]:
+def _without_gain(forward: ForwardPass) -> list[Standardised | None]:
     weights: dict[int, tuple[str, tuple[str, ...]]] = {}
     for step in forward.steps:
         if step.name == "native_batch_norm" and step.args[1] is None:
-            names = _standardised(step, forward, made_by, uses)
-            places = _convolutions(step.outs[0], forward, made_by)
+            names = _standardised(step, forward)
+            places = _convolutions(step.outs[0], forward)
             if names and len(places) == 1:
                 weights[places[0]] = step.module, names
     norms = norms_in_front(forward)
@@ -99,37 +93,35 @@ def _without_gain(
     ]
 
 
-def _standardised(
-    step: Step, forward: ForwardPass, made_by: Mapping[int, Step], uses: Mapping[int, int]
-) -> tuple[str, ...]:
+def _standardised(step: Step, forward: ForwardPass) -> tuple[str, ...]:
     """The names of the weight that a norm by the batch's own statistics standardises row by row; none elsewhere."""
     x, _, *others = step.args[:5]
     if step.args[5] is not True or others != [None, None, None]:
         return ()
-    weight, by = _stored(x.number, made_by, uses)
+    weight, by = _stored(x.number, forward)
     names = forward.stored.get(weight, ())
-    alone = by == 1.0 and uses[weight] == 1
+    alone = by == 1.0 and forward.reads[weight] == 1
     return names if names and alone and forward.axes(x.number)[1] == forward.axes(weight)[0] else ()
 
 
-def _convolutions(number: int, forward: ForwardPass, made_by: Mapping[int, Step]) -> list[int]:
+def _convolutions(number: int, forward: ForwardPass) -> list[int]:
     """The places of the convolutions that a tensor is the weight of; none if anything else reads it."""
     found = []
     for place, step in enumerate(forward.steps):
         if step.name in _REARRANGED:
             continue
-        read = [n for n in step.ins if _origin(n, made_by) == number]
+        read = [n for n in step.ins if _origin(n, forward) == number]
         if read and not (is_convolution(step) and read == [step.args[1].number] and not step.args[6]):
             return []
         found += [place] * bool(read)
     return found
 
 
-def _stored(number: int, made_by: Mapping[int, Step], uses: Mapping[int, int]) -> tuple[int, float]:
+def _stored(number: int, forward: ForwardPass) -> tuple[int, float]:
     """Where a tensor comes from by rearrangements and factors that nothing else reads, and the product of these."""
     factor = 1.0
-    while number in made_by and uses[number] == 1:
-        step = made_by[number]
+    while number in forward.made_by and forward.reads[number] == 1:
+        step = forward.made_by[number]
         if step.name == "mul" and len(step.ins) == 1 and isinstance(step.args[1], int | float):
             factor *= step.args[1]
         elif step.name not in _REARRANGED:
@@ -138,10 +130,10 @@ def _stored(number: int, made_by: Mapping[int, Step], uses: Mapping[int, int]) -
     return number, factor
 
 
-def _origin(number: int, made_by: Mapping[int, Step]) -> int:
+def _origin(number: int, forward: ForwardPass) -> int:
     """The tensor that a chain of rearrangements starts from."""
-    while number in made_by and made_by[number].name in _REARRANGED:
-        number = made_by[number].ins[0]
+    while number in forward.made_by and forward.made_by[number].name in _REARRANGED:
+        number = forward.made_by[number].ins[0]
     return number
 
 

@@ -40,7 +40,7 @@ class VarianceNorm:
 def variance_norms(coupling: Coupling) -> list[VarianceNorm]:
     """Every such norm over the last axis of its input."""
     forward = coupling.forward
-    uses, read_by = forward.use_counts(), forward.touched_by()
+    uses, read_by = forward.use_counts, forward.touched_by
     variances = Counter(step.module for step in forward.steps if step.name in _VARIANCES)
     found = []
     for place, step in enumerate(forward.steps):

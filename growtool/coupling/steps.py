@@ -7,8 +7,9 @@ trace is over, when it is known which channels they are.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Ref:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """One operation.
 
@@ -53,7 +54,7 @@ class Step:
         """An argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
-    @property
+    @cached_property
     def ins(self) -> tuple[int, ...]:
         """Numbers of the tensors it read."""
         return tuple(leaf.number for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref))
@@ -84,17 +85,22 @@ class ForwardPass:
         """The axes of a tensor with every binding followed."""
         return tuple(map(resolve, self.layouts[number]))
 
-    def uses(self) -> Iterator[tuple[Step, int]]:
+    @cached_property
+    def uses(self) -> tuple[tuple[Step, int], ...]:
         """Each operation on activations, with the number of each tensor among its operands that parameters make up."""
+        found: list[tuple[Step, int]] = []
         for step in self.steps:
             of_parameters = [number for number in step.ins if number in self.made_of]
             if len(of_parameters) < len(step.ins):
-                yield from ((step, number) for number in of_parameters)
+                found += ((step, number) for number in of_parameters)
+        return tuple(found)
 
+    @cached_property
     def use_counts(self) -> Counter[str]:
         """How often each parameter or buffer has a part in an operand of an operation on activations."""
-        return Counter(name for _, number in self.uses() for name in self.made_of[number])
+        return Counter(name for _, number in self.uses for name in self.made_of[number])
 
+    @cached_property
     def touched_by(self) -> defaultdict[int, list[int]]:
         """Number of a tensor -> the places of the operations that read it or change its memory, in order."""
         found = defaultdict[int, list[int]](list)
@@ -102,6 +108,16 @@ class ForwardPass:
             for number in dict.fromkeys((*step.ins, *step.overwritten)):
                 found[number].append(place)
         return found
+
+    @cached_property
+    def reads(self) -> Counter[int]:
+        """How often each tensor is read."""
+        return Counter(number for step in self.steps for number in step.ins)
+
+    @cached_property
+    def made_by(self) -> Mapping[int, Step]:
+        """Number of a tensor -> the operation that wrote it last."""
+        return {number: step for step in self.steps for number in step.outs}
 
 
 class Recorder:
