@@ -132,30 +132,20 @@ def test_sigterm_saves_and_leaves(checkpoint: Path, data: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_command_leaves_with_143_after_sigterm(checkpoint: Path, data: Path, tmp_path: Path):
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)])
+def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, data: Path, tmp_path: Path):
+    """A terminal sends Ctrl-C to the whole group, the processes that read images among it."""
     output = tmp_path / "run"
     command = [sys.executable, "-W", "ignore", "-m", "growtool", "finetune", str(checkpoint), "--data", str(data)]
-    command += [
-        "-o",
-        str(output),
-        "-b",
-        "8",
-        "--epochs",
-        "5000",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--log-interval",
-        "1",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command += ["-o", str(output), "-b", "8", "--epochs", "5000", "--device", "cpu", "--log-interval", "1"]
+    command += ["--workers", str(workers)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 120
         while not (output / "last").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, number) if workers else process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
+    assert process.returncode == code, said
     assert "continue with --resume auto" in said
     newest = sorted((output / "checkpoints").iterdir())[-1]
     assert json.loads((newest / "state.json").read_text())["course"]["step"] == int(newest.name.removeprefix("step-"))

@@ -21,7 +21,6 @@ DEFAULTS = RunConfig(checkpoint=Path(), data=Path(), output=Path())
 _WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
 _NOT_OPTIONS = {"config", "settings", "plugin", "as_json"}
-STOPPED = 143  # exit code after SIGTERM, as a shell reports it
 
 
 def finetune(
@@ -254,7 +253,7 @@ def finetune(
             result = run(chosen, progress)
     except Stopped as stopped:
         console().print(str(stopped), soft_wrap=True, markup=False)
-        sys.exit(STOPPED)
+        sys.exit(stopped.code)
     if not World.from_environment().is_main:
         return
     if as_json:

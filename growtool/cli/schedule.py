@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from growtool.cli.console import console, emit_json, new_table
-from growtool.cli.finetune import STOPPED
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
 
@@ -47,7 +46,7 @@ def schedule(
             records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
     except Stopped as stopped:
         console().print(f"{stopped}".replace("--resume auto", "--resume"), soft_wrap=True, markup=False)
-        sys.exit(STOPPED)
+        sys.exit(stopped.code)
     if not main:
         return
     if as_json:

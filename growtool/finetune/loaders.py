@@ -15,6 +15,7 @@ from growtool.errors import PlanError
 from growtool.finetune.distributed import World
 from growtool.finetune.reading import PADDING, SampleKey, SeededImages, collate
 from growtool.finetune.seeding import derive_seed
+from growtool.finetune.stopping import leave_interrupts
 from growtool.finetune.streams import SeededStream
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class ImageBatches:
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
+            worker_init_fn=leave_interrupts,
             pin_memory=device.type == "cuda",
             persistent_workers=training and workers > 0,
         )
@@ -190,6 +192,7 @@ class StreamBatches:
             batch_size=config.batch_size // world.size,
             num_workers=config.workers,
             collate_fn=collate,
+            worker_init_fn=leave_interrupts,
             drop_last=True,
             pin_memory=device.type == "cuda",
         )

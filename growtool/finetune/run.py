@@ -19,7 +19,7 @@ from growtool.finetune.rewind import Best, find_best, mend, rewind
 from growtool.finetune.seeding import isolated_generators
 from growtool.finetune.snapshot import Course, put_back, read_course
 from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
-from growtool.finetune.stopping import stop_on_sigterm
+from growtool.finetune.stopping import stop_on_signals
 from growtool.finetune.training import RunResult, Training, load_line
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         PlanError: an option, the data or the output is at fault, memory does not suffice, or training diverged; what
             was saved before stays.
         CheckpointError: the checkpoint is at fault, or the run that is to be resumed is another one.
-        Stopped: SIGTERM came; the state is saved.
+        Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
     watcher = progress if world.is_main and progress is not None else Silent()
@@ -52,7 +52,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
             _take_hold(config, folder, watcher, stack)
         stack.enter_context(joined(world, device))
         stack.enter_context(isolated_generators(device))
-        request = stack.enter_context(stop_on_sigterm())
+        request = stack.enter_context(stop_on_signals(patient=world.size > 1))
         with memory():
             job = prepare(config, device, world)
             settings = _resolved(job)

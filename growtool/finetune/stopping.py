@@ -1,46 +1,83 @@
-"""SIGTERM as a request: finish the update, save, leave."""
+"""SIGTERM and the first Ctrl-C as a request: finish the update, save, leave."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop."""
+    """Whether a signal asked the run to stop.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Args:
+        patient: take a second Ctrl-C as one request more. Else it raises KeyboardInterrupt.
+    """
 
-    def ask(self, *_: object) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
         """Stop after the update that is under way."""
-        self.asked = True
+        return self.signal is not None
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """The handler of a signal."""
+        if number == signal.SIGINT and not self.patient:
+            if self.signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            if sys.stderr.isatty():  # by the descriptor: the signal may have come in the middle of another write
+                os.write(sys.stderr.fileno(), b"\nstopping after this update; Ctrl-C again stops at once\n")
+        self.signal = number
 
 
 class Stopped(Exception):
-    """A run was asked to stop, has saved, and can be resumed."""
+    """A run was asked to stop, has saved, and can be resumed.
 
-    def __init__(self, step: int, checkpoint: str) -> None:
+    Attributes:
+        code: what to leave the process with, as a shell reports an end by the signal that asked.
+    """
+
+    def __init__(self, step: int, checkpoint: str, request: StopRequest) -> None:
         super().__init__(f"stopped after update {step}, saved as {checkpoint}; continue with --resume auto")
+        self.code = 128 + (request.signal or signal.SIGTERM)
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """While open SIGTERM only asks, and what was asked within another such block is asked of that one, too.
+def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
+    """While open SIGTERM and Ctrl-C only ask, and what was asked within another such block is asked of that one, too.
 
-    Signals belong to the main thread; elsewhere nothing is installed.
+    Signals belong to the main thread; elsewhere nothing is installed, nor where Ctrl-C is ignored (`nohup`).
+
+    Args:
+        patient: see `StopRequest`; for torchrun, which hands on the Ctrl-C that every process has had already.
     """
-    request = StopRequest()
+    request = StopRequest(patient=patient)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = signal.signal(signal.SIGTERM, request.ask)
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, request.ask)
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
-        outer = getattr(before, "__self__", None)
-        if request.asked and isinstance(outer, StopRequest):
-            outer.ask()
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+        outer = getattr(before[signal.SIGTERM], "__self__", None)
+        if request.signal is not None and isinstance(outer, StopRequest):
+            outer.signal = request.signal
+
+
+def leave_interrupts(worker: int) -> None:
+    """For a process that reads images: Ctrl-C, which the whole group receives, is the main process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

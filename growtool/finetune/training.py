@@ -246,7 +246,7 @@ class Training:
         self._collect_checkpoint()
         self.world.wait()
         step = self.job.trainer.step
-        raise Stopped(step, str(self.folder.checkpoints / step_name(step)))
+        raise Stopped(step, str(self.folder.checkpoints / step_name(step)), self.request)
 
     def _tell_steps(self, epoch: int) -> None:
         trainer = self.job.trainer

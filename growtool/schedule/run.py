@@ -14,7 +14,7 @@ from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
 from growtool.finetune.lock import LOCK, locked
-from growtool.finetune.stopping import Stopped, stop_on_sigterm
+from growtool.finetune.stopping import Stopped, stop_on_signals
 from growtool.schedule.stages import Grow, Site, Stage, StageRecord
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def run_schedule(
     Raises:
         PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
         CheckpointError: a checkpoint is at fault.
-        Stopped: SIGTERM came before the last stage was complete; the state is saved.
+        Stopped: SIGTERM or Ctrl-C came before the last stage was complete; the state is saved.
     """
     world = World.from_environment()
     source = teacher = Path(schedule.checkpoint)
-    with locked(output) if world.is_main else nullcontext(), stop_on_sigterm() as request:
+    with locked(output) if world.is_main else nullcontext(), stop_on_signals(patient=world.size > 1) as request:
         begun = resume and (output / STATE).is_file()
         done = _done(schedule, output) if begun else []
         _foresee(schedule, output, done)
@@ -64,7 +64,7 @@ def run_schedule(
                 record = done[stage.number - 1]
             else:
                 if request.asked:
-                    raise Stopped(done[-1].steps if done else 0, str(source))
+                    raise Stopped(done[-1].steps if done else 0, str(source), request)
                 with _told_where(stage):
                     record = stage.run(Site(output, source, teacher, progress))
                 done.append(record)

@@ -110,7 +110,7 @@ def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
     if not study.scratch:
         return grown
     fresh = scratch_arms(arm for arm in grown if arm.variant is None)
-    if source_macs is None:
+    if not source_macs:
         return [*grown, *fresh]
     longer = [
         replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(source_macs / arm.training_macs(batch)))

@@ -71,12 +71,12 @@ def notes(comparison: Comparison) -> list[str]:
             f"Learning rates: each arm tried {rates} with seed 0 over the whole budget and kept the one with the best "
             "final accuracy, so its accuracy of seed 0 is chosen on the validation images."
         )
-    if study.scratch and comparison.source_macs is not None:
+    if study.scratch and comparison.source_macs:
         said.append(
             "The arms named -longer train from scratch for the budget and for what training the source has cost, "
             f"{units.count(comparison.source_macs)} MACs."
         )
-    elif study.scratch:
+    elif study.scratch and comparison.source_macs is None:
         said.append(
             "What training the source has cost is not known (--source-epochs says it), so no arm accounts for it."
         )
