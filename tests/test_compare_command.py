@@ -70,6 +70,20 @@ def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monk
         run(place, *COMPARED, "--set", "weight_decay=0.5")
 
 
+def test_the_source_is_trained_on_beside_the_plans(place: Path) -> None:
+    """For as many updates, and for as many MACs; it starts as it is, and nothing is written for that."""
+    wide = place / "wide.yaml"
+    wide.write_text("target: {scale: {width: 2}}\nwidth: {operator: tile}\n")
+    code, found, said = run(place, "--plan", str(wide), "--budget", "20steps", "--baseline", "source", output="onward")
+    assert code == 0, said
+    grown, source, longer = found["arms"]
+    assert [arm["arm"] for arm in (grown, source, longer)] == ["wide", "source", "source-longer"]
+    assert source["steps"] == grown["steps"] == 20 and source["parameters"] < grown["parameters"]
+    assert abs(longer["training_macs"] - grown["training_macs"]) <= source["training_macs"] / 40, "to half an update"
+    assert source["start"] == longer["start"] == grown["start"] and source["promise"] is None
+    assert source["steps_to_scratch"] is None and not (place / "onward/source/seed0/start").exists()
+
+
 @pytest.mark.slow
 def test_every_plan_trains_with_every_variant_too(place: Path) -> None:
     """Distillation counts the teacher's passes; carried moments are grown from those beside the source."""
@@ -118,6 +132,10 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
     [
         (["--budget", "3"], r"--budget: found '3', expected a positive number"),
         (["--budget", "1epochs", "--set", "epochs=3"], r"found the options epochs, expected none of those"),
+        (
+            ["--budget", "1epochs", "--baseline", "none", "--baseline", "source"],
+            r"--baseline: found none, source, expected none alone; drop it or the others",
+        ),
         (
             ["--budget", "1epochs", "--set", "smoothing=3"],
             r"--smoothing: found 3.0, expected 0 or more and less than 1",

@@ -83,8 +83,8 @@ def test_evaluations_are_read_from_a_run(tmp_path: Path) -> None:
 
 
 def arm(name: str, *, grown: bool, steps: int = 20, macs: int = 1000) -> Arm:
-    growth = (None, None) if grown else None
-    return Arm(name, ModelSpec("resnet18"), macs, 500, "exact" if grown else "", steps, growth)  # type: ignore[arg-type]
+    promise, start = ("exact", (object(), object())) if grown else ("", (None, None))
+    return Arm(name, ModelSpec("resnet18"), macs, 500, promise, steps, *start)  # type: ignore[arg-type]
 
 
 def test_arms_that_differ_in_length_target_or_training_have_other_fingerprints() -> None:
@@ -131,7 +131,8 @@ def comparison(tmp_path: Path):
     )
 
     class Study:
-        seeds, rates, scratch, budget, options, plans = 2, (0.1, 0.3), True, Budget(20, "steps"), {"opt": "sgd"}, ()
+        seeds, rates, budget, options, plans = 2, (0.1, 0.3), Budget(20, "steps"), {"opt": "sgd"}, ()
+        baselines = frozenset({"scratch", "source"})
         variants = (Variant("taught", {"kd_teacher": "small", "kd_weight": 0.3}),)
         output = tmp_path
 
@@ -174,6 +175,7 @@ def test_documents_of_a_comparison(comparison) -> None:
     assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
     assert "Failed: broken, seed 0, lr 0.1: it broke" in text
     assert "training the source has cost" in text
+    assert "The arm source trains the source on as it is" in text
     assert "Arms with +taught train with kd_teacher: small, kd_weight: 0.3 on top." in text
     data = json.loads((out / "results.json").read_text())
     assert data["variants"] == {"taught": {"kd_teacher": "small", "kd_weight": 0.3}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import console, emit_json, new_table
 from growtool.cli.opening import PluginOption
+from growtool.errors import PlanError
 
 if TYPE_CHECKING:
     from growtool.study.compare import Comparison
@@ -23,6 +25,7 @@ class Baseline(StrEnum):
     """What `--baseline` accepts."""
 
     scratch = "scratch"
+    source = "source"
     none = "none"
 
 
@@ -39,8 +42,12 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per arm; growth and training are drawn anew for each.")] = 1,
     baseline: Annotated[
-        Baseline, typer.Option(help="Train the targets from scratch too, or nothing besides the plans.")
-    ] = Baseline.scratch,
+        list[Baseline] | None,
+        typer.Option(
+            show_default="scratch",
+            help="Train the targets from scratch too; the source as it is; or nothing besides the plans. Repeatable.",
+        ),
+    ] = None,
     source_epochs: Annotated[
         float | None,
         typer.Option(
@@ -101,7 +108,7 @@ def compare(
         variants=read_variants(variant or ()),
         seeds=seeds,
         rates=tuple(lr or ()),
-        scratch=baseline is Baseline.scratch,
+        baselines=_baselines(baseline or [Baseline.scratch]),
         source_epochs=source_epochs,
         plugins=tuple(plugin or ()),
         jobs=jobs,
@@ -115,6 +122,13 @@ def compare(
         _show(comparison)
     if comparison.failed:
         raise typer.Exit(1)
+
+
+def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
+    named = frozenset(str(baseline) for baseline in asked)
+    if "none" in named and len(named) > 1:
+        raise PlanError(f"--baseline: found {', '.join(sorted(named))}, expected none alone; drop it or the others")
+    return named - {"none"}
 
 
 def _show(comparison: Comparison) -> None:

@@ -8,30 +8,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from growtool.checkpoint import Checkpoint, ModelSpec
+from growtool.checkpoint import Checkpoint, ModelSpec, build, input_size
 from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.optimizer_state import OptimizerState
 from growtool.grow import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
-from growtool.report.macs import training_macs
+from growtool.report.macs import count_macs, training_macs
 from growtool.study.fresh import write_fresh
 from growtool.study.variant import Variant
+
+_RESERVED = ("scratch", "source")  # what the names of baselines begin with
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to come to a trained large model.
+    """One way to come to a trained model.
 
     Attributes:
         name: unique in the comparison, and the name of its folder.
         target: the model that trains.
         macs: of its forward pass, for one image.
         parameters: it has.
-        promise: what growing keeps; empty from scratch.
+        promise: what growing keeps; empty where nothing grows.
         steps: updates it trains for.
-        growth: the source and the plan; None from scratch.
+        source: whose weights it starts from; None from scratch.
+        plan: by which they grow; None trains the source as it is.
         variant: how its training differs from that of the others.
         teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
         carried: the state of the source's optimizer, where training is to start from it.
@@ -43,15 +46,16 @@ class Arm:
     parameters: int
     promise: str
     steps: int
-    growth: tuple[Checkpoint, LoadedPlan] | None
+    source: Checkpoint | None = None
+    plan: LoadedPlan | None = None
     variant: Variant | None = None
     teacher_macs: int = 0
     carried: OptimizerState | None = None
 
     @property
-    def grown(self) -> bool:
-        """Whether it starts from the source's weights."""
-        return self.growth is not None
+    def from_scratch(self) -> bool:
+        """Whether it starts as timm initialises it."""
+        return self.source is None
 
     def training_macs(self, images: int) -> int:
         """MACs of training on so many images, the teacher's among them."""
@@ -64,22 +68,25 @@ class Arm:
 
     def fingerprint(self) -> str:
         """Hex digest of everything that decides its start and its length."""
-        plan = self.growth[1].plan.model_dump(mode="json") if self.growth else None
+        plan = self.plan.plan.model_dump(mode="json") if self.plan else None
         other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
         return hashlib.sha256(f"{self.target_key}{json_text(plan)}{self.steps}{other}".encode()).hexdigest()
 
+    def start(self, out: Path) -> Path:
+        """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
+        return self.source.path if self.source and self.plan is None else out
+
     def write_start(self, out: Path, seed: int) -> None:
-        """Write the checkpoint that training starts from: grown, and proven, or as timm initialises the model.
+        """Write it, unless it is the source: grown, and proven, or as timm initialises the model.
 
         Raises:
             GrowtoolError: growing failed.
         """
-        if self.growth is None:
+        if self.source is None:
             write_fresh(self.target, out, seed)
-            return
-        source, loaded = self.growth
-        plan = loaded.plan.model_copy(update={"seed": loaded.plan.seed + seed})
-        grow(resolve(plan, source), loaded, out, force=True, optimizer=self.carried)
+        elif self.plan is not None:
+            plan = self.plan.plan.model_copy(update={"seed": self.plan.plan.seed + seed})
+            grow(resolve(plan, self.source), self.plan, out, force=True, optimizer=self.carried)
 
 
 def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
@@ -97,7 +104,7 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
             problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
             continue
         size = summarise(recipe).after
-        arms.append(Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, (source, loaded)))
+        arms.append(Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, loaded))
     if problems:
         raise PlanError(problems)
     return arms
@@ -107,19 +114,26 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
     """One arm for each different target, with weights as timm initialises them."""
     found: dict[str, Arm] = {}
     for arm in arms:
-        found.setdefault(arm.target_key, replace(arm, promise="", growth=None, carried=None))
+        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None))
     several = len(found) > 1
     return [
         replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)
     ]
 
 
+def source_arm(source: Checkpoint) -> Arm:
+    """The source trained on as it is; `steps` is yet to be set."""
+    model = build(source.spec, where=source.name)
+    macs = count_macs(model, input_size(model)).total
+    return Arm("source", source.spec, macs, sum(p.numel() for p in model.parameters()), "", 0, source)
+
+
 def _names(plans: Sequence[LoadedPlan]) -> list[str]:
     names = [re.sub(r"[^\w.+-]+", "-", loaded.path.stem) for loaded in plans]
-    taken = sorted({name for name in names if names.count(name) > 1 or name.startswith("scratch")})
+    taken = sorted({name for name in names if names.count(name) > 1 or name.startswith(_RESERVED)})
     if taken:
         raise PlanError(
             f"--plan: found the file name {', '.join(taken)} twice or reserved, expected a name of its own for each "
-            "plan, not beginning with `scratch`; rename the files"
+            "plan, not beginning with `scratch` or `source`; rename the files"
         )
     return names

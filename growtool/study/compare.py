@@ -15,7 +15,7 @@ from growtool.finetune.options import merge
 from growtool.finetune.sources import open_source
 from growtool.grow.optimizer import find_state
 from growtool.report.macs import count_macs, training_macs
-from growtool.study.arms import Arm, grown_arms, scratch_arms
+from growtool.study.arms import Arm, grown_arms, scratch_arms, source_arm
 from growtool.study.results import Outcome, best_rate
 from growtool.study.study import DECIDED, Study
 from growtool.study.trials import Failed, Runner, Training, Trial, options_file
@@ -98,7 +98,11 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
 
 
 def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
-    """The plans with every variant, then their targets from scratch: at the budget, and at it and the source's cost."""
+    """The plans with every variant, and what they are measured by.
+
+    Their targets from scratch train at the budget, and at it and the source's cost; the source for as many updates, and
+    for as many MACs.
+    """
     batch = study.config.batch_size
 
     def timed(arm: Arm) -> Arm:
@@ -107,20 +111,26 @@ def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
 
     plans = grown_arms(study.source, study.plans)
     grown = [timed(_varied(study, arm, variant)) for arm in plans for variant in (None, *study.variants)]
-    if not study.scratch:
-        return grown
-    fresh = scratch_arms(arm for arm in grown if arm.variant is None)
-    if not source_macs:
-        return [*grown, *fresh]
-    longer = [
-        replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(source_macs / arm.training_macs(batch)))
-        for arm in fresh
-    ]
-    return [*grown, *fresh, *longer]
+    plain = [arm for arm in grown if arm.variant is None]
+    arms = [*grown]
+    if "scratch" in study.baselines:
+        fresh = scratch_arms(plain)
+        arms += [*fresh, *(_longer(arm, batch, by=source_macs) for arm in fresh if source_macs)]
+    if "source" in study.baselines:
+        source = timed(_varied(study, source_arm(study.source), None))
+        spare = max(arm.training_macs(arm.steps * batch) for arm in plain) - source.training_macs(source.steps * batch)
+        longer = _longer(source, batch, by=spare)
+        arms += [source, longer] if longer.steps > source.steps else [source]
+    return arms
+
+
+def _longer(arm: Arm, batch: int, *, by: int) -> Arm:
+    """The same arm for so many MACs more of training."""
+    return replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(by / arm.training_macs(batch)))
 
 
 def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
-    """A grown arm with what its training needs beside the weights.
+    """An arm with what its training needs beside the weights.
 
     Raises:
         PlanError: it is to start from the state of the source's optimizer, and there is none.

@@ -33,7 +33,7 @@ class Study:
         budget: of each arm.
         seeds: how many; 0, 1, ...
         rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
-        scratch: train the targets from scratch too.
+        baselines: what to train beside them: `scratch`, the targets from scratch; `source`, the source as it is.
         source_epochs: passes over the same images that the source was trained for; None where it is not known.
         plugins: files that register models.
         jobs: trials at once.
@@ -48,7 +48,7 @@ class Study:
     variants: Sequence[Variant] = ()
     seeds: int = 1
     rates: tuple[float, ...] = ()
-    scratch: bool = True
+    baselines: frozenset[str] = frozenset({"scratch"})
     source_epochs: float | None = None
     plugins: tuple[Path, ...] = ()
     jobs: int = 1

@@ -48,7 +48,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
 def _steps_to_scratch(comparison: Comparison, result: ArmResult) -> dict[str, Any] | None:
     """Updates until the final accuracy of the same target from scratch at the same budget, if every seed gets there."""
     for other in comparison.results:
-        same = not other.arm.grown and other.arm.target_key == result.arm.target_key
+        same = other.arm.from_scratch and other.arm.target_key == result.arm.target_key
         if same and other.outcomes:  # the one at the plain budget stands before the longer one
             goal = Spread.of([outcome.final for outcome in other.outcomes]).mean
             reached = [outcome.reached(goal) for outcome in result.outcomes]

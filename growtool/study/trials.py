@@ -163,7 +163,8 @@ class Runner:
             return
         shutil.rmtree(trial.folder, ignore_errors=True)
         trial.folder.mkdir(parents=True)
-        self.told(f"{trial.name}: growing" if trial.arm.grown else f"{trial.name}: initialising")
+        if trial.arm.plan or trial.arm.from_scratch:
+            self.told(f"{trial.name}: {'initialising' if trial.arm.from_scratch else 'growing'}")
         trial.arm.write_start(trial.folder / _START, trial.seed)
         (trial.folder / _SETTINGS).write_text(json_text({"settings": self._settings(trial)}), encoding="utf-8")
 
@@ -177,7 +178,7 @@ class Runner:
 
     def _train(self, trial: Trial, device: str | None) -> str | None:
         """Train to the end; what went wrong, or None."""
-        command = [sys.executable, "-m", "growtool", "finetune", str(trial.folder / _START)]
+        command = [sys.executable, "-m", "growtool", "finetune", str(trial.arm.start(trial.folder / _START))]
         options = self.training.folder / options_file(trial.arm.variant)
         command += ["--config", str(options), "--output", str(trial.folder / _RUN), "--resume", "auto"]
         command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]

@@ -71,14 +71,19 @@ def notes(comparison: Comparison) -> list[str]:
             f"Learning rates: each arm tried {rates} with seed 0 over the whole budget and kept the one with the best "
             "final accuracy, so its accuracy of seed 0 is chosen on the validation images."
         )
-    if study.scratch and comparison.source_macs:
+    if "scratch" in study.baselines and comparison.source_macs:
         said.append(
-            "The arms named -longer train from scratch for the budget and for what training the source has cost, "
-            f"{units.count(comparison.source_macs)} MACs."
+            "The arms named scratch-longer train from scratch for the budget and for what training the source has "
+            f"cost, {units.count(comparison.source_macs)} MACs."
         )
-    elif study.scratch and comparison.source_macs is None:
+    elif "scratch" in study.baselines and comparison.source_macs is None:
         said.append(
             "What training the source has cost is not known (--source-epochs says it), so no arm accounts for it."
+        )
+    if "source" in study.baselines:
+        said.append(
+            "The arm source trains the source on as it is, for as many updates; source-longer, where there is one, for "
+            "as many MACs as the most costly plan."
         )
     said += [f"Failed: {failed.trial.name}: {failed.reason}" for failed in comparison.failed]
     return said
