@@ -3,13 +3,16 @@
 Every parameter and buffer is random, in float64; what is promised is measured on the model timm builds.
 """
 
+from functools import lru_cache
+
 import pytest
 from treacherous import CLOSABLE, EXACT, IN_LINE, NOT_IN_LINE, OPEN, OTHER, TIED, name_of
 
 from growtool.checkpoint import ModelSpec
 from growtool.errors import GrowtoolError
 from growtool.plan import Plan
-from growtool.recipe import resolve
+from growtool.recipe.resolve import recipe_of, traced_target
+from growtool.recipe.traced import Traced
 from tests.zoo.proofs import InMemory, growth_proof, source_model
 
 TILE = {"operator": "tile", "split": "equal"}
@@ -19,11 +22,10 @@ DEEPENING = ("zero_out", "cancel_out", "net2deeper")
 
 def promised(kind, case, target, **sections):
     """`exact`, `lossy` or `refused`, after measuring what was called exact."""
-    spec = ModelSpec(name_of(kind, case))
-    model = source_model(spec)
     plan = Plan.model_validate({"target": {"model_args": target}, **sections})
     try:
-        recipe = resolve(plan, InMemory.of(spec, model))
+        model, source, grown = _traced(kind, case, tuple(target.items()))
+        recipe = recipe_of(plan, InMemory.of(source.spec, model), source, grown)
     except GrowtoolError as error:
         assert error.problems
         return "refused"
@@ -33,6 +35,15 @@ def promised(kind, case, target, **sections):
     else:
         assert recipe.promise.reasons
     return recipe.promise.kind
+
+
+@lru_cache(maxsize=1)
+def _traced(kind, case, target):
+    """The source with random numbers, and both traced: the same for every operator tried on them."""
+    spec = ModelSpec(name_of(kind, case))
+    source = Traced.of(spec, where=case)
+    plan = Plan.model_validate({"target": {"model_args": dict(target)}})
+    return source_model(spec), source, traced_target(plan.target, source)
 
 
 @pytest.mark.parametrize("case", EXACT)

@@ -21,6 +21,7 @@ from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import Plan
 from growtool.plan.section import SeesImages
+from growtool.plan.target import Target
 from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
 from growtool.recipe.matching import Matching, match, some
@@ -46,7 +47,7 @@ def resolve(plan: Plan, checkpoint: Checkpoint) -> Recipe:
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
     _require_digits(plan, checkpoint)
-    target = _traced_target(plan, source)
+    target = traced_target(plan.target, source)
     _require_use_of_images(plan, target.model)
     return recipe_of(plan, checkpoint, source, target)
 
@@ -165,18 +166,18 @@ def _tells_eps(plan: Plan) -> bool:
     return getattr(plan.width, "eps", "kept") == "told"
 
 
-def _traced_target(plan: Plan, source: Traced) -> Traced:
+def traced_target(target: Target, source: Traced) -> Traced:
     """The target, built and traced.
 
     Raises:
         PlanError: the plan's arguments do not make a model, or one that does not run.
     """
-    spec = target_spec(plan.target, source.spec, source.model, source.coupling)
-    where = "target.model_args" if plan.target.model_args and plan.target.model is None else "target"
+    spec = target_spec(target, source.spec, source.model, source.coupling)
+    where = "target.model_args" if target.model_args and target.model is None else "target"
     try:
         model = build(spec, where=where)
     except CheckpointError as error:
-        raise PlanError(unknown_arguments(plan.target, source.spec) or error.problems) from error
+        raise PlanError(unknown_arguments(target, source.spec) or error.problems) from error
     try:
         return Traced(spec, model, trace_model(model, input_size(model)))
     except CheckpointError as error:
