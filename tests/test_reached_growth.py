@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 import pytest
-from models import Tiny, difference, grown, load, resolved, write_folder
+from models import Tiny, difference, grown, load, plan_of, resolved, write_folder
 
-from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint import ModelSpec, build, input_size, open_checkpoint
 from growtool.checkpoint.reach import OPEN
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
+from growtool.grow import grow
+from growtool.recipe import resolve
 from growtool.recipe.knobs import find_knobs
 
 VGG = Tiny(OPEN, {"base": "vgg11", "cfg": [4, "M", 6, 6, "M"], "mlp_ratio": 2**-9, "num_classes": 5})
@@ -39,14 +41,25 @@ BLOCKS = [
 def test_what_was_reached_computes_the_same(tiny, target, sections, args, tmp_path):
     source = write_folder(tiny, tmp_path / "source")
     plan = {"target": target, **{axis: {"operator": name} for axis, name in sections.items()}}
-    recipe = resolved(source, plan)
+    loaded = plan_of(tmp_path, plan)
+    recipe = resolve(loaded.plan, open_checkpoint(source))
     assert recipe.promise.kind == "exact"
     assert recipe.needs == "growtool"
     assert recipe.target.model_args.items() >= args.items()
-    grown(source, plan, tmp_path / "out")
+    grow(recipe, loaded, tmp_path / "out")
     assert difference(load(source), load(tmp_path / "out"), tiny.inputs()) < 1e-12
-    code = "import growtool, sys, timm; timm.create_model(f'local-dir:{sys.argv[1]}', pretrained=True)"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=True)
+
+
+def test_timm_loads_it_once_growtool_is_imported(tmp_path):
+    grown(write_folder(VGG, tmp_path / "source"), {"target": {"model_args": {"cfg.*.times": [1, 1, 2, 1, 1]}},
+          "depth": {"operator": "net2deeper"}}, tmp_path / "out")  # fmt: skip
+    load_it = "import sys, timm; timm.create_model(f'local-dir:{sys.argv[1]}', pretrained=True)"
+    alone, after = (
+        subprocess.run([sys.executable, "-c", code, tmp_path / "out"], stderr=subprocess.PIPE, text=True)
+        for code in (load_it, f"import growtool; {load_it}")
+    )
+    assert alone.returncode and "growtool_open" in alone.stderr
+    assert after.returncode == 0, after.stderr
 
 
 def test_a_network_that_was_deepened_can_be_deepened_again():
