@@ -131,6 +131,11 @@ def test_sigterm_saves_and_leaves(checkpoint: Path, data: Path, tmp_path: Path):
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def _interruptible() -> None:
+    """As in a terminal; what runs in the background may have been told to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)])
 def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, data: Path, tmp_path: Path):
@@ -139,12 +144,17 @@ def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, d
     command = [sys.executable, "-W", "ignore", "-m", "growtool", "finetune", str(checkpoint), "--data", str(data)]
     command += ["-o", str(output), "-b", "8", "--epochs", "5000", "--device", "cpu", "--log-interval", "1"]
     command += ["--workers", str(workers)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        deadline = time.monotonic() + 120
-        while not (output / "last").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, number) if workers else process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_interruptible
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (output / "last").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os.killpg(process.pid, number) if workers else process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code, said
     assert "continue with --resume auto" in said
     newest = sorted((output / "checkpoints").iterdir())[-1]

@@ -8,6 +8,14 @@ import pytest
 from growtool.finetune.stopping import Stopped, stop_on_signals
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As in a terminal; what runs in the background may have been told to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_is_asked_within_is_asked_of_the_whole():
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_signals() as whole:
