@@ -16,6 +16,7 @@ from growtool.errors import PlanError
 from growtool.plan.schema import Plan
 from growtool.plan.target import Scale
 from growtool.recipe import resolve
+from growtool.recipe.resolve import traced_target
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced
 
@@ -83,7 +84,7 @@ def advise(checkpoint: Checkpoint, budget: Budget) -> Advice:
             refused[axis] = _nothing_fits(axis, scaling)
             continue
         try:
-            proposals.append(_propose(axis, checkpoint, scaling, width, depths))
+            proposals.append(_propose(axis, checkpoint, source, scaling, width, depths))
         except PlanError as error:
             refused[axis] = "; ".join(error.problems)
     assert scaling.source is not None
@@ -102,7 +103,12 @@ def _nothing_fits(axis: str, scaling: Scaling) -> str:
 
 
 def _propose(
-    axis: str, checkpoint: Checkpoint, scaling: Scaling, width: float | None, depths: tuple[int, ...] | None
+    axis: str,
+    checkpoint: Checkpoint,
+    source: Traced,
+    scaling: Scaling,
+    width: float | None,
+    depths: tuple[int, ...] | None,
 ) -> Proposal:
     """The plan with the first operators that keep the function.
 
@@ -111,12 +117,13 @@ def _propose(
     """
     scale: dict[str, Any] = {"width": width} if width else {}
     scale |= {"depth": list(depths)} if depths else {}
+    target = traced_target(Plan.model_validate({"target": {"scale": scale}}).target, source)
     lossy: Proposal | None = None
     refusal: PlanError | None = None
     for sections in _operators(width, depths):
         plan = {"target": {"scale": scale}, **sections}
         try:
-            recipe = resolve(Plan.model_validate(plan), checkpoint)
+            recipe = resolve(Plan.model_validate(plan), checkpoint, traced=(source, target))
         except PlanError as error:
             refusal = refusal or error
             continue
