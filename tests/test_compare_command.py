@@ -32,6 +32,7 @@ def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, s
 
 
 COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--source-epochs", "6"]
+COMPARED += ["--baseline", "scratch", "--baseline", "source"]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,9 @@ def compared(place: Path) -> dict:
 
 
 def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
-    tile, scratch, longer = compared["arms"]
-    assert [arm["arm"] for arm in compared["arms"]] == ["tile", "scratch", "scratch-longer"]
+    tile, scratch, longer, *_ = compared["arms"]
+    names = ["tile", "scratch", "scratch-longer", "source", "source-longer"]
+    assert [arm["arm"] for arm in compared["arms"]] == names
     assert tile["promise"] == "exact" and tile["steps"] == scratch["steps"] == 6
     assert tile["training_macs"] == scratch["training_macs"] == 3 * tile["macs"] * 8 * 6
     cost = longer["training_macs"] - scratch["training_macs"]
@@ -60,7 +62,7 @@ def test_a_second_call_repeats_nothing(place: Path, compared: dict, monkeypatch:
     monkeypatch.chdir(place)
     before = {path: path.stat().st_mtime_ns for path in place.rglob("result.json")}
     code, again, said = run(place, *COMPARED)
-    assert code == 0 and again["arms"] == compared["arms"] and said.count("done before") == 3
+    assert code == 0 and again["arms"] == compared["arms"] and said.count("done before") == 5
     assert {path: path.stat().st_mtime_ns for path in place.rglob("result.json")} == before
 
 
@@ -70,18 +72,13 @@ def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monk
         run(place, *COMPARED, "--set", "weight_decay=0.5")
 
 
-def test_the_source_is_trained_on_beside_the_plans(place: Path) -> None:
+def test_the_source_is_trained_on_beside_the_plans(place: Path, compared: dict) -> None:
     """For as many updates, and for as many MACs; it starts as it is, and nothing is written for that."""
-    wide = place / "wide.yaml"
-    wide.write_text("target: {scale: {width: 2}}\nwidth: {operator: tile}\n")
-    code, found, said = run(place, "--plan", str(wide), "--budget", "20steps", "--baseline", "source", output="onward")
-    assert code == 0, said
-    grown, source, longer = found["arms"]
-    assert [arm["arm"] for arm in (grown, source, longer)] == ["wide", "source", "source-longer"]
-    assert source["steps"] == grown["steps"] == 20 and source["parameters"] < grown["parameters"]
-    assert abs(longer["training_macs"] - grown["training_macs"]) <= source["training_macs"] / 40, "to half an update"
-    assert source["start"] == longer["start"] == grown["start"] and source["promise"] is None
-    assert source["steps_to_scratch"] is None and not (place / "onward/source/seed0/start").exists()
+    tile, *_, source, longer = compared["arms"]
+    assert source["steps"] == tile["steps"] and source["parameters"] < tile["parameters"]
+    assert abs(longer["training_macs"] - tile["training_macs"]) <= source["training_macs"] / source["steps"] / 2
+    assert source["start"] == longer["start"] == tile["start"] and source["promise"] is None
+    assert source["steps_to_scratch"] is None and not (place / "out/source/seed0/start").exists()
 
 
 @pytest.mark.slow
