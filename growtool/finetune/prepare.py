@@ -165,7 +165,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     selection = select(config.train, source, model)
     batches = train_batches(train, format, config, world, device)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
-    macs = training_macs(count_macs(plain, format.input_size).total, images=1) + _teacher_macs(config)
+    macs = training_macs(count_macs(plain, format.input_size).total, images=1) + teacher_macs(config)
     steps, warmup = _budget(config, train, len(batches), macs)
     teacher = open_teacher(config, model, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
@@ -279,7 +279,7 @@ def _budget(config: RunConfig, train: Split, per_epoch: int, macs: int) -> tuple
     return steps, warmup
 
 
-def _teacher_macs(config: RunConfig) -> int:
+def teacher_macs(config: RunConfig) -> int:
     """Multiply-accumulates of the teacher's forward pass on an image; 0 without one."""
     if config.kd_teacher is None:
         return 0

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import build, input_size
 from growtool.checkpoint.folder import OPTIMIZER, TRAINING
 from growtool.errors import PlanError
 from growtool.finetune.options import merge
+from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_source
 from growtool.grow.optimizer import find_state
 from growtool.report.macs import count_macs, training_macs
@@ -144,12 +145,7 @@ def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
             f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
             "`growtool finetune` wrote; drop the option"
         )
-    teacher = 0
-    if config.kd_teacher is not None:
-        spec = open_checkpoint(config.kd_teacher).spec
-        model = build(spec, where=str(config.kd_teacher))
-        teacher = count_macs(model, input_size(model)).total
-    return replace(arm, name=name, variant=variant, teacher_macs=teacher, carried=carried)
+    return replace(arm, name=name, variant=variant, teacher_macs=teacher_macs(config), carried=carried)
 
 
 def _source_cost(study: Study, images: int) -> int | None:
