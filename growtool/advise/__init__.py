@@ -1,6 +1,6 @@
 """Which plans fit a budget, and what has been published about choosing among them."""
 
 from growtool.advise.budget import Budget, parse_budget
-from growtool.advise.proposals import Advice, Proposal, advise
+from growtool.advise.proposals import AXES, Advice, Proposal, advise
 
-__all__ = ["Advice", "Budget", "Proposal", "advise", "parse_budget"]
+__all__ = ["AXES", "Advice", "Budget", "Proposal", "advise", "parse_budget"]

@@ -12,17 +12,19 @@ from growtool.advise.budget import Budget
 from growtool.advise.guidelines import GUIDELINES
 from growtool.advise.sizes import Scaling, Size
 from growtool.checkpoint import Checkpoint
-from growtool.errors import PlanError
+from growtool.checkpoint.reach import OPEN
+from growtool.errors import GrowtoolError, PlanError
 from growtool.plan.schema import Plan
 from growtool.plan.target import Scale
 from growtool.recipe import resolve
-from growtool.recipe.resolve import traced_target
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced
 
 # Tried in this order; the first whose promise is not lossy is proposed, else the first that applies at all.
 WIDTH_OPERATORS = ("mixture", "centre_zero", "net2net")
 DEPTH_OPERATORS = ("zero_out", "net2deeper", "interleave")
+
+AXES = ("width", "depth", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +73,37 @@ def advise(checkpoint: Checkpoint, budget: Budget) -> Advice:
         CheckpointError: the checkpoint's model cannot be built or run.
     """
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
-    base, knobs = scalable(Scale(width=2.0, depth=2.0), checkpoint.spec, source.model, source.coupling)
-    scaling = Scaling(base, knobs, budget)
+    scalings = _scalings(source, budget)
     shapes = {
-        "width": (scaling.widest(), None),
-        "depth": (None, scaling.deepest()),
-        "both": scaling.balanced() or (None, None),
+        "width": (scalings["width"].widest(), None),
+        "depth": (None, scalings["depth"].deepest()),
+        "both": scalings["both"].balanced() or (None, None),
     }
     proposals, refused = [], {}
     for axis, (width, depths) in shapes.items():
         if (width, depths) == (None, None):
-            refused[axis] = _nothing_fits(axis, scaling)
+            refused[axis] = _nothing_fits(axis, scalings[axis])
             continue
         try:
-            proposals.append(_propose(axis, checkpoint, source, scaling, width, depths))
-        except PlanError as error:
+            proposals.append(_propose(axis, checkpoint, source, scalings[axis], width, depths))
+        except GrowtoolError as error:
             refused[axis] = "; ".join(error.problems)
-    assert scaling.source is not None
-    return Advice(scaling.source, tuple(proposals), refused)
+    size = scalings["both"].source
+    assert size is not None
+    return Advice(size, tuple(proposals), refused)
+
+
+def _scalings(source: Traced, budget: Budget) -> dict[str, Scaling]:
+    """What each axis can be scaled by, as a plan that scales it alone finds it."""
+
+    def of(**axes: float) -> Scaling:
+        base, knobs = scalable(Scale(**axes), source.spec, source.model, source.coupling)
+        return Scaling(base, source.model, knobs, budget)
+
+    both = of(width=2.0, depth=2.0)
+    if both.base.architecture != OPEN:  # then neither axis has arguments of its own beyond the constructor's
+        return dict.fromkeys(AXES, both)
+    return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 
 
 def _nothing_fits(axis: str, scaling: Scaling) -> str:
@@ -114,10 +129,13 @@ def _propose(
 
     Raises:
         PlanError: no operator can grow it so.
+        CheckpointError: it does not run.
     """
     scale: dict[str, Any] = {"width": width} if width else {}
     scale |= {"depth": list(depths)} if depths else {}
-    target = traced_target(Plan.model_validate({"target": {"scale": scale}}).target, source)
+    target = Traced.of(scaling.spec(width, depths), where=f"{checkpoint.name}, scaled by {scale}")
+    size = scaling.size(width, depths)
+    assert size is not None, "what was traced has a size"
     lossy: Proposal | None = None
     refusal: PlanError | None = None
     for sections in _operators(width, depths):
@@ -127,8 +145,6 @@ def _propose(
         except PlanError as error:
             refusal = refusal or error
             continue
-        size = scaling.size(width or 1.0, depths or scaling.unchanged)
-        assert size is not None, "a plan that resolves has a target"
         found = Proposal(axis, plan, size, recipe.promise.kind, recipe.promise.reasons, GUIDELINES[axis])
         if found.promise != "lossy":
             return found

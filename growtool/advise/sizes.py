@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
+from torch import nn
+
 from growtool.advise.budget import Budget
 from growtool.advise.guidelines import DEPTH_SHARE
 from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.errors import CheckpointError
-from growtool.recipe.arguments import Value, as_lists, leaves, scaled, with_leaves
+from growtool.errors import GrowtoolError
+from growtool.plan.target import Scale
+from growtool.recipe.arguments import Value, leaves
 from growtool.recipe.knobs import Knobs
+from growtool.recipe.target import scaled_spec
 from growtool.report.macs import count_macs
 
 _FINEST = 16  # width factors are tried in steps of one sixteenth at the finest
@@ -35,23 +39,30 @@ class Size:
 
 
 class Scaling:
-    """The sizes a model takes when its constructor's numbers are scaled."""
+    """The sizes a model takes when its constructor's numbers are scaled.
 
-    def __init__(self, base: ModelSpec, knobs: Knobs, budget: Budget) -> None:
-        self._base, self._knobs, self._budget = base, knobs, budget
+    Args:
+        base: what is scaled; see `growtool.recipe.target.scalable`.
+        model: the skeleton of the source.
+        knobs: which numbers, by axis.
+        budget: how large it may become.
+    """
+
+    def __init__(self, base: ModelSpec, model: nn.Module, knobs: Knobs, budget: Budget) -> None:
+        self.base, self._model, self._knobs, self._budget = base, model, knobs, budget
         self._depth_name = next(iter(knobs.depth), None)
         self.size = cache(self._size)
-        self.unchanged = self._depths(1.0)
-        self.source = self.size(1.0, self.unchanged)
+        self.source = self.size(None, None)
         assert self.source is not None, "the source itself can be built"
 
     @property
     def width_factors(self) -> list[float]:
         """Factors above 1 that leave every count whole, in order, up to where the budget ends at the latest."""
-        counts = [n for value in self._knobs.width.values() for n in _numbers(value) if isinstance(n, int)]
+        widths = self._knobs.width
+        counts = [n for name in widths for n in self._growing(name, widths[name]).values() if isinstance(n, int)]
         step = math.gcd(*counts) if counts else _FINEST
         step = max((d for d in range(1, step + 1) if step % d == 0 and d <= _FINEST), default=1)
-        if not self._knobs.width:
+        if not widths:
             return []
         return [k / step for k in range(step + 1, math.ceil(step * (self._budget.factor + 1)))]
 
@@ -60,36 +71,48 @@ class Scaling:
         """Numbers of blocks above the source's, in order; stages grow alike, by whole pairs where they can."""
         if self._depth_name is None:
             return []
-        steps = 2 * max(n for n in _numbers(self._knobs.depth[self._depth_name]) if isinstance(n, int))
+        value = self._knobs.depth[self._depth_name]
+        growing = {place: int(n) for place, n in self._growing(self._depth_name, value).items()}
+        unit = 2 if all(n % 2 == 0 for n in growing.values()) else 1  # blocks may come in two kinds by turns
+        source = tuple(int(n) for n in leaves(value) if not isinstance(n, str))
+
+        def deeper(factor: float) -> tuple[int, ...]:
+            return tuple(unit * round(n * factor / unit) if p in growing else n for p, n in enumerate(source))
+
+        steps = 2 * max(growing.values())
         top = min(_DEEPEST, 2 * self._budget.factor)
-        found = [self._depths(k / steps) for k in range(steps + 1, math.ceil(steps * top))]
-        return [depths for depths in dict.fromkeys(found) if depths != self.unchanged]
+        found = [deeper(k / steps) for k in range(steps + 1, math.ceil(steps * top))]
+        return [depths for depths in dict.fromkeys(found) if depths != source]
 
-    def _depths(self, factor: float) -> tuple[int, ...]:
-        if self._depth_name is None:
-            return ()
-        counts = [int(n) for n in _numbers(self._knobs.depth[self._depth_name]) if isinstance(n, int | float)]
-        pairs = all(n % 2 == 0 for n in counts)  # blocks may come in two kinds by turns
-        return tuple(n if n == 1 else 2 * round(n * factor / 2) if pairs else round(n * factor) for n in counts)
+    def _growing(self, name: str, value: Value) -> dict[int, int | float]:
+        """Place in a constructor's argument -> the number there, for those that grow."""
+        numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
+        return {place: n for place, n in numbers.items() if place in self._knobs.stages.get(name, numbers)}
 
-    def _size(self, width: float, depths: tuple[int, ...]) -> Size | None:
-        args: dict[str, Value] = {name: scaled(value, width) for name, value in self._knobs.width.items()}
-        if self._depth_name is not None:
-            args[self._depth_name] = with_leaves(self._knobs.depth[self._depth_name], depths)
+    def spec(self, width: float | None, depths: tuple[int, ...] | None) -> ModelSpec:
+        """The source's spec with larger arguments, as the plan that says so leads to it.
+
+        Raises:
+            PlanError: a count would become a fraction.
+        """
+        wanted = {"width": width, "depth": depths}
+        scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
+        return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._knobs) if scale else self.base
+
+    def _size(self, width: float | None, depths: tuple[int, ...] | None) -> Size | None:
         try:
-            model = build(self._base.with_args(**{name: as_lists(value) for name, value in args.items()}))
-        except CheckpointError:
+            model = build(self.spec(width, depths))
+        except GrowtoolError:
             return None
         return Size(count_macs(model, input_size(model)).total, sum(p.numel() for p in model.parameters()))
 
     def widest(self, depths: tuple[int, ...] | None = None) -> float | None:
         """The largest width factor within the budget, beside `depths` if given; None where not even the least fits."""
-        fixed = depths or self.unchanged
-        return _last(self.width_factors, lambda factor: self._fits(factor, fixed, 1.0))
+        return _last(self.width_factors, lambda factor: self._fits(factor, depths, 1.0))
 
     def deepest(self, share: float = 1.0) -> tuple[int, ...] | None:
         """The most blocks within a share of the budget."""
-        return _last(self.depths, lambda depths: self._fits(1.0, depths, share))
+        return _last(self.depths, lambda depths: self._fits(None, depths, share))
 
     def balanced(self) -> tuple[float, tuple[int, ...]] | None:
         """Depth up to its share of the budget, the least there is otherwise, and the width that the rest allows."""
@@ -100,13 +123,9 @@ class Scaling:
                 return width, depths
         return None
 
-    def _fits(self, width: float, depths: tuple[int, ...], share: float) -> bool:
+    def _fits(self, width: float | None, depths: tuple[int, ...] | None, share: float) -> bool:
         size = self.size(width, depths)
         return size is not None and self.source is not None and size.within(self.source, self._budget, share)
-
-
-def _numbers(value: Value) -> list[int | float]:
-    return [part for part in leaves(value) if not isinstance(part, str)]
 
 
 def _last(candidates: Sequence[_T], fits: Callable[[_T], bool]) -> _T | None:

@@ -38,6 +38,8 @@ def advise(
     from growtool.advise import parse_budget
 
     wanted = parse_budget(budget)
+    if output:
+        _require_free(output)
     (source,) = open_all([checkpoint], model, model_args)
     advice = find(source, wanted)
     files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}") if output else {}
@@ -47,21 +49,27 @@ def advise(
         _show(advice, files)
 
 
-def _write(folder: Path, advice: Advice, command: str) -> dict[str, Path]:
-    """Axis -> the file of its plan.
-
-    Raises:
-        PlanError: a file is there already.
-    """
+def _require_free(folder: Path) -> None:
+    """Raises PlanError where a plan's file is there already."""
+    from growtool.advise import AXES
     from growtool.errors import PlanError
 
-    files = {proposal.axis: folder / f"{proposal.axis}.yaml" for proposal in advice.proposals}
-    existing = [str(path) for path in files.values() if path.exists()]
+    existing = [str(path) for path in (_file(folder, axis) for axis in AXES) if path.exists()]
     if existing:
         raise PlanError(f"--output {folder}: found {', '.join(existing)}, expected none of them; choose another place")
+
+
+def _file(folder: Path, axis: str) -> Path:
+    return folder / f"{axis}.yaml"
+
+
+def _write(folder: Path, advice: Advice, command: str) -> dict[str, Path]:
+    """Axis -> the file of its plan."""
     folder.mkdir(parents=True, exist_ok=True)
+    files = {}
     for proposal in advice.proposals:
         heading = f"{command}: {_ratios(proposal, advice)}, {proposal.promise}"
+        files[proposal.axis] = _file(folder, proposal.axis)
         files[proposal.axis].write_text(proposal.text(heading), encoding="utf-8")
     return files
 

@@ -108,27 +108,38 @@ def scalable(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling
 
 def _scaled(scale: Scale, source: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
     base, knobs = scalable(scale, source, model, coupling)
-    return base.with_args(**_scaled_args(scale, base, model, knobs))
+    return scaled_spec(scale, base, model, knobs)
 
 
-def _scaled_args(scale: Scale, spec: ModelSpec, model: nn.Module, knobs: Knobs) -> dict[str, Any]:
+def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, knobs: Knobs) -> ModelSpec:
+    """The spec with larger arguments.
+
+    Args:
+        scale: how much larger.
+        base: what is scaled.
+        model: the skeleton of the source.
+        knobs: which arguments to scale; see `scalable`.
+
+    Raises:
+        PlanError: no argument does it, or a count would become a fraction.
+    """
     args: dict[str, Any] = {}
     problems = []
     if scale.width is not None and scale.width != 1:
         if not knobs.width:
-            problems.append(_unreachable("width", spec, model))
+            problems.append(_unreachable("width", base, model))
         args |= {name: scaled_at(value, scale.width, knobs.stages.get(name)) for name, value in knobs.width.items()}
         problems += _not_whole("width", knobs.width, scale.width, knobs.stages)
     if scale.depth is not None and scale.depth != 1:
         if not knobs.depth:
-            problems.append(_unreachable("depth", spec, model))
+            problems.append(_unreachable("depth", base, model))
         else:
             name, value = next(iter(knobs.depth.items()))
             args[name], wrong = _depths(scale.depth, name, value, knobs.stages.get(name))
             problems += wrong
     if problems:
         raise PlanError(problems)
-    return {name: as_lists(value) for name, value in args.items()}
+    return base.with_args(**{name: as_lists(value) for name, value in args.items()})
 
 
 def _depths(
