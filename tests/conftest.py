@@ -1,5 +1,6 @@
 """What the tests share: small models whose every number is random, and the larger material of `GROWTOOL_SHARED`."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from finetune_support import write_checkpoint, write_data
 from timm.models import save_for_hf
 from torch import nn
 
+gc.freeze()  # torch alone is a million objects, which each full collection would walk through again
 hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("growtool")
 

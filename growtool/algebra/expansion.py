@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -244,10 +245,8 @@ def _segment_map(
     consumed: frozenset[Growth],
     free: frozenset[Growth],
 ) -> AxisMap:
-    total = AxisMap.unchanged(1)
-    for factor in segment:
-        total = _product(total, _factor_map(factor, expansions, consumed, free))
-    return total
+    factors = [_factor_map(factor, expansions, consumed, free) for factor in segment]
+    return reduce(_product, factors) if factors else AxisMap.unchanged(1)
 
 
 def _factor_map(

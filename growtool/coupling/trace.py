@@ -20,6 +20,7 @@ from growtool.coupling.operation import Axes, Mixing, Value
 from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.rms_norm import with_rms_norms
 from growtool.coupling.rules import RULES, general
+from growtool.coupling.shapes import ByShape
 from growtool.coupling.steps import ForwardPass
 from growtool.coupling.tape import Tape
 from growtool.errors import CheckpointError
@@ -126,7 +127,7 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
     tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in input_size))))
     handles = tape.watch(replica)
     try:
-        with torch.no_grad(), FirstPositions(tape.axes), tape:
+        with torch.no_grad(), FirstPositions(tape.axes), ByShape(), tape:
             output = replica(image)
     except Exception as error:
         raise CheckpointError(

@@ -106,9 +106,11 @@ class _Search:
         places = self._growing_stages(name, value, shapes)
         if is_path(name) and places and not self._runs_with(name, value, places):
             places = frozenset(place for place in places if self._runs_with(name, value, {place}))
+        if not places:
+            return False
         partial = len(places) < len(leaves(value))
         deeper = self._trials.built({name: twice_at(value, places)}) if partial else shapes
-        if not places or deeper is None or not adds_like_blocks(self._trials.shapes, deeper):
+        if deeper is None or not adds_like_blocks(self._trials.shapes, deeper):
             return False
         self.adding[name] = ((not self._is_residual(deeper), -len(deeper)), value)
         if isinstance(value, tuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -212,6 +213,11 @@ def _tensors(
     rewritten = rewrites(matching, widths, rescaled, moved)
     copied = {name for weight in rescaled.values() for name in weight.target.weights}
     first = _first_names(matching.target.model)
+
+    @cache  # many tensors carry the same channels in the same layout
+    def mapped(axis: PairedAxis, summed: frozenset[Growth], free: frozenset[Growth]) -> AxisMap:
+        return axis_map(axis, widths.expansions, summed, free)
+
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
@@ -219,8 +225,7 @@ def _tensors(
             frozenset() if name in copied else _consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)
         ]
         maps = tuple(
-            axis_map(axis, widths.expansions, summed, unread(widths, axis, name))
-            for axis, summed in zip(axes, consumed, strict=True)
+            mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)
         )
         rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
         implied = _implied(name, maps, matching, starts)
