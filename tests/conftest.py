@@ -15,9 +15,19 @@ from finetune_support import write_checkpoint, write_data
 from timm.models import save_for_hf
 from torch import nn
 
-gc.freeze()  # torch alone is a million objects, which each full collection would walk through again
 hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("growtool")
+
+
+def pytest_collection_finish() -> None:
+    """Torch and timm alone are some million objects, which each full collection would walk through again."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """What is frozen is not freed, which extension modules complain of at the end."""
+    gc.unfreeze()
+
 
 TINY_RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5}
 

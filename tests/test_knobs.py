@@ -1,5 +1,7 @@
 """What `scale` turns into: the constructor's own arguments, found by trying them."""
 
+import cProfile
+
 import pytest
 from models import TINY, Tiny, resolved, write_folder
 
@@ -45,6 +47,11 @@ def test_arguments_that_widen_and_deepen(family, width, depth):
     found = knobs(TINY[family])
     assert found.width == width
     assert next(iter(found.depth)) == depth
+
+
+def test_they_are_found_under_a_profiler_too():
+    with cProfile.Profile():
+        assert next(iter(knobs(TINY["vit"]).depth)) == "depth"
 
 
 def test_heads_that_a_table_tells_of_grow_in_number():

@@ -90,14 +90,14 @@ def _constructor_values(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
         if event == "call" and (code.co_filename == home or code is innermost):
             seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
             if code is innermost:
-                sys.setprofile(before)
+                sys.settrace(before)
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
+    before = sys.gettrace()
+    sys.settrace(watch)
     try:
         build(spec)
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
     for value in list(seen.values()):
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
