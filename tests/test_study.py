@@ -14,6 +14,7 @@ from growtool.finetune.points import Point, read_points
 from growtool.report.macs import training_macs
 from growtool.study.arms import Arm
 from growtool.study.budget import Budget
+from growtool.study.names import names_of, taken_names
 from growtool.study.results import Outcome, Spread, best_rate
 from growtool.study.trials import Failed, Trial
 from growtool.study.variant import Variant, read_variants
@@ -113,9 +114,21 @@ def test_everything_wrong_with_files_of_variants_is_told(tmp_path: Path) -> None
     with pytest.raises(PlanError) as caught:
         read_variants(paths)
     assert [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems] == [
+        "--variant: found the file name a twice, expected a name of its own for each; rename the files",
         "b.yaml:1:1 rate: found the option 'rate', which there is not; `growtool finetune --help` and config.yaml of a "
         "run list them",
-        "--variant: found the file name a twice, expected a name of its own for each; rename one",
+    ]
+
+
+def test_no_plan_is_called_what_a_plan_with_a_variant_is() -> None:
+    assert names_of([Path("tile+slow.yaml"), Path("my plan.yaml")]) == ["tile-slow", "my-plan"]
+
+
+def test_names_of_plans_are_their_own() -> None:
+    assert taken_names(["a", "b"], option="--plan", reserved=("scratch", "source")) == []
+    assert taken_names(["a", "source-2", "a"], option="--plan", reserved=("scratch", "source")) == [
+        "--plan: found the file name a, source-2 twice or reserved, expected a name of its own for each, not beginning "
+        "with `scratch` or `source`; rename the files"
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
 from growtool.report.macs import count_macs, training_macs
 from growtool.study.fresh import write_fresh
+from growtool.study.names import names_of, taken_names
 from growtool.study.variant import Variant
 
 _RESERVED = ("scratch", "source")  # what the names of baselines begin with
@@ -96,8 +96,9 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
         PlanError: plans that cannot be carried out, each problem with its plan; or two plans of one name.
     """
     arms: list[Arm] = []
-    problems: list[str] = []
-    for name, loaded in zip(_names(plans), plans, strict=True):
+    names = names_of([loaded.path for loaded in plans])
+    problems = taken_names(names, option="--plan", reserved=_RESERVED)
+    for name, loaded in zip(names, plans, strict=True):
         try:
             recipe = resolve(loaded.plan, source)
         except GrowtoolError as error:
@@ -126,14 +127,3 @@ def source_arm(source: Checkpoint) -> Arm:
     model = build(source.spec, where=source.name)
     macs = count_macs(model, input_size(model)).total
     return Arm("source", source.spec, macs, sum(p.numel() for p in model.parameters()), "", 0, source)
-
-
-def _names(plans: Sequence[LoadedPlan]) -> list[str]:
-    names = [re.sub(r"[^\w.+-]+", "-", loaded.path.stem) for loaded in plans]
-    taken = sorted({name for name in names if names.count(name) > 1 or name.startswith(_RESERVED)})
-    if taken:
-        raise PlanError(
-            f"--plan: found the file name {', '.join(taken)} twice or reserved, expected a name of its own for each "
-            "plan, not beginning with `scratch` or `source`; rename the files"
-        )
-    return names

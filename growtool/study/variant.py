@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from growtool.errors import PlanError
 from growtool.finetune.options import read_config
+from growtool.study.names import names_of, taken_names
 
 _ALIKE = frozenset({"data", "val_data", "batch_size", "eval_interval", "macs"})
 """Options that have to be the same for all arms, or their budgets and curves could not be compared."""
@@ -34,18 +34,14 @@ def read_variants(paths: Sequence[Path]) -> tuple[Variant, ...]:
     Raises:
         PlanError: a file is no mapping of options, or two have one name; all problems at once.
     """
-    problems: list[str] = []
+    names = names_of(paths)
+    problems = taken_names(names, option="--variant")
     found: list[Variant] = []
-    for path in paths:
+    for name, path in zip(names, paths, strict=True):
         try:
-            found.append(Variant(re.sub(r"[^\w.-]+", "-", path.stem), read_config(path)))
+            found.append(Variant(name, read_config(path)))
         except PlanError as error:
             problems.extend(error.problems)
-    names = [variant.name for variant in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(
-            f"--variant: found the file name {', '.join(twice)} twice, expected a name of its own for each; rename one"
-        )
     if problems:
         raise PlanError(problems)
     return tuple(found)
