@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from finetune_support import write_checkpoint, write_data
 from timm.models import save_for_hf
 from torch import nn
+
+from growtool.cli.app import main
 
 hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("growtool")
@@ -77,3 +80,22 @@ def shared() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("GROWTOOL_SHARED does not name a folder with real checkpoints")
     return Path(named)
+
+
+@pytest.fixture
+def growtool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`growtool(*arguments)`: exit code, stdout and stderr of the command, run in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("GROWTOOL_DEBUG", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code or 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run

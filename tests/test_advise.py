@@ -1,14 +1,12 @@
 """Advice: proposals stay within the budget, resolve as they stand, and say where the guidelines come from."""
 
 import json
-import sys
 
 import pytest
 from models import TINY, Tiny, plan_of, write_folder
 
 from growtool.advise import Budget, advise, parse_budget
 from growtool.checkpoint import open_checkpoint
-from growtool.cli import app as cli
 from growtool.errors import PlanError
 from growtool.grow import summarise
 from growtool.plan import load_plan
@@ -49,21 +47,6 @@ def test_what_is_beyond_the_budget_is_told(tmp_path):
     advice = advise(source, Budget(1.01, "macs"))
     assert not advice.proposals
     assert dict(advice.refused) == dict.fromkeys(("width", "depth", "both"), "the least growth is beyond the budget")
-
-
-@pytest.fixture
-def growtool(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as ended:
-            return ended.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 def test_the_command_tells_and_writes_plans(growtool, tmp_path):

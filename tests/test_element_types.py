@@ -1,7 +1,6 @@
 """What checkpoints hold besides sound floating-point numbers: float8, integers, nan."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.checkpoint.match import check_strict
-from growtool.cli import app as cli
 from growtool.errors import CheckpointError, PlanError
 from growtool.verify import Comparison
 
@@ -44,21 +42,6 @@ def test_float8_grows_into_a_type_with_digits_enough(tmp_path, dtype):
     done = grown(source, TWICE | {"output": {"dtype": "float32"}}, tmp_path / "out")
     assert done.proof.holds and done.proof.comparison.relative_difference < 1e-5
     assert {info.dtype for info in open_checkpoint(done.out).tensors.values()} == {"F32"}
-
-
-@pytest.fixture
-def growtool(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as ended:
-            return ended.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("bank", ["raw", "svd", "low_rank"])

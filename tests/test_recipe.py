@@ -6,7 +6,6 @@ and leaves nothing written.
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,9 @@ from models import TINY, WIDER, Tiny, resolved, write_folder
 from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import Checkpoint
-from growtool.cli import app as cli
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
 TILE, NET2NET, ZERO_OUT = {"operator": "tile"}, {"operator": "net2net"}, {"operator": "zero_out"}
-
-
-@pytest.fixture
-def growtool(monkeypatch, capsys):
-    """`growtool(*arguments)`: exit code, stdout and stderr of the command, run in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("GROWTOOL_DEBUG", raising=False)
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as ended:
-            return ended.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 def plan_file(folder: Path, content: dict) -> Path:
