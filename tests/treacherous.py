@@ -380,6 +380,18 @@ class Detour(nn.Sequential):
         return out
 
 
+class Unheard(nn.Sequential):
+    """Calls its layers in order, and hands on what went into the last unit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self[:-3]:
+            x = layer(x)
+        heard = x
+        for layer in self[-3:]:
+            x = layer(x)
+        return heard
+
+
 def _plain(s: Line, x: Tensor) -> Tensor:
     return s.line(x)
 
@@ -403,6 +415,7 @@ NOT_IN_LINE: dict[str, Callable[..., nn.Module]] = {
     "even kernel": lambda **kwargs: Line(_plain, kernel=2, **kwargs),
     "another forward": lambda **kwargs: Line(_plain, container=Skipping, **kwargs),
     "a detour": lambda **kwargs: Line(_plain, container=Detour, **kwargs),
+    "unheard": lambda **kwargs: Line(_plain, container=Unheard, **kwargs),
     "one by one": lambda **kwargs: Line(_one_by_one, **kwargs),
     "twice": lambda **kwargs: Line(lambda s, x: s.line(nn.functional.interpolate(s.line(x), (6, 6))), **kwargs),
     "by number of layers": lambda **kwargs: Line(lambda s, x: s.line(x) / len(s.line), **kwargs),
