@@ -6,6 +6,7 @@ import pytest
 from models import TINY, Tiny, plan_of, write_folder
 
 from growtool.advise import Budget, advise, parse_budget
+from growtool.advise.sizes import _last
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
 from growtool.grow import summarise
@@ -47,6 +48,12 @@ def test_what_is_beyond_the_budget_is_told(tmp_path):
     advice = advise(source, Budget(1.01, "macs"))
     assert not advice.proposals
     assert dict(advice.refused) == dict.fromkeys(("width", "depth", "both"), "the least growth is beyond the budget")
+
+
+def test_sizes_that_cannot_be_built_do_not_hide_those_that_fit():
+    fits = {1: True, 2: None, 3: None, 4: True, 5: None, 6: None, 7: False, 8: None}
+    assert _last(list(fits), fits.__getitem__) == 4
+    assert _last([2, 3, 7], fits.__getitem__) is None
 
 
 def test_the_command_tells_and_writes_plans(growtool, tmp_path):

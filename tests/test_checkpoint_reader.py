@@ -303,3 +303,8 @@ def test_values_are_those_timm_saved(resnet_folder):
     found = open_checkpoint(resnet_folder).state_dict()
     assert found.keys() == expected.keys()
     assert all(found[name].equal(expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("folder", "label"), [("small", "small"), ("run/last", "run-last"), ("run/best", "run-best")])
+def test_a_checkpoint_of_a_run_is_labelled_by_the_run(tmp_path, folder, label):
+    assert open_checkpoint(write_folder(TINY["vit"], tmp_path / folder)).label == label

@@ -78,7 +78,7 @@ def test_the_source_is_trained_on_beside_the_plans(place: Path, compared: dict) 
     assert source["steps"] == tile["steps"] and source["parameters"] < tile["parameters"]
     assert abs(longer["training_macs"] - tile["training_macs"]) <= source["training_macs"] / source["steps"] / 2
     assert source["start"] == longer["start"] == tile["start"] and source["promise"] is None
-    assert source["steps_to_scratch"] is None and not (place / "out/source/seed0/start").exists()
+    assert source["steps_to_scratch"] is None and not (place / "out" / source["folder"] / "seed0/start").exists()
 
 
 @pytest.mark.slow
@@ -162,6 +162,20 @@ def test_bad_questions_are_refused_before_anything_is_written(
     with pytest.raises(GrowtoolError, match=message):
         run(place, "--plan", str(place / "tile.yaml"), *arguments, output="refused")
     assert not (place / "refused").exists()
+
+
+def test_every_device_named_gets_a_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compare(study, told):
+        asked.append((study.jobs, study.devices, study.rates))
+        raise GrowtoolError("enough")
+
+    monkeypatch.setattr("growtool.study.compare.compare", compare)
+    words = ["compare", str(place / "small"), "--plan", str(place / "tile.yaml"), "--budget", "1steps"]
+    for more in ([], ["--device", "cuda:0", "--device", "cuda:1"], ["--jobs", "3", "--lr", "0.1", "--lr", "0.1"]):
+        CliRunner().invoke(app, [*words, *more])
+    assert asked == [(1, (), ()), (2, ("cuda:0", "cuda:1"), ()), (3, (), (0.1,))]
 
 
 def test_every_problem_of_every_plan_is_told(place: Path) -> None:

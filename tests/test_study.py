@@ -193,8 +193,22 @@ def test_documents_of_a_comparison(comparison) -> None:
     data = json.loads((out / "results.json").read_text())
     assert data["variants"] == {"taught": {"kd_teacher": "small", "kd_weight": 0.3}}
     assert data["arms"][0]["lr_tried"] == {"0.1": 81.0, "0.3": 70.0}
+    every = list(csv.DictReader(io.StringIO((out / "evaluations.csv").read_text())))
+    assert [(line["arm"], line["seed"], line["updates"], line["top1"]) for line in every[2:5]] == [
+        ("tile", "0", "20", "81"), ("tile", "1", "0", "79"), ("tile", "1", "10", "80"),
+    ]  # fmt: skip
+    assert len(every) == len(data["evaluations"]) == 17
     page = (out / "index.html").read_text()
     assert page.count("<svg") == 6 and "82.00 ± 1.41" in page
+
+
+def test_curves_of_an_earlier_call_do_not_stay(comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    from growtool.study import write as writing
+
+    (comparison.study.output / "curves.png").write_bytes(b"old")
+    monkeypatch.setattr(writing, "can_draw_png", lambda: False)
+    writing.write(comparison)
+    assert not (comparison.study.output / "curves.png").exists()
 
 
 def test_curves_run_over_what_training_costs(comparison) -> None:

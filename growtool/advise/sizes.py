@@ -123,18 +123,24 @@ class Scaling:
                 return width, depths
         return None
 
-    def _fits(self, width: float | None, depths: tuple[int, ...] | None, share: float) -> bool:
+    def _fits(self, width: float | None, depths: tuple[int, ...] | None, share: float) -> bool | None:
+        """None for what cannot be built."""
         size = self.size(width, depths)
-        return size is not None and self.source is not None and size.within(self.source, self._budget, share)
+        return None if size is None or self.source is None else size.within(self.source, self._budget, share)
 
 
-def _last(candidates: Sequence[_T], fits: Callable[[_T], bool]) -> _T | None:
-    """The last candidate that fits, found by halving: sizes grow with the candidates."""
-    low, high = 0, len(candidates)
+def _last(candidates: Sequence[_T], fits: Callable[[_T], bool | None]) -> _T | None:
+    """The last candidate that fits, found by halving: sizes grow with them. Candidates without a size are left out."""
+    left = list(candidates)
+    low, high = 0, len(left)
     while low < high:
         middle = (low + high) // 2
-        if fits(candidates[middle]):
+        fitting = fits(left[middle])
+        if fitting is None:
+            del left[middle]
+            high -= 1
+        elif fitting:
             low = middle + 1
         else:
             high = middle
-    return candidates[low - 1] if low else None
+    return left[low - 1] if low else None

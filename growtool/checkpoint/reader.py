@@ -102,9 +102,15 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """A short name without the path of this machine: that of the folder, or of the file without its ending."""
+        """A short name without the path of this machine: that of the folder, or of the file without its ending.
+
+        A run keeps all it has in folders of the same names, so its own goes before theirs.
+        """
         path = self.path.resolve()
-        return path.parent.name if path.name == WEIGHTS else path.stem
+        if path.name != WEIGHTS:
+            return path.stem
+        folder = path.parent
+        return f"{folder.parent.name}-{folder.name}" if folder.name in ("best", "last") else folder.name
 
     def sha256(self) -> str:
         """Hex digest of the weights file."""

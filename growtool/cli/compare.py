@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,7 +76,7 @@ def compare(
             help="Such options in YAML on top: every plan trains with them, too, as the arm PLAN+FILE; repeatable.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once.", show_default="one for each --device")] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="A torch device to run on; repeat it to share the runs out.")
     ] = None,
@@ -83,10 +85,11 @@ def compare(
 ) -> None:
     """Grow a checkpoint by several plans, train each alike, and compare with training the target from scratch.
 
-    The folder gets table.md, table.csv, results.json, curves.png and index.html.
+    The folder gets table.md, table.csv, results.json, evaluations.csv, index.html and, where matplotlib is installed,
+    curves.png; they are about the arms of the last command.
 
-    The same command run again skips what is done and resumes what was cut short. A run that fails is named, and the
-    others go on; the exit code is then 1.
+    The same command run again skips what is done and resumes what was cut short, with other plans beside, too. A run
+    that fails is named, and the others go on; the exit code is then 1.
     """
     from growtool.checkpoint import open_checkpoint
     from growtool.finetune.options import read_config, read_words
@@ -107,14 +110,18 @@ def compare(
         budget=Budget.parse(budget),
         variants=read_variants(variant or ()),
         seeds=seeds,
-        rates=tuple(lr or ()),
+        rates=tuple(dict.fromkeys(lr or ())),
         baselines=_baselines(baseline or [Baseline.scratch]),
         source_epochs=source_epochs,
         plugins=tuple(plugin or ()),
-        jobs=jobs,
+        jobs=jobs or max(1, len(device or ())),
         devices=tuple(device or ()),
     )
-    comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     write(comparison)
     if as_json:
         emit_json(to_json(comparison))
@@ -122,6 +129,11 @@ def compare(
         _show(comparison)
     if comparison.failed:
         raise typer.Exit(1)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Leave as Ctrl-C does, by way of what ends the runs; they save, and the same command resumes them."""
+    raise SystemExit(128 + number)
 
 
 def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
@@ -132,6 +144,7 @@ def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
 
 
 def _show(comparison: Comparison) -> None:
+    from growtool.report.chart import can_draw_png
     from growtool.study.table import table
 
     text = table(comparison)
@@ -145,6 +158,7 @@ def _show(comparison: Comparison) -> None:
     console().print(drawn)
     for failed in comparison.failed:
         console().print(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}", soft_wrap=True)
-    console().print(
-        f"written: {escape(str(comparison.study.output))}/index.html, table.md, results.json", soft_wrap=True
-    )
+    written = ", ".join(("index.html", "table.md", "results.json", *(["curves.png"] if can_draw_png() else [])))
+    console().print(f"written: {escape(str(comparison.study.output))}/{written}", soft_wrap=True)
+    if not can_draw_png():
+        console().print("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 from growtool.errors import PlanError
@@ -68,6 +69,11 @@ def to_svg(chart: Chart) -> str:
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def can_draw_png() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def write_png(charts: Sequence[Chart], path: Path) -> None:

@@ -19,7 +19,7 @@ from growtool.study.fresh import write_fresh
 from growtool.study.names import names_of, taken_names
 from growtool.study.variant import Variant
 
-_RESERVED = ("scratch", "source")  # what the names of baselines begin with
+_RESERVED = ("scratch", "source")  # what the names and folders of baselines begin with
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Arm:
     """One way to come to a trained model.
 
     Attributes:
-        name: unique in the comparison, and the name of its folder.
+        name: unique in the comparison.
         target: the model that trains.
         macs: of its forward pass, for one image.
         parameters: it has.
@@ -38,6 +38,7 @@ class Arm:
         variant: how its training differs from that of the others.
         teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
         carried: the state of the source's optimizer, where training is to start from it.
+        beside: SHA-256 of each other checkpoint that it reads: a plan's second source, a teacher.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Arm:
     variant: Variant | None = None
     teacher_macs: int = 0
     carried: OptimizerState | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: a plan's own, and for baselines one that other plans beside them do not change."""
+        return self.name if self.plan else f"{_RESERVED[not self.from_scratch]}-{self.fingerprint()[:8]}"
 
     @property
     def from_scratch(self) -> bool:
@@ -70,7 +77,8 @@ class Arm:
         """Hex digest of everything that decides its start and its length."""
         plan = self.plan.plan.model_dump(mode="json") if self.plan else None
         other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
-        return hashlib.sha256(f"{self.target_key}{json_text(plan)}{self.steps}{other}".encode()).hexdigest()
+        decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{''.join(self.beside)}"
+        return hashlib.sha256(decisive.encode()).hexdigest()
 
     def start(self, out: Path) -> Path:
         """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
@@ -105,7 +113,8 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
             problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
             continue
         size = summarise(recipe).after
-        arms.append(Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, loaded))
+        arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, loaded)
+        arms.append(replace(arm, beside=(recipe.second.sha256(),)) if recipe.second else arm)
     if problems:
         raise PlanError(problems)
     return arms
@@ -115,7 +124,7 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
     """One arm for each different target, with weights as timm initialises them."""
     found: dict[str, Arm] = {}
     for arm in arms:
-        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None))
+        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None, beside=()))
     several = len(found) > 1
     return [
         replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import yaml
 
-from growtool.checkpoint import build, input_size
-from growtool.checkpoint.folder import OPTIMIZER, TRAINING
+from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_source
 from growtool.grow.optimizer import find_state
-from growtool.report.macs import count_macs, training_macs
 from growtool.study.arms import Arm, grown_arms, scratch_arms, source_arm
+from growtool.study.cost import source_cost
 from growtool.study.results import Outcome, best_rate
 from growtool.study.study import DECIDED, Study
 from growtool.study.trials import Failed, Runner, Training, Trial, options_file
@@ -82,18 +81,25 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
         raise PlanError(
             f"batch_size: found {config.batch_size}, expected at most the {images} training images; lower it"
         )
-    source_macs = _source_cost(study, images)
+    source_macs = source_cost(study, images)
     arms = _arms(study, per_epoch, source_macs)
     rates = study.rates or (None,)
     runner = Runner(_training(study), jobs=study.jobs, devices=study.devices, told=told)
     runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
+    _write_options(study)
     with runner:
         first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
         tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
         chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
-        seeds = range(1, study.seeds)
-        rest = runner.run([_trial(study, arm, s, lr) for arm, lr in zip(arms, chosen, strict=True) for s in seeds])
-    others = [rest[n * len(seeds) : (n + 1) * len(seeds)] for n in range(len(arms))]
+        able = [any(isinstance(found, Outcome) for found in outcomes) for outcomes in tried]
+        further = [
+            _trial(study, arm, seed, lr)
+            for arm, lr, goes_on in zip(arms, chosen, able, strict=True)
+            if goes_on  # where seed 0 failed at every rate there is none to go on with
+            for seed in range(1, study.seeds)
+        ]
+        rest = iter(runner.run(further))
+    others = [[next(rest) for _ in range(1, study.seeds)] if goes_on else [] for goes_on in able]
     results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
     return Comparison(study, tuple(results), source_macs, study.config.batch_size)
 
@@ -145,45 +151,45 @@ def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
             f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
             "`growtool finetune` wrote; drop the option"
         )
-    return replace(arm, name=name, variant=variant, teacher_macs=teacher_macs(config), carried=carried)
-
-
-def _source_cost(study: Study, images: int) -> int | None:
-    """MACs that training the source has cost: as the user says, or as a run of `growtool finetune` has left it."""
-    if study.source_epochs is not None:
-        seen = round(study.source_epochs * images)
-    else:
-        record = study.source.path.parent / TRAINING
-        if not record.is_file():
-            return None
-        training = json.loads(record.read_text(encoding="utf-8"))
-        if not isinstance(training.get("config"), dict) or "step" not in training:
-            return None
-        seen = int(training["step"]) * int(training["config"]["batch_size"])
-    model = build(study.source.spec, where=study.source.name)
-    return training_macs(count_macs(model, input_size(model)).total, seen)
+    taught = (open_checkpoint(config.kd_teacher).sha256(),) if config.kd_teacher is not None else ()
+    return replace(
+        arm,
+        name=name,
+        variant=variant,
+        teacher_macs=teacher_macs(config),
+        carried=carried,
+        beside=(*arm.beside, *taught),
+    )
 
 
 def _training(study: Study) -> Training:
-    """What every trial does alike, written where the trials read it."""
-    study.output.mkdir(parents=True, exist_ok=True)
-    data = {"data": str(study.config.data.resolve())}
-    for variant in (None, *study.variants):
-        options = merge(study.options, variant.options if variant else {}, data)
-        text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
-        (study.output / options_file(variant)).write_text(text, encoding="utf-8")
+    """What every trial does alike."""
     decisive = {key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers"}}
+    rate = {} if study.rates else {"shared_lr": study.config.lr}
     return Training(
         study.output,
         study.plugins,
         study.options.get("eval_interval"),
-        decisive | data | {"source": study.source.sha256()},
+        decisive | rate | _data(study) | {"source": study.source.sha256()},
     )
+
+
+def _write_options(study: Study) -> None:
+    """Write what every trial reads."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    for variant in (None, *study.variants):
+        options = merge(study.options, variant.options if variant else {}, _data(study))
+        text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
+        (study.output / options_file(variant)).write_text(text, encoding="utf-8")
+
+
+def _data(study: Study) -> dict[str, str]:
+    return {"data": str(study.config.data.resolve())}
 
 
 def _trial(study: Study, arm: Arm, seed: int, lr: float | None) -> Trial:
     rate = f"lr{lr:g}-" if lr is not None else ""
-    return Trial(arm, seed, lr, study.output / arm.name / f"{rate}seed{seed}")
+    return Trial(arm, seed, lr, study.output / arm.folder / f"{rate}seed{seed}")
 
 
 def _result(

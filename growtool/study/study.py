@@ -16,7 +16,8 @@ from growtool.plan import LoadedPlan
 from growtool.study.budget import Budget
 from growtool.study.variant import Variant, undue_options
 
-DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "seed", "device"})
+DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "macs", "seed", "device"})
+_OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
 """Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
 
 
@@ -79,6 +80,12 @@ class Study:
             problems.append(
                 f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
                 f"({', '.join(sorted(DECIDED))}); drop them"
+            )
+        grown = sorted(name for name, value in _OF_GROWTH.items() if self.options.get(name) == value)
+        if grown and self.baselines:
+            problems.append(
+                f"found the options {', '.join(grown)}, which need a grown checkpoint, and the baselines "
+                f"{', '.join(sorted(self.baselines))}, which are none; give them in a --variant, or --baseline none"
             )
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
     arm, outcomes = result.arm, result.outcomes
     row: dict[str, Any] = {
         "arm": arm.name,
+        "folder": arm.folder,
         "promise": arm.promise or None,
         "parameters": arm.parameters,
         "macs": arm.macs,
@@ -82,10 +84,29 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def csv_text(comparison: Comparison) -> str:
-    """The rows for spreadsheets: each spread as its mean and its deviation."""
+def evaluations(comparison: Comparison) -> list[dict[str, Any]]:
+    """A mapping per evaluation of every run that is in the table: arm, rate, seed, updates, MACs, top-1 and loss."""
+    return [
+        {
+            "arm": result.arm.name,
+            "lr": outcome.lr,
+            "seed": outcome.seed,
+            "updates": point.step,
+            "training_macs": point.macs,
+            "seconds": point.seconds,
+            "top1": point.top1,
+            "eval_loss": point.eval_loss,
+        }
+        for result in comparison.results
+        for outcome in result.outcomes
+        for point in outcome.points
+    ]
+
+
+def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
+    """For spreadsheets: each spread as its mean and its deviation."""
     flat = []
-    for row in rows(comparison):
+    for row in data:
         line: dict[str, Any] = {}
         for key, value in row.items():
             if isinstance(value, dict) and "mean" in value:

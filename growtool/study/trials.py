@@ -67,7 +67,7 @@ class Training:
         plugins: files that register models.
         eval_interval: updates between evaluations within an epoch, where `config` says it; None evaluates after each
             of the `FRACTIONS` of an arm's updates.
-        settings: everything that decides a result besides the arm, the seed and the learning rate.
+        settings: everything that decides a result besides the arm, the seed and a trial's own learning rate.
     """
 
     folder: Path
@@ -98,6 +98,7 @@ class Runner:
             self._devices.put(devices[slot % len(devices)] if devices else None)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._stopping = threading.Event()
+        self._building = threading.Lock()  # models are built under hooks and a random state that all threads share
         self._pool = ThreadPoolExecutor(max_workers=jobs)
 
     def __enter__(self) -> Runner:
@@ -131,22 +132,23 @@ class Runner:
         return list(self._pool.map(self._outcome, trials))
 
     def _outcome(self, trial: Trial) -> Outcome | Failed:
-        done = trial.folder / _RESULT
-        if done.exists():
-            self.told(f"{trial.name}: done before")
-            return _read(trial)
+        done = (trial.folder / _RESULT).exists()
         try:
-            self._start(trial)
-            with self._device() as device:
-                self.told(f"{trial.name}: training for {trial.arm.steps:,} updates")
-                reason = self._train(trial, device)
-        except (GrowtoolError, OSError) as error:
-            reason = str(error)
-        if reason is not None:
-            self.told(f"{trial.name}: failed: {reason}")
+            if done:
+                self.told(f"{trial.name}: done before")
+            else:
+                self._start(trial)
+                with self._device() as device:
+                    self.told(f"{trial.name}: training for {trial.arm.steps:,} updates")
+                    self._train(trial, device)
+            outcome = Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
+        except Exception as error:  # whatever stops one, the others go on
+            reason = str(error) if isinstance(error, GrowtoolError | OSError) else f"{type(error).__name__}: {error}"
+            reason += f"; to run it again, remove {trial.folder}" if done else ""
+            self.told(f"{trial.name}: {'stopped' if self._stopping.is_set() else f'failed: {reason}'}")
             return Failed(trial, reason)
-        outcome = _read(trial)
-        self.told(f"{trial.name}: {outcome.final:.2f} % in {outcome.seconds:,.0f} s")
+        if not done:
+            self.told(f"{trial.name}: {outcome.final:.2f} % in {outcome.seconds:,.0f} s")
         return outcome
 
     def _settings(self, trial: Trial) -> str:
@@ -165,7 +167,8 @@ class Runner:
         trial.folder.mkdir(parents=True)
         if trial.arm.plan or trial.arm.from_scratch:
             self.told(f"{trial.name}: {'initialising' if trial.arm.from_scratch else 'growing'}")
-        trial.arm.write_start(trial.folder / _START, trial.seed)
+        with self._building:
+            trial.arm.write_start(trial.folder / _START, trial.seed)
         (trial.folder / _SETTINGS).write_text(json_text({"settings": self._settings(trial)}), encoding="utf-8")
 
     @contextmanager
@@ -176,8 +179,12 @@ class Runner:
         finally:
             self._devices.put(device)
 
-    def _train(self, trial: Trial, device: str | None) -> str | None:
-        """Train to the end; what went wrong, or None."""
+    def _train(self, trial: Trial, device: str | None) -> None:
+        """Train to the end.
+
+        Raises:
+            GrowtoolError: the process failed.
+        """
         command = [sys.executable, "-m", "growtool", "finetune", str(trial.arm.start(trial.folder / _START))]
         options = self.training.folder / options_file(trial.arm.variant)
         command += ["--config", str(options), "--output", str(trial.folder / _RUN), "--resume", "auto"]
@@ -196,18 +203,13 @@ class Runner:
             output, _ = child.communicate()
             self._children.discard(child)
         if child.returncode:
-            return f"growtool finetune ended with {child.returncode}: {_last_line(trial.folder / _LOG)}"
+            raise GrowtoolError(f"growtool finetune ended with {child.returncode}: {_last_line(trial.folder / _LOG)}")
         (trial.folder / _RESULT).write_bytes(output)
-        return None
 
     def _environment(self) -> dict[str, str]:
         """This process's, with the cores shared out among the jobs unless the user has said how many to use."""
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         return {"OMP_NUM_THREADS": str(threads), **os.environ}
-
-
-def _read(trial: Trial) -> Outcome:
-    return Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
 
 
 def _last_line(log: Path) -> str:

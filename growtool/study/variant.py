@@ -11,7 +11,9 @@ from growtool.errors import PlanError
 from growtool.finetune.options import read_config
 from growtool.study.names import names_of, taken_names
 
-_ALIKE = frozenset({"data", "val_data", "batch_size", "eval_interval", "macs"})
+_ALIKE = frozenset(
+    "data val_data dataset data_kwargs train_split val_split num_classes batch_size eval_interval".split()
+)
 """Options that have to be the same for all arms, or their budgets and curves could not be compared."""
 
 

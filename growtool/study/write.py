@@ -1,17 +1,17 @@
-"""The folder of a comparison: `table.md`, `table.csv`, `results.json`, `curves.png` and `index.html`."""
+"""The documents in the folder of a comparison: a table, every evaluation, curves, and a page with all of it."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.report import units
-from growtool.report.chart import write_png
+from growtool.report.chart import can_draw_png, write_png
 from growtool.report.page import html_page
 from growtool.study.compare import Comparison
-from growtool.study.table import charts, csv_text, rows, table
+from growtool.study.names import names_of
+from growtool.study.table import charts, csv_text, evaluations, rows, table
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -28,8 +28,12 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "rates": list(study.rates),
         "options": dict(study.options),
         "variants": {variant.name: dict(variant.options) for variant in study.variants},
-        "plans": {loaded.path.stem: loaded.plan.model_dump(mode="json") for loaded in study.plans},
+        "plans": {
+            name: loaded.plan.model_dump(mode="json")
+            for name, loaded in zip(names_of([loaded.path for loaded in study.plans]), study.plans, strict=True)
+        },
         "arms": rows(comparison),
+        "evaluations": evaluations(comparison),
     }
 
 
@@ -40,24 +44,28 @@ def write(comparison: Comparison) -> None:
     found, drawn = table(comparison), charts(comparison)
     texts = {
         "table.md": f"# {title}\n\n" + "\n\n".join([*notes(comparison), found.to_markdown()]),
-        "table.csv": csv_text(comparison),
+        "table.csv": csv_text(rows(comparison)),
+        "evaluations.csv": csv_text(evaluations(comparison)),
         "results.json": json_text(to_json(comparison)),
         "index.html": html_page(title, notes=notes(comparison), table=found, charts=drawn),
     }
     for name, text in texts.items():
         write_text(study.output / name, text)
-    if find_spec("matplotlib") is not None:
-        write_png(drawn, study.output / "curves.png")
+    curves = study.output / "curves.png"
+    if can_draw_png():
+        write_png(drawn, curves)
+    else:
+        curves.unlink(missing_ok=True)  # of an earlier call, with other arms
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader has to know to read the table."""
     study = comparison.study
     said = [
-        f"Every arm trains for {study.budget} with the same options, data order and augmentation per seed "
-        f"({study.seeds} seeds); accuracies are top-1 in percent on the validation images, mean ± standard deviation "
-        "over seeds, at the last evaluation within each part of the budget. Training counts three forward passes an "
-        "image.",
+        f"Every arm, but for those called longer, trains for {study.budget} with the same options, data order and "
+        f"augmentation per seed ({study.seeds} seeds); accuracies are top-1 in percent on the validation images, mean "
+        "± standard deviation over seeds, at the last evaluation within each part of the budget. Training counts three "
+        "forward passes an image; seconds are those of training and evaluation, beside whatever else ran.",
     ]
     said += [
         f"Arms with +{variant.name} train with "
@@ -74,7 +82,7 @@ def notes(comparison: Comparison) -> list[str]:
     if "scratch" in study.baselines and comparison.source_macs:
         said.append(
             "The arms named scratch-longer train from scratch for the budget and for what training the source has "
-            f"cost, {units.count(comparison.source_macs)} MACs."
+            f"cost, {units.count(comparison.source_macs)} MACs; a plan's second source is not among them."
         )
     elif "scratch" in study.baselines and comparison.source_macs is None:
         said.append(

@@ -1,0 +1,44 @@
+"""What training the source has cost, which training the target from scratch may spend as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from growtool.checkpoint import build, input_size
+from growtool.checkpoint.folder import TRAINING
+from growtool.report.macs import count_macs, training_macs
+from growtool.study.study import Study
+
+
+def source_cost(study: Study, images: int) -> int | None:
+    """MACs: as the user says, or as the runs of `growtool finetune` have left it that led to the source.
+
+    Args:
+        study: says how many epochs, where the user does.
+        images: of an epoch.
+
+    Returns:
+        None where nothing tells. What a checkpoint was trained from counts as long as it is still where it was; what
+        came before it was grown does not.
+    """
+    model = build(study.source.spec, where=study.source.name)
+    macs = count_macs(model, input_size(model)).total
+    if study.source_epochs is not None:
+        return training_macs(macs, round(study.source_epochs * images))
+    seen = _images_seen(study.source.path.parent, frozenset())
+    return training_macs(macs, seen) if seen else None
+
+
+def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
+    """Images that the checkpoint in `folder` was trained on, and before it those it was trained from."""
+    record = folder / TRAINING
+    if folder.resolve() in passed or not record.is_file():
+        return 0
+    training = json.loads(record.read_text(encoding="utf-8"))
+    config = training.get("config")
+    if not isinstance(config, dict) or "step" not in training:
+        return 0
+    before = Path(config["checkpoint"])
+    own = int(training["step"]) * int(config["batch_size"])
+    return own + _images_seen(before if before.is_dir() else before.parent, passed | {folder.resolve()})
