@@ -8,6 +8,7 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
+from models import TINY, write_folder
 
 from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
 from growtool.checkpoint.match import check_strict
