@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from growtool.plan import Plan, load_plan
     from growtool.recipe import resolve
     from growtool.report.inspect import inspect_checkpoint
-    from growtool.verify import compare
+    from growtool.verify import compare as verify_checkpoints
 
 # Name -> where it lives. `growtool.grow` and `growtool.finetune` are rooms, so their functions carry longer names here.
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "load_plan": ("growtool.plan", "load_plan"),
     "resolve": ("growtool.recipe", "resolve"),
     "inspect_checkpoint": ("growtool.report.inspect", "inspect_checkpoint"),
-    "compare": ("growtool.verify", "compare"),
+    "verify_checkpoints": ("growtool.verify", "compare"),
 }
 
 
@@ -66,7 +66,6 @@ __all__ = [
     "GrowtoolError",
     "Plan",
     "PlanError",
-    "compare",
     "finetune_checkpoint",
     "grow_checkpoint",
     "inspect_checkpoint",
@@ -75,4 +74,5 @@ __all__ = [
     "resolve",
     "summarise",
     "trace_model",
+    "verify_checkpoints",
 ]

@@ -5,7 +5,7 @@ import json
 import pytest
 from models import TINY, Tiny, plan_of, write_folder
 
-from growtool.advise import Budget, advise, parse_budget
+from growtool.advise import SizeBudget, advise, parse_budget
 from growtool.advise.sizes import _last
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
@@ -17,7 +17,9 @@ RESNET = Tiny("resnet18", {"layers": [1, 2, 1, 2], "channels": [8, 16, 16, 24], 
 VIT = TINY["vit"].with_args(embed_dim=16, num_heads=4, depth=2)
 
 
-@pytest.mark.parametrize(("text", "budget"), [("2x-macs", Budget(2.0, "macs")), ("1.5x-params", Budget(1.5, "params"))])
+@pytest.mark.parametrize(
+    ("text", "budget"), [("2x-macs", SizeBudget(2.0, "macs")), ("1.5x-params", SizeBudget(1.5, "params"))]
+)
 def test_budgets(text, budget):
     assert parse_budget(text) == budget
 
@@ -31,7 +33,7 @@ def test_what_is_no_budget(text):
 @pytest.mark.parametrize(("tiny", "unit"), [(RESNET, "params"), (VIT, "macs")], ids=["resnet", "vit"])
 def test_proposals_fit_the_budget_and_are_exact(tiny, unit, tmp_path):
     source = open_checkpoint(write_folder(tiny, tmp_path / "source"))
-    advice = advise(source, Budget(3.0, unit))
+    advice = advise(source, SizeBudget(3.0, unit))
     assert [proposal.axis for proposal in advice.proposals] == ["width", "depth", "both"]
     for proposal in advice.proposals:
         assert proposal.promise != "lossy", proposal
@@ -45,7 +47,7 @@ def test_proposals_fit_the_budget_and_are_exact(tiny, unit, tmp_path):
 
 def test_what_is_beyond_the_budget_is_told(tmp_path):
     source = open_checkpoint(write_folder(TINY["vit"], tmp_path / "source"))
-    advice = advise(source, Budget(1.01, "macs"))
+    advice = advise(source, SizeBudget(1.01, "macs"))
     assert not advice.proposals
     assert dict(advice.refused) == dict.fromkeys(("width", "depth", "both"), "the least growth is beyond the budget")
 

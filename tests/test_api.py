@@ -8,8 +8,9 @@ import pytest
 import growtool
 
 NAMES = {
-    "CheckpointError", "GrowtoolError", "Plan", "PlanError", "compare", "finetune_checkpoint", "grow_checkpoint",
+    "CheckpointError", "GrowtoolError", "Plan", "PlanError", "finetune_checkpoint", "grow_checkpoint",
     "inspect_checkpoint", "load_plan", "open_checkpoint", "resolve", "summarise", "trace_model",
+    "verify_checkpoints",
 }  # fmt: skip
 
 

@@ -12,14 +12,14 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)x-(macs|params)")
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SizeBudget:
     """At most `factor` times the source's multiply-accumulates per image, or its parameters."""
 
     factor: float
     unit: Literal["macs", "params"]
 
 
-def parse_budget(text: str) -> Budget:
+def parse_budget(text: str) -> SizeBudget:
     """`2x-macs` or `1.5x-params`.
 
     Raises:
@@ -33,4 +33,4 @@ def parse_budget(text: str) -> Budget:
     factor = float(match[1])
     if factor <= 1:
         raise PlanError(f"--budget: found {text!r}, expected more than 1x; growth never shrinks")
-    return Budget(factor, "macs" if match[2] == "macs" else "params")
+    return SizeBudget(factor, "macs" if match[2] == "macs" else "params")

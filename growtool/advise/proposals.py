@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from growtool.advise.budget import Budget
+from growtool.advise.budget import SizeBudget
 from growtool.advise.guidelines import GUIDELINES
 from growtool.advise.sizes import Scaling, Size
 from growtool.checkpoint import Checkpoint
@@ -66,7 +66,7 @@ class Advice:
     refused: Mapping[str, str]
 
 
-def advise(checkpoint: Checkpoint, budget: Budget) -> Advice:
+def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
     """The largest plan of each axis within the budget; no weight is read.
 
     Raises:
@@ -93,7 +93,7 @@ def advise(checkpoint: Checkpoint, budget: Budget) -> Advice:
     return Advice(size, tuple(proposals), refused)
 
 
-def _scalings(source: Traced, budget: Budget) -> dict[str, Scaling]:
+def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
     """What each axis can be scaled by, as a plan that scales it alone finds it."""
 
     def of(**axes: float) -> Scaling:

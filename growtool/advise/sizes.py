@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from growtool.advise.budget import Budget
+from growtool.advise.budget import SizeBudget
 from growtool.advise.guidelines import DEPTH_SHARE
 from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.errors import GrowtoolError
@@ -32,7 +32,7 @@ class Size:
     macs: int
     params: int
 
-    def within(self, other: Size, budget: Budget, share: float = 1.0) -> bool:
+    def within(self, other: Size, budget: SizeBudget, share: float = 1.0) -> bool:
         """Whether this is at most as large as a share of the budget (in orders of magnitude) allows `other` to grow."""
         own, base = (self.macs, other.macs) if budget.unit == "macs" else (self.params, other.params)
         return own <= base * math.pow(budget.factor, share)
@@ -48,7 +48,7 @@ class Scaling:
         budget: how large it may become.
     """
 
-    def __init__(self, base: ModelSpec, model: nn.Module, knobs: Knobs, budget: Budget) -> None:
+    def __init__(self, base: ModelSpec, model: nn.Module, knobs: Knobs, budget: SizeBudget) -> None:
         self.base, self._model, self._knobs, self._budget = base, model, knobs, budget
         self._depth_name = next(iter(knobs.depth), None)
         self.size = cache(self._size)
