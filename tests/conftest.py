@@ -82,6 +82,16 @@ def shared() -> Path:
     return Path(named)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a comparison needs: `small`, `data` and `tile.yaml`, a plan."""
+    root = tmp_path_factory.mktemp("place")
+    write_checkpoint(root / "small")
+    write_data(root / "data")
+    (root / "tile.yaml").write_text("target: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: {operator: tile}\n")
+    return root
+
+
 @pytest.fixture
 def growtool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -92,10 +102,8 @@ def growtool(
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
-        try:
+        with pytest.raises(SystemExit) as ended:
             main()
-        except SystemExit as ended:
-            return ended.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
+        return ended.value.code or 0, *capsys.readouterr()
 
     return run

@@ -22,21 +22,6 @@ COMMANDS = ["grow", "finetune", "inspect", "verify", "list"]
 
 
 @pytest.fixture
-def growtool(monkeypatch, capsys):
-    """`growtool(*arguments)`: exit code, stdout and stderr of the command, run in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("GROWTOOL_DEBUG", raising=False)
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def other_folder(resnet_folder, tmp_path):
     """The ResNet with another bias of its classifier."""
     folder = tmp_path / "other"

@@ -4,23 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from finetune_support import write_checkpoint, write_data
 from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import GrowtoolError
 
-TILE = "target: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: {operator: tile}\n"
 OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("compare")
-    write_checkpoint(root / "small")
-    write_data(root / "data")
-    (root / "tile.yaml").write_text(TILE)
-    return root
 
 
 def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, str]:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_support import MODEL_ARGS, write_checkpoint, write_data
+from finetune_support import MODEL_ARGS, write_checkpoint
 
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import GrowtoolError
 from growtool.plan import load_plan
 from growtool.study import compare as comparing
-from growtool.study.arms import Arm
+from growtool.study.arms import Arm, scratch_arms
 from growtool.study.budget import Budget
 from growtool.study.cost import source_cost
 from growtool.study.fresh import write_fresh
@@ -24,16 +24,6 @@ from growtool.study.study import Study
 from growtool.study.trials import Failed, Runner, Training, Trial
 
 SPEC = ModelSpec("resnet18", MODEL_ARGS)
-PLAN = "target: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: {operator: tile}\n"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("trials")
-    write_checkpoint(root / "small")
-    write_data(root / "data")
-    (root / "tile.yaml").write_text(PLAN)
-    return root
 
 
 @pytest.fixture
@@ -122,11 +112,15 @@ def test_folders_of_baselines_do_not_depend_on_the_plans_beside_them() -> None:
     assert replace(scratch, name="scratch-2").folder == scratch.folder
     assert replace(scratch, steps=6).folder != scratch.folder
     assert replace(scratch, target=ModelSpec("resnet18")).folder != scratch.folder
+    grown = replace(scratch, name="grown", second="1", teacher="2")
+    (from_scratch,) = scratch_arms([grown])
+    assert (from_scratch.second, from_scratch.teacher) == ("", "2"), "it learns from the same teacher"
 
 
 def test_another_checkpoint_that_an_arm_reads_is_told_apart() -> None:
     arm = Arm("a", SPEC, 1, 1, "exact", 5)
-    assert len({replace(arm, beside=beside).fingerprint() for beside in ((), ("1",), ("2",))}) == 3
+    assert len({replace(arm, second=sha).fingerprint() for sha in ("", "1", "2")}) == 3
+    assert len({replace(arm, teacher=sha).fingerprint() for sha in ("", "1", "2")}) == 3
 
 
 def test_what_the_source_was_trained_from_counts(place: Path, tmp_path: Path) -> None:

@@ -88,9 +88,7 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
             proposals.append(_propose(axis, checkpoint, source, scalings[axis], width, depths))
         except GrowtoolError as error:
             refused[axis] = "; ".join(error.problems)
-    size = scalings["both"].source
-    assert size is not None
-    return Advice(size, tuple(proposals), refused)
+    return Advice(scalings["both"].source, tuple(proposals), refused)
 
 
 def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:

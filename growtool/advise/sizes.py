@@ -52,8 +52,9 @@ class Scaling:
         self.base, self._model, self._knobs, self._budget = base, model, knobs, budget
         self._depth_name = next(iter(knobs.depth), None)
         self.size = cache(self._size)
-        self.source = self.size(None, None)
-        assert self.source is not None, "the source itself can be built"
+        source = self.size(None, None)
+        assert source is not None, "the source itself can be built"
+        self.source: Size = source
 
     @property
     def width_factors(self) -> list[float]:
@@ -126,7 +127,7 @@ class Scaling:
     def _fits(self, width: float | None, depths: tuple[int, ...] | None, share: float) -> bool | None:
         """None for what cannot be built."""
         size = self.size(width, depths)
-        return None if size is None or self.source is None else size.within(self.source, self._budget, share)
+        return None if size is None else size.within(self.source, self._budget, share)
 
 
 def _last(candidates: Sequence[_T], fits: Callable[[_T], bool | None]) -> _T | None:

@@ -110,7 +110,7 @@ class Checkpoint:
         if path.name != WEIGHTS:
             return path.stem
         folder = path.parent
-        return f"{folder.parent.name}-{folder.name}" if folder.name in ("best", "last") else folder.name
+        return f"{folder.parent.name}-{folder.name}" if folder.name in (_BEST, _LAST) else folder.name
 
     def sha256(self) -> str:
         """Hex digest of the weights file."""

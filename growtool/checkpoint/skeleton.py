@@ -143,11 +143,8 @@ def _without_initialisation() -> AbstractContextManager[object]:
     class Skipping(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if getattr(func, "__module__", "") == nn.init.__name__:  # these hand on their tensor by name
-                tensor = kwargs.get("tensor", args[0] if args else None)
-                draws = True
-            else:
-                tensor, draws = args[0] if args else None, getattr(func, "__name__", "") in _DRAWS
+            tensor = args[0] if args else kwargs.get("tensor")  # by name from the functions of nn.init
+            draws = getattr(func, "__module__", "") == nn.init.__name__ or getattr(func, "__name__", "") in _DRAWS
             return tensor if draws and _is_drawn(tensor) else func(*args, **kwargs)
 
     return Skipping()

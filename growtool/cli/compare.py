@@ -158,7 +158,8 @@ def _show(comparison: Comparison) -> None:
     console().print(drawn)
     for failed in comparison.failed:
         console().print(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}", soft_wrap=True)
-    written = ", ".join(("index.html", "table.md", "results.json", *(["curves.png"] if can_draw_png() else [])))
+    drawn_too = can_draw_png()
+    written = "index.html, table.md, results.json" + (", curves.png" if drawn_too else "")
     console().print(f"written: {escape(str(comparison.study.output))}/{written}", soft_wrap=True)
-    if not can_draw_png():
+    if not drawn_too:
         console().print("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")

@@ -30,7 +30,7 @@ from growtool.finetune.sources import open_splits, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
 from growtool.finetune.trainable import Selection, select
-from growtool.report.macs import count_macs, training_macs
+from growtool.report.macs import count_macs, macs_of, training_macs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -283,8 +283,7 @@ def teacher_macs(config: RunConfig) -> int:
     """Multiply-accumulates of the teacher's forward pass on an image; 0 without one."""
     if config.kd_teacher is None:
         return 0
-    model = build(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
-    return count_macs(model, input_size(model)).total
+    return macs_of(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer) -> int:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+    from growtool.checkpoint import ModelSpec
+
 COUNTED = "convolutions, matrix products and attention; norms, activations and element-wise operations are not counted"
 
 
@@ -76,6 +78,18 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
             if flops
         },
     )
+
+
+def macs_of(spec: ModelSpec, *, where: str) -> int:
+    """MACs of one image through the model of `spec`.
+
+    Raises:
+        CheckpointError: timm cannot build it.
+    """
+    from growtool.checkpoint import build, input_size
+
+    model = build(spec, where=where)
+    return count_macs(model, input_size(model)).total
 
 
 def _nothing(*_: object, **__: object) -> int:

@@ -38,7 +38,8 @@ class Arm:
         variant: how its training differs from that of the others.
         teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
         carried: the state of the source's optimizer, where training is to start from it.
-        beside: SHA-256 of each other checkpoint that it reads: a plan's second source, a teacher.
+        teacher: SHA-256 of that checkpoint.
+        second: SHA-256 of its plan's second source.
     """
 
     name: str
@@ -52,12 +53,14 @@ class Arm:
     variant: Variant | None = None
     teacher_macs: int = 0
     carried: OptimizerState | None = None
-    beside: tuple[str, ...] = ()
+    teacher: str = ""
+    second: str = ""
 
     @property
     def folder(self) -> str:
         """The name of its folder: a plan's own, and for baselines one that other plans beside them do not change."""
-        return self.name if self.plan else f"{_RESERVED[not self.from_scratch]}-{self.fingerprint()[:8]}"
+        kind = "scratch" if self.from_scratch else "source"
+        return self.name if self.plan else f"{kind}-{self.fingerprint()[:8]}"
 
     @property
     def from_scratch(self) -> bool:
@@ -77,7 +80,7 @@ class Arm:
         """Hex digest of everything that decides its start and its length."""
         plan = self.plan.plan.model_dump(mode="json") if self.plan else None
         other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
-        decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{''.join(self.beside)}"
+        decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{self.second}{self.teacher}"
         return hashlib.sha256(decisive.encode()).hexdigest()
 
     def start(self, out: Path) -> Path:
@@ -114,7 +117,7 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
             continue
         size = summarise(recipe).after
         arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, loaded)
-        arms.append(replace(arm, beside=(recipe.second.sha256(),)) if recipe.second else arm)
+        arms.append(replace(arm, second=recipe.second.sha256()) if recipe.second else arm)
     if problems:
         raise PlanError(problems)
     return arms
@@ -124,7 +127,7 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
     """One arm for each different target, with weights as timm initialises them."""
     found: dict[str, Arm] = {}
     for arm in arms:
-        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None, beside=()))
+        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None, second=""))
     several = len(found) > 1
     return [
         replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)

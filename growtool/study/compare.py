@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import yaml
 
 from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_source
@@ -91,17 +93,18 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
         first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
         tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
         chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
-        able = [any(isinstance(found, Outcome) for found in outcomes) for outcomes in tried]
-        further = [
-            _trial(study, arm, seed, lr)
-            for arm, lr, goes_on in zip(arms, chosen, able, strict=True)
-            if goes_on  # where seed 0 failed at every rate there is none to go on with
-            for seed in range(1, study.seeds)
+        further = [  # none where seed 0 failed at every rate: there is none to go on with
+            [_trial(study, arm, seed, lr) for seed in range(1, study.seeds)] if _any_ended(outcomes) else []
+            for arm, lr, outcomes in zip(arms, chosen, tried, strict=True)
         ]
-        rest = iter(runner.run(further))
-    others = [[next(rest) for _ in range(1, study.seeds)] if goes_on else [] for goes_on in able]
+        rest = iter(runner.run([trial for trials in further for trial in trials]))
+    others = [[next(rest) for _ in trials] for trials in further]
     results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
     return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+
+
+def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
+    return any(isinstance(found, Outcome) for found in outcomes)
 
 
 def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
@@ -117,14 +120,15 @@ def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
         return replace(arm, steps=steps)
 
     plans = grown_arms(study.source, study.plans)
-    grown = [timed(_varied(study, arm, variant)) for arm in plans for variant in (None, *study.variants)]
+    variants = [(variant, _teacher(study.config_of(variant))) for variant in (None, *study.variants)]
+    grown = [timed(_varied(study, arm, variant, teacher)) for arm in plans for variant, teacher in variants]
     plain = [arm for arm in grown if arm.variant is None]
     arms = [*grown]
     if "scratch" in study.baselines:
         fresh = scratch_arms(plain)
         arms += [*fresh, *(_longer(arm, batch, by=source_macs) for arm in fresh if source_macs)]
     if "source" in study.baselines:
-        source = timed(_varied(study, source_arm(study.source), None))
+        source = timed(_varied(study, source_arm(study.source), *variants[0]))
         spare = max(arm.training_macs(arm.steps * batch) for arm in plain) - source.training_macs(source.steps * batch)
         longer = _longer(source, batch, by=spare)
         arms += [source, longer] if longer.steps > source.steps else [source]
@@ -136,12 +140,22 @@ def _longer(arm: Arm, batch: int, *, by: int) -> Arm:
     return replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(by / arm.training_macs(batch)))
 
 
-def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
-    """An arm with what its training needs beside the weights.
+def _teacher(config: RunConfig) -> dict[str, Any]:
+    """What an arm holds of the checkpoint that it learns from.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if config.kd_teacher is None:
+        return {}
+    return {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
+
+
+def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
+    """An arm with what its training needs beside the weights; `teacher` as `_teacher` gives it.
 
     Raises:
         PlanError: it is to start from the state of the source's optimizer, and there is none.
-        CheckpointError: its teacher cannot be read.
     """
     config = study.config_of(variant)
     name = f"{arm.name}+{variant.name}" if variant else arm.name
@@ -151,15 +165,7 @@ def _varied(study: Study, arm: Arm, variant: Variant | None) -> Arm:
             f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
             "`growtool finetune` wrote; drop the option"
         )
-    taught = (open_checkpoint(config.kd_teacher).sha256(),) if config.kd_teacher is not None else ()
-    return replace(
-        arm,
-        name=name,
-        variant=variant,
-        teacher_macs=teacher_macs(config),
-        carried=carried,
-        beside=(*arm.beside, *taught),
-    )
+    return replace(arm, name=name, variant=variant, carried=carried, **teacher)
 
 
 def _training(study: Study) -> Training:

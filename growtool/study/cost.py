@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from growtool.checkpoint import build, input_size
 from growtool.checkpoint.folder import TRAINING
-from growtool.report.macs import count_macs, training_macs
+from growtool.report.macs import macs_of, training_macs
 from growtool.study.study import Study
 
 
@@ -22,12 +21,11 @@ def source_cost(study: Study, images: int) -> int | None:
         None where nothing tells. What a checkpoint was trained from counts as long as it is still where it was; what
         came before it was grown does not.
     """
-    model = build(study.source.spec, where=study.source.name)
-    macs = count_macs(model, input_size(model)).total
-    if study.source_epochs is not None:
-        return training_macs(macs, round(study.source_epochs * images))
-    seen = _images_seen(study.source.path.parent, frozenset())
-    return training_macs(macs, seen) if seen else None
+    told = study.source_epochs
+    seen = _images_seen(study.source.path.parent, frozenset()) if told is None else round(told * images)
+    if told is None and not seen:
+        return None
+    return training_macs(macs_of(study.source.spec, where=study.source.name), seen)
 
 
 def _images_seen(folder: Path, passed: frozenset[Path]) -> int:

@@ -17,8 +17,8 @@ from growtool.study.budget import Budget
 from growtool.study.variant import Variant, undue_options
 
 DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "macs", "seed", "device"})
-_OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
 """Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
+_OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
 
 
 @dataclass(frozen=True, kw_only=True)
