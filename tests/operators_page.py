@@ -112,7 +112,14 @@ transformers and mixers, `base_width` of bottlenecks, squeeze-and-excitation. An
 `W' = [[W_a, 0], [0, W_b]]` where rows and columns grow, `[W_a; W_b]` where rows do, `[W_a, W_b] / 2` where columns do,
 the mean where neither does. Exact if the halves never meet before the classifier: a BatchNorm treats each channel on
 its own, a LayerNorm or RMSNorm over both does not, and a layer that cannot be widened (the stem of a plain ResNet)
-would have to hold two weights at once. The proof compares with the mean of both sources' logits.""",
+would have to hold two weights at once. The proof compares with the mean of both sources' logits.
+
+`second: mirror` takes the mirror image of the checkpoint as the second one: the same weights in the order in which
+they see an image as the checkpoint sees the mirrored image, kernels and tables of positions turned around. It needs
+no second training, and the mean that comes out is that over an image and its mirror image. Where strides are as long
+as kernels (ViT, DeiT, BEiT, CaiT, ConvNeXt, Twins, MLP-Mixer, gMLP, ConvMixer) there is one, which is proven on a
+random image in float64 before anything is written; other networks (a kernel of 3 in strides of 2 over an even number
+of columns, rotary positions) are refused with the layer that stands in the way.""",
     "ligo": """\
 Every weight is `W' = E W R^T` with one matrix E for each set of channels where they are written and one matrix R where
 they are read; both train for `steps` updates on the images of `data`, the weights W do not, and the products are

@@ -1,6 +1,6 @@
 """Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
 
-from growtool.coupling.axis import Atom, Axis, atoms, positions
+from growtool.coupling.axis import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Atom, Axis, atoms, positions
 from growtool.coupling.depth import Stretch, inside, shortened, stretches
 from growtool.coupling.flow import Params
 from growtool.coupling.line import InLine, layers_in_line
@@ -9,6 +9,9 @@ from growtool.coupling.pairing import Growth, PairedAxis, Unchanged, pair, pair_
 from growtool.coupling.trace import Coupling, Group, Member, trace_model
 
 __all__ = [
+    "KERNEL_POSITION",
+    "LOOKED_UP",
+    "SPATIAL_POSITION",
     "Atom",
     "Axis",
     "Coupling",

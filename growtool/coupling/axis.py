@@ -53,6 +53,9 @@ Factor: TypeAlias = "Atom | Axis"
 Segment: TypeAlias = "tuple[Factor, ...]"
 Axis: TypeAlias = "tuple[Segment, ...]"
 
+# Reasons to be fixed that are asked for elsewhere.
+KERNEL_POSITION, SPATIAL_POSITION, LOOKED_UP = "a kernel position", "a spatial position", "indexing"
+
 ONE: Axis = ((),)  # an axis of size 1
 
 

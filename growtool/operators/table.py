@@ -121,8 +121,8 @@ OPERATORS: dict[str, OperatorInfo] = {
             "two_source", "width", "two checkpoints side by side; their mean comes out",
             "exact mean of the logits where every norm is a BatchNorm", "MixtureGrowth, arXiv 2311.04251",
             formula="W' = diag(W_a, W_b), classifier [W_a, W_b] / 2",
-            needs="a second checkpoint of the same model",
-            when="Two trained BatchNorm networks into one of their joint size.",
+            needs="a second checkpoint of the same model, or `second: mirror`",
+            when="Two trained networks into one of their joint size, or a network and its mirror image.",
         ),
         OperatorInfo(
             "ligo", "width", "maps from old channels to new ones, learned on images and then written out",

@@ -12,6 +12,7 @@ from growtool.plan.target import Scale, Target
 from growtool.plan.width import WIDTH_OPERATORS, TwoSource, Width
 
 DEFAULT_INPUTS = 4
+MIRROR = "mirror"
 
 
 class Output(Section):
@@ -82,7 +83,7 @@ class Plan(Section):
         width: how a target that is wider gets its channels; None where the plan does not say.
         depth: how a target that is deeper gets its blocks; None where the plan does not say.
         overrides: other ways of growing for tensors whose names match, the last match counts.
-        second: a checkpoint of the same model, for `two_source`.
+        second: a checkpoint of the same model, for `two_source`; `mirror`: the mirror image of the first.
         data: images for what has to see some; None where nothing does.
         recalibrate: whether the running statistics of BatchNorm are estimated anew from `data`.
         output: how the result is written.
@@ -145,7 +146,10 @@ class Plan(Section):
     def _has_two_sources_or_one(self) -> Plan:
         two = isinstance(self.width, TwoSource)
         if two and self.second is None:
-            raise problem("width.operator two_source needs `second: PATH`, another checkpoint of the same model")
+            raise problem(
+                "width.operator two_source needs `second: PATH`, another checkpoint of the same model, or "
+                f"`second: {MIRROR}`"
+            )
         if self.second is not None and not two:
             raise problem("second: only `width: {operator: two_source}` takes a second checkpoint")
         return self

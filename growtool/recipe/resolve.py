@@ -20,12 +20,13 @@ from growtool.checkpoint.reach import home_module, set_eps, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
-from growtool.plan.schema import Plan
+from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
 from growtool.recipe.matching import Matching, match, some
+from growtool.recipe.mirror import mirror_image
 from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
@@ -39,7 +40,7 @@ from growtool.recipe.widths import Widths, expand_widths
 
 
 def resolve(plan: Plan, checkpoint: Checkpoint, *, traced: tuple[Traced, Traced] | None = None) -> Recipe:
-    """Everything about a growth that can be known without reading weights.
+    """Everything about a growth that can be known without reading weights (but for a mirror image, which is run).
 
     Args:
         plan: what to do.
@@ -108,7 +109,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     return Recipe(
         plan=plan,
         source=checkpoint,
-        second=_second(plan, checkpoint),
+        second=_second(plan, checkpoint, source),
         target=spec,
         num_features=int(getattr(target.model, "num_features", 0)),
         tensors=tensors,
@@ -147,15 +148,17 @@ def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, .
     return tuple(axis_map(axis, known, frozenset()) for axis in axes)
 
 
-def _second(plan: Plan, checkpoint: Checkpoint) -> Checkpoint | None:
+def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | None:
     """The plan's second checkpoint.
 
     Raises:
         CheckpointError: it cannot be read.
-        PlanError: it holds another model than the first.
+        PlanError: it holds another model than the first, or this has no mirror image.
     """
     if plan.second is None:
         return None
+    if plan.second == MIRROR:
+        return mirror_image(checkpoint, source)
     spec = checkpoint.spec
     second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args)
     ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))

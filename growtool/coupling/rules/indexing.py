@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from growtool.coupling.axis import Unsolvable, fix, new_axis, resolve
+from growtool.coupling.axis import LOOKED_UP, Unsolvable, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.rules.views import listed, replaced
 from growtool.coupling.tape import Rule, Tape
@@ -38,25 +38,25 @@ def index(tape: Tape, call: Call) -> Sequence[Axes]:
         raise Unsolvable("indexing by a mask")
     axes = tape.axes(source)
     for i in used:
-        fix(axes[i], "indexing")
+        fix(axes[i], LOOKED_UP)
         for axis in tape.axes(indices[i]):
-            fix(axis, "indexing")
+            fix(axis, LOOKED_UP)
     new = max(indices[i].ndim for i in used)
     at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
     rest = tuple(axis for i, axis in enumerate(axes) if i not in used)
-    fresh = tuple(new_axis(n, "indexing") for n in call.outs[0].shape[at : at + new])
+    fresh = tuple(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[at : at + new])
     return [rest[:at] + fresh + rest[at:]]
 
 
 def index_select(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _fixed_along(tape, call, [call.arg(1, "dim")], "indexing")
+    return _fixed_along(tape, call, [call.arg(1, "dim")], LOOKED_UP)
 
 
 def embedding(tape: Tape, call: Call) -> Sequence[Axes]:
     table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
     for axis in (table[0], *positions):
-        fix(axis, "indexing")
-    return [(*(new_axis(n, "indexing") for n in call.outs[0].shape[:-1]), table[1])]
+        fix(axis, LOOKED_UP)
+    return [(*(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[:-1]), table[1])]
 
 
 def _fixed_along(tape: Tape, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from growtool.coupling.axis import ONE, Axis, fix, new_axis, resolve
+from growtool.coupling.axis import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
 from growtool.coupling.tape import Rule, Tape
 
-_SPATIAL = "a spatial position"
 # Operation -> how many trailing axes are positions in the image.
 _RESAMPLING = {
     **dict.fromkeys(
@@ -34,7 +33,7 @@ def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
     x, weight, bias, stride, padding, _, transposed, _, groups = call.args[:9]
     x_axes, w_axes = tape.axes(x), tape.axes(weight)
     for axis in w_axes[2:]:
-        fix(axis, "a kernel position")
+        fix(axis, KERNEL_POSITION)
     pointwise = all(n == 1 for n in (*weight.shape[2:], *stride)) and not any(padding)
     if not pointwise:
         _fix_all(x_axes[2:])
@@ -45,7 +44,7 @@ def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
         tape.contract(x, x_axes[1], weight, columns)
     if bias is not None:
         unify(rows, tape.axes(bias)[0])
-    places = x_axes[2:] if pointwise else tuple(new_axis(n, _SPATIAL) for n in call.outs[0].shape[2:])
+    places = x_axes[2:] if pointwise else tuple(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[2:])
     return [(x_axes[0], rows, *places)]
 
 
@@ -122,48 +121,49 @@ def _from_batch(call: Call) -> bool:
 def resampling(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, count = tape.axes(call.args[0]), _RESAMPLING[call.name]
     _fix_all(axes[-count:])
-    return [axes[:-count] + tuple(new_axis(n, _SPATIAL) for n in out.shape[-count:]) for out in call.outs]
+    return [axes[:-count] + tuple(new_axis(n, SPATIAL_POSITION) for n in out.shape[-count:]) for out in call.outs]
 
 
 def pixel_shuffle(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "upscale_factor")
     channels, positions = factor_out(axes[-3], factor * factor)
     _fix_all((positions, *axes[-2:]))
-    return [(*axes[:-3], channels, *(new_axis(n, _SPATIAL) for n in call.outs[0].shape[-2:]))]
+    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
 
 
 def pixel_unshuffle(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "downscale_factor")
     _fix_all(axes[-2:])
-    channels = resolve(((axes[-3], new_axis(factor * factor, _SPATIAL)),))
-    return [(*axes[:-3], channels, *(new_axis(n, _SPATIAL) for n in call.outs[0].shape[-2:]))]
+    channels = resolve(((axes[-3], new_axis(factor * factor, SPATIAL_POSITION)),))
+    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
 
 
 def image_to_columns(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, out = tape.axes(call.args[0]), call.outs[0]
     _fix_all(axes[-2:])
     window = out.shape[-2] // call.args[0].shape[-3]
-    return [(*axes[:-3], resolve(((axes[-3], new_axis(window, _SPATIAL)),)), new_axis(out.shape[-1], _SPATIAL))]
+    places = new_axis(window, SPATIAL_POSITION), new_axis(out.shape[-1], SPATIAL_POSITION)
+    return [(*axes[:-3], resolve(((axes[-3], places[0]),)), places[1])]
 
 
 def columns_to_image(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, out = tape.axes(call.args[0]), call.outs[0]
     channels, window = factor_out(axes[-2], call.args[0].shape[-2] // out.shape[-3])
     _fix_all((window, axes[-1]))
-    return [(*axes[:-2], channels, *(new_axis(n, _SPATIAL) for n in out.shape[-2:]))]
+    return [(*axes[:-2], channels, *(new_axis(n, SPATIAL_POSITION) for n in out.shape[-2:]))]
 
 
 def unfold(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, out = list(tape.axes(call.args[0])), call.outs[0]
     dim = call.arg(1, "dimension") % call.args[0].ndim
-    fix(axes[dim], _SPATIAL)
-    axes[dim] = new_axis(out.shape[dim], _SPATIAL)
-    return [(*axes, new_axis(out.shape[-1], _SPATIAL))]
+    fix(axes[dim], SPATIAL_POSITION)
+    axes[dim] = new_axis(out.shape[dim], SPATIAL_POSITION)
+    return [(*axes, new_axis(out.shape[-1], SPATIAL_POSITION))]
 
 
 def _fix_all(axes: Axes) -> None:
     for axis in axes:
-        fix(axis, _SPATIAL)
+        fix(axis, SPATIAL_POSITION)
 
 
 RULES: dict[str, Rule] = {

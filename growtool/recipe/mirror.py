@@ -1,0 +1,163 @@
+"""The mirror image of a checkpoint: the same numbers in another order, so that it sees an image as the checkpoint sees
+the mirrored image.
+
+Kernels turn around, and so does everything that belongs to a column of the image: tables of positions, of relative
+positions, and layers over positions. It is another network with the same accuracy, at no cost, where training mirrored
+its images at random; `two_source` of both averages over an image and its mirror image in one pass.
+
+Not every network has one. Kernels of 3 in strides of 2 over an even number of columns reach beyond the left edge and
+not beyond the right one, so they cut up a mirrored image differently. What the trace proposes is therefore run.
+
+Axes: N positions, H and W rows and columns of the image or of a grid of positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from growtool.checkpoint import Checkpoint, input_size
+from growtool.coupling import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, atoms
+from growtool.errors import PlanError
+from growtool.recipe.traced import Traced
+from growtool.verify import TOLERANCES, Comparison, StreamedModel, random_inputs
+
+Order = tuple[int, Tensor]
+_NO_TABLE = "tells left from right that is no table of positions growtool knows"
+
+
+@dataclass(frozen=True)
+class Mirrored(Checkpoint):
+    """A checkpoint whose tensors are read in the order of its mirror image.
+
+    Attributes:
+        orders: tensor -> dimensions and the order of their entries, int64.
+    """
+
+    orders: Mapping[str, tuple[Order, ...]] = field(default_factory=dict)
+
+    def read(self, name: str) -> Tensor:
+        """The values of a tensor of the mirror image, in its type."""
+        value = super().read(name)
+        for dim, order in self.orders.get(name, ()):
+            value = value.index_select(dim, order)
+        return value
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"the mirror image of {super().name}"
+
+
+def mirror_image(checkpoint: Checkpoint, traced: Traced) -> Mirrored:
+    """The mirror image of a checkpoint, proven on a random image in float64.
+
+    Args:
+        checkpoint: what is mirrored.
+        traced: its model.
+
+    Raises:
+        PlanError: reordering weights does not mirror the network.
+    """
+    held = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    image = Mirrored(**held, orders=_orders(traced))
+    ours, theirs = (StreamedModel(c, torch.float64) for c in (checkpoint, image))
+    x_BCHW = random_inputs(ours.input_size, 1, seed=0, dtype=torch.float64)
+    pairs = zip(ours.outputs(x_BCHW.flip(3)), theirs.outputs(x_BCHW), strict=True)
+    apart = max(Comparison.of(a, b, decide=False).relative_difference for a, b in pairs)
+    if apart > TOLERANCES["F64"]:
+        raise PlanError(
+            f"second: {checkpoint.name} has no mirror image: with its weights in mirrored order its outputs differ by "
+            f"{apart:.1e} from those on mirrored images, expected none, {_reason(ours, theirs, x_BCHW)}; "
+            "name another checkpoint"
+        )
+    return image
+
+
+def _orders(traced: Traced) -> dict[str, tuple[Order, ...]]:
+    found, image = {}, input_size(traced.model)[1:]
+    for name, axes in traced.coupling.tensors.items():
+        spatial = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, SPATIAL_POSITION)]
+        orders: list[Order] = []
+        if len(axes) == 4 and _fixed_as(axes[3], KERNEL_POSITION):
+            orders = [(3, _reversed(axes[3]))]
+        elif len(axes) > 2 and len(spatial) == 2:  # rows and columns of a table of positions
+            orders = [(spatial[1], _reversed(axes[spatial[1]]))]
+        else:
+            orders = [(dim, _mirrored_grid(_size(axes[dim]), image)) for dim in spatial]
+            looked_up = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, LOOKED_UP)]
+            module = traced.model.get_submodule(name.rpartition(".")[0])
+            orders += [(dim, _mirrored_table(module, _size(axes[dim]), image)) for dim in looked_up]
+        if orders:
+            found[name] = tuple(orders)
+    return found
+
+
+def _fixed_as(axis: Axis, why: str) -> bool:
+    return any(atom.fixed == why for atom in atoms(axis))
+
+
+def _size(axis: Axis) -> int:
+    return math.prod(atom.size for atom in atoms(axis))
+
+
+def _reversed(axis: Axis) -> Tensor:
+    return torch.arange(_size(axis)).flip(0)
+
+
+def _mirrored_grid(count: int, image: tuple[int, int]) -> Tensor:
+    """Order [N] of positions: a grid of the image's proportions, row by row, behind tokens that have no place."""
+    common = math.gcd(*image)
+    rows, columns = (side // common for side in image)
+    scale = math.isqrt(count // (rows * columns))
+    grid = torch.arange(rows * columns * scale**2).reshape(rows * scale, columns * scale)
+    before = count - grid.numel()
+    return torch.cat([torch.arange(before), before + grid.flip(1).flatten()])
+
+
+def _mirrored_table(module: nn.Module, count: int, image: tuple[int, int]) -> Tensor:
+    """Order of a table of `count` entries that the module looks up for pairs of positions, by an index [N, N]."""
+    order = torch.arange(count)
+    for index in module.buffers(recurse=False):
+        if not index.is_floating_point() and index.ndim == 2 and 0 <= int(index.min()) <= int(index.max()) < count:
+            rows, columns = (_mirrored_grid(n, image) for n in index.shape)
+            order[index.flatten()] = index[rows][:, columns].flatten()
+    return order
+
+
+def _reason(ours: StreamedModel, theirs: StreamedModel, x_BCHW: Tensor) -> str:
+    """Where the two part, as seen by the first convolution that returns something else."""
+    seen, later = _convolved(ours, x_BCHW.flip(3)), _convolved(theirs, x_BCHW)
+    for path, (columns, out) in seen.items():
+        if Comparison.of(out.flip(3), later[path][1], decide=False).relative_difference > TOLERANCES["F64"]:
+            layer: Any = ours.model.get_submodule(path)
+            kernel, stride, dilation = (setting[1] for setting in (layer.kernel_size, layer.stride, layer.dilation))
+            seen_columns = (out.shape[3] - 1) * stride + dilation * (kernel - 1) + 1
+            if (seen_columns - columns) % 2:
+                return (
+                    f"since {path}, kernel {kernel} in strides of {stride} over {columns} columns, cuts an image from "
+                    "the right otherwise than from the left"
+                )
+            return f"since something before {path} {_NO_TABLE}"
+    return f"since something in it {_NO_TABLE}"
+
+
+def _convolved(model: StreamedModel, x_BCHW: Tensor) -> dict[str, tuple[int, Tensor]]:
+    """What each convolution returns, in order, and over how many columns it ran."""
+    seen: dict[str, tuple[int, Tensor]] = {}
+
+    paths = {layer: path for path, layer in model.model.named_modules() if isinstance(layer, nn.Conv2d)}
+
+    def note(module: Any, args: tuple[Tensor, ...], out: Tensor) -> None:
+        seen.setdefault(paths[module], (args[0].shape[3], out))
+
+    handles = [layer.register_forward_hook(note) for layer in paths]
+    model.outputs(x_BCHW)
+    for handle in handles:
+        handle.remove()
+    return seen
