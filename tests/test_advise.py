@@ -52,6 +52,15 @@ def test_what_is_beyond_the_budget_is_told(tmp_path):
     assert dict(advice.refused) == dict.fromkeys(("width", "depth", "both"), "the least growth is beyond the budget")
 
 
+def test_single_blocks_where_pairs_are_beyond_the_budget(tmp_path):
+    """Twice two blocks are too many beside more width, twice one and a half are not; factors are told exactly."""
+    tiny = RESNET.with_args(layers=[2, 2, 2, 2], channels=[12, 24, 24, 36])
+    advice = advise(open_checkpoint(write_folder(tiny, tmp_path / "source")), SizeBudget(1.75, "params"))
+    scales = {proposal.axis: proposal.plan["target"]["scale"] for proposal in advice.proposals}
+    assert scales["depth"] == {"depth": [3, 3, 3, 3]}
+    assert scales["both"]["depth"] == [3, 3, 3, 3] and isinstance(scales["both"]["width"], str), scales
+
+
 def test_sizes_that_cannot_be_built_do_not_hide_those_that_fit():
     fits = {1: True, 2: None, 3: None, 4: True, 5: None, 6: None, 7: False, 8: None}
     assert _last(list(fits), fits.__getitem__) == 4

@@ -23,7 +23,16 @@ def knobs(tiny: Tiny) -> Knobs:
 
 @pytest.mark.parametrize(
     ("value", "factor", "result"),
-    [(3, 2, 6), (3, 1.5, 4.5), (4, 1.5, 6), (4.0, 0.5, 2.0), ((2, 3), 2, (4, 6)), ((2, 3.0), 1.5, (3, 4.5))],
+    [
+        (3, 2, 6),
+        (27, 7 / 3, 63),
+        (1024, 4 / 3, 1024 * 4 / 3),
+        (3, 1.5, 4.5),
+        (4, 1.5, 6),
+        (4.0, 0.5, 2.0),
+        ((2, 3), 2, (4, 6)),
+        ((2, 3.0), 1.5, (3, 4.5)),
+    ],
 )
 def test_products_of_whole_numbers_stay_whole(value, factor, result):
     assert scaled(value, factor) == result
@@ -78,6 +87,8 @@ def test_the_stem_of_a_resnet_stays(architecture):
         ("vit", {"width": 1.5}, {"embed_dim": 12, "num_heads": 3}),
         ("vit", {"depth": 1.5}, {"embed_dim": 8, "depth": 3}),
         ("vit", {"width": 2, "depth": [5]}, {"embed_dim": 16, "num_heads": 4, "depth": 5}),
+        ("vit", {"depth": "3/2"}, {"embed_dim": 8, "depth": 3}),
+        ("convnext", {"width": "5/2", "depth": "2/1"}, {"dims": [10, 15, 20, 20], "depths": [2, 4, 2, 2]}),
         ("convnext", {"width": 1.5, "depth": [1, 3, 1, 1]}, {"dims": [6, 9, 12, 12], "depths": [1, 3, 1, 1]}),
     ],
     ids=str,
@@ -100,6 +111,10 @@ def test_a_scale_becomes_arguments(family, scale, args, tmp_path):
             r"^target\.scale\.width: channels 4 x 1\.1 = 4\.4, .* is not whole; nearest factors .*: 1\.25$",
         ),
         (
+            {"width": 1.4},
+            r"^target\.scale\.width: channels 4 x 1\.4 = 5\.6, .*; nearest factors that are: 1\.25 or 1\.5$",
+        ),
+        (
             {"depth": 1.25},
             r"^target\.scale\.depth: layers 2 x 1\.25 = 2\.5.* is not whole; nearest factors that are: 1\.5$",
         ),
@@ -114,6 +129,13 @@ def test_a_scale_that_does_not_come_out_whole(scale, message, tmp_path):
     source = write_folder(RESNET, tmp_path / "source")
     with pytest.raises(PlanError, match=message):
         resolved(source, {"target": {"scale": scale}})
+
+
+def test_a_factor_that_is_no_short_decimal_is_named_as_a_fraction(tmp_path):
+    """As a plan takes it; 1.33333 would leave another rest."""
+    source = write_folder(RESNET.with_args(channels=[3, 6, 6, 9]), tmp_path / "source")
+    with pytest.raises(PlanError, match=r"nearest factors that are: 4/3$"):
+        resolved(source, {"target": {"scale": {"width": 1.33}}})
 
 
 def test_every_problem_of_a_scale_is_named_at_once(tmp_path):

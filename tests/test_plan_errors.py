@@ -40,8 +40,8 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
         "plan.yaml:1:8 model: found 3, expected a string",
         f"plan.yaml:2:1 modle_args: unknown key, expected one of {keys}; did you mean 'model_args'?",
         "plan.yaml:4:18 target.scale.width: found 0.5, expected at least 1",
-        "plan.yaml:4:30 target.scale.depth: found [2, 0], expected a number of at least 1, or a list with the number "
-        "of blocks of each stage",
+        "plan.yaml:4:30 target.scale.depth: found [2, 0], expected a number of at least 1, such as 2 or 4/3, or a list "
+        "with the number of blocks of each stage",
         "plan.yaml:6:13 width.operator: found 'tyle', expected one of " + WIDTHS + "; did you mean 'tile'?",
         "plan.yaml:8:3 depth.operator: missing, expected one of stack, interleave, zero_out, cancel_out, "
         "net2deeper, map, mixing",
@@ -98,14 +98,18 @@ SINGLE = {
         "target: {scale: {width: true}}",
         "plan.yaml:1:25 target.scale.width: found True, expected a number",
     ),
+    "scale by nothing": (
+        "target: {scale: {width: 4/0}}",
+        "plan.yaml:1:25 target.scale.width: found '4/0', expected a number",
+    ),
     "scale without end": (
         "target: {scale: {width: 1e999}}",
         "plan.yaml:1:25 target.scale.width: found inf, expected a finite number",
     ),
     "depth without end": (
         "target: {scale: {depth: 1e999}}",
-        "plan.yaml:1:25 target.scale.depth: found inf, expected a number of at least 1, or a list with the number of "
-        "blocks of each stage",
+        "plan.yaml:1:25 target.scale.depth: found inf, expected a number of at least 1, such as 2 or 4/3, or a list "
+        "with the number of blocks of each stage",
     ),
     "gain without noise": (
         T + "width: {operator: tile, split: equal, gain: 0.1}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.reach import OPEN
 from growtool.errors import GrowtoolError, PlanError
 from growtool.plan.schema import Plan
-from growtool.plan.target import Scale
+from growtool.plan.target import Scale, factor_text
 from growtool.recipe import resolve
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced
@@ -120,7 +121,7 @@ def _propose(
     checkpoint: Checkpoint,
     source: Traced,
     scaling: Scaling,
-    width: float | None,
+    width: Fraction | None,
     depths: tuple[int, ...] | None,
 ) -> Proposal:
     """The plan with the first operators that keep the function.
@@ -129,7 +130,7 @@ def _propose(
         PlanError: no operator can grow it so.
         CheckpointError: it does not run.
     """
-    scale: dict[str, Any] = {"width": width} if width else {}
+    scale: dict[str, Any] = {"width": _as_written(width)} if width else {}
     scale |= {"depth": list(depths)} if depths else {}
     target = Traced.of(scaling.spec(width, depths), where=f"{checkpoint.name}, scaled by {scale}")
     size = scaling.size(width, depths)
@@ -153,7 +154,12 @@ def _propose(
     return lossy
 
 
-def _operators(width: float | None, depths: tuple[int, ...] | None) -> Iterator[dict[str, Any]]:
+def _as_written(factor: Fraction) -> int | float | str:
+    text = factor_text(factor)
+    return text if "/" in text else int(text) if text.isdecimal() else float(text)
+
+
+def _operators(width: Fraction | None, depths: tuple[int, ...] | None) -> Iterator[dict[str, Any]]:
     for wider in WIDTH_OPERATORS if width else (None,):
         for deeper in DEPTH_OPERATORS if depths else (None,):
             sections: dict[str, Any] = {"width": {"operator": wider}} if wider else {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import TypeVar
 
@@ -57,7 +58,7 @@ class Scaling:
         self.source: Size = source
 
     @property
-    def width_factors(self) -> list[float]:
+    def width_factors(self) -> list[Fraction]:
         """Factors above 1 that leave every count whole, in order, up to where the budget ends at the latest."""
         widths = self._knobs.width
         counts = [n for name in widths for n in self._growing(name, widths[name]).values() if isinstance(n, int)]
@@ -65,17 +66,24 @@ class Scaling:
         step = max((d for d in range(1, step + 1) if step % d == 0 and d <= _FINEST), default=1)
         if not widths:
             return []
-        return [k / step for k in range(step + 1, math.ceil(step * (self._budget.factor + 1)))]
+        return [Fraction(k, step) for k in range(step + 1, math.ceil(step * (self._budget.factor + 1)))]
 
     @property
-    def depths(self) -> list[tuple[int, ...]]:
-        """Numbers of blocks above the source's, in order; stages grow alike, by whole pairs where they can."""
+    def depths(self) -> list[list[tuple[int, ...]]]:
+        """Numbers of blocks above the source's, each list in order: stages grow alike.
+
+        By whole pairs first, where the source has such, since blocks may come in two kinds by turns (Swin's windows).
+        """
         if self._depth_name is None:
             return []
         value = self._knobs.depth[self._depth_name]
         growing = {place: int(n) for place, n in self._growing(self._depth_name, value).items()}
-        unit = 2 if all(n % 2 == 0 for n in growing.values()) else 1  # blocks may come in two kinds by turns
         source = tuple(int(n) for n in leaves(value) if not isinstance(n, str))
+        units = (2, 1) if all(n % 2 == 0 for n in growing.values()) else (1,)
+        return [self._deeper(source, growing, unit) for unit in units]
+
+    def _deeper(self, source: tuple[int, ...], growing: Mapping[int, int], unit: int) -> list[tuple[int, ...]]:
+        """By how many blocks: each stage's new ones a multiple of `unit`."""
 
         def deeper(factor: float) -> tuple[int, ...]:
             return tuple(unit * round(n * factor / unit) if p in growing else n for p, n in enumerate(source))
@@ -90,41 +98,42 @@ class Scaling:
         numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
         return {place: n for place, n in numbers.items() if place in self._knobs.stages.get(name, numbers)}
 
-    def spec(self, width: float | None, depths: tuple[int, ...] | None) -> ModelSpec:
+    def spec(self, width: Fraction | None, depths: tuple[int, ...] | None) -> ModelSpec:
         """The source's spec with larger arguments, as the plan that says so leads to it.
 
         Raises:
             PlanError: a count would become a fraction.
         """
-        wanted = {"width": width, "depth": depths}
+        wanted = {"width": width and float(width), "depth": depths}
         scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
         return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._knobs) if scale else self.base
 
-    def _size(self, width: float | None, depths: tuple[int, ...] | None) -> Size | None:
+    def _size(self, width: Fraction | None, depths: tuple[int, ...] | None) -> Size | None:
         try:
             model = build(self.spec(width, depths))
         except GrowtoolError:
             return None
         return Size(count_macs(model, input_size(model)).total, sum(p.numel() for p in model.parameters()))
 
-    def widest(self, depths: tuple[int, ...] | None = None) -> float | None:
+    def widest(self, depths: tuple[int, ...] | None = None) -> Fraction | None:
         """The largest width factor within the budget, beside `depths` if given; None where not even the least fits."""
         return _last(self.width_factors, lambda factor: self._fits(factor, depths, 1.0))
 
     def deepest(self, share: float = 1.0) -> tuple[int, ...] | None:
         """The most blocks within a share of the budget."""
-        return _last(self.depths, lambda depths: self._fits(None, depths, share))
+        found = (_last(depths, lambda depths: self._fits(None, depths, share)) for depths in self.depths)
+        return next((depths for depths in found if depths), None)
 
-    def balanced(self) -> tuple[float, tuple[int, ...]] | None:
+    def balanced(self) -> tuple[Fraction, tuple[int, ...]] | None:
         """Depth up to its share of the budget, the least there is otherwise, and the width that the rest allows."""
         shared = self.deepest(DEPTH_SHARE)
-        for depths in ([shared] if shared else []) + self.depths[:1]:
+        for depths in ([shared] if shared else []) + [least for least, *_ in self.depths]:
             width = self.widest(depths)
             if width:
                 return width, depths
         return None
 
-    def _fits(self, width: float | None, depths: tuple[int, ...] | None, share: float) -> bool | None:
+    def _fits(self, width: Fraction | None, depths: tuple[int, ...] | None, share: float) -> bool | None:
         """None for what cannot be built."""
         size = self.size(width, depths)
         return None if size is None else size.within(self.source, self._budget, share)

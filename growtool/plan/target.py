@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from growtool.plan.section import Section, problem
+
+_QUOTIENT = re.compile(r"\d+/[1-9]\d*")
+
+
+def factor_text(factor: Fraction) -> str:
+    """A factor as a plan says it exactly: as a decimal number of up to six digits, else as a fraction, `4/3`."""
+    decimal = f"{float(factor):g}"
+    return decimal if Fraction(decimal) == factor else str(factor)
+
+
+def _factor(value: Any) -> Any:
+    return float(Fraction(value)) if isinstance(value, str) and _QUOTIENT.fullmatch(value) else value
 
 
 def _stage_depths(value: Any) -> Any:
@@ -19,7 +33,8 @@ def _stage_depths(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < math.inf:
         return float(value)
     raise problem(
-        f"found {value!r}, expected a number of at least 1, or a list with the number of blocks of each stage"
+        f"found {value!r}, expected a number of at least 1, such as 2 or 4/3, or a list with the number of blocks of "
+        "each stage"
     )
 
 
@@ -27,12 +42,12 @@ class Scale(Section):
     """A target by factors of the source.
 
     Attributes:
-        width: factor for every width, at least 1.
+        width: factor for every width, at least 1; fractions such as `4/3` are numbers, too.
         depth: factor for the number of blocks of every stage, at least 1; or the number of blocks of each stage.
     """
 
-    width: float | None = Field(default=None, ge=1)
-    depth: Annotated[float | tuple[int, ...] | None, BeforeValidator(_stage_depths)] = None
+    width: Annotated[float | None, BeforeValidator(_factor)] = Field(default=None, ge=1)
+    depth: Annotated[float | tuple[int, ...] | None, BeforeValidator(_stage_depths), BeforeValidator(_factor)] = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Scale:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import math
 import sys
 from collections.abc import Collection, Iterable
 from types import CodeType, FrameType
@@ -14,6 +15,8 @@ from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
 
+_ROUNDING = 1e-12  # relative, of a product with a float
+
 Number = int | float
 Leaf = Number | str
 Value: TypeAlias = "Number | tuple[Value | str, ...]"
@@ -21,7 +24,7 @@ Value: TypeAlias = "Number | tuple[Value | str, ...]"
 
 def scaled(value: Value, factor: float) -> Value:
     """A value, or each number in it, times a factor; whole products of whole numbers stay whole numbers."""
-    return with_leaves(value, [part if isinstance(part, str) else _times(part, factor) for part in leaves(value)])
+    return with_leaves(value, [part if isinstance(part, str) else times(part, factor) for part in leaves(value)])
 
 
 def scaled_at(value: Value, factor: float, places: Collection[int] | None) -> Value:
@@ -53,9 +56,11 @@ def as_lists(value: Value) -> Any:
     return [part if isinstance(part, str) else as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _times(value: Number, factor: float) -> Number:
+def times(value: Number, factor: float) -> Number:
+    """A product; a whole number where a count comes out as one, up to the rounding of a factor such as 4/3."""
     product = value * factor
-    return int(product) if isinstance(value, int) and product == int(product) else product
+    whole = isinstance(value, int) and math.isclose(product, round(product), rel_tol=_ROUNDING)
+    return round(product) if whole else product
 
 
 def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:

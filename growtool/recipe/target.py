@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from torch import nn
@@ -14,8 +15,8 @@ from growtool.checkpoint.paths import is_path
 from growtool.checkpoint.reach import base_architecture, home_module, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
-from growtool.plan.target import Scale, Target
-from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, with_leaves
+from growtool.plan.target import Scale, Target, factor_text
+from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
 from growtool.recipe.widening import LEAST_REACH
@@ -166,13 +167,15 @@ def _not_whole(
         for place, part in enumerate(leaves(value)):
             if isinstance(part, int) and place in places.get(name, (place,)):
                 counts.append(part)
-                if part * factor != int(part * factor):
-                    broken.append(f"{name} {part} x {factor:g} = {part * factor:g}")
+                product = times(part, factor)
+                if not isinstance(product, int):
+                    broken.append(f"{name} {part} x {factor:g} = {product:g}")
     if not broken:
         return []
     step = math.gcd(*counts)
-    below, above = math.floor(factor * step) / step, math.ceil(factor * step) / step
-    nearest = " or ".join(f"{f:g}" for f in (below, above) if f > 1)
+    nearest = " or ".join(
+        factor_text(Fraction(n, step)) for n in (math.floor(factor * step), math.ceil(factor * step)) if n > step
+    )
     return [f"target.scale.{what}: {', '.join(broken)} is not whole; nearest factors that are: {nearest}"]
 
 
