@@ -334,6 +334,10 @@ OPEN: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "beside what stays": lambda s, x: x + torch.cat([s.b(x)[..., :3], s.a(x)[..., 3:].exp()], -1),
     "beside ones": lambda s, x: x + torch.cat([s.b(x)[..., :3], torch.ones_like(x)[..., 3:]], -1),
     "threshold value": lambda s, x: x + F.threshold(s.b(x), 0.5, 7.0),
+    "threshold at zero": lambda s, x: x + F.threshold(s.b(x), 0.0, 7.0),
+    "bounded below zero": lambda s, x: x + s.b(x).clamp(max=-0.5),
+    "bounded above zero": lambda s, x: x + s.b(x).clamp(min=0.5),
+    "bounded beside zero": lambda s, x: x + F.hardtanh(s.b(x), 0.5, 1.0),
 }  # fmt: skip
 TIED = "shared layer"
 

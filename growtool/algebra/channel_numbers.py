@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from growtool.algebra.linear import keeps_zero
 from growtool.coupling.steps import Ref, Step
+from growtool.coupling.zeros import keeps_zero
 
 _VIEWS = frozenset(
     "view _unsafe_view reshape permute transpose t unbind select slice split split_with_sizes unsqueeze squeeze expand "

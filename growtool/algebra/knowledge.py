@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.linear import keeps_zero
 from growtool.algebra.writers import Writers
 from growtool.coupling import Atom, Coupling, atoms
 from growtool.coupling.steps import Step
+from growtool.coupling.zeros import keeps_zero
 
 Blank = Literal["silent", "mean", "open"]
 Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from growtool.coupling.follow import REARRANGEMENTS
 from growtool.coupling.signature import VIEWS
 from growtool.coupling.steps import Ref, Step
+from growtool.coupling.zeros import keeps_zero
 
 # Each channel of the result is the same linear function of that channel: zeros stay zeros, a mean over channels a mean.
 _LINEAR_PER_CHANNEL = (
@@ -19,11 +20,6 @@ _LINEAR_PER_CHANNEL = (
         ).split()
     )
 ) - {"copy"}
-# Each value of the result is a function of the same value with f(0) = 0.
-ZERO_TO_ZERO = frozenset(
-    "relu gelu silu tanh hardswish leaky_relu elu mish abs sqrt square sin erf sign relu6 prelu _prelu_kernel "
-    "max_pool1d max_pool2d_with_indices adaptive_max_pool2d amax amin".split()
-)
 _MATRIX_PRODUCTS = {"mm": 0, "bmm": 0, "matmul": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "linear": 0}
 _CONVOLUTIONS = frozenset(("convolution", "_convolution"))
 
@@ -68,18 +64,3 @@ def bias_of(step: Step) -> int | None:
         return int(step.args[0].number)
     bias = step.arg(2, "bias") if is_convolution(step) or step.name == "linear" else None
     return bias.number if isinstance(bias, Ref) else None
-
-
-def keeps_zero(step: Step) -> bool:
-    """Whether an elementwise operation of one tensor maps zero to zero."""
-    if step.name in ZERO_TO_ZERO:
-        return True
-    if step.name in ("hardtanh", "clamp"):
-        low, high = step.arg(1, "min", -1), step.arg(2, "max", None if step.name == "clamp" else 1)
-        return not any(isinstance(bound, Ref) for bound in (low, high)) and (low or 0) <= 0 <= (high or 0)
-    if step.name in ("clamp_min", "clamp_max"):
-        bound = step.args[1]
-        return isinstance(bound, int | float) and (bound <= 0 if step.name == "clamp_min" else bound >= 0)
-    if step.name == "pow":
-        return isinstance(step.args[1], int | float) and step.args[1] > 0
-    return step.name == "constant_pad_nd" and not step.arg(2, "value", 0)

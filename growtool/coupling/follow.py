@@ -12,6 +12,7 @@ from growtool.coupling.flow import Base, Flow, Params, activated, added, joined,
 from growtool.coupling.layout import Layout, permuted, reshaped
 from growtool.coupling.passing import passing_layer
 from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
+from growtool.coupling.zeros import keeps_zero
 
 if TYPE_CHECKING:
     from growtool.coupling.operation import Call
@@ -26,10 +27,6 @@ REARRANGEMENTS = frozenset(
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
 _IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
-_ZERO_TO_ZERO = _IDEMPOTENT | frozenset(
-    "threshold gelu silu hardswish tanh elu leaky_relu mish constant_pad_nd roll mean".split()
-)
-# where gain and shift stand
 # Where gain and shift stand.
 AFFINE_NORMS = {
     "native_layer_norm": (2, 3),
@@ -75,7 +72,7 @@ def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
         return added(first, activations[1], shape) if call.arg(2, "alpha", 1) == 1 else Flow()
     if call.name in REARRANGEMENTS and len(activations) == 1:
         return rearranged(first, shape, lambda layout: _moved(layout, call))
-    if call.name in _IDEMPOTENT and _keeps_zero(call):
+    if call.name in _IDEMPOTENT and keeps_zero(call):
         return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
     if call.name == "slice" and len(call.ins) == 1 and call.arg(4, "step", 1) == 1:
         dim = call.arg(1, "dim", 0) % len(shape)
@@ -138,13 +135,16 @@ def _zeroed_by(tape: Tape, call: Call) -> Params | None:
         return _all_zero(tape, call.ins)
     if call.name in ("add", "sub"):
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
-    if call.name == "cat":
-        return _all_zero(tape, call.ins)
     if call.name == "mul":
         return _any_zero(tape, call.ins)
-    if call.name == "div" or ((call.name in VIEWS | POOLS or _keeps_zero(call)) and len(call.ins) == 1):
+    if call.name == "div" or (len(call.ins) == 1 and (_spreads(call) or keeps_zero(call))):
         return tape.value(call.ins[0]).flow.zeroed_by
     return None
+
+
+def _spreads(call: Call) -> bool:
+    """Whether every value of the result is one of the operand's, or a mean of some."""
+    return call.name in VIEWS | POOLS | {"mean", "roll"} or call.name.startswith("upsample_")
 
 
 def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
@@ -164,14 +164,3 @@ def _any_zero(tape: Tape, tensors: Sequence[Tensor]) -> Params | None:
     weights_first = sorted(tensors, key=lambda tensor: tape.value(tensor).params is None)
     found = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
     return next((params for params in found if params is not None), None)
-
-
-def _keeps_zero(call: Call) -> bool:
-    """Whether the function maps zero to zero, given its scalars."""
-    if call.name in ("clamp_min", "constant_pad_nd", "threshold", "hardtanh", "clamp"):
-        numbers = [value for value in call.args[1:] if isinstance(value, int | float)]
-        if call.name == "constant_pad_nd":
-            return not any(numbers)
-        low, high = (*numbers, *([0.0] * (2 - len(numbers))))[:2]
-        return low <= 0 <= high if call.name in ("hardtanh", "clamp") else low <= 0
-    return call.name in _ZERO_TO_ZERO or call.name.startswith("upsample_")
