@@ -47,10 +47,13 @@ published. Widths that are no multiples have their last copy cut short.
 come out of it. A layer alone in its stage then has templates, too, and a width times p / `parts` grows block by
 block: 3/2 with two parts is a 3 x 3 grid over templates of a 2 x 2 one.
 
-New coefficients c: `orthogonal`: unit vectors in the null space of the coefficients the layer uses, orthogonal to each
-other as long as there is room, largest entry positive; where the layer uses every direction, orthogonal to the vector
-of the block beside them alone; `copy` of that vector; `zero`; `random` directions. A layer without templates beside
-its own weight has no orthogonal vector, its new blocks are zero. Weights that grow on one side alone are split evenly.
+New coefficients c: `orthogonal`: unit vectors in the null space of the coefficients the layer uses, orthogonal to
+each other as long as there is room, largest entry positive; where the layer uses every direction, orthogonal to the
+vector of the block beside them alone; `copy` of that vector; `zero`; `random` directions. Where the templates leave
+one direction alone, as two layers do, the compensated blocks below the diagonal take it with the opposite sign: equal
+ones could be exchanged with the copies, and training would never tell these apart. A layer without templates beside
+its own weight has no orthogonal vector, its new blocks are zero; if that is so of all layers, growing warns that the
+copies stay alike, as with `copy` and `zero`. Weights that grow on one side alone are split evenly.
 
 A checkpoint in template form (`growtool decompose`) brings its own banks and grows in its coefficients alone.""",
     "centre_zero": """\

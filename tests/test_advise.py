@@ -45,6 +45,13 @@ def test_proposals_fit_the_budget_and_are_exact(tiny, unit, tmp_path):
     assert "language models" in advice.proposals[1].guideline and "not on images" in advice.proposals[1].guideline
 
 
+def test_copies_that_would_stay_alike_are_not_proposed(tmp_path):
+    """One block in each stage: no layer has another to be mixed with, but its own parts are."""
+    tiny = Tiny("resnet50", {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8], "num_classes": 5})
+    advice = advise(open_checkpoint(write_folder(tiny, tmp_path / "source")), SizeBudget(3.0, "params"))
+    assert advice.proposals[0].plan["width"] == {"operator": "mixture", "bank": "sub_block"}
+
+
 def test_what_is_beyond_the_budget_is_told(tmp_path):
     source = open_checkpoint(write_folder(TINY["vit"], tmp_path / "source"))
     advice = advise(source, SizeBudget(1.01, "macs"))

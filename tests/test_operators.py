@@ -4,6 +4,7 @@ A grid block `N_ij` is known exactly here: coefficients are fixed by the seed an
 `gain * |W|` (Frobenius), so expected matrices are built by hand from templates.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 
 import pytest
@@ -150,8 +151,23 @@ def test_a_two_by_two_grid(compensate):
     spec, layer = Mixture(gain=0.4, compensate=compensate), linear(tiled(2, 4), tiled(3, 6), templates=2)
     grown = mixed(spec, W, layer, {"t1": T}.__getitem__)
     N = scaled(T, W, 0.4)
-    diagonal = W - N if compensate else W
-    torch.testing.assert_close(grown, grid([[diagonal, N], [N, diagonal]]), rtol=0, atol=TIGHT)
+    expected = [[W - N, N], [-N, W + N]] if compensate else [[W, N], [N, W]]
+    torch.testing.assert_close(grown, grid(expected), rtol=0, atol=TIGHT)
+
+
+@pytest.mark.parametrize("copies", [2, 3, 4])
+@pytest.mark.parametrize("templates", [2, 3, 5])
+def test_no_exchange_of_copies_leaves_a_grid_as_it_is(copies, templates):
+    """Else their gradients were equal for ever, however few directions the templates leave."""
+    W = random(2, 2)
+    bank = {f"t{t}": random(2, 2, seed=t) for t in range(templates)}
+    grown = mixed(
+        Mixture(), W, linear(tiled(2, 2 * copies), tiled(2, 2 * copies), templates=templates), bank.__getitem__
+    )
+    blocks = grown.unflatten(0, (copies, 2)).unflatten(2, (copies, 2))
+    for order in itertools.permutations(range(copies)):
+        exchanged = blocks[list(order)][:, :, list(order)]
+        assert torch.allclose(exchanged, blocks) == (order == tuple(range(copies)))
 
 
 @pytest.mark.parametrize("compensate", [True, False])
@@ -211,7 +227,7 @@ def test_a_tall_grid_repeats_its_diagonal():
     W, T = random(2, 3), random(2, 3, seed=1)
     grown = mixed(Mixture(), W, linear(tiled(2, 8), tiled(3, 6), templates=2), {"t1": T}.__getitem__)
     N = scaled(T, W, Mixture().gain)
-    expected = grid([[W - N, N], [N, W - N], [W - N, N], [N, W - N]])
+    expected = grid([[W - N, N], [-N, W + N], [W + N, -N], [-N, W + N]])
     torch.testing.assert_close(grown, expected, rtol=0, atol=TIGHT)
 
 
@@ -220,7 +236,7 @@ def test_a_wide_grid_shares_the_weight_between_its_diagonals():
     grown = mixed(Mixture(), W, linear(tiled(2, 4), tiled(3, 12), templates=2), {"t1": T}.__getitem__)
     N = scaled(T, W, Mixture().gain)
     half = (W - 2 * N) / 2
-    torch.testing.assert_close(grown, grid([[half, N, half, N], [N, half, N, half]]), rtol=0, atol=TIGHT)
+    torch.testing.assert_close(grown, grid([[half, N, half, N], [-N, W / 2, N, W / 2]]), rtol=0, atol=TIGHT)
 
 
 @pytest.mark.parametrize("gain", [0.1, 1.0])

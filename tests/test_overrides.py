@@ -43,6 +43,30 @@ def test_the_last_match_counts_and_another_operator_may_copy_alike(tmp_path):
     assert recipe.promise.kind == "exact"
 
 
+def test_a_mixture_among_other_operators_has_templates(tmp_path):
+    """Blocks off the diagonal of the layers it makes, and nothing there of the others."""
+    source = write_folder(TINY["resnet"].with_args(layers=[2, 2, 1, 1]), tmp_path / "source")
+    content = {
+        "target": {"model_args": dict(WIDER["resnet"])}, "width": {"operator": "tile", "split": "equal"},
+        "overrides": [{"match": "layer1.*", "width": {"operator": "mixture", "gain": 0.5}}],
+    }  # fmt: skip
+    result = grown(source, content, tmp_path / "out")
+    assert result.summary.promise == "exact"
+    W = load_file(result.out / "model.safetensors")["layer1.1.conv1.weight"]
+    assert float(W[:4, 4:].norm() / W[:4, :4].norm()) > 0.2
+    assert not torch.equal(W[:4, :4], W[4:, 4:])
+
+
+def test_overrides_have_one_bank(tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    kinds = ({"bank": "sub_block"}, {})
+    content = plan(
+        [{"match": f"blocks.{n}.*", "width": {"operator": "mixture", **kind}} for n, kind in enumerate(kinds)]
+    )
+    with pytest.raises(PlanError, match=r"^overrides\[1\]\.width\.bank: .*; set it alike in every override$"):
+        resolved(source, content)
+
+
 def test_the_loss_of_an_override_is_told(tmp_path):
     source = write_folder(TINY["vit"], tmp_path / "source")
     recipe = resolved(source, plan([{"match": "blocks.0.mlp.fc1.*", "width": {"operator": "aki"}}], "fpi"))
@@ -65,7 +89,7 @@ def test_the_loss_of_an_override_is_told(tmp_path):
         ),
         (
             [{"match": "head.*", "width": {"operator": "zero"}}],
-            r"^overrides\[0\]\.width\.eps: holds for the whole model; set it under `width` alone$",
+            r"^overrides\[0\]\.width\.operator: zero grows .* otherwise than tile does",
         ),
         (
             [{"match": "head.*", "width": {"operator": "net2net"}}],

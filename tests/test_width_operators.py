@@ -143,6 +143,34 @@ def test_an_equal_split_is_warned_of(width, warned, tmp_path):
     assert any("equal split" in line for line in result.summary.growth()) == warned
 
 
+@pytest.mark.parametrize(
+    ("layers", "options", "warned"),
+    [
+        ([1, 1, 1, 1], {}, "no layer has others"),
+        ([1, 1, 1, 1], {"bank": "sub_block"}, None),
+        ([2, 1, 1, 1], {}, None),
+        ([2, 1, 1, 1], {"gain": 0}, "gain 0, coefficients"),
+        ([2, 1, 1, 1], {"coefficients": "zero"}, "gain 0, coefficients"),
+        ([2, 1, 1, 1], {"coefficients": "copy"}, "gain 0, coefficients"),
+        ([2, 1, 1, 1], {"coefficients": "random"}, None),
+    ],
+    ids=str,
+)
+def test_a_mixture_of_nothing_is_warned_of(layers, options, warned, tmp_path):
+    """Copies of all channels can be exchanged together: their gradients are the same."""
+    tiny = TINY["bottleneck"].with_args(layers=layers)
+    source = write_folder(tiny, tmp_path / "source")
+    plan = {"target": {"model_args": dict(WIDER["bottleneck"])}, "width": {"operator": "mixture", **options}}
+    result = grown(source, plan, tmp_path / "out")
+    found = [line for line in result.summary.growth() if line.startswith("copies: ")]
+    assert [warned in line for line in found] == ([True] if warned else [])
+    model = load(result.out)
+    model(tiny.inputs(4)).square().sum().backward()
+    gradient = model.layer1[0].conv2.weight.grad
+    same = torch.allclose(gradient[:4, :4], gradient[4:, 4:], rtol=1e-9, atol=0)
+    assert same == (warned is not None)
+
+
 def twins(folder, tiny, steps: int = 50) -> float:
     """How near the nearest two rows of a hidden layer are after some steps of Adam, relative to their size."""
     model = load(folder).train()

@@ -18,12 +18,23 @@ from growtool.errors import GrowtoolError, PlanError
 from growtool.plan.schema import Plan
 from growtool.plan.target import Scale, factor_text
 from growtool.recipe import resolve
+from growtool.recipe.alike import stay_alike
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced
 
-# Tried in this order; the first whose promise is not lossy is proposed, else the first that applies at all.
-WIDTH_OPERATORS = ("mixture", "centre_zero", "net2net")
-DEPTH_OPERATORS = ("zero_out", "net2deeper", "interleave")
+# Tried in this order; the first whose promise is not lossy is proposed, else the first that applies at all. What would
+# leave copies that stay alike is not proposed.
+WIDTHS: tuple[Mapping[str, Any], ...] = (
+    {"operator": "mixture"},
+    {"operator": "mixture", "bank": "sub_block"},
+    {"operator": "centre_zero"},
+    {"operator": "net2net"},
+)
+DEPTHS: tuple[Mapping[str, Any], ...] = (
+    {"operator": "zero_out"},
+    {"operator": "net2deeper"},
+    {"operator": "interleave"},
+)
 
 AXES = ("width", "depth", "both")
 
@@ -144,6 +155,8 @@ def _propose(
         except PlanError as error:
             refusal = refusal or error
             continue
+        if stay_alike(recipe):
+            continue
         found = Proposal(axis, plan, size, recipe.promise.kind, recipe.promise.reasons, GUIDELINES[axis])
         if found.promise != "lossy":
             return found
@@ -160,7 +173,7 @@ def _as_written(factor: Fraction) -> int | float | str:
 
 
 def _operators(width: Fraction | None, depths: tuple[int, ...] | None) -> Iterator[dict[str, Any]]:
-    for wider in WIDTH_OPERATORS if width else (None,):
-        for deeper in DEPTH_OPERATORS if depths else (None,):
-            sections: dict[str, Any] = {"width": {"operator": wider}} if wider else {}
-            yield sections | ({"depth": {"operator": deeper}} if deeper else {})
+    for wider in WIDTHS if width else (None,):
+        for deeper in DEPTHS if depths else (None,):
+            sections: dict[str, Any] = {"width": dict(wider)} if wider else {}
+            yield sections | ({"depth": dict(deeper)} if deeper else {})

@@ -12,6 +12,7 @@ from torch import nn
 from growtool.checkpoint import TensorInfo, coefficients_of
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.recipe import Recipe
+from growtool.recipe.alike import stay_alike
 from growtool.recipe.matching import some
 from growtool.report.macs import count_macs
 
@@ -147,12 +148,8 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 def _advice(recipe: Recipe) -> Iterable[str]:
     if recipe.alternative is not None:
         yield recipe.alternative
-    grown = (tensor.width for tensor in recipe.tensors.values() if not all(axis.is_identity for axis in tensor.maps))
-    if any(getattr(width, "split", None) == "equal" for width in grown):
-        yield (
-            "copies: an equal split gives the copies of a unit equal gradients, so they stay alike and add nothing; "
-            "split: random_projection keeps the same function without that"
-        )
+    if alike := stay_alike(recipe):
+        yield alike
     norms = len(tracking_norms(recipe.models[1]))
     if not norms or recipe.plan.recalibrate:
         return

@@ -11,6 +11,7 @@ Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
         layer: where it goes.
         read: gives a source tensor by name.
     """
-    if not _is_grid(W, layer.maps):
+    if not _is_grid(layer.maps):
         return split_evenly(W, layer.maps)
     draft = torch.zeros(layer.shape, dtype=W.dtype)
     grid = layer.grid()
@@ -78,7 +79,7 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     grid = layer.grid()
     assert grid is not None, "a weight in template form has a grid"
     C, maps = grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count))
-    if not _is_grid(W, layer.maps):
+    if not _is_grid(layer.maps):
         return split_evenly(C, maps)
     draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
     new = _new_blocks(spec, grid, W, layer, grid.rows.places()[0], grid.columns.places()[0])
@@ -88,8 +89,13 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     return _completed(spec, draft, C, maps)
 
 
-def _is_grid(W: Tensor, maps: Sequence[AxisMap]) -> bool:
-    return W.ndim >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
+def tells_apart(spec: Mixture, maps: Sequence[AxisMap]) -> bool:
+    """Whether the copies in a weight that grows so become different from each other, given that it has templates."""
+    return spec.gain > 0 and spec.coefficients in ("orthogonal", "random") and _is_grid(maps)
+
+
+def _is_grid(maps: Sequence[AxisMap]) -> bool:
+    return len(maps) >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
 
 
 class _New(NamedTuple):
@@ -119,6 +125,8 @@ def _new_blocks(
     C = grid.coefficients.double()
     beside = torch.stack([C[r.block, c.block] for r, c in places]) if places else C.new_zeros(0, C.shape[2])
     vectors = new_vectors(spec.coefficients, beside, C.flatten(0, 1), layer.generator())
+    if spec.compensate and spec.coefficients == "orthogonal":
+        _tell_apart(vectors, places)
     if not vectors.any():
         return _New(rows, columns, places, vectors, W.new_zeros(0))
     mixtures = combine(grid.bank, vectors, W.dtype)
@@ -130,6 +138,21 @@ def _new_blocks(
     scale[sizes == 0] = 0.0
     mixtures.mul_(scale.to(W.dtype).reshape(-1, *[1] * (W.ndim)))
     return _New(rows, columns, places, vectors * scale[:, None], mixtures)
+
+
+def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
+    """Where all vectors beside one block are equal, turn those below the diagonal around, in place.
+
+    Templates that leave a single direction (two layers in a stage, say) would make [[W - N, N], [N, W - N]], which is
+    the same with its copies exchanged, so that training could never tell them apart.
+    """
+    beside: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, (row, column) in enumerate(places):
+        beside[row.block, column.block].append(number)
+    for numbers in beside.values():
+        if len(numbers) > 1 and torch.allclose(vectors[numbers], vectors[numbers[0]]):
+            below = [number for number in numbers if places[number][0].replica > places[number][1].replica]
+            vectors[below] = -vectors[below]
 
 
 def _sizes(blocks: Tensor) -> Tensor:

@@ -105,9 +105,15 @@ class Plan(Section):
     seed: int = Field(default=0, ge=0)
 
     @property
+    def widths(self) -> tuple[Width, ...]:
+        """Every section that says how to grow wider: the plan's own and those of its overrides."""
+        own = () if self.width is None else (self.width,)
+        return *own, *(override.width for override in self.overrides)
+
+    @property
     def seeing(self) -> list[SeesImages]:
         """The sections that need the images of `data`."""
-        sections = (self.width, self.depth, *(override.width for override in self.overrides))
+        sections = (*self.widths, self.depth)
         return [section for section in sections if isinstance(section, SeesImages)]
 
     @field_validator("recalibrate")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 
 from growtool.coupling import Growth
 from growtool.errors import PlanError
@@ -64,20 +65,23 @@ def _unmatched(override: Override, matched: list[str], names: list[str]) -> str:
 def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Growth], matching: Matching) -> str | None:
     base, own = plan.width, override.width
     assert base is not None, "channels grow by a width operator"
-    for option in _OF_THE_WHOLE_MODEL:
-        if getattr(own, option, None) != getattr(base, option, None):
-            return f"width.{option}: holds for the whole model; set it under `width` alone"
+    for option in filter(partial(hasattr, own), _OF_THE_WHOLE_MODEL):
+        first = next(section for section in plan.widths if hasattr(section, option))
+        if getattr(own, option) != getattr(first, option):
+            where = "under `width` alone" if first is base else "alike in every override"
+            return f"width.{option}: holds for the whole model; set it {where}"
     if own.operator == base.operator:
         return None
     names = {group.atom: group.name for group in matching.target.coupling.groups}
-    operator = OPERATORS[own.operator].implementation()
+    operator, abilities = OPERATORS[own.operator].implementation(), OPERATORS[own.operator].abilities()
+    elsewhere = abilities.every_tensor or abilities.always_blank
     for growth in grown:
         generator = generator_for(plan.seed, f"expansion of {names[growth.target]}")
         try:
             alike = operator.expand(own, *growth.sizes, generator).index.equal(widths.expansions[growth].index)
         except ValueError:
             alike = False
-        if not alike or OPERATORS[own.operator].abilities().every_tensor:
+        if not alike or elsewhere:
             return (
                 f"width.operator: {own.operator} grows {names[growth.target]} otherwise than {base.operator} does, and "
                 "whatever carries the same channels has to agree; choose other options of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -101,9 +102,10 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         promise = Promise("exact") if eps else promise
     else:
         spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
-    told = spec is not target.spec
+    told, model = spec is not target.spec, target.model
     if told:
-        set_eps(target.model, eps)
+        model = copy.deepcopy(model)  # the caller may go on with what it has traced
+        set_eps(model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
     tensors = _tensors(plan, checkpoint, matching, widths, starts, sections, rescaled, moved)
     return Recipe(
@@ -125,7 +127,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         expansions=widths.expansions,
         measured=widths.measured,
         outputs=tuple(_output_maps(axes, widths) for axes in matching.outputs),
-        models=(source.model, target.model),
+        models=(source.model, model),
         needs=_needed(spec),
     )
 

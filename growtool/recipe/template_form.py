@@ -28,7 +28,7 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, coupl
     Raises:
         PlanError: the plan names a bank for a checkpoint that has its own.
     """
-    width = plan.width if isinstance(plan.width, Mixture) else None
+    width = next((section for section in plan.widths if isinstance(section, Mixture)), None)
     if checkpoint.form is not None and width is not None and width.bank is not None:
         raise PlanError(
             f"width.bank: found {width.bank!r}, and {checkpoint.name} is in template form and brings its own banks; "
