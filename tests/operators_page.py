@@ -121,8 +121,8 @@ would have to hold two weights at once. The proof compares with the mean of both
 they see an image as the checkpoint sees the mirrored image, kernels and tables of positions turned around. It needs
 no second training, and the mean that comes out is that over an image and its mirror image. Where strides are as long
 as kernels (ViT, DeiT, BEiT, CaiT, ConvNeXt, Twins, MLP-Mixer, gMLP, ConvMixer) there is one, which is proven on a
-random image in float64 before anything is written; other networks (a kernel of 3 in strides of 2 over an even number
-of columns, rotary positions) are refused with the layer that stands in the way.""",
+random image, with random weights in float64, before anything is written; other networks (a kernel of 3 in strides of
+2 over an even number of columns, rotary positions) are refused with the layer that stands in the way.""",
     "ligo": """\
 Every weight is `W' = E W R^T` with one matrix E for each set of channels where they are written and one matrix R where
 they are read; both train for `steps` updates on the images of `data`, the weights W do not, and the products are

@@ -1,16 +1,18 @@
 """`second: mirror`: weights in mirrored order make of an image what the source makes of the mirrored image."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from models import TINY, WIDER, Tiny, difference, grown, load, resolved, write_folder
+from models import TINY, WIDER, Tiny, difference, grown, load, plan_of, resolved, write_folder
 from timm.models import register_model
 from torch import nn
 
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli
 from growtool.errors import PlanError
+from growtool.recipe import resolve
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.traced import Traced
 
@@ -97,28 +99,28 @@ def test_a_vit_says_where_the_halves_meet(tmp_path):
     assert "blocks.0.norm1: LayerNorm over the channels of both sources" in resolved(source, plan).promise.reasons
 
 
+_HAS_NONE = (
+    "second: {a} has no mirror image: with weights in mirrored order the outputs of its model differ by {apart} from "
+    "those on mirrored images, expected none, since {why}; name another checkpoint"
+)
 REFUSED = {
     "strides": (
         Tiny("mirror_net", {"stride": 3}),
-        "second: {a} has no mirror image: with its weights in mirrored order its outputs differ by {apart} from those "
-        "on mirrored images, expected none, since stem, kernel 4 in strides of 3 over 32 columns, cuts an image from "
-        "the right otherwise than from the left; name another checkpoint",
+        "stem, kernel 4 in strides of 3 over 32 columns, cuts an image from the right otherwise than from the left",
     ),
     "rotary positions": (
         TINY["eva"],
-        "second: {a} has no mirror image: with its weights in mirrored order its outputs differ by {apart} from those "
-        "on mirrored images, expected none, since something in it tells left from right that is no table of positions "
-        "growtool knows; name another checkpoint",
+        "something in it tells left from right that is no table of positions growtool knows",
     ),
 }
 
 
-@pytest.mark.parametrize(("tiny", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_network_without_a_mirror_image_is_refused(tiny, message, tmp_path):
+@pytest.mark.parametrize(("tiny", "why"), REFUSED.values(), ids=REFUSED)
+def test_a_network_without_a_mirror_image_is_refused(tiny, why, tmp_path):
     source = write_folder(tiny, tmp_path / "a")
     with pytest.raises(PlanError) as caught:
         image_of(source)
-    before, _, after = message.format(a=source, apart="|").partition("|")
+    before, _, after = _HAS_NONE.format(a=source, apart="|", why=why).partition("|")
     said = str(caught.value)
     assert said.startswith(before) and said.endswith(after)
     assert 1e-3 < float(said.removeprefix(before).removesuffix(after)) < 10
@@ -135,3 +137,13 @@ def test_the_command_line_tells_the_place_and_writes_nothing(tmp_path, monkeypat
         cli.main()
     assert left.value.code == 1 and not (tmp_path / "out").exists()
     assert capsys.readouterr().err.startswith("error: plan.yaml:2:1 second: a has no mirror image: ")
+
+
+def test_a_schedule_foresees_it_of_a_checkpoint_that_is_not_there_yet(tmp_path):
+    """After an earlier stage of growth there is a model, and no file with its weights."""
+    source = write_folder(Tiny("mirror_net"), tmp_path / "a")
+    wider = {"target": {"model_args": {"width": 12}}, "width": {"operator": "tile"}}
+    foreseen = resolved(source, wider)
+    pretended = replace(open_checkpoint(source), spec=foreseen.target, stored=foreseen.infos)
+    plan = {"target": {"model_args": {"width": 24}}, "second": "mirror", "width": {"operator": "two_source"}}
+    assert resolve(plan_of(tmp_path, plan).plan, pretended).promise.kind == "exact"

@@ -41,7 +41,7 @@ from growtool.recipe.widths import Widths, expand_widths
 
 
 def resolve(plan: Plan, checkpoint: Checkpoint, *, traced: tuple[Traced, Traced] | None = None) -> Recipe:
-    """Everything about a growth that can be known without reading weights (but for a mirror image, which is run).
+    """Everything about a growth that can be known without reading weights.
 
     Args:
         plan: what to do.
