@@ -146,6 +146,8 @@ class Training:
         job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
         job.begin_epoch(epoch)
         meter.restart(course, trainer.device)
+        if course.batch and self._is_owed():
+            self._evaluate_within(epoch)
         for images, targets in job.train.epoch(epoch, course.batch):
             loss = trainer.update(images, targets)
             course.batch += 1
@@ -168,6 +170,11 @@ class Training:
 
     def _is_due(self, interval: int) -> bool:
         return interval > 0 and self.job.trainer.step % interval == 0
+
+    def _is_owed(self) -> bool:
+        """Whether the run was stopped before the evaluation after its latest update, so as to save without delay."""
+        lacking = self.journal is not None and self.job.trainer.step not in self.journal.evaluated
+        return self._is_due(self.job.config.eval_interval) and self.world.any(lacking)
 
     def _evaluate(self) -> Evaluation:
         result = self.job.evaluate()
