@@ -104,10 +104,18 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
     optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
 
 
-def adopt(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState) -> int:
+def adopt(
+    optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, shapes: Mapping[str, Sequence[int]]
+) -> int:
     """Start from the moments in `state` where they fit; rates, decay and groups stay those of `optimizer`.
 
-    A parameter that growth added, or that got another shape, starts without.
+    A parameter that is new, or that has another shape now, starts without.
+
+    Args:
+        optimizer: over parameters of `model`.
+        model: what trains.
+        state: to start from.
+        shapes: of the parameters that `state` is of, by name. Slots do not tell: not all have their parameter's shape.
 
     Returns:
         The number of parameters whose state was taken over; 0 where `state` is of another optimizer.
@@ -115,14 +123,9 @@ def adopt(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerSt
     if state.algorithm != _class(optimizer):
         return 0
     names = _numbered(optimizer, model)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    moments = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
-    unfit = {
-        name
-        for name in names.values()
-        if any(slot in moments and t.shape != shapes[name] for slot, t in state.slots(name).items())
-    }
-    taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] not in unfit}
+    now = {name: parameter.shape for name, parameter in model.named_parameters()}
+    fitting = {name for name, shape in shapes.items() if name in now and tuple(shape) == tuple(now[name])}
+    taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] in fitting}
     optimizer.load_state_dict({"state": taken, "param_groups": optimizer.state_dict()["param_groups"]})
     return len(taken)
 
