@@ -275,7 +275,7 @@ def given_flags(ctx: typer.Context) -> dict[str, Any]:
 def _show(result: RunResult) -> None:
     from rich.text import Text
 
-    from growtool.finetune.run import load_line
+    from growtool.checkpoint.loading import loading_line
     from growtool.report import units
 
     initial, final, best = result.initial, result.final, result.best
@@ -289,5 +289,5 @@ def _show(result: RunResult) -> None:
     if result.unreadable:
         say(f"[yellow]{len(result.unreadable)} images could not be read[/]; metrics.jsonl names them")
     say(f"top-1 {final.top1:.2f} % after epoch {best.epoch}, {initial.top1:.2f} % before ({final.count:,} images)")
-    say(Text(f"best: {load_line(str(result.output / 'best'))}"), soft_wrap=True)
-    say(Text(f"last: {load_line(str(result.output / 'last'))}"), soft_wrap=True)
+    say(Text(f"best: {loading_line(result.output / 'best')}"), soft_wrap=True)
+    say(Text(f"last: {loading_line(result.output / 'last')}"), soft_wrap=True)

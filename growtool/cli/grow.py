@@ -99,7 +99,7 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
-        _show_result(grown, recipe)
+        _show_result(grown)
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
@@ -172,8 +172,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(reason)}", soft_wrap=True)
 
 
-def _show_result(grown: Grown, recipe: Recipe) -> None:
-    from growtool.grow.grow import loading_line
+def _show_result(grown: Grown) -> None:
+    from growtool.checkpoint.loading import loading_line
 
     if grown.proof is None:
         console().print("[yellow]not verified[/]: the plan says verify: false")
@@ -188,4 +188,4 @@ def _show_result(grown: Grown, recipe: Recipe) -> None:
             soft_wrap=True,
         )
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
-    console().print(f"load it: {escape(loading_line(grown.out, recipe))}", soft_wrap=True)
+    console().print(f"load it: {escape(loading_line(grown.out))}", soft_wrap=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
 from growtool.finetune.device import is_out_of_memory, peak_memory
@@ -64,15 +64,7 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the line that loads the best checkpoint."""
-        best = str(self.output / "best")
-        return asdict(self) | {"output": str(self.output), "load": load_line(best)}
-
-
-def load_line(folder: str) -> str:
-    """The Python that loads a timm folder; for one in template form, the command that writes a timm folder."""
-    if Path(folder).exists() and open_checkpoint(folder).form is not None:
-        return f"growtool export {folder} -o DENSE"
-    return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+        return asdict(self) | {"output": str(self.output), "load": loading_line(self.output / "best")}
 
 
 class Training:
