@@ -55,6 +55,10 @@ class OptimizerState:
         prefix = f"{parameter}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
+    def shared(self) -> dict[str, Tensor]:
+        """The tensors that belong to groups or to the whole optimizer, such as LAMB's count of steps."""
+        return {key: self.tensors[key] for key in _references([*self.groups, self.extra])}
+
 
 def capture(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerState:
     """The state as it stands; the tensors are the optimizer's own where it keeps them whole on the CPU.

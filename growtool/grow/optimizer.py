@@ -105,7 +105,7 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
     groups = [
         {**group, "params": [name for name in names if origins[name] in set(group["params"])]} for group in state.groups
     ]
-    grown = replace(state, groups=groups, tensors=tensors, values=values)
+    grown = replace(state, groups=groups, tensors={**tensors, **state.shared()}, values=values)
     return GrownState(grown, len(carried), len(names) - len(carried), _why_approximate(recipe, state))
 
 
@@ -119,8 +119,11 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
         )
     if recipe.second is not None:
         problems.append("optimizer: found the state of one source, expected none where two grow together")
+    shared = state.shared()
     for key, value in state.tensors.items():
         parameter, _, slot = key.rpartition("/")
+        if key in shared:
+            continue
         if parameter not in shapes:
             problems.append(f"{key}: found in the optimizer's state, and {recipe.source.name} has no such parameter")
         elif value.ndim and (slot not in _POWERS or tuple(value.shape) != shapes[parameter]):
