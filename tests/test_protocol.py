@@ -1,6 +1,7 @@
 """The published protocol: members side by side are their ensemble, new blocks are what was asked, toys run through."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -178,6 +179,20 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path):
     text = str(error.value)
     for part in ("noise", "found noise without second: copy", "templates", "the protocol decides this", "'lr'"):
         assert part in text
+
+
+def test_options_of_a_training_are_its_own_over_the_common_ones(tmp_path):
+    common = {"data": "images", "val_data": "others", "kd_teacher": "/teacher", "epochs": 2, "warmup_epochs": 1}
+    own = {"steps": 40, "warmup_steps": 10, "data": "~/images"}
+    loaded = load_protocol(write_protocol(tmp_path / "p.yaml", tmp_path, seed=3, train=common, grown=own))
+    assert loaded.options("member_0") == {
+        "seed": 3, "epochs": 2, "warmup_epochs": 1, "data": str(tmp_path / "images"),
+        "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
+    }  # fmt: skip
+    assert loaded.options("grown") == {
+        "seed": 3, "steps": 40, "warmup_steps": 10, "data": str(Path.home() / "images"),
+        "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
+    }  # fmt: skip
 
 
 def test_members_must_be_narrower():

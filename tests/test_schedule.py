@@ -134,6 +134,16 @@ LATE: list[tuple[str, str, str]] = [
     ("macs: 1e9", "steps: 2, train: head.*", r":9:5 stages\[4\].train: --train head.\*: matches no parameter"),
     ("macs: 1e9", "steps: 2, warmup_steps: 9", r":9:5 stages\[4\].train: --warmup-epochs, --warmup-steps: found a"),
     ("macs: 1e9", "steps: 2, kd_teacher: gone", r":9:5 stages\[4\].train: .*gone"),
+    (
+        "operator: tile}",
+        "operator: tile}, data: {path: /nowhere}, recalibrate: true",
+        r":6:5 stages\[1\].grow: --data /nowhere: found nothing",
+    ),
+    (
+        "operator: tile}",
+        "operator: tile}, data: {path: data}, recalibrate: true",
+        r":6:5 stages\[1\].grow: data: found 24",
+    ),
     ("deeper.yaml", "{target: {model_args: {layers: [1, 1, 1, 1]}}, depth: {operator: zero_out}}", r":8:5 stages\[3\]"),
 ]
 
@@ -150,6 +160,18 @@ def test_a_mistake_of_a_late_stage_is_found_with_its_place_before_the_first_one_
     with pytest.raises(PlanError, match=rf"schedule.yaml{message}"):
         run_schedule(load_schedule(file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_paths_of_a_plan_in_the_file_start_in_its_folder(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two = "{target: {scale: {width: 2}}, width: {operator: two_source}, second: %s, data: {path: data}}"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = file.read_text()
+    for name, expected in (("model", str(tmp_path / "model")), ("mirror", "mirror"), ("/model", "/model")):
+        file.write_text(text.replace("deeper.yaml", two % name))
+        plan = load_schedule(Path("../schedule.yaml")).stages[3].plan.plan
+        assert str(Path(plan.second).resolve() if "mirror" not in name else plan.second) == expected
+        assert Path(plan.data.path).resolve() == tmp_path / "data"
 
 
 def test_what_goes_wrong_within_a_stage_says_which(file: Path, tmp_path: Path):

@@ -157,11 +157,15 @@ class Grow:
         """The target.
 
         Raises:
-            PlanError: it cannot be reached from `source`.
+            PlanError: it cannot be reached from `source`, or the images that growth would see do not do.
         """
+        from growtool.calibration import open_images
         from growtool.recipe import resolve
 
-        recipe = resolve(self.plan.plan, source)
+        plan = self.plan.plan
+        recipe = resolve(plan, source)
+        if plan.data is not None and (plan.recalibrate or plan.seeing):
+            open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
         return replace(source, spec=recipe.target, stored=recipe.infos, form=form)
 
