@@ -174,6 +174,24 @@ def test_paths_of_a_plan_in_the_file_start_in_its_folder(file: Path, tmp_path: P
         assert Path(plan.data.path).resolve() == tmp_path / "data"
 
 
+def test_a_schedule_may_begin_by_growing_a_lone_file(file: Path, tmp_path: Path):
+    args = json.loads((tmp_path / "model/config.json").read_text())["model_args"]
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "lone.safetensors")
+    plan = {"model": "resnet18", "model_args": args, "target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
+    train = {"data": "data", "batch_size": 8, "workers": 0, "device": "cpu", "steps": 1}
+
+    def run(**changes: object) -> list[str]:
+        stages = [{"grow": plan}, {"grow": plan | {"model_args": {}, **changes}}, {"train": train}]
+        file.write_text(json.dumps({"checkpoint": "lone.safetensors", "stages": stages}))
+        return [record.kind for record in run_schedule(load_schedule(file), tmp_path / "out")]
+
+    with pytest.raises(PlanError, match=r"stages\[1\].grow: .*found 'resnet18', the plan says model: 'resnet34'"):
+        run(model="resnet34")
+    assert run() == ["grow", "grow", "train"]
+    wider = open_checkpoint(tmp_path / "out/03-train/last").spec.model_args["channels"]
+    assert list(wider) == [4 * channels for channels in args["channels"]]
+
+
 def test_what_goes_wrong_within_a_stage_says_which(file: Path, tmp_path: Path):
     file.write_text(file.read_text().replace("{steps: 2}", "{steps: 5, opt: sgd, lr: 1e30}"))
     with pytest.raises(PlanError, match=r"schedule.yaml:5:5 stages\[0\].train: step \d: found"):

@@ -64,10 +64,10 @@ def grow(
     The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the
     output's name before it is complete and checked.
     """
-    from growtool.checkpoint import open_checkpoint
     from growtool.checkpoint.folder import refuse_existing
     from growtool.grow import grow as execute
     from growtool.grow import summarise
+    from growtool.grow.source import open_planned
     from growtool.plan import load_plan
     from growtool.recipe import resolve
 
@@ -75,12 +75,7 @@ def grow(
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
     loaded = load_plan(plan)
     chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
-    source = open_checkpoint(
-        checkpoint,
-        architecture=chosen.model,
-        model_args=chosen.model_args,
-        remedy="name the timm model with `model:` (and `model_args:`) in the plan",
-    )
+    source = open_planned(checkpoint, [chosen])
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)

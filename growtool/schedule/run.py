@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
@@ -98,9 +97,12 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     for record in done:
         teacher = source if record.kind == "grow" else teacher
         source = output / record.checkpoint
-    found = open_checkpoint(source)
+    coming = schedule.stages[len(done) :]
+    if not coming:
+        return
+    found = coming[0].open(source)
     problems: list[str] = []
-    for stage in schedule.stages[len(done) :]:
+    for stage in coming:
         try:
             with _told_where(stage):
                 found = stage.foresee(found, Site(output, source, teacher, None))
