@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,16 @@ def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Pat
     assert taught["config"]["kd_teacher"] == str(tmp_path / "out/01-train/last")
 
 
-class Kill(Silent):
-    """SIGKILL after some updates, counted over the stages."""
+class Signal(Silent):
+    """A signal to this process after some updates, counted over the stages."""
 
-    def __init__(self, after: int) -> None:
-        self.left = after
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
 
     def advanced(self, step: int) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 def killed(act: Callable[[], object]) -> None:
@@ -82,12 +83,28 @@ def killed(act: Callable[[], object]) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
+def test_a_schedule_that_is_stopped_says_how_it_goes_on(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growtool: Callable[..., tuple[int, str, str]]
+):
+    """Within a stage, and at its last update, where the next one would begin."""
+    for after, saved in ((1, "01-train/checkpoints/step-00000001"), (2, "01-train/last")):
+        stopping = Signal(after, signal.SIGTERM)
+        monkeypatch.setattr("growtool.cli.schedule.shown_progress", lambda watcher=stopping: nullcontext(watcher))
+        code, _, said = growtool("schedule", file, "-o", tmp_path / str(after))
+        assert code == 143
+        assert f"after update {after}, saved as {tmp_path}/{after}/{saved}; continue with --resume\n" in said
+
+
 def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Path):
     """Killed within the first stage, within the third, and between growing and the fifth's first checkpoint."""
     loaded = load_schedule(file)
     run_schedule(loaded, tmp_path / "whole")
     for updates in (1, 4, 5):
-        killed(lambda left=updates: run_schedule(loaded, tmp_path / "parts", resume=True, progress=Kill(left)))  # type: ignore[misc]
+        killed(
+            lambda left=updates: run_schedule(
+                loaded, tmp_path / "parts", resume=True, progress=Signal(left, signal.SIGKILL)
+            )
+        )  # type: ignore[misc]
     run_schedule(loaded, tmp_path / "parts", resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     again = run_schedule(loaded, tmp_path / "parts", resume=True)

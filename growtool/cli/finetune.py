@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -245,15 +244,10 @@ def finetune(
     from growtool.finetune.distributed import World
     from growtool.finetune.options import make_config, read_config, read_words
     from growtool.finetune.run import finetune as run
-    from growtool.finetune.stopping import Stopped
 
     chosen = make_config(read_config(config) if config else {}, read_words(settings or ()), given_flags(ctx))
-    try:
-        with shown_progress() as progress:
-            result = run(chosen, progress)
-    except Stopped as stopped:
-        console().print(str(stopped), soft_wrap=True, markup=False)
-        sys.exit(stopped.code)
+    with shown_progress() as progress:
+        result = run(chosen, progress)
     if not World.from_environment().is_main:
         return
     if as_json:

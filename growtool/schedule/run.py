@@ -13,7 +13,7 @@ from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
 from growtool.finetune.lock import LOCK, locked
-from growtool.finetune.stopping import Stopped, stop_on_signals
+from growtool.finetune.stopping import Stopped, advising, stop_on_signals
 from growtool.schedule.stages import Grow, Site, Stage, StageRecord
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ def run_schedule(
     """
     world = World.from_environment()
     source = teacher = Path(schedule.checkpoint)
-    with locked(output) if world.is_main else nullcontext(), stop_on_signals(patient=world.size > 1) as request:
+    with (
+        locked(output) if world.is_main else nullcontext(),
+        advising("continue with --resume"),
+        stop_on_signals(patient=world.size > 1) as request,
+    ):
         begun = resume and (output / STATE).is_file()
         done = _done(schedule, output) if begun else []
         _foresee(schedule, output, done)
