@@ -1,11 +1,13 @@
 """`growtool compare` from the command line, with real growing and training of tiny models."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from growtool.checkpoint import ModelSpec
 from growtool.cli.app import app
 from growtool.errors import GrowtoolError
 
@@ -165,6 +167,30 @@ def test_every_device_named_gets_a_run(place: Path, monkeypatch: pytest.MonkeyPa
     for more in ([], ["--device", "cuda:0", "--device", "cuda:1"], ["--jobs", "3", "--lr", "0.1", "--lr", "0.1"]):
         CliRunner().invoke(app, [*words, *more])
     assert asked == [(1, (), ()), (2, ("cuda:0", "cuda:1"), ()), (3, (), (0.1,))]
+
+
+def test_a_lone_file_is_what_the_plans_say(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans that say different things are refused, and so is a baseline that would read none."""
+    tile, lone = (place / "tile.yaml").read_text(), tmp_path / "lone.safetensors"
+    lone.write_bytes((place / "small/model.safetensors").read_bytes())
+    args = json.loads((place / "small/config.json").read_text())["model_args"]
+    for name, told in (("named", {"model": "resnet18", "model_args": args}), ("other", {"model": "resnet34"})):
+        (tmp_path / f"{name}.yaml").write_text(tile + "".join(f"{key}: {json.dumps(told[key])}\n" for key in told))
+    asked = []
+    monkeypatch.setattr("growtool.study.compare.grown_arms", lambda source, plans: asked.append(source.spec) or 1 / 0)
+
+    def compare(*words: str) -> BaseException | None:
+        common = ["compare", str(lone), "--plan", str(tmp_path / "named.yaml"), "--budget", "1steps"]
+        return CliRunner().invoke(app, [*common, "--data", str(place / "data"), *words]).exception
+
+    compare("--plan", str(place / "tile.yaml"), "--set", "batch_size=8")
+    assert asked == [ModelSpec("resnet18", args)]
+    assert re.match(
+        r"model: found 'resnet18' and 'resnet34' in the plans for .*lone\.safetensors, expected the same in all",
+        str(compare("--plan", str(tmp_path / "other.yaml"))),
+    )
+    assert "--baseline source: found that plans say which model" in str(compare("--baseline", "source"))
+    assert len(asked) == 1
 
 
 def test_every_problem_of_every_plan_is_told(place: Path) -> None:

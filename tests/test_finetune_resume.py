@@ -131,6 +131,20 @@ def test_sigterm_saves_and_leaves(checkpoint: Path, data: Path, tmp_path: Path):
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("step", [2, 4])
+def test_the_evaluation_due_where_a_run_was_stopped_is_made_on_resuming(
+    checkpoint: Path, data: Path, tmp_path: Path, step: int
+):
+    settings = {"checkpoint": checkpoint, "data": data, **EVERYTHING, "checkpoint_hist": 9}
+    finetune(run_config(output=tmp_path / "whole", **settings))
+    with pytest.raises(Stopped):
+        stopping = At(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        finetune(run_config(output=tmp_path / "parts", **settings), stopping)
+    for resume in ("auto", str(tmp_path / f"parts/checkpoints/step-{step:08d}")):
+        finetune(run_config(output=tmp_path / "parts", resume=resume, **settings))
+        same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 def _interruptible() -> None:
     """As in a terminal; what runs in the background may have been told to ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -252,6 +252,14 @@ def test_the_command_tells_people_on_stderr_and_keeps_stdout_clean(checkpoint: P
     assert f'best: timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)' in done.stderr
 
 
+def test_the_line_that_loads_a_run_imports_what_its_model_needs(checkpoint: Path, data: Path, tmp_path: Path):
+    args = json.loads((checkpoint / "config.json").read_text())["model_args"]
+    change_config(checkpoint, architecture="growtool_open", model_args={"base": "resnet18", **args})
+    result = finetune(run_config(checkpoint, data, tmp_path / "run", epochs=None, steps=1))
+    line = f'timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)'
+    assert result.as_dict()["load"] == f"import growtool; {line}"
+
+
 def test_without_an_output_the_run_stands_in_the_working_folder(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

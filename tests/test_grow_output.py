@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from models import TINY, WIDER, Tiny, grown, resolved, write_folder
+from models import TINY, WIDER, Tiny, grown, write_folder
 from safetensors.torch import load_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
+from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError
-from growtool.grow.grow import loading_line
 from growtool.operators import tile
 
 TILE = {"operator": "tile"}
@@ -130,7 +130,7 @@ def test_the_line_that_loads_a_single_file_loads_it(name, plan, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     source, out = write_folder(TINY[name], tmp_path / "source", dtype=torch.float32), Path("grown.safetensors")
     grown(source, plan, out)
-    line = loading_line(out, resolved(source, plan))
+    line = loading_line(out)
     assert line.startswith("import growtool; " if name == "mobilenetv3" else "timm.create_model(")
     model = eval(line.removeprefix("import growtool; "), {"timm": timm})
     expected = load_file(out)

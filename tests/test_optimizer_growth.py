@@ -8,6 +8,7 @@ import pytest
 import torch
 from finetune_support import UNCLOSED_IMAGES, run_config, write_checkpoint, write_data
 from models import TINY, Tiny, grown, load, plan_of, resolved, write_folder
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -101,6 +102,50 @@ def test_what_is_approximate_is_told(plan, reason, tmp_path):
     source = write_folder(TINY["vit"], tmp_path / "source")
     result = grow_state(resolved(source, plan), gathered(load(source), TINY["vit"], "adamw"))
     assert result.approximate is not None and result.approximate.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adagrad", "adam", "adamp", "adamw", "adamwlegacy", "adopt", "adoptw", "lamb", "laprop", "lars", "lion", "muon",
+     "nadam", "nadamw", "novograd", "novogradw", "radam", "radamlegacy", "radamw", "rmsprop", "rmsproptf",
+     "rmsproptfw", "sgd", "sgdw"],
+)  # fmt: skip
+def test_moments_that_hold_weight_decay_are_approximate(name, tmp_path):
+    """Where there are no gradients, whatever decay changes in a moment is decay."""
+    source = write_folder(TINY["vit"], tmp_path / "source")
+
+    def state(weight_decay: float) -> OptimizerState:
+        model = load(source)
+        optimizer = create_optimizer_v2(model, opt=name, lr=0.0, weight_decay=weight_decay)
+        for _ in range(2):
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        return capture(optimizer, model)
+
+    plain, decayed = state(0.0), state(0.1)
+    keys = decayed.tensors.keys() - decayed.shared().keys()
+    coupled = any(not decayed.tensors[key].equal(plain.tensors[key]) for key in keys)
+    wider, deeper = (grow_state(resolved(source, GROWTHS[case][1]), decayed).approximate for case in ("vit", "deeper"))
+    assert (wider is not None) == coupled and deeper is None
+    assert wider is None or wider.startswith(f"{decayed.algorithm} adds weight decay to the gradients")
+    assert grow_state(resolved(source, GROWTHS["vit"][1]), plain).approximate is None
+
+
+def test_moments_of_one_group_may_hold_weight_decay(tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    model = load(source)
+    for decayed, grows in (("head.bias", False), ("head.weight", True)):
+        groups = [
+            {"params": [parameter for name, parameter in model.named_parameters() if (name == decayed) == own],
+             "weight_decay": 0.1 * own}
+            for own in (False, True)
+        ]  # fmt: skip
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+        model(TINY["vit"].inputs()).sum().backward()
+        optimizer.step()
+        found = grow_state(resolved(source, GROWTHS["vit"][1]), capture(optimizer, model))
+        assert (found.approximate is not None) == grows
 
 
 def test_gradients_grow_by_the_transposed_matrices():
@@ -200,6 +245,19 @@ def test_state_that_grows_in_no_known_way(tmp_path):
         f"gone.weight/momentum_buffer: found in the optimizer's state, and {source} has no such parameter",
         "grow without the optimizer's state: --no-optimizer-state",
     ]
+
+
+def test_what_belongs_to_a_group_stays(tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    model = load(source)
+    optimizer = create_optimizer_v2(model, opt="lamb", lr=0.0)
+    model(TINY["vit"].inputs()).sum().backward()
+    optimizer.step()
+    result = grow_state(resolved(source, GROWTHS["vit"][1]), capture(optimizer, model))
+    assert result.carried == len(list(model.parameters()))
+    write_state(tmp_path, result.state)
+    (steps,) = read_state(tmp_path).shared().values()
+    assert int(steps) == 1
 
 
 @UNCLOSED_IMAGES

@@ -64,21 +64,37 @@ def test_moments_stand_under_the_name_of_their_parameter(tmp_path: Path):
     assert {name for group in state.groups for name in group["params"]} == dict(net.named_parameters()).keys()
 
 
+def shapes(net: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in net.named_parameters()}
+
+
 def test_adopted_moments_follow_names_and_leave_the_options_alone():
     """The other optimizer holds its parameters in other groups and order, as after a change of options."""
     net = model()
     optimizer = optimizer_of(net, "adamw")
     step(net, optimizer, 0)
     other = torch.optim.AdamW([{"params": reversed(list(net.parameters()))}], lr=0.5)
-    assert adopt(other, net, capture(optimizer, net)) == 6
+    assert adopt(other, net, capture(optimizer, net), shapes(net)) == 6
     for parameter in net.parameters():
         assert torch.equal(other.state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg"])
     assert other.param_groups[0]["lr"] == 0.5
     grown = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 7))
     wider = optimizer_of(grown, "adamw")
-    assert adopt(wider, grown, capture(optimizer, net)) == 4
+    assert adopt(wider, grown, capture(optimizer, net), shapes(net)) == 4
     assert grown[3].weight not in wider.state
-    assert adopt(optimizer_of(net, "sgd"), net, capture(optimizer, net)) == 0
+    assert adopt(optimizer_of(net, "sgd"), net, capture(optimizer, net), shapes(net)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have .opt_einsum")
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "adagrad", "rmsprop"])
+def test_a_parameter_of_another_shape_starts_without_whatever_the_optimizer_keeps(name: str):
+    net = model()
+    optimizer = optimizer_of(net, name)
+    step(net, optimizer, 0)
+    other = nn.Sequential(*net[:3], nn.Linear(16, 7))
+    fresh = optimizer_of(other, name)
+    assert 0 < adopt(fresh, other, capture(optimizer, net), shapes(net)) <= 4
+    step(other, fresh, 1)
 
 
 def test_the_state_of_another_optimizer_is_refused(tmp_path: Path):

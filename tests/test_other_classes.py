@@ -42,6 +42,15 @@ def test_a_fresh_head_trains_on_other_classes_and_timm_loads_it(checkpoint: Path
     assert config["label_names"] == list(FOUR) and config["num_classes"] == 4
 
 
+def test_a_fresh_head_starts_without_the_old_ones_optimizer_state(checkpoint: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 1, "opt": "rmsprop", "carry_optimizer": True}
+    first = write_data(tmp_path / "first", classes=("cat", "dog", "horse"))
+    finetune(run_config(checkpoint, first, tmp_path / "run", **settings | {"carry_optimizer": False}))
+    data = write_data(tmp_path / "data", classes=FOUR)
+    result = finetune(run_config(tmp_path / "run/last", data, tmp_path / "other", num_classes=4, **settings))
+    assert result.steps
+
+
 def test_a_fresh_head_follows_from_the_seed(checkpoint: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", classes=FOUR)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -1,6 +1,10 @@
 """The published protocol: members side by side are their ensemble, new blocks are what was asked, toys run through."""
 
 import json
+import os
+import signal
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import timm
@@ -10,6 +14,7 @@ from finetune_support import CLASSES, UNCLOSED_IMAGES, write_data
 
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import PlanError
+from growtool.finetune.records import Silent
 from growtool.protocol.diagonal import NewVectors, grid_of, growth_maps, two_sided, write_grown
 from growtool.protocol.file import load_protocol
 from growtool.protocol.member import write_copy, write_member
@@ -171,6 +176,32 @@ def test_a_toy_runs_through_the_command_line(changes, tmp_path, monkeypatch, cap
     assert model.num_classes == len(CLASSES) and model.layer1[0].conv1.weight.shape[0] == 8
 
 
+class Stopping(Silent):
+    """SIGTERM after some updates, counted over the trainings."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def advanced(self, step):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@UNCLOSED_IMAGES
+@pytest.mark.parametrize(("after", "where"), [(1, "member_0/run/checkpoints/step-00000001"), (2, "member_0/run/last")])
+def test_a_protocol_that_is_stopped_says_that_it_begins_anew(after, where, tmp_path, monkeypatch, growtool):
+    """Within a training, and at its last update, where it is over and the next would begin."""
+    file = write_protocol(tmp_path / "p.yaml", write_data(tmp_path / "data"))
+    monkeypatch.setattr("growtool.cli.protocol.shown_progress", lambda: nullcontext(Stopping(after)))
+    code, out, err = growtool("protocol", file, "-o", tmp_path / "out")
+    assert (code, out) == (143, "")
+    said = (
+        f"stopped after update {after}, saved as {tmp_path}/out/{where}; a protocol begins anew: remove {tmp_path}/out"
+    )
+    assert f"{said}, or choose another --output" in err
+
+
 def test_what_is_wrong_is_told_with_its_place(tmp_path):
     file = write_protocol(tmp_path / "p.yaml", tmp_path, noise=0.1, templates=0, train={"checkpoint": "x", "lrr": 1})
     with pytest.raises(PlanError) as error:
@@ -178,6 +209,20 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path):
     text = str(error.value)
     for part in ("noise", "found noise without second: copy", "templates", "the protocol decides this", "'lr'"):
         assert part in text
+
+
+def test_options_of_a_training_are_its_own_over_the_common_ones(tmp_path):
+    common = {"data": "images", "val_data": "others", "kd_teacher": "/teacher", "epochs": 2, "warmup_epochs": 1}
+    own = {"steps": 40, "warmup_steps": 10, "data": "~/images"}
+    loaded = load_protocol(write_protocol(tmp_path / "p.yaml", tmp_path, seed=3, train=common, grown=own))
+    assert loaded.options("member_0") == {
+        "seed": 3, "epochs": 2, "warmup_epochs": 1, "data": str(tmp_path / "images"),
+        "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
+    }  # fmt: skip
+    assert loaded.options("grown") == {
+        "seed": 3, "steps": 40, "warmup_steps": 10, "data": str(Path.home() / "images"),
+        "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
+    }  # fmt: skip
 
 
 def test_members_must_be_narrower():

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,16 @@ def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Pat
     assert taught["config"]["kd_teacher"] == str(tmp_path / "out/01-train/last")
 
 
-class Kill(Silent):
-    """SIGKILL after some updates, counted over the stages."""
+class Signal(Silent):
+    """A signal to this process after some updates, counted over the stages."""
 
-    def __init__(self, after: int) -> None:
-        self.left = after
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
 
     def advanced(self, step: int) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 def killed(act: Callable[[], object]) -> None:
@@ -82,12 +83,28 @@ def killed(act: Callable[[], object]) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
+def test_a_schedule_that_is_stopped_says_how_it_goes_on(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growtool: Callable[..., tuple[int, str, str]]
+):
+    """Within a stage, and at its last update, where the next one would begin."""
+    for after, saved in ((1, "01-train/checkpoints/step-00000001"), (2, "01-train/last")):
+        stopping = Signal(after, signal.SIGTERM)
+        monkeypatch.setattr("growtool.cli.schedule.shown_progress", lambda watcher=stopping: nullcontext(watcher))
+        code, _, said = growtool("schedule", file, "-o", tmp_path / str(after))
+        assert code == 143
+        assert f"after update {after}, saved as {tmp_path}/{after}/{saved}; continue with --resume\n" in said
+
+
 def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Path):
     """Killed within the first stage, within the third, and between growing and the fifth's first checkpoint."""
     loaded = load_schedule(file)
     run_schedule(loaded, tmp_path / "whole")
     for updates in (1, 4, 5):
-        killed(lambda left=updates: run_schedule(loaded, tmp_path / "parts", resume=True, progress=Kill(left)))  # type: ignore[misc]
+        killed(
+            lambda left=updates: run_schedule(
+                loaded, tmp_path / "parts", resume=True, progress=Signal(left, signal.SIGKILL)
+            )
+        )  # type: ignore[misc]
     run_schedule(loaded, tmp_path / "parts", resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     again = run_schedule(loaded, tmp_path / "parts", resume=True)
@@ -134,6 +151,16 @@ LATE: list[tuple[str, str, str]] = [
     ("macs: 1e9", "steps: 2, train: head.*", r":9:5 stages\[4\].train: --train head.\*: matches no parameter"),
     ("macs: 1e9", "steps: 2, warmup_steps: 9", r":9:5 stages\[4\].train: --warmup-epochs, --warmup-steps: found a"),
     ("macs: 1e9", "steps: 2, kd_teacher: gone", r":9:5 stages\[4\].train: .*gone"),
+    (
+        "operator: tile}",
+        "operator: tile}, data: {path: /nowhere}, recalibrate: true",
+        r":6:5 stages\[1\].grow: --data /nowhere: found nothing",
+    ),
+    (
+        "operator: tile}",
+        "operator: tile}, data: {path: data}, recalibrate: true",
+        r":6:5 stages\[1\].grow: data: found 24",
+    ),
     ("deeper.yaml", "{target: {model_args: {layers: [1, 1, 1, 1]}}, depth: {operator: zero_out}}", r":8:5 stages\[3\]"),
 ]
 
@@ -150,6 +177,36 @@ def test_a_mistake_of_a_late_stage_is_found_with_its_place_before_the_first_one_
     with pytest.raises(PlanError, match=rf"schedule.yaml{message}"):
         run_schedule(load_schedule(file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_paths_of_a_plan_in_the_file_start_in_its_folder(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two = "{target: {scale: {width: 2}}, width: {operator: two_source}, second: %s, data: {path: data}}"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = file.read_text()
+    for name, expected in (("model", str(tmp_path / "model")), ("mirror", "mirror"), ("/model", "/model")):
+        file.write_text(text.replace("deeper.yaml", two % name))
+        plan = load_schedule(Path("../schedule.yaml")).stages[3].plan.plan
+        assert str(Path(plan.second).resolve() if "mirror" not in name else plan.second) == expected
+        assert Path(plan.data.path).resolve() == tmp_path / "data"
+
+
+def test_a_schedule_may_begin_by_growing_a_lone_file(file: Path, tmp_path: Path):
+    args = json.loads((tmp_path / "model/config.json").read_text())["model_args"]
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "lone.safetensors")
+    plan = {"model": "resnet18", "model_args": args, "target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
+    train = {"data": "data", "batch_size": 8, "workers": 0, "device": "cpu", "steps": 1}
+
+    def run(**changes: object) -> list[str]:
+        stages = [{"grow": plan}, {"grow": plan | {"model_args": {}, **changes}}, {"train": train}]
+        file.write_text(json.dumps({"checkpoint": "lone.safetensors", "stages": stages}))
+        return [record.kind for record in run_schedule(load_schedule(file), tmp_path / "out")]
+
+    with pytest.raises(PlanError, match=r"stages\[1\].grow: .*found 'resnet18', the plan says model: 'resnet34'"):
+        run(model="resnet34")
+    assert run() == ["grow", "grow", "train"]
+    wider = open_checkpoint(tmp_path / "out/03-train/last").spec.model_args["channels"]
+    assert list(wider) == [4 * channels for channels in args["channels"]]
 
 
 def test_what_goes_wrong_within_a_stage_says_which(file: Path, tmp_path: Path):

@@ -220,3 +220,14 @@ def test_curves_run_over_what_training_costs(comparison) -> None:
     assert macs.series[0].x == (0.0, 120_000.0, 240_000.0)
     assert minutes.series[0].x == (0.0, 0.5, 1.0)
     assert macs.series[0].y == (79.0, 80.0, 82.0)
+
+
+def test_a_curve_leaves_out_what_a_seed_was_not_evaluated_after(comparison) -> None:
+    from growtool.study.table import charts
+
+    tile = comparison.results[0]
+    whole, other = tile.outcomes
+    lacking = replace(other, points=(other.points[0], other.points[2]))
+    results = (replace(tile, outcomes=(whole, lacking)), *comparison.results[1:])
+    steps, *_ = charts(replace(comparison, results=results))
+    assert (steps.series[0].x, steps.series[0].y) == ((0.0, 20.0), (79.0, 82.0))

@@ -10,11 +10,12 @@ import yaml
 from finetune_support import UNCLOSED_IMAGES, run_config, write_checkpoint, write_data
 
 from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.loading import loading_line
 from growtool.errors import PlanError
 from growtool.finetune.model import load_model, place
 from growtool.finetune.optimizer import create_optimizer
 from growtool.finetune.prepare import prepare
-from growtool.finetune.run import finetune, load_line
+from growtool.finetune.run import finetune
 from growtool.finetune.template_form import as_stored
 from growtool.finetune.trainable import select
 from growtool.templates.decompose import Request
@@ -155,7 +156,7 @@ def test_runs_stay_in_template_form_and_resume(tmp_path):
     for folder in ("best", "last"):
         written = open_checkpoint(tmp_path / "run" / folder)
         assert written.form == open_checkpoint(tmp_path / "t").form
-    assert load_line(str(tmp_path / "run" / "best")) == f"growtool export {tmp_path / 'run' / 'best'} -o DENSE"
+    assert loading_line(tmp_path / "run" / "best") == f"growtool export {tmp_path / 'run' / 'best'} -o DENSE"
 
 
 @pytest.mark.parametrize(("option", "message"), [

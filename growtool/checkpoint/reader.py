@@ -165,12 +165,7 @@ def open_checkpoint(
             f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
             f"{remedy}"
         )
-    if found is not None and architecture not in (None, found.architecture):
-        raise CheckpointError(
-            f"{where}: architecture: found {found.architecture!r}, the plan says model: {architecture!r}; "
-            "drop `model` from the plan or name the matching checkpoint"
-        )
-    spec = (found or ModelSpec(str(architecture))).with_args(**(model_args or {}))
+    spec = (found or ModelSpec(str(architecture))).as_told(architecture, model_args or {}, where=where)
     return Checkpoint(weights, spec, tensors, metadata, config, find_form(weights, tensors, metadata))
 
 

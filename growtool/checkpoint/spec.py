@@ -66,6 +66,19 @@ class ModelSpec:
         """The same architecture with some `model_args` set anew."""
         return replace(self, model_args={**self.model_args, **changes})
 
+    def as_told(self, architecture: str | None, model_args: Mapping[str, Any], *, where: str) -> ModelSpec:
+        """The same model with what a plan says of it on top.
+
+        Raises:
+            CheckpointError: the plan names another architecture; names `where`.
+        """
+        if architecture not in (None, self.architecture):
+            raise CheckpointError(
+                f"{where}: architecture: found {self.architecture!r}, the plan says model: {architecture!r}; "
+                "drop `model` from the plan or name the matching checkpoint"
+            )
+        return self.with_args(**model_args)
+
     def with_classes(self, count: int) -> ModelSpec:
         """The same model with a head for `count` classes that have no names yet."""
         named = {"label_names", "label_descriptions"}

@@ -11,7 +11,7 @@ import typer
 
 from growtool.cli.advise import advise
 from growtool.cli.compare import compare
-from growtool.cli.console import describe_os_error, print_problems
+from growtool.cli.console import console, describe_os_error, print_problems
 from growtool.cli.decompose import decompose, export
 from growtool.cli.evaluate import evaluate
 from growtool.cli.finetune import finetune
@@ -23,6 +23,7 @@ from growtool.cli.reference import import_reference
 from growtool.cli.schedule import report, schedule
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
+from growtool.finetune.stopping import Stopped
 
 _EPILOG = """Examples:
 
@@ -88,7 +89,7 @@ def _global_options(
 
 
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 or 143 interrupted."""
     invocation = Invocation()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that unfinished outputs are cleared away
     try:
@@ -98,5 +99,8 @@ def main() -> None:
             raise
         print_problems(error.problems if isinstance(error, GrowtoolError) else (describe_os_error(error),))
         sys.exit(1)
+    except Stopped as stopped:
+        console().print(str(stopped), soft_wrap=True, markup=False)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         sys.exit(130)

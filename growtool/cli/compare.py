@@ -91,8 +91,8 @@ def compare(
     The same command run again skips what is done and resumes what was cut short, with other plans beside, too. A run
     that fails is named, and the others go on; the exit code is then 1.
     """
-    from growtool.checkpoint import open_checkpoint
     from growtool.finetune.options import read_config, read_words
+    from growtool.grow.source import open_planned
     from growtool.plan import load_plan
     from growtool.study.budget import Budget
     from growtool.study.compare import compare as run
@@ -100,11 +100,12 @@ def compare(
     from growtool.study.variant import read_variants
     from growtool.study.write import to_json, write
 
-    source = open_checkpoint(checkpoint)
+    plans = [load_plan(path) for path in plan]
+    source = open_planned(checkpoint, [loaded.plan for loaded in plans])
     options = (read_config(config) if config else {}) | read_words(set_ or ())
     study = Study(
         source=source,
-        plans=[load_plan(path) for path in plan],
+        plans=plans,
         options=options | ({"data": str(data)} if data else {}),
         output=output or Path(f"{source.label}-compared"),
         budget=Budget.parse(budget),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -245,15 +244,10 @@ def finetune(
     from growtool.finetune.distributed import World
     from growtool.finetune.options import make_config, read_config, read_words
     from growtool.finetune.run import finetune as run
-    from growtool.finetune.stopping import Stopped
 
     chosen = make_config(read_config(config) if config else {}, read_words(settings or ()), given_flags(ctx))
-    try:
-        with shown_progress() as progress:
-            result = run(chosen, progress)
-    except Stopped as stopped:
-        console().print(str(stopped), soft_wrap=True, markup=False)
-        sys.exit(stopped.code)
+    with shown_progress() as progress:
+        result = run(chosen, progress)
     if not World.from_environment().is_main:
         return
     if as_json:
@@ -275,7 +269,7 @@ def given_flags(ctx: typer.Context) -> dict[str, Any]:
 def _show(result: RunResult) -> None:
     from rich.text import Text
 
-    from growtool.finetune.run import load_line
+    from growtool.checkpoint.loading import loading_line
     from growtool.report import units
 
     initial, final, best = result.initial, result.final, result.best
@@ -289,5 +283,5 @@ def _show(result: RunResult) -> None:
     if result.unreadable:
         say(f"[yellow]{len(result.unreadable)} images could not be read[/]; metrics.jsonl names them")
     say(f"top-1 {final.top1:.2f} % after epoch {best.epoch}, {initial.top1:.2f} % before ({final.count:,} images)")
-    say(Text(f"best: {load_line(str(result.output / 'best'))}"), soft_wrap=True)
-    say(Text(f"last: {load_line(str(result.output / 'last'))}"), soft_wrap=True)
+    say(Text(f"best: {loading_line(result.output / 'best')}"), soft_wrap=True)
+    say(Text(f"last: {loading_line(result.output / 'last')}"), soft_wrap=True)

@@ -64,10 +64,10 @@ def grow(
     The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the
     output's name before it is complete and checked.
     """
-    from growtool.checkpoint import open_checkpoint
     from growtool.checkpoint.folder import refuse_existing
     from growtool.grow import grow as execute
     from growtool.grow import summarise
+    from growtool.grow.source import open_planned
     from growtool.plan import load_plan
     from growtool.recipe import resolve
 
@@ -75,12 +75,7 @@ def grow(
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
     loaded = load_plan(plan)
     chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
-    source = open_checkpoint(
-        checkpoint,
-        architecture=chosen.model,
-        model_args=chosen.model_args,
-        remedy="name the timm model with `model:` (and `model_args:`) in the plan",
-    )
+    source = open_planned(checkpoint, [chosen])
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)
@@ -99,7 +94,7 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:
-        _show_result(grown, recipe)
+        _show_result(grown)
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
@@ -172,8 +167,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         console().print(f"  {escape(reason)}", soft_wrap=True)
 
 
-def _show_result(grown: Grown, recipe: Recipe) -> None:
-    from growtool.grow.grow import loading_line
+def _show_result(grown: Grown) -> None:
+    from growtool.checkpoint.loading import loading_line
 
     if grown.proof is None:
         console().print("[yellow]not verified[/]: the plan says verify: false")
@@ -188,4 +183,4 @@ def _show_result(grown: Grown, recipe: Recipe) -> None:
             soft_wrap=True,
         )
     console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
-    console().print(f"load it: {escape(loading_line(grown.out, recipe))}", soft_wrap=True)
+    console().print(f"load it: {escape(loading_line(grown.out))}", soft_wrap=True)

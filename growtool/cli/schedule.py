@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,6 @@ def schedule(
     Each stage has its budget in epochs, steps or MACs; schedule.json says what each spent and came to.
     """
     from growtool.finetune.distributed import World
-    from growtool.finetune.stopping import Stopped
     from growtool.report import units
     from growtool.schedule import StageRecord, load_schedule, run_schedule
 
@@ -41,12 +39,8 @@ def schedule(
             found = f", top-1 {record.top1:.2f} %" if record.top1 is not None else ""
             console().print(f"stage {record.number} of {len(loaded.stages)}: {record.kind}{found}", soft_wrap=True)
 
-    try:
-        with shown_progress() as progress:
-            records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
-    except Stopped as stopped:
-        console().print(f"{stopped}".replace("--resume auto", "--resume"), soft_wrap=True, markup=False)
-        sys.exit(stopped.code)
+    with shown_progress() as progress:
+        records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
     if not main:
         return
     if as_json:

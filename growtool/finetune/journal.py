@@ -51,6 +51,9 @@ class Journal:
         trackers: told the same.
         step: on resuming, the update to continue after; later records are dropped. None begins anew.
         epoch: on resuming, the last epoch that was complete.
+
+    Attributes:
+        evaluated: on resuming, the updates after which the records kept hold an evaluation.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Journal:
         with atomic_file(path) as file:
             file.write("".join(_line(event) for event in kept).encode())
         self._epochs = [event for event in kept if event["event"] == "epoch"]
+        self.evaluated = {event["step"] for event in kept if event["event"] in ("epoch", "evaluation")}
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> Journal:

@@ -55,6 +55,10 @@ class OptimizerState:
         prefix = f"{parameter}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
+    def shared(self) -> dict[str, Tensor]:
+        """The tensors that belong to groups or to the whole optimizer, such as LAMB's count of steps."""
+        return {key: self.tensors[key] for key in _references([*self.groups, self.extra])}
+
 
 def capture(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerState:
     """The state as it stands; the tensors are the optimizer's own where it keeps them whole on the CPU.
@@ -104,10 +108,18 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
     optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
 
 
-def adopt(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState) -> int:
+def adopt(
+    optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, shapes: Mapping[str, Sequence[int]]
+) -> int:
     """Start from the moments in `state` where they fit; rates, decay and groups stay those of `optimizer`.
 
-    A parameter that growth added, or that got another shape, starts without.
+    A parameter that is new, or that has another shape now, starts without.
+
+    Args:
+        optimizer: over parameters of `model`.
+        model: what trains.
+        state: to start from.
+        shapes: of the parameters that `state` is of, by name. Slots do not tell: not all have their parameter's shape.
 
     Returns:
         The number of parameters whose state was taken over; 0 where `state` is of another optimizer.
@@ -115,14 +127,9 @@ def adopt(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerSt
     if state.algorithm != _class(optimizer):
         return 0
     names = _numbered(optimizer, model)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    moments = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
-    unfit = {
-        name
-        for name in names.values()
-        if any(slot in moments and t.shape != shapes[name] for slot, t in state.slots(name).items())
-    }
-    taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] not in unfit}
+    now = {name: parameter.shape for name, parameter in model.named_parameters()}
+    fitting = {name for name, shape in shapes.items() if name in now and tuple(shape) == tuple(now[name])}
+    taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] in fitting}
     optimizer.load_state_dict({"state": taken, "param_groups": optimizer.state_dict()["param_groups"]})
     return len(taken)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from growtool.errors import PlanError
 from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.plan.document import read_document, read_scalar
+from growtool.plan.placing import placed
 
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
 _PATHS = ("checkpoint", "data", "val_data", "output", "kd_teacher")
@@ -97,6 +98,12 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 merged = {name: value for name, value in merged.items() if name not in group}
         merged |= layer
     return merged
+
+
+def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
+    """The options of a file in the folder `base`, their paths placed; `words` stand for something else than a path."""
+    paths = {key: options[key] for key in _PATHS if isinstance(options.get(key), str) and options[key] not in words}
+    return {**options, **{key: str(placed(text, base)) for key, text in paths.items()}}
 
 
 def unknown_option(name: str) -> str | None:

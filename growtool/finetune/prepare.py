@@ -22,7 +22,7 @@ from growtool.finetune.journal import require_installed
 from growtool.finetune.loaders import ImageBatches, ImageFormat, StreamBatches, eval_batches, train_batches
 from growtool.finetune.loop import Trainer
 from growtool.finetune.model import load_model, replace_head
-from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
+from growtool.finetune.optimizer import class_name, unknown_optimizer, unused_momentum
 from growtool.finetune.optimizer_state import adopt, read_state
 from growtool.finetune.recalibrate import tracking_norms
 from growtool.finetune.remarks import remarks
@@ -287,10 +287,16 @@ def teacher_macs(config: RunConfig) -> int:
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer) -> int:
-    carried = adopt(trainer.optimizer, trainer.model, read_state(source.path.parent))
+    state, shapes = read_state(source.path.parent), {name: info.shape for name, info in source.stored.items()}
+    carried = adopt(trainer.optimizer, trainer.model, state, shapes)
     if not carried:
         raise PlanError(
-            f"--carry-optimizer: the state beside {source.name} is of another optimizer than --opt {config.opt}, "
-            "expected the same; use that one, or drop the option"
+            f"--carry-optimizer: the state beside {source.name} "
+            + (
+                "fits none of the tensors that train; drop the option"
+                if state.algorithm == class_name(config.opt)
+                else f"is of another optimizer than --opt {config.opt}, expected the same; use that one, or drop the "
+                "option"
+            )
         )
     return carried

@@ -20,7 +20,7 @@ from growtool.finetune.seeding import isolated_generators
 from growtool.finetune.snapshot import Course, put_back, read_course
 from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
 from growtool.finetune.stopping import stop_on_signals
-from growtool.finetune.training import RunResult, Training, load_line
+from growtool.finetune.training import RunResult, Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,4 +150,4 @@ def _resolved(job: Job) -> dict[str, Any]:
     }
 
 
-__all__ = ["RunResult", "finetune", "load_line"]
+__all__ = ["RunResult", "finetune"]

@@ -40,15 +40,33 @@ class StopRequest:
 
 
 class Stopped(Exception):
-    """A run was asked to stop, has saved, and can be resumed.
+    """A run was asked to stop and has saved.
 
     Attributes:
-        code: what to leave the process with, as a shell reports an end by the signal that asked.
+        step: updates done.
+        checkpoint: what it saved.
+        request: what asked.
     """
 
-    def __init__(self, step: int, checkpoint: str, request: StopRequest) -> None:
-        super().__init__(f"stopped after update {step}, saved as {checkpoint}; continue with --resume auto")
-        self.code = 128 + (request.signal or signal.SIGTERM)
+    def __init__(
+        self, step: int, checkpoint: str, request: StopRequest, *, advice: str = "continue with --resume auto"
+    ) -> None:
+        super().__init__(f"stopped after update {step}, saved as {checkpoint}; {advice}")
+        self.step, self.checkpoint, self.request = step, checkpoint, request
+
+    @property
+    def code(self) -> int:
+        """What to leave the process with, as a shell reports an end by the signal that asked."""
+        return 128 + (self.request.signal or signal.SIGTERM)
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """While open, whoever stops a run is told how what the run is a part of goes on."""
+    try:
+        yield
+    except Stopped as stopped:
+        raise Stopped(stopped.step, stopped.checkpoint, stopped.request, advice=advice) from None
 
 
 @contextmanager

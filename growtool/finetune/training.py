@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
 from growtool.finetune.device import is_out_of_memory, peak_memory
@@ -64,15 +64,7 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the line that loads the best checkpoint."""
-        best = str(self.output / "best")
-        return asdict(self) | {"output": str(self.output), "load": load_line(best)}
-
-
-def load_line(folder: str) -> str:
-    """The Python that loads a timm folder; for one in template form, the command that writes a timm folder."""
-    if Path(folder).exists() and open_checkpoint(folder).form is not None:
-        return f"growtool export {folder} -o DENSE"
-    return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+        return asdict(self) | {"output": str(self.output), "load": loading_line(self.output / "best")}
 
 
 class Training:
@@ -146,6 +138,8 @@ class Training:
         job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
         job.begin_epoch(epoch)
         meter.restart(course, trainer.device)
+        if course.batch and self._is_owed():
+            self._evaluate_within(epoch)
         for images, targets in job.train.epoch(epoch, course.batch):
             loss = trainer.update(images, targets)
             course.batch += 1
@@ -168,6 +162,11 @@ class Training:
 
     def _is_due(self, interval: int) -> bool:
         return interval > 0 and self.job.trainer.step % interval == 0
+
+    def _is_owed(self) -> bool:
+        """Whether the run was stopped before the evaluation after its latest update, so as to save without delay."""
+        lacking = self.journal is not None and self.job.trainer.step not in self.journal.evaluated
+        return self._is_due(self.job.config.eval_interval) and self.world.any(lacking)
 
     def _evaluate(self) -> Evaluation:
         result = self.job.evaluate()

@@ -150,18 +150,3 @@ def _require_room(out: Path, needed: int) -> None:
         raise PlanError(
             f"{out}: {needed:,} bytes to write, {free:,} free on that disk; free some space or choose another"
         )
-
-
-def loading_line(out: Path, recipe: Recipe) -> str:
-    """The Python that loads the result in timm; for templates the command that writes what timm loads."""
-    if recipe.in_templates:
-        return f"growtool export {out} -o DENSE"
-    needs = recipe.needs
-    line = f'timm.create_model("local-dir:{out}", pretrained=True)'
-    if is_single_file(out):
-        arguments = "".join(f", {name}={value!r}" for name, value in recipe.target.model_args.items())
-        classes = recipe.target.num_classes  # timm makes the classifier anew where the configuration has another number
-        told = f", num_classes={classes}" if classes is not None else ""
-        overlay = f"pretrained_cfg_overlay=dict(file={str(out)!r}{told})"
-        line = f'timm.create_model("{recipe.target.architecture}", pretrained=True, {overlay}{arguments})'
-    return f"import {needs}; {line}" if needs else line

@@ -26,6 +26,12 @@ from growtool.recipe import Recipe, TensorRecipe
 _POWERS = {
     "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
 }  # fmt: skip
+_DECAYING_WEIGHTS = frozenset(
+    {"AdamP", "AdamWLegacy", "Lamb", "LaProp", "Lion", "Muon", "NAdamW", "RAdamLegacy", "SGDW"}
+)
+"""Optimizers that always keep weight decay out of the gradients."""
+_DECOUPLED = ("decoupled_weight_decay", "decoupled_decay", "decoupled")
+"""Options by which groups of others say that they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,8 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
     groups = [
         {**group, "params": [name for name in names if origins[name] in set(group["params"])]} for group in state.groups
     ]
-    grown = replace(state, groups=groups, tensors=tensors, values=values)
-    return GrownState(grown, len(carried), len(names) - len(carried), _why_approximate(recipe))
+    grown = replace(state, groups=groups, tensors={**tensors, **state.shared()}, values=values)
+    return GrownState(grown, len(carried), len(names) - len(carried), _why_approximate(recipe, state))
 
 
 def _require_known(recipe: Recipe, state: OptimizerState) -> None:
@@ -113,8 +119,11 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
         )
     if recipe.second is not None:
         problems.append("optimizer: found the state of one source, expected none where two grow together")
+    shared = state.shared()
     for key, value in state.tensors.items():
         parameter, _, slot = key.rpartition("/")
+        if key in shared:
+            continue
         if parameter not in shapes:
             problems.append(f"{key}: found in the optimizer's state, and {recipe.source.name} has no such parameter")
         elif value.ndim and (slot not in _POWERS or tuple(value.shape) != shapes[parameter]):
@@ -150,7 +159,7 @@ def _renamed(value: Any, old: str, new: str) -> Any:
     return f"{new}/{value.removeprefix(f'{old}/')}" if isinstance(value, str) and value.startswith(f"{old}/") else value
 
 
-def _why_approximate(recipe: Recipe) -> str | None:
+def _why_approximate(recipe: Recipe, state: OptimizerState) -> str | None:
     if recipe.promise.kind == "lossy":
         return "the grown model computes another function, so its gradients are others"
     grown = [t for t in recipe.tensors.values() if not t.new and not all(axis.is_identity for axis in t.maps)]
@@ -158,7 +167,23 @@ def _why_approximate(recipe: Recipe) -> str | None:
         return "the readers of copied channels share their weights unequally, and gradients with them"
     if any(tensor.rewrite is not None for tensor in recipe.tensors.values()):
         return "weights were rewritten before they grew"
+    decayed = _with_decayed_gradients(state)
+    if any(tensor.source in decayed for tensor in grown):
+        return f"{state.algorithm} adds weight decay to the gradients, and weights do not grow as gradients do"
     return None
+
+
+def _with_decayed_gradients(state: OptimizerState) -> frozenset[str]:
+    """The parameters whose moments hold their weight decay, too; an optimizer that is not known may do so."""
+    if state.algorithm in _DECAYING_WEIGHTS:
+        return frozenset()
+    decayed = {
+        name
+        for group in state.groups
+        if group.get("weight_decay") and not any(group.get(option) for option in _DECOUPLED)
+        for name in group["params"]
+    }
+    return frozenset(decayed & {key.rpartition("/")[0] for key in state.tensors})
 
 
 def rate_factors(tensor: TensorRecipe) -> dict[str, float] | None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from growtool.errors import PlanError
-from growtool.finetune.options import unknown_option
+from growtool.finetune.options import merge, placed_options, unknown_option
 from growtool.plan.document import read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.section import Section, problem
@@ -80,15 +80,10 @@ class LoadedProtocol:
     text: str
 
     def options(self, stage: str) -> dict[str, Any]:
-        """Options of a training; the length of the stage itself takes the place of a common one."""
-        own = getattr(self.protocol, stage)
-        lengths = {"epochs", "steps", "macs"}
-        common = {k: v for k, v in self.protocol.train.items() if not (k in lengths and lengths & own.keys())}
-        merged = {"seed": self.protocol.seed, **common, **own}
-        if isinstance(merged.get("data"), str):
-            data = Path(merged["data"]).expanduser()
-            merged["data"] = str(data if data.is_absolute() else self.path.parent / data)
-        return merged
+        """Options of a training: what all have in common, and over that its own."""
+        protocol = self.protocol
+        merged = merge({"seed": protocol.seed}, protocol.train, getattr(protocol, stage))
+        return placed_options(merged, self.path.parent)
 
 
 def load_protocol(path: Path) -> LoadedProtocol:

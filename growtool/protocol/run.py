@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from growtool.errors import PlanError
 from growtool.finetune.checks import find_problems
 from growtool.finetune.options import make_config
 from growtool.finetune.run import finetune
+from growtool.finetune.stopping import Stopped, advising, stop_on_signals
 from growtool.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
-from growtool.protocol.file import LoadedProtocol
+from growtool.protocol.file import LoadedProtocol, Protocol
 from growtool.protocol.member import write_copy, write_member
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run_protocol(
     Raises:
         PlanError: the folder is not empty, an option is wrong, or the members are no narrower versions of the model.
         CheckpointError: timm cannot build a model.
+        Stopped: SIGTERM or Ctrl-C came before the last training was complete.
     """
     if output.exists() and any(output.iterdir()):
         raise PlanError(f"--output {output}: it exists and is not empty; choose another place")
@@ -74,13 +76,36 @@ def run_protocol(
     starts = {name: output / name / "start" for name in ("member_0", "member_1", "grown")}
     _require_sound(loaded, starts)
     steps: list[Step] = []
+    with advising(f"a protocol begins anew: remove {output}, or choose another --output"), stop_on_signals() as request:
 
-    def train(name: str) -> Path:
-        result = finetune(_config(loaded, name, starts[name]), progress)
-        steps.append(Step(name, result.initial.top1, result.last.top1, result.steps, result.parameters, result.seconds))
-        told(steps[-1])
-        return starts[name].parent / "run" / "last"
+        def run_of(name: str) -> Path:
+            return starts[name].parent / "run"
 
+        def train(name: str) -> Path:
+            if request.asked:
+                done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
+                raise Stopped(done, str(saved), request)
+            result = finetune(_config(loaded, name, starts[name]), progress)
+            tops = result.initial.top1, result.last.top1
+            steps.append(Step(name, *tops, result.steps, result.parameters, result.seconds))
+            told(steps[-1])
+            return run_of(name) / "last"
+
+        _carry_out(protocol, member, grown, growing, starts, train)
+    report: dict[str, Any] = {"protocol": protocol.model_dump(mode="json"), "steps": [asdict(step) for step in steps]}
+    (output / REPORT).write_text(json_text(report), encoding="utf-8")
+    return steps
+
+
+def _carry_out(
+    protocol: Protocol,
+    member: ModelSpec,
+    grown: ModelSpec,
+    growing: frozenset[str],
+    starts: Mapping[str, Path],
+    train: Callable[[str], Path],
+) -> None:
+    """Write what each training starts from and train it; `train` takes its name and returns the last checkpoint."""
     write_member(starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
     first = train("member_0")
     if protocol.second == "copy":
@@ -89,12 +114,8 @@ def run_protocol(
     else:
         write_member(starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
     last = train("member_1")
-    new = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
-    write_grown(starts["grown"], grown, (first, last), new)
+    write_grown(starts["grown"], grown, (first, last), NewVectors(protocol.coefficients, protocol.gain, protocol.seed))
     train("grown")
-    report: dict[str, Any] = {"protocol": protocol.model_dump(mode="json"), "steps": [asdict(step) for step in steps]}
-    (output / REPORT).write_text(json_text(report), encoding="utf-8")
-    return steps
 
 
 def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:

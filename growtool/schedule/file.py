@@ -10,7 +10,7 @@
       - train: {steps: 500}
 
 Training takes the options of `growtool finetune` under their names in config.yaml; growing takes a plan, or its file.
-Paths start in the folder of the file.
+Paths start in the folder of the file; those within a plan that has a file of its own, in the working folder.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 import yaml
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options import merge, unknown_option
+from growtool.finetune.options import merge, placed_options, unknown_option
 from growtool.plan import LoadedPlan, load_plan
 from growtool.plan.document import Document, Loc, dotted, read_document
 from growtool.plan.explain import add_invalid
+from growtool.plan.placing import placed, placed_plan
 from growtool.plan.schema import SECTIONS
-from growtool.schedule.stages import KINDS, Grow, Stage, Train
+from growtool.schedule.stages import KINDS, PREVIOUS, Grow, Stage, Train
 
 _KEYS = ("checkpoint", "train", "stages")
 _SCHEDULED = {"checkpoint", "output", "resume", "force"}  # what the schedule itself decides
-_PATHS = ("data", "val_data", "kd_teacher")
 _OPTIONAL = frozenset({"train", "model_args"})
 
 
@@ -76,7 +76,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     read = [_stage(document, number, stage, common, path) for number, stage in enumerate(stages)]
     if document.problems:
         raise PlanError(document.lines())
-    start = str(_placed(str(checkpoint), path.parent))
+    start = str(placed(str(checkpoint), path.parent))
     return LoadedSchedule(path, text, start, tuple(stage for stage in read if stage is not None))
 
 
@@ -104,8 +104,7 @@ def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str
             document.note((*loc, key), "the schedule decides this; drop it", at_key=True)
         elif unknown := unknown_option(key):
             document.note((*loc, key), unknown, at_key=True)
-    placed = {key: str(_placed(content[key], base)) for key in _PATHS if isinstance(content.get(key), str)}
-    return {**content, **{key: value for key, value in placed.items() if content[key] != "previous"}}
+    return placed_options(content, base, words={PREVIOUS})
 
 
 def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan | None:
@@ -116,20 +115,15 @@ def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan 
 
     try:
         if isinstance(content, str):
-            return load_plan(_placed(content, path.parent))
+            return load_plan(placed(content, path.parent))
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        return LoadedPlan(Plan.model_validate(content), text, path)
+        return LoadedPlan(placed_plan(Plan.model_validate(content), path.parent), text, path)
     except ValidationError as error:
         add_invalid(document, error, SECTIONS, at=loc)
     except GrowtoolError as error:
         for problem in error.problems:
             document.note(loc, problem)
     return None
-
-
-def _placed(text: str, base: Path) -> Path:
-    path = Path(text.removeprefix("local-dir:")).expanduser()
-    return path if path.is_absolute() else base / path
 
 
 def _digest(kind: str, content: Any) -> str:

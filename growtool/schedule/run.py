@@ -9,12 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.distributed import World
 from growtool.finetune.lock import LOCK, locked
-from growtool.finetune.stopping import Stopped, stop_on_signals
+from growtool.finetune.stopping import Stopped, advising, stop_on_signals
 from growtool.schedule.stages import Grow, Site, Stage, StageRecord
 
 if TYPE_CHECKING:
@@ -53,7 +52,11 @@ def run_schedule(
     """
     world = World.from_environment()
     source = teacher = Path(schedule.checkpoint)
-    with locked(output) if world.is_main else nullcontext(), stop_on_signals(patient=world.size > 1) as request:
+    with (
+        locked(output) if world.is_main else nullcontext(),
+        advising("continue with --resume"),
+        stop_on_signals(patient=world.size > 1) as request,
+    ):
         begun = resume and (output / STATE).is_file()
         done = _done(schedule, output) if begun else []
         _foresee(schedule, output, done)
@@ -98,9 +101,12 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     for record in done:
         teacher = source if record.kind == "grow" else teacher
         source = output / record.checkpoint
-    found = open_checkpoint(source)
+    coming = schedule.stages[len(done) :]
+    if not coming:
+        return
+    found = coming[0].open(source)
     problems: list[str] = []
-    for stage in schedule.stages[len(done) :]:
+    for stage in coming:
         try:
             with _told_where(stage):
                 found = stage.foresee(found, Site(output, source, teacher, None))

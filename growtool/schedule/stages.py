@@ -77,6 +77,9 @@ class Stage(Protocol):
     def digest(self) -> str:
         """Of what was asked."""
 
+    def open(self, path: Path) -> Checkpoint:
+        """The checkpoint in `path`, which it starts from; raises CheckpointError where it cannot be opened."""
+
     def run(self, site: Site) -> StageRecord:
         """Do it, or what an interruption left of it."""
 
@@ -101,6 +104,10 @@ class Train:
     def folder(self) -> str:
         """What it writes, in the schedule's folder."""
         return f"{self.number:02d}-train"
+
+    def open(self, path: Path) -> Checkpoint:
+        """As it says itself what it is."""
+        return open_checkpoint(path)
 
     def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
         """The same model, which then knows the names of its classes.
@@ -153,15 +160,27 @@ class Grow:
     place: str
     plan: LoadedPlan
 
+    def open(self, path: Path) -> Checkpoint:
+        """As the plan says what it is."""
+        from growtool.grow.source import open_planned
+
+        return open_planned(path, [self.plan.plan])
+
     def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
         """The target.
 
         Raises:
-            PlanError: it cannot be reached from `source`.
+            CheckpointError: the plan says that `source` holds another model.
+            PlanError: it cannot be reached from `source`, or the images that growth would see do not do.
         """
+        from growtool.calibration import open_images
         from growtool.recipe import resolve
 
-        recipe = resolve(self.plan.plan, source)
+        plan = self.plan.plan
+        source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))
+        recipe = resolve(plan, source)
+        if plan.data is not None and (plan.recalibrate or plan.seeing):
+            open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
         return replace(source, spec=recipe.target, stored=recipe.infos, form=form)
 
@@ -193,7 +212,7 @@ class Grow:
         from growtool.grow.optimizer import can_grow, find_state
         from growtool.recipe import resolve
 
-        recipe = resolve(self.plan.plan, open_checkpoint(site.source))
+        recipe = resolve(self.plan.plan, self.open(site.source))
         state = find_state(site.source)
         optimizer = state if state and can_grow(recipe, state) else None
         grow(recipe, self.plan, out, force=True, optimizer=optimizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint import Checkpoint
+from growtool.checkpoint import Checkpoint, ModelSpec
 from growtool.errors import PlanError
 from growtool.finetune.checks import find_problems
 from growtool.finetune.config import RunConfig
@@ -87,6 +87,11 @@ class Study:
                 f"found the options {', '.join(grown)}, which need a grown checkpoint, and the baselines "
                 f"{', '.join(sorted(self.baselines))}, which are none; give them in a --variant, or --baseline none"
             )
+        if "source" in self.baselines and not _tells_its_model(self.source):
+            problems.append(
+                f"--baseline source: found that plans say which model {self.source.name} is, and training it as it is "
+                "reads no plan; put a config.json beside it that says so, or drop the baseline"
+            )
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
         if not problems:
@@ -99,3 +104,8 @@ class Study:
             ]
         if problems:
             raise PlanError(problems)
+
+
+def _tells_its_model(source: Checkpoint) -> bool:
+    """Whether a checkpoint says all of what its model is, and nothing else does."""
+    return bool(source.config) and ModelSpec.from_config(source.config, where=source.name) == source.spec

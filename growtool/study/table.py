@@ -137,8 +137,9 @@ def charts(comparison: Comparison) -> list[Chart]:
 
 
 def _series(result: ArmResult, measure: str, axis: str) -> Series:
-    """The points of all seeds, evaluation by evaluation."""
-    together = list(zip(*(outcome.points for outcome in result.outcomes), strict=True))
+    """Update by update; those after which a seed was not evaluated are left out, as their mean would be of fewer."""
+    seeds = [{point.step: point for point in outcome.points} for outcome in result.outcomes]
+    together = [[points[step] for points in seeds] for step in seeds[0] if all(step in points for points in seeds)]
     spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
     deviations = tuple(spread.deviation or 0.0 for spread in spreads)
     return Series(
