@@ -6,6 +6,7 @@ import pytest
 from models import TINY, Tiny, resolved, write_folder
 
 from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint.reach import opened
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.recipe.arguments import scaled
@@ -152,6 +153,12 @@ def test_what_cannot_be_scaled_names_larger_siblings(tmp_path, monkeypatch):
         PlanError, match=r"target\.scale\.width: no argument of mobilenetv3_small_050's .*`: .*small_100"
     ):
         resolved(source, {"target": {"scale": {"width": 2}}})
+
+
+def test_siblings_are_looked_for_by_the_name_of_the_model_that_was_opened(monkeypatch):
+    monkeypatch.setattr("growtool.recipe.siblings._TRIED", 1)
+    spec = opened(ModelSpec("mobilenetv3_small_075", {"num_classes": 5}))
+    assert larger_siblings(spec, build(spec), ["mobilenetv3_small_100", "growtool_opens"]) == ["mobilenetv3_small_100"]
 
 
 def test_siblings_have_the_same_parameters_and_none_smaller():

@@ -54,6 +54,15 @@ def test_maps_start_as_copies(family, target, data, tmp_path):
         torch.testing.assert_close(weight.detach(), expected[name].detach(), rtol=0, atol=1e-12, msg=name)
 
 
+def test_the_noise_of_each_set_of_channels_is_its_own(data, tmp_path):
+    """Hidden units of two blocks have the same sizes."""
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    maps = _Maps(resolved(source, {"target": WIDER, "width": {"operator": "ligo", "gain": 0.1}, "data": data}))
+    maps.weights()
+    hidden = [E for (growth, reads), E in maps._matrices.items() if not reads and growth.sizes == (24, 48)]
+    assert len(hidden) == 2 and not torch.equal(*hidden)
+
+
 @pytest.mark.parametrize(
     "plan",
     [

@@ -223,6 +223,10 @@ def test_a_map_for_each_stage(tmp_path):
         ([1, 0, 1], r"depth\.map: found \[1, 0, 1\] for layer1, expected each block to come first after its predec"),
         ([0, 0, 1], r"depth\.map: found layer1\.1 made from layer1\.0, expected one of 1: blocks of the same kind"),
         ({"layer2": [0, 1, 1]}, r"depth\.map: found no list for layer1, expected one: it grows to 3 blocks"),
+        (
+            {"layer1": [0, 1, 1], "layer7": [0]},
+            r"depth\.map: found a list for layer7, which does not grow deeper, expected lists for layer1 alone; drop",
+        ),
     ],
     ids=str,
 )

@@ -65,6 +65,7 @@ def test_where_the_halves_meet_the_plan_says_so(family, reason, tmp_path):
     a, b = sources(TINY[family], tmp_path)
     result = grown(a, plan({"model_args": dict(WIDER[family])}, b), tmp_path / "out")
     assert result.summary.promise == "lossy" and reason in result.summary.reasons
+    assert not any("centre_zero" in line for line in result.summary.growth()), "it takes one source alone"
     assert result.proof is not None and result.proof.comparison.relative_difference > 1e-3
 
 

@@ -157,7 +157,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     for line in summary.growth():
         console().print(f"  {escape(line)}", soft_wrap=True)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
-    console().print(f"{tensors}; about {units.size(summary.peak_bytes)} of memory for the largest", soft_wrap=True)
+    whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
+    console().print(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}", soft_wrap=True)
     how = f"with {recipe.needs} imported" if recipe.needs else "as is"
     console().print(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
     colour = "green" if summary.promise == "exact" else "yellow"

@@ -91,6 +91,11 @@ class Coupling:
     forward: ForwardPass
 
     @property
+    def names(self) -> dict[Atom, str]:
+        """The name of each group by its channels."""
+        return {group.atom: group.name for group in self.groups}
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """Every width group with its members, in the order of the model's parameters."""
         members: dict[Atom, list[Member]] = defaultdict(list)

@@ -104,6 +104,7 @@ class _Maps:
         floats = [info for info in recipe.source.tensors.values() if info.is_float]
         self.dtype = torch.float64 if any(info.dtype == "F64" for info in floats) else torch.float32
         self._parameters = {name for name, _ in recipe.models[1].named_parameters()}
+        self._names = recipe.matching.target.coupling.names
         self._matrices: dict[tuple[Growth, bool], Tensor] = {}
         self._mixed = {name: self._mix(t) for name, t in recipe.tensors.items() if self._is_learned(t)}
         self._stored = {
@@ -186,5 +187,6 @@ class _Maps:
             return (E / expansion.counts[:, None]).requires_grad_()
         width = self._recipe.plan.width
         gain = width.gain if isinstance(width, Ligo) else 0.0
-        noise = torch.randn(E.shape, generator=generator_for(self._recipe.plan.seed, str(growth.sizes)), dtype=E.dtype)
+        generator = generator_for(self._recipe.plan.seed, f"noise on {self._names[growth.target]}")
+        noise = torch.randn(E.shape, generator=generator, dtype=E.dtype)
         return (E + gain * noise * (expansion.replica[:, None] > 0)).requires_grad_()

@@ -54,7 +54,8 @@ class Summary:
     features: the dimensions of what a model without a head returns that grow.
     new_blocks: paths of the blocks that growth adds.
     copied, grown, zeroed: number of tensors by how they are made.
-    peak_bytes: memory the work needs above that of the program, estimated.
+    largest_bytes: of the largest tensor, as it is worked on; several of that size are in memory at once.
+    whole_models: whether source and target are held in memory as wholes, by what sees images.
     idle: sections of the plan that have nothing to do, one sentence each.
     advice: what the result needs before it is used, one sentence each.
     """
@@ -69,7 +70,8 @@ class Summary:
     copied: int
     grown: int
     zeroed: int
-    peak_bytes: int
+    largest_bytes: int
+    whole_models: bool
     idle: tuple[str, ...]
     advice: tuple[str, ...]
     templated: tuple[str, ...]
@@ -97,7 +99,8 @@ class Summary:
             "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
             "features": [asdict(feature) for feature in self.features],
             "new_blocks": list(self.new_blocks),
-            "peak_bytes": self.peak_bytes,
+            "largest_bytes": self.largest_bytes,
+            "whole_models": self.whole_models,
             "advice": list(self.advice),
             "template_form": list(self.templated),
         }
@@ -122,7 +125,8 @@ def summarise(recipe: Recipe) -> Summary:
         copied=copied,
         zeroed=zeroed,
         grown=len(recipe.tensors) - copied - zeroed,
-        peak_bytes=3 * largest,
+        largest_bytes=largest,
+        whole_models=bool(recipe.plan.recalibrate or recipe.plan.seeing),
         idle=tuple(_idle(recipe)),
         advice=tuple(_advice(recipe)),
         templated=tuple(_templated(recipe)),

@@ -30,7 +30,9 @@ def better_width(
     width = plan.width
     if promise.kind != "lossy" or width is None or OPERATORS[width.operator].implementation().loss(width):
         return None
-    other = plan.model_copy(update={"width": CentreZero(), "overrides": (), "second": None})
+    if plan.second is not None:  # no other operator takes in a second model
+        return None
+    other = plan.model_copy(update={"width": CentreZero(), "overrides": ()})
     widths = expand_widths(other, matching, starts.zero | starts.cancelling.keys())
     if not widths.changes:
         return None

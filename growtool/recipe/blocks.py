@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +73,8 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
         PlanError: the target is deeper and the plan has no `depth`, or a block of the target has no block like it.
     """
     problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
+    if isinstance(depth, Map):
+        problems += _lists_of_nothing(depth, {stretch.prefix.rstrip(".") for stretch in stretched})
     if problems:
         raise PlanError(problems)
     placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
@@ -141,6 +143,17 @@ def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
                 f"{', '.join(map(str, stretch.alike[j]))}: blocks of the same kind"
             )
             return
+
+
+def _lists_of_nothing(depth: Map, growing: Collection[str]) -> list[str]:
+    """A line for each list of the plan whose stage does not grow or is none."""
+    listed = depth.map if isinstance(depth.map, Mapping) else {}
+    return [
+        f"depth.map: found a list for {stage}, which does not grow deeper, expected lists for "
+        f"{', '.join(sorted(growing)) or 'stages that do'} alone; drop it"
+        for stage in listed
+        if stage not in growing
+    ]
 
 
 def _mapped(stretch: Stretch, depth: Map) -> dict[int, Placed]:

@@ -72,7 +72,7 @@ def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Gro
             return f"width.{option}: holds for the whole model; set it {where}"
     if own.operator == base.operator:
         return None
-    names = {group.atom: group.name for group in matching.target.coupling.groups}
+    names = matching.target.coupling.names
     operator, abilities = OPERATORS[own.operator].implementation(), OPERATORS[own.operator].abilities()
     elsewhere = abilities.every_tensor or abilities.always_blank
     for growth in grown:

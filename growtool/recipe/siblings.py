@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
+from growtool.checkpoint.reach import base_architecture
 from growtool.errors import CheckpointError
 
 INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
@@ -23,10 +24,8 @@ def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]
     """
     own = shapes_of(model)
     found = []
-    for name in difflib.get_close_matches(spec.architecture, list(candidates), n=_TRIED, cutoff=0.0):
-        kept = {
-            key: spec.model_args[key] for key in ("num_classes", "in_chans", "global_pool") if key in spec.model_args
-        }
+    for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=_TRIED, cutoff=0.0):
+        kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         try:
             shapes = shapes_of(build(ModelSpec(name, kept)))
         except CheckpointError:

@@ -73,7 +73,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     tensors: dict[Growth, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
         tensors[growth].add(name)
-    names = {group.atom: group.name for group in matching.target.coupling.groups}
+    names = matching.target.coupling.names
     expansions: dict[Growth, Expansion] = {}
     changes, problems = [], dict[str, list[str]]()
     for growth, carriers in tensors.items():
@@ -132,7 +132,7 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
         PlanError: some are no hidden units of two layers.
     """
     coupling = matching.target.coupling
-    names = {group.atom: group.name for group in coupling.groups}
+    names = coupling.names
     found: dict[Growth, NewUnits] = {}
     problems = dict[str, list[str]]()
     for growth, expansion in widths.expansions.items():
