@@ -167,13 +167,19 @@ def test_force_removes_nothing_but_checkpoints(source, tmp_path):
         (home / name).touch()
     assert refusal(home, force=True) == (
         f"{home}: found b, c, d, e and 1 more, expected nothing but the files of a checkpoint (README.md, config.json, "
-        "ema.safetensors, growth.json, metrics.jsonl, model.safetensors, optimizer.json, optimizer.safetensors, "
+        "ema.safetensors, growth.json, model.safetensors, optimizer.json, optimizer.safetensors, "
         "plan.yaml, raw.safetensors, state.json, training.json); --force does not remove anything else, choose another "
         "output"
     )
     with pytest.raises(PlanError, match="found b, c, d, e and 1 more"):
         copy(source, home, force=True)
     assert len(listing(home)) == 6
+
+
+def test_force_does_not_take_a_runs_records_for_a_checkpoint(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").touch()
+    assert "found metrics.jsonl, expected nothing but" in refusal(tmp_path / "out", force=True)
 
 
 def test_force_does_not_take_a_folder_for_a_known_file(tmp_path):

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import PlanError
+from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 
 pytestmark = UNCLOSED_IMAGES
@@ -46,9 +47,13 @@ def test_a_fresh_head_starts_without_the_old_ones_optimizer_state(checkpoint: Pa
     settings: dict[str, Any] = {"epochs": 1, "opt": "rmsprop", "carry_optimizer": True}
     first = write_data(tmp_path / "first", classes=("cat", "dog", "horse"))
     finetune(run_config(checkpoint, first, tmp_path / "run", **settings | {"carry_optimizer": False}))
-    data = write_data(tmp_path / "data", classes=FOUR)
-    result = finetune(run_config(tmp_path / "run/last", data, tmp_path / "other", num_classes=4, **settings))
+    four = write_data(tmp_path / "data", classes=FOUR)
+    result = finetune(run_config(tmp_path / "run/last", four, tmp_path / "other", num_classes=4, **settings))
     assert result.steps
+    same = run_config(tmp_path / "run/last", first, tmp_path / "same", num_classes=3, **settings)
+    trainer = prepare(same, torch.device("cpu")).trainer
+    held = {name for name, parameter in trainer.model.named_parameters() if trainer.optimizer.state[parameter]}
+    assert dict(trainer.model.named_parameters()).keys() - held == {"fc.weight", "fc.bias"}
 
 
 def test_a_fresh_head_follows_from_the_seed(checkpoint: Path, tmp_path: Path) -> None:

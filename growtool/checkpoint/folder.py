@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from growtool.checkpoint.spec import ModelSpec
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
-TRAINING, METRICS = "training.json", "metrics.jsonl"
+TRAINING = "training.json"
 OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
 STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
-OWN_FILES = frozenset(
-    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, METRICS, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW}
-)
+OWN_FILES = frozenset({WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW})
 
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]

@@ -5,6 +5,7 @@ Axes: k_out, k_in the grid; T templates; B blocks; o, i rows and columns of a bl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -26,6 +27,12 @@ class Bank(Protocol):
 
     def template(self, t: int) -> Tensor:
         """Template t, [o, i, ...], in the type it is stored in."""
+
+
+def template_of(parts: Sequence[Tensor], block: tuple[int, ...]) -> Tensor:
+    """One template [o, i, ...] from what is stored of it: itself, or its two factors [o] and [i, ...]."""
+    first, *second = parts
+    return (first[:, None] * second[0].reshape(1, -1)).reshape(block) if second else first
 
 
 def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:

@@ -133,8 +133,9 @@ class StoredBank:
 
     def template(self, t: int) -> torch.Tensor:
         """Template t, [o, i, ...]."""
-        first, *second = (self.checkpoint.read_stored(part, t) for part in self.parts)
-        return (first[:, None] * second[0].reshape(1, -1)).reshape(self.block) if second else first
+        from growtool.checkpoint.materialise import template_of
+
+        return template_of([self.checkpoint.read_stored(part, t) for part in self.parts], self.block)
 
 
 def open_checkpoint(

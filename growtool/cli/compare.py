@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -118,11 +116,7 @@ def compare(
         jobs=jobs or max(1, len(device or ())),
         devices=tuple(device or ()),
     )
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
     write(comparison)
     if as_json:
         emit_json(to_json(comparison))
@@ -130,11 +124,6 @@ def compare(
         _show(comparison)
     if comparison.failed:
         raise typer.Exit(1)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """Leave as Ctrl-C does, by way of what ends the runs; they save, and the same command resumes them."""
-    raise SystemExit(128 + number)
 
 
 def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from growtool.cli.choices import AmpDtype
 from growtool.cli.console import console, emit_json, new_table
 from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import PluginOption
+from growtool.finetune.choices import AmpDtype
 
 
 def evaluate(

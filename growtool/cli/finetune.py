@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from growtool.cli.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.cli.console import console, emit_json
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
+from growtool.finetune.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, DEFAULT_KD_WEIGHT, RunConfig
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def add_adapters(
         world: the processes, whose batches count alike.
 
     Returns:
-        What trains: the adapters, the norms, and the classifier's bias stay out; only B and A are in.
+        What trains: the adapters' B and A, and nothing else, neither norms nor the classifier's bias.
     """
     layers = targets(model, config.lora_targets)
     for name, gradient in _gradients(model, layers, batches, loss, world).items():

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from growtool.finetune.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.finetune.config import (
     ALTERNATIVES,
-    AMP_DTYPES,
     ANNEALING,
     CLIP_MODES,
-    CROP_MODES,
-    ENGINES,
-    NONFINITE,
-    SCHEDULES,
     TRACKERS,
     RunConfig,
 )
@@ -83,13 +79,13 @@ def _bad_ranges(config: RunConfig) -> Iterator[str]:
 
 def _bad_choices(config: RunConfig) -> Iterator[str]:
     for name, choices in (
-        ("sched", SCHEDULES),
-        ("amp_dtype", AMP_DTYPES),
-        ("train_crop_mode", CROP_MODES),
+        ("sched", tuple(Schedule)),
+        ("amp_dtype", tuple(AmpDtype)),
+        ("train_crop_mode", tuple(CropMode)),
         ("clip_mode", CLIP_MODES),
         ("kd_anneal", ANNEALING),
-        ("nonfinite", NONFINITE),
-        ("engine", ENGINES),
+        ("nonfinite", tuple(Nonfinite)),
+        ("engine", tuple(Engine)),
     ):
         value = getattr(config, name)
         if value is not None and value not in choices:

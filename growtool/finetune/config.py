@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-SCHEDULES = ("cosine", "wsd", "constant", "none")
-AMP_DTYPES = ("bfloat16", "float16")
-CROP_MODES = ("rrc", "rkrc", "rkrr")
+from growtool.finetune.choices import AmpDtype
+
 CLIP_MODES = ("norm", "value", "agc")
 ANNEALING = ("linear", "cosine", "constant")
-NONFINITE = ("stop", "skip")
-ENGINES = ("ddp", "fsdp")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 ALTERNATIVES = (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps"))  # of each group one at most
 STATELESS = "swan"  # the optimizer that is ours; all others are timm's
@@ -193,7 +190,7 @@ class RunConfig:
     @property
     def autocast(self) -> str | None:
         """Name of the type for mixed precision, None without."""
-        return (self.amp_dtype or AMP_DTYPES[0]) if self.amp else None
+        return (self.amp_dtype or AmpDtype.bfloat16.value) if self.amp else None
 
     @property
     def ema_decay(self) -> float | None:

@@ -204,9 +204,6 @@ class StreamBatches:
         """Updates of an epoch."""
         return self.count // self.batch_size
 
-    def __iter__(self) -> Batches:
-        return islice(iter(self._loader), len(self))
-
     def epoch(self, epoch: int, skip: int = 0) -> Batches:
         """The batches of one epoch; those of before are read and dropped, as there is no other way to the rest."""
         self._stream.epoch = epoch

@@ -44,8 +44,11 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     return model
 
 
-def replace_head(model: nn.Module, classes: int, seed: int) -> None:
+def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
     """Give a timm model a fresh head, drawn from `seed`; the global random state stays.
+
+    Returns:
+        The names of its parameters.
 
     Raises:
         PlanError: the model has none that timm can replace.
@@ -56,9 +59,11 @@ def replace_head(model: nn.Module, classes: int, seed: int) -> None:
             f"--num-classes: {type(model).__name__} has no head that timm can replace; drop the option, or build the "
             f"model with `timm.create_model(..., num_classes={classes})`"
         )
+    before = dict(model.named_parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "head"))
         reset(classes)
+    return frozenset(name for name, parameter in model.named_parameters() if parameter is not before.get(name))
 
 
 def count_classes(model: nn.Module) -> int:

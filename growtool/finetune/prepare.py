@@ -153,9 +153,9 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     source = open_checkpoint(config.checkpoint)
     refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
-    spec = source.spec
+    spec, fresh = source.spec, frozenset[str]()
     if config.num_classes is not None:
-        replace_head(model, config.num_classes, config.seed)
+        fresh = replace_head(model, config.num_classes, config.seed)
         spec = spec.with_classes(config.num_classes)
     format = ImageFormat.of(model)
     train, held_out, classes = open_splits(config, spec, model, source.name)
@@ -169,7 +169,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     steps, warmup = _budget(config, train, len(batches), macs)
     teacher = open_teacher(config, model, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
-    carried = _carry(config, source, trainer) if config.carry_optimizer else 0
+    carried = _carry(config, source, trainer, fresh) if config.carry_optimizer else 0
     return Job(
         config=config,
         source=source,
@@ -286,8 +286,10 @@ def teacher_macs(config: RunConfig) -> int:
     return macs_of(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
 
 
-def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer) -> int:
-    state, shapes = read_state(source.path.parent), {name: info.shape for name, info in source.stored.items()}
+def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, fresh: frozenset[str]) -> int:
+    """Start from the state beside the checkpoint, but for the `fresh` parameters; how many it is taken over for."""
+    state = read_state(source.path.parent)
+    shapes = {name: info.shape for name, info in source.stored.items() if name not in fresh}
     carried = adopt(trainer.optimizer, trainer.model, state, shapes)
     if not carried:
         raise PlanError(

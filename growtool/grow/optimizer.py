@@ -97,7 +97,7 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
         if tensor.new or tensor.source is None:
             continue
         slots = state.slots(tensor.source)
-        tensors |= {f"{name}/{slot}": _grown(slot, value, tensor, recipe) for slot, value in slots.items()}
+        tensors |= {f"{name}/{slot}": _grown(slot, value, tensor) for slot, value in slots.items()}
         if slots and tensor.source in state.values:
             values[name] = _renamed(state.values[tensor.source], tensor.source, name)
     carried = {key.rpartition("/")[0] for key in tensors}
@@ -134,7 +134,7 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
         raise PlanError([*problems[:3], *rest, "grow without the optimizer's state: --no-optimizer-state"])
 
 
-def _grown(slot: str, value: Tensor, tensor: TensorRecipe, recipe: Recipe) -> Tensor:
+def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
     if value.ndim == 0:
         return value
     power = _POWERS[slot]

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from growtool.plan.section import Learned, Section, SeesImages, problem
 
 Split = Literal["equal", "random_projection"]
+Coefficients = Literal["orthogonal", "copy", "zero", "random"]
 
 
 class _Copies(Section):
@@ -102,7 +103,7 @@ class Mixture(Section):
     operator: Literal["mixture"] = "mixture"
     bank: Literal["raw", "sub_block"] | None = None
     parts: int | None = Field(default=None, ge=2)
-    coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
+    coefficients: Coefficients = "orthogonal"
     gain: float = Field(default=0.3, ge=0)
     compensate: bool = True
 

@@ -23,10 +23,11 @@ from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, 
 from growtool.coupling import Growth
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
+from growtool.plan.width import Coefficients
 from growtool.protocol.member import bank_of, fresh_weights
 from growtool.recipe.matching import Matching, match, some
 from growtool.recipe.traced import Traced
-from growtool.templates.coefficients import Choice, new_vectors
+from growtool.templates.coefficients import new_vectors
 from growtool.templates.convert import write_tensors
 from growtool.templates.reference import member_places
 
@@ -37,7 +38,7 @@ Maps = Mapping[str, tuple[AxisMap, ...]]
 class NewVectors:
     """How new coefficient vectors are drawn: by which choice, how large relative to the member's own, by which seed."""
 
-    choice: Choice
+    choice: Coefficients
     gain: float
     seed: int
 

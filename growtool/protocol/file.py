@@ -26,6 +26,7 @@ from growtool.finetune.options import merge, placed_options, unknown_option
 from growtool.plan.document import read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.section import Section, problem
+from growtool.plan.width import Coefficients
 
 _DECIDED = {"checkpoint", "output", "resume", "force", "train"}  # what the protocol itself decides
 _TRAININGS = ("train", "member_0", "member_1", "grown")
@@ -55,7 +56,7 @@ class Protocol(Section):
     templates: int = Field(default=2, ge=1)
     second: Literal["scratch", "copy"] = "scratch"
     noise: float | None = Field(default=None, ge=0)
-    coefficients: Literal["orthogonal", "copy", "zero", "random"] = "orthogonal"
+    coefficients: Coefficients = "orthogonal"
     gain: float = Field(default=1.0, ge=0)
     train: dict[str, Any] = Field(default_factory=dict)
     member_0: dict[str, Any] = Field(default_factory=dict)

@@ -5,16 +5,15 @@ Axes: T templates; B new blocks; m vectors in use.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Choice = Literal["orthogonal", "copy", "zero", "random"]
+from growtool.plan.width import Coefficients
+
 _RANK = 1e-9  # singular values below this part of the largest count as zero
 
 
-def new_vectors(choice: Choice, beside_BT: Tensor, in_use_mT: Tensor, generator: torch.Generator) -> Tensor:
+def new_vectors(choice: Coefficients, beside_BT: Tensor, in_use_mT: Tensor, generator: torch.Generator) -> Tensor:
     """One vector for each new block.
 
     `orthogonal` vectors are unit vectors in the null space of the vectors in use, orthogonal to each other for as long

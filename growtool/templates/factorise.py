@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import arithmetic_dtype
+from growtool.checkpoint.materialise import template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,7 @@ class Factored:
 
     def template(self, t: int) -> Tensor:
         """Template t, [o, i, ...]."""
-        first, *second = (part[t] for part in self.parts)
-        return (first[:, None] * second[0].reshape(1, -1)).reshape(self.block) if second else first
+        return template_of([part[t] for part in self.parts], self.block)
 
 
 def shared_directions(layers: Sequence[Tensor], *, rank: int | None, energy: float) -> Factored:

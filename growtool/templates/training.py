@@ -99,11 +99,6 @@ def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) 
     model.no_weight_decay = partial(frozenset, spared | set(map(coefficients_of, form.tensors)))  # type: ignore[assignment]
 
 
-def is_in_form(model: nn.Module) -> bool:
-    """Whether `put_in_form` was applied."""
-    return hasattr(model, _LAYERS)
-
-
 def even_out_gradients(model: nn.Module) -> None:
     """Scale gradients so that a step moves the weights as far as it would move them in the dense model.
 

@@ -1,4 +1,4 @@
-"""Options of training that take one of a few words, as typer wants them."""
+"""Options of training that take one of a few words, as the command line wants them."""
 
 from enum import StrEnum
 
