@@ -22,8 +22,6 @@ tags:
 - image-classification
 - timm
 license: mit
-base_model: timm/resnet18.a1_in1k
-base_model_relation: finetune
 ---
 
 # resnet18, grown
@@ -66,7 +64,7 @@ target: {scale: {width: 2}}
 
 
 def test_golden_card():
-    assert model_card(**FACTS, base_model="timm/resnet18.a1_in1k", license="mit") == CARD
+    assert model_card(**FACTS, license="mit") == CARD
 
 
 def test_what_is_not_known_is_not_said():

@@ -31,7 +31,7 @@ class RescaledNorm:
         module: its path.
         gains: names of its gain.
         s: copies of the old positions over all positions, below 1.
-        eps: what it adds to the variance in the source; it would have to become eps * s.
+        eps: what the target's norm adds to the variance; it would have to be that of the source times s.
     """
 
     module: str

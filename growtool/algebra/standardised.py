@@ -16,10 +16,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.linear import is_convolution
 from growtool.algebra.norms_in_front import norms_in_front
-from growtool.algebra.promise import copies_per_position
 from growtool.coupling import Atom, Coupling
 from growtool.coupling.steps import ForwardPass, Ref, Step
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from growtool.algebra.blank_norms import RescaledNorm, norm_call
+from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.promise import copies_per_position
 from growtool.coupling import Atom, Axis, Coupling
 from growtool.coupling.axis import axis_size
 from growtool.coupling.steps import ForwardPass, Ref, Step

@@ -13,7 +13,7 @@ _INDEXED = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Numbered:
     """Blocks numbered under a common prefix: `prefix` + index is a module path, e.g. `stages.2.blocks.` + `1`."""
 
     prefix: str
@@ -37,7 +37,7 @@ class Stretch:
     alike: Mapping[int, tuple[int, ...]]
 
 
-def sequences(names: Iterable[str]) -> dict[str, Sequence]:
+def sequences(names: Iterable[str]) -> dict[str, Numbered]:
     """Every numbered run of modules that hold modules of their own, by prefix."""
     found: dict[str, set[int]] = defaultdict(set)
     deep: set[tuple[str, int]] = set()
@@ -52,7 +52,7 @@ def sequences(names: Iterable[str]) -> dict[str, Sequence]:
             if len(parts) - place > 2:
                 deep.add((prefix, int(match[2])))
     return {
-        prefix: Sequence(prefix, tuple(sorted(indices)))
+        prefix: Numbered(prefix, tuple(sorted(indices)))
         for prefix, indices in found.items()
         if all((prefix, index) in deep for index in indices)
     }
@@ -86,7 +86,7 @@ def shortened(source: Coupling, target: Coupling) -> list[str]:
 
 
 def _alike(
-    source: Coupling, target: Coupling, old: Sequence, new: Sequence, ignoring: Collection[str]
+    source: Coupling, target: Coupling, old: Numbered, new: Numbered, ignoring: Collection[str]
 ) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
     names, parts, work = (

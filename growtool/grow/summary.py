@@ -49,7 +49,8 @@ class Summary:
 
     before: the source.
     after: the target.
-    promise: `exact` or `lossy`, with the reasons.
+    promise: `exact`, `exact up to eps` or `lossy`.
+    reasons: why it is not exact.
     widths: (before, after, number of groups) of the widths that grow.
     features: the dimensions of what a model without a head returns that grow.
     new_blocks: paths of the blocks that growth adds.
@@ -58,6 +59,7 @@ class Summary:
     whole_models: whether source and target are held in memory as wholes, by what sees images.
     idle: sections of the plan that have nothing to do, one sentence each.
     advice: what the result needs before it is used, one sentence each.
+    templated: what is written as templates and coefficients, and what no longer is, one sentence each.
     """
 
     before: Size

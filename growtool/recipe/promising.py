@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
 from growtool.algebra.moved_factors import MovedFactor
+from growtool.algebra.operations import different_operations
 from growtool.algebra.promise import (
     Promise,
     ambiguous_parameters,
-    different_operations,
     eps_shifts,
-    grouped,
     needed_eps,
     other_norm_groups,
-    places,
     stopped_blanks,
     uneven_mixings,
 )
 from growtool.algebra.standardised import Rescaled
 from growtool.algebra.variance_norms import eps_of_norms
+from growtool.algebra.wording import grouped, places
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth

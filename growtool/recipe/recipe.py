@@ -139,11 +139,9 @@ class Recipe:
         templates: what the source's tensors are combinations of.
         form: how the output is made of templates; None where it is dense.
         widths: the groups that grow.
-        blocks: where each block of a grown sequence comes from.
         promise: what is kept.
         alternative: which width operator would do better, where the plan's is lossy.
         eps: module path -> the eps at which the promise is exact, where that of the target is another.
-        input_size: channels, height, width of the images both models see.
         matching: the layouts of source and target side by side.
         expansions: how each set of channels grows.
         measured: new hidden units whose weights images decide.
@@ -162,17 +160,25 @@ class Recipe:
     templates: Templates
     form: TargetForm | None
     widths: tuple[WidthChange, ...]
-    blocks: BlockMap
     promise: Promise
     alternative: str | None
     eps: Mapping[str, float]
-    input_size: tuple[int, int, int]
     matching: Matching
     expansions: Mapping[Growth, Expansion]
     measured: Mapping[Growth, NewUnits]
     outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
+
+    @property
+    def blocks(self) -> BlockMap:
+        """Where each block of a grown sequence comes from."""
+        return self.matching.blocks
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images both models see."""
+        return self.matching.source.input_size
 
     def initial(self, name: str) -> Tensor:
         """A target tensor as timm initialises it, by the plan's seed; the first call keeps the whole model."""

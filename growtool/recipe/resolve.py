@@ -15,9 +15,10 @@ from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
 from growtool.algebra.standardised import Rescaled
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, build, input_size, open_checkpoint
+from growtool.checkpoint import Checkpoint, TensorInfo, build, input_size, open_checkpoint
+from growtool.checkpoint.loading import needed_import
 from growtool.checkpoint.match import check_strict
-from growtool.checkpoint.reach import home_module, set_eps, with_eps
+from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.recalibrate import tracking_norms
@@ -118,17 +119,15 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         templates=templates,
         form=target_form(plan, tensors, templates),
         widths=widths.changes,
-        blocks=matching.blocks,
         promise=promise,
         alternative=better_width(plan, matching, starts, moved, promise),
         eps={} if told else eps,
-        input_size=source.input_size,
         matching=matching,
         expansions=widths.expansions,
         measured=widths.measured,
         outputs=tuple(_output_maps(axes, widths) for axes in matching.outputs),
         models=(source.model, model),
-        needs=_needed(spec),
+        needs=needed_import(spec),
     )
 
 
@@ -197,11 +196,6 @@ def traced_target(target: Target, source: Traced) -> Traced:
             f"(channels, height, width): {type(error.__cause__).__name__}: {error.__cause__}; expected arguments "
             f"that fit each other, found {dict(spec.model_args)}"
         ) from error
-
-
-def _needed(spec: ModelSpec) -> str | None:
-    package = home_module(spec).split(".")[0]
-    return None if package == "timm" else package
 
 
 def _tensors(

@@ -40,7 +40,6 @@ def model_card(
     rows: Sequence[tuple[str, str, str]],
     plan_text: str,
     growth: Sequence[str] = (),
-    base_model: str | None = None,
     license: str | None = None,
     in_templates: bool = False,
 ) -> str:
@@ -55,12 +54,11 @@ def model_card(
         rows: label, value before, value after; parameters, MACs and the like.
         plan_text: the plan as it was given.
         growth: one sentence for each thing that growing did.
-        base_model: the source's name on a model hub, where it has one.
         license: as the source's `pretrained_cfg` has it, where it does.
         in_templates: whether the weights are stored as templates and coefficients.
     """
     parts = [
-        _front_matter(base_model=base_model, license=license),
+        _front_matter(license),
         f"# {architecture}, grown\n\nA `{architecture}` of timm, grown from `{source}` with growtool.",
         _LOADING.format(imports=f"import {needs}\nimport timm" if needs else "import timm"),
         _growth(growth, promise=promise, measured=measured),
@@ -71,12 +69,10 @@ def model_card(
     return "\n\n".join(parts) + "\n" + note
 
 
-def _front_matter(*, base_model: str | None, license: str | None) -> str:
+def _front_matter(license: str | None) -> str:
     fields: dict[str, object] = {"library_name": "timm", "tags": list(TAGS)}
     if license:
         fields["license"] = license
-    if base_model:
-        fields |= {"base_model": base_model, "base_model_relation": "finetune"}
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 

@@ -43,7 +43,7 @@ class Coefficients(nn.Module):
         return {**self.__dict__, "value": None}
 
 
-class Templates(nn.Module):
+class TrainableTemplates(nn.Module):
     """The templates of a bank: `templates` [T, o, i, ...], or `left` [T, o] and `right` [T, i, ...]."""
 
     def __init__(self, parts: Mapping[str, tuple[int, ...]]) -> None:
@@ -51,13 +51,13 @@ class Templates(nn.Module):
         for name, shape in parts.items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device="meta")))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Templates:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainableTemplates:
         """As matrices: torch would take five dimensions for volumes when convolutions change their memory format."""
 
         def flat(tensor: Tensor) -> Tensor:
             return fn(tensor.flatten(1)).reshape(tensor.shape)
 
-        return cast("Templates", super()._apply(flat, recurse))  # type: ignore[no-untyped-call]
+        return cast("TrainableTemplates", super()._apply(flat, recurse))  # type: ignore[no-untyped-call]
 
     def weights(self, C_BT: Tensor) -> Tensor:
         """`sum_t C_bt T_t`, [B, o, i, ...]."""
@@ -79,7 +79,7 @@ def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) 
     """
     model.banks = nn.ModuleDict(
         {
-            bank: Templates({part.rpartition(".")[2]: stored[part].shape for part in form.parts(bank)})
+            bank: TrainableTemplates({part.rpartition(".")[2]: stored[part].shape for part in form.parts(bank)})
             for bank in form.banks
         }
     )
@@ -125,8 +125,8 @@ def _mean_square_norm(parts: list[nn.Parameter]) -> Tensor:
     return torch.stack(squares).prod(0).mean()
 
 
-def _bank(model: nn.Module, name: str) -> Templates:
-    return cast("Templates", cast("nn.ModuleDict", model.banks)[name])
+def _bank(model: nn.Module, name: str) -> TrainableTemplates:
+    return cast("TrainableTemplates", cast("nn.ModuleDict", model.banks)[name])
 
 
 def _materialise(model: nn.Module, inputs: tuple[Any, ...]) -> None:
