@@ -11,16 +11,14 @@ from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import State
 from growtool.algebra.products import Products
 from growtool.coupling import Atom, Axis, Coupling, atoms
+from growtool.coupling.aten import BATCH_NORMS, LAYER_NORMS, RMS_NORMS
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
 # where gain, shift and eps stand
 _NORMS: dict[str, tuple[int, int | None, int]] = {
-    "native_layer_norm": (2, 3, 4), "layer_norm": (2, 3, 4), "_fused_rms_norm": (2, None, 3), "rms_norm": (2, None, 3),
-}  # fmt: skip
-BATCH_NORMS = frozenset(
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
-    "batch_norm".split()
-)
+    **dict.fromkeys(LAYER_NORMS, (2, 3, 4)),
+    **dict.fromkeys(RMS_NORMS, (2, None, 3)),
+}
 
 
 @dataclass(frozen=True, slots=True)

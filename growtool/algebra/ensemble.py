@@ -12,13 +12,12 @@ from typing import Literal
 
 from growtool.algebra.linear import bias_of, is_convolution, is_linear_per_channel, operands_of, summed_dims
 from growtool.coupling import Atom, Axis, Coupling, atoms
+from growtool.coupling.aten import LAYER_NORMS, RMS_NORMS
 from growtool.coupling.steps import Step
 
 Kind = Literal["shared", "pair", "mean", "mixed"]
 
-_JOINT_NORMS = {
-    "native_layer_norm": "LayerNorm", "layer_norm": "LayerNorm", "_fused_rms_norm": "RMSNorm", "rms_norm": "RMSNorm",
-}  # fmt: skip
+_JOINT_NORMS = {**dict.fromkeys(LAYER_NORMS, "LayerNorm"), **dict.fromkeys(RMS_NORMS, "RMSNorm")}
 
 # What treats channels jointly and leaves them where they are, so that no axis tells of it.
 _JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax", "weight": "weights are transformed (standardised, say)"}

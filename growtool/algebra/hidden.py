@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from growtool.algebra.blank_norms import BATCH_NORMS
 from growtool.algebra.linear import is_convolution, operands_of, summed_dims
 from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.aten import BATCH_NORMS, RESHAPES
 from growtool.coupling.steps import Ref, Step
 from growtool.coupling.zeros import keeps_zero
 
 # Elementwise functions with f(0) = 0 and, as torch computes it, f'(0) != 0. relu'(0) is 0, and so is relu6'(0).
 _SLOPED_AT_ZERO = frozenset("gelu silu tanh hardswish leaky_relu elu mish prelu _prelu_kernel sin erf".split())
-_VIEWS = frozenset("view _unsafe_view reshape clone contiguous detach alias".split())
+_VIEWS = RESHAPES | {"clone", "contiguous", "detach", "alias"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from growtool.algebra.linear import is_convolution, is_linear_per_channel
-from growtool.coupling.follow import AFFINE_NORMS
+from growtool.coupling.aten import GAIN_AND_SHIFT
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
 # f(c x) = c f(x) for c > 0, value by value or as the largest of several
@@ -33,9 +33,9 @@ def norms_in_front(forward: ForwardPass) -> dict[int, tuple[str, ...]]:
 
 def _affine(step: Step, forward: ForwardPass, uses: Counter[str]) -> tuple[str, ...]:
     """The names of a norm's gain and shift, if they are parameters with no other use; none for anything else."""
-    if step.name not in AFFINE_NORMS or step.ins[0] in forward.made_of:
+    if step.name not in GAIN_AND_SHIFT or step.ins[0] in forward.made_of:
         return ()
-    given = [step.args[at] for at in AFFINE_NORMS[step.name] if len(step.args) > at]
+    given = [step.args[at] for at in GAIN_AND_SHIFT[step.name] if len(step.args) > at]
     affine = [leaf.number for leaf in given if isinstance(leaf, Ref)]
     names = tuple(name for number in affine for name in forward.stored.get(number, ()))
     lacking = not affine or not isinstance(given[0], Ref) or any(number not in forward.stored for number in affine)

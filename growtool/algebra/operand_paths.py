@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from growtool.algebra.blank_norms import BATCH_NORMS, norm_call
+from growtool.algebra.blank_norms import norm_call
 from growtool.algebra.channel_numbers import factor_of, is_scalar, is_view, numbers_in, replayed
 from growtool.algebra.linear import bias_of, is_convolution, is_linear_per_channel, operands_of, summed_dims
 from growtool.coupling import Atom, Axis, Coupling, atoms
+from growtool.coupling.aten import BATCH_NORMS
 from growtool.coupling.axis import axis_size
 from growtool.coupling.steps import Ref, Step
 

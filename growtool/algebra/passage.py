@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from growtool.algebra.blank_norms import BATCH_NORMS, Norms, RescaledNorm, multipliers, norm_call, norm_shifts
+from growtool.algebra.blank_norms import Norms, RescaledNorm, multipliers, norm_call, norm_shifts
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import Blank, State
 from growtool.algebra.linear import is_convolution, is_linear_per_channel, operands_of
 from growtool.algebra.writers import Writers, writers_of_norms
 from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.aten import BATCH_NORMS
 from growtool.coupling.steps import Ref, Step
 
 _NEVER = {  # operations that no blank channel passes, whatever is in it

@@ -21,9 +21,10 @@ from growtool.algebra.expansion import Expansion
 from growtool.algebra.linear import is_convolution
 from growtool.algebra.norms_in_front import norms_in_front
 from growtool.coupling import Atom, Coupling
+from growtool.coupling.aten import RESHAPES
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
-_REARRANGED = frozenset(("view", "_unsafe_view", "reshape", "alias", "detach", "contiguous"))
+_REARRANGED = RESHAPES | {"alias", "detach", "contiguous"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from growtool.algebra.linear import bias_of, is_linear_per_channel, operands_of, summed_dims
 from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.aten import LAYER_NORMS
 from growtool.coupling.steps import Ref, Step
 
 
@@ -50,7 +51,7 @@ def writers_of_norms(coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> 
     found = _NOTHING
     for step in coupling.forward.steps:
         search.follow(step)
-        if step.name in ("native_layer_norm", "layer_norm") and isinstance(step.args[0], Ref):
+        if step.name in LAYER_NORMS and isinstance(step.args[0], Ref):
             found |= search.writers.get(step.args[0].number) or _NOTHING
     scales = dict[str, set[str | None]]()
     for name, scale in found.folded:
@@ -97,7 +98,7 @@ class _Search:
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         if affine and all(map(self._is_zeroed, affine)):
             return _NOTHING
-        shift = step.arg(3, "bias") if step.name in ("native_layer_norm", "layer_norm") else None
+        shift = step.arg(3, "bias") if step.name in LAYER_NORMS else None
         return self.writers.get(shift.number) if isinstance(shift, Ref) else None
 
     def _joined(self, numbers: list[int]) -> Writers | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from growtool.coupling.aten import GAIN_AND_SHIFT
 from growtool.coupling.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
 from growtool.coupling.layout import Layout, permuted, reshaped
 from growtool.coupling.passing import passing_layer
@@ -27,18 +28,6 @@ REARRANGEMENTS = frozenset(
 )
 CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
 _IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
-# Where gain and shift stand.
-AFFINE_NORMS = {
-    "native_layer_norm": (2, 3),
-    "native_group_norm": (1, 2),
-    "native_batch_norm": (1, 2),
-    "_fused_rms_norm": (2,),
-    "_native_batch_norm_legit_no_training": (1, 2),
-    "_native_batch_norm_legit": (1, 2),
-    "cudnn_batch_norm": (1, 2),
-    "batch_norm": (1, 2),
-    "rms_norm": (2,),
-}
 
 
 def params_after(tape: Tape, call: Call) -> Params | None:
@@ -123,8 +112,8 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
 
 def _zeroed_by(tape: Tape, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
-    if call.name in AFFINE_NORMS:
-        affine = [call.args[i] for i in AFFINE_NORMS[call.name] if len(call.args) > i and call.args[i] is not None]
+    if call.name in GAIN_AND_SHIFT:
+        affine = [call.args[i] for i in GAIN_AND_SHIFT[call.name] if len(call.args) > i and call.args[i] is not None]
         return _all_zero(tape, affine) if affine else None
     if call.name in CONTRACTIONS:
         bias, operands = _bias_and_operands(call)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.flow import Params
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 def passing_layer(tape: Tape, call: Call) -> Params | None:
     """The parameters and buffers of the layer that an operation on one activation is; None if it cannot pass it on."""
-    if call.name in ("native_batch_norm", "_native_batch_norm_legit_no_training"):
+    if call.name in RUNNING_NORMS:
         return _norm(tape, call)
     if call.name in ("convolution", "_convolution"):
         weight, bias = call.args[1:3]

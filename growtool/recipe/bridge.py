@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from growtool.algebra.passing import passing_value
 from growtool.coupling import Axis, Coupling
+from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import ONE
 from growtool.coupling.steps import ForwardPass
 from growtool.coupling.wiring import Place, Wiring, Written
 
-_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training"}
-_PASSING = {"convolution", *_NORMS}
+_PASSING = {"convolution", *RUNNING_NORMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling)
     weights = [name for name in names if len(target.tensors[name]) == 4]
     norms = [m for p, m in model.named_modules() if _within(p, path) and isinstance(m, nn.BatchNorm2d)]
     if (
-        any(entry[0] not in _PASSING or (entry[0] in _NORMS and True in entry) for entry in operations)
+        any(entry[0] not in _PASSING or (entry[0] in RUNNING_NORMS and True in entry) for entry in operations)
         or len(weights) != 1
         or kernels != [("convolution", (1, 1), (0, 0), (1, 1), False)]
         or len(norms) > 1

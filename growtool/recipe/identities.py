@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from growtool.coupling import Atom, Axis, Coupling, Growth, PairedAxis, Unchanged, atoms
+from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import axis_size
 
-_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
 _INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
 Paired = Mapping[str, tuple[PairedAxis, ...]]
 
@@ -33,8 +33,8 @@ def obstacle(path: str, modules: Sequence[str], target: Coupling, model: nn.Modu
         if not any(inner == module or inner.startswith(f"{module}.") for module in modules):
             continue
         for name, *numbers in entries:
-            by_batch = name in _NORMS and True in numbers
-            if (name in ("call", *_NORMS) and not by_batch) or f"{name}{tuple(numbers)}" == received:
+            by_batch = name in RUNNING_NORMS and True in numbers
+            if (name in ("call", *RUNNING_NORMS) and not by_batch) or f"{name}{tuple(numbers)}" == received:
                 continue
             what = f"{name}({', '.join(map(str, numbers))})"
             if name != "convolution":

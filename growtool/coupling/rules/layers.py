@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from growtool.coupling.aten import BATCH_NORMS, GROUP_NORMS, LAYER_NORMS, RMS_NORMS
 from growtool.coupling.axis import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
@@ -168,17 +169,11 @@ def _fix_all(axes: Axes) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("convolution", "_convolution"), convolution),
-    **dict.fromkeys(("native_layer_norm", "layer_norm"), layer_norm),
-    **dict.fromkeys(("_fused_rms_norm", "rms_norm"), rms_norm),
-    **dict.fromkeys(
-        (
-            "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
-            "batch_norm _native_batch_norm_legit_functional"
-        ).split(),
-        batch_norm,
-    ),
+    **dict.fromkeys(LAYER_NORMS, layer_norm),
+    **dict.fromkeys(RMS_NORMS, rms_norm),
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
+    **dict.fromkeys(GROUP_NORMS, group_norm),
     **dict.fromkeys(_RESAMPLING, resampling),
-    "native_group_norm": group_norm,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "im2col": image_to_columns,
