@@ -1,7 +1,7 @@
 """Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
 
 from growtool.coupling.axis import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Atom, Axis, atoms, positions
-from growtool.coupling.depth import Stretch, inside, shortened, stretches
+from growtool.coupling.depth import Stretch, inside, shortened, stretches, within
 from growtool.coupling.flow import Params
 from growtool.coupling.line import InLine, layers_in_line
 from growtool.coupling.operation import Mixing
@@ -34,4 +34,5 @@ __all__ = [
     "stretches",
     "torn_groups",
     "trace_model",
+    "within",
 ]

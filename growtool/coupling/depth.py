@@ -129,12 +129,17 @@ def work_of(coupling: Coupling, path: str) -> frozenset[tuple[str, object]]:
     return frozenset(
         (p.removeprefix(path), tuple(_relative(entry, path) for entry in entries))
         for p, entries in coupling.signatures.items()
-        if p == path or p.startswith(f"{path}.")
+        if within(p, path)
     )
 
 
 def _relative(entry: tuple[object, ...], path: str) -> tuple[object, ...]:
     return ("call", str(entry[1]).removeprefix(path)) if entry[0] == "call" else entry
+
+
+def within(path: str, module: str) -> bool:
+    """Whether a path is that of a module, or of something in it."""
+    return path == module or path.startswith(f"{module}.")
 
 
 def inside(path: str, prefix: str) -> int | None:

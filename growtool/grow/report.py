@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -76,7 +75,7 @@ def report_text(
         },
         "lineage": spec.extra["growtool"]["lineage"],
         "plan": {
-            "sha256": hashlib.sha256(loaded.text.encode()).hexdigest(),
+            "sha256": loaded.sha256,
             "resolved": recipe.plan.model_dump(mode="json"),
         },
         **summary.to_json(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from growtool.algebra.passing import passing_value
-from growtool.coupling import Axis, Coupling
+from growtool.coupling import Axis, Coupling, within
 from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import ONE
 from growtool.coupling.steps import ForwardPass
@@ -89,7 +89,7 @@ def in_place_of_nothing(
 
 
 def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_path: Callable[[str], str]) -> bool:
-    chain = [place for place, step in new.steps.items() if _within(place.module, path) and step.ins]
+    chain = [place for place, step in new.steps.items() if within(place.module, path) and step.ins]
     origin, *between = (new.reads[place][0] for place in chain)
     results = [Written(place, 0) for place in chain]
     numbers = {number for place in chain for number in new.steps[place].outs}
@@ -128,11 +128,11 @@ def _holding(names: Sequence[str]) -> str:
 
 
 def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling) -> Bridge | None:
-    inner = [entry for p, entries in target.signatures.items() if _within(p, path) for entry in entries]
+    inner = [entry for p, entries in target.signatures.items() if within(p, path) for entry in entries]
     operations = [entry for entry in inner if entry[0] != "call"]
     kernels = [entry for entry in operations if entry[0] == "convolution"]
     weights = [name for name in names if len(target.tensors[name]) == 4]
-    norms = [m for p, m in model.named_modules() if _within(p, path) and isinstance(m, nn.BatchNorm2d)]
+    norms = [m for p, m in model.named_modules() if within(p, path) and isinstance(m, nn.BatchNorm2d)]
     if (
         any(entry[0] not in _PASSING or (entry[0] in RUNNING_NORMS and True in entry) for entry in operations)
         or len(weights) != 1
@@ -145,7 +145,3 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling)
     if kernel != [ONE, ONE] or any(target.tensors[name] not in ((rows,), ()) for name in values):
         return None
     return Bridge(path, weights[0], values, norms[0].eps if norms else None, columns=columns, rows=rows)
-
-
-def _within(path: str, module: str) -> bool:
-    return path == module or path.startswith(f"{module}.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from growtool.algebra.closed_pass import Comparison, compare_passes
 from growtool.algebra.followed_pass import Closed
-from growtool.coupling import Params
+from growtool.coupling import Params, within
 from growtool.coupling.calls import ModuleCall, Outcome, Same
 from growtool.errors import PlanError
 from growtool.operators.placement import Placed
@@ -72,7 +72,7 @@ def _runs(matching: Matching) -> Iterator[_Run]:
     blocks, end = matching.blocks, 0
     modules = {path: (block, start) for block, start in blocks.starts() for path in blocks.modules_of(block)}
     for call in sorted(matching.target.coupling.forward.calls, key=lambda c: (c.first, -c.end, len(c.path))):
-        module = next((path for path in modules if call.path == path or call.path.startswith(f"{path}.")), None)
+        module = next((path for path in modules if within(call.path, path)), None)
         if module is not None and (call.first >= end and call.end > call.first):
             end = call.end
             yield _Run(*modules[module], call)

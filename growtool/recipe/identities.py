@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from growtool.coupling import Atom, Axis, Coupling, Growth, PairedAxis, Unchanged, atoms
+from growtool.coupling import Atom, Axis, Coupling, Growth, PairedAxis, Unchanged, atoms, within
 from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import axis_size
 
@@ -30,7 +30,7 @@ def obstacle(path: str, modules: Sequence[str], target: Coupling, model: nn.Modu
         return "net2deeper is for networks without residual connections, and the block has one; use zero_out"
     received = target.received.get(path)
     for inner, entries in target.signatures.items():
-        if not any(inner == module or inner.startswith(f"{module}.") for module in modules):
+        if not any(within(inner, module) for module in modules):
             continue
         for name, *numbers in entries:
             by_batch = name in RUNNING_NORMS and True in numbers

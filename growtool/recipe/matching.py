@@ -16,6 +16,7 @@ from growtool.coupling import (
     pair_outputs,
     shortened,
     stretches,
+    within,
 )
 from growtool.coupling.pairing import as_paired, origin_of
 from growtool.errors import PlanError
@@ -55,9 +56,7 @@ class Matching:
 
     def ignored(self, path: str) -> bool:
         """Whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
-        return self.blocks.is_new(path) or any(
-            path == bridge.path or path.startswith(f"{bridge.path}.") for bridge in self.bridges.values()
-        )
+        return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges.values())
 
 
 def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import TensorInfo, arithmetic_dtype
-from growtool.coupling import Atom, Axis, Coupling
+from growtool.coupling import Atom, Axis, Coupling, atoms, positions
 from growtool.coupling.axis import factor_size
 from growtool.templates.assign import best_assignment
 from growtool.templates.grouping import Groups
@@ -144,23 +144,8 @@ def _inner_places(factor: Atom | Axis, atom: Atom) -> Tensor | None:
 
 
 def _ordered(tensor: Tensor, dim: int, axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor:
-    index = _positions(axis, orders)
-    return tensor if index is None else tensor.index_select(dim, index)
-
-
-def _positions(axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor | None:
-    """int64: the old position at each new one; None where nothing moves."""
-    parts, offset, moves = [], 0, False
-    for segment in axis:
-        part = torch.zeros(1, dtype=torch.int64)
-        for factor in segment:
-            size = factor_size(factor)
-            inner = orders.get(factor) if isinstance(factor, Atom) else _positions(factor, orders)
-            moves = moves or inner is not None
-            part = (part[:, None] * size + (torch.arange(size) if inner is None else inner)).reshape(-1)
-        parts.append(part + offset)
-        offset += len(part)
-    return torch.cat(parts) if moves else None
+    moves = not orders.keys().isdisjoint(atoms(axis))
+    return tensor.index_select(dim, positions(axis, orders)) if moves else tensor
 
 
 def _mean_cosine(groups: Groups, weights: Mapping[str, Tensor]) -> float:
