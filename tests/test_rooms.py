@@ -1,7 +1,8 @@
-"""The rooms of growtool: imports run down the table or stay on a floor, never up, wherever in a file they stand."""
+"""The rooms of growtool: imports run down the table or along a floor one way, wherever in a file they stand."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,28 @@ def test_no_import_runs_up(path):
         if FLOOR[room] > FLOOR[here]
     ]
     assert not upward
+
+
+def test_rooms_of_a_floor_import_each_other_one_way():
+    along = {
+        (room_of(path), room)
+        for path in PACKAGE.rglob("*.py")
+        for _, room in imported_rooms(path.read_text())
+        if room != room_of(path) and FLOOR[room] == FLOOR[room_of(path)]
+    }
+    TopologicalSorter(group(along)).prepare()  # raises where there is a way back
+
+
+def group(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for room, imported in pairs:
+        found.setdefault(room, set()).add(imported)
+    return found
+
+
+def test_a_way_back_is_seen():
+    with pytest.raises(CycleError):
+        TopologicalSorter(group([("a", "b"), ("b", "c"), ("c", "a")])).prepare()
 
 
 def test_an_import_that_runs_up_is_seen_wherever_it_stands():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.card import plain_card
 from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
@@ -145,11 +146,6 @@ def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]
         if source.path.name == WEIGHTS and (folder / name).is_file()
     }
     return {CARD: plain_card(source.spec.architecture)} | found
-
-
-def plain_card(architecture: str) -> str:
-    """The least a model hub wants to know."""
-    return f"---\nlibrary_name: timm\n---\n# {architecture}\n"
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:

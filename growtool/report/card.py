@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import yaml
 
+from growtool.checkpoint.card import card_of_form
+
 _LOADING = """\
 ## Loading
 
@@ -22,11 +24,6 @@ model = timm.create_model("local-dir:.", pretrained=True)
 
 Without `pretrained=True` timm builds the model with random weights and says nothing."""
 
-TEMPLATE_SECTION = "\n## Template form\n"
-TEMPLATE_NOTE = (
-    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
-    "`timm.create_model` loads.\n"
-)
 TAGS = ("growtool", "image-classification", "timm")
 
 
@@ -65,8 +62,7 @@ def model_card(
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
     ]
-    note = f"{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}" if in_templates else ""
-    return "\n\n".join(parts) + "\n" + note
+    return card_of_form("\n\n".join(parts), in_templates=in_templates)
 
 
 def _front_matter(license: str | None) -> str:

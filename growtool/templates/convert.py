@@ -24,10 +24,10 @@ from growtool.checkpoint import (
     write_file,
     write_folder,
 )
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside, plain_card
+from growtool.checkpoint.card import card_of_form, plain_card
+from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError, PlanError
-from growtool.report.card import TEMPLATE_NOTE, TEMPLATE_SECTION
 from growtool.templates.decompose import Decomposition
 from growtool.verify import Comparison, compare, default_tolerance, random_inputs
 
@@ -66,8 +66,7 @@ def write_decomposed(
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     if expected is not None:
         documents.pop(REPORT, None)  # it tells new neurons by their place
-    card = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n")
-    documents[CARD] = f"{card}\n{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
+    documents[CARD] = card_of_form(documents[CARD], in_templates=True)
     _write(out, source, model, found.infos, found.produce, found.form, check, documents, force=force)
     return compared[0]
 
@@ -97,7 +96,7 @@ def write_tensors(
     if is_single_file(out):
         write_file(out, spec, infos, tensors.__getitem__, **common)
         return
-    card = f"{plain_card(spec.architecture)}{TEMPLATE_SECTION}\n{TEMPLATE_NOTE}"
+    card = card_of_form(plain_card(spec.architecture), in_templates=True)
     write_folder(out, spec, infos, tensors.__getitem__, documents={CARD: card}, **common)
 
 
@@ -113,7 +112,7 @@ def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
     model = build(source.spec, where=source.name)
     check_strict(source, model)
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
-    documents[CARD] = documents[CARD].split(TEMPLATE_SECTION)[0].rstrip("\n") + "\n"
+    documents[CARD] = card_of_form(documents[CARD], in_templates=False)
     _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
     return out
 
