@@ -21,6 +21,7 @@ from growtool.finetune.optimizer import create_optimizer, create_schedule
 from growtool.finetune.recalibrate import recalibrate
 
 if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
     from torch import Tensor, nn
 
     from growtool.checkpoint import Checkpoint
@@ -79,33 +80,16 @@ def assemble(
     from timm.data import Mixup
     from timm.data.random_erasing import RandomErasing
     from timm.loss import create_classification_loss
-    from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
+    from timm.utils import NativeScaler, dispatch_clip_grad
 
-    model = place(model, device, channels_last=config.channels_last)
+    model, selection = _prepared(config, model, selection, batches, device, world)
     criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
-    few = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
-    if config.recalibrate:
-        with mixed_precision(device, config.autocast):
-            recalibrate(model, (images for images, _ in few(config.recalibrate)))
-        average_statistics(model, world)
-    if config.lora_rank:
-        plain = create_classification_loss("ce", smoothing=config.smoothing)
-        selection = add_adapters(model, config, few(config.batch_size), plain, world)
-    selection.freeze_others(model)
-    if config.sync_bn and world.size > 1:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    # Its copy of the weights is taken before they are sharded or compiled, which would put a wrapper around them.
-    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+    ema = _averaged(config, model)
     if world.size > 1 and config.engine == "fsdp":
         for module in [model] if ema is None else [model, ema.module]:
             shard(module, world, device)
     held = selection.held(model)
-    if config.freeze_epochs:  # everything is in the optimizer from the start, so that its groups stay what they are
-        model.requires_grad_(True)
-    optimizer = create_optimizer(config, model)
-    if config.lr_factors:
-        factors = read_factors(source.path.parent, optimizer)
-        scale_rates(optimizer, model, factors, scheduled=config.sched != "none")
+    optimizer = _optimizer(config, source, model)
     selection.freeze_others(model)
     mix = None
     if config.mixes:
@@ -134,6 +118,58 @@ def assemble(
         clip=clip,
         skips=config.nonfinite == "skip",
     )
+
+
+def _prepared(
+    config: RunConfig,
+    model: nn.Module,
+    selection: Selection,
+    batches: ImageBatches | StreamBatches,
+    device: torch.device,
+    world: World,
+) -> tuple[nn.Module, Selection]:
+    """The model on its device, recalibrated, with its adapters, and what of it trains.
+
+    Raises:
+        PlanError: adapters fit no layer.
+    """
+    from timm.loss import create_classification_loss
+
+    model = place(model, device, channels_last=config.channels_last)
+    few = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
+    if config.recalibrate:
+        with mixed_precision(device, config.autocast):
+            recalibrate(model, (images for images, _ in few(config.recalibrate)))
+        average_statistics(model, world)
+    if config.lora_rank:
+        plain = create_classification_loss("ce", smoothing=config.smoothing)
+        selection = add_adapters(model, config, few(config.batch_size), plain, world)
+    selection.freeze_others(model)
+    if config.sync_bn and world.size > 1:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model, selection
+
+
+def _averaged(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
+    """A running average of the weights: a copy taken before sharding or compiling puts a wrapper around them."""
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+
+
+def _optimizer(config: RunConfig, source: Checkpoint, model: nn.Module) -> torch.optim.Optimizer:
+    """Everything that will ever train is in it from the start, so that its groups stay what they are.
+
+    Raises:
+        PlanError: timm cannot create it.
+    """
+    if config.freeze_epochs:
+        model.requires_grad_(True)
+    optimizer = create_optimizer(config, model)
+    if config.lr_factors:
+        factors = read_factors(source.path.parent, optimizer)
+        scale_rates(optimizer, model, factors, scheduled=config.sched != "none")
+    return optimizer
 
 
 def as_called(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
