@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +15,8 @@ from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
-    from growtool.templates.align import Alignment
     from growtool.templates.decompose import Request
-    from growtool.templates.measures import BankReport
-    from growtool.verify import Comparison
+    from growtool.templates.whole import Decomposed
 
 
 class BankKind(StrEnum):
@@ -81,60 +78,28 @@ def decompose(
 
     Without -o nothing is written. Exact banks give every tensor back bit for bit.
     """
-    from growtool.checkpoint import build, input_size, open_checkpoint, refuse_existing
-    from growtool.checkpoint.match import check_strict
-    from growtool.coupling import trace_model
-    from growtool.templates.align import align as match_neurons
-    from growtool.templates.convert import write_decomposed
-    from growtool.templates.decompose import decompose as find
-    from growtool.templates.grouping import like_tensors, templatable
+    from growtool.checkpoint import open_checkpoint
+    from growtool.templates.whole import decompose_checkpoint
 
     request = _request(bank, parts, rank, energy)
     source = open_checkpoint(checkpoint)
-    if source.form is not None:
-        raise PlanError(f"{source.name}: found template form already, expected a dense checkpoint; export it first")
-    if output is not None:
-        refuse_existing(output, force=force)
-    model = build(source.spec, where=source.name)
-    check_strict(source, model)
-    coupling = trace_model(model, input_size(model))
-    groups = like_tensors(templatable(model, coupling, source.tensors))
-    aligned = match_neurons(coupling, source.tensors, groups, source.read) if align else None
-    read = aligned.read if aligned else source.read
-    found = find(request, model, coupling, source.tensors, read)
-    if not found.form.banks:
-        raise PlanError(
-            f"{source.name}: no two layers of a stage have the same shape, so a {bank} bank would be empty; "
-            "use --bank sub_block or low_rank"
-        )
-    exact = request.kind in ("raw", "sub_block")
-    compared = (
-        write_decomposed(
-            output,
-            source,
-            model,
-            found,
-            exact=exact,
-            expected=read if aligned and aligned.orders else None,
-            force=force,
-        )
-        if output is not None
-        else None
-    )
+    found = decompose_checkpoint(source, request, aligned=align, output=output, force=force)
     if as_json:
-        emit_json(_document(found.reports, output, compared, aligned))
+        emit_json(_document(found, output))
         return
     show_banks(source.name, found.reports)
-    if aligned is not None:
+    if found.alignment is not None:
         console().print(
-            f"aligned: {len(aligned.orders)} sets of neurons in another order; mean cosine between like layers "
-            f"{aligned.before:.4f} -> {aligned.after:.4f}",
+            f"aligned: {len(found.alignment.orders)} sets of neurons in another order; mean cosine between like layers "
+            f"{found.alignment.before:.4f} -> {found.alignment.after:.4f}",
             soft_wrap=True,
         )
-    if compared is not None:
-        bits = "" if align or not exact else "every tensor equal bit for bit; "
-        difference = f"logits differ by {compared.relative_difference:.2e} (relative) on {compared.count} random images"
-        console().print(f"verified: {bits}{difference}")
+    if found.compared is not None:
+        difference = (
+            f"logits differ by {found.compared.relative_difference:.2e} (relative) on {found.compared.count} random "
+            "images"
+        )
+        console().print(f"verified: {'every tensor equal bit for bit; ' if found.equal else ''}{difference}")
         console().print(f"written: {escape(str(output))}", soft_wrap=True)
 
 
@@ -163,16 +128,15 @@ def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float 
     )
 
 
-def _document(
-    reports: Sequence[BankReport], output: Path | None, compared: Comparison | None, aligned: Alignment | None
-) -> dict[str, Any]:
+def _document(found: Decomposed, output: Path | None) -> dict[str, Any]:
+    aligned, compared = found.alignment, found.compared
     return {
         "output": None if output is None else str(output),
         "relative_difference": None if compared is None else compared.relative_difference,
         "alignment": None
         if aligned is None
         else {"sets": len(aligned.orders), "cosine_before": aligned.before, "cosine_after": aligned.after},
-        "banks": [report.to_json() for report in reports],
+        "banks": [report.to_json() for report in found.reports],
     }
 
 

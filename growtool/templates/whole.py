@@ -1,0 +1,73 @@
+"""A dense checkpoint decomposed as a whole: traced, aligned, factorised, measured, and written if asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from growtool.checkpoint import Checkpoint, build, input_size, refuse_existing
+from growtool.checkpoint.match import check_strict
+from growtool.coupling import trace_model
+from growtool.errors import PlanError
+from growtool.templates.align import Alignment, align
+from growtool.templates.convert import write_decomposed
+from growtool.templates.decompose import Request, decompose
+from growtool.templates.grouping import like_tensors, templatable
+from growtool.templates.measures import BankReport
+from growtool.verify import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposed:
+    """Attributes:
+
+    reports: one for each bank.
+    alignment: of the neurons, where it was asked for.
+    compared: what was written with its source; None where nothing was.
+    equal: whether every tensor of what was written equals the source's bit for bit.
+    """
+
+    reports: tuple[BankReport, ...]
+    alignment: Alignment | None
+    compared: Comparison | None
+    equal: bool
+
+
+def decompose_checkpoint(
+    source: Checkpoint, request: Request, *, aligned: bool = False, output: Path | None = None, force: bool = False
+) -> Decomposed:
+    """Find the templates of a checkpoint's layers, and write it in their form.
+
+    Args:
+        source: a dense checkpoint.
+        request: which banks.
+        aligned: put the neurons of like layers into the same order first.
+        output: a folder, or a `.safetensors` file; None writes nothing.
+        force: replace an existing output.
+
+    Raises:
+        PlanError: the checkpoint is in template form, no layers share a bank, or the output exists.
+        CheckpointError: the weights are not those of the architecture, or what was written is not its source.
+    """
+    if source.form is not None:
+        raise PlanError(f"{source.name}: found template form already, expected a dense checkpoint; export it first")
+    if output is not None:
+        refuse_existing(output, force=force)
+    model = build(source.spec, where=source.name)
+    check_strict(source, model)
+    coupling = trace_model(model, input_size(model))
+    groups = like_tensors(templatable(model, coupling, source.tensors))
+    alignment = align(coupling, source.tensors, groups, source.read) if aligned else None
+    read = alignment.read if alignment else source.read
+    found = decompose(request, model, coupling, source.tensors, read)
+    if not found.form.banks:
+        raise PlanError(
+            f"{source.name}: no two layers of a stage have the same shape, so a {request.kind} bank would be empty; "
+            "use --bank sub_block or low_rank"
+        )
+    exact = request.kind in ("raw", "sub_block")
+    expected = read if alignment and alignment.orders else None
+    compared = (
+        write_decomposed(output, source, model, found, exact=exact, expected=expected, force=force) if output else None
+    )
+    return Decomposed(found.reports, alignment, compared, exact and not aligned)
