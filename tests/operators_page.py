@@ -122,7 +122,8 @@ they see an image as the checkpoint sees the mirrored image, kernels and tables 
 no second training, and the mean that comes out is that over an image and its mirror image. Where strides are as long
 as kernels (ViT, DeiT, BEiT, CaiT, ConvNeXt, Twins, MLP-Mixer, gMLP, ConvMixer) there is one, which is proven on a
 random image, with random weights in float64, before anything is written; other networks (a kernel of 3 in strides of
-2 over an even number of columns, rotary positions) are refused with the layer that stands in the way.""",
+2 over an even number of columns, rotary positions) are refused, with the first convolution that sees a mirrored image
+otherwise. A folder of that name is `./mirror`.""",
     "ligo": """\
 Every weight is `W' = E W R^T` with one matrix E for each set of channels where they are written and one matrix R where
 they are read; both train for `steps` updates on the images of `data`, the weights W do not, and the products are

@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from growtool.checkpoint import ModelSpec
 from growtool.cli.app import app
-from growtool.errors import GrowtoolError
+from growtool.errors import GrowtoolError, PlanError
+from growtool.grow.source import open_planned
+from growtool.plan import load_plan
 
 OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]
 
@@ -191,6 +193,9 @@ def test_a_lone_file_is_what_the_plans_say(place: Path, tmp_path: Path, monkeypa
     )
     assert "--baseline source: found that plans say which model" in str(compare("--baseline", "source"))
     assert len(asked) == 1
+    told = [load_plan(path).plan for path in (tmp_path / "named.yaml", place / "tile.yaml")]
+    with pytest.raises(PlanError, match=r"^model_args: found .* and 'nothing' in the plans for .*/small, expected the"):
+        open_planned(place / "small", told)
 
 
 def test_every_problem_of_every_plan_is_told(place: Path) -> None:

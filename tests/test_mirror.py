@@ -12,6 +12,7 @@ from torch import nn
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli
 from growtool.errors import PlanError
+from growtool.grow import summarise
 from growtool.recipe import resolve
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.traced import Traced
@@ -20,6 +21,7 @@ _SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_head
 MIRRORED = {
     "class token": TINY["vit"],
     "registers": TINY["vit_scaled"],
+    "several registers": TINY["vit_scaled"].with_args(reg_tokens=9),
     "two tokens": Tiny("deit_tiny_distilled_patch16_224", _SMALL),
     "relative positions": Tiny("beit_base_patch16_224", _SMALL),
     "class attention": TINY["cait"],
@@ -96,7 +98,9 @@ def test_both_together_average_over_an_image_and_its_mirror_image(tmp_path):
 def test_a_vit_says_where_the_halves_meet(tmp_path):
     source = write_folder(TINY["vit"], tmp_path / "a")
     plan = {"target": {"model_args": WIDER["vit"]}, "second": "mirror", "width": {"operator": "two_source"}}
-    assert "blocks.0.norm1: LayerNorm over the channels of both sources" in resolved(source, plan).promise.reasons
+    recipe = resolved(source, plan)
+    assert "blocks.0.norm1: LayerNorm over the channels of both sources" in recipe.promise.reasons
+    assert summarise(recipe).growth()[0] == f"beside it grows the mirror image of {source}"
 
 
 _HAS_NONE = (
@@ -110,7 +114,7 @@ REFUSED = {
     ),
     "rotary positions": (
         TINY["eva"],
-        "something in it tells left from right that is no table of positions growtool knows",
+        "something in it tells left from right by other means than tables of positions that growtool knows",
     ),
 }
 

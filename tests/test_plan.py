@@ -135,7 +135,7 @@ def test_depth_operators(tmp_path, text, section):
         ("{model: vit, model_args: {depth: 3}}", Target(model="vit", model_args={"depth": 3})),
         ("{scale: {depth: 1.5}}", Target(scale=Scale(depth=1.5))),
         ("{scale: {width: 1.25}}", Target(scale=Scale(width=1.25))),
-        ("{scale: {width: 4/3, depth: 3/2}}", Target(scale=Scale(width=4 / 3, depth=1.5))),
+        ("{scale: {width: 4 / 3, depth: 3/2}}", Target(scale=Scale(width=4 / 3, depth=1.5))),
     ],
 )
 def test_targets(tmp_path, text, target):

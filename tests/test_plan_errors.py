@@ -100,7 +100,15 @@ SINGLE = {
     ),
     "scale by nothing": (
         "target: {scale: {width: 4/0}}",
-        "plan.yaml:1:25 target.scale.width: found '4/0', expected a number",
+        "plan.yaml:1:25 target.scale.width: found '4/0', expected a number of at least 1, such as 2 or 4/3",
+    ),
+    "scale out of all proportion": (
+        "target: {scale: {width: 1e308}}",
+        "plan.yaml:1:25 target.scale.width: found more than 1000, expected a factor of at most that",
+    ),
+    "quotient out of all proportion": (
+        f"target: {{scale: {{depth: 1{'0' * 400}/1}}}}",
+        "plan.yaml:1:25 target.scale.depth: found more than 1000, expected a factor of at most that",
     ),
     "scale without end": (
         "target: {scale: {width: 1e999}}",

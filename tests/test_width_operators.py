@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_evenly, padded, tiled
 from growtool.coupling import Atom, Growth, PairedAxis
+from growtool.grow import summarise
 from growtool.operators import aki, random, variance_transfer
 from growtool.operators.base import Layer
 from growtool.plan.width import Aki, Random, VarianceTransfer
@@ -149,10 +150,12 @@ def test_an_equal_split_is_warned_of(width, warned, tmp_path):
         ([1, 1, 1, 1], {}, "no layer has others"),
         ([1, 1, 1, 1], {"bank": "sub_block"}, None),
         ([2, 1, 1, 1], {}, None),
-        ([2, 1, 1, 1], {"gain": 0}, "gain 0, coefficients"),
-        ([2, 1, 1, 1], {"coefficients": "zero"}, "gain 0, coefficients"),
-        ([2, 1, 1, 1], {"coefficients": "copy"}, "gain 0, coefficients"),
+        ([2, 1, 1, 1], {"gain": 0}, "gain 0 and the coefficients"),
+        ([2, 1, 1, 1], {"coefficients": "zero"}, "gain 0 and the coefficients"),
+        ([2, 1, 1, 1], {"coefficients": "copy"}, "gain 0 and the coefficients"),
         ([2, 1, 1, 1], {"coefficients": "random"}, None),
+        ([2, 1, 1, 1], {"compensate": False, "gain": 1.0}, "one direction"),
+        ([3, 1, 1, 1], {"compensate": False, "gain": 1.0}, None),
     ],
     ids=str,
 )
@@ -169,6 +172,37 @@ def test_a_mixture_of_nothing_is_warned_of(layers, options, warned, tmp_path):
     gradient = model.layer1[0].conv2.weight.grad
     same = torch.allclose(gradient[:4, :4], gradient[4:, 4:], rtol=1e-9, atol=0)
     assert same == (warned is not None)
+
+
+COPIES = {  # family, arguments that change, width, overrides, what stays alike and why
+    "a stage apart": ("resnet", {"channels": [8, 8, 8, 24]}, {"operator": "mixture"}, [], "layer4.0.conv1", "no layer"),
+    "hidden units alone": ("vit", {"mlp_ratio": 6.0}, {"operator": "mixture"}, [], "blocks.0.mlp.fc1", "rows and col"),
+    "vectors by another operator": (
+        "resnet", WIDER["resnet"], {"operator": "mixture", "gain": 0},
+        [{"match": "*bn*", "width": {"operator": "tile"}}], "layer1.0.conv1", "gain 0",
+    ),
+    "rows by another operator": (
+        "vit", {"mlp_ratio": 6.0}, {"operator": "mixture"}, [{"match": "*fc1*", "width": {"operator": "tile"}}],
+        "blocks.0.mlp.fc1", "rows and columns",
+    ),
+    "equal where nothing else is possible": (
+        "resnet", WIDER["resnet"], {"operator": "mixture"},
+        [{"match": "fc.*", "width": {"operator": "tile", "split": "equal"}}], None, "",
+    ),
+    "a whole network": ("resnet", WIDER["resnet"], {"operator": "tile", "split": "equal"}, [], "", "equal split"),
+    "deeper alone": ("vit", {"depth": 4}, {"operator": "mixture"}, [], None, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "target", "width", "overrides", "alike", "why"), COPIES.values(), ids=COPIES)
+def test_which_copies_stay_alike(family, target, width, overrides, alike, why, tmp_path):
+    tiny = TINY[family].with_args(layers=[2, 1, 1, 1]) if family == "resnet" else TINY[family]
+    source = write_folder(tiny, tmp_path / "source")
+    depth = {"depth": {"operator": "zero_out"}} if "depth" in target else {}
+    plan = {"target": {"model_args": dict(target)}, "width": width, "overrides": overrides, **depth}
+    found = [line for line in summarise(resolved(source, plan)).growth() if line.startswith("copies: ")]
+    assert bool(found) == (alike is not None)
+    assert all(line.startswith(f"copies: those of {alike}") and why in line for line in found), found
 
 
 def twins(folder, tiny, steps: int = 50) -> float:

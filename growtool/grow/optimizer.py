@@ -27,7 +27,7 @@ _POWERS = {
     "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
 }  # fmt: skip
 _DECAYING_WEIGHTS = frozenset(
-    {"AdamP", "AdamWLegacy", "Lamb", "LaProp", "Lion", "Muon", "NAdamW", "RAdamLegacy", "SGDW"}
+    {"Adafactor", "AdamP", "AdamWLegacy", "Lamb", "LaProp", "Lion", "Muon", "NAdamW", "RAdamLegacy", "SGDW"}
 )
 """Optimizers that always keep weight decay out of the gradients."""
 _DECOUPLED = ("decoupled_weight_decay", "decoupled_decay", "decoupled")

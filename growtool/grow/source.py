@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from growtool.checkpoint import Checkpoint, open_checkpoint
-from growtool.errors import PlanError
+from growtool.errors import CheckpointError, PlanError
 from growtool.plan import Plan
 
 _REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan"
@@ -16,20 +16,17 @@ _REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan"
 def open_planned(path: str | Path, plans: Sequence[Plan]) -> Checkpoint:
     """The checkpoint in `path`, which all of `plans` are to grow.
 
-    A plan that says nothing of its model takes it as the others say it is.
+    Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
 
     Raises:
         CheckpointError: it cannot be opened, holds another model, or nothing says which one it holds.
         PlanError: the plans say different things of it.
     """
-    models = _told([plan.model for plan in plans])
-    arguments = _told([dict(plan.model_args) for plan in plans])
-    problems = [
-        f"{key}: found {' and '.join(map(repr, found))} in the plans for {path}, expected the same in all of them, as "
-        "they grow one checkpoint; give each its own call"
-        for key, found in (("model", models), ("model_args", arguments))
-        if len(found) > 1
-    ]
+    told = [(plan.model, dict(plan.model_args)) for plan in plans]
+    models, arguments = _told([model for model, _ in told]), _told([given for _, given in told])
+    problems = [_different(path, key, f) for key, f in (("model", models), ("model_args", arguments)) if len(f) > 1]
+    if not problems and arguments and not all(given for _, given in told) and _says_itself(path):
+        problems = [_different(path, "model_args", [*arguments, "nothing"])]
     if problems:
         raise PlanError(problems)
     return open_checkpoint(
@@ -38,6 +35,22 @@ def open_planned(path: str | Path, plans: Sequence[Plan]) -> Checkpoint:
         model_args=arguments[0] if arguments else None,
         remedy=_REMEDY,
     )
+
+
+def _different(path: str | Path, key: str, found: Sequence[Any]) -> str:
+    return (
+        f"{key}: found {' and '.join(map(repr, found))} in the plans for {path}, expected the same in all of them, as "
+        "they grow one checkpoint; give each its own call"
+    )
+
+
+def _says_itself(path: str | Path) -> bool:
+    """Whether the checkpoint tells which model it holds."""
+    try:
+        open_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _told(values: Sequence[Any]) -> list[Any]:

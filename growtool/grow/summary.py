@@ -52,6 +52,7 @@ class Summary:
     promise: `exact`, `exact up to eps` or `lossy`.
     reasons: why it is not exact.
     widths: (before, after, number of groups) of the widths that grow.
+    second: the checkpoint that grows beside the source; None where none does.
     features: the dimensions of what a model without a head returns that grow.
     new_blocks: paths of the blocks that growth adds.
     copied, grown, zeroed: number of tensors by how they are made.
@@ -66,6 +67,7 @@ class Summary:
     after: Size
     promise: str
     reasons: tuple[str, ...]
+    second: str | None
     widths: tuple[tuple[int, int, int], ...]
     features: tuple[GrownFeatures, ...]
     new_blocks: tuple[str, ...]
@@ -80,7 +82,7 @@ class Summary:
 
     def growth(self) -> list[str]:
         """One sentence for each thing that growing does."""
-        lines = list(self.idle)
+        lines = [*self.idle, *([f"beside it grows {self.second}"] if self.second else [])]
         lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
         lines += [
             f"features {f.before} -> {len(f.copies_of)}: which of the source's each copies is told by `features` in "
@@ -98,6 +100,7 @@ class Summary:
             "before": _size_json(self.before),
             "after": _size_json(self.after),
             "promise": {"kind": self.promise, "reasons": list(self.reasons)},
+            "second": self.second,
             "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
             "features": [asdict(feature) for feature in self.features],
             "new_blocks": list(self.new_blocks),
@@ -121,6 +124,7 @@ def summarise(recipe: Recipe) -> Summary:
         after=_size(recipe.models[1], recipe.infos.values(), recipe),
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
+        second=recipe.second.name if recipe.second else None,
         widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
         features=tuple(_features(recipe)),
         new_blocks=tuple(recipe.blocks.new),

@@ -51,7 +51,7 @@ def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
         layer: where it goes.
         read: gives a source tensor by name.
     """
-    if not _is_grid(layer.maps):
+    if not is_grid(layer.maps):
         return split_evenly(W, layer.maps)
     draft = torch.zeros(layer.shape, dtype=W.dtype)
     grid = layer.grid()
@@ -79,7 +79,7 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     grid = layer.grid()
     assert grid is not None, "a weight in template form has a grid"
     C, maps = grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count))
-    if not _is_grid(layer.maps):
+    if not is_grid(layer.maps):
         return split_evenly(C, maps)
     draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
     new = _new_blocks(spec, grid, W, layer, grid.rows.places()[0], grid.columns.places()[0])
@@ -89,12 +89,22 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     return _completed(spec, draft, C, maps)
 
 
-def tells_apart(spec: Mixture, maps: Sequence[AxisMap]) -> bool:
-    """Whether the copies in a weight that grows so become different from each other, given that it has templates."""
-    return spec.gain > 0 and spec.coefficients in ("orthogonal", "random") and _is_grid(maps)
+def tells_apart(spec: Mixture, templates: int, blocks: int) -> bool:
+    """Whether no exchange of copies leaves a grid as it is.
+
+    Args:
+        spec: gain, coefficients and compensation.
+        templates: of the weight's bank; 0 for a weight without.
+        blocks: of the weight before it grows; it uses at most so many directions.
+    """
+    if not spec.gain or spec.coefficients not in ("orthogonal", "random") or templates < 2:
+        return False
+    left = templates - min(templates, blocks)
+    return spec.coefficients == "random" or spec.compensate or (left or templates - 1) > 1
 
 
-def _is_grid(maps: Sequence[AxisMap]) -> bool:
+def is_grid(maps: Sequence[AxisMap]) -> bool:
+    """Whether both rows and columns of a weight grow, so that it becomes a grid of blocks."""
     return len(maps) >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
 
 

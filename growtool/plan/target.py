@@ -11,17 +11,27 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from growtool.plan.section import Section, problem
 
-_QUOTIENT = re.compile(r"\d+/[1-9]\d*")
+_QUOTIENT = re.compile(r"[0-9]+\s*/\s*[1-9][0-9]*")
+_LARGEST = 1000
 
 
-def factor_text(factor: Fraction) -> str:
-    """A factor as a plan says it exactly: as a decimal number of up to six digits, else as a fraction, `4/3`."""
+def factor_text(factor: float | Fraction) -> str:
+    """A factor as a plan says it: as a decimal number of up to six digits where that is exact, else as a fraction."""
+    exact = Fraction(factor).limit_denominator(_LARGEST)
     decimal = f"{float(factor):g}"
-    return decimal if Fraction(decimal) == factor else str(factor)
+    if Fraction(decimal) == exact or not math.isclose(exact, factor, rel_tol=1e-12):
+        return decimal
+    return str(exact)
 
 
 def _factor(value: Any) -> Any:
-    return float(Fraction(value)) if isinstance(value, str) and _QUOTIENT.fullmatch(value) else value
+    if isinstance(value, str):
+        if not _QUOTIENT.fullmatch(value):
+            raise problem(f"found {value!r}, expected a number of at least 1, such as 2 or 4/3")
+        value = Fraction("".join(value.split()))
+    if isinstance(value, int | float | Fraction) and _LARGEST < value < math.inf:
+        raise problem(f"found more than {_LARGEST}, expected a factor of at most that")
+    return float(value) if isinstance(value, Fraction) else value
 
 
 def _stage_depths(value: Any) -> Any:

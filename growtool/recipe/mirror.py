@@ -24,13 +24,14 @@ from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, input_size
 from growtool.coupling import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, atoms
+from growtool.coupling.axis import axis_size
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
 from growtool.recipe.traced import Traced
 from growtool.verify import TOLERANCES, Comparison, StreamedModel, random_inputs
 
 Order = tuple[int, Tensor]
-_NO_TABLE = "tells left from right that is no table of positions growtool knows"
+_NO_TABLE = "tells left from right by other means than tables of positions that growtool knows"
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ def _orders(traced: Traced) -> dict[str, tuple[Order, ...]]:
         elif len(axes) > 2 and len(spatial) == 2:  # rows and columns of a table of positions
             orders = [(spatial[1], _reversed(axes[spatial[1]]))]
         else:
-            orders = [(dim, _mirrored_grid(_size(axes[dim]), image)) for dim in spatial]
+            orders = [(dim, _mirrored_positions(axes[dim], image)) for dim in spatial]
             looked_up = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, LOOKED_UP)]
             module = traced.model.get_submodule(name.rpartition(".")[0])
-            orders += [(dim, _mirrored_table(module, _size(axes[dim]), image)) for dim in looked_up]
+            orders += [(dim, _mirrored_table(module, axis_size(axes[dim]), image)) for dim in looked_up]
         if orders:
             found[name] = tuple(orders)
     return found
@@ -128,12 +129,14 @@ def _fixed_as(axis: Axis, why: str) -> bool:
     return any(atom.fixed == why for atom in atoms(axis))
 
 
-def _size(axis: Axis) -> int:
-    return math.prod(atom.size for atom in atoms(axis))
-
-
 def _reversed(axis: Axis) -> Tensor:
-    return torch.arange(_size(axis)).flip(0)
+    return torch.arange(axis_size(axis)).flip(0)
+
+
+def _mirrored_positions(axis: Axis, image: tuple[int, int]) -> Tensor:
+    """Order of what an axis carries: where the trace tells them apart, tokens before the grid stay."""
+    before = axis_size(axis[:-1])
+    return torch.cat([torch.arange(before), before + _mirrored_grid(axis_size(axis[-1:]), image)])
 
 
 def _mirrored_grid(count: int, image: tuple[int, int]) -> Tensor:

@@ -169,7 +169,7 @@ def _not_whole(
                 counts.append(part)
                 product = times(part, factor)
                 if not isinstance(product, int):
-                    broken.append(f"{name} {part} x {factor:g} = {product:g}")
+                    broken.append(f"{name} {part} x {factor_text(factor)} = {product:g}")
     if not broken:
         return []
     step = math.gcd(*counts)

@@ -53,4 +53,4 @@ class Budget:
         return max(1, math.floor(updates + 1e-9))
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return f"{self.amount:g} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"

@@ -63,9 +63,10 @@ def notes(comparison: Comparison) -> list[str]:
     study = comparison.study
     said = [
         f"Every arm, but for those called longer, trains for {study.budget} with the same options, data order and "
-        f"augmentation per seed ({study.seeds} seeds); accuracies are top-1 in percent on the validation images, mean "
-        "± standard deviation over seeds, at the last evaluation within each part of the budget. Training counts three "
-        "forward passes an image; seconds are those of training and evaluation, beside whatever else ran.",
+        f"augmentation per seed ({study.seeds} seed{'s' if study.seeds > 1 else ''}); accuracies are top-1 in percent "
+        "on the validation images, mean ± standard deviation over seeds, at the last evaluation within each part of "
+        "the budget. Training counts three forward passes an image; seconds are those of training and evaluation, "
+        "beside whatever else ran.",
     ]
     said += [
         f"Arms with +{variant.name} train with "
