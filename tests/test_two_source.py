@@ -84,6 +84,13 @@ def test_another_model_is_refused(tmp_path):
         resolved(a, plan({"model_args": {"growth_rate": 8}}, b))
 
 
+def test_a_lone_second_file_holds_the_model_of_the_first(tmp_path):
+    a, b = sources(TINY["densenet"], tmp_path)
+    lone = (b / "model.safetensors").rename(tmp_path / "lone.safetensors")
+    recipe = resolved(a, plan({"model_args": dict(WIDER["densenet"])}, lone))
+    assert recipe.second is not None and recipe.second.spec == recipe.source.spec
+
+
 def test_other_multiples_are_refused(tmp_path):
     a, b = sources(TINY["densenet"], tmp_path)
     with pytest.raises(PlanError, match="two_source takes whole multiples "):

@@ -143,6 +143,7 @@ def open_checkpoint(
     *,
     architecture: str | None = None,
     model_args: Mapping[str, Any] | None = None,
+    otherwise: ModelSpec | None = None,
     remedy: str = f"put the {CONFIG} that was saved with it beside it",
 ) -> Checkpoint:
     """Open a timm folder or a `.safetensors` file.
@@ -151,6 +152,7 @@ def open_checkpoint(
         source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted.
         architecture: for a lone file without a config, the timm model it belongs to.
         model_args: arguments of the constructor, over those of the config.
+        otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
         remedy: what to tell whoever named a lone file without saying which model it is.
 
     Raises:
@@ -160,7 +162,7 @@ def open_checkpoint(
     weights = _find_weights(path)
     tensors, metadata = read_header(weights)
     config, where = _find_config(weights, metadata)
-    found = ModelSpec.from_config(config, where=where) if where else None
+    found = ModelSpec.from_config(config, where=where) if where else None if architecture else otherwise
     if found is None and architecture is None:
         raise CheckpointError(
             f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "

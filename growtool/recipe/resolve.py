@@ -161,7 +161,7 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | 
     if plan.second == MIRROR:
         return mirror_image(checkpoint, source)
     spec = checkpoint.spec
-    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args)
+    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args, otherwise=spec)
     ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))
     if second.spec.architecture != spec.architecture or ours != theirs:
         different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
