@@ -100,7 +100,7 @@ def test_recalibrated_bytes_repeat(source, images, tmp_path):
 def test_the_plan_says_when_statistics_no_longer_fit(source):
     published = {"operator": "mixture", "compensate": False}
     double = {"model_args": {"channels": [8, 16, 16, 24]}}
-    (advice,) = summarise(resolved(source, {"target": double, "width": published})).advice
+    *_, advice = summarise(resolved(source, {"target": double, "width": published})).advice
     assert advice.startswith("running statistics: 13 BatchNorm layers keep those of the source, which no longer fit; ")
     assert not summarise(resolved(source, {"target": double, "width": {"operator": "tile"}})).advice
 
