@@ -1,6 +1,7 @@
 """What `scale` turns into: the constructor's own arguments, found by trying them."""
 
 import cProfile
+from fractions import Fraction
 
 import pytest
 from models import TINY, Tiny, resolved, write_folder
@@ -9,6 +10,7 @@ from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.checkpoint.reach import opened
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
+from growtool.plan.target import factor_text
 from growtool.recipe.arguments import scaled
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import larger_siblings
@@ -137,6 +139,9 @@ def test_a_factor_that_is_no_short_decimal_is_named_as_a_fraction(tmp_path):
     source = write_folder(RESNET.with_args(channels=[3, 6, 6, 9]), tmp_path / "source")
     with pytest.raises(PlanError, match=r"nearest factors that are: 4/3$"):
         resolved(source, {"target": {"scale": {"width": 1.33}}})
+    assert (
+        factor_text(Fraction(1997, 1536)) == "1997/1536" and factor_text(4 / 3) == "4/3" and factor_text(1.33) == "1.33"
+    )
 
 
 def test_every_problem_of_a_scale_is_named_at_once(tmp_path):

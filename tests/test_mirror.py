@@ -100,7 +100,7 @@ def test_a_vit_says_where_the_halves_meet(tmp_path):
     plan = {"target": {"model_args": WIDER["vit"]}, "second": "mirror", "width": {"operator": "two_source"}}
     recipe = resolved(source, plan)
     assert "blocks.0.norm1: LayerNorm over the channels of both sources" in recipe.promise.reasons
-    assert summarise(recipe).growth()[0] == f"beside it grows the mirror image of {source}"
+    assert summarise(recipe).growth()[0] == f"beside it grows the mirror image of {source.name}"
 
 
 _HAS_NONE = (

@@ -34,7 +34,7 @@ def keeps_zero(operation: Operation) -> bool:
         return _holds_zero(None, arg(1, "max"))
     if name == "threshold":  # x where it is above the threshold, else the value
         threshold, value = arg(1, "threshold"), arg(2, "value")
-        return threshold < 0 or value == 0  # type: ignore[no-any-return]
+        return bool(threshold < 0 or value == 0)
     if name == "pow":
         exponent = arg(1, "exponent")
         return isinstance(exponent, int | float) and exponent > 0

@@ -151,7 +151,7 @@ def _prepared(
 
 
 def _averaged(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
-    """A running average of the weights: a copy taken before sharding or compiling puts a wrapper around them."""
+    """A running average of the weights: its copy of them is taken before sharding or compiling wraps them."""
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None

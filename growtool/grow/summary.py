@@ -124,7 +124,7 @@ def summarise(recipe: Recipe) -> Summary:
         after=_size(recipe.models[1], recipe.infos.values(), recipe),
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
-        second=recipe.second.name if recipe.second else None,
+        second=recipe.second.label if recipe.second else None,
         widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
         features=tuple(_features(recipe)),
         new_blocks=tuple(recipe.blocks.new),

@@ -17,7 +17,7 @@ _LARGEST = 1000
 
 def factor_text(factor: float | Fraction) -> str:
     """A factor as a plan says it: as a decimal number of up to six digits where that is exact, else as a fraction."""
-    exact = Fraction(factor).limit_denominator(_LARGEST)
+    exact = factor if isinstance(factor, Fraction) else Fraction(factor).limit_denominator(_LARGEST)
     decimal = f"{float(factor):g}"
     if Fraction(decimal) == exact or not math.isclose(exact, factor, rel_tol=1e-12):
         return decimal

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from growtool.algebra.expansion import Expansion
 from growtool.algebra.wording import places
 from growtool.coupling import Growth
 from growtool.operators import mixture
@@ -22,11 +23,12 @@ Exchange = Literal["each", "together", "none"]
 
 def stay_alike(recipe: Recipe) -> str | None:
     """Which copies would get equal gradients for ever and add nothing, why, and what to do; None where all differ."""
+    copied = {growth for growth, expansion in recipe.expansions.items() if _has_copies(expansion)}
     ties: dict[Growth, Growth] = {}
     apart: set[Growth] = set()
     carriers: dict[Growth, list[TensorRecipe]] = {}
     for tensor in recipe.tensors.values():
-        sets = [g for axis in recipe.matching.paired[tensor.name] for g in axis.growths() if _copied(recipe, g)]
+        sets = [g for axis in recipe.matching.paired[tensor.name] for g in axis.growths() if g in copied]
         exchange = _exchange(recipe, tensor)
         for growth in sets:
             carriers.setdefault(growth, []).append(tensor)
@@ -43,9 +45,8 @@ def stay_alike(recipe: Recipe) -> str | None:
     return f"copies: those of {places([names[g.target] for g in alike])} stay alike and add nothing: {why}"
 
 
-def _copied(recipe: Recipe, growth: Growth) -> bool:
-    """Whether some channel of the set has more than one copy."""
-    expansion = recipe.expansions[growth]
+def _has_copies(expansion: Expansion) -> bool:
+    """Whether some channel has more than one copy."""
     return not expansion.is_identity and bool((expansion.counts[~expansion.blank] > 1).any())
 
 

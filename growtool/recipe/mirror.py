@@ -59,6 +59,11 @@ class Mirrored(Checkpoint):
         """What to call it in messages."""
         return f"the mirror image of {super().name}"
 
+    @property
+    def label(self) -> str:
+        """A short name without the path of this machine."""
+        return f"the mirror image of {super().label}"
+
 
 @dataclass(frozen=True)
 class _Drawn(Mirrored):
