@@ -1,6 +1,7 @@
 """Images for growth, and the running statistics that are estimated from them."""
 
 import json
+import tarfile
 
 import pytest
 import torch
@@ -9,10 +10,9 @@ from models import TINY, grown, load, resolved, write_folder
 from safetensors.torch import load_file
 from torch import Tensor
 
-from growtool.calibration import open_images
+from growtool.calibration import open_images, tracking_norms
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
-from growtool.finetune.recalibrate import tracking_norms
 from growtool.grow import summarise
 from growtool.plan.schema import Data
 
@@ -48,13 +48,27 @@ def test_the_train_split_is_found(source, images, tmp_path):
     (tmp_path / "data").mkdir()
     images.rename(tmp_path / "data" / "train")
     found = opened(source, Data(path=str(tmp_path / "data"), batches=1, batch_size=2))
-    assert all("train" in file.parts for file, _ in found.samples)
+    assert found.images.split.root == tmp_path / "data" / "train"
+
+
+def test_a_tar_file_holds_the_same_images(source, images, tmp_path):
+    data = {"batches": 2, "batch_size": 6}
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(images, arcname=".")
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "train.tar").rename(tmp_path / "tars" / "train.tar")
+    pairs = zip(
+        opened(source, Data(path=str(tmp_path / "tars"), **data)).batches(),
+        opened(source, Data(path=str(images), **data)).batches(),
+        strict=True,
+    )
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"path": "nowhere"}, "--data nowhere: found nothing, expected a folder of images"),
+        ({"path": "nowhere"}, "data nowhere: found nothing, expected a folder of images"),
         ({"batches": 5, "batch_size": 5}, r"data: found 24 images in .*, expected the 25 of 5 batches of 5; lower"),
     ],
     ids=["nowhere", "too few"],

@@ -1,6 +1,8 @@
 """Image folders are held against the checkpoint's classes; a mismatch is one message that says what to do."""
 
 import re
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from finetune_support import (
 )
 
 from growtool.errors import PlanError
-from growtool.finetune.data import class_names, number_classes, open_split
 from growtool.finetune.loaders import EpochBatches
 from growtool.finetune.run import finetune
+from growtool.images import class_names, number_classes, open_split
 
 pytestmark = UNCLOSED_IMAGES
 
@@ -44,6 +46,16 @@ def no_validation_split(data: Path, checkpoint: Path):
 def no_images(data: Path, checkpoint: Path):
     for path in (data / "train").rglob("*.png"):
         path.unlink()
+
+
+def a_tar_without_images(data: Path, checkpoint: Path):
+    shutil.rmtree(data / "train")
+    tarfile.open(data / "train.tar", "w").close()
+
+
+def no_tar(data: Path, checkpoint: Path):
+    shutil.rmtree(data / "train")
+    (data / "train.tar").write_text("version https://git-lfs.github.com/spec/v1")
 
 
 def images_outside_classes(data: Path, checkpoint: Path):
@@ -74,6 +86,8 @@ BAD: list[tuple[Callable[[Path, Path], None], str]] = [
     (no_train_split, r"--data .*: no train split: found images, validation, expected a folder named train or training"),
     (no_validation_split, r"--data .*: no validation split: found holdout, train, expected .* val or valid or test"),
     (no_images, r".*/train: Found 0 images in subfolders .*; lay the images out as"),
+    (a_tar_without_images, r".*/train.tar: no images in it; lay the images out as DATA/train/CLASS"),
+    (no_tar, r".*/train.tar: .*; lay the images out as DATA/train/CLASS"),
     (images_outside_classes, r".*/train: found images directly in it, expected one subfolder of images per class"),
     (
         too_many_classes,

@@ -15,9 +15,8 @@ from timm.data.readers.reader_image_in_tar import TarState
 
 from growtool.errors import PlanError
 from growtool.finetune import sources
-from growtool.finetune.data import open_split, require_readable
-from growtool.finetune.reading import read_image
 from growtool.finetune.run import finetune
+from growtool.images import open_split, read_image, require_readable
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]
 

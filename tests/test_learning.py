@@ -7,10 +7,9 @@ from models import TINY, difference, grown, load, resolved, write_folder
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from growtool.calibration import open_images
+from growtool.calibration import open_images, recalibrate
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
-from growtool.finetune.recalibrate import recalibrate
 from growtool.grow.learning import _Maps, learned
 from growtool.plan.schema import Data
 

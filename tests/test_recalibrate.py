@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from growtool.finetune.recalibrate import recalibrate
+from growtool.calibration import recalibrate
 
 
 def network() -> nn.Sequential:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "growtool"
 FLOORS = [
     {"errors", "_timm_hook"},
     {"coupling", "checkpoint"},
-    {"algebra", "templates", "plan", "report", "verify"},
+    {"algebra", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},
     {"grow", "advise"},

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tarfile
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from timm.models import save_for_hf
 from growtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from growtool.checkpoint.match import check_strict
 from growtool.errors import CheckpointError, PlanError
+from growtool.images import EVAL_SPLITS, LabelledImages
 from growtool.verify import (
     Comparison,
     StreamedModel,
@@ -233,13 +235,19 @@ def test_strictness_names_every_kind_of_disagreement(resnet_folder):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Six images of noise, with the classes 0, 1, 2, 0, 1, 2."""
+    """Six images of noise, two each of the classes 0, 1 and 2."""
     folder = tmp_path_factory.mktemp("images")
-    samples = []
     for i, pixels in enumerate(random_inputs((32, 32, 3), 6, seed=0)):
-        samples.append((folder / f"{i}.png", i % 3))
-        Image.fromarray((pixels.clamp(-2, 2) * 60 + 128).byte().numpy()).save(samples[-1][0])
-    return samples
+        (folder / f"class{i % 3}").mkdir(exist_ok=True)
+        path = folder / f"class{i % 3}" / f"{i}.png"
+        Image.fromarray((pixels.clamp(-2, 2) * 60 + 128).byte().numpy()).save(path)
+    return labelled(folder)
+
+
+def labelled(folder):
+    return LabelledImages.of(
+        folder, EVAL_SPLITS, channels=3, num_classes=0, label_names=None, checkpoint="of any classes"
+    )
 
 
 def test_images_that_change_class_are_named_with_their_margin(vit, images, tmp_path, randomise):
@@ -256,7 +264,7 @@ def test_images_that_change_class_are_named_with_their_margin(vit, images, tmp_p
     assert len(result.changed) == round(6 * (1 - result.logits.argmax_agreement)) > 0
     for change in result.changed:
         assert change.target == 0 != change.source
-        assert (change.file, change.label) in images
+        assert Path(change.file).parent.name == f"class{change.label}"
         assert 0 < change.margin <= 2 * result.logits.max_abs
 
 
@@ -264,9 +272,10 @@ def test_images_are_prepared_as_timm_prepares_them(vit, images):
     model = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
     transform = timm.data.create_transform(**config, is_training=False)
-    inputs = torch.stack([transform(Image.open(file).convert("RGB")) for file, _ in images])
+    files = sorted(images.split.root.glob("*/*.png"))
+    inputs = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
     with torch.no_grad():
-        right = (model(inputs).argmax(1) == torch.tensor([label for _, label in images])).double().mean().item()
+        right = (model(inputs).argmax(1) == torch.tensor([0, 0, 1, 1, 2, 2])).double().mean().item()
     result = compare_images(vit, vit, images)
     assert (result.source_top1, result.target_top1, result.changed) == (right, right, ())
 
@@ -283,6 +292,21 @@ def test_different_preprocessing_is_no_common_input(vit, images, tmp_path):
 
 
 def test_a_damaged_image_is_named(vit, tmp_path):
-    (tmp_path / "damaged.png").write_bytes(b"no image")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "damaged.png").write_bytes(b"no image")
     with pytest.raises(CheckpointError, match=r"damaged\.png: cannot read the image: .*; restore or remove the file"):
-        compare_images(vit, vit, [(tmp_path / "damaged.png", 0)])
+        compare_images(vit, vit, labelled(tmp_path))
+
+
+def test_images_in_a_tar_file_decide_the_same(vit, images, tmp_path, randomise):
+    changed_head = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
+    with torch.no_grad():
+        changed_head.head.bias += torch.tensor([50.0, 0, 0, 0, 0])
+    other = open_checkpoint(save(changed_head, tmp_path / "other", num_classes=5))
+    with tarfile.open(tmp_path / "validation.tar", "w") as archive:
+        archive.add(images.split.root, arcname=".")
+    from_folder, from_tar = (compare_images(vit, other, found) for found in (images, labelled(tmp_path)))
+    assert from_tar.logits == from_folder.logits
+    assert from_tar.source_top1 == from_folder.source_top1
+    names = [f"{tmp_path / 'validation.tar'}: ./{'/'.join(Path(c.file).parts[-2:])}" for c in from_folder.changed]
+    assert [change.file for change in from_tar.changed] == names != []

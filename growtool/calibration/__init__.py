@@ -1,5 +1,6 @@
 """What growth learns from images: the images themselves, and what is gathered from them."""
 
 from growtool.calibration.images import Calibration, open_images
+from growtool.calibration.recalibrate import recalibrate, tracking_norms
 
-__all__ = ["Calibration", "open_images"]
+__all__ = ["Calibration", "open_images", "recalibrate", "tracking_norms"]

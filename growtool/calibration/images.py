@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import input_size
 from growtool.errors import PlanError
-from growtool.finetune.data import TRAIN_SPLITS, class_names, find_split, number_classes, open_split
+from growtool.images import TRAIN_SPLITS, LabelledImages
 from growtool.plan.schema import Data
-from growtool.verify.images import Sample, image_batches
 
 
 @dataclass(frozen=True)
@@ -22,25 +20,23 @@ class Calibration:
     """Batches of labelled images, prepared as a model's evaluation wants them.
 
     Attributes:
-        samples: image files with their class numbers, in the order in which they are seen.
+        images: in the order in which they are seen.
         batch_size: images of a batch.
         transform: a PIL image to an input [channels, height, width].
-        mode: `RGB`, or `L` for models of one input channel.
     """
 
-    samples: Sequence[Sample]
+    images: LabelledImages
     batch_size: int
     transform: Callable[[Any], Tensor]
-    mode: str
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [B, C, H, W] and class numbers [B], one batch after the other.
+        """Images [N, C, H, W] and class numbers [N], one batch after the other.
 
         Raises:
             CheckpointError: an image cannot be read.
         """
-        for part, images in image_batches(self.samples, self.transform, self.batch_size, self.mode):
-            yield images, torch.tensor([label for _, label in part])
+        for batch in self.images.batches(self.transform, self.batch_size):
+            yield batch.inputs, batch.labels
 
 
 def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | None, checkpoint: str) -> Calibration:
@@ -57,29 +53,28 @@ def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | No
     """
     from timm.data import create_transform, resolve_data_config
 
-    root = Path(data.path)
-    inside = root.is_dir() and any((root / name).is_dir() for name in TRAIN_SPLITS)
-    split = open_split(root if root.is_dir() and not inside else find_split(root, TRAIN_SPLITS))
-    classes = int(getattr(model, "num_classes", 0))
-    if classes:
-        names = class_names(split, num_classes=classes, label_names=label_names, checkpoint=checkpoint)
-    else:  # without a classifier any images will do
-        names = split.classes
-    number_classes(split, names)
-    samples, needed = split.images.reader.samples, data.batches * data.batch_size
-    if len(samples) < needed:
+    size = input_size(model)
+    images = LabelledImages.of(
+        Path(data.path),
+        TRAIN_SPLITS,
+        channels=size[0],
+        num_classes=int(getattr(model, "num_classes", 0)),
+        label_names=label_names,
+        checkpoint=checkpoint,
+        said="data",
+    )
+    needed = data.batches * data.batch_size
+    if len(images) < needed:
         raise PlanError(
-            f"data: found {len(samples)} images in {split.root}, expected the {needed} of {data.batches} batches of "
-            f"{data.batch_size}; lower data.batches or data.batch_size, or add images"
+            f"data: found {len(images)} images in {images.split.root}, expected the {needed} of {data.batches} batches "
+            f"of {data.batch_size}; lower data.batches or data.batch_size, or add images"
         )
-    number = split.images.target_transform
     # a stride that meets the classes of a sorted listing in turn, batch by batch
-    chosen = [samples[i * len(samples) // needed] for i in range(needed)]
+    chosen = [i * len(images) // needed for i in range(needed)]
     ordered = [chosen[i] for start in range(data.batches) for i in range(start, needed, data.batches)]
-    config = resolve_data_config({"input_size": input_size(model)}, model=model)
+    config = resolve_data_config({"input_size": size}, model=model)
     return Calibration(
-        samples=tuple((Path(file), number(label)) for file, label in ordered),
+        images=replace(images, order=ordered),
         batch_size=data.batch_size,
         transform=create_transform(**config, is_training=False),
-        mode="L" if config["input_size"][0] == 1 else "RGB",
     )

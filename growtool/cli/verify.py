@@ -33,7 +33,7 @@ def verify(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="An image folder (CLASS/*.jpg, or a parent with validation/) to compare decisions on as well."
+            help="An image folder (CLASS/*.jpg, or a parent with validation/ or validation.tar) to decide on."
         ),
     ] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Random inputs to run both on.")] = 8,
@@ -79,30 +79,21 @@ def verify(
 
 
 def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int) -> ImageComparison:
-    from growtool.verify import compare_images
+    from growtool.images import EVAL_SPLITS, LabelledImages
+    from growtool.verify import StreamedModel, compare_images
 
     source, target = pair
-    samples = _labelled_images(data, source)
-    with progress("images", len(samples)) as advance:
-        return compare_images(source, target, samples, dtype=dtype, batch_size=batch_size, advance=advance)
-
-
-def _labelled_images(data: Path, checkpoint: Checkpoint) -> list[tuple[Path, int]]:
-    """Every image of the validation split, or of the folder itself, with its class number."""
-    from growtool.finetune.data import EVAL_SPLITS, class_names, find_split, number_classes, open_split
-    from growtool.verify import StreamedModel
-
-    has_split = not data.is_dir() or any((data / name).is_dir() for name in EVAL_SPLITS)
-    split = open_split(find_split(data, EVAL_SPLITS) if has_split else data)
-    names = class_names(
-        split,
-        num_classes=StreamedModel(checkpoint).num_classes,
-        label_names=checkpoint.spec.label_names,
-        checkpoint=checkpoint.name,
+    model = StreamedModel(source)
+    images = LabelledImages.of(
+        data,
+        EVAL_SPLITS,
+        channels=model.input_size[0],
+        num_classes=model.num_classes,
+        label_names=source.spec.label_names,
+        checkpoint=source.name,
     )
-    number_classes(split, names)
-    number = split.images.target_transform
-    return [(Path(file), number(label)) for file, label in split.images.reader.samples]
+    with progress("images", len(images)) as advance:
+        return compare_images(source, target, images, dtype=dtype, batch_size=batch_size, advance=advance)
 
 
 def _document(
@@ -116,10 +107,7 @@ def _document(
         "random_inputs": asdict(logits),
     }
     if decisions is not None:
-        images = asdict(decisions)
-        for change in images["changed"]:
-            change["file"] = str(change["file"])
-        document["images"] = images
+        document["images"] = asdict(decisions)
     return document
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from growtool.calibration import recalibrate
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.adapters import add_adapters
 from growtool.finetune.device import mixed_precision
@@ -18,7 +19,6 @@ from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
 from growtool.finetune.optimizer import create_optimizer, create_schedule
-from growtool.finetune.recalibrate import recalibrate
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3

@@ -12,13 +12,13 @@ from torch import Tensor
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.data import class_names, number_classes, require_readable
 from growtool.finetune.device import mixed_precision, resolve_device
 from growtool.finetune.distributed import World
 from growtool.finetune.loaders import ImageFormat, eval_batches
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.records import Evaluation
 from growtool.finetune.sources import open_source
+from growtool.images import class_names, number_classes, require_readable
 
 if TYPE_CHECKING:
     from torch import nn

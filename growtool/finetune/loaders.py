@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from growtool.finetune.config import RunConfig
-    from growtool.finetune.data import Split
+    from growtool.images import Split
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -150,7 +150,7 @@ class ImageBatches:
         self.batch_size = sampler.batch_size
         training = isinstance(sampler, EpochBatches)
         loader = DataLoader(
-            SeededImages(split.images, split.root, format.input_size, replace=training),
+            SeededImages(split, format.input_size, replace=training),
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=collate,

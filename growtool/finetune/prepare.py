@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from growtool.calibration import tracking_norms
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.assemble import as_called, assemble, open_teacher
 from growtool.finetune.checks import find_problems
-from growtool.finetune.data import require_readable
 from growtool.finetune.device import resolve_device
 from growtool.finetune.distributed import World
 from growtool.finetune.evaluate import evaluate
@@ -24,12 +24,12 @@ from growtool.finetune.loop import Trainer
 from growtool.finetune.model import load_model, replace_head
 from growtool.finetune.optimizer import class_name, unknown_optimizer, unused_momentum
 from growtool.finetune.optimizer_state import adopt, read_state
-from growtool.finetune.recalibrate import tracking_norms
 from growtool.finetune.remarks import remarks
 from growtool.finetune.sources import open_splits, require_source
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
 from growtool.finetune.trainable import Selection, select
+from growtool.images import require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
-    from growtool.finetune.data import Split
     from growtool.finetune.records import Evaluation
+    from growtool.images import Split
 
 
 @dataclass(frozen=True, slots=True)

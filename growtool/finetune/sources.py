@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import input_size
 from growtool.errors import PlanError
-from growtool.finetune.data import (
+from growtool.finetune.model import count_classes
+from growtool.images import (
     EVAL_SPLITS,
     TRAIN_SPLITS,
     Split,
@@ -17,7 +18,6 @@ from growtool.finetune.data import (
     number_classes,
     open_split,
 )
-from growtool.finetune.model import count_classes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,8 +17,9 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from growtool.errors import PlanError
-from growtool.finetune.reading import IN_A_ROW, UNREADABLE, Sample, reason
+from growtool.finetune.reading import IN_A_ROW, Sample
 from growtool.finetune.seeding import derive_seed, seed_generators
+from growtool.images import UNREADABLE, reason
 
 
 @dataclass(frozen=True, slots=True)

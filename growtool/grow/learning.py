@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from growtool.calibration import open_images
+from growtool.calibration import open_images, recalibrate, tracking_norms
 from growtool.coupling import Growth, PairedAxis, Unchanged, inside
 from growtool.errors import PlanError
-from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.grow.execute import single_threaded
 from growtool.grow.statistics import in_memory
 from growtool.operators.base import generator_for

@@ -9,9 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from growtool.calibration import open_images
+from growtool.calibration import open_images, recalibrate, tracking_norms
 from growtool.checkpoint import file_order
-from growtool.finetune.recalibrate import recalibrate, tracking_norms
 from growtool.grow.execute import produce, single_threaded
 from growtool.recipe import Recipe
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
-from growtool.finetune.recalibrate import tracking_norms
 from growtool.recipe import Recipe
 from growtool.recipe.alike import stay_alike
 from growtool.recipe.matching import some

@@ -43,7 +43,7 @@ class Data(Section):
     """Images for what has to see some: recalibration of norms, and operators that learn or measure.
 
     Attributes:
-        path: a folder with one subfolder of images per class, or with a `train` folder of such.
+        path: a folder with one subfolder of images per class, or with a `train` folder or a `train.tar` of such.
         batches: batches seen, spread evenly over the images.
         batch_size: images of a batch.
     """

@@ -15,13 +15,13 @@ from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
 from growtool.algebra.standardised import Rescaled
+from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, TensorInfo, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.recalibrate import tracking_norms
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target

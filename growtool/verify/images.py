@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
-from growtool.errors import CheckpointError, PlanError
+from growtool.errors import PlanError
+from growtool.images import Batch, LabelledImages
 from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
 from growtool.verify.stream import StreamedModel
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Sample = tuple[Path, int]  # an image file and the number of its class
 _PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 
@@ -29,13 +24,13 @@ class ChangedDecision:
     """An image the two checkpoints put into different classes.
 
     Attributes:
-        file: the image.
+        file: the image, by its path or its name in a tar file.
         label, source, target: numbers of its own class and of the two decisions.
         margin: distance between the source's two leading logits over its largest absolute logit on this image. Logits
             that differ by a share r of that largest one can only change decisions with a margin up to 2 r.
     """
 
-    file: Path
+    file: str
     label: int
     source: int
     target: int
@@ -61,7 +56,7 @@ class ImageComparison:
 def compare_images(
     source: Checkpoint,
     target: Checkpoint,
-    samples: Sequence[Sample],
+    images: LabelledImages,
     *,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 64,
@@ -71,7 +66,7 @@ def compare_images(
 
     Args:
         source, target: the two checkpoints.
-        samples: at least one image file with its class number.
+        images: at least one; their classes have the numbers of the logits.
         dtype: the type of the arithmetic.
         batch_size: images at a time.
         advance: called after each batch with the number of images done.
@@ -86,15 +81,13 @@ def compare_images(
     parts: list[Comparison] = []
     changed: list[ChangedDecision] = []
     right = torch.zeros(2, dtype=torch.int64)
-    mode = "L" if models[0].input_size[0] == 1 else "RGB"
-    for batch, images in image_batches(samples, transform, batch_size, mode):
-        a, b = (model(images) for model in models)
-        labels = torch.tensor([label for _, label in batch])
-        right += torch.stack([(logits.argmax(1) == labels).sum() for logits in (a, b)])
+    for batch in images.batches(transform, batch_size):
+        a, b = (model(batch.inputs) for model in models)
+        right += torch.stack([(logits.argmax(1) == batch.labels).sum() for logits in (a, b)])
         parts.append(Comparison.of(a, b))
         changed += _changed(batch, a, b)
-        advance(len(batch))
-    source_top1, target_top1 = (right.double() / len(samples)).tolist()
+        advance(len(batch.names))
+    source_top1, target_top1 = (right.double() / len(images)).tolist()
     return ImageComparison(Comparison.merge(parts), source_top1, target_top1, tuple(changed))
 
 
@@ -120,46 +113,12 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def image_batches(
-    samples: Sequence[Sample], transform: Callable[[Any], Tensor], size: int, mode: str = "RGB"
-) -> Iterator[tuple[Sequence[Sample], Tensor]]:
-    """Samples with their inputs [batch, channels, height, width]; the images of a batch are decoded in parallel.
-
-    Args:
-        samples: image files with their class numbers.
-        transform: a PIL image of `mode` to an input [channels, height, width].
-        size: samples of a batch; the last one may have fewer.
-        mode: `RGB`, or `L` for greyscale.
-
-    Raises:
-        CheckpointError: an image cannot be read.
-    """
-
-    def load(path: Path) -> Tensor:
-        return transform(_open(path, mode))
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(samples), size):
-            batch = samples[start : start + size]
-            yield batch, torch.stack(list(pool.map(load, (path for path, _ in batch))))
-
-
-def _open(path: Path, mode: str) -> Image:
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path) as image:
-            return image.convert(mode)
-    except OSError as error:  # what PIL raises for whatever it cannot decode
-        raise CheckpointError(f"{path}: cannot read the image: {error}; restore or remove the file") from error
-
-
-def _changed(batch: Sequence[Sample], a: Tensor, b: Tensor) -> list[ChangedDecision]:
+def _changed(batch: Batch, a: Tensor, b: Tensor) -> list[ChangedDecision]:
     source, target = a.argmax(1), b.argmax(1)
     changed = []
     for i in (source != target).nonzero().flatten().tolist():
         first, second = a[i].topk(2).values.tolist()
         margin = (first - second) / a[i].abs().max().item()
-        file, label = batch[i]
-        changed.append(ChangedDecision(file, label, int(source[i]), int(target[i]), margin))
+        label = int(batch.labels[i])
+        changed.append(ChangedDecision(batch.names[i], label, int(source[i]), int(target[i]), margin))
     return changed
