@@ -151,7 +151,7 @@ def _propose(
     for sections in _operators(width, depths):
         plan = {"target": {"scale": scale}, **sections}
         try:
-            recipe = resolve(Plan.model_validate(plan), checkpoint, traced=(source, target))
+            recipe = resolve(Plan.model_validate(plan), checkpoint, source=source, target=target)
         except PlanError as error:
             refusal = refusal or error
             continue

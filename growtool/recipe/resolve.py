@@ -41,22 +41,25 @@ from growtool.recipe.traced import Traced
 from growtool.recipe.widths import Widths, expand_widths
 
 
-def resolve(plan: Plan, checkpoint: Checkpoint, *, traced: tuple[Traced, Traced] | None = None) -> Recipe:
+def resolve(
+    plan: Plan, checkpoint: Checkpoint, *, source: Traced | None = None, target: Traced | None = None
+) -> Recipe:
     """Everything about a growth that can be known without reading weights.
 
     Args:
         plan: what to do.
         checkpoint: what grows.
-        traced: the source and the plan's target, where the caller has traced them.
+        source: its model, where the caller has traced it.
+        target: the plan's target, likewise.
 
     Raises:
         CheckpointError: the file does not hold the model it claims.
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
-    source = traced[0] if traced else Traced.of(checkpoint.spec, where=checkpoint.name)
+    source = source or Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
     _require_digits(plan, checkpoint)
-    target = traced[1] if traced else traced_target(plan.target, source)
+    target = target or traced_target(plan.target, source)
     _require_use_of_images(plan, target.model)
     return recipe_of(plan, checkpoint, source, target)
 

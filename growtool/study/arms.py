@@ -14,6 +14,7 @@ from growtool.finetune.optimizer_state import OptimizerState
 from growtool.grow import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
+from growtool.recipe.traced import Traced
 from growtool.report.macs import count_macs, training_macs
 from growtool.study.fresh import write_fresh
 from growtool.study.names import names_of, taken_names
@@ -104,14 +105,16 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
     """An arm per plan, named after its file; `steps` is yet to be set.
 
     Raises:
+        CheckpointError: the source's model cannot be built or run.
         PlanError: plans that cannot be carried out, each problem with its plan; or two plans of one name.
     """
     arms: list[Arm] = []
     names = names_of([loaded.path for loaded in plans])
     problems = taken_names(names, option="--plan", reserved=_RESERVED)
+    traced = Traced.of(source.spec, where=source.name)
     for name, loaded in zip(names, plans, strict=True):
         try:
-            recipe = resolve(loaded.plan, source)
+            recipe = resolve(loaded.plan, source, source=traced)
         except GrowtoolError as error:
             problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
             continue
