@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from growtool.errors import some
+
 
 def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
     """One line for each reason, with the first few of the modules it was found in."""
@@ -16,4 +18,4 @@ def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
 def places(modules: Sequence[str]) -> str:
     """The first few module paths and how many more."""
     names = [m or "the model itself" for m in dict.fromkeys(modules)]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return some(names, 3)

@@ -19,7 +19,7 @@ from growtool.checkpoint.card import plain_card
 from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,9 +61,8 @@ def refuse_existing(out: Path, *, force: bool) -> None:
     if out.is_dir():
         foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES or not path.is_file())
         if foreign:
-            more = f" and {len(foreign) - 4} more" if len(foreign) > 4 else ""
             raise PlanError(
-                f"{out}: found {', '.join(foreign[:4])}{more}, expected nothing but the files of a checkpoint "
+                f"{out}: found {some(foreign, 4)}, expected nothing but the files of a checkpoint "
                 f"({', '.join(sorted(OWN_FILES))}); --force does not remove anything else, choose another output"
             )
 

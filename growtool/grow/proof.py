@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from growtool.checkpoint import Checkpoint, arithmetic_dtype
-from growtool.errors import CheckpointError
+from growtool.errors import CheckpointError, some
 from growtool.grow.execute import single_threaded
 from growtool.recipe import Recipe
-from growtool.recipe.matching import some
 from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
+from growtool.errors import some
 from growtool.recipe import Recipe
 from growtool.recipe.alike import stay_alike
-from growtool.recipe.matching import some
 from growtool.report.macs import count_macs
 
 

@@ -6,12 +6,10 @@ folder names in timm's natural order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.images.split import Split
-
-_SHOWN = 5  # class names a message lists before it only counts
 
 
 def class_names(
@@ -28,7 +26,7 @@ def class_names(
         return tuple(label_names)
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
-            f"{split.root}: found {len(split.classes)} class folders ({_some(split.classes)}), expected {num_classes}, "
+            f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}), expected {num_classes}, "
             f"the number of classes of {checkpoint}; use the data set it was trained on, or train a fresh head with "
             f"--num-classes {len(split.classes)}"
         )
@@ -46,7 +44,7 @@ def number_classes(split: Split, names: Sequence[str]) -> None:
     unknown = [name for name in split.classes if name not in set(names)]
     if unknown:
         raise PlanError(
-            f"{split.root}: found classes {_some(unknown)}, expected only those the model trains on ({_some(names)}); "
+            f"{split.root}: found classes {some(unknown)}, expected only those the model trains on ({some(names)}); "
             "remove or rename these folders"
         )
     place = {name: number for number, name in enumerate(names)}
@@ -57,15 +55,10 @@ def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> 
     missing = [name for name in label_names if name not in set(split.classes)]
     extra = [name for name in split.classes if name not in set(label_names)]
     if missing or extra:
-        parts = [f"missing {_some(missing)}"] if missing else []
-        parts += [f"not among them {_some(extra)}"] if extra else []
+        parts = [f"missing {some(missing)}"] if missing else []
+        parts += [f"not among them {some(extra)}"] if extra else []
         raise PlanError(
             f"{split.root}: the class folders are not the {len(label_names)} classes of {checkpoint} (its label_names)"
             f": {'; '.join(parts)}; rename the folders to match, use the data set the checkpoint was trained on, or "
             f"train a fresh head with --num-classes {len(split.classes)}"
         )
-
-
-def _some(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -21,11 +21,11 @@ from torch import Tensor
 from growtool.algebra.expansion import AxisMap, axis_map, circular
 from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, coefficients_of, open_checkpoint
 from growtool.coupling import Growth
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.base import generator_for
 from growtool.plan.width import Coefficients
 from growtool.protocol.member import bank_of, fresh_weights
-from growtool.recipe.matching import Matching, match, some
+from growtool.recipe.matching import Matching, match
 from growtool.recipe.traced import Traced
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.convert import write_tensors

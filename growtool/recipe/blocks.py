@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from growtool.coupling import InLine, Stretch, inside
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators import map as explicit
 from growtool.operators.placement import Placed, Start
 from growtool.operators.table import OPERATORS
@@ -102,11 +102,9 @@ def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
     p, old, new = stretch.prefix, stretch.source, stretch.target
     foreign = [j for j in new if not stretch.alike[j]]
     if foreign:
-        named = ", ".join(f"{p}{j}" for j in foreign[:3]) + (
-            f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        )
         return [
-            f"{named}: found no block with the same parameters among {p}{old[0]} to {p}{old[-1]} of the source, "
+            f"{some([f'{p}{j}' for j in foreign], 3)}: found no block with the same parameters among {p}{old[0]} to "
+            f"{p}{old[-1]} of the source, "
             "expected one to copy; choose a target with the same kind of blocks"
         ]
     if depth is None:

@@ -14,9 +14,9 @@ from growtool.algebra.closed_pass import Comparison, compare_passes
 from growtool.algebra.followed_pass import Closed
 from growtool.coupling import Params, within
 from growtool.coupling.calls import ModuleCall, Outcome, Same
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.placement import Placed
-from growtool.recipe.matching import Matching, some
+from growtool.recipe.matching import Matching
 
 _INSTEAD = "use net2deeper where its activations are ReLU, or stack or interleave (lossy)"
 

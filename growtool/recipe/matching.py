@@ -19,14 +19,14 @@ from growtool.coupling import (
     within,
 )
 from growtool.coupling.pairing import as_paired, origin_of
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
 from growtool.recipe.bridge import Bridge, find_bridges, in_place_of_nothing
 from growtool.recipe.identities import obstacle, paired_identities
 from growtool.recipe.traced import Traced
 
-SHOWN = 8  # problems of one kind named one by one
+_SHOWN = 8  # mismatches named one by one
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     if not mismatches and bridges:
         return _with_bridges(matching, bridges)
     if mismatches:
-        more = len(mismatches) - SHOWN
+        more = len(mismatches) - _SHOWN
         rest = [f"... and {more} more tensors that do not match"] if more > 0 else []
-        raise PlanError([_headline(source, target), *mismatches[:SHOWN], *rest])
+        raise PlanError([_headline(source, target), *mismatches[:_SHOWN], *rest])
     return matching
 
 
@@ -168,8 +168,3 @@ def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
 
 def _headline(source: Traced, target: Traced) -> str:
     return f"{source.spec.architecture} cannot become {target.spec.architecture} as asked:"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names and how many more."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

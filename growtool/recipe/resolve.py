@@ -21,13 +21,13 @@ from growtool.checkpoint.loading import needed_import
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
-from growtool.errors import CheckpointError, PlanError
+from growtool.errors import CheckpointError, PlanError, some
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
-from growtool.recipe.matching import Matching, match, some
+from growtool.recipe.matching import Matching, match
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from growtool.coupling import Atom, Axis, Coupling, Params, atoms, positions
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.cancel_out import Cancellation, pairs
 from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.closings import closings_of
-from growtool.recipe.matching import Matching, some
+from growtool.recipe.matching import Matching
 
 Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
 

@@ -8,12 +8,11 @@ from torch import nn
 
 from growtool.checkpoint import Checkpoint, Form, Templated, TensorInfo, coefficients_of
 from growtool.coupling import Coupling
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Mixing
 from growtool.plan.schema import Plan
 from growtool.plan.width import Mixture
-from growtool.recipe.matching import some
 from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
 from growtool.templates.decompose import coefficient_dtype
 from growtool.templates.lift import lift

@@ -17,11 +17,11 @@ from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
 from growtool.algebra.variance_norms import rescaled_variances
 from growtool.coupling import Atom, Growth
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
-from growtool.recipe.matching import Matching, some
+from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits, WidthChange
 
 
