@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
-from growtool.algebra.moved_factors import MovedFactor
 from growtool.algebra.operations import different_operations
 from growtool.algebra.promise import (
     Promise,
@@ -17,48 +16,28 @@ from growtool.algebra.promise import (
     stopped_blanks,
     uneven_mixings,
 )
-from growtool.algebra.standardised import Rescaled
 from growtool.algebra.variance_norms import eps_of_norms
 from growtool.algebra.wording import grouped, places
 from growtool.coupling import Growth, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
-from growtool.plan.schema import Plan
 from growtool.plan.width import Width
+from growtool.recipe.growing import Growing
 from growtool.recipe.matching import Matching
-from growtool.recipe.starts import Starts
-from growtool.recipe.widths import Widths
 
 
-def promise_of(
-    plan: Plan,
-    matching: Matching,
-    widths: Widths,
-    sections: Mapping[str, Width],
-    starts: Starts,
-    moved: Mapping[str, MovedFactor],
-    rescaled: Mapping[str, Rescaled] | None = None,
-) -> tuple[Promise, dict[str, float]]:
-    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's.
-
-    Args:
-        plan: says the operators.
-        matching: source and target side by side.
-        widths: how channels grow.
-        sections: tensors that grow by an override.
-        starts: how new blocks are closed.
-        moved: factors that the layers behind make up for, by module.
-        rescaled: standardised weights whose columns are copied, by module.
-    """
+def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
+    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
+    plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
     source, target = matching.source.coupling, matching.target.coupling
     blocks, expansions, heads = matching.blocks, widths.of_target, widths.heads
     norms = widths.norms
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
-    reasons = _operator_losses(plan, matching, widths.expansions, sections)
-    scales = {path: (found.target.scale, found.source_scale) for path, found in (rescaled or {}).items()}
-    scales |= {path: (factor.own, factor.source) for path, factor in moved.items()}
-    copied = {name for found in (rescaled or {}).values() for name in found.target.weights}
+    reasons = _operator_losses(growing)
+    scales = {path: (found.target.scale, found.source_scale) for path, found in growing.rescaled.items()}
+    scales |= {path: (factor.own, factor.source) for path, factor in growing.moved.items()}
+    copied = {name for found in growing.rescaled.values() for name in found.target.weights}
     reasons += different_operations(
         source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries, starts.dropped
     )
@@ -91,12 +70,11 @@ def promise_of(
     return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
 
 
-def _operator_losses(
-    plan: Plan, matching: Matching, expansions: Mapping[Growth, Expansion], sections: Mapping[str, Width]
-) -> list[str]:
-    wider = any(not expansion.is_identity for expansion in expansions.values())
-    used = [plan.width] if wider else []
-    losses = [_loss(section) for section in (*used, *sections.values(), plan.depth if matching.blocks.new else None)]
+def _operator_losses(growing: Growing) -> list[str]:
+    wider = any(not expansion.is_identity for expansion in growing.widths.expansions.values())
+    used = [growing.plan.width] if wider else []
+    deeper = [growing.plan.depth] if growing.matching.blocks.new else []
+    losses = [_loss(section) for section in (*used, *growing.sections.values(), *deeper)]
     return list(dict.fromkeys(loss for loss in losses if loss))
 
 

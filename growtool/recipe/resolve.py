@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
-from growtool.algebra.moved_factors import MovedFactor
-from growtool.algebra.passing import passing_value
 from growtool.algebra.promise import Promise
-from growtool.algebra.standardised import Rescaled
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import Checkpoint, TensorInfo, build, input_size, open_checkpoint
+from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
 from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import set_eps, with_eps
-from growtool.coupling import Coupling, Growth, PairedAxis, trace_model
+from growtool.coupling import PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError, some
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
-from growtool.plan.width import Width
 from growtool.recipe.alternative import better_width
-from growtool.recipe.matching import Matching, match
+from growtool.recipe.growing import Growing
+from growtool.recipe.matching import match
 from growtool.recipe.mirror import mirror_image
-from growtool.recipe.overrides import width_sections
 from growtool.recipe.promising import promise_of
-from growtool.recipe.recipe import Recipe, TensorRecipe, written_dtype
-from growtool.recipe.rewriting import copied_weights, factors_moved, filling, partners, rewrites, unread
-from growtool.recipe.starts import Starts, starts_of
+from growtool.recipe.recipe import Recipe
 from growtool.recipe.target import target_spec, unknown_arguments
 from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
+from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.traced import Traced
-from growtool.recipe.widths import Widths, expand_widths
+from growtool.recipe.widths import Widths
 
 
 def resolve(
@@ -96,11 +88,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
     matching = match(source, target, plan.depth)
-    starts = starts_of(plan.depth, matching)
-    widths = expand_widths(plan, matching, starts.zero | starts.cancelling.keys())
-    sections = width_sections(plan, matching, widths)
-    rescaled, moved = copied_weights(plan, matching, widths), factors_moved(plan, matching)
-    promise, eps = promise_of(plan, matching, widths, sections, starts, moved, rescaled)
+    growing = Growing.by(plan, matching)
+    promise, eps = promise_of(growing)
     spec = spec_with_eps(target, eps) if eps else target.spec
     if spec is not None:
         promise = Promise("exact") if eps else promise
@@ -111,7 +100,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         model = copy.deepcopy(model)  # the caller may go on with what it has traced
         set_eps(model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
-    tensors = _tensors(plan, checkpoint, matching, widths, starts, sections, rescaled, moved)
+    tensors = tensor_recipes(growing, checkpoint)
     return Recipe(
         plan=plan,
         source=checkpoint,
@@ -121,14 +110,14 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         tensors=tensors,
         templates=templates,
         form=target_form(plan, tensors, templates),
-        widths=widths.changes,
+        widths=growing.widths.changes,
         promise=promise,
-        alternative=better_width(plan, matching, starts, moved, promise),
+        alternative=better_width(growing, promise),
         eps={} if told else eps,
         matching=matching,
-        expansions=widths.expansions,
-        measured=widths.measured,
-        outputs=tuple(_output_maps(axes, widths) for axes in matching.outputs),
+        expansions=growing.widths.expansions,
+        measured=growing.widths.measured,
+        outputs=tuple(_output_maps(axes, growing.widths) for axes in matching.outputs),
         models=(source.model, model),
         needs=needed_import(spec),
     )
@@ -199,102 +188,3 @@ def traced_target(target: Target, source: Traced) -> Traced:
             f"(channels, height, width): {type(error.__cause__).__name__}: {error.__cause__}; expected arguments "
             f"that fit each other, found {dict(spec.model_args)}"
         ) from error
-
-
-def _tensors(
-    plan: Plan,
-    checkpoint: Checkpoint,
-    matching: Matching,
-    widths: Widths,
-    starts: Starts,
-    sections: Mapping[str, Width],
-    rescaled: Mapping[str, Rescaled],
-    moved: Mapping[str, MovedFactor],
-) -> dict[str, TensorRecipe]:
-    coupling, blocks = matching.target.coupling, matching.blocks
-    rewritten = rewrites(matching, widths, rescaled, moved)
-    copied = {name for weight in rescaled.values() for name in weight.target.weights}
-    first = _first_names(matching.target.model)
-
-    @cache  # many tensors carry the same channels in the same layout
-    def mapped(axis: PairedAxis, summed: frozenset[Growth], free: frozenset[Growth]) -> AxisMap:
-        return axis_map(axis, widths.expansions, summed, free)
-
-    recipes = {}
-    for name, value in matching.target.model.state_dict().items():
-        axes = matching.paired[name]
-        consumed = [
-            frozenset() if name in copied else _consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)
-        ]
-        maps = tuple(
-            mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)
-        )
-        rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
-        implied = _implied(name, maps, matching, starts)
-        origin = None if implied is not None else blocks.source_name(name)
-        stored = (
-            checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
-        )
-        recipes[name] = TensorRecipe(
-            name=name,
-            source=origin,
-            implied=implied,
-            info=TensorInfo(tuple(value.shape), written_dtype(plan, stored)),
-            maps=maps,
-            new=blocks.is_new(name),
-            zero=name in starts.zero,
-            paired=starts.paired.get(name, ()),
-            cancelling=starts.cancelling.get(name),
-            shared=first.get(name, name),
-            rewrite=rewritten.get(name),
-            fill=filling(matching, widths, name, rows),
-            anew=widths.every_tensor and value.is_floating_point(),
-            following=_following(origin, checkpoint) if origin else None,
-            partners=partners(matching, widths, name),
-            width=sections.get(name, plan.width),
-        )
-    return recipes
-
-
-def _following(name: str, checkpoint: Checkpoint) -> str | None:
-    """The name of the same tensor one block on, where the checkpoint has one of the same shape."""
-    for found in re.finditer(r"(?<=\.)\d+(?=\.)", name):
-        following = f"{name[: found.start()]}{int(found[0]) + 1}{name[found.end() :]}"
-        if following in checkpoint.tensors and checkpoint.tensors[following].shape == checkpoint.tensors[name].shape:
-            return following
-    return None
-
-
-def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Starts) -> Tensor | None:
-    """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
-    bridge = matching.bridges.get(name)
-    size = maps[0].size if maps else 0
-    if bridge is not None:
-        return bridge.source_value(name, size)
-    if name in starts.passing:
-        eps = matching.target.coupling.norm_eps.get(name)
-        return passing_value(name, tuple(axis.size for axis in maps), eps)
-    block = matching.blocks.block_of(name)
-    if block is None or block[1].start != "identity":
-        return None
-    module = matching.target.model.get_submodule(name.rpartition(".")[0])
-    return passing_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
-
-
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Parameter name -> the first name of the same parameter."""
-    seen: dict[int, str] = {}
-    return {name: seen.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
-
-
-def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> frozenset[Growth]:
-    return frozenset(g for g in axis.growths() if (g.target, name, dim) in coupling.consumers)
-
-
-def _float(checkpoint: Checkpoint) -> str:
-    """The element type most of the checkpoint's numbers have."""
-    sizes: dict[str, int] = defaultdict(int)
-    for info in checkpoint.tensors.values():
-        if info.is_float:
-            sizes[info.dtype] += info.numel
-    return max(sizes, key=lambda name: sizes[name])

@@ -40,6 +40,11 @@ class Starts:
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     difference: str | None = None
 
+    @property
+    def closed(self) -> frozenset[str]:
+        """The tensors that close a block."""
+        return self.zero | self.cancelling.keys()
+
 
 def starts_of(depth: Depth | None, matching: Matching) -> Starts:
     """Decide how every new block that does not run is closed.

@@ -1,0 +1,112 @@
+"""How each tensor of the target is made."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+
+from torch import Tensor, nn
+
+from growtool.algebra.expansion import AxisMap, axis_map
+from growtool.algebra.passing import passing_value
+from growtool.checkpoint import Checkpoint, TensorInfo
+from growtool.coupling import Coupling, Growth, PairedAxis
+from growtool.recipe.growing import Growing
+from growtool.recipe.matching import Matching
+from growtool.recipe.recipe import TensorRecipe, written_dtype
+from growtool.recipe.rewriting import filling, partners, rewrites, unread
+from growtool.recipe.starts import Starts
+
+
+def tensor_recipes(growing: Growing, checkpoint: Checkpoint) -> dict[str, TensorRecipe]:
+    """The recipe of every tensor of the target, by its name."""
+    plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
+    coupling, blocks = matching.target.coupling, matching.blocks
+    rewritten = rewrites(matching, widths, growing.rescaled, growing.moved)
+    copied = {name for weight in growing.rescaled.values() for name in weight.target.weights}
+    first = _first_names(matching.target.model)
+
+    @cache  # many tensors carry the same channels in the same layout
+    def mapped(axis: PairedAxis, summed: frozenset[Growth], free: frozenset[Growth]) -> AxisMap:
+        return axis_map(axis, widths.expansions, summed, free)
+
+    recipes = {}
+    for name, value in matching.target.model.state_dict().items():
+        axes = matching.paired[name]
+        consumed = [
+            frozenset() if name in copied else _consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)
+        ]
+        maps = tuple(
+            mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)
+        )
+        rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
+        implied = _implied(name, maps, matching, starts)
+        origin = None if implied is not None else blocks.source_name(name)
+        stored = (
+            checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
+        )
+        recipes[name] = TensorRecipe(
+            name=name,
+            source=origin,
+            implied=implied,
+            info=TensorInfo(tuple(value.shape), written_dtype(plan, stored)),
+            maps=maps,
+            new=blocks.is_new(name),
+            zero=name in starts.zero,
+            paired=starts.paired.get(name, ()),
+            cancelling=starts.cancelling.get(name),
+            shared=first.get(name, name),
+            rewrite=rewritten.get(name),
+            fill=filling(matching, widths, name, rows),
+            anew=widths.every_tensor and value.is_floating_point(),
+            following=_following(origin, checkpoint) if origin else None,
+            partners=partners(matching, widths, name),
+            width=growing.sections.get(name, plan.width),
+        )
+    return recipes
+
+
+def _following(name: str, checkpoint: Checkpoint) -> str | None:
+    """The name of the same tensor one block on, where the checkpoint has one of the same shape."""
+    for found in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+        following = f"{name[: found.start()]}{int(found[0]) + 1}{name[found.end() :]}"
+        if following in checkpoint.tensors and checkpoint.tensors[following].shape == checkpoint.tensors[name].shape:
+            return following
+    return None
+
+
+def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Starts) -> Tensor | None:
+    """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
+    bridge = matching.bridges.get(name)
+    size = maps[0].size if maps else 0
+    if bridge is not None:
+        return bridge.source_value(name, size)
+    if name in starts.passing:
+        eps = matching.target.coupling.norm_eps.get(name)
+        return passing_value(name, tuple(axis.size for axis in maps), eps)
+    block = matching.blocks.block_of(name)
+    if block is None or block[1].start != "identity":
+        return None
+    module = matching.target.model.get_submodule(name.rpartition(".")[0])
+    return passing_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Parameter name -> the first name of the same parameter."""
+    seen: dict[int, str] = {}
+    return {name: seen.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> frozenset[Growth]:
+    return frozenset(g for g in axis.growths() if (g.target, name, dim) in coupling.consumers)
+
+
+def _float(checkpoint: Checkpoint) -> str:
+    """The element type most of the checkpoint's numbers have."""
+    sizes: dict[str, int] = defaultdict(int)
+    for info in checkpoint.tensors.values():
+        if info.is_float:
+            sizes[info.dtype] += info.numel
+    return max(sizes, key=lambda name: sizes[name])
