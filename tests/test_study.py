@@ -231,3 +231,17 @@ def test_a_curve_leaves_out_what_a_seed_was_not_evaluated_after(comparison) -> N
     results = (replace(tile, outcomes=(whole, lacking)), *comparison.results[1:])
     steps, *_ = charts(replace(comparison, results=results))
     assert (steps.series[0].x, steps.series[0].y) == ((0.0, 20.0), (79.0, 82.0))
+
+
+def test_what_does_not_apply_is_not_said(comparison) -> None:
+    from growtool.study.write import notes, table
+
+    everything = table(comparison)
+    assert everything.header[-1] == "updates to scratch's end"
+    assert any("each arm tried 0.1, 0.3 with seed 0" in note for note in notes(comparison))
+    comparison.study.baselines, comparison.study.rates = frozenset({"source"}), (0.1,)
+    less = table(comparison)
+    assert less.header == everything.header[:-1]
+    assert less.rows == tuple(row[:-1] for row in everything.rows)
+    assert "Learning rate: 0.1 for every arm." in notes(comparison)
+    assert not any("kept the one" in note or "scratch" in note for note in notes(comparison))

@@ -63,12 +63,14 @@ def table(comparison: Comparison) -> TableText:
     """For people: mean and standard deviation over seeds."""
     header = (
         "arm", "promise", "parameters", "MACs", "lr", "seeds", "start %", *(f"{f:.0%} of budget" for f in FRACTIONS),
-        "end %", "updates", "training MACs", "seconds", "updates to scratch's end",
+        "end %", "updates", "training MACs", "seconds",
     )  # fmt: skip
-    return TableText(header, tuple(_cells(row) for row in rows(comparison)))
+    scratch = "scratch" in comparison.study.baselines
+    goal = ("updates to scratch's end",) if scratch else ()
+    return TableText((*header, *goal), tuple(_cells(row, scratch=scratch) for row in rows(comparison)))
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], *, scratch: bool) -> tuple[str, ...]:
     def spread(key: str, places: int = 2) -> str:
         value = row.get(key)
         if value is None:
@@ -80,7 +82,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["arm"], row["promise"] or "-", units.count(row["parameters"]), units.count(row["macs"]),
         "-" if row["lr"] is None else f"{row['lr']:g}", str(row["seeds"] or "failed"), spread("start"),
         *(spread(f"at_{fraction:.0%}") for fraction in FRACTIONS), spread("final"), f"{row['steps']:,}",
-        units.count(row["training_macs"]), spread("seconds", 0), spread("steps_to_scratch", 0),
+        units.count(row["training_macs"]), spread("seconds", 0),
+        *([spread("steps_to_scratch", 0)] if scratch else []),
     )  # fmt: skip
 
 

@@ -74,7 +74,9 @@ def notes(comparison: Comparison) -> list[str]:
         + " on top."
         for variant in study.variants
     ]
-    if study.rates:
+    if len(study.rates) == 1:
+        said.append(f"Learning rate: {study.rates[0]:g} for every arm.")
+    elif study.rates:
         rates = ", ".join(f"{rate:g}" for rate in study.rates)
         said.append(
             f"Learning rates: each arm tried {rates} with seed 0 over the whole budget and kept the one with the best "
