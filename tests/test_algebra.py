@@ -6,6 +6,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from growtool.algebra import layers
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_at_random, tiled
-from growtool.algebra.layers import complete, copy_positions, home_share, split_evenly, summed_dim
+from growtool.algebra.layers import complete, copy_positions, home_share, in_runs, split_evenly, summed_dim
 from growtool.coupling import Atom, Growth, PairedAxis, Unchanged
 
 TIGHT = 1e-12
@@ -205,6 +207,29 @@ def test_any_draft_is_completed_to_the_same_function(rows, columns, kernel, home
     gap = right - torch.einsum("oi...,ib->ob...", draft, dense_E(maps[1]))
     expected = draft + torch.einsum("ob...,bi->oi...", gap, dense_R(maps[1], share))
     torch.testing.assert_close(done, expected, rtol=0, atol=TIGHT)
+
+
+@pytest.mark.parametrize("maps", ["columns", "rows", "blank rows"])
+def test_a_draft_is_completed_the_same_in_runs(maps, monkeypatch):
+    """To the bit, however few positions are computed together."""
+    kept, summed = produced(tiled(3, 6)), consumed(tiled(4, 8))
+    if maps == "blank rows":
+        kept = replace(kept, blank=torch.arange(6) > 3)
+    W, draft = random(3, 4), random(6, 8, seed=1)
+    E = dense_E(kept) if kept.blank is None else dense_E(kept) * ~kept.blank[:, None]
+    gap = E @ W - draft @ dense_E(summed)
+    expected = draft + gap @ dense_R(summed, summed.share)
+
+    def done() -> Tensor:
+        if maps == "rows":
+            return complete(draft.T.contiguous(), W.T.contiguous(), (summed, kept)).T
+        return complete(draft.clone(), W, (kept, summed))
+
+    whole = done()
+    torch.testing.assert_close(whole, expected, rtol=0, atol=TIGHT)
+    monkeypatch.setattr(layers, "_AT_ONCE", 20)
+    assert [len(run) for run in in_runs(torch.arange(6), draft[0])] == [2, 2, 2]
+    assert torch.equal(done(), whole)
 
 
 @given(paired_axes(), st.data())

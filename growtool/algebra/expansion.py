@@ -170,6 +170,11 @@ class AxisMap:
         m = len(index)
         return cls(size, index, replica, torch.arange(m), m, torch.ones(m, dtype=torch.float64), False)
 
+    def part(self, positions: Tensor) -> AxisMap:
+        """Some of the positions (int64), of a dimension that no sum runs over."""
+        some = AxisMap.copied(self.size, self.index[positions], self.replica[positions])
+        return some if self.blank is None else replace(some, blank=self.blank[positions])
+
     @property
     def is_identity(self) -> bool:
         """Whether the dimension stays as it is."""

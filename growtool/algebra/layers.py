@@ -20,6 +20,8 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap
 
+_AT_ONCE = 1 << 20  # numbers computed together
+
 
 def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:
     """`E W E^T`: copy positions along every dimension, without any split; zeros at blank ones.
@@ -98,15 +100,37 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
     dim = summed_dim(maps)
     if dim is None:
         raise ValueError("no single summed dimension grows")
+    part = maps[dim].share if share is None else share
+    weight = part.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
+    if draft.ndim == 1:
+        _correct(draft, W, maps, dim, weight)
+        return draft
+    across = 1 if dim == 0 else 0
+    for positions in in_runs(torch.arange(draft.shape[across]), draft.select(across, 0)):
+        part_maps = [*maps[:across], maps[across].part(positions), *maps[across + 1 :]]
+        _correct(draft.narrow(across, int(positions[0]), len(positions)), W, part_maps, dim, weight)
+    return draft
+
+
+def in_runs(positions: Tensor, across: Tensor) -> Sequence[Tensor]:
+    """Positions along a dimension, so few at a time that what is computed for them takes little memory.
+
+    Args:
+        positions: int64.
+        across: what stands at one of them.
+    """
+    return positions.split(max(1, _AT_ONCE // max(1, across.numel()))) if len(positions) else ()
+
+
+def _correct(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], dim: int, weight: Tensor) -> None:
+    """`complete` in place, summed over `dim`, the share given in the draft's type."""
     axis = maps[dim]
     gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # [o, B, ...]
     if axis.blank is None:
         gap.index_add_(dim, axis.slot, draft, alpha=-1)
     else:
         gap.index_add_(dim, axis.slot[axis.kept], draft.index_select(dim, axis.kept), alpha=-1)
-    part = axis.share if share is None else share
-    weight = part.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
-    return draft.addcmul_(gap.index_select(dim, axis.slot), weight)
+    draft.addcmul_(gap.index_select(dim, axis.slot), weight)
 
 
 def home_share(columns: AxisMap, home: int, homes: int) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, circular
-from growtool.algebra.layers import complete, home_share, split_evenly, summed_dim
+from growtool.algebra.layers import complete, home_share, in_runs, split_evenly, summed_dim
 from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Mixture
@@ -53,15 +53,7 @@ def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """
     if not is_grid(layer.maps):
         return split_evenly(W, layer.maps)
-    draft = torch.zeros(layer.shape, dtype=W.dtype)
-    grid = layer.grid()
-    if grid is not None:
-        places = grid.rows.places(), grid.columns.places()
-        new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
-        for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
-            r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
-            draft[row.positions[:, None], column.positions] = mixture[r[:, None], c]
-    return _completed(spec, draft, W, layer.maps)
+    return _completed(spec, _draft(spec, W, layer), W, layer.maps)
 
 
 def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
@@ -106,6 +98,19 @@ def tells_apart(spec: Mixture, templates: int, blocks: int) -> bool:
 def is_grid(maps: Sequence[AxisMap]) -> bool:
     """Whether both rows and columns of a weight grow, so that it becomes a grid of blocks."""
     return len(maps) >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
+
+
+def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
+    """The new blocks in their places, zeros elsewhere, of the target's shape."""
+    draft = torch.zeros(layer.shape, dtype=W.dtype)
+    grid = layer.grid()
+    if grid is not None:
+        places = grid.rows.places(), grid.columns.places()
+        new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
+        for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
+            r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
+            draft[row.positions[:, None], column.positions] = mixture[r[:, None], c]
+    return draft
 
 
 class _New(NamedTuple):
@@ -189,11 +194,11 @@ def _completed(spec: Mixture, draft: Tensor, W: Tensor, maps: Sequence[AxisMap])
     for home in range(homes):
         block = torch.nonzero(rows.replica % homes == home).flatten()
         share = home_share(columns, home, homes)
-        part_maps = (AxisMap.copied(rows.size, rows.index[block], rows.replica[block]), *maps[1:])
-        if spec.compensate:
-            part = complete(draft.index_select(0, block), W, part_maps, share)
-        else:
-            part = complete(torch.zeros_like(draft[block]), W, part_maps, share)
-            part += draft.index_select(0, block)
-        draft.index_copy_(0, block, part)
+        for some in in_runs(block, draft[0]):
+            part_maps, part = (rows.part(some), *maps[1:]), draft.index_select(0, some)
+            if spec.compensate:
+                complete(part, W, part_maps, share)
+            else:
+                part += complete(torch.zeros_like(part), W, part_maps, share)
+            draft.index_copy_(0, some, part)
     return draft
