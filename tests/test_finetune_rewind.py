@@ -12,8 +12,8 @@ import pytest
 from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config
 
 from growtool.errors import PlanError
+from growtool.finetune.job import Job
 from growtool.finetune.lock import locked
-from growtool.finetune.prepare import Job
 from growtool.finetune.records import Evaluation
 from growtool.finetune.run import finetune
 from growtool.finetune.stopping import Stopped

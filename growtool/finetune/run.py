@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
 from growtool.finetune.distributed import World, joined
+from growtool.finetune.job import Job
 from growtool.finetune.journal import Journal, open_trackers
 from growtool.finetune.lock import locked
-from growtool.finetune.prepare import Job, prepare, require_possible
+from growtool.finetune.possible import require_possible
+from growtool.finetune.prepare import prepare
 from growtool.finetune.records import Progress, Silent
 from growtool.finetune.resume import find_checkpoint, require_same_run
 from growtool.finetune.rewind import Best, find_best, mend, rewind

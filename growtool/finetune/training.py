@@ -13,9 +13,9 @@ from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
 from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.evaluate import evaluate_source
+from growtool.finetune.job import Job
 from growtool.finetune.journal import Journal
 from growtool.finetune.loop import Diverged, Meter
-from growtool.finetune.prepare import Job
 from growtool.finetune.records import (
     EpochRecord,
     Evaluation,
