@@ -154,7 +154,7 @@ LATE: list[tuple[str, str, str]] = [
     (
         "operator: tile}",
         "operator: tile}, data: {path: /nowhere}, recalibrate: true",
-        r":6:5 stages\[1\].grow: --data /nowhere: found nothing",
+        r":6:5 stages\[1\].grow: data /nowhere: found nothing",
     ),
     (
         "operator: tile}",
