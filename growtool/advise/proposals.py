@@ -49,7 +49,7 @@ class Proposal:
         size: of the grown model.
         promise: `exact` or `lossy`.
         reasons: why it is lossy.
-        guideline: what has been published about growing so, with its limits.
+        guideline: what has been published and measured about growing so, with its limits.
     """
 
     axis: str

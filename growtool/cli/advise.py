@@ -31,8 +31,8 @@ def advise(
 ) -> None:
     """Propose plans that grow a checkpoint within a budget: wider, deeper, and both.
 
-    Each comes with the size it leads to, what it promises and what has been published about growing so. No weight is
-    read; `growtool grow CKPT PLAN` does it.
+    Each comes with the size it leads to, what it promises and what has been published and measured about growing so.
+    No weight is read; `growtool grow CKPT PLAN` does it.
     """
     from growtool.advise import advise as find
     from growtool.advise import parse_budget
