@@ -184,6 +184,7 @@ TABLES = [
     Table(
         {
             "2 epochs": Run("resnet-width", "scratch", "0.1"),
+            "5.5 epochs": Run("resnet-width", "scratch-longer", "0.1"),
             "6 epochs": Run("resnet-six", "scratch", "0.1"),
         },
         (None,),
