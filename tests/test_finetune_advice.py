@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import PlanError
-from growtool.finetune import assemble, evaluate, prepare, state
+from growtool.finetune import assemble, evaluate, job, state
 from growtool.finetune.device import is_out_of_memory
 from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.loop import Trainer
@@ -108,7 +108,7 @@ def test_out_of_memory_within_the_run_goes_on_in_smaller_parts(
         (assemble, "recalibrate", {"recalibrate": 8}),
         (assemble, "add_adapters", {"lora_rank": 1}),
         (assemble, "place", {}),
-        (prepare, "evaluate", {}),
+        (job, "evaluate", {}),
     ],
 )
 def test_out_of_memory_anywhere_says_the_same(
