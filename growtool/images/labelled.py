@@ -24,12 +24,12 @@ from growtool.images.split import Split, find_images, open_split
 class Batch(NamedTuple):
     """Attributes:
 
-    names: what each image is called.
+    places: of the images in their split.
     inputs: the images [N, C, H, W].
     labels: numbers of their classes [N].
     """
 
-    names: tuple[str, ...]
+    places: Sequence[int]
     inputs: Tensor
     labels: Tensor
 
@@ -106,5 +106,4 @@ class LabelledImages:
             for start in range(0, len(self.order), size):
                 part = self.order[start : start + size]
                 images, labels = zip(*pool.map(load, part), strict=True)
-                names = tuple(self.split.name_of(index) for index in part)
-                yield Batch(names, torch.stack(images), torch.tensor(labels))
+                yield Batch(part, torch.stack(images), torch.tensor(labels))

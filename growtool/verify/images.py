@@ -11,7 +11,7 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
-from growtool.images import Batch, LabelledImages
+from growtool.images import Batch, LabelledImages, Split
 from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
 from growtool.verify.stream import StreamedModel
@@ -85,8 +85,8 @@ def compare_images(
         a, b = (model(batch.inputs) for model in models)
         right += torch.stack([(logits.argmax(1) == batch.labels).sum() for logits in (a, b)])
         parts.append(Comparison.of(a, b))
-        changed += _changed(batch, a, b)
-        advance(len(batch.names))
+        changed += _changed(images.split, batch, a, b)
+        advance(len(batch.places))
     source_top1, target_top1 = (right.double() / len(images)).tolist()
     return ImageComparison(Comparison.merge(parts), source_top1, target_top1, tuple(changed))
 
@@ -113,12 +113,12 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _changed(batch: Batch, a: Tensor, b: Tensor) -> list[ChangedDecision]:
+def _changed(split: Split, batch: Batch, a: Tensor, b: Tensor) -> list[ChangedDecision]:
     source, target = a.argmax(1), b.argmax(1)
     changed = []
     for i in (source != target).nonzero().flatten().tolist():
         first, second = a[i].topk(2).values.tolist()
         margin = (first - second) / a[i].abs().max().item()
-        label = int(batch.labels[i])
-        changed.append(ChangedDecision(batch.names[i], label, int(source[i]), int(target[i]), margin))
+        name, label = split.name_of(batch.places[i]), int(batch.labels[i])
+        changed.append(ChangedDecision(name, label, int(source[i]), int(target[i]), margin))
     return changed
