@@ -67,5 +67,5 @@ def test_the_command_says_what_it_wins(tmp_path, monkeypatch, capsys):
     document = json.loads(out)
     won = document["alignment"]
     assert won["sets"] > 0 and won["cosine_after"] > won["cosine_before"] and document["relative_difference"] < 1e-5
-    code, _, err = run(monkeypatch, capsys, "verify", source, tmp_path / "t")
-    assert code == 0 and "same function" in err
+    code, out, _ = run(monkeypatch, capsys, "verify", source, tmp_path / "t")
+    assert code == 0 and "same function" in out

@@ -190,8 +190,8 @@ def test_a_lone_file_needs_its_model_and_takes_it_from_the_options(growtool, res
         "and `model_args` in the plan\n"
     )
     options = ["--model", "resnet18", "--model-args", "layers=[1,1,1,1]", "--model-args", "channels=[4,8,8,12]"]
-    code, _, err = growtool("verify", lone, resnet_folder, *options, "--model-args", "num_classes=5", "--inputs", 1)
-    assert (code, "same function" in err) == (0, True)
+    code, out, _ = growtool("verify", lone, resnet_folder, *options, "--model-args", "num_classes=5", "--inputs", 1)
+    assert (code, "same function" in out) == (0, True)
     code, _, err = growtool("inspect", resnet_folder, *options)
     assert code == 1
     assert (
@@ -202,11 +202,11 @@ def test_a_lone_file_needs_its_model_and_takes_it_from_the_options(growtool, res
     assert err == "error: --model-args: found without --model, expected both; name the timm model with --model\n"
 
 
-def test_inspect_prints_numbers_for_people_on_stderr(growtool, resnet_folder):
+def test_inspect_prints_numbers_for_people_on_stdout(growtool, resnet_folder):
     code, out, err = growtool("inspect", resnet_folder)
-    assert (code, out) == (0, "")
+    assert (code, err) == (0, "")
     for expected in (r"parameters +16,\d{3} \(16\.\d k\)", r"MACs +\d", r"FLOPs +\d", r"layer4 +Sequential +2,328 "):
-        assert re.search(expected, err), expected
+        assert re.search(expected, out), expected
 
 
 def test_inspect_prints_one_json_document_on_stdout(growtool, resnet_folder, other_folder):
@@ -226,36 +226,36 @@ def test_inspect_prints_one_json_document_on_stdout(growtool, resnet_folder, oth
 
 
 def test_inspect_shows_two_side_by_side(growtool, resnet_folder, other_folder):
-    _, _, err = growtool("inspect", resnet_folder, other_folder, "--depth", 1)
-    assert re.search(r"^ +resnet +other +ratio *$", err, re.MULTILINE)
-    assert re.search(r"parameters +16,\d{3} .* 1x", err)
+    _, out, _ = growtool("inspect", resnet_folder, other_folder, "--depth", 1)
+    assert re.search(r"^ +resnet +other +ratio *$", out, re.MULTILINE)
+    assert re.search(r"parameters +16,\d{3} .* 1x", out)
 
 
 def test_inspect_shows_groups_and_why_others_are_fixed(growtool, resnet_folder):
-    _, _, err = growtool("inspect", resnet_folder, "--coupling", "--depth", 0)
+    _, out, _ = growtool("inspect", resnet_folder, "--coupling", "--depth", 0)
     assert re.search(
-        r"^ +12 +layer4\.0\.conv1\.weight\[0\]\.0 +written by layer4\.0\.conv1\.weight\[0\]", err, re.MULTILINE
+        r"^ +12 +layer4\.0\.conv1\.weight\[0\]\.0 +written by layer4\.0\.conv1\.weight\[0\]", out, re.MULTILINE
     )
-    assert re.search(r"the model's output +1 +5 +fc\.weight\[0\]", err)
+    assert re.search(r"the model's output +1 +5 +fc\.weight\[0\]", out)
 
 
 def test_inspect_shows_whatever_the_lineage_holds(growtool, resnet_folder):
     step = {"source": "small [v1]", "operators": ["tile"], "verified": {"relative_difference": 1e-7}}
     _edit_config(resnet_folder, growtool={"lineage": [step]})
-    _, _, err = growtool("inspect", resnet_folder, "--depth", 0)
-    assert re.search(r"grown, step 1 of 1", err)
-    assert re.search(r"source +small \[v1\]", err)
-    assert re.search(r'verified +\{"relative_difference": 1e-07\}', err)
+    _, out, _ = growtool("inspect", resnet_folder, "--depth", 0)
+    assert re.search(r"grown, step 1 of 1", out)
+    assert re.search(r"source +small \[v1\]", out)
+    assert re.search(r'verified +\{"relative_difference": 1e-07\}', out)
 
 
 def test_verify_exits_by_its_tolerance(growtool, resnet_folder, other_folder):
     code, out, err = growtool("verify", resnet_folder, resnet_folder, "--inputs", 2)
-    assert (code, out) == (0, "")
-    assert "logits on 2 random inputs: relative difference 0.00e+00, 100.00% decided alike" in err
-    assert "same function (tolerance 1e-05 in float32)" in err
-    code, _, err = growtool("verify", resnet_folder, other_folder, "--inputs", 2, "--dtype", "float64")
+    assert (code, err) == (0, "")
+    assert "logits on 2 random inputs: relative difference 0.00e+00, 100.00% decided alike" in out
+    assert "same function (tolerance 1e-05 in float32)" in out
+    code, out, _ = growtool("verify", resnet_folder, other_folder, "--inputs", 2, "--dtype", "float64")
     assert code == 1
-    assert "different functions (tolerance 1e-05 in float64)" in err  # the files hold float32
+    assert "different functions (tolerance 1e-05 in float64)" in out  # the files hold float32
     assert growtool("verify", resnet_folder, other_folder, "--inputs", 2, "--tolerance", 100)[0] == 0
 
 
@@ -278,10 +278,10 @@ def test_verify_names_the_images_that_change_class(growtool, resnet_folder, othe
     images = json.loads(out)["images"]
     assert (code, images["logits"]["count"]) == (1, 5)
     assert [change["label"] for change in images["changed"]] == sorted(change["label"] for change in images["changed"])
-    _, _, err = growtool(*arguments)
-    assert f"; {len(images['changed'])} of 5 decisions changed" in err
+    _, out, _ = growtool(*arguments)
+    assert f"; {len(images['changed'])} of 5 decisions changed" in out
     for change in images["changed"]:
-        assert f"{change['file']}: class {change['label']}, decided {change['source']} and {change['target']}" in err
+        assert f"{change['file']}: class {change['label']}, decided {change['source']} and {change['target']}" in out
 
 
 def test_verify_refuses_other_classes(growtool, resnet_folder, tmp_path):
@@ -294,26 +294,26 @@ def test_verify_refuses_other_classes(growtool, resnet_folder, tmp_path):
 
 def test_operators_have_a_readable_row_each_on_a_narrow_terminal(growtool, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    _, _, err = growtool("list", "operators")
-    assert re.search(r"^ *operator +axis +what it does +same function *$", err, re.MULTILINE)
+    _, out, _ = growtool("list", "operators")
+    assert re.search(r"^ *operator +axis +what it does +same function *$", out, re.MULTILINE)
     for name, axis in (("tile", "width"), ("variance_transfer", "width"), ("net2deeper", "depth")):
-        assert re.search(rf"^ {name} +{axis} +\S", err, re.MULTILINE)
+        assert re.search(rf"^ {name} +{axis} +\S", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("bank", "cosine"), [("raw", ""), ("svd", " as the bank holds them")])
 def test_banks_keep_their_headers_whole_on_a_narrow_terminal(growtool, monkeypatch, tmp_path, bank, cosine):
     monkeypatch.setenv("COLUMNS", "80")
     source = write_folder(TINY["vit"], tmp_path / "source")
-    code, _, err = growtool("decompose", source, "--bank", bank)
+    code, out, _ = growtool("decompose", source, "--bank", bank)
     assert code == 0
-    assert re.search(r"bank +layers +templ\. +spectrum +cosine +cond\. +error +in span +stored", err)
-    assert f"cosine: mean between layers{cosine}; in span: how much" in " ".join(err.split())
+    assert re.search(r"bank +layers +templ\. +spectrum +cosine +cond\. +error +in span +stored", out)
+    assert f"cosine: mean between layers{cosine}; in span: how much" in " ".join(out.split())
 
 
 def test_operators_are_listed_with_their_promise(growtool):
-    _, _, err = growtool("list", "operators")
+    _, out, _ = growtool("list", "operators")
     for name in ("tile", "net2net", "mixture", "stack", "interleave", "zero_out"):
-        assert re.search(rf"^ {name} +(width|depth) ", err, re.MULTILINE)
+        assert re.search(rf"^ {name} +(width|depth) ", out, re.MULTILINE)
     _, out, _ = growtool("list", "operators", "--json")
     assert all({"name", "axis", "summary", "promise", "source"} <= set(info) for info in json.loads(out)["operators"])
 
@@ -322,9 +322,9 @@ def test_families_are_timms(growtool):
     _, out, _ = growtool("list", "families", "--json")
     families = json.loads(out)["families"]
     assert families["vision_transformer"]["models"] > 50
-    _, _, err = growtool("list", "families")
-    assert re.search(r"^ resnet +\d+ ", err, re.MULTILINE)
-    assert f"{sum(found['models'] for found in families.values())} models in {len(families)} families" in err
+    _, out, _ = growtool("list", "families")
+    assert re.search(r"^ resnet +\d+ ", out, re.MULTILINE)
+    assert f"{sum(found['models'] for found in families.values())} models in {len(families)} families" in out
 
 
 def test_the_real_checkpoints_are_inspected_and_verified(growtool, shared):

@@ -244,12 +244,12 @@ def test_the_command_prints_one_json_document(checkpoint: Path, data: Path, tmp_
     assert document["load"] == f'timm.create_model("local-dir:{output}/best", pretrained=True)'
 
 
-def test_the_command_tells_people_on_stderr_and_keeps_stdout_clean(checkpoint: Path, data: Path, tmp_path: Path):
+def test_the_command_prints_its_result_on_stdout_and_log_lines_on_stderr(checkpoint: Path, data: Path, tmp_path: Path):
     done = cli(checkpoint, "--data", data, "-o", tmp_path / "run", "--steps", 1, "-b", 8, "--workers", 0)
     assert done.exit_code == 0, done.exception
-    assert done.stdout == ""
-    assert re.search(r"1 updates? in \d+ s, [\d.]+ ?\w? MACs; [\d,]+ of [\d,]+ parameters trained", done.stderr)
-    assert f'best: timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)' in done.stderr
+    assert "update 1/1 (100%)" in done.stderr
+    assert re.search(r"1 updates? in \d+ s, [\d.]+ ?\w? MACs; [\d,]+ of [\d,]+ parameters trained", done.stdout)
+    assert f'best: timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)' in done.stdout
 
 
 def test_the_line_that_loads_a_run_imports_what_its_model_needs(checkpoint: Path, data: Path, tmp_path: Path):

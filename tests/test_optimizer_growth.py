@@ -269,15 +269,16 @@ def test_train_grow_train(tmp_path, monkeypatch, capsys):
     plan = plan_of(tmp_path, {"target": {"model_args": {"channels": [8, 16, 16, 24]}}, "width": EQUAL})
 
     def growtool(*arguments) -> tuple[int, str]:
+        """Exit code and what was printed."""
         monkeypatch.setattr(sys, "argv", ["growtool", *map(str, arguments)])
         try:
             cli.main()
         except SystemExit as ended:
-            return ended.code or 0, capsys.readouterr().err
-        return 0, capsys.readouterr().err
+            return ended.code or 0, "".join(capsys.readouterr())
+        return 0, "".join(capsys.readouterr())
 
-    code, err = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "grown")
-    assert code == 0 and re.search(r"optimizer: moments of \d+ parameters grown \(as the grown model would", err)
+    code, told = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "grown")
+    assert code == 0 and re.search(r"optimizer: moments of \d+ parameters grown \(as the grown model would", told)
     state = find_state(tmp_path / "grown")
     assert state is not None and state.tensors["fc.weight/exp_avg"].shape == (3, 24)
     assert json.loads((tmp_path / "grown" / "growth.json").read_text())["optimizer"]["approximate"] is None
@@ -285,12 +286,12 @@ def test_train_grow_train(tmp_path, monkeypatch, capsys):
     finetune(run_config(tmp_path / "grown", data, tmp_path / "second", **options))
     steps = read_state(tmp_path / "second/last").tensors["fc.weight/step"]
     assert float(steps) == 2 * float(state.tensors["fc.weight/step"])
-    code, err = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "bare", "--no-optimizer-state")
-    assert code == 0 and "optimizer" not in err and find_state(tmp_path / "bare") is None
-    code, err = growtool("grow", checkpoint, plan.path, "-o", tmp_path / "x", "--optimizer-state", checkpoint)
-    assert code == 1 and "found no optimizer.json, expected a run of `growtool finetune`" in err
-    code, err = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "one.safetensors")
-    assert code == 1 and "a single file has no place for the optimizer's state" in err
+    code, told = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "bare", "--no-optimizer-state")
+    assert code == 0 and "optimizer" not in told and find_state(tmp_path / "bare") is None
+    code, told = growtool("grow", checkpoint, plan.path, "-o", tmp_path / "x", "--optimizer-state", checkpoint)
+    assert code == 1 and "found no optimizer.json, expected a run of `growtool finetune`" in told
+    code, told = growtool("grow", tmp_path / "run/last", plan.path, "-o", tmp_path / "one.safetensors")
+    assert code == 1 and "a single file has no place for the optimizer's state" in told
     assert not (tmp_path / "one.safetensors").exists()
 
 

@@ -78,4 +78,4 @@ def test_evaluate_says_what_a_checkpoint_gets_right(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert found["count"] == 12 and found["top5"] == 100 and 0 <= found["top1"] <= 100
     shown = CliRunner().invoke(app, words)
-    assert shown.stdout == "" and f"{found['top1']:.2f} %" in shown.stderr and "12" in shown.stderr
+    assert shown.stderr == "" and f"{found['top1']:.2f} %" in shown.stdout and "12" in shown.stdout

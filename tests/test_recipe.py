@@ -70,9 +70,9 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(growtool, tmp_path):
     source = write_folder(TINY["vit"], tmp_path / "source")
     plan = plan_file(tmp_path, {"target": {"model_args": {"embed_dim": 12, "num_heads": 3}}, "width": NET2NET})
     code, out, err = growtool("grow", source, plan, "-o", tmp_path / "out", "--dry-run")
-    assert (code, out) == (0, "")
-    assert "promise: lossy (not the same function)" in err
-    assert "LayerNorm over channels that are not all copied equally often (8 -> 12)" in err
+    assert (code, err) == (0, "")
+    assert "promise: lossy (not the same function)" in out
+    assert "LayerNorm over channels that are not all copied equally often (8 -> 12)" in out
     code, out, err = growtool("grow", source, plan, "--dry-run", "--json")
     assert (code, err) == (0, "")
     shown = json.loads(out)
@@ -88,9 +88,9 @@ def test_a_lossy_plan_says_so_before_anything_is_written(growtool, tmp_path, mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr("growtool.grow.grow", stop)
-    code, _, err = growtool("grow", source, plan, "-o", tmp_path / "out")
+    code, out, _ = growtool("grow", source, plan, "-o", tmp_path / "out")
     assert code == 130
-    assert re.search(r"promise: lossy .*\n +stack runs every repeated block once more", err)
+    assert re.search(r"promise: lossy .*\n +stack runs every repeated block once more", out)
 
 
 BAD = {

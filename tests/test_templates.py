@@ -223,10 +223,10 @@ def test_lacking_coefficients_and_banks_are_named(tmp_path):
 def test_the_command_reports_writes_and_exports(resnet_folder, tmp_path, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "decompose", resnet_folder, "--bank", "sub_block", "--json")
     assert code == 0 and json.loads(out)["output"] is None and list(tmp_path.iterdir()) == [resnet_folder]
-    code, out, err = run(
+    code, out, _ = run(
         monkeypatch, capsys, "decompose", resnet_folder, "--bank", "sub_block", "-o", tmp_path / "t"
     )  # fmt: skip
-    assert code == 0 and "every tensor equal bit for bit" in err
+    assert code == 0 and "every tensor equal bit for bit" in out
     assert "growtool export" in (tmp_path / "t" / "README.md").read_text()
     code, out, _ = run(monkeypatch, capsys, "export", tmp_path / "t", "-o", tmp_path / "dense", "--json")
     assert code == 0 and json.loads(out)["output"] == str(tmp_path / "dense")
@@ -264,8 +264,8 @@ def test_inspect_shows_banks_and_coefficients(tmp_path, monkeypatch, capsys):
     assert document["coefficients"]["blocks.1.attn.proj.weight"] == [[0.0, 1.0]]
     assert document["bytes"] == sum(info.nbytes for info in written.stored.values())
     assert document["parameters"] == sum(p.numel() for p in build(written.spec).parameters())
-    code, _, err = run(monkeypatch, capsys, "inspect", tmp_path / "t", source)
-    assert code == 0 and "raw banks" in err and "| █|" in err
+    code, out, _ = run(monkeypatch, capsys, "inspect", tmp_path / "t", source)
+    assert code == 0 and "raw banks" in out and "| █|" in out
 
 
 def test_dense_and_template_checkpoints_are_not_taken_for_each_other(tmp_path, monkeypatch, capsys):

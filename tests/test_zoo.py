@@ -196,6 +196,6 @@ def test_families_are_listed_with_their_proofs(capsys):
         assert listed[proof.family]["models"] > 0
         assert listed[proof.family]["proof"]["width"]["verdict"] == proof.width.verdict
     families()
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     assert re.search(r"^ vision_transformer +\d+ +\S+ +exact +exact +embed_dim", shown, re.MULTILINE)
     assert f"{sum(count_models().values())} models in {len(listed)} families" in shown

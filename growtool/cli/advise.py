@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, say, show
 from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.report import units
 
@@ -109,15 +109,15 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
             p.axis, units.count(p.size.macs), units.ratio(p.size.macs, source.macs), units.count(p.size.params),
             units.ratio(p.size.params, source.params), p.promise, escape(_plan_line(p)),
         )  # fmt: skip
-    console().print(table)
+    show(table)
     for p in advice.proposals:
-        console().print(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
+        say(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
         for reason in p.reasons:
-            console().print(f"  lossy: {escape(reason)}", soft_wrap=True)
+            say(f"  lossy: {escape(reason)}")
         if p.axis in files:
-            console().print(f"  written: {escape(str(files[p.axis]))}", soft_wrap=True)
+            say(f"  written: {escape(str(files[p.axis]))}")
     for axis, why in advice.refused.items():
-        console().print(f"[bold]{axis}[/]: no plan: {escape(why)}", soft_wrap=True)
+        say(f"[bold]{axis}[/]: no plan: {escape(why)}")
 
 
 def _plan_line(proposal: Proposal) -> str:

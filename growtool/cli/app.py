@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from growtool.cli.advise import advise
 from growtool.cli.compare import compare
-from growtool.cli.console import console, describe_os_error, print_problems
+from growtool.cli.console import describe_os_error, note, print_problems
 from growtool.cli.decompose import decompose, export
 from growtool.cli.evaluate import evaluate
 from growtool.cli.finetune import finetune
@@ -100,7 +101,7 @@ def main() -> None:
         print_problems(error.problems if isinstance(error, GrowtoolError) else (describe_os_error(error),))
         sys.exit(1)
     except Stopped as stopped:
-        console().print(str(stopped), soft_wrap=True, markup=False)
+        note(escape(str(stopped)))
         sys.exit(stopped.code)
     except KeyboardInterrupt:
         sys.exit(130)

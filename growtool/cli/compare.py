@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, note, results, say, show
 from growtool.cli.opening import PluginOption
 from growtool.errors import PlanError
 
@@ -116,7 +116,7 @@ def compare(
         jobs=jobs or max(1, len(device or ())),
         devices=tuple(device or ()),
     )
-    comparison = run(study, lambda line: console().print(escape(line), soft_wrap=True))
+    comparison = run(study, lambda line: note(escape(line)))
     write(comparison)
     if as_json:
         emit_json(to_json(comparison))
@@ -140,16 +140,16 @@ def _show(comparison: Comparison) -> None:
     text = table(comparison)
     # what fits a terminal; the files have everything
     wanted = ("arm", "start %", "end %", "updates", "training MACs")
-    narrow = console().width < _WIDE
+    narrow = results().width < _WIDE
     shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 12]
     drawn = new_table(*(text.header[n] if n == 0 else f">{text.header[n]}" for n in shown))
     for row in text.rows:
         drawn.add_row(*(escape(row[n]) for n in shown))
-    console().print(drawn)
+    show(drawn)
     for failed in comparison.failed:
-        console().print(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}", soft_wrap=True)
+        say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
     drawn_too = can_draw_png()
     written = "index.html, table.md, results.json" + (", curves.png" if drawn_too else "")
-    console().print(f"written: {escape(str(comparison.study.output))}/{written}", soft_wrap=True)
+    say(f"written: {escape(str(comparison.study.output))}/{written}")
     if not drawn_too:
-        console().print("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")
+        note("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")

@@ -1,9 +1,11 @@
-"""What the commands share for talking to people and programs: people read stderr, programs read stdout."""
+"""What the commands share for talking: results go to stdout; progress, notes and errors to stderr."""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
+    from rich.containers import Lines
     from rich.table import Table
+    from rich.text import Text
 
 _REMEDIES = {
     errno.EACCES: "check the permissions or choose another place",
@@ -22,12 +26,77 @@ _REMEDIES = {
 }
 
 
+_UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
+_quiet = False
+
+
+def set_quiet(wanted: bool) -> None:
+    """Leave out progress and notes; errors and results are printed all the same."""
+    global _quiet
+    _quiet = wanted
+
+
+def is_quiet() -> bool:
+    """Whether progress and notes are left out."""
+    return _quiet
+
+
 @cache
 def console() -> Console:
-    """The one console for human text; it writes to stderr and honours NO_COLOR."""
+    """The console for progress, notes and errors; it writes to stderr and honours NO_COLOR."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def results(least_width: int = 0) -> Console:
+    """A console for what was asked for; it writes to stdout, in a pipe without a limit on the width."""
+    from rich.console import Console
+
+    bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
+    found = Console(highlight=False, width=None if bounded else _UNBOUNDED)
+    return found if found.width >= least_width else Console(highlight=False, width=least_width)
+
+
+def say(text: str | Text, *, style: str = "") -> None:
+    """Print results; a string may hold rich's markup."""
+    _print(results(), text, style)
+
+
+def note(text: str | Text, *, style: str = "") -> None:
+    """Print what stands beside the results, on stderr, unless it is to be quiet; a string may hold rich's markup."""
+    if not _quiet:
+        _print(console(), text, style)
+
+
+def _print(to: Console, text: str | Text, style: str = "") -> None:
+    """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole."""
+    from rich.text import Text
+
+    styled = Text.from_markup(text) if isinstance(text, str) else text
+    if to.is_terminal:
+        styled = Text("\n").join(wrapped for line in styled.split("\n") for wrapped in _wrap(line, to.width))
+    to.print(styled, style=style or None, soft_wrap=True)
+
+
+def _wrap(line: Text, width: int) -> Lines:
+    """The line in parts of at most `width` columns, longer words in parts of their own; indented as the line is."""
+    from rich.cells import cell_len
+    from rich.containers import Lines
+    from rich.text import Text
+
+    indent = len(line.plain) - len(line.plain.lstrip())
+    ends, used = [], 0
+    for word in re.finditer(r"\s*\S+\s*", line.plain):
+        length = cell_len(word.group().rstrip())
+        if used and used + length > width:
+            ends.append(word.start())
+            used = indent
+        used += cell_len(word.group())
+    parts = line.divide(ends)
+    for part in parts:
+        part.rstrip()
+    return Lines([part if n == 0 else Text(" " * indent).append_text(part) for n, part in enumerate(parts)])
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
@@ -41,7 +110,7 @@ def print_problems(problems: tuple[str, ...]) -> None:
     from rich.text import Text
 
     for problem in problems:
-        console().print(Text.assemble(("error: ", "bold red"), problem), soft_wrap=True)
+        _print(console(), Text.assemble(("error: ", "bold red"), problem))
 
 
 def describe_os_error(error: OSError) -> str:
@@ -60,14 +129,34 @@ def new_table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
     for title in columns:
         justify: JustifyMethod = "right" if title.startswith(">") else "left"
-        table.add_column(title.removeprefix(">"), justify=justify, overflow="fold")  # nothing is cut off
+        table.add_column(title.removeprefix(">"), justify=justify)
     return table
+
+
+def show(table: Table) -> None:
+    """Print a table of results; its lines end between words, so that one of long words is wider than the terminal."""
+    from rich.measure import Measurement, measure_renderables
+
+    to = results()
+    options = to.options.update(width=_UNBOUNDED)
+    ranges = [measure_renderables(to, options, [*column.cells, column.header]) for column in table.columns]
+    rest = Measurement.get(to, options, table).maximum - sum(found.maximum for found in ranges)
+    widths = [found.maximum for found in ranges]
+    while sum(widths) + rest > to.width:
+        widest = max(range(len(widths)), key=lambda n: widths[n] if widths[n] > ranges[n].minimum else 0)
+        if widths[widest] <= ranges[widest].minimum:
+            break
+        widths[widest] -= 1
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    results(sum(widths) + rest).print(table)
 
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, nothing in a pipe; the yielded function advances it by that many steps."""
-    if not console().is_terminal:
+    """A progress bar on a terminal, one line elsewhere; the yielded function advances the bar by that many steps."""
+    if is_quiet() or not console().is_interactive:
+        note(description)
         yield lambda steps: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

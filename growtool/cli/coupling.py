@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from growtool.cli.console import console, new_table
+from growtool.cli.console import new_table, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,12 +44,12 @@ def show_coupling(name: str, coupling: Coupling) -> None:
             fixed[group.fixed].append(group)
         else:
             growing.add_row(str(group.size), escape(group.name), escape("\n".join(_member_lines(group))))
-    console().print(f"\n[bold]{escape(name)}[/]: width groups", soft_wrap=True)
-    console().print(growing)
+    say(f"\n[bold]{escape(name)}[/]: width groups")
+    show(growing)
     if fixed:
-        console().print(_fixed_table(fixed))
+        show(_fixed_table(fixed))
     for operation, times in coupling.unknown.items():
-        console().print(f"no rule for {operation} ({times} times): the axes it touches are fixed", markup=False)
+        say(f"no rule for {escape(operation)} ({times} times): the axes it touches are fixed")
 
 
 def _fixed_table(fixed: Mapping[str, Sequence[Group]]) -> Table:

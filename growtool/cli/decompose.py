@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, say, show
 from growtool.cli.opening import PluginOption
 from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
@@ -89,18 +89,17 @@ def decompose(
         return
     show_banks(source.name, found.reports)
     if found.alignment is not None:
-        console().print(
+        say(
             f"aligned: {len(found.alignment.orders)} sets of neurons in another order; mean cosine between like layers "
             f"{found.alignment.before:.4f} -> {found.alignment.after:.4f}",
-            soft_wrap=True,
         )
     if found.compared is not None:
         difference = (
             f"logits differ by {found.compared.relative_difference:.2e} (relative) on {found.compared.count} random "
             "images"
         )
-        console().print(f"verified: {'every tensor equal bit for bit; ' if found.equal else ''}{difference}")
-        console().print(f"written: {escape(str(output))}", soft_wrap=True)
+        say(f"verified: {'every tensor equal bit for bit; ' if found.equal else ''}{difference}")
+        say(f"written: {escape(str(output))}")
 
 
 def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float | None) -> Request:
@@ -164,5 +163,5 @@ def export(
 
     table = new_table("", ">template form", ">dense")
     table.add_row("weights file", units.size(stored), units.size(dense))
-    console().print(table)
-    console().print(f"written: {escape(str(out))}", soft_wrap=True)
+    show(table)
+    say(f"written: {escape(str(out))}")

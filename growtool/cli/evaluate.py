@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, show
 from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import PluginOption
 from growtool.finetune.choices import AmpDtype
@@ -58,4 +58,4 @@ def evaluate(
         ("images", f"{found.count:,}"),
     ):
         table.add_row(label, value)
-    console().print(table)
+    show(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from growtool.cli.console import console, emit_json
+from growtool.cli.console import emit_json, say
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
 from growtool.finetune.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
@@ -273,7 +273,6 @@ def _show(result: RunResult) -> None:
     from growtool.report import units
 
     initial, final, best = result.initial, result.final, result.best
-    say = console().print
     say(
         f"{result.steps:,} updates in {result.seconds:.0f} s, {units.count(result.macs)} MACs; "
         f"{result.trained_parameters:,} of {result.parameters:,} parameters trained"
@@ -283,5 +282,5 @@ def _show(result: RunResult) -> None:
     if result.unreadable:
         say(f"[yellow]{len(result.unreadable)} images could not be read[/]; metrics.jsonl names them")
     say(f"top-1 {final.top1:.2f} % after epoch {best.epoch}, {initial.top1:.2f} % before ({final.count:,} images)")
-    say(Text(f"best: {loading_line(result.output / 'best')}"), soft_wrap=True)
-    say(Text(f"last: {loading_line(result.output / 'last')}"), soft_wrap=True)
+    say(Text(f"best: {loading_line(result.output / 'best')}"))
+    say(Text(f"last: {loading_line(result.output / 'last')}"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table, progress
+from growtool.cli.console import emit_json, new_table, note, progress, say, show
 from growtool.cli.opening import PluginOption
 from growtool.errors import PlanError
 from growtool.report import units
@@ -103,7 +103,7 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
 
     state = find_state(run or recipe.source.path.parent)
     if run is None and state is not None and in_template_form(recipe):
-        console().print("optimizer: the state beside the weights is left behind, it does not grow in template form")
+        note("optimizer: the state beside the weights is left behind, it does not grow in template form")
         return None
     if run is not None and state is None:
         raise PlanError(f"--optimizer-state {run}: found no optimizer.json, expected a run of `growtool finetune`")
@@ -144,7 +144,7 @@ _MEANING = {
 def _show_plan(recipe: Recipe, summary: Summary) -> None:
     before, after = summary.before, summary.after
     title = f"{recipe.source.name} -> {recipe.target.architecture}"
-    console().print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+    say(f"[bold]{escape(title)}[/]")
     table = new_table("", ">before", ">after", ">ratio")
     for label, a, b, shown in (
         ("parameters", before.parameters, after.parameters, units.count),
@@ -153,35 +153,34 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         ("weights file", before.bytes, after.bytes, units.size),
     ):
         table.add_row(label, shown(a), shown(b), units.ratio(b, a))
-    console().print(table)
+    show(table)
     for line in summary.growth():
-        console().print(f"  {escape(line)}", soft_wrap=True)
+        say(f"  {escape(line)}")
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
-    console().print(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}", soft_wrap=True)
+    say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
     how = f"with {recipe.needs} imported" if recipe.needs else "as is"
-    console().print(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
+    say(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
     colour = "green" if summary.promise == "exact" else "yellow"
     meaning = _MEANING[summary.promise]
-    console().print(f"promise: [{colour}]{summary.promise}[/] ({meaning})", soft_wrap=True)
+    say(f"promise: [{colour}]{summary.promise}[/] ({meaning})")
     for reason in summary.reasons:
-        console().print(f"  {escape(reason)}", soft_wrap=True)
+        say(f"  {escape(reason)}")
 
 
 def _show_result(grown: Grown) -> None:
     from growtool.checkpoint.loading import loading_line
 
     if grown.proof is None:
-        console().print("[yellow]not verified[/]: the plan says verify: false")
+        say("[yellow]not verified[/]: the plan says verify: false")
     else:
-        console().print(f"verified: {escape(str(grown.proof))}", soft_wrap=True)
+        say(f"verified: {escape(str(grown.proof))}")
     if grown.optimizer is not None:
         o = grown.optimizer
         how = f"approximate, {o.approximate}" if o.approximate else "as the grown model would have gathered them"
-        console().print(
+        say(
             f"optimizer: moments of {o.carried} parameters grown ({how}), {o.fresh} start without; use them with "
             "`growtool finetune --carry-optimizer`",
-            soft_wrap=True,
         )
-    console().print(f"written: {escape(str(grown.out))}", soft_wrap=True)
-    console().print(f"load it: {escape(loading_line(grown.out))}", soft_wrap=True)
+    say(f"written: {escape(str(grown.out))}")
+    say(f"load it: {escape(loading_line(grown.out))}")

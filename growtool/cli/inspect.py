@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, say, show
 from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.cli.templates import show_banks, show_coefficients
@@ -82,11 +82,11 @@ def _show(inspections: list[Inspection], couplings: list[Coupling]) -> None:
 
 
 def _show_one(it: Inspection) -> None:
-    console().print(f"[bold]{escape(it.name)}[/]", soft_wrap=True)
+    say(f"[bold]{escape(it.name)}[/]")
     facts = new_table("", "")
     for label, value in _facts(it).items():
         facts.add_row(label, value)
-    console().print(facts)
+    show(facts)
     if it.modules:
         modules = new_table("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share")
         for row in it.modules:
@@ -99,7 +99,7 @@ def _show_one(it: Inspection) -> None:
                 units.count(row.macs),
                 _share(row.macs, it.macs.total),
             )
-        console().print(modules)
+        show(modules)
     _show_what_is_counted()
 
 
@@ -114,9 +114,9 @@ def _show_pair(a: Inspection, b: Inspection) -> None:
     left, right = _facts(a), _facts(b)
     for label in left:
         table.add_row(label, left[label], right[label], ratios.get(label, ""))
-    console().print(table)
+    show(table)
     if a.modules or b.modules:
-        console().print(_paired_modules(a.modules, b.modules))
+        show(_paired_modules(a.modules, b.modules))
     _show_what_is_counted()
 
 
@@ -160,16 +160,16 @@ def _facts(it: Inspection) -> dict[str, str]:
 def _show_what_is_counted() -> None:
     from growtool.report.macs import COUNTED
 
-    console().print(f"MACs of one image, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
+    say(f"MACs of one image, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
 
 
 def _show_lineage(it: Inspection) -> None:
     for number, step in enumerate(it.lineage, 1):
-        console().print(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}", soft_wrap=True)
+        say(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}")
         table = new_table("", "")
         for key, value in step.items():
             table.add_row(escape(str(key)), escape(value if isinstance(value, str) else json.dumps(value)))
-        console().print(table)
+        show(table)
 
 
 def _indented(name: str) -> str:

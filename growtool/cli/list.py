@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, say, show
 
 if TYPE_CHECKING:
     from growtool.report.zoo import Proof
@@ -31,8 +31,8 @@ def operators(as_json: JsonOption = False) -> None:
         column.no_wrap = True
     for info in OPERATORS.values():
         rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise)))
-    console().print(rows)
-    console().print("What each needs, and where it was published: --json, or docs/operators.md.", style="dim")
+    show(rows)
+    say("What each needs, and where it was published: --json, or docs/operators.md.", style="dim")
 
 
 @app.command()
@@ -54,8 +54,8 @@ def families(as_json: JsonOption = False) -> None:
         column.no_wrap = True
     for name, count in counts.items():
         rows.add_row(name, str(count), *map(escape, _proven(proofs.get(name))))
-    console().print(rows)
-    console().print(
+    show(rows)
+    say(
         f"{sum(counts.values())} models in {len(counts)} families. Of each family's smallest model: by how much its "
         "outputs changed when all widths that may grow were put in another order; what growing it keeps; the arguments "
         f"that grow it. Measured on {zoo.circumstances['date']} with {zoo.circumstances['versions']}.",

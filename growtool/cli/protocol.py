@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, note, say, show
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
 
@@ -29,7 +29,7 @@ def protocol(
     from growtool.protocol import Step, load_protocol, run_protocol
 
     def told(step: Step) -> None:
-        console().print(f"{step.name}: top-1 {step.before:.2f} % -> {step.after:.2f} %", soft_wrap=True)
+        note(f"{step.name}: top-1 {step.before:.2f} % -> {step.after:.2f} %")
 
     loaded, out = load_protocol(file), output or Path(file.stem)
     with shown_progress() as progress:
@@ -43,5 +43,5 @@ def protocol(
             step.name, f"{step.parameters:,}", str(step.steps), f"{step.seconds:.0f}", f"{step.before:.2f} %",
             f"{step.after:.2f} %",
         )  # fmt: skip
-    console().print(table)
-    console().print(f"written: {escape(str(out / 'grown' / 'run'))}", soft_wrap=True)
+    show(table)
+    say(f"written: {escape(str(out / 'grown' / 'run'))}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import console, emit_json
+from growtool.cli.console import emit_json, say
 from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
 from growtool.errors import PlanError
 
@@ -56,5 +56,5 @@ def import_reference(
             {"output": str(output), "templated": sorted(form.tensors), "dense": len(tensors) - 2 * len(form.banks)}
         )
         return
-    console().print(f"{len(form.tensors)} tensors in template form, {len(form.banks)} banks")
-    console().print(f"written: {escape(str(output))}", soft_wrap=True)
+    say(f"{len(form.tensors)} tensors in template form, {len(form.banks)} banks")
+    say(f"written: {escape(str(output))}")

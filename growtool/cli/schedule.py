@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, new_table
+from growtool.cli.console import emit_json, new_table, note, say, show
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
 
@@ -37,7 +38,7 @@ def schedule(
     def told(record: StageRecord) -> None:
         if main:
             found = f", top-1 {record.top1:.2f} %" if record.top1 is not None else ""
-            console().print(f"stage {record.number} of {len(loaded.stages)}: {record.kind}{found}", soft_wrap=True)
+            note(f"stage {record.number} of {len(loaded.stages)}: {record.kind}{found}")
 
     with shown_progress() as progress:
         records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
@@ -53,7 +54,7 @@ def schedule(
             units.count(record.macs) if record.macs else "-", f"{record.seconds:.0f}",
             f"{record.top1:.2f} %" if record.top1 is not None else "-",
         )  # fmt: skip
-    console().print(table)
+    show(table)
 
 
 def report(
@@ -92,9 +93,9 @@ def report(
     shown = new_table(table.header[0], *(f">{title}" for title in table.header[1:]))
     for row in table.rows:
         shown.add_row(*row)
-    console().print(shown)
+    show(shown)
     written = ", ".join(str(path) for path in (output, png, svg) if path is not None)
-    console().print(f"written: {written}", soft_wrap=True, markup=False)
+    say(f"written: {escape(written)}")
 
 
 def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:

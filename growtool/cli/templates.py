@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from growtool.cli.console import console, new_table
+from growtool.cli.console import new_table, say, show
 
 if TYPE_CHECKING:
     from growtool.templates.measures import BankReport
@@ -21,7 +21,7 @@ _SHOWN_LAYERS = 8
 def show_banks(name: str, reports: Sequence[BankReport]) -> None:
     """One row for each bank."""
     kinds = ", ".join(dict.fromkeys(report.kind for report in reports))
-    console().print(f"\n[bold]{escape(name)}[/]: {kinds} banks", soft_wrap=True)
+    say(f"\n[bold]{escape(name)}[/]: {kinds} banks")
     table = new_table("bank", ">layers", ">templ.", "spectrum", ">cosine", ">cond.", ">error", ">in span", ">stored")
     table.collapse_padding = True
     for column in table.columns[1:]:
@@ -38,10 +38,10 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
             "-" if report.in_span is None else f"{report.in_span:.0%}",
             f"{report.stored / report.dense:.1%}",
         )
-    console().print(table)
+    show(table)
     cosine = "cosine: mean between layers" + ("" if kinds == "raw" else " as the bank holds them")
     total = [sum(getattr(report, side) for report in reports) for side in ("stored", "dense")]
-    console().print(
+    say(
         f"{total[0]:,} numbers stored for {total[1]:,} dense. templ.: templates; {cosine}; in span: how much of a new "
         "block's squared norm comes from trained layers, before any growth.",
         style="dim",
@@ -56,7 +56,7 @@ def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, 
         coefficients: of each layer, one list over the templates for each block.
     """
     for report in reports:
-        console().print(f"\n[bold]{escape(report.name)}[/]: {report.templates} templates", soft_wrap=True)
+        say(f"\n[bold]{escape(report.name)}[/]: {report.templates} templates")
         table = new_table("layer", ">block", "coefficients", ">largest", ">norm")
         for member in report.members[:_SHOWN_LAYERS]:
             for place, vector in enumerate(coefficients[member][:_SHOWN_LAYERS]):
@@ -70,10 +70,10 @@ def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, 
                 )
             if (more := len(coefficients[member]) - _SHOWN_LAYERS) > 0:
                 table.add_row("", "", f"and {more} more blocks", "", "")
-        console().print(table)
+        show(table)
         rest = len(report.members) - _SHOWN_LAYERS
         if rest > 0:
-            console().print(f"and {rest} more layers; all of them with --json", style="dim")
+            say(f"and {rest} more layers; all of them with --json", style="dim")
 
 
 def spectrum_picture(energies: Sequence[float], width: int = 8) -> str:

@@ -1,4 +1,4 @@
-"""How training looks on a terminal."""
+"""How training looks: a bar on a terminal, log lines everywhere else."""
 
 from __future__ import annotations
 
@@ -7,87 +7,112 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from growtool.cli.console import console
+from rich.markup import escape
+
+from growtool.cli.console import console, is_quiet, note
+from growtool.finetune.records import EpochRecord
+from growtool.report import units
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from growtool.finetune.records import EpochRecord, EvaluationRecord, Progress, StepRecord
+    from growtool.finetune.records import CheckpointRecord, EvaluationRecord, Progress, StepRecord
 
 
 @contextmanager
 def shown_progress() -> Iterator[Progress | None]:
-    """A bar with loss, rate, speed, memory and time left on a terminal; in a pipe only what one should know."""
+    """A bar with loss, rate, speed, memory and time left on a terminal; log lines in a file, a pipe or a dumb one."""
     if os.environ.get("RANK", "0") != "0":
         yield None
         return
-    if not console().is_terminal:
-        yield _Notices()
+    if is_quiet() or not console().is_interactive:
+        yield _LogLines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console(), transient=True) as bar:
+    with Progress(*columns, console=console(), transient=True, expand=True) as bar:
         yield _BarProgress(bar)
 
 
-class _Notices:
-    """Nothing but notices."""
+class _LogLines:
+    """One plain line for each log interval, evaluation, epoch and checkpoint; see `growtool.finetune.records.Progress`.
+
+    Every line is flushed, for `nohup`, batch systems and CI.
+    """
+
+    def __init__(self) -> None:
+        self._steps = self._epochs = 0
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
+        self._steps, self._epochs = steps, epochs
+        note(f"training: {steps:,} updates, {_count(epochs, 'epoch')}, {images:,} images")
         if step:
-            console().print(f"resumed after update {step:,} of {steps:,}")
+            note(f"resumed after update {step:,} of {steps:,}")
 
     def advanced(self, step: int) -> None: ...
 
-    def logged(self, record: StepRecord) -> None: ...
+    def logged(self, record: StepRecord) -> None:
+        note(
+            f"epoch {record.epoch}/{self._epochs}  update {record.step:,}/{self._steps:,} "
+            f"({record.step / self._steps:.0%})  {_figures(record)}"
+        )
 
-    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None: ...
+    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
+        note(_evaluation(record))
+
+    def saved(self, record: CheckpointRecord) -> None:
+        note(
+            f"checkpoint of update {record.step:,}: {units.size(record.bytes)}, written in {record.write_seconds:.1f} s"
+        )
 
     def noticed(self, text: str) -> None:
-        from rich.text import Text
-
-        console().print(Text.assemble(("note: ", "yellow"), text), soft_wrap=True)
+        note(f"[yellow]note:[/] {escape(text)}")
 
 
-class _BarProgress(_Notices):
-    """Draws a run as it goes on; see `growtool.finetune.records.Progress`."""
+class _BarProgress(_LogLines):
+    """A bar for the updates, with lines for evaluations and notes above it."""
 
     def __init__(self, bar: Bar) -> None:
+        super().__init__()
         self._bar = bar
-        self._epochs = 0
         self._task: TaskID = bar.add_task("reading", total=None, figures="")
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
         super().started(steps=steps, epochs=epochs, images=images, step=step)
-        self._epochs = epochs
-        self._bar.update(self._task, total=steps, completed=step, description="training", figures=f"{images:,} images")
+        self._bar.update(self._task, total=steps, completed=step, description="training", figures="")
 
     def advanced(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
 
     def logged(self, record: StepRecord) -> None:
-        from growtool.report import units
+        description = f"epoch {record.epoch}/{self._epochs}"
+        self._bar.update(self._task, description=description, figures=_figures(record))
 
-        loss = f"loss {record.loss:.3f}  " if record.loss is not None else ""
-        speed = f"{record.images_per_second:,.0f} images/s  {units.size(record.memory)}"
-        self._bar.update(
-            self._task,
-            description=f"epoch {record.epoch}/{self._epochs}",
-            figures=f"{loss}lr {record.lr:.2g}  {speed}",
-        )
+    def saved(self, record: CheckpointRecord) -> None: ...
 
-    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
-        name, loss, best = f"step {record.step:,}", "", ""
-        if isinstance(record, EpochRecord):
-            name = f"epoch {record.epoch}" if record.epoch else "before"
-            loss = f"loss {record.train_loss:.3f}  " if record.train_loss is not None else ""
-            best = "  [green]best[/]" if record.best else ""
-        self._bar.console.print(f"{name:>9}  {loss}top-1 {record.top1:.2f} %  top-5 {record.top5:.2f} %{best}")
+
+def _figures(record: StepRecord) -> str:
+    loss = f"loss {record.loss:.3f}  " if record.loss is not None else ""
+    return f"{loss}lr {record.lr:.2g}  {record.images_per_second:,.0f} images/s  {units.size(record.memory)}"
+
+
+def _evaluation(record: EpochRecord | EvaluationRecord) -> str:
+    """The accuracy before training, within an epoch, or at the end of one."""
+    where, loss, best = f"update {record.step:,}", "", ""
+    if isinstance(record, EpochRecord):
+        where = f"epoch {record.epoch}" if record.epoch else "before"
+        loss = f"loss {record.train_loss:.3f}  " if record.train_loss is not None else ""
+        best = "  [green]best[/]" if record.best and record.epoch else ""
+    return f"{where:>9}  {loss}top-1 {record.top1:.2f} %  top-5 {record.top5:.2f} %{best}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from growtool.cli.console import console, emit_json, progress
+from growtool.cli.console import emit_json, progress, say
 from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
 
 if TYPE_CHECKING:
@@ -116,22 +117,22 @@ def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: floa
     if decisions is not None:
         _show_logits(decisions.logits, "images", tolerance)
         count = decisions.logits.count
-        console().print(
+        say(
             f"top-1 {decisions.source_top1:.2%} and {decisions.target_top1:.2%}; "
             f"{len(decisions.changed)} of {count} decisions changed"
         )
         for change in decisions.changed[:_SHOWN]:
             _show_change(change, tolerance)
         if len(decisions.changed) > _SHOWN:
-            console().print(f"  and {len(decisions.changed) - _SHOWN} more; --json lists them all")
+            say(f"  and {len(decisions.changed) - _SHOWN} more; --json lists them all")
     verdict = "[bold green]same function[/]" if agree else "[bold red]different functions[/]"
-    console().print(f"{verdict} (tolerance {tolerance:g} in {logits.dtype})")
+    say(f"{verdict} (tolerance {tolerance:g} in {logits.dtype})")
 
 
 def _show_logits(logits: Comparison, what: str, tolerance: float) -> None:
     style = "green" if logits.within(tolerance) else "red"
     alike = logits.argmax_agreement
-    console().print(
+    say(
         f"{'features' if alike is None else 'logits'} on {logits.count} {what}: relative difference "
         f"[{style}]{logits.relative_difference:.2e}[/]" + ("" if alike is None else f", {alike:.2%} decided alike")
     )
@@ -139,9 +140,7 @@ def _show_logits(logits: Comparison, what: str, tolerance: float) -> None:
 
 def _show_change(change: ChangedDecision, tolerance: float) -> None:
     cause = "rounding" if change.margin <= 2 * tolerance else "beyond the tolerance"
-    console().print(
-        f"  {change.file}: class {change.label}, decided {change.source} and {change.target}, "
-        f"margin {change.margin:.1e} ({cause})",
-        soft_wrap=True,
-        markup=False,
+    say(
+        f"  {escape(change.file)}: class {change.label}, decided {change.source} and {change.target}, "
+        f"margin {change.margin:.1e} ({cause})"
     )

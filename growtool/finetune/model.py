@@ -68,7 +68,7 @@ def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
 
 def count_classes(model: nn.Module) -> int:
     """Logits of a timm model."""
-    return cast(int, model.num_classes)
+    return cast("int", model.num_classes)
 
 
 def layout(channels_last: bool) -> torch.memory_format:

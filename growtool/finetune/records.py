@@ -122,6 +122,9 @@ class Progress(Protocol):
     def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
         """An epoch is over, or the checkpoint was evaluated before the first or within one."""
 
+    def saved(self, record: CheckpointRecord) -> None:
+        """A checkpoint is on disk."""
+
     def noticed(self, text: str) -> None:
         """Something the user should know, in one sentence."""
 
@@ -136,5 +139,7 @@ class Silent:
     def logged(self, record: StepRecord) -> None: ...
 
     def evaluated(self, record: EpochRecord | EvaluationRecord) -> None: ...
+
+    def saved(self, record: CheckpointRecord) -> None: ...
 
     def noticed(self, text: str) -> None: ...

@@ -236,6 +236,7 @@ class Training:
         """What the background made of the last snapshot."""
         if self.saver is not None and (record := self.saver.wait()) is not None:
             self._write(record)
+            self.progress.saved(record)
 
     def _stop(self, *, saved: bool = False) -> None:
         """Save, wait for the disk, and leave."""
