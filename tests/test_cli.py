@@ -16,9 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from growtool.cli import app as cli
+from growtool.cli.command import global_options_first
 from growtool.verify import random_inputs
 
-COMMANDS = ["grow", "finetune", "inspect", "verify", "list"]
+COMMANDS = [
+    "grow", "advise", "finetune", "evaluate", "schedule", "report", "compare", "inspect", "verify", "decompose",
+    "export", "protocol", "import",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -47,10 +51,32 @@ def test_module_and_version():
 def test_help_lists_every_command_and_three_examples(growtool):
     code, out, err = growtool("--help")
     assert (code, err) == (0, "")
-    for name in COMMANDS:
+    for name in (*COMMANDS, "list"):
         assert re.search(rf"^│ {name} ", out, re.MULTILINE)
     assert len(re.findall(r"^ growtool \w+ \./", out, re.MULTILINE)) == 3
     assert "--install-completion" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_short_help_with_two_examples(growtool, command):
+    code, out, err = growtool(command, "-h")
+    assert (code, err) == (0, "") and out == growtool(command, "--help")[1]
+    assert len(re.findall(rf"^ growtool {command} \S", out, re.MULTILINE)) == 2
+    assert "<bool>" not in out
+
+
+def test_the_usual_options_of_finetune_take_a_page_and_a_half(growtool, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, usual, _ = growtool("finetune", "--help")
+    _, everything, _ = growtool("finetune", "--help-all")
+    assert usual.count("\n") <= 60 and "--lora-rank" not in usual
+    assert set(re.findall(r"--[a-z-]+", usual)) < set(re.findall(r"--[a-z-]+", everything))
+    assert "--lora-rank" in everything and "--clip-grad" in everything
+
+
+def test_debug_and_quiet_may_stand_anywhere_before_two_dashes():
+    assert global_options_first(["inspect", "x", "--debug", "-q"]) == ["--debug", "-q", "inspect", "x"]
+    assert global_options_first(["inspect", "--", "--debug"]) == ["inspect", "--", "--debug"]
 
 
 def test_no_arguments_show_help(growtool):
@@ -101,12 +127,12 @@ def test_permission_denied_names_file_and_remedy(growtool, monkeypatch):
     assert err == "error: secret.safetensors: Permission denied; check the permissions or choose another place\n"
 
 
-@pytest.mark.parametrize("as_variable", [False, True])
-def test_debug_shows_the_traceback(monkeypatch, tmp_path, as_variable):
-    monkeypatch.setattr(
-        sys, "argv", ["growtool", *([] if as_variable else ["--debug"]), "inspect", str(tmp_path / "no")]
-    )
-    if as_variable:
+@pytest.mark.parametrize("how", ["first", "last", "variable"])
+def test_debug_shows_the_traceback(monkeypatch, tmp_path, how):
+    words = ["inspect", str(tmp_path / "no")]
+    words = {"first": ["--debug", *words], "last": [*words, "--debug"], "variable": words}[how]
+    monkeypatch.setattr(sys, "argv", ["growtool", *words])
+    if how == "variable":
         monkeypatch.setenv("GROWTOOL_DEBUG", "1")
     with pytest.raises(ValueError, match="no such file or folder"):
         cli.main()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, say, show
-from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def advise(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A timm folder or a .safetensors file.")],
+    checkpoint: CheckpointArgument,
     budget: Annotated[
         str, typer.Option("--budget", metavar="FACTORx-UNIT", help="How much larger: 2x-macs, 1.5x-params.")
     ],
@@ -32,7 +32,7 @@ def advise(
     """Propose plans that grow a checkpoint within a budget: wider, deeper, and both.
 
     Each comes with the size it leads to, what it promises and what has been published and measured about growing so.
-    No weight is read; `growtool grow CKPT PLAN` does it.
+    No weight is read; `growtool grow CHECKPOINT PLAN` does it.
     """
     from growtool.advise import advise as find
     from growtool.advise import parse_budget

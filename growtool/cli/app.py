@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from growtool.cli.advise import advise
+from growtool.cli.command import HELP_SETTINGS, Command, Invocation, examples, global_options_first, help_of
 from growtool.cli.compare import compare
-from growtool.cli.console import describe_os_error, note, print_problems
+from growtool.cli.console import describe_os_error, note, print_problems, set_quiet
 from growtool.cli.decompose import decompose, export
 from growtool.cli.evaluate import evaluate
 from growtool.cli.finetune import finetune
@@ -33,15 +34,9 @@ growtool inspect ./vit_small --depth 2
 growtool grow ./vit_small plan.yaml -o ./vit_grown
 
 growtool verify ./vit_small ./vit_grown --data ./images
+
+`growtool COMMAND --help` has examples for each.
 """
-
-
-@dataclass
-class Invocation:
-    """What the options before the subcommand said."""
-
-    debug: bool = False
-
 
 app = typer.Typer(
     name="growtool",
@@ -49,7 +44,74 @@ app = typer.Typer(
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings=HELP_SETTINGS,
 )
+
+
+_EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
+    grow: (
+        "growtool grow ./vit_small plan.yaml --dry-run",
+        "growtool grow ./vit_small plan.yaml -o ./vit_grown",
+    ),
+    advise: (
+        "growtool advise ./vit_small --budget 2x-macs",
+        "growtool advise ./vit_small --budget 1.5x-params -o plans",
+    ),
+    finetune: (
+        "growtool finetune ./vit_grown --data ./images -o run --epochs 5",
+        "growtool finetune ./vit_grown --data ./images --train new --lr 1e-4",
+    ),
+    evaluate: (
+        "growtool evaluate ./vit_grown --data ./images",
+        "growtool evaluate ./run/best --data ./images --split test --json",
+    ),
+    schedule: (
+        "growtool schedule grow.yaml -o run",
+        "growtool schedule grow.yaml -o run --resume",
+    ),
+    report: (
+        "growtool report run",
+        "growtool report run other -o both.html --png both.png",
+    ),
+    compare: (
+        "growtool compare ./small --plan wide.yaml --data ./images --budget 3epochs",
+        "growtool compare ./small --plan a.yaml --plan b.yaml --budget 500steps --seeds 3",
+    ),
+    inspect: (
+        "growtool inspect ./vit_small --depth 2",
+        "growtool inspect ./vit_small ./vit_grown",
+    ),
+    verify: (
+        "growtool verify ./vit_small ./vit_grown",
+        "growtool verify ./vit_small ./vit_grown --data ./images --dtype float64",
+    ),
+    decompose: (
+        "growtool decompose ./vit_small",
+        "growtool decompose ./vit_small --bank svd --energy 0.95 -o ./vit_templates",
+    ),
+    export: (
+        "growtool export ./vit_templates -o ./vit_small",
+        "growtool export ./vit_templates -o vit_small.safetensors --force",
+    ),
+    protocol: (
+        "growtool protocol members.yaml -o run",
+        "growtool protocol members.yaml -o run --json",
+    ),
+    import_reference: (
+        "growtool import reference.pth --model resnet18 --plugin names.py -o ./templates",
+        "growtool import reference.pth --model resnet18 --plugin names.py -o one.safetensors",
+    ),
+}
+
+for function, lines in _EXAMPLES.items():
+    app.command(
+        "import" if function is import_reference else function.__name__,
+        cls=Command,
+        help=help_of(function),
+        epilog=examples(*lines),
+        context_settings=HELP_SETTINGS,
+    )(function)
+app.add_typer(list_app, name="list")
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,33 +122,23 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app.command()(grow)
-app.command()(advise)
-app.command()(finetune)
-app.command()(evaluate)
-app.command()(schedule)
-app.command()(report)
-app.command()(compare)
-app.command()(inspect)
-app.command()(verify)
-app.command()(decompose)
-app.command()(export)
-app.command()(protocol)
-app.command("import")(import_reference)
-app.add_typer(list_app, name="list")
-
-
 @app.callback()
 def _global_options(
     ctx: typer.Context,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar="GROWTOOL_DEBUG", help="Show the traceback of an error.")
+        bool,
+        typer.Option("--debug", envvar="GROWTOOL_DEBUG", metavar="", help="Show the traceback of an error. Anywhere."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="No progress, no notes: results and errors. Anywhere.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, metavar="", help="Show the version."),
     ] = False,
 ) -> None:
     ctx.ensure_object(Invocation).debug = debug
+    set_quiet(quiet)
 
 
 def main() -> None:
@@ -94,7 +146,7 @@ def main() -> None:
     invocation = Invocation()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that unfinished outputs are cleared away
     try:
-        app(obj=invocation, prog_name="growtool")
+        app(global_options_first(sys.argv[1:]), obj=invocation, prog_name="growtool")
     except (GrowtoolError, OSError) as error:
         if invocation.debug:
             raise

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, note, results, say, show
-from growtool.cli.opening import PluginOption
+from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Baseline(StrEnum):
 
 
 def compare(
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to grow: a timm folder or a .safetensors file.")],
+    checkpoint: CheckpointArgument,
     plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
     budget: Annotated[
         str, typer.Option(metavar="AMOUNT", help="Training of each arm: 3epochs, 500steps or 2.5e15macs.")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, say, show
-from growtool.cli.opening import PluginOption
+from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
 
@@ -32,7 +32,7 @@ _DEFAULT_PARTS, _DEFAULT_ENERGY = 2, 0.99
 
 
 def decompose(
-    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    checkpoint: CheckpointArgument,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -140,7 +140,9 @@ def _document(found: Decomposed, output: Path | None) -> dict[str, Any]:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint in template form.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="One in template form, as decompose writes it.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
     ],

@@ -10,12 +10,12 @@ import typer
 
 from growtool.cli.console import emit_json, new_table, show
 from growtool.cli.finetune import DEFAULTS
-from growtool.cli.opening import PluginOption
+from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.finetune.choices import AmpDtype
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
+    checkpoint: CheckpointArgument,
     data: Annotated[
         Path, typer.Option(help="Folder with validation/CLASS/* (or val, valid, test); or the root of --dataset.")
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from growtool.cli.command import show_all_options
 from growtool.cli.console import emit_json, say
 from growtool.cli.opening import PluginOption
 from growtool.cli.training import shown_progress
@@ -19,143 +20,158 @@ if TYPE_CHECKING:
 DEFAULTS = RunConfig(checkpoint=Path(), data=Path(), output=Path())
 _WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
-_NOT_OPTIONS = {"config", "settings", "plugin", "as_json"}
+_NOT_OPTIONS = {"config", "settings", "plugin", "as_json", "help_all"}
 
 
 def finetune(
     ctx: typer.Context,
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="A timm folder, as `growtool grow` writes it, or a .safetensors file.")
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="A timm folder or a .safetensors file.", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with train/CLASS/*.jpg and validation/CLASS/*.jpg (val/, test/), with train.tar and "
-            "validation.tar, or with parquet files.",
+            metavar="FOLDER",
+            help="train/CLASS/* and validation/CLASS/* (val/, test/), tar or parquet files.",
             show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", metavar="RUN.yaml", help="Options by name; flags win.", show_default=False),
+        typer.Option("--config", "-c", metavar="RUN.yaml", help="Options in YAML; flags win.", show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any other option of config.yaml; repeatable.", show_default=False
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other option by name; repeatable.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder of the run.", show_default="NAME-finetuned", rich_help_panel=_OUTPUT
-        ),
+        typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.", show_default="NAME-finetuned"),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="auto|PATH",
-            help="Continue the run in --output where there is one, or from a checkpoint of it.",
+            help="Go on with the run in --output.",
             show_default=False,
-            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     num_classes: Annotated[
         int | None,
-        typer.Option(help="A fresh head for so many classes, for other images.", rich_help_panel=_WHAT),
+        typer.Option(metavar="N", help="Put a fresh head for N classes on it.", show_default=False),
     ] = DEFAULTS.num_classes,
     train: Annotated[
         str,
         typer.Option(
-            metavar="all|new|coefficients|templates|PATTERN",
-            help="All, what growth made, either part of a template checkpoint, or e.g. 'layer4.*,fc.*'.",
-            rich_help_panel=_WHAT,
+            metavar="WHAT",
+            help="all, new (what growth made), coefficients, templates, or names: 'layer4.*,fc.*'.",
         ),
     ] = DEFAULTS.train,
     freeze_epochs: Annotated[
-        int, typer.Option(help="After so many epochs of --train everything trains.", rich_help_panel=_WHAT)
+        int, typer.Option(help="After so many epochs of --train everything trains.", hidden=True, rich_help_panel=_WHAT)
     ] = DEFAULTS.freeze_epochs,
     lora_rank: Annotated[
-        int, typer.Option(help="Train low-rank adapters (LoRA-GA), merged on saving.", rich_help_panel=_WHAT)
+        int,
+        typer.Option(help="Train low-rank adapters (LoRA-GA), merged on saving.", hidden=True, rich_help_panel=_WHAT),
     ] = DEFAULTS.lora_rank,
     kd_teacher: Annotated[
         Path | None,
-        typer.Option(metavar="CKPT", help="Learn from this checkpoint too.", show_default=False, rich_help_panel=_WHAT),
+        typer.Option(metavar="TEACHER", help="Learn from this checkpoint too.", show_default=False),
     ] = None,
     kd_weight: Annotated[
         float | None,
         typer.Option(
             show_default=str(DEFAULT_KD_WEIGHT),
             help="Its part in the loss at first; it falls to 0.",
+            hidden=True,
             rich_help_panel=_WHAT,
         ),
     ] = None,
     recalibrate: Annotated[
-        int, typer.Option(help="Images for BatchNorm's statistics before training.", rich_help_panel=_WHAT)
+        int, typer.Option(help="Images for BatchNorm's statistics before training.", hidden=True, rich_help_panel=_WHAT)
     ] = DEFAULTS.recalibrate,
     carry_optimizer: Annotated[
         bool,
-        typer.Option("--carry-optimizer", help="Start from the optimizer state of CHECKPOINT.", rich_help_panel=_WHAT),
+        typer.Option(
+            "--carry-optimizer",
+            help="Start from the optimizer state of CHECKPOINT.",
+            hidden=True,
+            rich_help_panel=_WHAT,
+        ),
     ] = False,
     lr_factors: Annotated[
         bool,
-        typer.Option("--lr-factors", help="Scale rates as the report of growth says.", rich_help_panel=_WHAT),
+        typer.Option(
+            "--lr-factors", help="Scale rates as the report of growth says.", hidden=True, rich_help_panel=_WHAT
+        ),
     ] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(show_default=str(DEFAULT_EPOCHS), help="Passes over the images.", rich_help_panel=_LENGTH),
+        typer.Option(metavar="N", show_default=str(DEFAULT_EPOCHS), help="Passes over the images."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Updates, in place of --epochs.", show_default=False, rich_help_panel=_LENGTH)
+        int | None, typer.Option(metavar="N", help="Updates, in place of --epochs.", show_default=False)
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", help="Images of one update.", rich_help_panel=_LENGTH)
+        int, typer.Option("--batch-size", "-b", metavar="N", help="Images of one update.")
     ] = DEFAULTS.batch_size,
     opt: Annotated[
         str,
-        typer.Option(help="One of timm's: adamw, sgd, lamb, muon, ...; or swan.", rich_help_panel=_OPTIMIZER),
+        typer.Option(metavar="NAME", help="An optimizer of timm, or swan."),
     ] = DEFAULTS.opt,
-    lr: Annotated[float, typer.Option(help="Learning rate after warm-up.", rich_help_panel=_OPTIMIZER)] = DEFAULTS.lr,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate after warm-up.")] = DEFAULTS.lr,
     weight_decay: Annotated[
-        float, typer.Option(help="Not for biases and norms.", rich_help_panel=_OPTIMIZER)
+        float, typer.Option(help="Not for biases and norms.", hidden=True, rich_help_panel=_OPTIMIZER)
     ] = DEFAULTS.weight_decay,
     layer_decay: Annotated[
         float | None,
-        typer.Option(help="Factor of the rate from layer to layer.", show_default=False, rich_help_panel=_OPTIMIZER),
+        typer.Option(
+            help="Factor of the rate from layer to layer.", show_default=False, hidden=True, rich_help_panel=_OPTIMIZER
+        ),
     ] = None,
     clip_grad: Annotated[
-        float | None, typer.Option(help="Limit of the gradient's norm.", show_default=False, rich_help_panel=_OPTIMIZER)
+        float | None,
+        typer.Option(help="Limit of the gradient's norm.", show_default=False, hidden=True, rich_help_panel=_OPTIMIZER),
     ] = None,
     sched: Annotated[
-        Schedule, typer.Option(help="Course of the learning rate, update by update.", rich_help_panel=_OPTIMIZER)
+        Schedule,
+        typer.Option(help="Course of the learning rate, update by update.", hidden=True, rich_help_panel=_OPTIMIZER),
     ] = Schedule.cosine,
     warmup_epochs: Annotated[
         float | None,
-        typer.Option(help="Linear warm-up; fractions are fine.", show_default=False, rich_help_panel=_OPTIMIZER),
+        typer.Option(metavar="N", help="Linear warm-up; fractions too.", show_default=False),
     ] = None,
     warmup_steps: Annotated[
         int | None,
-        typer.Option(help="In updates, in place of --warmup-epochs.", show_default=False, rich_help_panel=_OPTIMIZER),
+        typer.Option(
+            help="In updates, in place of --warmup-epochs.", show_default=False, hidden=True, rich_help_panel=_OPTIMIZER
+        ),
     ] = None,
     model_ema: Annotated[
         bool,
-        typer.Option(
-            "--model-ema", help="Average the weights; evaluate and save the average.", rich_help_panel=_OPTIMIZER
-        ),
+        typer.Option("--model-ema", help="Evaluate and save an average of the weights."),
     ] = False,
     model_ema_decay: Annotated[
         float | None,
         typer.Option(
             show_default=str(DEFAULT_EMA_DECAY),
             help="Decay of the average after its warm-up.",
+            hidden=True,
             rich_help_panel=_OPTIMIZER,
         ),
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="A dataset of timm, e.g. torch/cifar10; --data is its root.", rich_help_panel=_IMAGES)
+        str,
+        typer.Option(
+            help="A dataset of timm, e.g. torch/cifar10; --data is its root.", hidden=True, rich_help_panel=_IMAGES
+        ),
     ] = DEFAULTS.dataset,
     train_crop_mode: Annotated[
-        CropMode, typer.Option(help="timm's random crops; rkrr suits images of few pixels.", rich_help_panel=_IMAGES)
+        CropMode,
+        typer.Option(
+            help="timm's random crops; rkrr suits images of few pixels.", hidden=True, rich_help_panel=_IMAGES
+        ),
     ] = CropMode.rrc,
     scale: Annotated[
         tuple[float, float] | None,
@@ -163,28 +179,39 @@ def finetune(
             metavar="LOW HIGH",
             show_default="0.08 1; 0.8 1 for rkrc, rkrr",
             help="Part of the image a crop takes.",
+            hidden=True,
             rich_help_panel=_IMAGES,
         ),
     ] = None,
     aa: Annotated[
         str | None,
-        typer.Option(help="Auto-augment policy, e.g. rand-m9-mstd0.5.", show_default=False, rich_help_panel=_IMAGES),
+        typer.Option(
+            help="Auto-augment policy, e.g. rand-m9-mstd0.5.", show_default=False, hidden=True, rich_help_panel=_IMAGES
+        ),
     ] = None,
     reprob: Annotated[
-        float, typer.Option(help="Probability of random erasing.", rich_help_panel=_IMAGES)
+        float, typer.Option(help="Probability of random erasing.", hidden=True, rich_help_panel=_IMAGES)
     ] = DEFAULTS.reprob,
     no_aug: Annotated[
-        bool, typer.Option("--no-aug", help="Train on the images as evaluation sees them.", rich_help_panel=_IMAGES)
+        bool,
+        typer.Option(
+            "--no-aug", help="Train on the images as evaluation sees them.", hidden=True, rich_help_panel=_IMAGES
+        ),
     ] = False,
-    mixup: Annotated[float, typer.Option(help="Mixup alpha.", rich_help_panel=_IMAGES)] = DEFAULTS.mixup,
-    cutmix: Annotated[float, typer.Option(help="CutMix alpha.", rich_help_panel=_IMAGES)] = DEFAULTS.cutmix,
-    smoothing: Annotated[float, typer.Option(help="Label smoothing.", rich_help_panel=_IMAGES)] = DEFAULTS.smoothing,
-    amp: Annotated[bool, typer.Option("--amp", help="Mixed precision.", rich_help_panel=_SPEED)] = False,
+    mixup: Annotated[float, typer.Option(help="Mixup alpha.", hidden=True, rich_help_panel=_IMAGES)] = DEFAULTS.mixup,
+    cutmix: Annotated[
+        float, typer.Option(help="CutMix alpha.", hidden=True, rich_help_panel=_IMAGES)
+    ] = DEFAULTS.cutmix,
+    smoothing: Annotated[
+        float, typer.Option(help="Label smoothing.", hidden=True, rich_help_panel=_IMAGES)
+    ] = DEFAULTS.smoothing,
+    amp: Annotated[bool, typer.Option("--amp", help="Mixed precision.")] = False,
     amp_dtype: Annotated[
-        AmpDtype | None, typer.Option(show_default="bfloat16", help="Type for --amp.", rich_help_panel=_SPEED)
+        AmpDtype | None,
+        typer.Option(show_default="bfloat16", help="Type for --amp.", hidden=True, rich_help_panel=_SPEED),
     ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Channels-last memory layout.", rich_help_panel=_SPEED)
+        bool, typer.Option("--channels-last", help="Channels-last memory layout.", hidden=True, rich_help_panel=_SPEED)
     ] = False,
     torchcompile: Annotated[
         str | None,
@@ -192,52 +219,62 @@ def finetune(
             metavar="BACKEND",
             help="torch.compile backend, e.g. inductor.",
             show_default=False,
+            hidden=True,
             rich_help_panel=_SPEED,
         ),
     ] = None,
     grad_accum_steps: Annotated[
-        int, typer.Option(help="Parts an update's images pass through in; saves memory.", rich_help_panel=_SPEED)
+        int,
+        typer.Option(
+            help="Parts an update's images pass through in; saves memory.", hidden=True, rich_help_panel=_SPEED
+        ),
     ] = DEFAULTS.grad_accum_steps,
     engine: Annotated[
-        Engine, typer.Option(help="Under torchrun: copies of the model, or shards.", rich_help_panel=_SPEED)
+        Engine,
+        typer.Option(help="Under torchrun: copies of the model, or shards.", hidden=True, rich_help_panel=_SPEED),
     ] = Engine.ddp,
     workers: Annotated[
-        int, typer.Option(show_default="up to 4", help="Processes that read images.", rich_help_panel=_SPEED)
+        int,
+        typer.Option(show_default="up to 4", help="Processes that read images.", hidden=True, rich_help_panel=_SPEED),
     ] = DEFAULTS.workers,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)] = DEFAULTS.device,
-    seed: Annotated[int, typer.Option(help="Decides order, augmentation and dropout.")] = DEFAULTS.seed,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = DEFAULTS.device,
+    seed: Annotated[int, typer.Option(metavar="N", help="Decides order, augmentation, dropout.")] = DEFAULTS.seed,
     nonfinite: Annotated[
-        Nonfinite, typer.Option(help="What a loss that is nan or inf does to the run or the update.")
+        Nonfinite,
+        typer.Option(
+            help="What a loss that is nan or inf does to the run or the update.", hidden=True, rich_help_panel=_LENGTH
+        ),
     ] = Nonfinite.stop,
     log_interval: Annotated[
-        int, typer.Option(help="Updates between lines of metrics.jsonl.", rich_help_panel=_OUTPUT)
+        int, typer.Option(help="Updates between lines of metrics.jsonl.", hidden=True, rich_help_panel=_OUTPUT)
     ] = DEFAULTS.log_interval,
     log: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="tensorboard|wandb|trackio",
-            help="Track the run there too; repeatable.",
+            metavar="NAME",
+            help="Track the run in tensorboard, wandb or trackio, too; repeatable.",
             show_default=False,
+            hidden=True,
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
     recovery_interval: Annotated[
-        int, typer.Option(help="Updates between checkpoints within an epoch.", rich_help_panel=_OUTPUT)
+        int, typer.Option(help="Updates between checkpoints within an epoch.", hidden=True, rich_help_panel=_OUTPUT)
     ] = DEFAULTS.recovery_interval,
     checkpoint_hist: Annotated[
-        int, typer.Option(help="Checkpoints to keep.", rich_help_panel=_OUTPUT)
+        int, typer.Option(help="Checkpoints to keep.", hidden=True, rich_help_panel=_OUTPUT)
     ] = DEFAULTS.checkpoint_hist,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.", rich_help_panel=_OUTPUT)] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     plugin: PluginOption = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON document on stdout.", rich_help_panel=_OUTPUT)
+    help_all: Annotated[
+        bool,
+        typer.Option("--help-all", callback=show_all_options, is_eager=True, help="Show the rarer options, too."),
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Train a checkpoint further, with timm's data pipeline, optimizers and losses.
 
-    The run's folder gets the timm folders best/ and last/, checkpoints/ to resume from, metrics and config.yaml.
-
-    A run that was killed and resumed gives the losses of one that was not, on CPU to the bit.
+    The run's folder gets the timm folders best/ and last/, metrics, and checkpoints/ to resume from, exactly.
 
     Several processes: torchrun --nproc-per-node N -m growtool finetune ...
     """

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, note, progress, say, show
-from growtool.cli.opening import PluginOption
+from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.errors import PlanError
 from growtool.report import units
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def grow(
-    checkpoint: Annotated[Path, typer.Argument(metavar="IN", help="A timm folder or a .safetensors file.")],
-    plan: Annotated[Path, typer.Argument(help="The growth plan, a YAML file.")],
+    checkpoint: CheckpointArgument,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The growth plan, a YAML file.")],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder to write, or a .safetensors file with its config inside. Default: IN-grown.",
+            "--output", "-o", help="Folder or .safetensors file to write.", show_default="NAME-grown",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -45,7 +45,7 @@ def grow(
     optimizer_state: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="Fine-tuning run whose optimizer grows too. Default: IN, where it holds such a state."
+            metavar="RUN", help="Fine-tuning run whose optimizer grows too. Default: CHECKPOINT, if it has a state."
         ),
     ] = None,
     no_optimizer_state: Annotated[

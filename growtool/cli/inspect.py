@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, say, show
 from growtool.cli.coupling import coupling_document, show_coupling
-from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
-    other: Annotated[Path | None, typer.Argument(help="A second one, to put side by side.")] = None,
+    checkpoint: CheckpointArgument,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", help="A second one, to put side by side.", show_default=False)
+    ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
     coupling: Annotated[bool, typer.Option("--coupling", help="Show which tensors share their width, too.")] = False,
     model: ModelOption = None,

@@ -14,6 +14,9 @@ from growtool.errors import CheckpointError, PlanError
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
 
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A timm folder or a .safetensors file.", show_default=False)
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME", help="The timm model of a .safetensors file that has no config.json."),
@@ -40,7 +43,7 @@ PluginOption = Annotated[
         "--plugin",
         metavar="FILE.py",
         callback=load_plugins,
-        help="A Python file of yours that registers models in timm. It is run; repeatable.",
+        help="A Python file that registers models in timm; it is run.",
     ),
 ]
 

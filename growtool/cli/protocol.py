@@ -15,7 +15,7 @@ from growtool.cli.training import shown_progress
 
 
 def protocol(
-    file: Annotated[Path, typer.Argument(help="The protocol, a YAML file: model, member_args, train.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The protocol, a YAML file: model, member_args, train.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new folder.", show_default="FILE's name")
     ] = None,

@@ -18,7 +18,8 @@ _NAMES = "REFERENCE_NAMES"
 
 def import_reference(
     file: Annotated[
-        Path, typer.Argument(help="A state dict of the reference, saved by torch; read with weights_only.")
+        Path,
+        typer.Argument(metavar="FILE", help="A state dict of the reference, saved by torch; read with weights_only."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")

@@ -15,7 +15,7 @@ from growtool.cli.training import shown_progress
 
 
 def schedule(
-    file: Annotated[Path, typer.Argument(help="The schedule, a YAML file: checkpoint, train, stages.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The schedule, a YAML file: checkpoint, train, stages.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the stages.", show_default="FILE's name"),

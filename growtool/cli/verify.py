@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, progress, say
-from growtool.cli.opening import ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
@@ -29,8 +29,8 @@ _SHOWN = 20  # changed images listed before they are only counted; --json lists 
 
 
 def verify(
-    source: Annotated[Path, typer.Argument(help="A timm folder or a .safetensors file.")],
-    target: Annotated[Path, typer.Argument(help="The one that should compute the same.")],
+    source: CheckpointArgument,
+    target: Annotated[Path, typer.Argument(metavar="OTHER", help="The one that should compute the same.")],
     data: Annotated[
         Path | None,
         typer.Option(

@@ -1,0 +1,59 @@
+"""What all commands have in common: how their help looks, and the options that may stand anywhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+GLOBAL_OPTIONS = ("--debug", "--quiet", "-q")
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+@dataclass
+class Invocation:
+    """What the global options said."""
+
+    debug: bool = False
+
+
+class Command(TyperCommand):
+    """A command whose flags are shown without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+def help_of(function: Callable[..., Any]) -> str:
+    """Its docstring; the lines of a paragraph are joined, as the terminal breaks them anew."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: calls that can be copied."""
+    return "\n\n".join(["Examples:", *lines, "--quiet and --debug go with every command."])
+
+
+def show_all_options(ctx: typer.Context, wanted: bool) -> None:
+    """Show the help with the options that are left out of `--help`, and leave."""
+    if wanted:
+        for param in ctx.command.params:
+            param.hidden = False  # type: ignore[attr-defined]
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+def global_options_first(words: Sequence[str]) -> list[str]:
+    """The words of a command line with the global options before the command, wherever they stood before a `--`."""
+    end = words.index("--") if "--" in words else len(words)
+    found = [word for word in words[:end] if word in GLOBAL_OPTIONS]
+    return [*found, *(word for word in words[:end] if word not in GLOBAL_OPTIONS), *words[end:]]
