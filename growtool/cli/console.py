@@ -54,8 +54,8 @@ def results(least_width: int = 0) -> Console:
     from rich.console import Console
 
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-    found = Console(highlight=False, width=None if bounded else _UNBOUNDED)
-    return found if found.width >= least_width else Console(highlight=False, width=least_width)
+    width = max(Console().width if bounded else _UNBOUNDED, least_width)
+    return Console(highlight=False, width=width, height=25)  # without a height, a dumb terminal is taken for 80 columns
 
 
 def say(text: str | Text, *, style: str = "") -> None:

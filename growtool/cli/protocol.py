@@ -26,14 +26,11 @@ def protocol(
 
     The published way of MixtureGrowth (arXiv 2311.04251).
     """
-    from growtool.protocol import Step, load_protocol, run_protocol
-
-    def told(step: Step) -> None:
-        note(f"{step.name}: top-1 {step.before:.2f} % -> {step.after:.2f} %")
+    from growtool.protocol import load_protocol, run_protocol
 
     loaded, out = load_protocol(file), output or Path(file.stem)
     with shown_progress() as progress:
-        steps = run_protocol(loaded, out, progress=progress, told=told)
+        steps = run_protocol(loaded, out, progress=progress, told=note)
     if as_json:
         emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
         return

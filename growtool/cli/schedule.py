@@ -30,15 +30,14 @@ def schedule(
     """
     from growtool.finetune.distributed import World
     from growtool.report import units
-    from growtool.schedule import StageRecord, load_schedule, run_schedule
+    from growtool.schedule import load_schedule, run_schedule
 
     loaded = load_schedule(file)
     main = World.from_environment().is_main
 
-    def told(record: StageRecord) -> None:
+    def told(line: str) -> None:
         if main:
-            found = f", top-1 {record.top1:.2f} %" if record.top1 is not None else ""
-            note(f"stage {record.number} of {len(loaded.stages)}: {record.kind}{found}")
+            note(line)
 
     with shown_progress() as progress:
         records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)

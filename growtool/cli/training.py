@@ -53,7 +53,7 @@ class _LogLines:
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
         self._steps, self._epochs = steps, epochs
-        note(f"training: {steps:,} updates, {_count(epochs, 'epoch')}, {images:,} images")
+        note(f"training: {_count(steps, 'update')}, {_count(epochs, 'epoch')}, {_count(images, 'image')}")
         if step:
             note(f"resumed after update {step:,} of {steps:,}")
 

@@ -54,6 +54,7 @@ def grow(
     summary: Summary | None = None,
     optimizer: OptimizerState | None = None,
     advance: Callable[[int], None] = lambda nbytes: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Grown:
     """Write the grown checkpoint and prove it.
 
@@ -65,6 +66,7 @@ def grow(
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         advance: told the bytes of each tensor written.
+        told: hears that the proof begins.
 
     Raises:
         PlanError: the output exists, the disk has no room, or the optimizer's state cannot grow.
@@ -79,6 +81,8 @@ def grow(
     found: list[tuple[Proof | None, ModelSpec, str]] = []
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
+        if recipe.plan.verify is not None:
+            told(f"verifying on {recipe.plan.verify.inputs} random images")
         proof = prove(recipe, open_checkpoint(weights))
         measured = with_measurement(spec, proof)
         found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))

@@ -52,7 +52,7 @@ def run_protocol(
     output: Path,
     *,
     progress: Progress | None = None,
-    told: Callable[[Step], None] = lambda step: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> list[Step]:
     """Train two members, grow them onto the diagonal and train the grown model.
 
@@ -60,7 +60,7 @@ def run_protocol(
         loaded: the protocol.
         output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, and a report.
         progress: who watches each training.
-        told: told of each training that is done.
+        told: hears which training begins, and what each came to.
 
     Raises:
         PlanError: the folder is not empty, an option is wrong, or the members are no narrower versions of the model.
@@ -85,10 +85,11 @@ def run_protocol(
             if request.asked:
                 done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
                 raise Stopped(done, str(saved), request)
+            told(f"{name}: training")
             result = finetune(_config(loaded, name, starts[name]), progress)
             tops = result.initial.top1, result.last.top1
             steps.append(Step(name, *tops, result.steps, result.parameters, result.seconds))
-            told(steps[-1])
+            told(f"{name}: top-1 {tops[0]:.2f} % -> {tops[1]:.2f} %")
             return run_of(name) / "last"
 
         _carry_out(protocol, member, grown, growing, starts, train)

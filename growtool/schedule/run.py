@@ -31,7 +31,7 @@ def run_schedule(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-    told: Callable[[StageRecord], None] = lambda record: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> list[StageRecord]:
     """Run every stage that is not complete yet.
 
@@ -40,7 +40,7 @@ def run_schedule(
         output: gets a folder for each stage, and `schedule.json` with what each came to.
         resume: go on where an earlier call was interrupted, within a training stage at its latest checkpoint.
         progress: watches each training stage.
-        told: called after each stage.
+        told: hears which stage begins, and which were complete before.
 
     Returns:
         Every stage, those of earlier calls included.
@@ -63,17 +63,19 @@ def run_schedule(
         if world.is_main and not begun:
             _begin(schedule, output)
         for stage in schedule.stages:
+            which = f"stage {stage.number} of {len(schedule.stages)}"
             if stage.number <= len(done):
                 record = done[stage.number - 1]
+                told(f"{which}: {record.kind}, done before")
             else:
                 if request.asked:
                     raise Stopped(done[-1].steps if done else 0, str(source), request)
+                told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
                 with _told_where(stage):
                     record = stage.run(Site(output, source, teacher, progress))
                 done.append(record)
                 if world.is_main:
                     _write(output, schedule, done)
-                told(record)
             if record.kind == "grow":
                 teacher = source
             source = output / record.checkpoint
