@@ -1,4 +1,7 @@
-"""The tables of docs/experiments.md, from the evaluations beside it; `python -m tests.experiments_page` prints them."""
+"""The tables of docs/experiments.md and the README's picture, from the evaluations beside it.
+
+`python -m tests.experiments_page` prints the tables and draws the picture.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from growtool.report.chart import Chart, Series, to_svg
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, RESULTS = DOCS / "experiments.md", DOCS / "experiments" / "results.csv"
+PICTURE = DOCS / "experiments" / "cost.svg"
 
 
 class Run(NamedTuple):
@@ -214,6 +220,40 @@ TABLES = [
     ),
 ]
 
+SOURCE = 3.5  # what training `small_a` cost, in epochs of the large network
+ENDS = {
+    "large, from scratch": {
+        2: Run("resnet-width", "scratch", "0.1"),
+        2 + SOURCE: Run("resnet-width", "scratch-longer", "0.1"),
+        6: Run("resnet-six", "scratch", "0.1"),
+    },
+    "large, grown": {
+        SOURCE + 2: Run("resnet-width", "mixture-0.3", "0.03"),
+        SOURCE + 3: Run("resnet-width-three", "mixture-0.3", "0.03"),
+        SOURCE + 6: Run("resnet-six", "mixture-0.3", "0.03"),
+    },
+    "small, trained on": {
+        SOURCE + 2: Run("resnet-width", "source-longer", "0.03"),
+        SOURCE + 6: Run("resnet-six", "source-longer", "0.1"),
+    },
+}
+
+
+def picture() -> str:
+    """What runs of several lengths end with, against the cost of all training, for the README; an SVG file."""
+    series = []
+    for name, runs in ENDS.items():
+        points = {cost: run.evaluations() for cost, run in runs.items()}
+        ends = {cost: statistics.mean(found[max(found)].values()) for cost, found in points.items()}
+        if name != "large, from scratch":
+            ends = {SOURCE: statistics.mean(points[SOURCE + 2][0].values()), **ends}
+        series.append(Series(name, tuple(ends), tuple(ends.values())))
+    label = "cost of all training, in epochs of the large network"
+    marks = ((SOURCE, "the small network is trained"),)
+    return to_svg(Chart("top-1 at the end of a run, CIFAR-10", label, "top-1 in %", tuple(series), marks)) + "\n"
+
+
 if __name__ == "__main__":
+    PICTURE.write_text(picture())
     for table in TABLES:
         print(*table.lines(), "", sep="\n")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.experiments_page import PAGE, TABLES
+from tests.experiments_page import PAGE, PICTURE, TABLES, picture
 
 PAGE_LINES = PAGE.read_text().splitlines()
 
@@ -22,3 +22,7 @@ def test_no_other_table_holds_accuracies():
     known = {line for table in TABLES for line in table.lines()}
     others = [line for line in PAGE_LINES if re.search(r"\| \d\d\.\d\d", line) and line not in known]
     assert not others
+
+
+def test_the_picture_is_drawn_from_the_evaluations():
+    assert PICTURE.read_text() == picture(), "python -m tests.experiments_page draws it"
