@@ -435,7 +435,7 @@ def name_of(kind: str, case: str) -> str:
 
 def _register(name: str, make: Callable[..., nn.Module]) -> None:
     def entrypoint(pretrained: bool = False, **kwargs: object) -> nn.Module:
-        own = {key: value for key, value in kwargs.items() if key in ("width", "depth", "num_classes")}
+        own = {key: value for key, value in kwargs.items() if key in ("width", "depth", "num_classes", "turned")}
         return make(**own)
 
     entrypoint.__name__, entrypoint.__module__ = name, __name__

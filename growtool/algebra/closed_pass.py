@@ -1,8 +1,8 @@
-"""Whether a deeper model, with its new blocks closed, runs the source's operations on the source's values.
+"""Whether the target, with its new blocks closed, runs the source's operations on the source's values.
 
 Both passes are followed value by value. A closed block hands on what it received, or zeros, which a sum drops; every
-other operation of the target has to be the one at the same place of the same module in the source, and to read what
-that one reads. What leads to no output does not count. Which operations those are, with which numbers, is compared
+other operation of the target has to be the one at the same place of the same module in the source, to read what
+that one reads, and to have as many positions but for channels that grow. What leads to no output does not count. Which operations those are, with which numbers, is compared
 elsewhere (`algebra.promise.different_operations`), by the same places.
 """
 
@@ -66,17 +66,36 @@ def compare_passes(
     if idle:
         after = FollowedPass(target, values, source_path, runs, skip, name, dropped=idle)
         found = after.run()
-    difference = None if found == expected else _first_difference(after, known)
+    difference = _other_sizes(before, after) if found == expected else _first_difference(after, known)
+    if difference is not None:
+        where, what = difference
+        given = "with the new blocks closed, " if any(run.path not in replaced for run in runs) else ""
+        difference = f"{where or 'the model itself'}: {given}{what}"
     return Comparison(
         difference, {path: frozenset(entries) for path, entries in after.dropped.items()}, frozenset(after.needed)
     )
 
 
-def _first_difference(after: FollowedPass, known: Collection[int]) -> str:
-    """The first operation of the target that has no counterpart in the source and that an output is made of."""
+def _first_difference(after: FollowedPass, known: Collection[int]) -> tuple[str, str]:
+    """Where the target first has an operation without counterpart that an output is made of, and what it does."""
     reached = after.reached()
     for value, step in after.made:
         if value in reached and value not in known:
-            where = step.module or "the model itself"
-            return f"{where}: with the new blocks closed, {step.name} reads other values than in the source"
-    return "with the new blocks closed, the model returns another of its values than the source"
+            return step.module, f"{step.name} reads other values than in the source"
+    return "", "the output is another of the model's values than in the source"
+
+
+def _other_sizes(before: FollowedPass, after: FollowedPass) -> tuple[str, str] | None:
+    """Where the target first has sizes that are not the source's, nor those of channels that grow; None if nowhere."""
+    counterparts = {value: step for value, step in reversed(before.ran)}
+    for value, new in after.ran:
+        old = counterparts.get(value)
+        if old is None:
+            continue
+        for mine, its in zip(new.ins, old.ins, strict=True):
+            sizes, expected = after.sizes(mine), before.sizes(its)
+            both = zip(sizes, expected, strict=False)
+            if len(sizes) != len(expected) or any(a != b and not grows for (a, grows), (b, _) in both):
+                shown = (" x ".join(str(size) for size, _ in of) for of in (expected, sizes))
+                return new.module, "{} runs over {} in the source, over {} in the target".format(new.name, *shown)
+    return None

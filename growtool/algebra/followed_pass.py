@@ -6,20 +6,25 @@ with the same numbers.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
-from growtool.coupling import Coupling
-from growtool.coupling.axis import axis_size
+from torch.utils._pytree import tree_leaves
+
+from growtool.coupling import Coupling, atoms
+from growtool.coupling.axis import Axis, axis_size, segment_size
 from growtool.coupling.signature import VIEWS
 from growtool.coupling.steps import Ref, Step
 
-_PICKS = frozenset(
-    "slice select narrow split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes chunk unbind copy "
-    "as_strided".split()
-)
+# Operations without an entry that leave elements out or put them into another order; where their dimension stands.
+_PICKS = {
+    "select": 1, "slice": 1, "unbind": 1,
+    "split": 2, "split_with_sizes": 2, "unsafe_split": 2, "unsafe_split_with_sizes": 2, "chunk": 2, "unsafe_chunk": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class FollowedPass:
         zeros: values that are zero -> the closed modules that make them so.
         needed: of these, those whose zeros a sum has dropped.
         made: every value that an operation made, in order.
+        ran: the same without mere views.
         strange: values that what was left out has a part in.
         fed: values that what was left out reads.
     """
@@ -87,9 +93,10 @@ class FollowedPass:
     dropped: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     needed: set[str] = field(default_factory=set)
     made: list[tuple[int, Step]] = field(default_factory=list)
+    ran: list[tuple[int, Step]] = field(default_factory=list)
     strange: set[int] = field(default_factory=set)
     fed: set[int] = field(default_factory=set)
-    _met: Counter[Any] = field(default_factory=Counter)
+    _constants: int = 0
 
     def run(self) -> tuple[int, ...]:
         """The values of the outputs."""
@@ -104,23 +111,20 @@ class FollowedPass:
         return tuple(map(self.value, self.coupling.forward.outputs))
 
     def value(self, number: int) -> int:
-        """The value of a tensor; one met for the first time is stored, a constant, or the input."""
+        """The value of a tensor; one met for the first time is stored, an input, or a constant."""
         if number not in self.known:
-            names = self.coupling.forward.stored.get(number)
+            inputs, names = self.coupling.forward.inputs, self.coupling.forward.stored.get(number)
             if names is not None:
                 name = self.name(names)
                 self.known[number] = (
                     self.values.new("stored", names) if name is None else self.values.of("stored", name)
                 )
-            elif number in self.coupling.forward.made_of:
-                self.known[number] = self._count("constant")
+            elif number in inputs:
+                self.known[number] = self.values.of("input", inputs.index(number))
             else:
-                self.known[number] = self.values.of("input")
+                self._constants += 1
+                self.known[number] = self.values.of("constant", self._constants)
         return self.known[number]
-
-    def _count(self, *key: Any) -> int:
-        self._met[key] += 1
-        return self.values.of(*key, self._met[key])
 
     def _leave_out(self, closed: Closed, steps: Sequence[Step]) -> None:
         before = {number: self.value(number) for _, number in closed.outs if isinstance(number, int)}
@@ -140,13 +144,14 @@ class FollowedPass:
     def _step(self, step: Step) -> None:
         if self._drops_out(step):
             return
-        operands = tuple(self._operand(argument) for argument in (*step.args, *step.kwargs.values()))
         ins = step.ins
-        if step.entry is None and step.name in VIEWS - _PICKS and len(ins) == 1:
+        if step.entry is None and len(ins) == 1 and self._keeps_elements(step):
             outs = [self.value(ins[0])] * len(step.outs)
         else:
-            place = self._place(step)
+            operands = self._operand(step.args), *((name, self._operand(v)) for name, v in step.kwargs.items())
+            place = self._picked(step) if step.entry is None else self._place(step, step.entry)
             outs = [self.values.of(step.name, place, which, operands) for which in range(len(step.outs))]
+            self.ran += ((value, step) for value in outs[:1])
             if any(self.value(number) in self.strange for number in ins):
                 self.strange |= set(outs)
         self._put(step, outs)
@@ -162,20 +167,59 @@ class FollowedPass:
     def _operand(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
             return self.value(argument.number)
-        if isinstance(argument, list | tuple) and any(isinstance(item, Ref) for item in argument):
+        if isinstance(argument, list | tuple):
             return tuple(map(self._operand, argument))
-        return None
+        return None if argument is None else "number"
 
-    def _place(self, step: Step) -> Any:
+    def _place(self, step: Step, entry: int) -> Any:
         """The module and which of its operations it is: what both passes agree upon."""
-        module = self.place(step.module)
-        if step.entry is None:
-            self._met[module, step.name] += 1
-            return module, "no entry", self._met[module, step.name]
         dropped = self.dropped.get(step.module, ())
-        calls = self.coupling.signatures[step.module][: step.entry]
-        gone = sum(place < step.entry for place in dropped)
-        return module, step.entry - gone - sum(e[0] == "call" and self.uncalled(e[1]) for e in calls)
+        calls = self.coupling.signatures[step.module][:entry]
+        gone = sum(place < entry for place in dropped)
+        return self.place(step.module), entry - gone - sum(e[0] == "call" and self.uncalled(e[1]) for e in calls)
+
+    def _keeps_elements(self, step: Step) -> bool:
+        """Whether an operation hands on all elements in their order, up to rounding."""
+        kind = step.kwargs.get("dtype")
+        if step.name == "slice":
+            before, after = map(self.coupling.forward.axes, (step.ins[0], step.outs[0]))
+            return list(map(axis_size, before)) == list(map(axis_size, after))
+        return step.name in VIEWS - _PICKS.keys() - {"t"} and (kind is None or kind.is_floating_point)
+
+    def _picked(self, step: Step) -> Any:
+        """Which elements an operation without an entry picks, in words that hold for both passes."""
+        if step.name not in _PICKS:
+            return (step.kwargs.get("dtype"),)
+        axes = self.coupling.forward.axes(step.ins[0])
+        dim = step.arg(_PICKS[step.name], "dim", 0) % len(axes)
+        if step.name == "select":
+            return dim, self._until(axes[dim], step.arg(2, "index") % axis_size(axes[dim]))
+        if step.name == "unbind":
+            return (dim,)
+        start, stride = (step.arg(2, "start"), step.arg(4, "step", 1)) if step.name == "slice" else (0, 1)
+        first = slice(start, None).indices(axis_size(axes[dim]))[0]
+        sizes = (axis_size(self.coupling.forward.axes(number)[dim]) for number in step.outs)
+        bounds = itertools.accumulate(sizes, initial=first)
+        return dim, stride, *(self._until(axes[dim], bound) for bound in bounds)
+
+    def _until(self, axis: Axis, end: int) -> tuple[Any, ...]:
+        """The positions of an axis before `end`: how many, but one word for channels that may grow."""
+        found: list[Any] = []
+        for segment in axis:
+            size = min(segment_size(segment), end)
+            if size <= 0:
+                break
+            grows = self._grows((segment,))
+            found.append(Fraction(size, segment_size(segment)) if grows else size)
+            end -= size
+        return tuple(found)
+
+    def _grows(self, axis: Axis) -> bool:
+        return not self.coupling.growable.isdisjoint(atoms(axis))
+
+    def sizes(self, number: int) -> list[tuple[int, bool]]:
+        """The sizes of a tensor, each with whether channels on it may grow."""
+        return [(axis_size(axis), self._grows(axis)) for axis in self.coupling.forward.axes(number)]
 
     def _drops_out(self, step: Step) -> bool:
         """Take in an operation that zeros make superfluous; False for any other."""
@@ -239,7 +283,7 @@ def _operands(key: Any) -> list[int]:
     """The values in the key of a value made by an operation."""
     match key:
         case (str(), tuple(), int(), tuple() as operands):
-            return [v for o in operands for v in (o if isinstance(o, tuple) else (o,)) if isinstance(v, int)]
+            return [value for value in tree_leaves(operands) if isinstance(value, int)]
         case ("overwritten", int() as old, int() as new):
             return [old, new]
     return []

@@ -70,6 +70,7 @@ class ForwardPass:
     layouts: number -> the axes of the tensor, as the trace left them.
     made_of: number -> parameters and buffers, for tensors made of nothing else.
     stored: number -> the names of a parameter or buffer itself.
+    inputs: numbers of what the model was given, in order.
     outputs: numbers of what the model returned.
     """
 
@@ -79,6 +80,7 @@ class ForwardPass:
     layouts: Mapping[int, tuple[Axis, ...]]
     made_of: Mapping[int, frozenset[str]]
     stored: Mapping[int, tuple[str, ...]]
+    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
     def axes(self, number: int) -> tuple[Axis, ...]:

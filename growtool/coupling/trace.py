@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,6 +91,12 @@ class Coupling:
     unknown: Mapping[str, int]
     forward: ForwardPass
 
+    @cached_property
+    def growable(self) -> frozenset[Atom]:
+        """The channels that parameters or buffers carry and that may grow."""
+        carried = (atom for axes in self.tensors.values() for axis in axes for atom in atoms(axis))
+        return frozenset(atom for atom in carried if atom.fixed is None)
+
     @property
     def names(self) -> dict[Atom, str]:
         """The name of each group by its channels."""
@@ -110,12 +117,12 @@ class Coupling:
         return tuple(Group(names[atom], atom, tuple(found)) for atom, found in members.items())
 
 
-def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
+def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Coupling:
     """Trace one forward pass of `model` on meta.
 
     Args:
         model: in eval mode; parameters may be on meta, buffers must be real (their values decide what may grow).
-        input_size: channels, height, width of an image.
+        input_sizes: channels, height, width of each image that the model takes: one for every model of timm.
 
     Returns:
         The coupling; the model is left as it was.
@@ -128,15 +135,17 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
     replica = copy.deepcopy(model).to("meta").eval()
     tape = Tape(RULES, general)
     named = _register(tape, replica, constants)
-    image = torch.zeros((2, *input_size), device="meta")
-    tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in input_size))))
+    images = [torch.zeros((2, *size), device="meta") for size in input_sizes]
+    for image in images:
+        tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in image.shape[1:]))))
     handles = tape.watch(replica)
     try:
         with torch.no_grad(), FirstPositions(tape.axes), ByShape(), tape:
-            output = replica(image)
+            output = replica(*images)
     except Exception as error:
+        sizes = ", ".join(map(str, input_sizes))
         raise CheckpointError(
-            f"{type(model).__name__}: the forward pass failed on images of {input_size} (channels, height, width): "
+            f"{type(model).__name__}: the forward pass failed on images of {sizes} (channels, height, width): "
             f"{type(error).__name__}: {error}; check that input_size in pretrained_cfg is one the model takes"
         ) from error
     finally:
@@ -147,7 +156,8 @@ def trace_model(model: nn.Module, input_size: tuple[int, int, int]) -> Coupling:
         for leaf in leaves:
             for axis in tape.axes(leaf)[1:]:
                 fix(axis, "the model's output")
-    return _collect(tape, named, _names(replica), tuple(map(id, leaves)))
+    ends = tuple(map(id, images)), tuple(map(id, leaves))
+    return _collect(tape, named, _names(replica), *ends)
 
 
 def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
@@ -185,7 +195,11 @@ def _names(model: nn.Module) -> dict[int, tuple[str, ...]]:
 
 
 def _collect(
-    tape: Tape, named: Mapping[str, Axes], stored: Mapping[int, tuple[str, ...]], outputs: tuple[int, ...]
+    tape: Tape,
+    named: Mapping[str, Axes],
+    stored: Mapping[int, tuple[str, ...]],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
 ) -> Coupling:
     consumers = frozenset(
         (atom, name, dim) for marked, (name, dim) in tape.consumers for atom in atoms(((marked,),))
@@ -219,6 +233,7 @@ def _collect(
             layouts=layouts,
             made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
             stored=stored,
+            inputs=inputs,
             outputs=outputs,
         ),
     )

@@ -52,7 +52,7 @@ def closings_of(matching: Matching) -> Closings:
     Raises:
         PlanError: one cannot be, with the reason.
     """
-    if not matching.blocks.new or any(placed.start == "copy" for placed in _new(matching)):
+    if any(placed.start == "copy" for placed in _new(matching)):
         return Closings()
     runs = list(_runs(matching))
     tried = [_closed(runs, matching, zeros_first=zeros_first) for zeros_first in (False, True)]

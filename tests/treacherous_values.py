@@ -1,0 +1,156 @@
+"""Small timm models that run the same operations on other values, or tie other parameters, once a switch is turned.
+
+A body is a function of (model, tokens [images, places, channels], turned).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from treacherous import PLACES, Net, _register, name_of
+
+Body = Callable[["Turned", Tensor, bool], Tensor]
+Ties = Callable[["Turned"], None]
+
+
+class Turned(Net):
+    """A net with two more layers, whose body may depend on a switch."""
+
+    def __init__(self, body: Body, *, turned: bool = False, ties: Ties | None = None, **kwargs: int) -> None:
+        super().__init__(lambda s, x: body(s, x, turned), **kwargs)
+        self.a, self.b = nn.Linear(self.dim, self.dim), nn.Linear(self.dim, self.dim)
+        self.halves = nn.Linear(self.dim // 2, self.dim, bias=False)
+        self.rows = nn.Parameter(torch.ones(2, PLACES, 1))
+        self.register_buffer("other", torch.ones(self.dim))
+        self.far, self.near = torch.tensor(0.25), torch.tensor(4.0)
+        if ties is not None:
+            ties(self)
+
+
+def _swapped(x: Tensor, y: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
+    return (y, x) if turned else (x, y)
+
+
+def _residual(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    y = s.a(x).tanh()
+    return _swapped(x, y, turned)[0] + s.b(y)
+
+
+def _layers(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    """Layers of two types, each with a mask of its own; the types may come in another order."""
+    for layer, kind in zip((s.a, s.b), _swapped(*s.rows.unbind(), turned), strict=True):
+        x = x + layer(x * kind).tanh()
+    return x
+
+
+def _written_place(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    y = s.a(x)
+    first, second = _swapped(y[:, :1], y[:, 1:2], turned)
+    first.mul_(second)
+    return y
+
+
+def _weight(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    return x + torch.tanh(x @ (s.a.weight if turned else s.a.weight.t()))
+
+
+def _square(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    """Places in another order: rows and columns of the square that they form exchanged, or not."""
+    y = s.a(x).unflatten(1, (PLACES, 1) if turned else (PLACES // 2, 2))
+    return x * y.transpose(1, 2).flatten(1, 2).sigmoid()
+
+
+def _constants(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    x = (x * s.far + s.a(x) * s.near).tanh()
+    return x * _swapped(s.far, s.near, turned)[0]
+
+
+def _attention(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    q, k = _swapped(s.a(x), s.b(x), turned)
+    return F.scaled_dot_product_attention(q[..., :1], k[..., :1], x, scale=1.0)
+
+
+def _channels(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    """One half of the channels, or the other, where nothing else tells them apart."""
+    y = s.a(x).view(*x.shape[:2], 2, s.dim // 2)
+    return s.halves(y[:, :, 1 if turned else 0].tanh())
+
+
+OTHER_VALUES: dict[str, Body] = {
+    "a residual from another place": _residual,
+    "layer types in another order": _layers,
+    "operands exchanged": lambda s, x, t: torch.sub(*_swapped(s.a(x), s.b(x), t)),
+    "one of them activated": lambda s, x, t: (lambda p, q: p.sigmoid() * q)(*_swapped(s.a(x), s.b(x), t)),
+    "queries and keys exchanged": _attention,
+    "joined the other way round": lambda s, x, t: x * torch.stack(_swapped(s.a(x), s.b(x), t)).cumsum(0)[0].tanh(),
+    "parameters exchanged": lambda s, x, t: (lambda p, q: (x * p).tanh() * q)(*_swapped(s.g, s.q, t)),
+    "buffers exchanged": lambda s, x, t: (lambda p, q: (x * p).tanh() * q)(*_swapped(s.stored, s.other, t)),
+    "constants exchanged": _constants,
+    "weights of another layer": lambda s, x, t: F.linear(x, *_swapped(s.a, s.b, t)[0].parameters()),
+    "a weight for another bias": lambda s, x, t: F.linear(x, s.a.weight, _swapped(s.a.bias, s.b.bias, t)[0]),
+    "a weight turned": _weight,
+    "parts of an unbound tensor": lambda s, x, t: (lambda p, q: x * p + q.exp())(*_swapped(*s.rows.unbind(), t)),
+    "places split elsewhere": lambda s, x, t: x * s.a(x).split([3, 1] if t else [1, 3], 1)[0].amax(1, keepdim=True),
+    "places cut elsewhere": lambda s, x, t: x * (s.a(x)[:, 2:] if t else s.a(x)[:, :2]).amax(1, keepdim=True),
+    "another place": lambda s, x, t: x * s.a(x)[:, 2 if t else 1].sigmoid()[:, None],
+    "another stride": lambda s, x, t: x * (s.a(x)[:, :2] if t else s.a(x)[:, ::2]).amax(1, keepdim=True),
+    "more places": lambda s, x, t: x * s.a(x)[:, : 3 if t else 2].mean(1, keepdim=True),
+    "a place written to": _written_place,
+    "a square read by columns": _square,
+    "repeated more often": lambda s, x, t: x * s.a(x).repeat(1, 3 if t else 2, 1).cumsum(1)[:, -1:],
+    "halves of the channels exchanged": lambda s, x, t: torch.cat(_swapped(*s.a(x).chunk(2, -1), t), -1) + x,
+    "the other half of the channels": _channels,
+    "bounded on the other side": lambda s, x, t: x.clamp(max=0.1) if t else x.clamp(min=0.1),
+    "cut to whole numbers": lambda s, x, t: s.a(x) + (9 * x).to(torch.int64 if t else torch.float32).to(x.dtype),
+    "broadcast along another dimension": lambda s, x, t: x * (x[:, :, :1].mT if t else x[:, :, :1]).mean(-1)[..., None],
+}  # fmt: skip
+
+
+def _tie(s: Turned) -> None:
+    s.b.weight = s.a.weight
+
+
+def _tie_vectors(s: Turned) -> None:
+    s.q = s.g
+
+
+def _tie_buffers(s: Turned) -> None:
+    s.other = s.stored
+
+
+def _tie_module(s: Turned) -> None:
+    s.b = s.a
+
+
+def _tie_crosswise(s: Turned) -> None:
+    s.b.weight, s.fc2.weight = s.a.weight, s.fc.weight
+
+
+def _plain(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    y = torch.tanh(s.a(x) * s.g * s.stored) + s.fc2(x)
+    return x + s.b(y * s.q * s.other)
+
+
+TIES: dict[str, Ties] = {
+    "weights": _tie,
+    "vectors": _tie_vectors,
+    "buffers": _tie_buffers,
+    "modules": _tie_module,
+    "two pairs": _tie_crosswise,
+}
+
+for _case, _body in OTHER_VALUES.items():
+    _register(name_of("values", _case), lambda body=_body, **kwargs: Turned(body, **kwargs))
+
+
+def _tied(ties: Ties, tied: int, *, turned: bool = False, **kwargs: int) -> Turned:
+    """Ties in the model as it is for `tied` 0, in the turned one for 1, in both for 2."""
+    return Turned(_plain, ties=ties if tied == 2 or turned == bool(tied) else None, **kwargs)
+
+
+for _case, _ties in TIES.items():
+    for _number, _kind in enumerate(("untied", "tied", "kept")):
+        _register(
+            name_of(_kind, _case), lambda ties=_ties, number=_number, **kwargs: _tied(ties, number, **kwargs)
+        )
