@@ -22,6 +22,7 @@ class Turned(Net):
         self.a, self.b = nn.Linear(self.dim, self.dim), nn.Linear(self.dim, self.dim)
         self.halves = nn.Linear(self.dim // 2, self.dim, bias=False)
         self.rows = nn.Parameter(torch.ones(2, PLACES, 1))
+        self.inner = nn.LayerNorm(self.dim)
         self.register_buffer("other", torch.ones(self.dim))
         self.far, self.near = torch.tensor(0.25), torch.tensor(4.0)
         if ties is not None:
@@ -95,7 +96,7 @@ OTHER_VALUES: dict[str, Body] = {
     "places cut elsewhere": lambda s, x, t: x * (s.a(x)[:, 2:] if t else s.a(x)[:, :2]).amax(1, keepdim=True),
     "another place": lambda s, x, t: x * s.a(x)[:, 2 if t else 1].sigmoid()[:, None],
     "another stride": lambda s, x, t: x * (s.a(x)[:, :2] if t else s.a(x)[:, ::2]).amax(1, keepdim=True),
-    "more places": lambda s, x, t: x * s.a(x)[:, : 3 if t else 2].mean(1, keepdim=True),
+    "more places": lambda s, x, t: x * s.a(x)[:, : 3 if t else 2].amax(1, keepdim=True),
     "a place written to": _written_place,
     "a square read by columns": _square,
     "repeated more often": lambda s, x, t: x * s.a(x).repeat(1, 3 if t else 2, 1).cumsum(1)[:, -1:],
@@ -119,6 +120,17 @@ def _tie_buffers(s: Turned) -> None:
     s.other = s.stored
 
 
+def _register_twice(s: Turned) -> None:
+    both = nn.Parameter(torch.ones(s.dim, s.dim))
+    s.a.weight = both
+    s.b.weight = both
+
+
+def _tie_memory(s: Turned) -> None:
+    both = torch.ones(s.dim, s.dim)
+    s.a.weight, s.b.weight = nn.Parameter(both), nn.Parameter(both)
+
+
 def _tie_module(s: Turned) -> None:
     s.b = s.a
 
@@ -127,30 +139,49 @@ def _tie_crosswise(s: Turned) -> None:
     s.b.weight, s.fc2.weight = s.a.weight, s.fc.weight
 
 
+def _tie_norms(s: Turned) -> None:
+    s.inner.weight, s.inner.bias = s.norm.weight, s.norm.bias
+
+
 def _plain(s: Turned, x: Tensor, turned: bool) -> Tensor:
     y = torch.tanh(s.a(x) * s.g * s.stored) + s.fc2(x)
     return x + s.b(y * s.q * s.other)
 
 
-TIES: dict[str, Ties] = {
-    "weights": _tie,
-    "vectors": _tie_vectors,
-    "buffers": _tie_buffers,
-    "modules": _tie_module,
-    "two pairs": _tie_crosswise,
+def _normed(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    return x + s.b(s.inner(s.a(s.norm(x)).tanh()))
+
+
+def _tie_gain(s: Turned) -> None:
+    s.g = s.norm.weight
+
+
+def _scaled(s: Turned, x: Tensor, turned: bool) -> Tensor:
+    return x + s.b(s.norm(x)) * s.g
+
+
+TIES: dict[str, tuple[Ties, Body]] = {
+    "weights": (_tie, _plain),
+    "vectors": (_tie_vectors, _plain),
+    "buffers": (_tie_buffers, _plain),
+    "one parameter registered twice": (_register_twice, _plain),
+    "parameters in one memory": (_tie_memory, _plain),
+    "two pairs": (_tie_crosswise, _plain),
+    "norms": (_tie_norms, _normed),
+    "a gain and a scale": (_tie_gain, _scaled),
 }
+TIED_MODULES = "modules"  # that are called by one path where they are one, by two where they are not
 
 for _case, _body in OTHER_VALUES.items():
     _register(name_of("values", _case), lambda body=_body, **kwargs: Turned(body, **kwargs))
 
 
-def _tied(ties: Ties, tied: int, *, turned: bool = False, **kwargs: int) -> Turned:
-    """Ties in the model as it is for `tied` 0, in the turned one for 1, in both for 2."""
-    return Turned(_plain, ties=ties if tied == 2 or turned == bool(tied) else None, **kwargs)
+def _tied(case: str, kind: str, *, turned: bool = False, **kwargs: int) -> Turned:
+    """Ties where the switch is turned (`tied`), where it is not (`untied`), or always (`kept`)."""
+    ties, body = (_tie_module, _plain) if case == TIED_MODULES else TIES[case]
+    return Turned(body, ties=ties if kind == "kept" or turned == (kind == "tied") else None, **kwargs)
 
 
-for _case, _ties in TIES.items():
-    for _number, _kind in enumerate(("untied", "tied", "kept")):
-        _register(
-            name_of(_kind, _case), lambda ties=_ties, number=_number, **kwargs: _tied(ties, number, **kwargs)
-        )
+for _case in (*TIES, TIED_MODULES):
+    for _kind in ("tied", "untied", "kept"):
+        _register(name_of(_kind, _case), lambda case=_case, kind=_kind, **kwargs: _tied(case, kind, **kwargs))

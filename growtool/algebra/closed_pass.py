@@ -2,8 +2,9 @@
 
 Both passes are followed value by value. A closed block hands on what it received, or zeros, which a sum drops; every
 other operation of the target has to be the one at the same place of the same module in the source, to read what
-that one reads, and to have as many positions but for channels that grow. What leads to no output does not count. Which operations those are, with which numbers, is compared
-elsewhere (`algebra.promise.different_operations`), by the same places.
+that one reads, and to run over as many positions but for channels that grow. What leads to no output does not count.
+Which operations those are, with which numbers, is compared elsewhere (`algebra.operations.different_operations`), by
+the same places.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ def compare_passes(
     if idle:
         after = FollowedPass(target, values, source_path, runs, skip, name, dropped=idle)
         found = after.run()
-    difference = _other_sizes(before, after) if found == expected else _first_difference(after, known)
-    if difference is not None:
-        where, what = difference
+    other = _other_sizes(before, after) if found == expected else _first_difference(after, known)
+    difference = None
+    if other is not None:
+        where, what = other
         given = "with the new blocks closed, " if any(run.path not in replaced for run in runs) else ""
         difference = f"{where or 'the model itself'}: {given}{what}"
     return Comparison(
@@ -87,7 +89,7 @@ def _first_difference(after: FollowedPass, known: Collection[int]) -> tuple[str,
 
 def _other_sizes(before: FollowedPass, after: FollowedPass) -> tuple[str, str] | None:
     """Where the target first has sizes that are not the source's, nor those of channels that grow; None if nowhere."""
-    counterparts = {value: step for value, step in reversed(before.ran)}
+    counterparts = dict(reversed(before.ran))
     for value, new in after.ran:
         old = counterparts.get(value)
         if old is None:

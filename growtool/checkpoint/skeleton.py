@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from growtool.checkpoint.reach import register
@@ -112,7 +113,7 @@ def _create(spec: ModelSpec) -> nn.Module:
             model = create()
             if not any(buffer.is_meta for buffer in model.buffers()):
                 return model
-        return create().apply(_drop_parameters)
+        return create().apply(partial(_drop_parameters, _MovedToMeta()))
 
 
 def _remedy(spec: ModelSpec, said: str) -> str:
@@ -127,9 +128,27 @@ def _arguments(spec: ModelSpec) -> dict[str, Any]:
     return {**spec.model_args, **overlay}
 
 
-def _drop_parameters(module: nn.Module) -> None:
+class _MovedToMeta:
+    """Moves parameters to meta, those in one memory to one parameter, so that ties last."""
+
+    def __init__(self) -> None:
+        self._moved: dict[Any, nn.Parameter] = {}
+
+    def __call__(self, parameter: nn.Parameter) -> nn.Parameter:
+        from torch.multiprocessing.reductions import StorageWeakRef
+
+        if parameter.is_meta:
+            return parameter
+        memory = StorageWeakRef(parameter.untyped_storage())  # holds the address, not the numbers
+        key = (memory, parameter.storage_offset(), parameter.shape, parameter.stride())
+        if key not in self._moved:
+            self._moved[key] = type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        return self._moved[key]
+
+
+def _drop_parameters(on_meta: _MovedToMeta, module: nn.Module) -> None:
     for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
-        setattr(module, name, _on_meta(parameter))
+        setattr(module, name, on_meta(parameter))
 
 
 def _without_initialisation() -> AbstractContextManager[object]:
@@ -155,8 +174,10 @@ def _parameters_on_meta() -> Iterator[None]:
     """While open, each parameter moves to meta as a module registers it, before it is initialised."""
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
+    on_meta = _MovedToMeta()
+
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
-        return parameter if parameter.is_meta else _on_meta(parameter)
+        return on_meta(parameter)
 
     # torch annotates the hook as returning None, yet registers what it returns.
     hook = register_module_parameter_registration_hook(cast("Callable[..., None]", to_meta))
@@ -164,7 +185,3 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
-    return type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)

@@ -212,7 +212,7 @@ def torn_groups(
         for axis in paired[name]:
             for growth in axis.growths():
                 if growth.source is not None:
-                    grown = _representative(growth.target, same or {})
+                    grown = representative(growth.target, same or {})
                     targets.setdefault(growth.source, {}).setdefault(grown, name)
                     sources.setdefault(grown, {}).setdefault(growth.source, name)
     lines = []
@@ -224,7 +224,8 @@ def torn_groups(
     return lines
 
 
-def _representative(atom: Atom, same: Mapping[Atom, Atom]) -> Atom:
+def representative(atom: Atom, same: Mapping[Atom, Atom]) -> Atom:
+    """The atom that one counts as, by `same` of `torn_groups`."""
     while atom in same:
         atom = same[atom]
     return atom

@@ -24,6 +24,7 @@ from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.recipe.growing import Growing
 from growtool.recipe.matching import Matching
+from growtool.recipe.ties import untied
 
 
 def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
@@ -55,7 +56,7 @@ def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
     if not reasons:
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         same = matching.same if widths.changes else {**starts.same, **matching.same}
-        reasons = torn_groups(matching.paired, old, same)
+        reasons = torn_groups(matching.paired, old, untied(matching, same))
     reasons += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
         reasons.append("recalibrate estimates the running statistics of BatchNorm anew")

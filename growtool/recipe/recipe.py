@@ -39,7 +39,7 @@ class TensorRecipe:
         paired: dimensions along which the positions of the grown tensor are copies of each other in pairs, with the
             position that each is taken from.
         cancelling: the pairs, where it closes a branch with opposite weights for each.
-        shared: the first name of a parameter that the model holds under several; random numbers are drawn for it.
+        shared: the first name of a tensor that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
         fill: what stands at rows that copy no other.
         anew: whether the width operator makes it although it does not grow.

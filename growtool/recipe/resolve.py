@@ -29,6 +29,7 @@ from growtool.recipe.target import target_spec, unknown_arguments
 from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
+from growtool.recipe.ties import torn_ties
 from growtool.recipe.traced import Traced
 from growtool.recipe.widths import Widths
 
@@ -101,6 +102,9 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         set_eps(model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.coupling)
     tensors = tensor_recipes(growing, checkpoint)
+    torn = torn_ties(tensors.values(), source.model)
+    if torn:
+        promise = Promise("lossy", (*torn, *(promise.reasons if promise.kind == "lossy" else ())))
     return Recipe(
         plan=plan,
         source=checkpoint,

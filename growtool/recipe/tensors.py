@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, axis_map
 from growtool.algebra.passing import passing_value
@@ -18,6 +18,7 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe, written_dtype
 from growtool.recipe.rewriting import filling, partners, rewrites, unread
 from growtool.recipe.starts import Starts
+from growtool.recipe.ties import first_names
 
 
 def tensor_recipes(growing: Growing, checkpoint: Checkpoint) -> dict[str, TensorRecipe]:
@@ -26,7 +27,7 @@ def tensor_recipes(growing: Growing, checkpoint: Checkpoint) -> dict[str, Tensor
     coupling, blocks = matching.target.coupling, matching.blocks
     rewritten = rewrites(matching, widths, growing.rescaled, growing.moved)
     copied = {name for weight in growing.rescaled.values() for name in weight.target.weights}
-    first = _first_names(matching.target.model)
+    first = first_names(matching.target.model)
 
     @cache  # many tensors carry the same channels in the same layout
     def mapped(axis: PairedAxis, summed: frozenset[Growth], free: frozenset[Growth]) -> AxisMap:
@@ -57,7 +58,7 @@ def tensor_recipes(growing: Growing, checkpoint: Checkpoint) -> dict[str, Tensor
             zero=name in starts.zero,
             paired=starts.paired.get(name, ()),
             cancelling=starts.cancelling.get(name),
-            shared=first.get(name, name),
+            shared=first[name],
             rewrite=rewritten.get(name),
             fill=filling(matching, widths, name, rows),
             anew=widths.every_tensor and value.is_floating_point(),
@@ -91,12 +92,6 @@ def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Sta
         return None
     module = matching.target.model.get_submodule(name.rpartition(".")[0])
     return passing_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
-
-
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Parameter name -> the first name of the same parameter."""
-    seen: dict[int, str] = {}
-    return {name: seen.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
 
 
 def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> frozenset[Growth]:

@@ -1,0 +1,81 @@
+"""Tensors that one model holds under several names: each such name has to hold the same after growth.
+
+A target may tie what the source keeps apart, keep a tie, or drop one. A file holds every name on its own, and what a
+model reads last stands under all names of a tie.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from growtool.coupling import Atom, atoms
+from growtool.coupling.pairing import representative
+from growtool.errors import some
+from growtool.recipe.matching import Matching
+from growtool.recipe.recipe import TensorRecipe
+
+# What may differ between the names of one tensor, or is compared in other words.
+_OF_THE_NAME = {"name", "source", "new", "following", "shared"}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Name of a tensor of a checkpoint -> the first name of one in the same memory."""
+    seen: dict[int, str] = {}
+    return {n: seen.setdefault(t.untyped_storage()._cdata, n) for n, t in model.state_dict(keep_vars=True).items()}
+
+
+def torn_ties(recipes: Iterable[TensorRecipe], source: nn.Module) -> list[str]:
+    """Tensors of the target whose names are not made alike.
+
+    Args:
+        recipes: of the target's tensors.
+        source: the small model.
+    """
+    tied, found = defaultdict[str, list[TensorRecipe]](list), defaultdict[str, list[str]](list)
+    first = first_names(source)
+    for recipe in recipes:
+        tied[recipe.shared].append(recipe)
+    for one, *others in tied.values():
+        names = " = ".join([one.name, *(other.name for other in others)])
+        if len({r.source and first[r.source] for r in (one, *others)}) > 1:
+            found["one tensor in the target, several in the source, which may differ"].append(names)
+        elif not all(_alike(one, other) for other in others):
+            found["one tensor in the target, which would have to grow in several ways at once"].append(names)
+    return [f"{some(names)}: {why}" for why, names in found.items()]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two recipes, or two values in them, say the same."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if is_dataclass(one) and type(one) is type(other):
+        names = [field.name for field in fields(one) if field.name not in _OF_THE_NAME]
+        return all(_alike(getattr(one, name), getattr(other, name)) for name in names)
+    return bool(one == other)
+
+
+def untied(matching: Matching, same: Mapping[Atom, Atom]) -> dict[Atom, Atom]:
+    """What stands for the same channels once the target keeps apart what the source ties.
+
+    Args:
+        matching: source and target side by side.
+        same: target atoms that stand for the same channels anyway, each with the atom that they count as.
+    """
+    first, seen, found = first_names(matching.source.model), dict[str, str](), dict(same)
+    for name in matching.paired:
+        origin = matching.blocks.source_name(name)
+        before = seen.setdefault(first.get(origin, origin), name)
+        for old, new in zip(*(matching.target.coupling.tensors[n] for n in (before, name)), strict=True):
+            for a, b in zip(atoms(old), atoms(new), strict=False):
+                kept, other = representative(a, found), representative(b, found)
+                if kept is not other:
+                    found[other] = kept
+    return found
