@@ -71,6 +71,8 @@ def untied(matching: Matching, same: Mapping[Atom, Atom]) -> dict[Atom, Atom]:
     """
     first, seen, found = first_names(matching.source.model), dict[str, str](), dict(same)
     for name in matching.paired:
+        if matching.blocks.is_new(name):
+            continue  # a copy by growth, whatever the source ties
         origin = matching.blocks.source_name(name)
         before = seen.setdefault(first.get(origin, origin), name)
         for old, new in zip(*(matching.target.coupling.tensors[n] for n in (before, name)), strict=True):
