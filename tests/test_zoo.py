@@ -16,6 +16,8 @@ import pytest
 import timm
 from torch import Tensor, nn
 from zoo.models import SMALLEST, VARIANTS, Example
+from zoo.numbers import MODELS as NUMBERS
+from zoo.numbers import changed_singly, report
 from zoo.proofs import TOLERANCE, InMemory, growth_proof, permutation_proof, source_model
 from zoo.table import page
 
@@ -199,3 +201,18 @@ def test_families_are_listed_with_their_proofs(capsys):
     shown = capsys.readouterr().out
     assert re.search(r"^ vision_transformer +\d+ +\S+ +exact +exact +embed_dim", shown, re.MULTILINE)
     assert f"{sum(count_models().values())} models in {len(listed)} families" in shown
+
+
+@pytest.mark.parametrize("example", NUMBERS[:2], ids=lambda e: e.architecture)
+def test_no_change_of_a_single_argument_is_promised_falsely(example):
+    """Each number doubled and each switch turned; `python -m tests.zoo --numbers` does so with eighteen more models."""
+    found = list(changed_singly(example))
+    assert sum(made.promise == "exact" for made in found) >= 5
+    wrong = [(made.args, made.verdict, made.reasons) for made in found if made.verdict in ("FALSE PROMISE", "crash")]
+    assert not wrong
+
+
+def test_the_sweep_of_single_changes_tells_what_it_found(monkeypatch):
+    monkeypatch.setattr("zoo.attempt.TOLERANCE", -1.0)  # nothing is equal
+    lines = list(report(NUMBERS[1:2]))
+    assert "FALSE PROMISE: {" in "\n".join(lines) and re.search(r"^all: \d+ changes, .* FALSE PROMISE", lines[-1])

@@ -1,6 +1,7 @@
 """Prove growtool over all of timm's model files and write docs/zoo.md.
 
     python -m tests.zoo [--only NAME ...] [--fresh] [--jobs N] [--singly SECONDS] [--table]
+    python -m tests.zoo --numbers [--only NAME ...]
 
 Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given.
 """
@@ -19,6 +20,7 @@ from growtool.report import zoo as packaged
 from .attempt import best
 from .facts import facts, to_json
 from .models import EXAMPLES
+from .numbers import MODELS, report
 from .sweep import SINGLY, read_results, sweep
 from .table import page
 
@@ -36,9 +38,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
     parser.add_argument("--singly", type=float, default=SINGLY, help="seconds a model for its arguments one by one")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the table from what is there")
+    parser.add_argument("--numbers", action="store_true", help="double numbers and turn switches of small models alone")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     os.nice(10)
+    if arguments.numbers:
+        chosen = [e for e in MODELS if not arguments.only or {e.family, e.architecture} & set(arguments.only)]
+        for line in report(chosen):
+            print(line, flush=True)
+        return
     RESULTS.parent.mkdir(exist_ok=True)
     if not arguments.table:
         done = set() if arguments.fresh or arguments.only else set(read_results(RESULTS))

@@ -17,7 +17,7 @@ from growtool.checkpoint.reach import opened
 from growtool.coupling import Coupling, atoms, trace_model
 from growtool.errors import GrowtoolError
 from growtool.recipe import target as target_module
-from growtool.recipe.arguments import constructor_numbers, constructor_switches, scaled
+from growtool.recipe.arguments import as_lists, constructor_numbers, constructor_switches, scaled
 from growtool.recipe.knobs import AXES, Knobs, find_knobs
 from growtool.recipe.siblings import larger_siblings
 
@@ -29,6 +29,7 @@ _OUTSIDE = ("a kernel position", "the input image", "the model's output")  # axe
 _SIBLINGS = 3
 _STAGES = 4
 _ZERO_OUT = {"depth": "zero_out"}
+TILED_AND_CLOSED = {"width": "tile", **_ZERO_OUT}
 
 
 def measure(example: Example, record: dict[str, Any], save: Callable[[], None], *, singly: float) -> None:
@@ -122,7 +123,7 @@ def _deepened(
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
     for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
-        yield attempt("sibling", {"model": name}, {"width": "tile", **_ZERO_OUT}, source, model)
+        yield attempt("sibling", {"model": name}, TILED_AND_CLOSED, source, model)
 
 
 def _one_more(value: Any) -> list[Any]:
@@ -154,16 +155,23 @@ def _alike(name: str, other: str) -> bool:
 def _singly(
     spec: ModelSpec, skeleton: nn.Module, source: InMemory, model: nn.Module, seconds: float
 ) -> Iterator[Attempt]:
-    """Every number of the constructor doubled, every switch turned, on its own: whatever is promised is measured."""
+    """What comes of changes of single arguments, but for those that are refused and numbers that change no tensor."""
     started = time.process_time()
-    for name, value in {**constructor_numbers(spec, skeleton), **constructor_switches(spec, skeleton)}.items():
+    for changed in single_changes(spec, skeleton):
         if time.process_time() - started > seconds:
             return
-        changed = not value if isinstance(value, bool) else scaled(value, 2)
-        target = {"model_args": {name: list(changed) if isinstance(changed, tuple) else changed}}
-        made = attempt("arguments", target, {"width": "tile", **_ZERO_OUT}, source, model)
-        if made.verdict != "refused" and (made.growth != 1 or isinstance(value, bool)):
+        made = attempt("arguments", {"model_args": changed}, TILED_AND_CLOSED, source, model)
+        turned = all(isinstance(value, bool) for value in changed.values())
+        if made.verdict != "refused" and (made.growth != 1 or turned):
             yield made
+
+
+def single_changes(spec: ModelSpec, skeleton: nn.Module) -> Iterator[dict[str, Any]]:
+    """Every number of the constructor doubled, every switch turned, each on its own."""
+    for name, value in constructor_numbers(spec, skeleton).items():
+        yield {name: as_lists(scaled(value, 2))}
+    for name, switch in constructor_switches(spec, skeleton).items():
+        yield {name: not switch}
 
 
 @contextlib.contextmanager
