@@ -36,7 +36,7 @@ MODELS = (
     Example("swin_transformer_v2", "swinv2_tiny_window8_256",
             {"depths": [2, 2], "embed_dim": 12, "num_heads": [2, 2], "img_size": 64, "num_classes": 5}),
     Example("convnext", "test_convnext", {"dims": [4, 8, 8, 12], "depths": [1, 2, 1, 1], "num_classes": 5}),
-    Example("mlp_mixer", "mixer_s32_224", {"num_blocks": 2, "embed_dim": 16, "img_size": 64, "num_classes": 5}),
+    Example("pvt_v2", "pvt_v2_b0", {"embed_dims": [8, 16, 20, 32], "depths": [1, 2, 1, 1], "num_classes": 5}),
     Example("resnetv2", "resnetv2_18", {"width_factor": 0.125, "num_classes": 5}),
     Example("regnet", "regnetx_002", {"depth": 6, "w0": 8, "wa": 16.0, "num_classes": 5}),
     Example("efficientnet", "test_efficientnet", {"num_classes": 5}),
