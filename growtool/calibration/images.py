@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from growtool.checkpoint import input_size
 from growtool.errors import PlanError
-from growtool.images import TRAIN_SPLITS, LabelledImages
+from growtool.images import TRAIN_SPLITS, ImageFormat, LabelledImages
 from growtool.plan.schema import Data
 
 
@@ -51,13 +50,11 @@ def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | No
     Raises:
         PlanError: no such folder, other classes than the model's, or fewer images than the plan asks for.
     """
-    from timm.data import create_transform, resolve_data_config
-
-    size = input_size(model)
+    format = ImageFormat.of(model)
     images = LabelledImages.of(
         Path(data.path),
         TRAIN_SPLITS,
-        channels=size[0],
+        channels=format.input_size[0],
         num_classes=int(getattr(model, "num_classes", 0)),
         label_names=label_names,
         checkpoint=checkpoint,
@@ -72,9 +69,8 @@ def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | No
     # a stride that meets the classes of a sorted listing in turn, batch by batch
     chosen = [i * len(images) // needed for i in range(needed)]
     ordered = [chosen[i] for start in range(data.batches) for i in range(start, needed, data.batches)]
-    config = resolve_data_config({"input_size": size}, model=model)
     return Calibration(
         images=replace(images, order=ordered),
         batch_size=data.batch_size,
-        transform=create_transform(**config, is_training=False),
+        transform=format.evaluation(),
     )

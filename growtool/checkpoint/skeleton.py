@@ -43,7 +43,8 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
             f"{type(error).__name__}: {error}; {_remedy(spec, str(error))}"
         ) from error
     config = cast("dict[str, Any]", model.pretrained_cfg)
-    channels, *size = config["input_size"]  # timm leaves it as it was, whatever the arguments say
+    # timm leaves it as it was, whatever the arguments say, and takes this size where there is none
+    channels, *size = config.get("input_size") or (3, 224, 224)
     wanted = spec.model_args.get("img_size") or size
     size = [wanted, wanted] if isinstance(wanted, int) else wanted
     config["input_size"] = (spec.model_args.get("in_chans") or channels, *size)

@@ -69,6 +69,13 @@ def note(text: str | Text, *, style: str = "") -> None:
         _print(console(), text, style)
 
 
+def remark(text: str) -> None:
+    """Print what the user should know, as a note; it is printed as it is, whatever brackets it holds."""
+    from rich.text import Text
+
+    note(Text.assemble(("note:", "yellow"), " ", text))
+
+
 def _print(to: Console, text: str | Text, style: str = "") -> None:
     """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole."""
     from rich.text import Text

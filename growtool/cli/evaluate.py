@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from growtool.cli.console import emit_json, new_table, show
+from growtool.cli.console import emit_json, new_table, remark, show
 from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.errors import PlanError
 from growtool.finetune.choices import AmpDtype
 
 
@@ -29,12 +30,23 @@ def evaluate(
     ] = DEFAULTS.workers,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     amp_dtype: Annotated[AmpDtype | None, typer.Option(help="Mixed precision.", show_default="none")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="data_kwargs={KEY: VALUE}", help="Options of the reader of --dataset or parquet."
+        ),
+    ] = None,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory layout of convolutions.")] = False,
     plugin: PluginOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:
     """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
     from growtool.finetune.evaluate import evaluate_checkpoint
+    from growtool.finetune.options import read_words
+
+    chosen = read_words(settings or ())
+    if others := sorted(chosen.keys() - {"data_kwargs"}):
+        raise PlanError(f"--set {', '.join(others)}: found options of training, expected data_kwargs alone; drop them")
 
     found = evaluate_checkpoint(
         checkpoint,
@@ -46,6 +58,8 @@ def evaluate(
         device=device,
         autocast=amp_dtype.value if amp_dtype else None,
         channels_last=channels_last,
+        data_kwargs=chosen.get("data_kwargs", {}),
+        told=remark,
     )
     if as_json:
         emit_json({"checkpoint": str(checkpoint), "data": str(data), **asdict(found)})

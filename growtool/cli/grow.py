@@ -90,7 +90,16 @@ def grow(
         return
     state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
     with progress("growing", summary.after.bytes) as advance:
-        grown = execute(recipe, loaded, out, force=force, summary=summary, optimizer=state, advance=advance, told=note)
+        grown = execute(
+            recipe,
+            loaded,
+            out,
+            force=force,
+            summary=summary,
+            optimizer=state,
+            advance=advance,
+            told=lambda line: note(escape(line)),
+        )
     if as_json:
         emit_json({"output": str(out), **json.loads(grown.report)})
     else:

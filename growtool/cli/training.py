@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from growtool.cli.console import console, is_quiet, note
+from growtool.cli.console import console, is_quiet, note, remark
 from growtool.finetune.records import EpochRecord
 from growtool.report import units
 
@@ -74,7 +72,7 @@ class _LogLines:
         )
 
     def noticed(self, text: str) -> None:
-        note(f"[yellow]note:[/] {escape(text)}")
+        remark(text)
 
 
 class _BarProgress(_LogLines):

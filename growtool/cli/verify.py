@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, progress, say
+from growtool.cli.console import emit_json, progress, remark, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_siz
         label_names=source.spec.label_names,
         checkpoint=source.name,
     )
+    for text in images.split.remarks:
+        remark(text)
     with progress("images", len(images)) as advance:
         return compare_images(source, target, images, dtype=dtype, batch_size=batch_size, advance=advance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -30,8 +30,17 @@ if TYPE_CHECKING:
     from growtool.finetune.trainable import Selection
 
 
-def open_teacher(config: RunConfig, student: nn.Module, device: torch.device, *, steps: int) -> Teacher | None:
+def open_teacher(
+    config: RunConfig, student: nn.Module, classes: Sequence[str], device: torch.device, *, steps: int
+) -> Teacher | None:
     """The model that teaches, on the device; None without `--kd-teacher`.
+
+    Args:
+        config: names it.
+        student: who learns.
+        classes: names of the student's, none where nothing tells them.
+        device: to run it on.
+        steps: updates in all.
 
     Raises:
         CheckpointError: it cannot be opened.
@@ -41,7 +50,7 @@ def open_teacher(config: RunConfig, student: nn.Module, device: torch.device, *,
         return None
     checkpoint = open_checkpoint(config.kd_teacher)
     model = load_model(checkpoint)
-    require_same_task(student, model, checkpoint.name)
+    require_same_task(student, model, checkpoint.name, classes=classes, taught=checkpoint.spec.label_names)
     model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
     weight = annealed(config.teaching, config.kd_anneal, steps)
     return Teacher(_compiled(config, model), weight, config.kd_temperature)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from growtool.checkpoint import open_checkpoint
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.finetune.config import RunConfig
 from growtool.finetune.device import mixed_precision, resolve_device
 from growtool.finetune.distributed import World
-from growtool.finetune.loaders import ImageFormat, eval_batches
+from growtool.finetune.fields import require_labels
+from growtool.finetune.loaders import eval_batches
 from growtool.finetune.model import count_classes, layout, load_model, place
 from growtool.finetune.records import Evaluation
 from growtool.finetune.sources import open_source
-from growtool.images import class_names, number_classes, require_readable
+from growtool.images import ImageFormat, class_names, numbered, require_readable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +67,8 @@ def evaluate_checkpoint(
     device: str = "auto",
     autocast: str | None = None,
     channels_last: bool = False,
+    data_kwargs: Mapping[str, Any] | None = None,
+    told: Callable[[str], None] = lambda remark: None,
 ) -> Evaluation:
     """Evaluate a checkpoint on the validation split of a folder of images, or of a data set of timm's.
 
@@ -80,6 +83,8 @@ def evaluate_checkpoint(
         device: `auto`, or a torch device.
         autocast: type for mixed precision, `bfloat16` or `float16`.
         channels_last: lay images and convolutions out in channels-last order.
+        data_kwargs: options for the reader of `dataset` or of parquet.
+        told: called with a sentence on each thing that its user should know, such as files that are left out.
 
     Raises:
         CheckpointError: the checkpoint cannot be opened or is not what its config says.
@@ -96,11 +101,18 @@ def evaluate_checkpoint(
         amp=autocast is not None,
         amp_dtype=autocast,
         channels_last=channels_last,
+        data_kwargs=dict(data_kwargs or {}),
     )
-    return evaluate_source(checkpoint, config, resolve_device(device), World())
+    return evaluate_source(checkpoint, config, resolve_device(device), World(), told)
 
 
-def evaluate_source(checkpoint: Path | str, config: RunConfig, device: torch.device, world: World) -> Evaluation:
+def evaluate_source(
+    checkpoint: Path | str,
+    config: RunConfig,
+    device: torch.device,
+    world: World,
+    told: Callable[[str], None] = lambda remark: None,
+) -> Evaluation:
     """Evaluate a checkpoint on the evaluation split that `config` names; every process of `world` takes its part.
 
     Raises:
@@ -110,16 +122,24 @@ def evaluate_source(checkpoint: Path | str, config: RunConfig, device: torch.dev
     source = open_checkpoint(checkpoint)
     model = load_model(source)
     format = ImageFormat.of(model)
-    split = open_source(config, training=False, channels=format.input_size[0])
-    names = source.spec.label_names or class_names(
-        split, num_classes=count_classes(model), label_names=None, checkpoint=source.name
+    split = open_source(config, training=False, channels=format.input_size[0], checkpoint=source.name)
+    classes = count_classes(model)
+    require_labels(split, classes)
+    names = class_names(
+        split, num_classes=classes, label_names=source.spec.label_names, checkpoint=source.name, some_do=True
     )
-    number_classes(split, names)
+    split = numbered(split, names, num_classes=classes)
+    for remark in split.remarks:
+        told(remark)
     require_readable(split)
     batches = eval_batches(
         split, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
     )
     model = place(model, device, channels_last=config.channels_last)
-    return evaluate(
+    found = evaluate(
         model, batches, device=device, autocast=config.autocast, channels_last=config.channels_last, world=world
     )
+    if batches.unreadable:
+        names = tuple(batches.unreadable)
+        told(f"{len(names)} images could not be read and count as nothing: {some(names, 4)}")
+    return found

@@ -17,43 +17,13 @@ from growtool.finetune.reading import PADDING, SampleKey, SeededImages, collate
 from growtool.finetune.seeding import derive_seed
 from growtool.finetune.stopping import leave_interrupts
 from growtool.finetune.streams import SeededStream
+from growtool.images import ImageFormat
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from growtool.finetune.config import RunConfig
     from growtool.images import Split
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFormat:
-    """What the model expects of its input: size [channels, height, width] and how images are scaled and normalised."""
-
-    input_size: tuple[int, int, int]
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_pct: float
-    crop_mode: str
-
-    @classmethod
-    def of(cls, model: nn.Module) -> ImageFormat:
-        """Read it from the model's `pretrained_cfg`, as timm does."""
-        from timm.data import resolve_data_config
-
-        from growtool.checkpoint import input_size
-
-        config = resolve_data_config({"input_size": input_size(model)}, pretrained_cfg=model.pretrained_cfg)
-        return cls(
-            input_size=tuple(config["input_size"]),
-            interpolation=config["interpolation"],
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            crop_pct=config["crop_pct"],
-            crop_mode=config["crop_mode"],
-        )
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
@@ -186,7 +156,7 @@ class StreamBatches:
         self, split: Split, format: ImageFormat, config: RunConfig, world: World, device: torch.device
     ) -> None:
         self.count, self.batch_size = len(split), config.batch_size
-        self._stream = SeededStream(split.images, config.seed)
+        self._stream = SeededStream(split, config.seed)
         loader = DataLoader(
             self._stream,
             batch_size=config.batch_size // world.size,
@@ -231,18 +201,7 @@ def eval_batches(
     world: World | None = None,
 ) -> ImageBatches:
     """timm's evaluation: every image once, resized and cropped at the centre."""
-    from timm.data import create_transform
-
-    split.images.transform = create_transform(
-        format.input_size,
-        is_training=False,
-        use_prefetcher=True,
-        interpolation=format.interpolation,
-        mean=format.mean,
-        std=format.std,
-        crop_pct=format.crop_pct,
-        crop_mode=format.crop_mode,
-    )
+    split.images.transform = format.evaluation(raw=True)
     sampler = EvalBatches(len(split), batch_size, world or World())
     return ImageBatches(split, format, sampler, workers=workers, device=device)
 
@@ -256,6 +215,11 @@ def _prefetched(loader: _Told, format: ImageFormat, device: torch.device) -> Any
 def _train_transform(format: ImageFormat, config: RunConfig) -> Any:
     from timm.data import create_transform
 
+    if config.aa is not None and format.input_size[0] in (2, 4):
+        raise PlanError(
+            f"--aa {config.aa}: its changes of colour know grey and RGB images, the model takes {format.input_size[0]} "
+            "channels, with alpha; drop --aa"
+        )
     try:
         return create_transform(
             format.input_size,

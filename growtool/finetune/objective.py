@@ -8,7 +8,7 @@ weights find their use, and as its part anneals to 0 the student may become bett
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from growtool.errors import PlanError
 from growtool.finetune.model import count_classes
+from growtool.images import ImageFormat, other_classes, require_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,18 +77,38 @@ def annealed(weight: float, how: str, steps: int) -> Callable[[int], float]:
     return lambda step: weight * courses[how](min(step / steps, 1.0))
 
 
-def require_same_task(student: nn.Module, teacher: nn.Module, name: str) -> None:
-    """Raise unless both look at the same images and tell the same number of classes apart.
+def require_same_task(
+    student: nn.Module,
+    teacher: nn.Module,
+    name: str,
+    *,
+    classes: Sequence[str] | None,
+    taught: Sequence[str] | None,
+) -> None:
+    """Raise unless both look at the same images and tell the same classes apart, in the same order.
+
+    Args:
+        student, teacher: the two models.
+        name: of the teacher.
+        classes: names of the student's classes, where its checkpoint or the data tell them.
+        taught: names of the teacher's, where its checkpoint tells them.
 
     Raises:
         PlanError: one line for each difference.
     """
+    if taught is not None:
+        require_names(taught, count_classes(teacher), f"--kd-teacher {name}")
     problems = []
     if count_classes(student) != count_classes(teacher):
         problems.append(f"--kd-teacher {name}: {count_classes(teacher)} classes, expected {count_classes(student)}")
-    for key in ("input_size", "mean", "std"):
-        ours, theirs = (tuple(model.pretrained_cfg[key]) for model in (student, teacher))  # type: ignore[index]
-        if ours != theirs:
-            problems.append(f"--kd-teacher {name}: pretrained_cfg.{key} is {theirs}, expected {ours}, the student's")
+    elif difference := other_classes(classes, taught):
+        problems.append(f"--kd-teacher {name}: {difference}, the student's (label_names in config.json)")
+    ours, theirs = ImageFormat.of(student), ImageFormat.of(teacher)
+    problems += [
+        f"--kd-teacher {name}: pretrained_cfg.{key} is {getattr(theirs, key)}, expected {getattr(ours, key)}, the "
+        "student's"
+        for key in ("input_size", "mean", "std")
+        if getattr(ours, key) != getattr(theirs, key)
+    ]
     if problems:
         raise PlanError([f"{problem}; name a checkpoint trained for the same task" for problem in problems])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from growtool.calibration import tracking_norms
+from growtool.calibration import require_several_values, tracking_norms
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.assemble import assemble, open_teacher
 from growtool.finetune.distributed import World
 from growtool.finetune.job import Job
 from growtool.finetune.length import length_of
-from growtool.finetune.loaders import ImageFormat, eval_batches, train_batches
+from growtool.finetune.loaders import eval_batches, train_batches
 from growtool.finetune.loop import Trainer
 from growtool.finetune.model import load_model, replace_head
 from growtool.finetune.optimizer import class_name
@@ -26,7 +26,7 @@ from growtool.finetune.sources import open_splits
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
 from growtool.finetune.trainable import Selection, select
-from growtool.images import require_readable
+from growtool.images import ImageFormat, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         require_readable(split)
     _require_norms(config, source, model)
     selection = select(config.train, source, model)
+    _require_variance(config, source, model, selection, world)
     batches = train_batches(train, format, config, world, device)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
     macs = training_macs(count_macs(plain, format.input_size).total, images=1) + teacher_macs(config)
     steps, warmup = length_of(config, train, len(batches), macs)
-    teacher = open_teacher(config, model, device, steps=steps)
+    teacher = open_teacher(config, model, classes, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     carried = _carry(config, source, trainer, fresh) if config.carry_optimizer else 0
     return Job(
@@ -78,7 +79,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         macs=macs,
         release=Selection(frozenset(model.state_dict())) if config.freeze_epochs else None,
         carried=carried,
-        remarks=tuple(remarks(config, trainer, carried)),
+        remarks=tuple(dict.fromkeys((*train.remarks, *held_out.remarks, *remarks(config, trainer, carried)))),
     )
 
 
@@ -101,7 +102,7 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> ModelSpec:
     train, _, classes = open_splits(config, spec, model, source.name)
     _require_norms(config, source, model)
     if source.form is None and config.train != "new":
-        select(config.train, source, model)
+        _require_variance(config, source, model, select(config.train, source, model), world)
     macs = training_macs(count_macs(model, input_size(model)).total, images=1)
     length_of(config, train, len(train) // config.batch_size, macs)
     return _named(spec, classes)
@@ -125,6 +126,29 @@ def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> N
                 if asked
             ]
         )
+
+
+def _require_variance(
+    config: RunConfig, source: Checkpoint, model: nn.Module, selection: Selection, world: World
+) -> None:
+    """Raise where BatchNorm would be trained on a single value of each channel."""
+    shares = world.size * config.grad_accum_steps
+    everything = config.recalibrate or config.freeze_epochs  # all norms take statistics, at first or in the end
+    if config.sync_bn and world.size > 1:
+        return
+    selection.train_mode(model)
+    norms = {name for name, module in tracking_norms(model).items() if module.training or everything}
+    model.eval()
+    remedy = f"make --batch-size {2 * shares} or more" + (
+        f", as {world.size} processes times {config.grad_accum_steps} --grad-accum-steps share it, or lower these"
+        if shares > 1
+        else ", or leave BatchNorm as it is with --train PATTERN"
+    )
+    plain = model if source.form is None else build(source.spec)
+    try:
+        require_several_values(plain, config.batch_size // shares, remedy, frozenset(norms))
+    except PlanError as error:
+        raise PlanError([f"--batch-size {config.batch_size}: {problem}" for problem in error.problems]) from None
 
 
 def teacher_macs(config: RunConfig) -> int:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from growtool.errors import PlanError
 from growtool.finetune.seeding import seed_generators
-from growtool.images import UNREADABLE, Split, read_image, reason
+from growtool.images import Split, UnreadableImage
 
 SampleKey = tuple[int, int]
 """Index of an image, and the seed of its augmentation; the index PADDING asks for an image that counts as nothing."""
@@ -49,9 +49,9 @@ class SeededImages(Dataset[Sample]):
         unreadable: list[str] = []
         while len(unreadable) < IN_A_ROW:
             try:
-                image, target = read_image(self.split.images, index)
-            except UNREADABLE as error:
-                unreadable.append(f"{self.split.name_of(index)}: {reason(error)}")
+                image, target = self.split.read(index)
+            except UnreadableImage as error:
+                unreadable.append(str(error))
                 if not self.replace:
                     return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, tuple(unreadable)
                 index = (index + 1) % len(self.split)

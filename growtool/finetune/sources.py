@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import input_size
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
+from growtool.finetune.fields import field_problems, require_labels
 from growtool.finetune.model import count_classes
 from growtool.images import (
     EVAL_SPLITS,
@@ -15,7 +16,8 @@ from growtool.images import (
     Split,
     class_names,
     find_split,
-    number_classes,
+    mode_of,
+    numbered,
     open_split,
 )
 
@@ -31,6 +33,7 @@ _CANONICAL = {
     "val": "validation",
     "valid": "validation",
 }  # as `datasets` calls them
+_READERS = ("torch", "hfds", "hfids", "tfds", "wds")
 
 
 def split_names(config: RunConfig, *, training: bool) -> Sequence[str]:
@@ -43,36 +46,50 @@ def require_source(config: RunConfig, *, training: bool) -> None:
     """Raise unless there is something to open.
 
     Raises:
-        PlanError: no such folder, no such split in it, or options of a reader where none is.
+        PlanError: no such folder, no such split in it, no such reader, or options of a reader where none is.
     """
     names = split_names(config, training=training)
     folder, dataset = _place(config, training=training)
+    if dataset and _reader(dataset) not in _READERS:
+        raise PlanError(
+            f"--dataset {dataset}: found no reader of this name, expected READER/NAME with one of "
+            f"{', '.join(_READERS)}; folders of images and tar files need none, drop it for them"
+        )
     if dataset or _parquet(folder, names):
         return
     find_split(folder, names)
-    if config.data_kwargs and not config.dataset:
+    if config.data_kwargs and not config.dataset and (training or config.val_data is None):
         raise PlanError(
             f"--set data_kwargs: found {', '.join(config.data_kwargs)}, but folders and tar files are read without "
             "options; drop them, or name a reader with --dataset"
         )
 
 
-def open_source(config: RunConfig, *, training: bool, channels: int) -> Split:
+def open_source(config: RunConfig, *, training: bool, channels: int, checkpoint: str) -> Split:
     """The split to train on, or the one to evaluate on; no image is read.
 
+    Args:
+        config: says where it is.
+        training: which of the two.
+        channels: of the model's input.
+        checkpoint: its name, for messages.
+
     Raises:
-        PlanError: it is not there, or what reads it is not installed.
+        PlanError: it is not there, what reads it is not installed, its fields are others than those that are read, or
+            no image has so many channels.
     """
+    require_source(config, training=training)
+    mode = mode_of(channels, checkpoint)
     names = split_names(config, training=training)
     folder, dataset = _place(config, training=training)
     if dataset:
         root = str(config.data)
-        return _named(config, config.dataset, root, names[0], config.data, training=training, channels=channels)
+        return _named(config, config.dataset, root, names[0], config.data, training=training, mode=mode)
     if split := _parquet(folder, names):
         # Absolute, as `datasets` would take the relative names of some folders (`parquet`, `csv`) for file formats.
         name, place = f"hfds/{folder.resolve()}", folder / split
-        return _named(config, name, None, split, place, training=training, channels=channels)
-    return open_split(find_split(folder, names), channels=channels)
+        return _named(config, name, None, split, place, training=training, mode=mode)
+    return open_split(find_split(folder, names), mode=mode)
 
 
 def open_splits(
@@ -88,13 +105,15 @@ def open_splits(
 
     Raises:
         PlanError: the images are not there, or are of other classes.
+        CheckpointError: the names of the model's classes are not those of its logits.
     """
-    train, held_out = (open_source(config, training=use, channels=input_size(model)[0]) for use in (True, False))
+    channels, logits = input_size(model)[0], count_classes(model)
+    train, held_out = (open_source(config, training=use, channels=channels, checkpoint=name) for use in (True, False))
     naming = train if train.classes or not held_out.classes else held_out
-    classes = class_names(naming, num_classes=count_classes(model), label_names=spec.label_names, checkpoint=name)
+    classes = class_names(naming, num_classes=logits, label_names=spec.label_names, checkpoint=name)
     for split in (train, held_out):
-        number_classes(split, classes)
-    return train, held_out, classes
+        require_labels(split, logits)
+    return numbered(train, classes, num_classes=logits), numbered(held_out, classes, num_classes=logits), classes
 
 
 def _place(config: RunConfig, *, training: bool) -> tuple[Path, str]:
@@ -112,14 +131,20 @@ def _parquet(folder: Path, names: Sequence[str]) -> str | None:
     return None
 
 
+def _reader(dataset: str) -> str:
+    """Which reader of timm a dataset string names; "" for none."""
+    prefix, slash, _ = dataset.partition("/")
+    return prefix.lower() if slash else ""
+
+
 def _named(
-    config: RunConfig, dataset: str, root: str | None, split: str, place: Path, *, training: bool, channels: int
+    config: RunConfig, dataset: str, root: str | None, split: str, place: Path, *, training: bool, mode: str
 ) -> Split:
     """A split by a dataset string of timm; `place` is what messages call it."""
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
-    mode: dict[str, Any] = {} if dataset.startswith("torch/") else {"input_img_mode": "L" if channels == 1 else "RGB"}
+    options: dict[str, Any] = {} if _reader(dataset) == "torch" else {"input_img_mode": mode}
     try:
         images = create_dataset(
             dataset,
@@ -128,7 +153,7 @@ def _named(
             is_training=training,
             batch_size=config.batch_size,
             seed=config.seed,
-            **mode,
+            **options,
             **config.data_kwargs,
         )
     except ImportError as error:
@@ -136,21 +161,39 @@ def _named(
         raise PlanError(
             f"--dataset {dataset}: needs {error.name}, which is not installed; pip install {package}"
         ) from error
-    except (AssertionError, RuntimeError, ValueError, OSError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the packages behind timm's readers raise
+        if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place):
+            raise PlanError(problems) from error
         raise PlanError(
             f"--dataset {dataset}: timm cannot open the split {split!r} ({type(error).__name__}: {error}); "
             "correct --dataset, --data, --set train_split, --set val_split or --set data_kwargs"
         ) from error
+    if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place, images):
+        raise PlanError(problems)
     streamed = isinstance(images, IterableDataset)
     if streamed and not training:
         raise PlanError(
             f"--dataset {dataset}: found a stream for evaluation, expected images that can be told apart by number; "
             "name a folder of images, tar files or parquet for evaluation with --set val_data=FOLDER"
         )
-    return Split(place, images, _classes(images), is_stream=streamed)
+    return Split(place, images, _classes(images, place), mode, is_stream=streamed)
 
 
-def _classes(images: Any) -> tuple[str, ...]:
-    """Names in the order of their numbers; empty where the dataset does not tell."""
+def _classes(images: Any, place: Path) -> tuple[str, ...]:
+    """Names by number, the first where a class has several; empty where the dataset does not tell.
+
+    Raises:
+        PlanError: a number has no name.
+    """
     numbers = getattr(images, "class_to_idx", None) or getattr(getattr(images, "reader", None), "class_to_idx", None)
-    return tuple(sorted(numbers, key=numbers.__getitem__)) if numbers else ()
+    names: dict[int, str] = {}
+    for name, number in (numbers or {}).items():
+        names.setdefault(int(number), str(name))
+    if unnamed := [number for number in range(max(names, default=-1) + 1) if number not in names]:
+        raise PlanError(
+            f"{place}: found no name for the classes {some(list(map(str, unnamed)))}, expected one for each number from "
+            f"0 to {max(names)}; correct the class_map"
+        )
+    return tuple(names[number] for number in sorted(names))

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from growtool.errors import PlanError
+from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.reading import IN_A_ROW, Sample
 from growtool.finetune.seeding import derive_seed, seed_generators
-from growtool.images import UNREADABLE, reason
+from growtool.images import Split, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,13 @@ class SeededStream(IterableDataset[Sample]):
     """The samples of a dataset that can only be read in its own order, each augmented by its place in that order.
 
     Raises:
-        PlanError: while being read: too many images one after the other cannot be, or none at all.
+        PlanError: while being read: too many images one after the other cannot be, or none at all; a label is no class
+            of the model's; or the reader finds something else than it expects.
     """
 
-    def __init__(self, images: Any, seed: int) -> None:
-        self.images, self.seed, self.epoch = images, seed, 0
-        self.transform, images.transform = images.transform, None
+    def __init__(self, split: Split, seed: int) -> None:
+        self.split, self.images, self.seed, self.epoch = split, split.images, seed, 0
+        self.transform, self.images.transform = self.images.transform, None
 
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
@@ -54,9 +55,22 @@ class SeededStream(IterableDataset[Sample]):
             let_unreadable_pass(reader)
             shuffle_by(reader, derive_seed(self.seed, "shuffle", self.epoch, lane))
         places = count()
-        for image, target, names in _filled(self.images):
+        for image, target, names in _filled(_told(self.images, self.split.root)):
             seed_generators(derive_seed(self.seed, "augment", self.epoch, lane, next(places)))
-            yield self.transform(image), target, names
+            yield self.transform(image), self.split.number(target), names
+
+
+def _told(samples: Any, root: object) -> Iterator[tuple[Any, Any]]:
+    """The same samples; what their reader trips over is an error that names them."""
+    try:
+        yield from samples
+    except (GrowtoolError, MemoryError):
+        raise
+    except Exception as error:  # whatever packages that read streams raise for shards or fields they do not find
+        raise PlanError(
+            f"{root}: the stream cannot be read ({type(error).__name__}: {error}); restore the data, or name the fields "
+            "that hold images and class numbers with --set data_kwargs={input_key: NAME, target_key: NAME}"
+        ) from error
 
 
 def _filled(samples: Any) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
@@ -127,12 +141,14 @@ class _Streamed:
         for place, sample in enumerate(self.dataset):
             yield sample if self.decode is None else sample | {self.key: self._image(sample[self.key], place)}
 
-    def _image(self, stored: dict[str, Any], place: int) -> Any:
+    def _image(self, stored: dict[str, Any] | None, place: int) -> Any:
         assert self.decode is not None
         try:
             return self.decode(stored)
-        except UNREADABLE as error:
-            return Unreadable(f"{stored.get('path') or f'sample {place}'}: {reason(error)}")
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a decoder trips over
+            return Unreadable(f"{(stored or {}).get('path') or f'sample {place}'}: {reason(error)}")
 
 
 class _Decoding:
@@ -145,15 +161,30 @@ class _Decoding:
         from timm.data.readers.reader_wds import WdsTargetKeyError
 
         for sample in samples:
+            self._require_label(sample)
             try:
                 decoded = self.decode(sample)
-            except WdsTargetKeyError:
+            except (WdsTargetKeyError, MemoryError):
                 raise
-            except UNREADABLE as error:
+            except Exception as error:  # whatever a decoder trips over
                 name = f"{sample.get('__url__', 'stream')}: {sample.get('__key__')}: {reason(error)}"
                 decoded = {"jpg": Unreadable(name), "target": 0}
             if decoded is not None:
                 yield decoded
+
+    def _require_label(self, sample: dict[str, Any]) -> None:
+        """Raise unless the number of a class lies beside the image, where it is to lie there."""
+        told = getattr(self.decode, "keywords", {})
+        if told.get("target_key") or told.get("alt_label"):
+            return
+        try:
+            int(sample["cls"])
+        except (KeyError, ValueError):
+            found = repr(sample["cls"]) if "cls" in sample else f"no .cls among {', '.join(sorted(sample))}"
+            raise PlanError(
+                f"{sample.get('__url__', 'stream')}: {sample.get('__key__')}: found {found}, expected the number of a "
+                "class in KEY.cls; name the field of KEY.json that holds it with --set data_kwargs={target_key: NAME}"
+            ) from None
 
 
 def _decodes(stage: Any) -> bool:

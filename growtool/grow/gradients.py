@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, unfold
 from torch.utils.hooks import RemovableHandle
 
-from growtool.calibration import open_images
 from growtool.errors import PlanError
 from growtool.grow.execute import single_threaded
-from growtool.grow.statistics import in_memory
+from growtool.grow.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.operators.gradmax import directions, with_directions
 from growtool.plan.width import Gradmax
@@ -32,8 +31,12 @@ from growtool.recipe import Recipe
 from growtool.recipe.recipe import NewUnits
 
 
-def steepest(recipe: Recipe) -> Mapping[str, Tensor]:
+def steepest(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
     """The tensors of the target whose new units lie along the largest gradients, by name, in the types of the file.
+
+    Args:
+        recipe: what to make.
+        told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
         PlanError: the images cannot be used, or the loss is not finite.
@@ -43,7 +46,7 @@ def steepest(recipe: Recipe) -> Mapping[str, Tensor]:
         model = in_memory(recipe)
         before = model.state_dict()
         state = dict(before)
-        for units, (M_OK1, xx_K1K1) in _seen(recipe, model).items():
+        for units, (M_OK1, xx_K1K1) in _seen(recipe, model, told).items():
             _place(recipe, units, M_OK1, xx_K1K1, state)
     changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
     return {name: tensor.detach().to(recipe.infos[name].torch_dtype) for name, tensor in changed.items()}
@@ -75,11 +78,9 @@ def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, stat
         state[vector] = state[vector].index_copy(0, new, values.to(state[vector].dtype))
 
 
-def _seen(recipe: Recipe, model: nn.Module) -> dict[NewUnits, tuple[Tensor, Tensor]]:
+def _seen(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[Tensor, Tensor]]:
     """For every set of new units, over all batches: `sum (dL/dy) (x, 1)^T` [O, K1], `sum (x, 1) (x, 1)^T` [K1, K1]."""
-    data = recipe.plan.data
-    assert data is not None, "a plan that measures gradients has data"
-    images = open_images(data, model, label_names=recipe.source.spec.label_names, checkpoint=recipe.source.name)
+    images = opened_images(recipe, model, told)
     found: dict[NewUnits, tuple[Tensor, Tensor]] = {}
     dtype = next(model.parameters()).dtype
     for batch, labels in images.batches():

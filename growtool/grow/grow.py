@@ -28,7 +28,7 @@ from growtool.grow.learning import learned, learns
 from growtool.grow.optimizer import GrownState, grow_state
 from growtool.grow.proof import Proof, prove
 from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
-from growtool.grow.statistics import recalibrated
+from growtool.grow.statistics import Told, recalibrated
 from growtool.grow.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
@@ -54,7 +54,7 @@ def grow(
     summary: Summary | None = None,
     optimizer: OptimizerState | None = None,
     advance: Callable[[int], None] = lambda nbytes: None,
-    told: Callable[[str], None] = lambda line: None,
+    told: Told = lambda line: None,
 ) -> Grown:
     """Write the grown checkpoint and prove it.
 
@@ -66,7 +66,7 @@ def grow(
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         advance: told the bytes of each tensor written.
-        told: hears that the proof begins.
+        told: hears that the proof begins, and what the user should know of the images.
 
     Raises:
         PlanError: the output exists, the disk has no room, or the optimizer's state cannot grow.
@@ -101,7 +101,7 @@ def grow(
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
     metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
-    tensors = produce(recipe, advance, _from_images(recipe))
+    tensors = produce(recipe, advance, _from_images(recipe, told))
     if is_single_file(out):
         write_file(
             out,
@@ -122,12 +122,12 @@ def grow(
     return Grown(out, summary, proof, report, carried)
 
 
-def _from_images(recipe: Recipe) -> Mapping[str, Tensor]:
+def _from_images(recipe: Recipe, told: Told) -> Mapping[str, Tensor]:
     """The tensors that images decide: all of them where growth learns, else weights of new units, and statistics."""
     if learns(recipe) is not None:
-        return learned(recipe)
-    weights = steepest(recipe) if recipe.measured else {}
-    return {**weights, **(recalibrated(recipe, weights) if recipe.plan.recalibrate else {})}
+        return learned(recipe, told)
+    weights = steepest(recipe, told) if recipe.measured else {}
+    return {**weights, **(recalibrated(recipe, weights, told) if recipe.plan.recalibrate else {})}
 
 
 def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> GrownState | None:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from growtool.calibration import open_images, recalibrate, tracking_norms
+from growtool.calibration import recalibrate, tracking_norms
 from growtool.coupling import Growth, PairedAxis, Unchanged, inside
 from growtool.errors import PlanError
 from growtool.grow.execute import single_threaded
-from growtool.grow.statistics import in_memory
+from growtool.grow.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing
 from growtool.plan.width import Ligo
@@ -36,19 +36,23 @@ def learns(recipe: Recipe) -> Ligo | Mixing | None:
     return next((section for section in sections if isinstance(section, Ligo | Mixing)), None)
 
 
-def learned(recipe: Recipe) -> Mapping[str, Tensor]:
+def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
     """The target's parameters after learning and its norms' statistics, by name, in the types of the file.
 
     Both models are in memory. One thread, so that the result does not depend on the machine's cores.
+
+    Args:
+        recipe: what to make.
+        told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
         PlanError: the images cannot be used, or learning diverges.
         CheckpointError: one of them cannot be read.
     """
-    section, data = learns(recipe), recipe.plan.data
-    assert section is not None and data is not None, "a plan that learns has data"
+    section = learns(recipe)
+    assert section is not None, "a plan that learns says what"
     model = in_memory(recipe)
-    images = open_images(data, model, label_names=recipe.source.spec.label_names, checkpoint=recipe.source.name)
+    images = opened_images(recipe, model, told)
     with single_threaded(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.plan.seed)  # stochastic depth and dropout, where the model has any
         maps = _Maps(recipe)

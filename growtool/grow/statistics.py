@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from growtool.calibration import open_images, recalibrate, tracking_norms
+from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
 from growtool.checkpoint import file_order
 from growtool.grow.execute import produce, single_threaded
 from growtool.recipe import Recipe
+
+Told = Callable[[str], None]
 
 
 def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -30,21 +32,43 @@ def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> n
     return (model.double() if wide else model.float()).eval()
 
 
-def recalibrated(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
+def opened_images(recipe: Recipe, model: nn.Module, told: Told) -> Calibration:
+    """The images of the plan, as `model`, the grown one, wants them.
+
+    Args:
+        recipe: has a plan with `data`.
+        model: prepares the images; no weight is read.
+        told: called with a sentence on each thing that the user should know of them.
+
+    Raises:
+        PlanError: they cannot be used.
+        CheckpointError: the names of the classes that the source carries are not those of its logits.
+    """
+    data = recipe.plan.data
+    assert data is not None, "a plan that sees images has data"
+    source = recipe.source
+    found = open_images(data, model, label_names=source.spec.label_names, checkpoint=source.name)
+    for remark in found.images.split.remarks:
+        told(remark)
+    return found
+
+
+def recalibrated(
+    recipe: Recipe, replaced: Mapping[str, Tensor] | None = None, told: Told = lambda remark: None
+) -> Mapping[str, Tensor]:
     """The running means and variances that the plan's images give the grown model, by the target's names.
 
     Args:
         recipe: what to make.
         replaced: tensors of the target that were made before, by name.
+        told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
         PlanError: the images cannot be used.
         CheckpointError: one of them cannot be read.
     """
-    data = recipe.plan.data
-    assert data is not None, "a plan that recalibrates has data"
     model = in_memory(recipe, replaced)
-    images = open_images(data, model, label_names=recipe.source.spec.label_names, checkpoint=recipe.source.name)
+    images = opened_images(recipe, model, told)
     dtype = next(model.parameters()).dtype
     with single_threaded():
         recalibrate(model, (batch.to(dtype) for batch, _ in images.batches()))

@@ -1,8 +1,9 @@
 """Labelled images on disk: their splits, their classes, and reading them one by one or in batches."""
 
-from growtool.images.classes import class_names, number_classes
+from growtool.images.classes import class_names, numbered, other_classes, require_names
+from growtool.images.format import ImageFormat
 from growtool.images.labelled import Batch, LabelledImages
-from growtool.images.reading import UNREADABLE, read_image, reason
+from growtool.images.reading import UnreadableImage, mode_of, reason
 from growtool.images.split import (
     EVAL_SPLITS,
     TRAIN_SPLITS,
@@ -16,16 +17,19 @@ from growtool.images.split import (
 __all__ = [
     "EVAL_SPLITS",
     "TRAIN_SPLITS",
-    "UNREADABLE",
     "Batch",
+    "ImageFormat",
     "LabelledImages",
     "Split",
+    "UnreadableImage",
     "class_names",
     "find_images",
     "find_split",
-    "number_classes",
+    "mode_of",
+    "numbered",
     "open_split",
-    "read_image",
+    "other_classes",
     "reason",
+    "require_names",
     "require_readable",
 ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from growtool.errors import CheckpointError
-from growtool.images.classes import class_names, number_classes
-from growtool.images.reading import UNREADABLE, read_image, reason
+from growtool.images.classes import class_names, numbered
+from growtool.images.reading import UnreadableImage, mode_of
 from growtool.images.split import Split, find_images, open_split
 
 
@@ -69,14 +68,15 @@ class LabelledImages:
             said: how the user named the folder, for messages.
 
         Raises:
-            PlanError: no such folder, no images in it, or other classes than the model's.
+            PlanError: no such folder, no images in it, other classes than the model's, or channels that no image has.
+            CheckpointError: its label names are not the classes of the model.
         """
-        split = open_split(find_images(folder, names, said=said), channels=channels)
+        mode = mode_of(channels, checkpoint)
+        split = open_split(find_images(folder, names, said=said), mode=mode)
         classes = split.classes
         if num_classes:
             classes = class_names(split, num_classes=num_classes, label_names=label_names, checkpoint=checkpoint)
-        number_classes(split, classes)
-        return cls(split, range(len(split)))
+        return cls(numbered(split, classes, num_classes=num_classes), range(len(split)))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -94,15 +94,12 @@ class LabelledImages:
 
         def load(index: int) -> tuple[Tensor, int]:
             try:
-                image, label = read_image(self.split.images, index)
-            except UNREADABLE as error:
-                name = self.split.name_of(index)
-                raise CheckpointError(
-                    f"{name}: cannot read the image: {reason(error)}; restore or remove the file"
-                ) from error
+                image, label = self.split.read(index)
+            except UnreadableImage as error:
+                raise CheckpointError(f"{error}: cannot read the image; restore or remove the file") from error
             return transform(image), label
 
-        with ThreadPoolExecutor(max_workers=1 if self.split.is_tar else None) as pool, closing(self.split):
+        with ThreadPoolExecutor() as pool:
             for start in range(0, len(self.order), size):
                 part = self.order[start : start + size]
                 images, labels = zip(*pool.map(load, part), strict=True)

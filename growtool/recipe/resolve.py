@@ -16,6 +16,7 @@ from growtool.checkpoint.match import check_strict
 from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.coupling import PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError, some
+from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
@@ -150,7 +151,7 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | 
 
     Raises:
         CheckpointError: it cannot be read.
-        PlanError: it holds another model than the first, or this has no mirror image.
+        PlanError: it holds another model than the first or other classes, or this has no mirror image.
     """
     if plan.second is None:
         return None
@@ -164,6 +165,11 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | 
         raise PlanError(
             f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
             f"{checkpoint.name}" + (f"; {some(different)} differ" if different else "")
+        )
+    if difference := other_classes(spec.label_names, second.spec.label_names):
+        raise PlanError(
+            f"second: {second.name}: {difference} as in {checkpoint.name} (label_names in config.json), as their logits "
+            "are averaged; name a checkpoint of the same classes in the same order"
         )
     return second
 

@@ -215,7 +215,8 @@ class Grow:
         recipe = resolve(self.plan.plan, self.open(site.source))
         state = find_state(site.source)
         optimizer = state if state and can_grow(recipe, state) else None
-        grow(recipe, self.plan, out, force=True, optimizer=optimizer)
+        told = site.progress.noticed if site.progress is not None else lambda remark: None
+        grow(recipe, self.plan, out, force=True, optimizer=optimizer, told=told)
 
 
 def _same_optimizer(checkpoint: Path, name: str) -> bool:

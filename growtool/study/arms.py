@@ -88,8 +88,13 @@ class Arm:
         """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
         return self.source.path if self.source and self.plan is None else out
 
-    def write_start(self, out: Path, seed: int) -> None:
+    def write_start(self, out: Path, seed: int, told: Callable[[str], None] = lambda remark: None) -> None:
         """Write it, unless it is the source: grown, and proven, or as timm initialises the model.
+
+        Args:
+            out: a folder.
+            seed: added to the plan's.
+            told: called with a sentence on each thing that the user should know of the images that growth sees.
 
         Raises:
             GrowtoolError: growing failed.
@@ -98,7 +103,7 @@ class Arm:
             write_fresh(self.target, out, seed)
         elif self.plan is not None:
             plan = self.plan.plan.model_copy(update={"seed": self.plan.plan.seed + seed})
-            grow(resolve(plan, self.source), self.plan, out, force=True, optimizer=self.carried)
+            grow(resolve(plan, self.source), self.plan, out, force=True, optimizer=self.carried, told=told)
 
 
 def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
-from growtool.finetune.sources import open_source
+from growtool.finetune.sources import open_splits
 from growtool.grow.optimizer import find_state
+from growtool.images import other_classes, require_readable
 from growtool.study.arms import Arm, grown_arms, scratch_arms, source_arm
 from growtool.study.cost import source_cost
 from growtool.study.results import Outcome, best_rate
@@ -72,12 +73,12 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
         told: called with a line on each step.
 
     Raises:
-        PlanError: a plan cannot be carried out, the data are not there, or the output holds something else. A trial
-            that fails is no error here: it is named in the comparison, and the others go on.
+        PlanError: a plan cannot be carried out, the data are not there or of other classes, or the output holds
+            something else. A trial that fails is no error here: it is named in the comparison, and the others go on.
     """
     study.require_possible()
     config = study.config
-    images = len(open_source(config, training=True, channels=3))
+    images = _training_images(study, told)
     per_epoch = images // config.batch_size
     if per_epoch == 0:
         raise PlanError(
@@ -101,6 +102,34 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
     others = [[next(rest) for _ in trials] for trials in further]
     results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
     return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+
+
+def _training_images(study: Study, told: Callable[[str], None]) -> int:
+    """How many images each arm trains on, once all that the trials open is held against the source.
+
+    Raises:
+        PlanError: they are not there, or they or a teacher are of other classes.
+        CheckpointError: the names of the source's classes are not those of its logits.
+    """
+    source, config = study.source, study.config
+    spec = source.spec if config.num_classes is None else source.spec.with_classes(config.num_classes)
+    train, held_out, classes = open_splits(config, spec, build(spec, where=source.name), source.name)
+    for split in (train, held_out):
+        require_readable(split)
+    for remark in dict.fromkeys((*train.remarks, *held_out.remarks)):
+        told(remark)
+    problems = []
+    for variant in (None, *study.variants):
+        teacher = study.config_of(variant).kd_teacher
+        taught = None if teacher is None else open_checkpoint(teacher).spec.label_names
+        if difference := other_classes(classes, taught):
+            problems.append(
+                f"{f'--variant {variant.name}: ' if variant else ''}kd_teacher {teacher}: {difference}, the student's "
+                "(label_names in config.json); name a checkpoint trained for the same task"
+            )
+    if problems:
+        raise PlanError(problems)
+    return len(train)
 
 
 def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:

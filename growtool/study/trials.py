@@ -168,7 +168,7 @@ class Runner:
         if trial.arm.plan or trial.arm.from_scratch:
             self.told(f"{trial.name}: {'initialising' if trial.arm.from_scratch else 'growing'}")
         with self._building:
-            trial.arm.write_start(trial.folder / _START, trial.seed)
+            trial.arm.write_start(trial.folder / _START, trial.seed, self.told)
         (trial.folder / _SETTINGS).write_text(json_text({"settings": self._settings(trial)}), encoding="utf-8")
 
     @contextmanager

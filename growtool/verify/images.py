@@ -11,12 +11,12 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
-from growtool.images import Batch, LabelledImages, Split
+from growtool.images import Batch, ImageFormat, LabelledImages, Split
 from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
 from growtool.verify.stream import StreamedModel
 
-_PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")
+_PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")  # the size is held against each other before
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,8 @@ def compare_images(
 
 def _common_transform(source: StreamedModel, target: StreamedModel) -> Callable[[Any], Tensor]:
     """What turns a PIL image into an input [channels, height, width]; timm's for evaluation."""
-    from timm.data import create_transform, resolve_data_config
-
-    configs = [resolve_data_config({"input_size": side.input_size}, model=side.model) for side in (source, target)]
-    a, b = ({key: _tupled(config[key]) for key in _PREPROCESSING} for config in configs)
+    formats = [ImageFormat.of(side.model) for side in (source, target)]
+    a, b = ({key: getattr(format, key) for key in _PREPROCESSING} for format in formats)
     problems = [
         f"pretrained_cfg.{key}: {source.checkpoint.name} has {a[key]}, {target.checkpoint.name} has {b[key]}; "
         "expected the same, as both see the same inputs; correct one config.json"
@@ -105,12 +103,7 @@ def _common_transform(source: StreamedModel, target: StreamedModel) -> Callable[
     ]
     if problems:
         raise PlanError(problems)
-    return create_transform(**configs[0], is_training=False)  # type: ignore[no-any-return]
-
-
-def _tupled(value: Any) -> Any:
-    """JSON reads as a list what timm's own defaults hold as a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+    return formats[0].evaluation()
 
 
 def _changed(split: Split, batch: Batch, a: Tensor, b: Tensor) -> list[ChangedDecision]:

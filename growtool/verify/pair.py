@@ -8,6 +8,7 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
+from growtool.images import other_classes
 from growtool.verify.stream import StreamedModel
 
 
@@ -29,8 +30,8 @@ def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: 
         decide: whether they have to tell classes apart.
 
     Raises:
-        PlanError: the models take images of different sizes or tell different numbers of classes apart, or none where
-            they have to.
+        PlanError: the models take images of different sizes, tell other classes apart or in another order, or none
+            where they have to.
     """
     a, b = source.checkpoint.name, target.checkpoint.name
     problems = []
@@ -43,6 +44,12 @@ def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: 
         problems.append(
             f"classes: {a} has {source.num_classes}, {b} has {target.num_classes}; expected the same number; "
             "name two checkpoints trained on the same classes"
+        )
+    names = [side.checkpoint.spec.label_names for side in (source, target)]
+    if difference := other_classes(*names):
+        problems.append(
+            f"classes: {b}: {difference} as in {a} (label_names in config.json); name two checkpoints whose logits are "
+            "of the same classes in the same order"
         )
     problems += [
         f"classes: {side.checkpoint.name} has no classifier (num_classes 0), expected one that labels can be held "

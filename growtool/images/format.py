@@ -1,0 +1,72 @@
+"""What a model expects of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from growtool.checkpoint import input_size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """What the model expects of its input: size [channels, height, width] and how images are scaled and normalised."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ImageFormat:
+        """Read it from the model's `pretrained_cfg`, as timm does."""
+        from timm.data import resolve_data_config
+
+        size = input_size(model)
+        config = resolve_data_config({"input_size": size}, pretrained_cfg=model.pretrained_cfg)
+        return cls(
+            input_size=size,
+            interpolation=config["interpolation"],
+            mean=_for_channels(config["mean"], size[0]),
+            std=_for_channels(config["std"], size[0]),
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+        )
+
+    def evaluation(self, *, raw: bool = False) -> Callable[[Any], Tensor]:
+        """timm's transform for evaluation, from a PIL image to [C, H, W]: resized and cropped at the centre.
+
+        Args:
+            raw: leave the values 0 to 255, for a loader that normalises; otherwise they are normalised.
+        """
+        from timm.data import create_transform
+
+        transform: Callable[[Any], Tensor] = create_transform(
+            self.input_size,
+            is_training=False,
+            use_prefetcher=raw,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+        )
+        return transform
+
+
+def _for_channels(values: Any, channels: int) -> tuple[float, ...]:
+    """One number for each channel: of another length their mean, as timm's loader takes it (`adapt_to_chs`)."""
+    if not isinstance(values, tuple | list):
+        return (float(values),) * channels
+    if len(values) == channels:
+        return tuple(values)
+    return (torch.tensor(values, dtype=torch.float64).mean().item(),) * channels
