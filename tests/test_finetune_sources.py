@@ -11,12 +11,10 @@ import torch
 from finetune_support import CLASSES, UNCLOSED_IMAGES, losses, run_config
 from PIL import Image
 from timm.data import IterableImageDataset
-from timm.data.readers.reader_image_in_tar import TarState
 
 from growtool.errors import PlanError
 from growtool.finetune import sources
 from growtool.finetune.run import finetune
-from growtool.images import open_split, read_image, require_readable
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]
 
@@ -31,17 +29,6 @@ def test_tar_files_train_as_their_folders_do(checkpoint: Path, data: Path, tmp_p
     finetune(run_config(checkpoint, data, tmp_path / "folder", epochs=1))
     finetune(run_config(checkpoint, tars, tmp_path / "tar", epochs=1, workers=2))
     assert losses(tmp_path / "tar") == losses(tmp_path / "folder")
-
-
-def test_the_check_of_an_archive_leaves_no_file_open_for_workers_to_share(data: Path, tmp_path: Path):
-    with tarfile.open(tmp_path / "train.tar", "w") as archive:
-        for path in sorted((data / "train").rglob("*.png")):
-            archive.add(path, path.relative_to(data / "train"))
-    split = open_split(tmp_path / "train.tar")
-    require_readable(split)
-    reader = split.images.reader
-    assert getattr(reader, "tarfile", None) is None and getattr(reader, "tar_state", TarState()).tf is None
-    assert read_image(split.images, 0)[0].size == (40, 36), "it opens again"
 
 
 def test_parquet_needs_a_package_and_says_so(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -68,7 +55,7 @@ def test_parquet_goes_through_timms_reader(data: Path, tmp_path: Path, monkeypat
         (tmp_path / f"p/data/{split}-0.parquet").write_text("")
     config = run_config(tmp_path, tmp_path / "p", tmp_path / "run")
     for training in (True, False):
-        assert sources.open_source(config, training=training, channels=3).classes == ("a", "b")
+        assert sources.open_source(config, training=training, channels=3, checkpoint="c").classes == ("a", "b")
     assert asked == [(f"hfds/{tmp_path}/p", "train"), (f"hfds/{tmp_path}/p", "validation")]
 
 

@@ -19,6 +19,7 @@ from growtool.errors import PlanError
 from growtool.finetune import streams
 from growtool.finetune.run import finetune
 from growtool.finetune.streams import SeededStream, Unreadable
+from growtool.images import Split
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]
 SPOILT = ("train/green/3.png", "train/red/5.png", "validation/red/1.png")
@@ -126,7 +127,7 @@ class Reader:
 def read(*bad: int) -> list[tuple[int, int, tuple[str, ...]]]:
     """The red of each image, its class, and what is told with it."""
     dataset = IterableImageDataset("", reader=Reader(*bad), transform=lambda image: image.getpixel((0, 0))[0])
-    return list(SeededStream(dataset, seed=0))
+    return list(SeededStream(Split(Path("stream"), dataset, ()), seed=0))
 
 
 def test_what_was_there_before_takes_the_place_of_what_cannot_be_read():

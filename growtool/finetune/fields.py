@@ -1,4 +1,4 @@
-"""The fields of Hugging Face datasets and parquet files: whether those that are read are there and hold what they should.
+"""The columns of Hugging Face datasets and parquet files: whether those that are read are there and hold what is read.
 
 `datasets` is asked through the objects that timm's readers hold; it is imported only where such data are named.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import PlanError, some
+from growtool.errors import some
 from growtool.images import numbered
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def field_problems(
     kind = _at(features, asked["target_key"])
     if getattr(kind, "dtype", "") in ("string", "large_string") and not options.get("class_map"):
         return [
-            f"{place}: the column {asked['target_key']} holds text, expected numbers of classes; name a file that lists "
-            "the classes, one a line in their order, with --set data_kwargs={class_map: FILE.txt}, or another column "
+            f"{place}: the column {asked['target_key']} holds text, expected numbers of classes; name a file that "
+            "lists the classes, one a line in their order, with --set data_kwargs={class_map: FILE.txt}, or another column "
             f"with --set data_kwargs={{target_key: NAME}} (columns: {found})"
         ]
     picture = _at(features, asked["input_key"])
@@ -74,13 +74,12 @@ def require_labels(split: Split, num_classes: int) -> None:
         PlanError: one is no number of a class.
     """
     reader = getattr(split.images, "reader", None)
-    table, key = getattr(reader, "dataset", None), getattr(reader, "label_key", None)
+    table, key = getattr(reader, "dataset", None), str(getattr(reader, "label_key", ""))
     if table is None or key not in getattr(table, "column_names", ()) or getattr(reader, "remap_class", False):
         return
     kind = table.features[key]
     if getattr(kind, "dtype", "").startswith(("int", "uint")):
-        names = split.classes
-        number = numbered(split, names, num_classes=num_classes).number
+        number = numbered(split, split.classes, num_classes=num_classes).number
         for label in _distinct(table, key):
             number(label)
 

@@ -68,8 +68,8 @@ def _told(samples: Any, root: object) -> Iterator[tuple[Any, Any]]:
         raise
     except Exception as error:  # whatever packages that read streams raise for shards or fields they do not find
         raise PlanError(
-            f"{root}: the stream cannot be read ({type(error).__name__}: {error}); restore the data, or name the fields "
-            "that hold images and class numbers with --set data_kwargs={input_key: NAME, target_key: NAME}"
+            f"{root}: the stream cannot be read ({type(error).__name__}: {error}); restore the data, or name the "
+            "fields that hold images and class numbers with --set data_kwargs={input_key: NAME, target_key: NAME}"
         ) from error
 
 

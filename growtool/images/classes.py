@@ -70,8 +70,8 @@ def class_names(
         return tuple(label_names)
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
-            f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}){_without(split)}, expected "
-            f"{num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or train a "
+            f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}){_without(split)}, "
+            f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or train a "
             f"fresh head with --num-classes {len(split.classes)}"
         )
     return split.classes

@@ -37,7 +37,7 @@ class FolderFiles:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file."""
-        return open(path, "rb")
+        return Path(path).open("rb")
 
     def _below(self, folder: str, way: str, above: tuple[str, ...]) -> Iterator[File[str]]:
         """Those in a folder; links are followed, except to a folder they lie in."""
@@ -45,7 +45,7 @@ class FolderFiles:
             found = list(entries)
         for entry in found:
             path = way + entry.name
-            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+            real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}{os.sep}{entry.name}"
             if entry.is_dir() and not entry.name.startswith(".") and real not in above:
                 yield from self._below(entry.path, f"{path}/", (*above, real))
             else:

@@ -168,8 +168,8 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | 
         )
     if difference := other_classes(spec.label_names, second.spec.label_names):
         raise PlanError(
-            f"second: {second.name}: {difference} as in {checkpoint.name} (label_names in config.json), as their logits "
-            "are averaged; name a checkpoint of the same classes in the same order"
+            f"second: {second.name}: {difference} as in {checkpoint.name} (label_names in config.json), as their "
+            "logits are averaged; name a checkpoint of the same classes in the same order"
         )
     return second
 

@@ -26,10 +26,10 @@ from torch import Tensor
 from growtool.finetune.config import RunConfig
 from growtool.finetune.device import mixed_precision
 from growtool.finetune.distributed import World
-from growtool.finetune.loaders import ImageFormat, train_batches
+from growtool.finetune.loaders import train_batches
 from growtool.finetune.model import layout, place
 from growtool.finetune.prepare import prepare
-from growtool.images import open_split
+from growtool.images import ImageFormat, open_split
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet18": {"channels": [16, 32, 64, 128], "num_classes": 10},
