@@ -97,4 +97,15 @@ class ModelSpec:
     def label_names(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the logits, where the checkpoint carries them."""
         names = self.extra.get("label_names") or self.pretrained_cfg.get("label_names")
-        return tuple(names) if names else None
+        if not names:
+            return None
+        if isinstance(names, Mapping):  # by number, or numbers by name
+            if all(isinstance(number, int) for number in names.values()):
+                names = {number: name for name, number in names.items()}
+            names = [names[number] for number in sorted(names, key=_as_number)]
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else (str(names),)
+
+
+def _as_number(key: Any) -> tuple[int, str]:
+    text = str(key)
+    return (int(text) if text.isdecimal() else 0, text)

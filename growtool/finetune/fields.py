@@ -55,8 +55,8 @@ def field_problems(
     if getattr(kind, "dtype", "") in ("string", "large_string") and not options.get("class_map"):
         return [
             f"{place}: the column {asked['target_key']} holds text, expected numbers of classes; name a file that "
-            "lists the classes, one a line in their order, with --set data_kwargs={class_map: FILE.txt}, or another column "
-            f"with --set data_kwargs={{target_key: NAME}} (columns: {found})"
+            "lists the classes, one a line in their order, with --set data_kwargs={class_map: FILE.txt}, or another "
+            f"column with --set data_kwargs={{target_key: NAME}} (columns: {found})"
         ]
     picture = _at(features, asked["input_key"])
     if type(picture).__name__ != "Image" and getattr(picture, "dtype", "binary") not in ("binary", "large_binary"):

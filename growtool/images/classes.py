@@ -35,14 +35,15 @@ class ClassNumbers:
         """Raises PlanError where there is no such class."""
         limit = self.count if self.places is None else len(self.places)
         try:
-            number = operator.index(label.item() if hasattr(label, "item") else label)
+            value = label.item() if hasattr(label, "item") else label
+            number = operator.index(int(value) if isinstance(value, float) and value.is_integer() else value)
         except (TypeError, ValueError):  # of an array of several
             number = -1
         if number < 0 or (limit and number >= limit):
             expected = f"the number of a class, 0 to {limit - 1}" if limit else "the number of a class"
             raise PlanError(
-                f"{self.root}: found the label {label!r}, expected {expected}; name the field that holds it with "
-                "--set data_kwargs={target_key: NAME}, or correct the data"
+                f"{self.root}: found the label {label!r}, expected {expected}; name the field that holds it "
+                "with --set data_kwargs={target_key: NAME}, or correct the data"
             )
         return number if self.places is None else self.places[number]
 
@@ -71,8 +72,8 @@ def class_names(
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
             f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}){_without(split)}, "
-            f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or train a "
-            f"fresh head with --num-classes {len(split.classes)}"
+            f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or train "
+            f"a fresh head with --num-classes {len(split.classes)}"
         )
     return split.classes
 
