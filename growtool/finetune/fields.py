@@ -39,7 +39,9 @@ def field_problems(
     """
     if reader not in ("hfds", "hfids"):
         return []
-    features = _features(dataset, root, split) if images is None else _features_of(images.reader)
+    # timm's reader casts a column to images, which makes one of nothing where there is none: its own are no witness
+    stored = _features(dataset, root, split) if reader == "hfds" or images is None else None
+    features = stored or (None if images is None else _features_of(images.reader))
     if not features:
         return []
     found = some(sorted(features))

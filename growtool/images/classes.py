@@ -72,8 +72,8 @@ def class_names(
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
             f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}){_without(split)}, "
-            f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or train "
-            f"a fresh head with --num-classes {len(split.classes)}"
+            f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or "
+            f"train a fresh head with --num-classes {len(split.classes)}"
         )
     return split.classes
 
