@@ -6,20 +6,22 @@ What timm's readers of streams do is tested with the real packages where they ar
 import io
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 from finetune_support import CLASSES, UNCLOSED_IMAGES, losses, run_config
 from PIL import Image
 from timm.data import IterableImageDataset
+from timm.data.readers.reader_wds import _decode
 
 from growtool.errors import PlanError
 from growtool.finetune import streams
 from growtool.finetune.run import finetune
 from growtool.finetune.streams import SeededStream, Unreadable
-from growtool.images import Split
+from growtool.images import Split, numbered
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]
 SPOILT = ("train/green/3.png", "train/red/5.png", "validation/red/1.png")
@@ -156,6 +158,38 @@ def test_too_many_in_a_row_are_no_accident(monkeypatch: pytest.MonkeyPatch):
     assert len(read(1, 2, 4, 5)) == 16
     with pytest.raises(PlanError, match=r"sample 6; nor could the 2 images before it be read"):
         read(4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("sample", "found"), [({"cls": b"cat"}, r"b'cat'"), ({"json": b"{}"}, "no .cls among __key__")]
+)
+def test_labels_of_shards_that_are_no_numbers(sample: dict[str, Any], found: str):
+    stage = SimpleNamespace(args=[partial(_decode, image_key=["jpg"], target_key=None, alt_label="")])
+    shard = [{"__key__": "0", "__url__": "train-0.tar", "jpg": b"", **sample}]
+    with pytest.raises(PlanError, match=rf"train-0.tar: 0: found {found}.*, expected the number of a class in KEY.cls"):
+        list(streams._Decoding(stage)(shard))
+    told = SimpleNamespace(args=[partial(_decode, image_key=["jpg"], target_key="label", alt_label="")])
+    with pytest.raises(ValueError, match="label"):
+        list(streams._Decoding(told)(shard))
+
+
+def test_what_a_reader_of_streams_trips_over_is_named():
+    class Broken(Reader):
+        def __iter__(self) -> Iterator[tuple[Any, int]]:
+            yield Image.new("RGB", (4, 4)), 0
+            raise KeyError("img")
+
+    dataset = IterableImageDataset("", reader=Broken(), transform=lambda image: image)
+    with pytest.raises(PlanError, match=r"stream: the stream cannot be read \(KeyError: 'img'\); restore .*input_key"):
+        list(SeededStream(Split(Path("stream"), dataset, ()), seed=0))
+
+
+def test_a_label_of_a_stream_that_is_no_class():
+    split = numbered(
+        Split(Path("stream"), IterableImageDataset("", reader=Reader(), transform=str), ()), (), num_classes=2
+    )
+    with pytest.raises(PlanError, match="stream: found the label 2, expected the number of a class, 0 to 1"):
+        list(SeededStream(split, seed=0))
 
 
 def test_a_stream_is_no_place_to_evaluate_on(

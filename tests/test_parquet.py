@@ -76,6 +76,11 @@ def test_labels_that_are_text(write, checkpoint: Path, tmp_path: Path, growtool)
     (tmp_path / "classes.txt").write_text("\n".join(reversed(CLASSES)))
     job = opened(checkpoint, folder, tmp_path, class_map=str(tmp_path / "classes.txt"))  # as the message says
     assert job.spec.label_names == tuple(reversed(CLASSES))
+    (tmp_path / "two.txt").write_text("red\nblue\nyellow")
+    with pytest.raises(
+        PlanError, match=r"train: found the labels 'green', expected only those in the file of class_map"
+    ):
+        opened(checkpoint, folder, tmp_path, class_map=str(tmp_path / "two.txt"))
     words = ["evaluate", checkpoint, "--data", folder, "--workers", "0", "--device", "cpu", "--json"]
     code, out, said = growtool(*words, "--set", f"data_kwargs={{class_map: {tmp_path / 'classes.txt'}}}")
     assert code == 0 and '"count": 12' in out, said

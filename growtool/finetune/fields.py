@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import some
+from growtool.errors import PlanError, some
 from growtool.images import numbered
 
 if TYPE_CHECKING:
@@ -73,22 +73,36 @@ def require_labels(split: Split, num_classes: int) -> None:
     """Look at every label of data whose labels can be read without their images.
 
     Raises:
-        PlanError: one is no number of a class.
+        PlanError: one is no number of a class, or not in the file that lists the classes.
     """
     reader = getattr(split.images, "reader", None)
     table, key = getattr(reader, "dataset", None), str(getattr(reader, "label_key", ""))
-    if table is None or key not in getattr(table, "column_names", ()) or getattr(reader, "remap_class", False):
+    if table is None or key not in getattr(table, "column_names", ()):
         return
-    kind = table.features[key]
-    if getattr(kind, "dtype", "").startswith(("int", "uint")):
+    kind = getattr(table.features[key], "dtype", "")
+    if reader is not None and getattr(reader, "remap_class", False):
+        if kind.startswith(("int", "uint", "string", "large_string")):
+            _require_listed(split, reader, table.unique(key))
+    elif kind.startswith(("int", "uint")):
         number = numbered(split, split.classes, num_classes=num_classes).number
-        for label in _distinct(table, key):
+        for label in sorted(table.unique(key), key=lambda label: (label is not None, label)):
             number(label)
 
 
-def _distinct(table: Any, key: str) -> Iterable[Any]:
-    found: list[Any] = table.unique(key)
-    return sorted(found, key=lambda label: (label is not None, label))
+def _require_listed(split: Split, reader: Any, labels: Iterable[Any]) -> None:
+    from timm.data.readers.class_map import remap_labels
+
+    unknown = []
+    for label in labels:
+        try:
+            remap_labels(label, reader.class_to_idx, reader._source_names)
+        except KeyError:
+            unknown.append(repr(label))
+    if unknown:
+        raise PlanError(
+            f"{split.root}: found the labels {some(sorted(unknown))}, expected only those in the file of class_map; "
+            "add them to it, or correct the data"
+        )
 
 
 def _features(dataset: str, root: str | None, split: str) -> Mapping[str, Any] | None:

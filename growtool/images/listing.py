@@ -140,6 +140,8 @@ def _is_image(path: str, place: Place, opened: Callable[[Place], BinaryIO]) -> b
 
 def _depth(paths: Sequence[str], wrappers: Sequence[str]) -> int:
     """How many folders stand around those of the classes: all down to a wrapper that every image lies in."""
+    if not wrappers:
+        return 0
     ways = [path.split("/")[:-1] for path in paths]
     shared = min(ways, key=len)[:-1]  # something has to be left for the class
     for depth, names in enumerate(zip(*ways, strict=False)):
