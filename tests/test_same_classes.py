@@ -254,6 +254,16 @@ def test_a_dataset_string_without_a_reader_is_refused(checkpoint: Path, data: Pa
             prepare(run_config(checkpoint, data, tmp_path / "run", dataset=name), CPU)
 
 
+def test_evaluate_takes_options_of_the_reader_alone(growtool, checkpoint: Path, data: Path):
+    words = "evaluate", checkpoint, "--data", data, "--set"
+    code, _, said = growtool(*words, "lr=1")
+    assert code == 1 and "--set lr: found options of training, expected data_kwargs alone" in said
+    code, _, said = growtool(*words, "data_kwargs=3")
+    assert code == 1 and "--set data_kwargs: found 3, expected a mapping such as {input_key: img}" in said
+    code, _, said = growtool(*words, "data_kwargs.input_key=img")
+    assert code == 1 and "found input_key, but folders and tar files are read without options" in said
+
+
 # --- batches of one image ---------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,9 @@ def evaluate(
     chosen = read_words(settings or ())
     if others := sorted(chosen.keys() - {"data_kwargs"}):
         raise PlanError(f"--set {', '.join(others)}: found options of training, expected data_kwargs alone; drop them")
-
+    options = chosen.get("data_kwargs", {})
+    if not isinstance(options, dict):
+        raise PlanError(f"--set data_kwargs: found {options!r}, expected a mapping such as {{input_key: img}}")
     found = evaluate_checkpoint(
         checkpoint,
         data,
@@ -58,7 +60,7 @@ def evaluate(
         device=device,
         autocast=amp_dtype.value if amp_dtype else None,
         channels_last=channels_last,
-        data_kwargs=chosen.get("data_kwargs", {}),
+        data_kwargs=options,
         told=remark,
     )
     if as_json:
