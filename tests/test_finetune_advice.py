@@ -131,7 +131,7 @@ def test_an_update_that_cannot_be_parted_further_is_to_be_smaller(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(assemble, "place", exhaust)
-    settings: dict[str, Any] = {"batch_size": 2, "grad_accum_steps": 2, "amp": True}
+    settings: dict[str, Any] = {"batch_size": 2, "grad_accum_steps": 2, "amp": True, "train": "fc.*"}
     said = message_of(lambda: finetune(run_config(checkpoint, data, tmp_path / "run", **settings)))
     assert said.endswith("; begin anew with --batch-size 1 or --opt swan (no optimizer state)")
 
