@@ -46,10 +46,12 @@ class Promise:
         kind: `exact`: the same outputs up to rounding. `exact up to eps`: so if the norms named had another eps, which
             lives in the module and not in the weights. `lossy`: neither.
         reasons: why it is not exact.
+        accidents: those of a lossy one that no operator is known for, each with the key of the plan that it is about.
     """
 
     kind: Literal["exact", "exact up to eps", "lossy"]
     reasons: tuple[str, ...] = ()
+    accidents: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)

@@ -11,19 +11,38 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, note, progress, say, show
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.planning import asked_plan, overridden
 from growtool.errors import PlanError
 from growtool.report import units
 
 if TYPE_CHECKING:
     from growtool.finetune.optimizer_state import OptimizerState
     from growtool.grow import Grown, Summary
-    from growtool.plan import Plan
+    from growtool.plan import LoadedPlan
     from growtool.recipe import Recipe
 
 
 def grow(
     checkpoint: CheckpointArgument,
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The growth plan, a YAML file.")],
+    plan: Annotated[
+        Path | None, typer.Argument(metavar=\"PLAN\", help="The growth plan, a YAML file; or say it by --width and --depth.")
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(metavar="FACTOR", help="Without PLAN: a factor for every width, such as 2 or 4/3.")
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR", help="Without PLAN: a factor for the blocks of every stage, or their numbers: 2,2,3,2."
+        ),
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Without PLAN: a width or a depth operator; repeatable. Default: the first that keeps the function.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -52,6 +71,10 @@ def grow(
         bool, typer.Option("--no-optimizer-state", help="Leave the optimizer's state behind.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the plan's seed.")] = None,
+    allow_lossy: Annotated[
+        bool,
+        typer.Option("--allow-lossy", help="Grow although the operators, which keep the function elsewhere, lose it."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
     ] = False,
@@ -61,32 +84,37 @@ def grow(
 ) -> None:  # fmt: skip
     """Grow a checkpoint by a plan, and prove that the result keeps what the plan promises.
 
-    The result is an ordinary timm folder. Weights are read and written tensor by tensor; nothing appears under the
-    output's name before it is complete and checked.
+    The result is an ordinary timm folder, with the plan that was carried out beside it. Weights are read and written
+    tensor by tensor; nothing appears under the output's name before it is complete and checked.
+
+    A plan that loses the function by accident is refused (exit code 1, for --dry-run too, once all has been shown).
     """
     from growtool.checkpoint.folder import refuse_existing
     from growtool.grow import grow as execute
     from growtool.grow import summarise
     from growtool.grow.source import open_planned
-    from growtool.plan import load_plan
     from growtool.recipe import resolve
 
     if optimizer_state is not None and no_optimizer_state:
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
-    loaded = load_plan(plan)
-    chosen = _overridden(loaded.plan, data=data, recalibrate=recalibrate, seed=seed)
-    source = open_planned(checkpoint, [chosen])
+    asked = asked_plan(plan, width, depth, operator or ())
+    loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
+    source = open_planned(checkpoint, [loaded.plan])
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)
     with loaded.located():
-        recipe = resolve(chosen, source)
+        recipe = resolve(loaded.plan, source)
     summary = summarise(recipe)
     if not as_json:
         _show_plan(recipe, summary)
+    refusal = _refusal(recipe, loaded)
+    if dry_run and as_json:
+        refused = refusal.problems[0] if refusal else None
+        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+    if refusal:
+        raise refusal
     if dry_run:
-        if as_json:
-            emit_json(summary.to_json() | {"target": _target(recipe)})
         return
     state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
     with progress("growing", summary.after.bytes) as advance:
@@ -101,7 +129,7 @@ def grow(
             told=lambda line: note(escape(line)),
         )
     if as_json:
-        emit_json({"output": str(out), **json.loads(grown.report)})
+        emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
         _show_result(grown)
 
@@ -119,23 +147,20 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     return state
 
 
-def _overridden(plan: Plan, *, data: Path | None, recalibrate: bool, seed: int | None) -> Plan:
-    """The plan with what the options say in its place."""
-    from growtool.plan.schema import Data
+def _refusal(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
+    """Why the recipe may not be carried out."""
+    from growtool.recipe.consent import require_consent
 
-    changes: dict[str, object] = {} if seed is None else {"seed": seed}
-    if data is not None:
-        if not (plan.seeing or plan.recalibrate or recalibrate):
-            raise PlanError(
-                f"--data {data}: found images that nothing in the plan looks at; drop the option, add --recalibrate, "
-                "or name an operator that sees images (gradmax, ligo, mixing)"
-            )
-        changes["data"] = plan.data.model_copy(update={"path": str(data)}) if plan.data else Data(path=str(data))
-    if recalibrate:
-        changes["recalibrate"] = True
-        if plan.data is None and data is None:
-            raise PlanError("--recalibrate: found no images to see, expected --data DIR or `data` in the plan; add one")
-    return plan.model_copy(update=changes)
+    try:
+        with loaded.located():
+            require_consent(recipe)
+    except PlanError as error:
+        return error
+    return None
+
+
+def _choices(recipe: Recipe) -> dict[str, object]:
+    return {"choices": list(recipe.choices)}
 
 
 def _target(recipe: Recipe) -> dict[str, object]:
@@ -163,7 +188,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     ):
         table.add_row(label, shown(a), shown(b), units.ratio(b, a))
     show(table)
-    for line in summary.growth():
+    for line in (*recipe.choices, *summary.growth()):
         say(f"  {escape(line)}")
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     whole = "; what sees images holds whole models in memory" if summary.whole_models else ""

@@ -32,6 +32,7 @@ from growtool.grow.statistics import Told, recalibrated
 from growtool.grow.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
+from growtool.recipe.consent import require_consent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def grow(
 
     Args:
         recipe: from `resolve`.
-        loaded: the plan as read, for the copy beside the output.
+        loaded: the plan as read. The copy beside the output is its text where that says all of the recipe's plan, else
+            one that does: growing by the copy is growing again.
         out: a folder, or a `.safetensors` file that carries its spec.
         force: replace an existing output.
         summary: from `summarise`, if the caller has it.
@@ -69,9 +71,13 @@ def grow(
         told: hears that the proof begins, and what the user should know of the images.
 
     Raises:
-        PlanError: the output exists, the disk has no room, or the optimizer's state cannot grow.
+        PlanError: the plan loses the function by accident and does not allow that, the output exists, the disk has no
+            room, or the optimizer's state cannot grow.
         CheckpointError: the proof failed; nothing is left behind.
     """
+    with loaded.located():
+        require_consent(recipe)
+    loaded = loaded.saying(recipe.plan, recipe.choices)
     refuse_existing(out, force=force)
     _spare_the_source(recipe, out)
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))

@@ -156,8 +156,6 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 
 
 def _advice(recipe: Recipe) -> Iterable[str]:
-    if recipe.alternative is not None:
-        yield recipe.alternative
     if alike := stay_alike(recipe):
         yield alike
     norms = len(tracking_norms(recipe.models[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from growtool.operators.base import Abilities
@@ -38,6 +38,14 @@ class OperatorInfo:
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
         return importlib.import_module(f"growtool.operators.{self.name}")
+
+    def known_loss(self, section: Any) -> str | None:
+        """Why the operator with these options is lossy by name, for whatever model; None where it keeps functions.
+
+        A plan that names it needs no consent. One whose operator keeps functions elsewhere and not here does.
+        """
+        found: str | None = self.implementation().loss(section)
+        return found
 
     def abilities(self) -> Abilities:
         """What a width operator does besides copying channels (imports torch)."""

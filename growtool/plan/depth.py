@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from growtool.plan.section import Learned, Section, problem
+from growtool.plan.section import Learned, Section, named, problem
 
 Placement = Literal["interleaved", "end"]
 
@@ -89,7 +89,11 @@ class Mixing(Learned):
     operator: Literal["mixing"] = "mixing"
 
 
-Depth = Annotated[Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing, Field(discriminator="operator")]
+Depth = Annotated[
+    Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing,
+    Field(discriminator="operator"),
+    BeforeValidator(named),
+]
 DEPTH_OPERATORS: dict[str, type[Section]] = {
     "stack": Stack,
     "interleave": Interleave,

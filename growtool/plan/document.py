@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,16 @@ for _tag, _pattern, _first in (
     ("float", r"(?=.*[.eE])[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would read as something else; writes everything out, as aliases are refused."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
 
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "str": str,
@@ -148,6 +158,14 @@ def read_document(
         place = Place(1, 1) if root is None else _place(root)
         raise PlanError(f"{path}:{place.line}:{place.column} found {found}, expected {need}")
     return document, document.value(root, ()), text
+
+
+def write_document(content: Mapping[str, Any]) -> str:
+    """The text that `read_document` reads as `content`: a line for each key whose value holds no further mappings."""
+    flow = None if any(isinstance(value, dict | list) for value in content.values()) else False
+    return yaml.dump(
+        dict(content), Dumper=_Dumper, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=120
+    )
 
 
 def read_scalar(text: str) -> Any:

@@ -30,8 +30,8 @@ def add_invalid(document: Document, error: ValidationError, sections: Sections, 
 
 
 def _add(document: Document, details: ErrorDetails, sections: Sections, at: Loc) -> None:
-    loc = (*at, *_without_operator(details["loc"]))
-    text = _explain(details, sections)
+    loc = _as_written(document, at, (*at, *_without_operator(details["loc"])))
+    text = explain(details, sections)
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         loc = (*loc, "operator")
     place = document.keys.get(loc) if details["type"] == "extra_forbidden" else document.values.get(loc)
@@ -39,6 +39,12 @@ def _add(document: Document, details: ErrorDetails, sections: Sections, at: Loc)
         place = document.values[loc[:-1]]
     if not any(other[: len(loc)] == loc for _, other, _ in document.problems):
         document.problems.append((place, loc, text))
+
+
+def _as_written(document: Document, at: Loc, loc: Loc) -> Loc:
+    """`scale` at the top of a plan stands for one in its target."""
+    short = loc[: len(at) + 2] == (*at, "target", "scale") and (*at, "target") not in document.values
+    return (*at, *loc[len(at) + 1 :]) if short else loc
 
 
 def _without_operator(loc: Loc) -> Loc:
@@ -67,11 +73,13 @@ _EXPECTED = {
 }
 
 
-def _explain(details: ErrorDetails, sections: Sections) -> str:
+def explain(details: ErrorDetails, sections: Sections) -> str:
+    """What is wrong, what was expected and what to do, without the place."""
     kind, found, context = details["type"], details["input"], details.get("ctx", {})
     loc = details["loc"]
     if kind == "extra_forbidden":
-        return f"unknown key, expected one of {_choices(str(loc[-1]), list(_section(loc[:-1], sections).model_fields))}"
+        section = _section(loc[:-1], sections)
+        return f"unknown key, expected one of {_choices(str(loc[-1]), [*section.model_fields, *section.SHORT])}"
     if kind == "missing":
         return f"missing, expected {_section(loc[:-1], sections).model_fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -74,14 +74,14 @@ class Override(Section):
 
 
 class Plan(Section):
-    """A growth plan.
+    """A growth plan. `scale` at its top is short for `scale` in its `target`.
 
     Attributes:
         model: the source's timm model, where the checkpoint does not say it.
         model_args: arguments of the source's constructor, over those the checkpoint carries.
         target: what to grow to.
-        width: how a target that is wider gets its channels; None where the plan does not say.
-        depth: how a target that is deeper gets its blocks; None where the plan does not say.
+        width: how a target that is wider gets its channels; None leaves the choice to growtool.
+        depth: how a target that is deeper gets its blocks; None leaves the choice to growtool.
         overrides: other ways of growing for tensors whose names match, the last match counts.
         second: a checkpoint of the same model, for `two_source`; `mirror`: the mirror image of the first.
         data: images for what has to see some; None where nothing does.
@@ -89,11 +89,13 @@ class Plan(Section):
         output: how the result is written.
         verify: how the result is checked; None: not at all (`verify: false`).
         seed: of everything drawn at random.
+        allow_lossy: whether the plan is carried out where its operators, which keep the function elsewhere, lose it.
     """
 
+    SHORT: ClassVar[tuple[str, ...]] = ("scale",)
     model: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
-    target: Target = Field(description="a mapping with one of model, model_args and scale")
+    target: Target = Field(description="the name of a timm model, or a mapping with one of model, model_args and scale")
     width: Width | None = None
     depth: Depth | None = None
     overrides: tuple[Override, ...] = ()
@@ -103,6 +105,17 @@ class Plan(Section):
     output: Output = Output()
     verify: Annotated[Verify | None, BeforeValidator(_switch)] = Verify()
     seed: int = Field(default=0, ge=0)
+    allow_lossy: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_in_target(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "scale" not in content:
+            return content
+        if "target" in content:
+            raise problem("scale: found beside `target`, expected one of them; `scale: 2` is `target: {scale: 2}`")
+        rest = {key: value for key, value in content.items() if key != "scale"}
+        return {**rest, "target": {"scale": content["scale"]}}
 
     @property
     def widths(self) -> tuple[Width, ...]:

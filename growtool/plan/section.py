@@ -5,21 +5,27 @@ Values are taken literally: no string becomes a number and no number a truth val
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A mapping of the plan."""
+    """A mapping of the plan; `SHORT` names keys beside its fields that stand for some of these."""
 
+    SHORT: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def problem(text: str) -> PydanticCustomError:
     """An error whose message is `text`, braces and all."""
     return PydanticCustomError("plan", "{text}", {"text": text})
+
+
+def named(value: Any) -> Any:
+    """The name of an operator stands for a mapping with that operator and nothing else."""
+    return {"operator": value} if isinstance(value, str) else value
 
 
 class SeesImages(Section):

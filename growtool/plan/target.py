@@ -49,7 +49,7 @@ def _stage_depths(value: Any) -> Any:
 
 
 class Scale(Section):
-    """A target by factors of the source.
+    """A target by factors of the source; a lone number is the factor of every width.
 
     Attributes:
         width: factor for every width, at least 1; fractions such as `4/3` are numbers, too.
@@ -59,6 +59,12 @@ class Scale(Section):
     width: Annotated[float | None, BeforeValidator(_factor)] = Field(default=None, ge=1)
     depth: Annotated[float | tuple[int, ...] | None, BeforeValidator(_stage_depths), BeforeValidator(_factor)] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lone_width(cls, value: Any) -> Any:
+        lone = isinstance(value, int | float | str) and not isinstance(value, bool)
+        return {"width": value} if lone else value
+
     @model_validator(mode="after")
     def _says_something(self) -> Scale:
         if self.width is None and self.depth is None:
@@ -67,7 +73,7 @@ class Scale(Section):
 
 
 class Target(Section):
-    """What to grow to.
+    """What to grow to; a lone name is that of another timm model.
 
     Attributes:
         model: another timm model.
@@ -78,6 +84,11 @@ class Target(Section):
     model: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     scale: Scale | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lone_model(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _is_one_target(self) -> Target:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from growtool.plan.section import Learned, Section, SeesImages, problem
+from growtool.plan.section import Learned, Section, SeesImages, named, problem
 
 Split = Literal["equal", "random_projection"]
 Coefficients = Literal["orthogonal", "copy", "zero", "random"]
@@ -212,6 +212,7 @@ Width = Annotated[
     | Ligo
     | Random,
     Field(discriminator="operator"),
+    BeforeValidator(named),
 ]
 WIDTH_OPERATORS: dict[str, type[Section]] = {
     "tile": Tile,

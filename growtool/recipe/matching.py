@@ -9,6 +9,7 @@ from growtool.coupling import (
     Atom,
     Growth,
     PairedAxis,
+    Stretch,
     Unchanged,
     atoms,
     layers_in_line,
@@ -54,6 +55,11 @@ class Matching:
         """Every set of channels with each tensor that carries it."""
         return ((growth, name) for name, axes in self.paired.items() for axis in axes for growth in axis.growths())
 
+    @property
+    def is_wider(self) -> bool:
+        """Whether the target has channels that only a `width` can make."""
+        return any(growth.sizes[0] != growth.sizes[1] for growth, _ in self.carried())
+
     def ignored(self, path: str) -> bool:
         """Whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
         return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges.values())
@@ -67,12 +73,8 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
             do not match; all problems of the first step that has any.
     """
     _require_growth(source, target)
-    added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
-    bridges = find_bridges(target.model, target.coupling, source.coupling, added)
-    spanned = {name for bridge in bridges for name in bridge.tensors}
-    stretched = stretches(source.coupling, target.coupling, ignoring=spanned)
-    in_line = layers_in_line((source.model, source.coupling), (target.model, target.coupling))
-    blocks = place_blocks([*stretched, *in_line], depth)
+    bridges, stretched = _added(source, target)
+    blocks = place_blocks(stretched, depth)
     passes = target.coupling.forward, source.coupling.forward
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
@@ -88,6 +90,21 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
         rest = [f"... and {more} more tensors that do not match"] if more > 0 else []
         raise PlanError([_headline(source, target), *mismatches[:_SHOWN], *rest])
     return matching
+
+
+def is_deeper(source: Traced, target: Traced) -> bool:
+    """Whether the target has blocks that only a `depth` can make."""
+    return bool(_added(source, target)[1])
+
+
+def _added(source: Traced, target: Traced) -> tuple[Sequence[Bridge], Sequence[Stretch]]:
+    """What only the target has: projections on shortcuts, and more blocks of a sequence."""
+    added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
+    bridges = find_bridges(target.model, target.coupling, source.coupling, added)
+    spanned = {name for bridge in bridges for name in bridge.tensors}
+    stretched = stretches(source.coupling, target.coupling, ignoring=spanned)
+    in_line = layers_in_line((source.model, source.coupling), (target.model, target.coupling))
+    return bridges, [*stretched, *in_line]
 
 
 def _paired(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
@@ -35,53 +35,56 @@ def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
     norms = widths.norms
     shares = {norm.module: norm.s for norm in norms}
     bridged = {bridge.path for bridge in matching.bridges.values()}
-    reasons = _operator_losses(growing)
+    wide, deep, other = _known_losses(growing)
+    known = [*dict.fromkeys((*wide, *other, *deep))]
     scales = {path: (found.target.scale, found.source_scale) for path, found in growing.rescaled.items()}
     scales |= {path: (factor.own, factor.source) for path, factor in growing.moved.items()}
     copied = {name for found in growing.rescaled.values() for name in found.target.weights}
-    reasons += different_operations(
+    others = different_operations(
         source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries, starts.dropped
     )
-    if starts.difference and not reasons:
-        reasons.append(starts.difference)
-    reasons += uneven_mixings(
+    followed = [starts.difference] if starts.difference and not known and not others else []
+    jointly = uneven_mixings(
         target, expansions, blocks.is_new, copied, heads.atoms, {norm.module for norm in widths.variances}
     )
-    reasons += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
-    reasons += stopped_blanks(widths.passages.values(), matching.ignored)
-    reasons += ambiguous_parameters(target, expansions)
+    jointly += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
+    jointly += stopped_blanks(widths.passages.values(), matching.ignored)
+    jointly += ambiguous_parameters(target, expansions)
     if plan.second is not None:
         grown = frozenset(atom for atom, expansion in expansions.items() if not expansion.is_identity)
-        reasons += grouped(mixed_halves(target, grown))
-    if not reasons:
+        jointly += grouped(mixed_halves(target, grown))
+    if not (known or others or followed or jointly):
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
         same = matching.same if widths.changes else {**starts.same, **matching.same}
-        reasons = torn_groups(matching.paired, old, untied(matching, same))
-    reasons += _other_buffers(matching, widths.expansions)
+        jointly = torn_groups(matching.paired, old, untied(matching, same))
+    others += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
-        reasons.append("recalibrate estimates the running statistics of BatchNorm anew")
+        known.append("recalibrate estimates the running statistics of BatchNorm anew")
     wanted = needed_eps(eps_of_norms(source), norms, matching.blocks.source_name)
     untold = [path for path in wanted if getattr(matching.target.model.get_submodule(path), "eps", None) is None]
     if untold:
-        reasons.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")
-    if reasons:
-        return Promise("lossy", tuple(reasons)), {}
+        jointly.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")
+    if reasons := (*known, *others, *followed, *jointly):
+        accidents = [("width", reason) for reason in jointly if not wide]
+        accidents += [("depth" if blocks.new else "target", reason) for reason in followed]
+        accidents += [("target", reason) for reason in others if not wide and not deep]
+        return Promise("lossy", reasons, tuple(accidents)), {}
     if not wanted or getattr(plan.width, "eps", "kept") == "told":
         return Promise("exact"), wanted
     return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
 
 
-def _operator_losses(growing: Growing) -> list[str]:
+def _known_losses(growing: Growing) -> tuple[list[str], list[str], list[str]]:
+    """Why operators of the plan that have something to do are lossy by name: of width, of depth, of overrides."""
     wider = any(not expansion.is_identity for expansion in growing.widths.expansions.values())
-    used = [growing.plan.width] if wider else []
-    deeper = [growing.plan.depth] if growing.matching.blocks.new else []
-    losses = [_loss(section) for section in (*used, *growing.sections.values(), *deeper)]
-    return list(dict.fromkeys(loss for loss in losses if loss))
+    wide = [growing.plan.width] if wider else []
+    deep = [growing.plan.depth] if growing.matching.blocks.new else []
+    return _losses(wide), _losses(deep), _losses(growing.sections.values())
 
 
-def _loss(section: Width | Depth | None) -> str | None:
-    loss: str | None = OPERATORS[section.operator].implementation().loss(section) if section else None
-    return loss
+def _losses(sections: Iterable[Width | Depth | None]) -> list[str]:
+    losses = (OPERATORS[section.operator].known_loss(section) for section in sections if section)
+    return [loss for loss in losses if loss]
 
 
 def _other_buffers(matching: Matching, expansions: Mapping[Growth, Expansion]) -> list[str]:

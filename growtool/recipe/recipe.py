@@ -130,7 +130,7 @@ class Recipe:
     """A resolved plan.
 
     Attributes:
-        plan: as the user wrote it.
+        plan: as the user wrote it, with an operator for whatever grows.
         source: the checkpoint that grows.
         second: the checkpoint that grows beside it; None but for `two_source`.
         target: what it becomes.
@@ -140,7 +140,6 @@ class Recipe:
         form: how the output is made of templates; None where it is dense.
         widths: the groups that grow.
         promise: what is kept.
-        alternative: which width operator would do better, where the plan's is lossy.
         eps: module path -> the eps at which the promise is exact, where that of the target is another.
         matching: the layouts of source and target side by side.
         expansions: how each set of channels grows.
@@ -149,6 +148,7 @@ class Recipe:
             a model without a head.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
+        choices: a sentence for each operator that the plan left open and growtool has chosen.
     """
 
     plan: Plan
@@ -161,7 +161,6 @@ class Recipe:
     form: TargetForm | None
     widths: tuple[WidthChange, ...]
     promise: Promise
-    alternative: str | None
     eps: Mapping[str, float]
     matching: Matching
     expansions: Mapping[Growth, Expansion]
@@ -169,6 +168,7 @@ class Recipe:
     outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
     needs: str | None
+    choices: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> BlockMap:

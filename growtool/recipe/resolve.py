@@ -20,9 +20,9 @@ from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
-from growtool.recipe.alternative import better_width
+from growtool.recipe.choosing import chosen
 from growtool.recipe.growing import Growing
-from growtool.recipe.matching import match
+from growtool.recipe.matching import Matching, match
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
@@ -40,6 +40,9 @@ def resolve(
 ) -> Recipe:
     """Everything about a growth that can be known without reading weights.
 
+    Operators that the plan leaves open are chosen; the recipe's own plan names them. A recipe that loses the function
+    by accident is one all the same: `growtool.recipe.consent` refuses to carry it out.
+
     Args:
         plan: what to do.
         checkpoint: what grows.
@@ -55,7 +58,7 @@ def resolve(
     _require_digits(plan, checkpoint)
     target = target or traced_target(plan.target, source)
     _require_use_of_images(plan, target.model)
-    return recipe_of(plan, checkpoint, source, target)
+    return chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
 
 
 def _require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
@@ -89,7 +92,11 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
     Raises:
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
-    matching = match(source, target, plan.depth)
+    return _recipe(plan, checkpoint, match(source, target, plan.depth))
+
+
+def _recipe(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
+    source, target = matching.source, matching.target
     growing = Growing.by(plan, matching)
     promise, eps = promise_of(growing)
     spec = spec_with_eps(target, eps) if eps else target.spec
@@ -117,7 +124,6 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
         form=target_form(plan, tensors, templates),
         widths=growing.widths.changes,
         promise=promise,
-        alternative=better_width(growing, promise),
         eps={} if told else eps,
         matching=matching,
         expansions=growing.widths.expansions,

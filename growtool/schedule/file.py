@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options import merge, placed_options, unknown_option
 from growtool.plan import LoadedPlan, load_plan
@@ -92,7 +90,8 @@ def _stage(document: Document, index: int, content: Any, common: Mapping[str, An
         options = merge(common, _options(document, (*loc, kind), value or {}, path.parent))
         return Train(number, _digest(kind, options), place, options)
     plan = _plan(document, (*loc, kind), value, path)
-    return Grow(number, _digest(kind, plan.text), place, plan) if plan else None
+    digest = _digest(kind, plan.text if isinstance(value, str) else value) if plan else ""
+    return Grow(number, digest, place, plan) if plan else None
 
 
 def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str, Any]:
@@ -111,13 +110,11 @@ def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan 
     """The plan a stage names or holds; one that is written out keeps its text for the lineage."""
     from pydantic import ValidationError
 
-    from growtool.plan import Plan
-
     try:
         if isinstance(content, str):
             return load_plan(placed(content, path.parent))
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        return LoadedPlan(placed_plan(Plan.model_validate(content), path.parent), text, path)
+        loaded = LoadedPlan.of(content, path)
+        return loaded.saying(placed_plan(loaded.plan, path.parent))
     except ValidationError as error:
         add_invalid(document, error, SECTIONS, at=loc)
     except GrowtoolError as error:

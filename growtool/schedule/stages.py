@@ -171,14 +171,17 @@ class Grow:
 
         Raises:
             CheckpointError: the plan says that `source` holds another model.
-            PlanError: it cannot be reached from `source`, or the images that growth would see do not do.
+            PlanError: it cannot be reached from `source`, or not without losing the function by accident, or the images
+                that growth would see do not do.
         """
         from growtool.calibration import open_images
         from growtool.recipe import resolve
+        from growtool.recipe.consent import require_consent
 
         plan = self.plan.plan
         source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))
         recipe = resolve(plan, source)
+        require_consent(recipe)
         if plan.data is not None and (plan.recalibrate or plan.seeing):
             open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None

@@ -14,6 +14,7 @@ from growtool.finetune.optimizer_state import OptimizerState
 from growtool.grow import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
+from growtool.recipe.consent import require_consent
 from growtool.recipe.traced import Traced
 from growtool.report.macs import count_macs, training_macs
 from growtool.study.fresh import write_fresh
@@ -79,7 +80,7 @@ class Arm:
 
     def fingerprint(self) -> str:
         """Hex digest of everything that decides its start and its length."""
-        plan = self.plan.plan.model_dump(mode="json") if self.plan else None
+        plan = self.plan.plan.model_dump(mode="json", exclude={"allow_lossy"}) if self.plan else None
         other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
         decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{self.second}{self.teacher}"
         return hashlib.sha256(decisive.encode()).hexdigest()
@@ -120,11 +121,13 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
     for name, loaded in zip(names, plans, strict=True):
         try:
             recipe = resolve(loaded.plan, source, source=traced)
+            require_consent(recipe)
         except GrowtoolError as error:
             problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
             continue
+        told = loaded.saying(recipe.plan, recipe.choices)
         size = summarise(recipe).after
-        arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, loaded)
+        arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, told)
         arms.append(replace(arm, second=recipe.second.sha256()) if recipe.second else arm)
     if problems:
         raise PlanError(problems)

@@ -1,0 +1,125 @@
+"""The plan that a command is asked for: a file, or the one that its options stand for, and what options change in it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.errors import PlanError
+
+if TYPE_CHECKING:
+    from growtool.plan import LoadedPlan, Plan
+
+_FROM_OPTIONS = Path("plan.yaml")  # under this name it stands beside the output
+
+
+def asked_plan(plan: Path | None, width: str | None, depth: str | None, operators: Sequence[str]) -> LoadedPlan:
+    """The plan of a file, or of `--width`, `--depth` and `--operator`.
+
+    Raises:
+        PlanError: there is neither or both, or one of them is no plan.
+    """
+    from growtool.plan import load_plan
+
+    options = [("--width", width), ("--depth", depth), *(("--operator", name) for name in operators)]
+    given = [f"{name} {value}" for name, value in options if value is not None]
+    if plan is not None and given:
+        raise PlanError(
+            f"{', '.join(given)}: found beside the plan {plan}, expected one of them; say it in the plan, or drop the file"
+        )
+    if plan is not None:
+        return load_plan(plan)
+    if width is None and depth is None:
+        raise PlanError(
+            f"{', '.join(given) or 'growtool grow'}: found nothing to grow to, expected a plan, --width or --depth; "
+            "such as `growtool grow IN --width 2`"
+        )
+    return _from_options(width, depth, operators)
+
+
+def _from_options(width: str | None, depth: str | None, operators: Sequence[str]) -> LoadedPlan:
+    from pydantic import ValidationError
+
+    from growtool.plan import LoadedPlan
+    from growtool.plan.document import read_scalar
+    from growtool.plan.explain import explain
+    from growtool.plan.schema import SECTIONS
+
+    scale: dict[str, Any] = {} if width is None else {"width": read_scalar(width)}
+    if depth is not None:
+        numbers = [read_scalar(number) for number in depth.split(",")]
+        scale["depth"] = numbers if "," in depth else numbers[0]
+    content = {"scale": scale.get("width") if depth is None else scale, **_sections(operators)}
+    try:
+        return LoadedPlan.of(content, _FROM_OPTIONS)
+    except ValidationError as error:
+        raise PlanError(
+            [
+                f"{_option(details['loc'], operators)}{explain(details, SECTIONS)}"
+                for details in error.errors(include_url=False)
+            ]
+        ) from error
+
+
+def _sections(operators: Sequence[str]) -> dict[str, str]:
+    """`width` and `depth` of a plan that names these operators.
+
+    Raises:
+        PlanError: one is unknown, or two are for one axis.
+    """
+    from growtool.operators.table import OPERATORS
+
+    problems: list[str] = []
+    sections: dict[str, str] = {}
+    for name in operators:
+        if name not in OPERATORS:
+            near = difflib.get_close_matches(name, OPERATORS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"--operator {name}: no such operator, expected one of {', '.join(OPERATORS)}{hint}")
+            continue
+        axis = OPERATORS[name].axis
+        if axis in sections:
+            problems.append(f"--operator {name}: found {sections[axis]} for the {axis} already, expected one; drop one")
+        sections.setdefault(axis, name)
+    if problems:
+        raise PlanError(problems)
+    return sections
+
+
+def _option(loc: Sequence[str | int], operators: Sequence[str]) -> str:
+    """The option that a place in the plan comes from, as messages begin with it."""
+    if tuple(loc[:2]) == ("target", "scale"):
+        return f"--{loc[2]}: " if len(loc) > 2 else "--width: "
+    named = [str(part) for part in loc if part in operators]
+    return f"--operator {named[0]}: " if named else f"--operator {' '.join(operators)}: "
+
+
+def overridden(
+    loaded: LoadedPlan, *, data: Path | None, recalibrate: bool, seed: int | None, allow_lossy: bool
+) -> LoadedPlan:
+    """The plan with what the options say in its place.
+
+    Raises:
+        PlanError: images that nothing looks at, or none where some are needed.
+    """
+    from growtool.plan.schema import Data
+
+    plan = loaded.plan
+    changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    if data is not None:
+        if not (plan.seeing or plan.recalibrate or recalibrate):
+            raise PlanError(
+                f"--data {data}: found images that nothing in the plan looks at; drop the option, add --recalibrate, "
+                "or name an operator that sees images (gradmax, ligo, mixing)"
+            )
+        changes["data"] = plan.data.model_copy(update={"path": str(data)}) if plan.data else Data(path=str(data))
+    if recalibrate:
+        changes["recalibrate"] = True
+        if plan.data is None and data is None:
+            raise PlanError("--recalibrate: found no images to see, expected --data DIR or `data` in the plan; add one")
+    if allow_lossy:
+        changes["allow_lossy"] = True
+    changed: Plan = plan.model_copy(update=changes)
+    return loaded.saying(changed)
