@@ -138,29 +138,13 @@ def test_no_new_channel_is_dead(operator, tmp_path):
     assert all(count <= third for count in dead.values())
 
 
-@pytest.mark.parametrize(
-    ("family", "args", "operator", "advice"),
-    [
-        ("vit", FAMILIES["vit"], "net2net", "width: {operator: centre_zero} is exact up to eps for this target"),
-        ("swin", {"embed_dim": 12, "num_heads": [3, 3]}, "net2net", "exact for this target; centre_zero lost least"),
-        ("convnext", {"dims": [6, 8, 10, 12]}, "centre_zero", "exact for this target; net2net lost least"),
-        ("convnext", {"dims": [6, 8, 10, 12]}, "net2net", None),
-        ("vit", FAMILIES["vit"], "centre_zero", None),
-        ("vit", FAMILIES["vit"], "random", None),
-    ],
-)
-def test_a_lossy_plan_is_told_what_does_better(family, args, operator, advice, tmp_path):
-    source = write_folder(TINY[family], tmp_path / "source")
-    found = resolved(source, plan(args, operator)).alternative
-    assert (found is None and advice is None) or (advice is not None and advice in str(found)), found
-
-
 def test_a_norm_that_writes_the_stream_loses_less_than_uneven_copies(tmp_path):
     tiny = TINY["swin"]
     source = write_folder(tiny, tmp_path / "source")
     lost = {}
     for operator in ("centre_zero", "net2net"):
-        result = grown(source, plan({"embed_dim": 12, "num_heads": [3, 3]}, operator), tmp_path / operator)
+        lossy = plan({"embed_dim": 12, "num_heads": [3, 3]}, operator) | {"allow_lossy": True}
+        result = grown(source, lossy, tmp_path / operator)
         lost[operator] = difference(load(source), load(result.out), tiny.inputs())
     assert 1e-3 < lost["centre_zero"] < lost["net2net"] / 2
 

@@ -16,7 +16,7 @@ from growtool.plan.target import Scale, Target
 from growtool.plan.width import WIDTH_OPERATORS, Mixture, Net2Net, Tile
 
 SURFACE = """
-model model_args target width depth overrides second data recalibrate output verify seed
+model model_args target width depth overrides second data recalibrate output verify seed allow_lossy
 target.model target.model_args target.scale
 target.scale.width target.scale.depth
 width.tile.operator width.tile.split width.tile.gain

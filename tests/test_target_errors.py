@@ -29,12 +29,6 @@ PLANS = {
         "arguments that fit each other, found {'num_classes': 3, 'global_pool': 'avg', 'channels': [8, 12, 16], "
         "'stem_width': 4, 'in_chans': 3}\n",
     ),
-    "no width": (
-        "target: {scale: {width: 2}}\n",
-        "error: plan.yaml:1:1 target: the target is wider and the plan has no `width`: the 3 channels of "
-        "conv1.0.weight become 6, the 4 channels of conv1.3.weight become 8, and so on in 11 places; add `width: "
-        "{operator: tile}`, or another operator (growtool list operators)\n",
-    ),
 }
 
 

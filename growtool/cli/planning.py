@@ -1,4 +1,4 @@
-"""The plan that a command is asked for: a file, or the one that its options stand for, and what options change in it."""
+"""The plan that a command is asked for: a file, or what its options stand for, and what options change in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def asked_plan(plan: Path | None, width: str | None, depth: str | None, operator
     given = [f"{name} {value}" for name, value in options if value is not None]
     if plan is not None and given:
         raise PlanError(
-            f"{', '.join(given)}: found beside the plan {plan}, expected one of them; say it in the plan, or drop the file"
+            f"{', '.join(given)}: found beside the plan {plan}, expected one of them; say it in the plan, or leave the "
+            "plan out"
         )
     if plan is not None:
         return load_plan(plan)

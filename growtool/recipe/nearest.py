@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 from growtool.errors import GrowtoolError
@@ -20,7 +21,8 @@ from growtool.recipe.resolve import resolve
 from growtool.recipe.target import scalable, scaled_spec
 from growtool.recipe.traced import Traced
 
-_STEP = 4  # factors are tried in quarters
+_FINE, _COARSE = 16, 4  # factors are tried in sixteenths nearby, further off in quarters
+_NEARBY = 3  # steps
 _KEYS = ("target", "width", "depth", "overrides", "second", "recalibrate")
 
 
@@ -85,11 +87,12 @@ def _opened(recipe: Recipe) -> Plan:
 
 def _factors(recipe: Recipe) -> list[Fraction]:
     """Factors about that of the target, the nearest first."""
-    asked = max(Fraction(change.after, change.before) for change in recipe.widths)
     given = recipe.plan.target.scale
     own = given.width if given else None
-    steps = range(math.ceil(_STEP * (asked - 1)), math.floor(_STEP * (asked + 1)) + 1)
-    near = {Fraction(step, _STEP) for step in steps} | {Fraction(2), Fraction(math.ceil(asked))}
+    asked = own or median(change.after / change.before for change in recipe.widths)
+    near = {Fraction(round(asked * _FINE) + step, _FINE) for step in range(-_NEARBY, _NEARBY + 1)}
+    near |= {Fraction(round(asked * _COARSE) + step, _COARSE) for step in (-2, -1, 0, 1, 2)}
+    near |= {Fraction(2), Fraction(math.floor(asked)), Fraction(math.ceil(asked))}
     wanted = [factor for factor in near if factor > 1 and float(factor) != own]
     return sorted(wanted, key=lambda factor: abs(math.log(factor / asked)))
 

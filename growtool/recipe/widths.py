@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -68,7 +68,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         zeroed: tensors that end the branches of new blocks.
 
     Raises:
-        PlanError: something grows and the plan has no `width`, or the operator cannot grow it so far.
+        PlanError: the operator cannot grow something so far.
     """
     tensors: dict[Growth, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
@@ -96,8 +96,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
                 "centre_zero (pre-LayerNorm networks), or other widths"
             )
             problems.setdefault(why, []).append(name)
-    if plan.width is None and changes:
-        raise PlanError(_no_width(changes))
+    assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
         raise PlanError([f"{some(groups)}: {why}" for why, groups in problems.items()])
     widths = Widths(expansions, tuple(changes), {})
@@ -114,15 +113,6 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         widths = _with_blanks(widths, matching, abilities, zeroed)
     rescaled = rescaled_variances(matching.target.coupling, widths.of_target) if plan.second is None else []
     return replace(widths, variances=tuple(rescaled))
-
-
-def _no_width(changes: Sequence[WidthChange]) -> str:
-    shown = [f"the {c.before} channels of {c.group.partition('[')[0]} become {c.after}" for c in changes[:2]]
-    rest = f", and so on in {len(changes)} places" if len(changes) > 2 else ""
-    return (
-        f"target: the target is wider and the plan has no `width`: {', '.join(shown)}{rest}; add "
-        "`width: {operator: tile}`, or another operator (growtool list operators)"
-    )
 
 
 def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]) -> Mapping[Growth, NewUnits]:
