@@ -35,7 +35,8 @@ seed: 2
 
 
 def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
-    keys = "model, model_args, target, width, depth, overrides, second, data, recalibrate, output, verify, seed, allow_lossy, scale"
+    keys = "model, model_args, target, width, depth, overrides, second, data, recalibrate, output, verify, seed, "
+    keys += "allow_lossy, scale"
     assert problems(tmp_path, monkeypatch, MANY) == [
         "plan.yaml:1:8 model: found 3, expected a string",
         f"plan.yaml:2:1 modle_args: unknown key, expected one of {keys}; did you mean 'model_args'?",
@@ -79,8 +80,8 @@ SINGLE = {
     ),
     "no target": (
         "seed: 1",
-        "plan.yaml:1:1 target: missing, expected the name of a timm model, or a mapping with one of model, model_args and "
-        "scale",
+        "plan.yaml:1:1 target: missing, expected the name of a timm model, or a mapping with one of model, "
+        "model_args and scale",
     ),
     "target of another kind": ("target: 3", "plan.yaml:1:9 target: found 3, expected a mapping"),
     "empty target": (

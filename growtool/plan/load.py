@@ -126,4 +126,5 @@ def load_plan(path: Path) -> LoadedPlan:
         raise PlanError(document.lines())
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
     short = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
+    short |= {"target": places[key] for key in Plan.SHORT if key in places}
     return LoadedPlan(plan, text, path, content, places | short)
