@@ -39,7 +39,7 @@ def plan(family: str, operator: str, folder: Path) -> dict[str, Any]:
     """The plan for an operator, with whatever else it needs in `folder`."""
     tiny, whole, between = FAMILIES[family]
     args = whole if operator in WHOLE else HIDDEN.get(family, between) if operator == "gradmax" else between
-    found: dict[str, Any] = {"target": {"model_args": args}, "width": {"operator": operator}}
+    found: dict[str, Any] = {"target": {"model_args": args}, "width": {"operator": operator}, "allow_lossy": True}
     if operator == "two_source":
         found["second"] = str(write_folder(tiny, folder / "second", seed=5))
     if operator in ON_IMAGES:

@@ -1,4 +1,4 @@
-"""No broken network by accident: what loses the function where its operators keep it elsewhere needs a word of consent."""
+"""No broken network by accident: what loses the function where its operators keep it elsewhere needs consent."""
 
 import json
 import re
@@ -82,7 +82,9 @@ def test_a_target_that_computes_otherwise_is_told_as_such(tmp_path):
     source = write_folder(TINY["vit_scaled"], tmp_path / "source")
     content = {"target": {"model_args": {"act_layer": "relu", "depth": 3}}}
     problem = refusal(source, content)
-    assert problem.startswith("target: computes otherwise than the source, so that zero_out cannot keep the function:\n")
+    assert problem.startswith(
+        "target: computes otherwise than the source, so that zero_out cannot keep the function:\n"
+    )
     assert "no plan near this one was found to keep it" in problem
 
 

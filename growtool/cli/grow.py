@@ -97,7 +97,7 @@ def grow(
 
     if optimizer_state is not None and no_optimizer_state:
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
-    asked = asked_plan(plan, width, depth, operator or ())
+    asked = asked_plan(plan, width, depth, operator or (), data)
     loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     source = open_planned(checkpoint, [loaded.plan])
     out = output or Path(f"{source.label}-grown")

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 _FROM_OPTIONS = Path("plan.yaml")  # under this name it stands beside the output
 
 
-def asked_plan(plan: Path | None, width: str | None, depth: str | None, operators: Sequence[str]) -> LoadedPlan:
-    """The plan of a file, or of `--width`, `--depth` and `--operator`.
+def asked_plan(
+    plan: Path | None, width: str | None, depth: str | None, operators: Sequence[str], data: Path | None
+) -> LoadedPlan:
+    """The plan of a file, or of `--width`, `--depth` and `--operator`, with the images that these may need.
 
     Raises:
         PlanError: there is neither or both, or one of them is no plan.
@@ -37,10 +39,10 @@ def asked_plan(plan: Path | None, width: str | None, depth: str | None, operator
             f"{', '.join(given) or 'growtool grow'}: found nothing to grow to, expected a plan, --width or --depth; "
             "such as `growtool grow IN --width 2`"
         )
-    return _from_options(width, depth, operators)
+    return _from_options(width, depth, operators, data)
 
 
-def _from_options(width: str | None, depth: str | None, operators: Sequence[str]) -> LoadedPlan:
+def _from_options(width: str | None, depth: str | None, operators: Sequence[str], data: Path | None) -> LoadedPlan:
     from pydantic import ValidationError
 
     from growtool.plan import LoadedPlan
@@ -53,6 +55,7 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
         numbers = [read_scalar(number) for number in depth.split(",")]
         scale["depth"] = numbers if "," in depth else numbers[0]
     content = {"scale": scale.get("width") if depth is None else scale, **_sections(operators)}
+    content |= {} if data is None else {"data": {"path": str(data)}}
     try:
         return LoadedPlan.of(content, _FROM_OPTIONS)
     except ValidationError as error:

@@ -126,5 +126,5 @@ def load_plan(path: Path) -> LoadedPlan:
         raise PlanError(document.lines())
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
     short = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
-    short |= {"target": places[key] for key in Plan.SHORT if key in places}
+    short |= {key.removesuffix(".scale"): place for key, place in short.items() if key == "target.scale"}
     return LoadedPlan(plan, text, path, content, places | short)
