@@ -31,7 +31,7 @@ _EPILOG = """Examples:
 
 growtool inspect ./vit_small --depth 2
 
-growtool grow ./vit_small plan.yaml -o ./vit_grown
+growtool grow ./vit_small --width 2 -o ./vit_grown
 
 growtool verify ./vit_small ./vit_grown --data ./images
 
@@ -50,8 +50,8 @@ app = typer.Typer(
 
 _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     grow: (
+        "growtool grow ./vit_small --width 2 --depth 2 -o ./vit_grown",
         "growtool grow ./vit_small plan.yaml --dry-run",
-        "growtool grow ./vit_small plan.yaml -o ./vit_grown",
     ),
     advise: (
         "growtool advise ./vit_small --budget 2x-macs",

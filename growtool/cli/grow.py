@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def grow(
     checkpoint: CheckpointArgument,
     plan: Annotated[
-        Path | None, typer.Argument(metavar="PLAN", help="The growth plan, a YAML file; or say it by --width and --depth.")
+        Path | None,
+        typer.Argument(metavar="PLAN", help="The growth plan, a YAML file; or say it by --width and --depth."),
     ] = None,
     width: Annotated[
         str | None, typer.Option(metavar="FACTOR", help="Without PLAN: a factor for every width, such as 2 or 4/3.")

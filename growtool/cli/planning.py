@@ -37,7 +37,7 @@ def asked_plan(
     if width is None and depth is None:
         raise PlanError(
             f"{', '.join(given) or 'growtool grow'}: found nothing to grow to, expected a plan, --width or --depth; "
-            "such as `growtool grow IN --width 2`"
+            "such as `growtool grow CHECKPOINT --width 2`"
         )
     return _from_options(width, depth, operators, data)
 
