@@ -284,18 +284,18 @@ _HEAD = """\
 
 A plan names one operator for `width`, one for `depth`, or both: `width: tile`, or `width: {operator: tile}` with
 options beside it. Where it names none, growtool takes the first that keeps the function of this model at this target:
-`mixture`, `centre_zero`, `net2net` for widths, `zero_out`, `cancel_out`, `net2deeper` for depth; the summary says which,
-and so does the copy of the plan beside the output.
+`mixture`, `centre_zero`, `net2net` for widths, `zero_out`, `cancel_out`, `net2deeper` for depth; the summary and the
+copy of the plan beside the output say which.
 
 The promise below is what the operator can keep at best; whether it holds for your model is decided from the model
-itself before anything is written, and a dry run
-(`growtool grow CHECKPOINT PLAN --dry-run`) shows it with its reasons. A norm over channels, attention over the channels of a
-head, or weights standardised without a gain behind can make an exact operator lossy. Such a plan is refused, with the
-nearest plan that keeps the function, unless it says `allow_lossy: true` (or the command `--allow-lossy`). An operator
-that is lossy by name, as the table says, needs no such word.
+itself before anything is written, and a dry run (`growtool grow CHECKPOINT PLAN --dry-run`) shows it with its reasons.
+A norm over channels, attention over the channels of a head, or weights standardised without a gain behind can make an
+exact operator lossy. Such a plan is refused, with the nearest plan that keeps the function, unless it says
+`allow_lossy: true` (or the command `--allow-lossy`). An operator that is lossy by name, as the table says, needs no
+such word.
 
-`growtool advise CHECKPOINT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget, wider, deeper and both,
-with the size each leads to, its promise, and what has been published about growing so; `-o DIR` writes them.
+`growtool advise CHECKPOINT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget, wider, deeper and
+both, with the size each leads to, its promise, and what has been published about growing so; `-o DIR` writes them.
 
 Formulas write W for a weight, W' for what it becomes, h and h' for the channels it reads or writes; E says which old
 channel each new one copies, R is a left inverse of E, C takes off the mean.
