@@ -65,8 +65,9 @@ def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
     if untold:
         jointly.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")
     if reasons := (*known, *others, *followed, *jointly):
-        accidents = [("width", reason) for reason in jointly if not wide]
-        accidents += [("depth" if blocks.new else "target", reason) for reason in followed]
+        deeper = "depth" if blocks.new else "target"
+        accidents = [("width" if widths.changes else deeper, reason) for reason in jointly if not wide]
+        accidents += [(deeper, reason) for reason in followed]
         accidents += [("target", reason) for reason in others if not wide and not deep]
         return Promise("lossy", reasons, tuple(accidents)), {}
     if not wanted or getattr(plan.width, "eps", "kept") == "told":
