@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from growtool.algebra.wording import places
-from growtool.coupling import Coupling
+from growtool.coupling import Coupling, places
 
 
 def different_operations(

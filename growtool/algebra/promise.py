@@ -18,8 +18,8 @@ from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.passage import Passage
 from growtool.algebra.softmax_sums import softmax_sums
-from growtool.algebra.wording import grouped, places
-from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms
+from growtool.algebra.wording import grouped
+from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms, channels_of, places
 from growtool.coupling.axis import axis_size
 from growtool.coupling.operation import BY_N_MINUS_1
 
@@ -137,7 +137,8 @@ def _reason(
     grown: list[Atom],
     copied: Collection[str],
 ) -> str | None:
-    sizes = ", ".join(sorted({f"{expansions[a].size} -> {a.size}" for a in grown}))
+    words = channels_of(coupling)
+    sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
     even = copies_per_position(mixing.axis, expansions) is not None
     if mixing.kind in _AVERAGES:
         return (

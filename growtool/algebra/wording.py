@@ -1,10 +1,10 @@
-"""Reasons in words: modules by their paths, the first few of many."""
+"""Reasons in words, each with the modules it was found in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from growtool.errors import some
+from growtool.coupling import places
 
 
 def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
@@ -13,9 +13,3 @@ def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
     for module, reason in found:
         modules.setdefault(reason, []).append(module)
     return [f"{places(paths)}: {reason}" for reason, paths in modules.items()]
-
-
-def places(modules: Sequence[str]) -> str:
-    """The first few module paths and how many more."""
-    names = [m or "the model itself" for m in dict.fromkeys(modules)]
-    return some(names, 3)

@@ -1,10 +1,8 @@
-"""`growtool inspect --coupling`: the width groups of a model and what carries them."""
+"""`growtool inspect --coupling`: which channels of a model grow together, and where they are."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -12,19 +10,20 @@ from rich.markup import escape
 from growtool.cli.console import new_table, say, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from growtool.coupling import Coupling, Group
-
-_ROLES = {"producer": "written by", "consumer": "read by", "vector": "scaled by"}
+    from growtool.coupling import Channels, Coupling
 
 
 def coupling_document(coupling: Coupling) -> dict[str, Any]:
     """Every group with every member, and the operations tracing had no rule for."""
+    from growtool.coupling import channels_of
+
+    words = channels_of(coupling)
     return {
         "groups": [
             {
                 "name": group.name,
+                "what": words[group.atom].what,
+                "where": list(words[group.atom].where),
                 "size": group.size,
                 "fixed": group.fixed,
                 "members": [{"tensor": m.tensor, "dim": m.dim, "role": m.role} for m in group.members],
@@ -36,34 +35,28 @@ def coupling_document(coupling: Coupling) -> dict[str, Any]:
 
 
 def show_coupling(name: str, coupling: Coupling) -> None:
-    """The groups that may grow, with their members; the fixed ones by their reasons."""
-    growing = new_table(">size", "group", "members")
-    fixed: dict[str, list[Group]] = defaultdict(list)
+    """The channels that may grow, those that are alike once; the fixed ones by their reasons."""
+    from growtool.coupling import channels_of, places
+
+    words = channels_of(coupling)
+    growing: dict[tuple[str, int], list[Channels]] = defaultdict(list)
+    fixed: dict[str, list[int]] = defaultdict(list)
     for group in coupling.groups:
         if group.fixed:
-            fixed[group.fixed].append(group)
+            fixed[group.fixed].append(group.size)
         else:
-            growing.add_row(str(group.size), escape(group.name), escape("\n".join(_member_lines(group))))
-    say(f"\n[bold]{escape(name)}[/]: width groups")
-    show(growing)
+            growing[words[group.atom].what, group.size].append(words[group.atom])
+    say(f"\n[bold]{escape(name)}[/]: channels that grow together")
+    table = new_table("channels", ">size", ">groups", "where")
+    for (what, size), alike in growing.items():
+        where = places((path for channels in alike for path in channels.where), None)
+        table.add_row(escape(what), str(size), str(len(alike)), escape(where))
+    show(table)
     if fixed:
-        show(_fixed_table(fixed))
+        kept = new_table("keeps its size, as it is", ">groups", "sizes")
+        for reason, sizes in fixed.items():
+            kept.add_row(escape(reason), str(len(sizes)), ", ".join(map(str, sorted(set(sizes)))))
+        show(kept)
     for operation, times in coupling.unknown.items():
         say(f"no rule for {escape(operation)} ({times} times): the axes it touches are fixed")
-
-
-def _fixed_table(fixed: Mapping[str, Sequence[Group]]) -> Table:
-    table = new_table("fixed because it is", ">groups", "sizes", "the first")
-    for reason, groups in fixed.items():
-        sizes = ", ".join(str(size) for size in sorted({group.size for group in groups}))
-        table.add_row(escape(reason), str(len(groups)), sizes, escape(groups[0].name))
-    return table
-
-
-def _member_lines(group: Group) -> list[str]:
-    """`read by blocks.*.mlp.fc2.weight[1] (4)`: members that differ in block numbers alone share a line."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for member in group.members:
-        line = f"{_ROLES[member.role]} {member.tensor}[{member.dim}]"
-        alike[re.sub(r"(?<=\.)\d+(?=\.)", "*", line)].append(line)
-    return [f"{pattern} ({len(lines)})" if len(lines) > 1 else lines[0] for pattern, lines in alike.items()]
+    say("The channels of a group have one number everywhere. Every tensor that carries them: --json.", style="dim")

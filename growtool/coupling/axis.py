@@ -55,6 +55,7 @@ Axis: TypeAlias = "tuple[Segment, ...]"
 
 # Reasons to be fixed that are asked for elsewhere.
 KERNEL_POSITION, SPATIAL_POSITION, LOOKED_UP = "a kernel position", "a spatial position", "indexing"
+MODEL_OUTPUT = "the model's output"
 
 ONE: Axis = ((),)  # an axis of size 1
 

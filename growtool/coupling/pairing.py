@@ -11,12 +11,49 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from growtool.coupling.axis import Atom, Axis, Factor, Segment, atoms, axis_size, factor_size, is_fixed
+from growtool.coupling.axis import (
+    KERNEL_POSITION,
+    LOOKED_UP,
+    MODEL_OUTPUT,
+    SPATIAL_POSITION,
+    Atom,
+    Axis,
+    Factor,
+    Segment,
+    atoms,
+    axis_size,
+    factor_size,
+    is_fixed,
+)
+from growtool.coupling.place_names import places
 from growtool.coupling.trace import Coupling
+from growtool.coupling.words import channels_of
+
+_KEPT = {
+    KERNEL_POSITION: ("a kernel of", "growth keeps kernels, choose a target with the same"),
+    SPATIAL_POSITION: ("positions:", "growth keeps them, leave the sizes of images and patches as they are"),
+    LOOKED_UP: ("a table of", "growth keeps what is looked up, choose a target with the same"),
+    MODEL_OUTPUT: ("outputs:", "growth keeps them, choose a target with as many"),
+}
+_NEVER_SHRINKS = "growth never shrinks, choose a target that is smaller nowhere"
 
 
 class Mismatch(Exception):
-    """Two layouts cannot be matched; the text says what was found and what was expected."""
+    """Two layouts cannot be matched.
+
+    Args:
+        text: what was found and what was expected.
+        channels: of which set of channels that is said; the sentence begins with its name.
+    """
+
+    def __init__(self, text: str, channels: Atom | None = None) -> None:
+        super().__init__(text)
+        self.channels = channels
+
+    def told(self, model: Coupling) -> str:
+        """The text in a user's words; `model` is the one that the channels are of."""
+        what = channels_of(model)[self.channels].what if self.channels else ""
+        return f"{what} {self}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +99,7 @@ class PairedAxis:
 
 def pair(
     source: Coupling, target: Coupling, source_name: Callable[[str], str]
-) -> tuple[dict[str, tuple[PairedAxis, ...]], list[str]]:
+) -> tuple[dict[str, tuple[PairedAxis, ...]], list[tuple[str, str]]]:
     """Match every tensor of `target` with its origin in `source`.
 
     Args:
@@ -71,10 +108,10 @@ def pair(
         source_name: target tensor name -> the source tensor it grows from (depth growth renames blocks).
 
     Returns:
-        The paired layout of each target tensor, and a line per tensor that could not be matched.
+        The paired layout of each target tensor; and each tensor that could not be matched, with the reason.
     """
     paired: dict[str, tuple[PairedAxis, ...]] = {}
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     for name, axes in target.tensors.items():
         origin = source.tensors.get(source_name(name))
         if origin is None:
@@ -82,95 +119,93 @@ def pair(
         try:
             if len(origin) != len(axes):
                 raise Mismatch(f"found {len(origin)} dimensions, expected {len(axes)}")
-            paired[name] = tuple(_axis(old, new, dim) for dim, (old, new) in enumerate(zip(origin, axes, strict=True)))
+            paired[name] = tuple(_axis(old, new) for old, new in zip(origin, axes, strict=True))
         except Mismatch as mismatch:
-            problems.append(f"{name}: {mismatch}")
+            problems.append((name, mismatch.told(source)))
     return paired, problems
 
 
-def pair_outputs(source: Coupling, target: Coupling) -> tuple[tuple[tuple[PairedAxis, ...], ...], list[str]]:
+def pair_outputs(
+    source: Coupling, target: Coupling
+) -> tuple[tuple[tuple[PairedAxis, ...], ...], list[tuple[str, str]]]:
     """Match what the two models return.
 
     Returns:
-        For each returned tensor the paired layout of its dimensions after the first, that of the images; and a line per
-        tensor that could not be matched.
+        For each returned tensor the paired layout of its dimensions after the first, that of the images; and each
+        that could not be matched, with the reason.
     """
     both = [[model.forward.axes(number)[1:] for number in model.forward.outputs] for model in (source, target)]
     if [len(axes) for axes in both[0]] != [len(axes) for axes in both[1]]:
-        return (), ["the model's output: the target returns tensors of other dimensions than the source"]
+        return (), [("the model's output", "the target returns tensors of other dimensions than the source")]
     paired: list[tuple[PairedAxis, ...]] = []
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     for before, after in zip(*both, strict=True):
         try:
-            sides = enumerate(zip(before, after, strict=True), 1)
-            paired.append(tuple(_axis(old, new, dim) for dim, (old, new) in sides))
+            paired.append(tuple(_axis(old, new) for old, new in zip(before, after, strict=True)))
         except Mismatch as mismatch:
-            problems.append(f"the model's output: {mismatch}")
+            problems.append(("the model's output", mismatch.told(source)))
     return tuple(paired), problems
 
 
-def _axis(old: Axis, new: Axis, dim: int) -> PairedAxis:
-    if axis_size(old) > axis_size(new):
-        raise Mismatch(
-            f"dimension {dim} would shrink from {axis_size(old)} to {axis_size(new)}; growth never shrinks, "
-            "choose a target that is smaller nowhere"
-        )
-    frozen = _frozen(old) or _frozen(new)
-    if _frozen(old) and _frozen(new):
+def _axis(old: Axis, new: Axis) -> PairedAxis:
+    reasons = _frozen(old), _frozen(new)
+    if all(reasons):
         if axis_size(old) != axis_size(new):
-            raise Mismatch(
-                f"dimension {dim} is {axis_size(old)} and would become {axis_size(new)}, but it is {frozen}; "
-                "choose a target that keeps it"
-            )
+            raise Mismatch(_kept(axis_size(old), axis_size(new), next(filter(None, reasons))))
         return PairedAxis(((Unchanged(axis_size(old)),),))
     if len(new) == 1 and len(old) > 1 and not isinstance(new[0][-1], Atom) and len(new[0][-1]) == len(old):
         # one block of parts became several: (q, k, v) grew into heads x (q, k, v)
-        inner = PairedAxis(tuple(_segment(a, b, dim) for a, b in zip(old, new[0][-1], strict=True)))
-        return PairedAxis(((*(_alone(factor, dim) for factor in new[0][:-1]), inner),))
+        inner = PairedAxis(tuple(_segment(a, b) for a, b in zip(old, new[0][-1], strict=True)))
+        return PairedAxis(((*map(_alone, new[0][:-1]), inner),))
     if len(old) != len(new):
-        raise Mismatch(f"dimension {dim} has {len(old)} parts in the source and {len(new)} in the target")
-    return PairedAxis(tuple(_segment(a, b, dim) for a, b in zip(old, new, strict=True)))
+        raise Mismatch(
+            f"made of {len(old)} parts in the source and of {len(new)} in the target; choose a target with the same "
+            "kind of blocks"
+        )
+    return PairedAxis(tuple(_segment(a, b) for a, b in zip(old, new, strict=True)))
 
 
-def _segment(old: Segment, new: Segment, dim: int) -> tuple[PairedFactor, ...]:
+def _segment(old: Segment, new: Segment) -> tuple[PairedFactor, ...]:
     """Match factors; a factor of size 1 leaves no trace in the source, so fewer factors are aligned from the inside."""
     if len(old) > len(new):
-        raise Mismatch(f"dimension {dim} is a product of {len(old)} factors in the source, {len(new)} in the target")
+        lost = old[0]
+        size = factor_size(lost)
+        raise Mismatch(f"{size} would become 1; {_NEVER_SHRINKS}", lost if isinstance(lost, Atom) else None)
     remaining, paired = list(old), list[PairedFactor]()
     for place in range(len(new) - 1, -1, -1):
         must_match = len(remaining) == place + 1
         if remaining and (must_match or factor_size(remaining[-1]) == factor_size(new[place])):
-            paired.insert(0, _factor(remaining.pop(), new[place], dim))
+            paired.insert(0, _factor(remaining.pop(), new[place]))
         else:
-            paired.insert(0, _alone(new[place], dim))
+            paired.insert(0, _alone(new[place]))
     return tuple(paired)
 
 
-def _factor(old: Factor, new: Factor, dim: int) -> PairedFactor:
+def _factor(old: Factor, new: Factor) -> PairedFactor:
     if isinstance(old, Atom) and isinstance(new, Atom):
-        if old.size > new.size:
-            raise Mismatch(
-                f"dimension {dim}: {old.size} would shrink to {new.size}; growth never shrinks, choose a "
-                "target that is smaller nowhere"
-            )
         frozen = new.fixed or old.fixed
         if frozen and old.size != new.size:
-            raise Mismatch(
-                f"dimension {dim}: {old.size} would become {new.size}, but it is {frozen}; choose a target "
-                "that keeps it"
-            )
+            raise Mismatch(_kept(old.size, new.size, frozen))
+        if old.size > new.size:
+            raise Mismatch(f"{old.size} would become {new.size}; {_NEVER_SHRINKS}", old)
         return Unchanged(new.size) if frozen else Growth(old, new)
     if not isinstance(old, Atom) and not isinstance(new, Atom):
-        return _axis(old, new, dim)
-    raise Mismatch(f"dimension {dim} is laid out as {old} in the source and as {new} in the target")
+        return _axis(old, new)
+    raise Mismatch("laid out otherwise in the target; choose a target with the same kind of blocks")
 
 
-def _alone(factor: Factor, dim: int) -> PairedFactor:
+def _alone(factor: Factor) -> PairedFactor:
     if not isinstance(factor, Atom):
-        raise Mismatch(f"dimension {dim} has a part in the target that the source lacks")
+        raise Mismatch("has a part in the target that the source lacks; choose a target with the same kind of blocks")
     if factor.fixed:
-        raise Mismatch(f"dimension {dim}: 1 would become {factor.size}, but it is {factor.fixed}")
+        raise Mismatch(_kept(1, factor.size, factor.fixed))
     return Growth(None, factor)
+
+
+def _kept(before: int, after: int, fixed: str) -> str:
+    """That positions cannot change, in words."""
+    what, why = _KEPT.get(fixed, ("positions:", f"growth keeps them ({fixed}), choose a target with as many"))
+    return f"{what} {before} would become {after}; {why}"
 
 
 def _frozen(axis: Axis) -> str | None:
@@ -219,8 +254,7 @@ def torn_groups(
     for groups, one, several in ((targets, "source", "target"), (sources, "target", "source")):
         for parts in groups.values():
             if len(parts) > 1:
-                where = " and ".join(list(parts.values())[:3])
-                lines.append(f"{where} share their channels in the {one}, not in the {several}")
+                lines.append(f"{places(parts.values())} share their channels in the {one}, not in the {several}")
     return lines
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from growtool.coupling.axis import Atom, Axis, atoms, fix, new_axis, resolve
+from growtool.coupling.axis import MODEL_OUTPUT, Atom, Axis, atoms, fix, new_axis, resolve
 from growtool.coupling.calls import exits_of
 from growtool.coupling.constants import constant_axes
 from growtool.coupling.flow import Flow, Params
@@ -155,7 +155,7 @@ def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Couplin
     if getattr(model, "num_classes", None) != 0:  # the features of a model without a head may grow
         for leaf in leaves:
             for axis in tape.axes(leaf)[1:]:
-                fix(axis, "the model's output")
+                fix(axis, MODEL_OUTPUT)
     ends = tuple(map(id, images)), tuple(map(id, leaves))
     return _collect(tape, named, _names(replica), *ends)
 

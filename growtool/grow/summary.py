@@ -11,9 +11,11 @@ from torch import nn
 
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
+from growtool.coupling import places
 from growtool.errors import some
 from growtool.recipe import Recipe
 from growtool.recipe.alike import stay_alike
+from growtool.recipe.changes import AlikeChanges, alike
 from growtool.report.macs import count_macs
 
 
@@ -51,7 +53,7 @@ class Summary:
     after: the target.
     promise: `exact`, `exact up to eps` or `lossy`.
     reasons: why it is not exact.
-    widths: (before, after, number of groups) of the widths that grow.
+    widths: what grows, in words and sizes, those that are alike once.
     second: the checkpoint that grows beside the source; None where none does.
     features: the dimensions of what a model without a head returns that grow.
     new_blocks: paths of the blocks that growth adds.
@@ -68,7 +70,7 @@ class Summary:
     promise: str
     reasons: tuple[str, ...]
     second: str | None
-    widths: tuple[tuple[int, int, int], ...]
+    widths: tuple[AlikeChanges, ...]
     features: tuple[GrownFeatures, ...]
     new_blocks: tuple[str, ...]
     copied: int
@@ -83,14 +85,15 @@ class Summary:
     def growth(self) -> list[str]:
         """One sentence for each thing that growing does."""
         lines = [*self.idle, *([f"beside it grows {self.second}"] if self.second else [])]
-        lines += [f"width {a} -> {b} in {n} group{'s' if n > 1 else ''}" for a, b, n in self.widths]
+        lines += [str(change) for change in self.widths]
         lines += [
             f"features {f.before} -> {len(f.copies_of)}: which of the source's each copies is told by `features` in "
             "growth.json"
             for f in self.features
         ]
         if self.new_blocks:
-            lines.append(f"{len(self.new_blocks)} new blocks: {', '.join(self.new_blocks)}")
+            count = len(self.new_blocks)
+            lines.append(f"{count} new block{'s' if count > 1 else ''}: {places(self.new_blocks, None)}")
         lines = lines or ["nothing grows: the target is as large as the source"]
         return [*lines, *self.templated, *self.advice]
 
@@ -101,7 +104,7 @@ class Summary:
             "after": _size_json(self.after),
             "promise": {"kind": self.promise, "reasons": list(self.reasons)},
             "second": self.second,
-            "widths": [{"before": a, "after": b, "groups": n} for a, b, n in self.widths],
+            "widths": [asdict(change) for change in self.widths],
             "features": [asdict(feature) for feature in self.features],
             "new_blocks": list(self.new_blocks),
             "largest_bytes": self.largest_bytes,
@@ -114,9 +117,6 @@ class Summary:
 def summarise(recipe: Recipe) -> Summary:
     """Count; nothing is read but what `resolve` has read already."""
     tensors = recipe.tensors.values()
-    changes: dict[tuple[int, int], int] = {}
-    for change in recipe.widths:
-        changes[change.before, change.after] = changes.get((change.before, change.after), 0) + 1
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
     largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
     return Summary(
@@ -125,7 +125,7 @@ def summarise(recipe: Recipe) -> Summary:
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
         second=recipe.second.label if recipe.second else None,
-        widths=tuple((a, b, n) for (a, b), n in sorted(changes.items())),
+        widths=alike(recipe.widths),
         features=tuple(_features(recipe)),
         new_blocks=tuple(recipe.blocks.new),
         copied=copied,

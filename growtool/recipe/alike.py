@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.wording import places
-from growtool.coupling import Growth
+from growtool.coupling import Growth, channels_of
 from growtool.operators import mixture
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Recipe, TensorRecipe
@@ -36,13 +35,13 @@ def stay_alike(recipe: Recipe) -> str | None:
                 apart.add(growth)
             elif exchange == "together":
                 ties[_first(ties, growth)] = _first(ties, sets[0])
-    told = {_first(ties, growth) for growth in apart}
-    alike = [growth for growth in carriers if _first(ties, growth) not in told]
+    different = {_first(ties, growth) for growth in apart}
+    alike = [growth for growth in carriers if _first(ties, growth) not in different]
     if not alike:
         return None
-    names = recipe.matching.target.coupling.names
+    words = channels_of(recipe.matching.target.coupling)
     why = _why(recipe, [tensor for growth in alike for tensor in carriers[growth]])
-    return f"copies: those of {places([names[g.target] for g in alike])} stay alike and add nothing: {why}"
+    return f"copies: those of {told(words[g.target] for g in alike)} stay alike and add nothing: {why}"
 
 
 def _has_copies(expansion: Expansion) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from growtool.coupling import InLine, Stretch, inside
-from growtool.errors import PlanError, some
+from growtool.coupling import InLine, Stretch, inside, places
+from growtool.errors import PlanError
 from growtool.operators import map as explicit
 from growtool.operators.placement import Placed, Start
 from growtool.operators.table import OPERATORS
@@ -103,7 +103,7 @@ def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
     foreign = [j for j in new if not stretch.alike[j]]
     if foreign:
         return [
-            f"{some([f'{p}{j}' for j in foreign], 3)}: found no block with the same parameters among {p}{old[0]} to "
+            f"{places(f'{p}{j}' for j in foreign)}: found no block with the same parameters among {p}{old[0]} to "
             f"{p}{old[-1]} of the source, "
             "expected one to copy; choose a target with the same kind of blocks"
         ]

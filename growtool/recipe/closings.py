@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from growtool.algebra.closed_pass import Comparison, compare_passes
 from growtool.algebra.followed_pass import Closed
-from growtool.coupling import Params, within
+from growtool.coupling import Params, places, within
 from growtool.coupling.calls import ModuleCall, Outcome, Same
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError
 from growtool.operators.placement import Placed
 from growtool.recipe.matching import Matching
 
@@ -154,7 +154,7 @@ def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
             why = _why_not(path, [run for run in runs if run.block == path], matching)
             reasons.setdefault(f"{start} needs a residual connection around the block, {why}", []).append(path)
     if reasons:
-        raise PlanError([f"{some(paths)}: {why}; {_INSTEAD}" for why, paths in reasons.items()])
+        raise PlanError([f"{places(paths)}: {why}; {_INSTEAD}" for why, paths in reasons.items()])
 
 
 def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:

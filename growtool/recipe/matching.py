@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from growtool.algebra.wording import grouped
 from growtool.coupling import (
     Atom,
     Growth,
@@ -15,19 +16,18 @@ from growtool.coupling import (
     layers_in_line,
     pair,
     pair_outputs,
+    places,
     shortened,
     stretches,
     within,
 )
 from growtool.coupling.pairing import as_paired, origin_of
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
 from growtool.recipe.bridge import Bridge, find_bridges, in_place_of_nothing
 from growtool.recipe.identities import obstacle, paired_identities
 from growtool.recipe.traced import Traced
-
-_SHOWN = 8  # mismatches named one by one
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,14 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
     passing = [path for path, start in blocks.starts() if start == "identity"]
-    paired, same, mismatches = _paired(source, target, blocks, passing)
+    paired, same, mismatches, unlike = _paired(source, target, blocks, passing)
     outputs, others = pair_outputs(source.coupling, target.coupling)
-    mismatches += others
+    told = [*grouped([*mismatches, *others]), *unlike]
     matching = Matching(source, target, blocks, paired, outputs, {}, same)
-    if not mismatches and bridges:
+    if not told and bridges:
         return _with_bridges(matching, bridges)
-    if mismatches:
-        more = len(mismatches) - _SHOWN
-        rest = [f"... and {more} more tensors that do not match"] if more > 0 else []
-        raise PlanError([_headline(source, target), *mismatches[:_SHOWN], *rest])
+    if told:
+        raise PlanError([_headline(source, target), *told])
     return matching
 
 
@@ -109,7 +107,7 @@ def _added(source: Traced, target: Traced) -> tuple[Sequence[Bridge], Sequence[S
 
 def _paired(
     source: Traced, target: Traced, blocks: BlockMap, passing: Sequence[str]
-) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[Atom, Atom], list[str]]:
+) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[Atom, Atom], list[tuple[str, str]], list[str]]:
     """The layouts of all tensors, blocks that pass on what they receive included; see `paired_identities`.
 
     Raises:
@@ -121,14 +119,14 @@ def _paired(
         if why:
             reasons.setdefault(why, []).append(path)
     if reasons:
-        raise PlanError([f"{some(paths)}: {why}" for why, paths in reasons.items()])
+        raise PlanError([f"{places(paths)}: {why}" for why, paths in reasons.items()])
     modules = {path: blocks.modules_of(path) for path in passing}
     within = tuple(f"{module}." for path in passing for module in modules[path])
     paired, mismatches = pair(
         source.coupling, target.coupling, lambda name: "" if name.startswith(within) else blocks.source_name(name)
     )
     identities, same, problems = paired_identities(modules, paired, target.coupling)
-    return {**paired, **identities}, same, mismatches + problems
+    return {**paired, **identities}, same, mismatches, problems
 
 
 def _require_growth(source: Traced, target: Traced) -> None:
@@ -138,8 +136,20 @@ def _require_growth(source: Traced, target: Traced) -> None:
             f"target: images of {target.input_size}, the source takes {source.input_size} (channels, height, width); "
             "growth keeps the input, set img_size and in_chans alike"
         )
+    problems += _other_classes(source, target)
     if problems:
         raise PlanError(problems)
+
+
+def _other_classes(source: Traced, target: Traced) -> list[str]:
+    before, after = (getattr(traced.model, "num_classes", None) for traced in (source, target))
+    if before == after:
+        return []
+    remedy = f"; train other classes with `growtool finetune CKPT --num-classes {after}`" if after else ""
+    return [
+        f"target.model_args.num_classes: the source has {before} classes, the target {after}; growth keeps the "
+        f"classifier, leave num_classes out{remedy}"
+    ]
 
 
 def _require_counterparts(source: Traced, target: Traced, blocks: BlockMap, spanned: set[str]) -> None:
@@ -149,11 +159,11 @@ def _require_counterparts(source: Traced, target: Traced, blocks: BlockMap, span
     problems = []
     if added:
         problems.append(
-            f"{some(added)}: in the target, without counterpart in the source; the two models are built differently "
+            f"{places(added)}: in the target, without counterpart in the source; the two models are built differently "
             "there, choose a target with the same kind of blocks"
         )
     if dropped:
-        problems.append(f"{some(dropped)}: in the source, without counterpart in the target; growth drops nothing")
+        problems.append(f"{places(dropped)}: in the source, without counterpart in the target; growth drops nothing")
     if problems:
         raise PlanError([_headline(source, target), *problems])
 

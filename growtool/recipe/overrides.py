@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 
-from growtool.coupling import Growth
+from growtool.coupling import Growth, channels_of
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
 from growtool.operators.table import OPERATORS
@@ -82,8 +82,9 @@ def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Gro
         except ValueError:
             alike = False
         if not alike or elsewhere:
+            channels = channels_of(matching.target.coupling)[growth.target]
             return (
-                f"width.operator: {own.operator} grows {names[growth.target]} otherwise than {base.operator} does, and "
+                f"width.operator: {own.operator} grows {channels} otherwise than {base.operator} does, and "
                 "whatever carries the same channels has to agree; choose other options of "
                 f"{base.operator}, or one operator for the whole model"
             )

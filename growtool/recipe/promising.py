@@ -17,8 +17,8 @@ from growtool.algebra.promise import (
     uneven_mixings,
 )
 from growtool.algebra.variance_norms import eps_of_norms
-from growtool.algebra.wording import grouped, places
-from growtool.coupling import Growth, torn_groups
+from growtool.algebra.wording import grouped
+from growtool.coupling import Growth, places, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width

@@ -20,6 +20,7 @@ from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
 from growtool.recipe.blocks import BlockMap
+from growtool.recipe.changes import WidthChange
 from growtool.recipe.matching import Matching
 from growtool.templates.source import Templates
 
@@ -70,16 +71,6 @@ class TensorRecipe:
         """Whether the values are the source's, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
         return not changed and not self.anew and self.rewrite is None and all(axis.is_identity for axis in self.maps)
-
-
-@dataclass(frozen=True, slots=True)
-class WidthChange:
-    """A width group that grows: its name (first member), channels before and after, and how many tensors carry it."""
-
-    group: str
-    before: int
-    after: int
-    tensors: int
 
 
 @dataclass(frozen=True, slots=True)

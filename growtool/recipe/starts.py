@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from growtool.coupling import Atom, Axis, Coupling, Params, atoms, positions
+from growtool.coupling import Atom, Axis, Coupling, Params, atoms, places, positions
 from growtool.errors import PlanError, some
 from growtool.operators.cancel_out import Cancellation, pairs
 from growtool.plan.depth import CancelOut, Depth
@@ -74,7 +74,7 @@ def starts_of(depth: Depth | None, matching: Matching) -> Starts:
         except _CannotStartError as why:
             problems.setdefault(str(why), []).append(path)
     if problems:
-        raise PlanError([f"{some(paths)}: {why}" for why, paths in problems.items()])
+        raise PlanError([f"{places(paths)}: {why}" for why, paths in problems.items()])
     return Starts(
         frozenset(zero),
         paired,

@@ -16,13 +16,14 @@ from growtool.algebra.knowledge import Blank
 from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
 from growtool.algebra.variance_norms import rescaled_variances
-from growtool.coupling import Atom, Growth
-from growtool.errors import PlanError, some
+from growtool.coupling import Atom, Channels, Growth, channels_of, told
+from growtool.errors import PlanError
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
+from growtool.recipe.changes import WidthChange, alike
 from growtool.recipe.matching import Matching
-from growtool.recipe.recipe import NewUnits, WidthChange
+from growtool.recipe.recipe import NewUnits
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     tensors: dict[Growth, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
         tensors[growth].add(name)
-    names = matching.target.coupling.names
+    names, words = matching.target.coupling.names, channels_of(matching.target.coupling)
     expansions: dict[Growth, Expansion] = {}
-    changes, problems = [], dict[str, list[str]]()
+    changes, problems = list[WidthChange](), dict[str, list[WidthChange]]()
     for growth, carriers in tensors.items():
         before, after = growth.sizes
         name = names[growth.target]
         if before == after:
             expansions[growth] = Expansion.identity(before)
             continue
-        changes.append(WidthChange(name, before, after, len(carriers)))
+        changes.append(WidthChange(name, words[growth.target], before, after, len(carriers)))
         if plan.width is None:
             continue
         operator = OPERATORS[plan.width.operator].implementation()
@@ -90,15 +91,15 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             expansions[growth] = operator.expand(
                 plan.width, before, after, generator_for(plan.seed, f"expansion of {name}")
             )
-        except ValueError as error:
+        except ValueError:
             why = (
-                f"{plan.width.operator} takes whole multiples ({error}); use net2net or mixture (BatchNorm networks), "
+                f"{plan.width.operator} takes whole multiples; use net2net or mixture (BatchNorm networks), "
                 "centre_zero (pre-LayerNorm networks), or other widths"
             )
-            problems.setdefault(why, []).append(name)
+            problems.setdefault(why, []).append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
-        raise PlanError([f"{some(groups)}: {why}" for why, groups in problems.items()])
+        raise PlanError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
         return widths
@@ -122,9 +123,9 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
         PlanError: some are no hidden units of two layers.
     """
     coupling = matching.target.coupling
-    names = coupling.names
+    words = channels_of(coupling)
     found: dict[Growth, NewUnits] = {}
-    problems = dict[str, list[str]]()
+    problems = dict[str, list[Channels]]()
     for growth, expansion in widths.expansions.items():
         if expansion.is_identity:
             continue
@@ -132,7 +133,7 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
             units = hidden_units(coupling, growth.target)
             _require_plain_layers(matching, units.writer, units.reader)
         except NoHiddenUnitsError as why:
-            problems.setdefault(str(why), []).append(names[growth.target])
+            problems.setdefault(str(why), []).append(words[growth.target])
         else:
             # of a block that starts closed, the readers are zero: then the writers must not be
             columns = units.live_at_zero and units.reader not in zeroed
@@ -144,7 +145,7 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
     if problems:
         raise PlanError(
             [
-                f"{some(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}; "
+                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}; "
                 "widen hidden layers alone (mlp_ratio), or use zero, whose new units are random"
                 for why, groups in problems.items()
             ]

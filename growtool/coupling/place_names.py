@@ -1,0 +1,89 @@
+"""Where something is, in a user's words: `blocks 0-3`, `stage 1, blocks 0-1`, `attn of layer1.0-1`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_COUNTED = re.compile(r"(?:(.+)\.)?(block|stage|layer|level|group|unit)s\.")
+_ENDING = re.compile(r"[^\d]+\d+")
+_SHOWN = 3
+_Run = tuple[str, tuple[int, ...]]  # what blocks are numbered under, and their numbers
+
+
+def places(paths: Iterable[str], shown: int | None = _SHOWN) -> str:
+    """Module or tensor paths, those that differ in the number of their block alone told once.
+
+    `blocks.0`, `blocks.1` is `blocks 0-1`; `stages.1.blocks.0` is `stage 1, block 0`; `layer1.0`, `layer1.1` is
+    `layer1.0-1`; `blocks.0.attn`, `blocks.1.attn` is `attn of blocks 0-1`. A path alone in its kind stays as it is.
+
+    Args:
+        paths: repeats are told once; the empty path is that of the model itself.
+        shown: how many ranges to tell before it says how many paths more there are; None: all.
+    """
+    parts = _parts(list(dict.fromkeys(paths)))
+    told = [text for text, _ in parts[:shown]]
+    more = sum(count for _, count in parts[len(told) :])
+    text = ("; " if any(", " in part for part in told) else ", ").join(told)
+    return f"{text} and {more} more" if more else text
+
+
+def _parts(paths: Sequence[str]) -> list[tuple[str, int]]:
+    """Each range in words, with the number of paths that it stands for."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for path in paths:
+        before, number, behind = _split(path)
+        numbers.setdefault((before, behind), []).append(number)
+    behinds: dict[_Run, list[str]] = {}
+    for (before, behind), found in numbers.items():
+        behinds.setdefault((before, tuple(sorted(found))), []).append(behind)
+    return [(_told(run, parts), len(run[1]) * len(parts)) for run, parts in behinds.items()]
+
+
+def _split(path: str) -> tuple[str, int, str]:
+    """What stands before and behind the number of the block: the last component that is a number, else ends in one."""
+    parts = path.split(".")
+    numbered = [at for at, part in enumerate(parts) if part.isdecimal()]
+    numbered = numbered or [at for at, part in enumerate(parts) if _ENDING.fullmatch(part)]
+    if not numbered:
+        return path, -1, ""
+    at = numbered[-1]
+    word = parts[at].rstrip("0123456789")
+    before = "".join(f"{part}." for part in parts[:at]) + word
+    return before, int(parts[at].removeprefix(word)), ".".join(parts[at + 1 :])
+
+
+def _told(run: _Run, behinds: Sequence[str]) -> str:
+    before, numbers = run
+    if numbers == (-1,):
+        return before or "the model itself"
+    if behinds == [""]:
+        return _numbered(before, numbers)
+    if len(numbers) == 1:
+        return ", ".join(f"{before}{numbers[0]}" + (f".{behind}" if behind else "") for behind in behinds)
+    inner = " and ".join(filter(None, [", ".join(behinds[:-1]), behinds[-1]]))
+    return f"{inner} of {_numbered(before, numbers)}"
+
+
+def _numbered(before: str, numbers: Sequence[int]) -> str:
+    """`blocks 0-3` of `blocks.`, `stage 1, blocks 0-3` of `stages.1.blocks.`, `layer1.0-3` of `layer1.`."""
+    counted = _COUNTED.fullmatch(before)
+    if counted is None:
+        return f"{before}{_runs(numbers)}"
+    outer, word = counted.groups()
+    text = f"{word}{'s' if len(numbers) > 1 else ''} {_runs(numbers)}"
+    if outer is None:
+        return text
+    around, number, behind = _split(outer)
+    return f"{outer if number < 0 or behind else _numbered(around, (number,))}, {text}"
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """`0-3, 5` of 0, 1, 2, 3, 5."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
