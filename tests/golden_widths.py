@@ -11,9 +11,11 @@ from models import TINY, WIDER, Tiny, grown, write_folder
 from safetensors.torch import load_file
 
 from growtool.errors import PlanError
+from growtool.operators import explain
 from growtool.plan.width import WIDTH_OPERATORS
 
 GOLDEN = Path(__file__).parent / "golden" / "widths.json"
+SHOWN = Path(explain.__file__).parent / explain.MEASURED  # what `growtool explain` shows of it
 MIXER = Tiny(
     "growtool_open",
     {"base": "mixer_s32_224", "img_size": 64, "embed_dim": 8, "num_blocks": 2, "num_classes": 5},
@@ -76,6 +78,15 @@ def digest(folder: Path) -> list[float]:
     return [len(numbers), float(numbers.sum()), float(numbers.abs().sum()), float(numbers @ ramp)]
 
 
+def measured(found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What `growtool explain` shows of it."""
+    return {
+        name: {family: {key: value for key, value in kept.items() if key != "digest"} for family, kept in rows.items()}
+        for name, rows in found.items()
+    }
+
+
 if __name__ == "__main__":
     found = {name: {family: record(family, name) for family in FAMILIES} for name in WIDTH_OPERATORS}
     GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    SHOWN.write_text(json.dumps(measured(found), indent=1) + "\n")

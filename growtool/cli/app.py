@@ -16,6 +16,7 @@ from growtool.cli.compare import compare
 from growtool.cli.console import describe_os_error, note, print_problems, set_quiet
 from growtool.cli.decompose import decompose, export
 from growtool.cli.evaluate import evaluate
+from growtool.cli.explain import explain
 from growtool.cli.finetune import finetune
 from growtool.cli.grow import grow
 from growtool.cli.inspect import inspect
@@ -80,6 +81,10 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     inspect: (
         "growtool inspect ./vit_small --depth 2",
         "growtool inspect ./vit_small ./vit_grown",
+    ),
+    explain: (
+        "growtool explain tile",
+        "growtool explain zero_out --json",
     ),
     verify: (
         "growtool verify ./vit_small ./vit_grown",

@@ -128,12 +128,17 @@ def describe_os_error(error: OSError) -> str:
     return f"{where}{what}; {remedy}" if remedy else f"{where}{what}"
 
 
-def new_table(*columns: str) -> Table:
-    """A plain table; a column whose title begins with `>` is right-justified."""
+def new_table(*columns: str, tight: bool = False) -> Table:
+    """A plain table; a column whose title begins with `>` is right-justified.
+
+    Args:
+        columns: their titles.
+        tight: whether as little space as possible stands between them.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False)
+    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False, collapse_padding=tight, show_edge=not tight)
     for title in columns:
         justify: JustifyMethod = "right" if title.startswith(">") else "left"
         table.add_column(title.removeprefix(">"), justify=justify)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from growtool.coupling import Coupling
+    from growtool.report.growth_map import BlockOrigin, GrowthMap
     from growtool.report.inspect import Inspection, ModuleRow
 
 
@@ -42,38 +44,42 @@ def inspect(
     """
     from growtool.checkpoint import build, input_size
     from growtool.coupling import trace_model
+    from growtool.report.growth_map import growth_map
     from growtool.report.inspect import inspect_checkpoint
 
     paths = [checkpoint] if other is None else [checkpoint, other]
     inspections: list[Inspection] = []
     couplings: list[Coupling] = []
-    for opened in open_all(paths, model, model_args):
+    opened_all = open_all(paths, model, model_args)
+    growth = growth_map(opened_all[1], opened_all[0]) if other is not None else None
+    for opened in opened_all:
         skeleton = build(opened.spec, where=opened.name)
         inspections.append(inspect_checkpoint(opened, depth=depth, model=skeleton))
         if coupling:
             couplings.append(trace_model(skeleton, input_size(skeleton)))
     if as_json:
-        emit_json(_document(inspections, couplings))
+        emit_json(_document(inspections, couplings, growth))
     else:
-        _show(inspections, couplings)
+        _show(inspections, couplings, growth)
 
 
-def _document(inspections: list[Inspection], couplings: list[Coupling]) -> dict[str, Any]:
+def _document(inspections: list[Inspection], couplings: list[Coupling], growth: GrowthMap | None) -> dict[str, Any]:
     documents = [inspection.to_json() for inspection in inspections]
     for document, coupling in zip(documents, couplings, strict=False):
         document["coupling"] = coupling_document(coupling)
     result: dict[str, Any] = {"checkpoints": documents}
     if len(documents) == 2:
         a, b = documents
+        result["blocks"] = [asdict(origin) for origin in growth.blocks()] if growth else []
         result["ratios"] = {key: b[key] / a[key] for key in ("parameters", "bytes", "macs", "flops") if a[key]}
     return result
 
 
-def _show(inspections: list[Inspection], couplings: list[Coupling]) -> None:
+def _show(inspections: list[Inspection], couplings: list[Coupling], growth: GrowthMap | None) -> None:
     if len(inspections) == 1:
         _show_one(inspections[0])
     else:
-        _show_pair(*inspections)
+        _show_pair(*inspections, growth)
     for inspection in inspections:
         if inspection.banks:
             show_banks(inspection.name, inspection.banks)
@@ -105,7 +111,7 @@ def _show_one(it: Inspection) -> None:
     _show_what_is_counted()
 
 
-def _show_pair(a: Inspection, b: Inspection) -> None:
+def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     ratios = {
         "parameters": units.ratio(b.parameters, a.parameters),
         "stored": units.ratio(b.bytes, a.bytes),
@@ -118,23 +124,42 @@ def _show_pair(a: Inspection, b: Inspection) -> None:
         table.add_row(label, left[label], right[label], ratios.get(label, ""))
     show(table)
     if a.modules or b.modules:
-        show(_paired_modules(a.modules, b.modules))
+        show(_paired_modules(a.modules, b.modules, growth))
+    if growth and (origins := growth.blocks()):
+        table = new_table("block", "came from", "")
+        for origin in origins:
+            table.add_row(
+                *map(escape, (origin.block, origin.source, f"new: {origin.operator}" if origin.operator else ""))
+            )
+        show(table)
     _show_what_is_counted()
 
 
-def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow]) -> Table:
+def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow], growth: GrowthMap | None) -> Table:
+    """Each module of B beside the one that it came from; one that growth added has none beside it."""
     table = new_table("module", ">parameters", "", ">ratio", ">MACs", "", ">ratio")
     by_name_a, by_name_b = ({row.name: row for row in rows} for rows in (rows_a, rows_b))
-    for name in _merged(list(by_name_a), list(by_name_b)):
-        a, b = by_name_a.get(name), by_name_b.get(name)
+    origins = {name: growth.origin(name) if growth else None for name in by_name_b}
+    sources = {name: origin.source if origin else name for name, origin in origins.items()}
+    gone = [name for name in by_name_a if name not in sources.values()]
+    for name in _merged(gone, list(by_name_b)) if growth else _merged(list(by_name_a), list(by_name_b)):
+        origin, b = origins.get(name), by_name_b.get(name)
+        a = None if origin and origin.operator else by_name_a.get(sources.get(name, name))
         table.add_row(
-            _indented(name),
+            _indented(name) + _came_from(name, origin),
             *(units.count(row.parameters) if row else "" for row in (a, b)),
             units.ratio(b.parameters if b else 0, a.parameters if a else 0),
             *(units.count(row.macs) if row else "" for row in (a, b)),
             units.ratio(b.macs if b else 0, a.macs if a else 0),
         )
     return table
+
+
+def _came_from(name: str, origin: BlockOrigin | None) -> str:
+    """A block that has another number than in the source tells which; what is inside it need not say so again."""
+    if origin is None or not name.rpartition(".")[2].isdecimal() or (origin.source == name and not origin.operator):
+        return ""
+    return f" <- {escape(origin.source)}" + (f", new: {escape(origin.operator)}" if origin.operator else "")
 
 
 def _merged(a: list[str], b: list[str]) -> list[str]:

@@ -2,71 +2,115 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, new_table, say, show
+from growtool.errors import PlanError
 
 if TYPE_CHECKING:
-    from growtool.report.zoo import Proof
+    from growtool.report.zoo import Outcome, Proof
 
 app = typer.Typer(help="List the growth operators, or timm's model families.", no_args_is_help=True)
 
+PatternArgument = Annotated[
+    str | None, typer.Argument(metavar="[PATTERN]", help="Only names that hold it, or match it: `zero`, `net2*`.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
+_VERDICTS = {"needless lossy": "lossy", "exact up to eps": "eps", "refused": "no", "unmeasured": "?"}
+_LONGEST = 24  # characters of an argument in the table of families
 
 
 @app.command()
-def operators(as_json: JsonOption = False) -> None:
+def operators(pattern: PatternArgument = None, as_json: JsonOption = False) -> None:
     """List the growth operators a plan can name, and what each promises."""
     from growtool.operators.table import OPERATORS
 
+    found = [OPERATORS[name] for name in matching(OPERATORS, pattern, "operator")]
     if as_json:
-        emit_json({"operators": [asdict(info) for info in OPERATORS.values()]})
+        emit_json({"operators": [asdict(info) for info in found]})
         return
-    rows = new_table("operator", "axis", "what it does", "same function")
+    rows = new_table("operator", "axis", "sizes", "same function", "what it does", tight=True)
     for column in rows.columns[:2]:
         column.no_wrap = True
-    for info in OPERATORS.values():
-        rows.add_row(*map(escape, (info.name, info.axis, info.summary, info.promise)))
+    for info in found:
+        rows.add_row(*map(escape, (info.name, info.axis, info.sizes, info.promise, info.summary)))
     show(rows)
-    say("What each needs, and where it was published: --json, or docs/operators.md.", style="dim")
+    say("All about one: growtool explain OPERATOR.", style="dim")
 
 
 @app.command()
-def families(as_json: JsonOption = False) -> None:
-    """List timm's model families: how many models each has, and what growing one of them has been proven to keep.
+def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> None:
+    """List timm's model families: whether they grow wider and deeper, by which argument, and as what timm loads them.
 
     The proofs are those of docs/zoo.md. A family without one grows as well: growtool names no architecture itself.
     """
     from growtool.report.zoo import count_models, read_zoo
 
     counts, zoo = count_models(), read_zoo()
+    counts = {name: counts[name] for name in matching(counts, pattern, "family")}
     proofs = {proof.family: proof for proof in zoo.families}
     if as_json:
         listed = {n: {"models": c, "proof": asdict(proofs[n]) if n in proofs else None} for n, c in counts.items()}
         emit_json({"families": listed, "circumstances": dict(zoo.circumstances)})
         return
-    rows = new_table("family", ">models", "permuted", "width", "depth", "reached by")
-    for column in rows.columns[:-1]:
-        column.no_wrap = True
+    rows = new_table("family", ">models", "wider", "deeper", "by", "timm", tight=True)
     for name, count in counts.items():
         rows.add_row(name, str(count), *map(escape, _proven(proofs.get(name))))
     show(rows)
     say(
-        f"{sum(counts.values())} models in {len(counts)} families. Of each family's smallest model: by how much its "
-        "outputs changed when all widths that may grow were put in another order; what growing it keeps; the arguments "
-        f"that grow it. Measured on {zoo.circumstances['date']} with {zoo.circumstances['versions']}.",
+        f"{sum(counts.values())} models in {len(counts)} families. Of the smallest model of each: what growing it "
+        "wider and deeper keeps (exact, lossy; no: it cannot be scaled so), by which arguments, and whether timm "
+        "alone loads the result (else `import growtool` first). Operators and proofs: --json, docs/zoo.md. Measured "
+        f"on {zoo.circumstances['date']} with {zoo.circumstances['versions']}.",
         style="dim",
     )
 
 
+def matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]:
+    """The names that hold the pattern, or match it where it has wildcards, as in `timm.list_models`.
+
+    Raises:
+        PlanError: none does.
+    """
+    every = list(names)
+    if pattern is None:
+        return every
+    wild = any(sign in pattern for sign in "*?[")
+    found = [name for name in every if (fnmatchcase(name, pattern) if wild else pattern in name)]
+    if not found:
+        raise PlanError(f"PATTERN: no {kind} matches {pattern!r}{did_you_mean(pattern.strip('*?'), every)}")
+    return found
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest, empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def _proven(proof: Proof | None) -> tuple[str, ...]:
     if proof is None:
-        return "", "", "", ""
-    permuted = "-" if proof.permutation is None else f"{proof.permutation:.0e}"
-    reached = "; ".join(o.reached for o in (proof.width, proof.depth) if o.reached)
-    said = (outcome.verdict.removeprefix("needless ") for outcome in (proof.width, proof.depth))  # as plans say it
-    return (permuted, *said, reached)
+        return "?", "?", "", ""
+    grown = [outcome for outcome in (proof.width, proof.depth) if outcome.verdict != "refused"]
+    verdicts = (_VERDICTS.get(outcome.verdict, outcome.verdict) for outcome in (proof.width, proof.depth))
+    native = "" if not grown else "yes" if all(outcome.native for outcome in grown) else "no"
+    return (*verdicts, "\n".join(filter(None, map(_reached, grown))), native)
+
+
+def _reached(outcome: Outcome) -> str:
+    """Arguments; a long path into a configuration by its first and last part."""
+    if outcome.how == "sibling":
+        return "model"
+    return ", ".join(dict.fromkeys(_short(name) for name in outcome.reached.split(", ")))
+
+
+def _short(name: str) -> str:
+    first, _, inner = name.partition(".")
+    return f"{first}…{inner.rpartition('.')[2]}" if len(name) > _LONGEST and inner else name

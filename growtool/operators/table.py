@@ -24,6 +24,7 @@ class OperatorInfo:
         formula: the weights it makes, in the notation of docs/operators.md.
         needs: what it takes besides a checkpoint and a plan.
         when: what it is for.
+        sizes: which sizes it reaches.
     """
 
     name: str
@@ -34,6 +35,7 @@ class OperatorInfo:
     formula: str = ""
     needs: str = "nothing"
     when: str = ""
+    sizes: str = "any"
 
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
@@ -61,6 +63,7 @@ OPERATORS: dict[str, OperatorInfo] = {
             "exact for integer factors", "HyperCloning, arXiv 2409.12903; bert2BERT FPI, arXiv 2110.07143",
             formula="W' = Z + (E W - Z E) R, E = [I; I; ...], Z noise",
             when="Doubling any network; the first choice for whole multiples.",
+            sizes="whole multiples",
         ),
         OperatorInfo(
             "net2net", "width", "copies of randomly chosen channels, for any width",
@@ -123,6 +126,7 @@ OPERATORS: dict[str, OperatorInfo] = {
             "GradMax, arXiv 2201.05125",
             formula="W1' = [W1; 0], W2' = [W2, U], U the left singular vectors of sum (dL/dy) x^T",
             needs="images",
+            sizes="any, of hidden layers",
             when="Wider hidden layers (mlp_ratio, a bottleneck's width) whose new units learn from the first step.",
         ),
         OperatorInfo(
@@ -130,6 +134,7 @@ OPERATORS: dict[str, OperatorInfo] = {
             "exact mean of the logits where every norm is a BatchNorm", "MixtureGrowth, arXiv 2311.04251",
             formula="W' = diag(W_a, W_b), classifier [W_a, W_b] / 2",
             needs="a second checkpoint of the same model, or `second: mirror`",
+            sizes="twice",
             when="Two trained networks into one of their joint size, or a network and its mirror image.",
         ),
         OperatorInfo(

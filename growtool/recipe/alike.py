@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
-from growtool.coupling import Growth, channels_of
+from growtool.coupling import Growth, channels_of, told
 from growtool.operators import mixture
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Recipe, TensorRecipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -32,6 +33,7 @@ from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.ties import torn_ties
 from growtool.recipe.traced import Traced
+from growtool.recipe.whole_heads import head_advice
 from growtool.recipe.widths import Widths
 
 
@@ -56,9 +58,35 @@ def resolve(
     source = source or Traced.of(checkpoint.spec, where=checkpoint.name)
     check_strict(checkpoint, source.model)
     _require_digits(plan, checkpoint)
-    target = target or traced_target(plan.target, source)
-    _require_use_of_images(plan, target.model)
-    return chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
+
+    def towards(target: Traced) -> Recipe:
+        _require_use_of_images(plan, target.model)
+        return chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
+
+    return towards(target) if target is not None else _resolved(plan.target, source, towards)
+
+
+def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe]) -> Recipe:
+    """The recipe; where arguments cut heads in two, what keeps them whole is said, too."""
+
+    def accepted(other: Target) -> bool:
+        try:
+            towards(traced_target(other, source))
+        except PlanError:
+            return False
+        return True
+
+    traced: Traced | None = None
+    try:
+        traced = traced_target(target, source)
+        recipe = towards(traced)
+    except PlanError as error:
+        advice = head_advice(target, source, traced.coupling if traced else None, accepted)
+        raise PlanError([*error.problems, f"target.model_args: {advice}"] if advice else error.problems) from error
+    if recipe.promise.kind != "lossy":
+        return recipe
+    advice = head_advice(target, source, traced.coupling, accepted)
+    return replace(recipe, alternative=advice) if advice else recipe
 
 
 def _require_digits(plan: Plan, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,96 @@
+"""Everything about one operator: its chapter of docs/operators.md, its options, its example, and what was measured."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from growtool.operators.table import OPERATORS, OperatorInfo
+from growtool.plan.depth import DEPTH_OPERATORS
+from growtool.plan.section import Section
+from growtool.plan.width import WIDTH_OPERATORS
+
+MEASURED = "measured.json"  # written by `python tests/golden_widths.py`
+_SECTIONS: dict[str, type[Section]] = {**WIDTH_OPERATORS, **DEPTH_OPERATORS}
+_EXAMPLE = re.compile(r"\n\n```yaml\n(.*?)```\n", re.DOTALL)
+_ROUNDING = 1e-9
+_KEPT = {"refused": "not applicable", "exact up to eps": "up to eps"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A key of the plan's section; `default` as the plan spells it, None where there is none."""
+
+    name: str
+    default: str | None
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Attributes:
+
+    info: the line of the table of operators.
+    prose: paragraphs of Markdown.
+    options: what the plan may say besides.
+    example: a plan.
+    measured: family -> what the operator kept of a tiny model of it, in words; empty for depth operators.
+    """
+
+    info: OperatorInfo
+    prose: str
+    options: tuple[Option, ...]
+    example: str
+    measured: Mapping[str, str]
+
+
+def explain(name: str) -> Explanation:
+    """All about the operator of this name, which has to be in the table."""
+    text = files("growtool.operators").joinpath("text", f"{name}.md").read_text("utf-8")
+    (example,) = _EXAMPLE.findall(text)
+    measured = {family: _kept(found) for family, found in _measured().get(name, {}).items()}
+    return Explanation(OPERATORS[name], _EXAMPLE.sub("", text), _options(_SECTIONS[name]), example, measured)
+
+
+@cache
+def _measured() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(files("growtool.operators").joinpath(MEASURED).read_text("utf-8"))
+    return found
+
+
+def _kept(found: Mapping[str, Any]) -> str:
+    """The promise, and for a lossy one how far the logits moved."""
+    promise: str = found["promise"]
+    if promise != "lossy":
+        return _KEPT.get(promise, promise)
+    return f"lossy, {found['difference']:.2g}" if found["difference"] > _ROUNDING else "lossy in general, 0 here"
+
+
+def _options(section: type[Section]) -> tuple[Option, ...]:
+    described = _described(section)
+    fields = {name: field for name, field in section.model_fields.items() if name != "operator"}
+    return tuple(Option(name, _default(field), described[name]) for name, field in fields.items())
+
+
+def _default(field: FieldInfo) -> str | None:
+    if field.is_required():
+        return None
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+
+
+def _described(section: type[Section]) -> dict[str, str]:
+    """What the docstrings of the schema say of each option."""
+    found = {"placement": "`interleaved`: spread evenly over the old blocks; `end`: after all of them."}
+    for cls in reversed(section.__mro__):
+        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2] if issubclass(cls, Section) else ""
+        for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+            found[name] = " ".join(meaning.split())
+    return found
