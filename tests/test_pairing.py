@@ -71,28 +71,28 @@ def test_the_same_model_pairs_with_itself():
 @pytest.mark.parametrize(
     ("family", "args", "message"),
     [
-        ("vit", {"num_classes": 7}, "head.weight: dimension 0 is 5 and would become 7, but it is the model's output"),
-        ("vit", {"embed_dim": 6}, "pos_embed: dimension 2 would shrink from 8 to 6; growth never shrinks"),
+        ("vit", {"num_classes": 7}, "head.weight: outputs: 5 would become 7; growth keeps them, "),
+        ("vit", {"embed_dim": 6}, "pos_embed: residual stream 8 would become 6; growth never shrinks"),
         (
             "vit",
             {"embed_dim": 12, "num_heads": 4},
-            "blocks.0.attn.qkv.weight: dimension 0: 4 would shrink to 3; growth never shrinks",
+            "blocks.0.attn.qkv.weight: head size 4 would become 3; growth never shrinks",
         ),
         (
             "densenet",
             {"block_config": [3, 2]},
-            "features.transition1.conv.weight: dimension 1 has 3 parts in the source and 4 in the target",
+            "features.transition1.conv.weight: made of 3 parts in the source and of 4 in the target",
         ),
         (
             "vit",
             {"img_size": 48},
-            "pos_embed: dimension 1 is 5 and would become 10, but it is ",
+            "pos_embed: positions: 5 would become 10; growth keeps them, leave the sizes of images",
         ),
     ],
 )  # fmt: skip
 def test_what_does_not_match_is_named(family, args, message):
     _, problems = paired(TINY[family], TINY[family].with_args(**args))
-    assert any(line.startswith(message) for line in problems), problems
+    assert any(f"{tensor}: {why}".startswith(message) for tensor, why in problems), problems
 
 
 def test_blocks_pair_by_their_source_name():

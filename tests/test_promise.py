@@ -51,20 +51,20 @@ def test_copies_per_position(layout, copies):
         (TINY["vit"], {"embed_dim": 24, "num_heads": 6}, TILE, []),
         (
             TINY["vit"], {"embed_dim": 12, "num_heads": 3}, NET2NET,
-            [r"^blocks\.0\.norm1, blocks\.0\.norm2, blocks\.1\.norm1 and 2 more: LayerNorm over channels that are not "
-             r"all copied equally often \(8 -> 12\)$"],
+            [r"^norm1 and norm2 of blocks 0-1, norm: LayerNorm over channels that are not all copied equally often "
+             r"\(residual stream 8 -> 12\)$"],
         ),
         (
             TINY["vit"], {"embed_dim": 12}, NET2NET,
-            [r"^blocks\.0\.attn, blocks\.1\.attn: the source computes ",
-             r"^blocks\.0\.attn, blocks\.1\.attn: two activations are multiplied and summed over the copied channels "
-             r"\(4 -> 6\)$"],
+            [r"^attn of blocks 0-1: the source computes ",
+             r"^attn of blocks 0-1: two activations are multiplied and summed over the copied channels "
+             r"\(head size 4 -> 6\)$"],
         ),
-        (TINY["convnext"], {"dims": [4, 6, 8, 11]}, NET2NET, [r"^stages\.3.*LayerNorm over channels .* \(8 -> 11\)$"]),
+        (TINY["convnext"], {"dims": [4, 6, 8, 11]}, NET2NET, [r"^stages\.3.*LayerNorm over .* \(residual stream 8 -> 11\)$"]),
         (TINY["vit"], {"mlp_ratio": 4.5}, NET2NET, []),  # the hidden units of a ViT pass no norm: any number
         (TINY["swin"], {"mlp_ratio": 4.5}, NET2NET, []),
         (RESNET, {"channels": [5, 9, 9, 13]}, NET2NET, []),
-        (TINY["xcit"], {"embed_dim": 16}, NET2NET, [r"LayerNorm over", r"the copied channels \(4 -> 8\)$"]),
+        (TINY["xcit"], {"embed_dim": 16}, NET2NET, [r"LayerNorm over", r"the copied channels \(head size 4 -> 8\)$"]),
         (TINY["nfnet"], WIDER["nfnet"], NET2NET, [r"the weights are transformed \(standardised, say\) before use"]),
         (RESNET, {"global_pool": "max"}, TILE, [r"^global_pool.*the source computes mean"]),
         (RESNET, {"act_layer": "gelu"}, TILE, [r"the source computes relu, the target gelu"]),

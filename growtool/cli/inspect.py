@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from growtool.report.growth_map import BlockOrigin, GrowthMap
     from growtool.report.inspect import Inspection, ModuleRow
 
+_HASH = 16  # hexadecimal digits shown of a hash
+
 
 def inspect(
     checkpoint: CheckpointArgument,
@@ -79,7 +81,7 @@ def _show(inspections: list[Inspection], couplings: list[Coupling], growth: Grow
     if len(inspections) == 1:
         _show_one(inspections[0])
     else:
-        _show_pair(*inspections, growth)
+        _show_pair(inspections[0], inspections[1], growth)
     for inspection in inspections:
         if inspection.banks:
             show_banks(inspection.name, inspection.banks)
@@ -128,9 +130,8 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     if growth and (origins := growth.blocks()):
         table = new_table("block", "came from", "")
         for origin in origins:
-            table.add_row(
-                *map(escape, (origin.block, origin.source, f"new: {origin.operator}" if origin.operator else ""))
-            )
+            new = f"new: {origin.operator}" if origin.operator else ""
+            table.add_row(*map(escape, (origin.block, origin.source, new)))
         show(table)
     _show_what_is_counted()
 
@@ -159,7 +160,7 @@ def _came_from(name: str, origin: BlockOrigin | None) -> str:
     """A block that has another number than in the source tells which; what is inside it need not say so again."""
     if origin is None or not name.rpartition(".")[2].isdecimal() or (origin.source == name and not origin.operator):
         return ""
-    return f" <- {escape(origin.source)}" + (f", new: {escape(origin.operator)}" if origin.operator else "")
+    return f" <- {escape(origin.source)}" + (" (new)" if origin.operator else "")
 
 
 def _merged(a: list[str], b: list[str]) -> list[str]:
@@ -195,8 +196,16 @@ def _show_lineage(it: Inspection) -> None:
         say(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}")
         table = new_table("", "")
         for key, value in step.items():
-            table.add_row(escape(str(key)), escape(value if isinstance(value, str) else json.dumps(value)))
+            table.add_row(escape(str(key)), escape(_step_text(key, value)))
         show(table)
+
+
+def _step_text(key: str, value: Any) -> str:
+    """What a step of growth records; of a hash the beginning, which is enough to compare."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_step_text(name, part)}" for name, part in value.items())
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:_HASH]}…" if key.endswith("sha256") else text
 
 
 def _indented(name: str) -> str:

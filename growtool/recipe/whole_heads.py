@@ -33,14 +33,14 @@ def head_advice(
         return None
     knobs = find_knobs(source.spec, source.model, source.coupling, ["width"])
     asked = [
-        max(leaves(target.model_args[name])) / max(part for part in leaves(value) if not isinstance(part, str))
+        target.model_args[name] / max(part for part in leaves(value) if not isinstance(part, str))
         for name, value in knobs.width.items()
         if isinstance(target.model_args.get(name), int)
     ]
     if not asked:
         return None
     near = sorted(_factors(max(asked), knobs), key=lambda factor: abs(factor - max(asked)))
-    proposed = []
+    proposed: list[str] = []
     for factor in near:
         args = {name: as_lists(value) for name, value in _scaled(knobs, factor).items()}
         if len(proposed) < _PROPOSED and accepted(Target(model_args={**target.model_args, **args})):
