@@ -62,7 +62,10 @@ def test_names_are_listed_by_a_pattern(growtool, kind, pattern, names):
 
 def test_a_pattern_without_a_match_is_told(growtool):
     code, _, err = growtool("list", "operators", "zerro")
-    assert (code, err) == (1, "error: PATTERN: no operator matches 'zerro'; did you mean 'zero' or 'zero_out'?\n")
+    assert (code, err) == (
+        1,
+        "error: PATTERN: no operator matches 'zerro'; did you mean 'zero' or 'zero_out' or 'centre_zero'?\n",
+    )
 
 
 @pytest.mark.parametrize("kind", ["operators", "families"])

@@ -60,7 +60,7 @@ def test_copies_per_position(layout, copies):
              r"^attn of blocks 0-1: two activations are multiplied and summed over the copied channels "
              r"\(head size 4 -> 6\)$"],
         ),
-        (TINY["convnext"], {"dims": [4, 6, 8, 11]}, NET2NET, [r"^stages\.3.*LayerNorm .* \(residual stream 8 -> 11\)$"]),
+        (TINY["convnext"], {"dims": [4, 6, 8, 11]}, NET2NET, [r"^stages\.3.*LayerNorm .*residual stream 8 -> 11\)$"]),
         (TINY["vit"], {"mlp_ratio": 4.5}, NET2NET, []),  # the hidden units of a ViT pass no norm: any number
         (TINY["swin"], {"mlp_ratio": 4.5}, NET2NET, []),
         (RESNET, {"channels": [5, 9, 9, 13]}, NET2NET, []),

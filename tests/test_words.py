@@ -73,9 +73,10 @@ def plan(args, operator):
     ("args", "operator", "advice"),
     [
         ({"embed_dim": 100}, "tile", "head size 32 would become 50; take embed_dim 128 with num_heads 4"),
-        ({"embed_dim": 101}, "net2net", "head size 32 does not divide this width; take embed_dim 96 with num_heads 3, or "
-         "embed_dim 128 with num_heads 4"),
-        ({"embed_dim": 128, "num_heads": 8}, "tile", "head size 32 would become 16; take embed_dim 128 with num_heads 4"),
+        ({"embed_dim": 101}, "net2net", "head size 32 does not divide this width; take embed_dim 96 with num_heads "
+         "3, or embed_dim 128 with num_heads 4"),
+        ({"embed_dim": 128, "num_heads": 8}, "tile", "head size 32 would become 16; take embed_dim 128 with num_heads "
+         "4, or embed_dim 256 with num_heads 8"),
     ],
 )  # fmt: skip
 def test_whole_heads_are_proposed_and_accepted(source, args, operator, advice):
@@ -107,8 +108,8 @@ def test_no_message_names_a_group(source):
     with pytest.raises(PlanError) as raised:
         resolve(Plan.model_validate({"target": {"scale": {"width": 1.5}}, "width": {"operator": "tile"}}), source)
     assert raised.value.problems[0].startswith(
-        "residual stream 64 -> 96 (blocks 0-2), heads 2 -> 3 (blocks 0-2), hidden units of mlp 192 -> 288 (blocks 0-2): "
-        "tile takes whole multiples"
+        "residual stream 64 -> 96 (blocks 0-2), heads 2 -> 3 (blocks 0-2), hidden units of mlp 192 -> 288 (blocks "
+        "0-2): tile takes whole multiples"
     )
     assert "[0]" not in str(raised.value)
 

@@ -39,7 +39,8 @@ def head_advice(
     ]
     if not asked:
         return None
-    near = sorted(_factors(max(asked), knobs), key=lambda factor: abs(factor - max(asked)))
+    distance = {near: abs(near - factor) for factor in asked for near in _factors(factor, knobs)}
+    near = sorted(distance, key=lambda factor: (distance[factor], factor))
     proposed: list[str] = []
     for factor in near:
         args = {name: as_lists(value) for name, value in _scaled(knobs, factor).items()}
