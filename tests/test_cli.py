@@ -321,9 +321,9 @@ def test_verify_refuses_other_classes(growtool, resnet_folder, tmp_path):
 def test_operators_have_a_readable_row_each_on_a_narrow_terminal(growtool, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = growtool("list", "operators")
-    assert re.search(r"^ *operator +axis +what it does +same function *$", out, re.MULTILINE)
+    assert re.search(r"^operator +axis +sizes +same function +what it does *$", out, re.MULTILINE)
     for name, axis in (("tile", "width"), ("variance_transfer", "width"), ("net2deeper", "depth")):
-        assert re.search(rf"^ {name} +{axis} +\S", out, re.MULTILINE)
+        assert re.search(rf"^{name} +{axis} +\S", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("bank", "cosine"), [("raw", ""), ("svd", " as the bank holds them")])
