@@ -339,7 +339,7 @@ def test_banks_keep_their_headers_whole_on_a_narrow_terminal(growtool, monkeypat
 def test_operators_are_listed_with_their_promise(growtool):
     _, out, _ = growtool("list", "operators")
     for name in ("tile", "net2net", "mixture", "stack", "interleave", "zero_out"):
-        assert re.search(rf"^ {name} +(width|depth) ", out, re.MULTILINE)
+        assert re.search(rf"^{name} +(width|depth) ", out, re.MULTILINE)
     _, out, _ = growtool("list", "operators", "--json")
     assert all({"name", "axis", "summary", "promise", "source"} <= set(info) for info in json.loads(out)["operators"])
 
@@ -349,7 +349,7 @@ def test_families_are_timms(growtool):
     families = json.loads(out)["families"]
     assert families["vision_transformer"]["models"] > 50
     _, out, _ = growtool("list", "families")
-    assert re.search(r"^ resnet +\d+ ", out, re.MULTILINE)
+    assert re.search(r"^resnet +\d+ ", out, re.MULTILINE)
     assert f"{sum(found['models'] for found in families.values())} models in {len(families)} families" in out
 
 

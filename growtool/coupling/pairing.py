@@ -50,10 +50,17 @@ class Mismatch(Exception):
         super().__init__(text)
         self.channels = channels
 
-    def told(self, model: Coupling) -> str:
-        """The text in a user's words; `model` is the one that the channels are of."""
-        what = channels_of(model)[self.channels].what if self.channels else ""
-        return f"{what} {self}".lstrip()
+    def told(self, name: str, model: Coupling) -> list[tuple[str, str]]:
+        """The place, which is that of the channels or else the tensor `name`, with the text in a user's words.
+
+        Args:
+            name: of the tensor, or whatever else could not be matched.
+            model: the one that the channels are of.
+        """
+        if self.channels is None:
+            return [(name, str(self))]
+        channels = channels_of(model)[self.channels]
+        return [(place, f"{channels.what} {self}") for place in channels.where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ def pair(
         source_name: target tensor name -> the source tensor it grows from (depth growth renames blocks).
 
     Returns:
-        The paired layout of each target tensor; and each tensor that could not be matched, with the reason.
+        The paired layout of each target tensor; and each place that could not be matched, with the reason.
     """
     paired: dict[str, tuple[PairedAxis, ...]] = {}
     problems: list[tuple[str, str]] = []
@@ -121,7 +128,7 @@ def pair(
                 raise Mismatch(f"found {len(origin)} dimensions, expected {len(axes)}")
             paired[name] = tuple(_axis(old, new) for old, new in zip(origin, axes, strict=True))
         except Mismatch as mismatch:
-            problems.append((name, mismatch.told(source)))
+            problems += mismatch.told(name, source)
     return paired, problems
 
 
@@ -143,7 +150,7 @@ def pair_outputs(
         try:
             paired.append(tuple(_axis(old, new) for old, new in zip(before, after, strict=True)))
         except Mismatch as mismatch:
-            problems.append(("the model's output", mismatch.told(source)))
+            problems += mismatch.told("the model's output", source)
     return tuple(paired), problems
 
 
