@@ -66,14 +66,15 @@ def source(tmp_path_factory):
 
 
 def plan(args, operator):
-    return Plan.model_validate({"target": {"model_args": args}, "width": {"operator": operator}})
+    width = {"width": {"operator": operator}} if operator else {}
+    return Plan.model_validate({"target": {"model_args": args}, **width})
 
 
 @pytest.mark.parametrize(
     ("args", "operator", "advice"),
     [
         ({"embed_dim": 100}, "tile", "head size 32 would become 50; take embed_dim 128 with num_heads 4"),
-        ({"embed_dim": 101}, "net2net", "head size 32 does not divide this width; take embed_dim 96 with num_heads "
+        ({"embed_dim": 101}, None, "head size 32 does not divide this width; take embed_dim 96 with num_heads "
          "3, or embed_dim 128 with num_heads 4"),
         ({"embed_dim": 128, "num_heads": 8}, "tile", "head size 32 would become 16; take embed_dim 128 with num_heads "
          "4, or embed_dim 256 with num_heads 8"),
@@ -89,9 +90,9 @@ def test_whole_heads_are_proposed_and_accepted(source, args, operator, advice):
 
 
 def test_a_lossy_plan_that_cuts_heads_is_told_what_keeps_them(source):
-    recipe = resolve(plan({"embed_dim": 100}, "net2net"), source)
-    assert recipe.alternative is not None and recipe.alternative.startswith(
-        "head size 32 would become 50; take embed_dim 96 with num_heads 3"
+    recipe = resolve(plan({"embed_dim": 100}, None), source)
+    assert recipe.promise.reasons[-1] == (
+        "head size 32 would become 50; take embed_dim 96 with num_heads 3, or embed_dim 128 with num_heads 4"
     )
 
 

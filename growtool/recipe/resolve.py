@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -71,10 +71,10 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
 
     def accepted(other: Target) -> bool:
         try:
-            towards(traced_target(other, source))
+            found = towards(traced_target(other, source))
         except PlanError:
             return False
-        return True
+        return found.plan.allow_lossy or not found.promise.accidents
 
     traced: Traced | None = None
     try:
@@ -86,7 +86,9 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
     if recipe.promise.kind != "lossy":
         return recipe
     advice = head_advice(target, source, traced.coupling, accepted)
-    return replace(recipe, alternative=advice) if advice else recipe
+    if advice is None:
+        return recipe
+    return replace(recipe, promise=replace(recipe.promise, reasons=(*recipe.promise.reasons, advice)))
 
 
 def _require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
