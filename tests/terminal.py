@@ -119,6 +119,7 @@ def _become(words: list[str], folder: Path, environment: dict[str, str], files: 
 
 _VARIES = (
     (r"(?<=images/s  )\d[\d.]* \w+", "#"),  # memory
+    (r"\d[\d.]* \w+(?=, written in)", "#"),  # sizes of checkpoints, which hold paths
     (r"\d[\d,.]*(e[-+]\d+)?(?= ?(s|images/s|ms)\b)", "#"),  # durations and speeds
     (r"\d\.\d+e-\d\d", "#"),  # differences
     (r"\d+\.\d\d ?%", "# %"),

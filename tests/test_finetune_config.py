@@ -51,7 +51,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"clip_mode": "agc"}, r"--clip-mode: given without --clip-grad, so it would do nothing"),
     ({"sched": "none", "warmup_steps": 2, "layer_decay": 0.9}, r"--warmup-steps and --layer-decay: without effect"),
     ({"sched": "constant", "min_lr": 1e-5}, r"--min-lr: without effect under --sched constant"),
-    ({"warmup_lr": 1e-5}, r"--warmup-lr: given without a warm-up, so it would do nothing"),
+    ({"warmup_lr": 1e-5, "warmup_steps": 0}, r"--warmup-lr: given without a warm-up, so it would do nothing"),
     ({"lora_rank": 4, "lr_factors": True}, r"--lr-factors: given with --lora-rank, but is about the weights"),
     ({"mixup": 0.2, "batch_size": 5}, r"--batch-size: found 5, expected an even number because mixup"),
 ]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,48 @@ def test_the_configuration_a_run_leaves_repeats_it(tmp_path: Path):
     again = CliRunner().invoke(app, ["finetune", "-c", str(tmp_path / "one/config.yaml"), "-o", str(tmp_path / "two")])
     assert again.exit_code == 0, again.exception
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
+
+
+def invoke(*words: object) -> Any:
+    return CliRunner().invoke(app, ["finetune", *map(str, words)])
+
+
+def test_a_run_goes_on_by_its_folder_alone_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its paths were given relative to another folder; what may change on resuming can be given beside."""
+    (tmp_path / "there").mkdir()
+    write_checkpoint(tmp_path / "there/model")
+    write_data(tmp_path / "there/data")
+    monkeypatch.chdir(tmp_path / "there")
+    options = ["-b", 8, "--epochs", 2, "--seed", 7, "--workers", 0, "--log-interval", 1, "--recovery-interval", 1]
+    options += ["--device", "cpu", "--set", "hflip=0", "--checkpoint-hist", 9]
+    whole = invoke("model", "--data", "data", *options, "-o", "run with a space")
+    assert whole.exit_code == 0, whole.output
+    run = tmp_path / "there/run with a space"
+    before = losses(run)
+    for later in sorted((run / "checkpoints").iterdir())[3:]:
+        shutil.rmtree(later)
+    shutil.rmtree(run / "last")
+    monkeypatch.chdir(tmp_path)
+    again = invoke("-o", "there/run with a space", "--resume", "auto", "--log-interval", 1)
+    assert again.exit_code == 0, again.output
+    assert losses(run) == before
+    other = invoke("-o", "there/run with a space", "--resume", "auto", "--seed", 8)
+    assert "--resume: seed was 7" in str(other.exception)
+
+
+def test_what_is_missing_to_go_on_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--resume auto: expected the folder of the run as well; add -o RUN" in str(
+        invoke("--resume", "auto").exception
+    )
+    assert re.match(
+        r"--resume auto: found no run in run, which has no config.yaml, expected one to go on with; correct --output, "
+        r"or name CHECKPOINT and --data",
+        str(invoke("-o", "run", "--resume", "auto").exception),
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("checkpoint: model\ndata: images\nval_data: /elsewhere\nresolved: {}\n")
+    assert str(invoke("-o", "run", "--resume", "auto", "--data", "given").exception) == (
+        "run/config.yaml: checkpoint: model starts in the folder the run was begun in, and is not here; resume it "
+        "there, or name it with CHECKPOINT"
+    )

@@ -24,6 +24,7 @@ from growtool.finetune.run import finetune
 from growtool.finetune.stopping import Stopped
 
 pytestmark = UNCLOSED_IMAGES
+LINE = r"growtool finetune -o \S+ --resume auto"
 EVERYTHING: dict[str, Any] = {
     "epochs": 3, "log_interval": 2, "recovery_interval": 1, "eval_interval": 2, "model_ema": True,
     "warmup_steps": 2, "scale": (0.3, 1.0), "aa": "rand-m9-mstd0.5", "reprob": 0.5, "mixup": 0.8,
@@ -124,7 +125,7 @@ def test_sigterm_saves_and_leaves(checkpoint: Path, data: Path, tmp_path: Path):
     settings = {"checkpoint": checkpoint, "data": data}
     finetune(run_config(output=tmp_path / "whole", **settings))
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match=r"stopped after update 4, saved as .*step-00000004; continue with --resume auto"):
+    with pytest.raises(Stopped, match=rf"(?s)after update 4, saved as .*step-00000004; continue with\n{LINE}$"):
         finetune(run_config(output=tmp_path / "parts", **settings), At(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert signal.getsignal(signal.SIGTERM) == before
     finetune(run_config(output=tmp_path / "parts", resume="auto", **settings))
@@ -147,11 +148,15 @@ def test_the_evaluation_due_where_a_run_was_stopped_is_made_on_resuming(
 
 def _interruptible() -> None:
     """As in a terminal; what runs in the background may have been told to ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)])
+@pytest.mark.parametrize(
+    ("number", "code", "workers"),
+    [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2), (signal.SIGHUP, 129, 2), (signal.SIGUSR1, 138, 0)],
+)
 def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, data: Path, tmp_path: Path):
     """A terminal sends Ctrl-C to the whole group, the processes that read images among it."""
     output = tmp_path / "run"
@@ -170,7 +175,7 @@ def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, d
         finally:
             process.kill()
     assert process.returncode == code, said
-    assert "continue with --resume auto" in said
+    assert f"continue with\ngrowtool finetune -o {output} --resume auto\n" in said
     newest = sorted((output / "checkpoints").iterdir())[-1]
     assert json.loads((newest / "state.json").read_text())["course"]["step"] == int(newest.name.removeprefix("step-"))
 

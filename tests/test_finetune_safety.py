@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import torch
 from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.journal import Journal, read_events
@@ -67,13 +70,14 @@ def test_the_default_is_to_stop_at_a_loss_that_is_not_finite(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     spoil_update(monkeypatch, 5)
-    with pytest.raises(
-        PlanError, match=r"step 5: found a training loss of nan.*holds epoch 1.*--nonfinite skip --resume"
-    ):
+    with pytest.raises(PlanError, match=r"step 5: found a training loss of nan.*holds epoch 1") as caught:
         finetune(run_config(checkpoint, data, tmp_path / "run"))
+    skipping = shlex.split(str(caught.value).splitlines()[-1])
+    assert skipping == ["growtool", "finetune", "-o", str(tmp_path / "run"), "--resume", "auto", "--nonfinite", "skip"]
     assert evaluate_checkpoint(tmp_path / "run/last", data, device="cpu").count == 12
-    result = finetune(run_config(checkpoint, data, tmp_path / "run", nonfinite="skip", resume="auto"))
-    assert (result.steps, result.skipped) == (6, 1)
+    done = CliRunner().invoke(app, [*skipping[1:], "--json"])
+    result = json.loads(done.stdout)
+    assert (result["steps"], result["skipped"]) == (6, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

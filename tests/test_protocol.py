@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -190,16 +191,25 @@ class Stopping(Silent):
 
 @UNCLOSED_IMAGES
 @pytest.mark.parametrize(("after", "where"), [(1, "member_0/run/checkpoints/step-00000001"), (2, "member_0/run/last")])
-def test_a_protocol_that_is_stopped_says_that_it_begins_anew(after, where, tmp_path, monkeypatch, growtool):
+def test_a_protocol_that_is_stopped_goes_on_by_the_line_it_prints(after, where, tmp_path, monkeypatch, growtool):
     """Within a training, and at its last update, where it is over and the next would begin."""
     file = write_protocol(tmp_path / "p.yaml", write_data(tmp_path / "data"))
     monkeypatch.setattr("growtool.cli.protocol.shown_progress", lambda: nullcontext(Stopping(after)))
     code, out, err = growtool("protocol", file, "-o", tmp_path / "out")
     assert (code, out) == (143, "")
-    said = (
-        f"stopped after update {after}, saved as {tmp_path}/out/{where}; a protocol begins anew: remove {tmp_path}/out"
-    )
-    assert f"{said}, or choose another --output" in err
+    assert f"stopped after update {after}, saved as {tmp_path}/out/{where}; continue with\n" in err
+    line = shlex.split(err.splitlines()[-1])
+    assert line == ["growtool", "protocol", str(file), "-o", str(tmp_path / "out"), "--resume"]
+    monkeypatch.setattr("growtool.cli.protocol.shown_progress", lambda: nullcontext(None))
+    code, _, err = growtool("protocol", file, "-o", tmp_path / "out")
+    assert code == 1 and f"choose another place, or go on with\n{shlex.join(line)}\n" in err
+    assert growtool(*line[1:])[0] == 0
+    assert growtool("protocol", file, "-o", tmp_path / "whole")[0] == 0
+    weights = "grown/run/last/model.safetensors"
+    assert (tmp_path / "out" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    file.write_text(file.read_text() + "# changed\n")
+    code, _, err = growtool(*line[1:])
+    assert code == 1 and "reads differently than when the protocol" in err
 
 
 def test_what_is_wrong_is_told_with_its_place(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -92,7 +93,11 @@ def test_a_schedule_that_is_stopped_says_how_it_goes_on(
         monkeypatch.setattr("growtool.cli.schedule.shown_progress", lambda watcher=stopping: nullcontext(watcher))
         code, _, said = growtool("schedule", file, "-o", tmp_path / str(after))
         assert code == 143
-        assert f"after update {after}, saved as {tmp_path}/{after}/{saved}; continue with --resume\n" in said
+        assert f"after update {after}, saved as {tmp_path}/{after}/{saved}; continue with\n" in said
+        line = shlex.split(said.splitlines()[-1])
+        assert line == ["growtool", "schedule", str(file), "-o", str(tmp_path / str(after)), "--resume"]
+        monkeypatch.setattr("growtool.cli.schedule.shown_progress", lambda: nullcontext(None))
+        assert growtool(*line[1:])[0] == 0
 
 
 def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Path):
@@ -116,7 +121,7 @@ def test_a_changed_stage_is_not_taken_for_the_one_that_ran(file: Path, tmp_path:
     file.write_text(file.read_text().replace("steps: 2", "steps: 3"))
     with pytest.raises(PlanError, match=r"stage 1 is complete in .*out and reads differently there"):
         run_schedule(load_schedule(file), tmp_path / "out", resume=True)
-    with pytest.raises(PlanError, match="exists and is not empty; add --resume"):
+    with pytest.raises(PlanError, match=r"exists and is not empty; .* or go on with\ngrowtool schedule .* --resume$"):
         run_schedule(load_schedule(file), tmp_path / "out")
 
 

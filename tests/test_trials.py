@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -158,3 +159,4 @@ def test_sigterm_ends_the_runs_too(place: Path, tmp_path: Path) -> None:
     assert child.returncode == 128 + signal.SIGTERM, said
     log = (tmp_path / "out/tile/lr0.01-seed0/log.txt").read_text()
     assert "stopped after update" in log and "stopped" in said and "failed" not in said
+    assert said.endswith(f"continue with\n{shlex.join(['growtool', *map(str, words)])}\n")

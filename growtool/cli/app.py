@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ from growtool.cli.reference import import_reference
 from growtool.cli.schedule import report, schedule
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
-from growtool.finetune.stopping import Stopped
+from growtool.finetune.stopping import ENDING, Stopped
 
 _EPILOG = """Examples:
 
@@ -146,10 +147,17 @@ def _global_options(
     set_quiet(quiet)
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Answer a signal by an exception, so that unfinished outputs are cleared away."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 or 143 interrupted."""
+    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 128 + N ended by signal N."""
     invocation = Invocation()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that unfinished outputs are cleared away
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _leave)
     try:
         app(global_options_first(sys.argv[1:]), obj=invocation, prog_name="growtool")
     except (GrowtoolError, OSError) as error:

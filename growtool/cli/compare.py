@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -116,7 +118,11 @@ def compare(
         jobs=jobs or max(1, len(device or ())),
         devices=tuple(device or ()),
     )
-    comparison = run(study, lambda line: note(escape(line)))
+    try:
+        comparison = run(study, lambda line: note(escape(line)))
+    except (KeyboardInterrupt, SystemExit):
+        note(escape(f"stopped; continue with\n{shlex.join(['growtool', *sys.argv[1:]])}"))
+        raise
     write(comparison)
     if as_json:
         emit_json(to_json(comparison))

@@ -27,6 +27,7 @@ _REMEDIES = {
 
 
 _UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
+_COMMANDS = ("growtool ", "torchrun ")
 _quiet = False
 
 
@@ -87,11 +88,16 @@ def _print(to: Console, text: str | Text, style: str = "") -> None:
 
 
 def _wrap(line: Text, width: int) -> Lines:
-    """The line in parts of at most `width` columns, longer words in parts of their own; indented as the line is."""
+    """The line in parts of at most `width` columns, longer words in parts of their own; indented as the line is.
+
+    A command that has the line to itself stays whole, so that it can be copied.
+    """
     from rich.cells import cell_len
     from rich.containers import Lines
     from rich.text import Text
 
+    if line.plain.startswith(_COMMANDS):
+        return Lines([line])
     indent = len(line.plain) - len(line.plain.lstrip())
     ends, used = [], 0
     for word in re.finditer(r"\s*\S+\s*", line.plain):

@@ -9,7 +9,7 @@ import typer
 
 from growtool.cli.command import show_all_options
 from growtool.cli.console import emit_json, say
-from growtool.cli.opening import PluginOption
+from growtool.cli.opening import PluginOption, load_plugins
 from growtool.cli.training import shown_progress
 from growtool.finetune.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.finetune.config import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, DEFAULT_KD_WEIGHT, RunConfig
@@ -120,10 +120,20 @@ def finetune(
         str,
         typer.Option(metavar="NAME", help="An optimizer of timm, or swan."),
     ] = DEFAULTS.opt,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate after warm-up.")] = DEFAULTS.lr,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            show_default="1e-4; SGD: 0.03, without BatchNorm 0.01",
+            help="Learning rate after warm-up.",
+        ),
+    ] = None,
     weight_decay: Annotated[
-        float, typer.Option(help="Not for biases and norms.", hidden=True, rich_help_panel=_OPTIMIZER)
-    ] = DEFAULTS.weight_decay,
+        float | None,
+        typer.Option(
+            show_default="0.05; SGD: 5e-4", help="Not for biases and norms.", hidden=True, rich_help_panel=_OPTIMIZER
+        ),
+    ] = None,
     layer_decay: Annotated[
         float | None,
         typer.Option(
@@ -132,7 +142,12 @@ def finetune(
     ] = None,
     clip_grad: Annotated[
         float | None,
-        typer.Option(help="Limit of the gradient's norm.", show_default=False, hidden=True, rich_help_panel=_OPTIMIZER),
+        typer.Option(
+            show_default="1 for transformers",
+            help="Limit of the gradient's norm; 0: none.",
+            hidden=True,
+            rich_help_panel=_OPTIMIZER,
+        ),
     ] = None,
     sched: Annotated[
         Schedule,
@@ -140,7 +155,7 @@ def finetune(
     ] = Schedule.cosine,
     warmup_epochs: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Linear warm-up; fractions too.", show_default=False),
+        typer.Option(metavar="N", show_default="a tenth of the run, at most 5", help="Linear warm-up; fractions too."),
     ] = None,
     warmup_steps: Annotated[
         int | None,
@@ -168,11 +183,14 @@ def finetune(
         ),
     ] = DEFAULTS.dataset,
     train_crop_mode: Annotated[
-        CropMode,
+        CropMode | None,
         typer.Option(
-            help="timm's random crops; rkrr suits images of few pixels.", hidden=True, rich_help_panel=_IMAGES
+            show_default="rkrr below 96 pixels, else rrc",
+            help="timm's random crops: mild (rkrc, rkrr) or zooming (rrc).",
+            hidden=True,
+            rich_help_panel=_IMAGES,
         ),
-    ] = CropMode.rrc,
+    ] = None,
     scale: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -279,10 +297,14 @@ def finetune(
     Several processes: torchrun --nproc-per-node N -m growtool finetune ...
     """
     from growtool.finetune.distributed import World
-    from growtool.finetune.options import make_config, read_config, read_words
-    from growtool.finetune.run import finetune as run
+    from growtool.finetune.options import continued, make_config, read_config, read_words
 
-    chosen = make_config(read_config(config) if config else {}, read_words(settings or ()), given_flags(ctx))
+    flags = given_flags(ctx) | ({"plugins": tuple(plugin)} if plugin else {})
+    layers = [read_config(config) if config else {}, read_words(settings or ()), flags]
+    chosen = make_config(continued(*layers), *layers)
+    load_plugins([path for path in chosen.plugins if path not in (plugin or ())])
+    from growtool.finetune.run import finetune as run  # brings torch, which a mistake need not wait for
+
     with shown_progress() as progress:
         result = run(chosen, progress)
     if not World.from_environment().is_main:
@@ -319,5 +341,7 @@ def _show(result: RunResult) -> None:
     if result.unreadable:
         say(f"[yellow]{len(result.unreadable)} images could not be read[/]; metrics.jsonl names them")
     say(f"top-1 {final.top1:.2f} % after epoch {best.epoch}, {initial.top1:.2f} % before ({final.count:,} images)")
+    if result.shortfall is not None:
+        say(Text(str(result.shortfall)))
     say(Text(f"best: {loading_line(result.output / 'best')}"))
     say(Text(f"last: {loading_line(result.output / 'last')}"))

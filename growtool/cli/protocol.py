@@ -19,6 +19,7 @@ def protocol(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new folder.", show_default="FILE's name")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
     plugin: PluginOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:
@@ -30,7 +31,7 @@ def protocol(
 
     loaded, out = load_protocol(file), output or Path(file.stem)
     with shown_progress() as progress:
-        steps = run_protocol(loaded, out, progress=progress, told=note)
+        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=note)
     if as_json:
         emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
         return

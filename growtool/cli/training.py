@@ -55,6 +55,11 @@ class _LogLines:
         if step:
             note(f"resumed after update {step:,} of {steps:,}")
 
+    def chose(self, text: str) -> None:
+        from rich.text import Text
+
+        note(Text(text))
+
     def advanced(self, step: int) -> None: ...
 
     def logged(self, record: StepRecord) -> None:

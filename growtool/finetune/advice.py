@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from growtool.errors import PlanError
+from growtool.finetune.commands import beginning_anew, resuming
 from growtool.finetune.device import is_out_of_memory
 from growtool.finetune.snapshot import read_course
 
@@ -25,15 +24,16 @@ if TYPE_CHECKING:
 def after_divergence(error: Diverged, config: RunConfig, folder: RunFolder) -> str:
     """What was found not to be finite any more, and how to go on from the last good weights."""
     found, held = _last_good(folder)
-    gentler = f"--lr {config.lr / 10:g}"
+    assert config.lr is not None, "what was left unset is chosen before a run begins"
+    gentler = ["--lr", f"{config.lr / 10:g}"]
     if config.autocast == "float16":
-        gentler += " --amp-dtype bfloat16"
+        gentler += ["--amp-dtype", "bfloat16"]
     advice = (
         f"{error}; {held}; the rate (--lr, now {config.lr:g}) is too high or the warm-up too short: begin a new run "
-        f"there, `{_anew(found, folder)} {gentler}`"
+        f"there, with\n{beginning_anew(folder, found, *gentler)}"
     )
     if error.skippable and config.nonfinite == "stop":
-        advice += ", or leave such updates out, by the same command with --nonfinite skip --resume auto"
+        advice += f"\nor leave such updates out, with\n{resuming(folder.root, '--nonfinite', 'skip')}"
     return advice
 
 
@@ -68,19 +68,21 @@ def advising_on_memory(
 def _to_save_memory(config: RunConfig, folder: RunFolder | None, world: World) -> str:
     images = config.batch_size // world.size
     parts = next((n for n in range(config.grad_accum_steps + 1, images + 1) if images % n == 0), None)
-    same = [] if parts is None else [f"--grad-accum-steps {parts} (the same images per update, in smaller parts)"]
-    same += [] if world.size == 1 or config.engine == "fsdp" else ["--engine fsdp (weights in shards)"]
+    same: list[tuple[str, object, str]] = []
+    same += [] if parts is None else [("--grad-accum-steps", parts, "the same images per update, in smaller parts")]
+    same += [] if world.size == 1 or config.engine == "fsdp" else [("--engine", "fsdp", "weights in shards")]
     other = [f"--batch-size {config.batch_size // 2}"] if parts is None and config.batch_size > 1 else []
     other += [] if config.amp else ["--amp"]
     other += [] if config.opt == "swan" else ["--opt swan (no optimizer state)"]
-    advice = []
-    if same:
-        without = ", without --force" if config.force else ""
-        advice.append(f"give the same command again with --resume auto and {' or '.join(same)}{without}")
+    if folder is None:
+        return "give the same command again with " + " or ".join(
+            [*(f"{flag} {value} ({effect})" for flag, value, effect in same), *other]
+        )
+    advice = [f"go on with {effect}:\n{resuming(folder.root, flag, value)}" for flag, value, effect in same]
     if other:
-        new = "anew" if folder is None else f"a new run there, `{_anew(_last_good(folder)[0], folder)}`,"
-        advice.append(f"or begin {new} with {' or '.join(other)}")
-    return "; ".join(advice).removeprefix("or ")
+        anew = beginning_anew(folder, _last_good(folder)[0])
+        advice.append(f"begin a new run there, with {' or '.join(other)} added to\n{anew}")
+    return "\nor ".join(advice)
 
 
 def _last_good(folder: RunFolder) -> tuple[Path | None, str]:
@@ -94,10 +96,3 @@ def _last_good(folder: RunFolder) -> tuple[Path | None, str]:
     if course.batch:
         return latest, f"{latest} is the last good checkpoint"
     return folder.last, f"{folder.last} holds epoch {course.epoch}, the last good one"
-
-
-def _anew(checkpoint: Path | None, folder: RunFolder) -> str:
-    """The command that begins a new run with the options of this one, from its start or from one of its checkpoints."""
-    output = next(path for n in count(2) if not (path := folder.root.with_name(f"{folder.root.name}-{n}")).exists())
-    words = ["growtool", "finetune", *([str(checkpoint)] if checkpoint is not None else [])]
-    return shlex.join([*words, "-c", str(folder.config), "-o", str(output)])

@@ -104,7 +104,7 @@ def assemble(
     if config.mixes:
         mix = Mixup(config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=count_classes(model))
     clip = None
-    if config.clip_grad is not None:
+    if config.clip_grad:
         clip = partial(dispatch_clip_grad, list(model.parameters()), config.clip_grad, mode=config.clip_mode)
     return Trainer(
         model=model,

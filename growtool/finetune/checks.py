@@ -135,7 +135,7 @@ def _without_effect(config: RunConfig) -> Iterator[str]:
         yield f"{' and '.join(rates)}: without effect under --sched none, which leaves the rate alone; use constant"
     elif config.sched == "constant" and config.min_lr:
         yield "--min-lr: without effect under --sched constant, which never falls; use cosine or wsd"
-    if config.warmup_lr and not (config.warmup_epochs or config.warmup_steps):
+    if config.warmup_lr and 0 in (config.warmup_epochs, config.warmup_steps):
         yield "--warmup-lr: given without a warm-up, so it would do nothing; add --warmup-epochs or --warmup-steps"
     own_colours = config.aa is not None and "3a" not in config.aa
     if config.color_jitter and config.changes("color_jitter") and (config.no_aug or own_colours):

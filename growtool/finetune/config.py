@@ -24,6 +24,8 @@ DEFAULT_KD_WEIGHT = 0.5
 class RunConfig:
     """One run. Where timm's train script has an option of the same meaning, the field has its name.
 
+    Options of `growtool.finetune.defaults.AUTOMATIC` that are None follow from network, optimizer and images.
+
     A step is one update by the optimizer; an epoch is one pass over the training images.
     """
 
@@ -36,6 +38,8 @@ class RunConfig:
     resume: str | None = None
     """`auto` continues the run in `output` where there is one; a path names a checkpoint of it."""
 
+    plugins: tuple[Path, ...] = ()
+    """Python files that register models in timm."""
     dataset: str = ""
     """A dataset string of timm, e.g. `torch/cifar10`, `hfds/uoft-cs/cifar10` or `wds/name`."""
     val_data: Path | None = None
@@ -96,14 +100,16 @@ class RunConfig:
     """Further arguments of the optimizer, e.g. `betas`."""
     momentum: float = 0.9
     """For the optimizers that have one."""
-    lr: float = 3e-4
+    from_scratch: bool = False
+    """Whether the checkpoint's weights were never trained, so that a rate of None is one for training from scratch."""
+    lr: float | None = None
     """Learning rate after warm-up, for the batch size as it is (no scaling rule)."""
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     """Not applied to one-dimensional parameters (biases, norms) nor to what the model itself excludes."""
     layer_decay: float | None = None
     """Factor of the learning rate from each layer to the one below it."""
     clip_grad: float | None = None
-    """Limit of the gradient, as `clip_mode` measures it."""
+    """Limit of the gradient, as `clip_mode` measures it; 0: none. None: norm 1 for transformers."""
     clip_mode: str = "norm"
     """`norm` of all gradients, `value` of each, or `agc`, relative to the weights."""
     sched: str = "cosine"
@@ -113,11 +119,11 @@ class RunConfig:
     warmup_lr: float = 0.0
     """What the warm-up starts from."""
     warmup_epochs: float | None = None
-    """Epochs of linear warm-up; fractions are fine."""
+    """Epochs of linear warm-up; fractions are fine. None, and `warmup_steps` too: a tenth of the run."""
     warmup_steps: int | None = None
     """Warm-up in updates, in place of `warmup_epochs`."""
 
-    train_crop_mode: str = "rrc"
+    train_crop_mode: str | None = None
     """`rrc` resizes a random crop; `rkrc` and `rkrr` resize mildly and crop, at the centre or anywhere."""
     scale: tuple[float, float] | None = None
     """Part of the image's area a training crop takes; None is timm's 0.08 to 1 for `rrc`, 0.8 to 1 for the others."""
@@ -228,5 +234,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else value

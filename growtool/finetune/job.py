@@ -12,8 +12,11 @@ from growtool.finetune.loop import Trainer
 from growtool.finetune.trainable import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
+    from growtool.finetune.defaults import Choice
     from growtool.finetune.records import Evaluation
 
 
@@ -30,6 +33,7 @@ class Job:
         steps: updates in all.
         epochs: epochs in all, the last of them perhaps cut short by `steps`.
         macs: multiply-accumulates of training on one image: forward, backward as two more, and the teacher's forward.
+        choices: the options that were left unset, which `config` holds as they were chosen.
         release: what trains once `freeze_epochs` are over; None where nothing changes.
         carried: parameters whose optimizer state was taken over from beside the checkpoint.
         remarks: what its user should know of it, a sentence each.
@@ -44,6 +48,7 @@ class Job:
     steps: int
     epochs: int
     macs: int
+    choices: Mapping[str, Choice]
     release: Selection | None
     carried: int
     remarks: tuple[str, ...]

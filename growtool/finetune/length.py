@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from growtool.images import Split
 
 
-def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> tuple[int, int]:
-    """Updates of the run and of its warm-up.
+def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int:
+    """Updates of the run.
 
     Args:
         config: of the run.
@@ -60,4 +60,4 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> tup
         )
     if problems:
         raise PlanError(problems)
-    return steps, warmup
+    return steps

@@ -226,7 +226,7 @@ def _train_transform(format: ImageFormat, config: RunConfig) -> Any:
             is_training=True,
             use_prefetcher=True,
             no_aug=config.no_aug,
-            train_crop_mode=config.train_crop_mode,
+            train_crop_mode=config.train_crop_mode or "rrc",
             scale=config.scale,
             hflip=config.hflip,
             color_jitter=config.color_jitter or None,

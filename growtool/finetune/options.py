@@ -15,8 +15,15 @@ from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.plan.document import read_document, read_scalar
 from growtool.plan.placing import placed
 
+RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
-_PATHS = ("checkpoint", "data", "val_data", "output", "kd_teacher")
+_PATHS = {
+    "checkpoint": "CHECKPOINT",
+    "data": "--data",
+    "val_data": "--set val_data=FOLDER",
+    "output": "--output",
+    "kd_teacher": "--kd-teacher",
+}  # options that are paths, as the command line has them
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         if merged.get(key) is None
     ]
     if not problems:
-        merged["output"] = merged.get("output") or Path(f"{_stem(merged['checkpoint'])}-finetuned")
+        merged["output"] = merged.get("output") or _named_after(merged["checkpoint"])
         try:
             return TypeAdapter(RunConfig).validate_python(merged)
         except ValidationError as error:
@@ -87,6 +94,43 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
                 for details in error.errors(include_url=False)
             ]
     raise PlanError(problems)
+
+
+def continued(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run that `layers` say to resume, which stand below them; none where there is no run yet.
+
+    Raises:
+        PlanError: there is no run, and no checkpoint to begin one from; or its configuration names a file that is gone.
+    """
+    asked = merge(*layers)
+    if asked.get("resume") is None:
+        return {}
+    output, checkpoint = asked.get("output"), asked.get("checkpoint")
+    if output is None and checkpoint is None:
+        raise PlanError(f"--resume {asked['resume']}: expected the folder of the run as well; add -o RUN")
+    path = (_named_after(checkpoint) if output is None else Path(output)) / RUN_CONFIG
+    if not path.is_file():
+        if checkpoint is not None:
+            return {}
+        raise PlanError(
+            f"--resume {asked['resume']}: found no run in {path.parent}, which has no {RUN_CONFIG}, expected one to go "
+            "on with; correct --output, or name CHECKPOINT and --data to begin a run there"
+        )
+    options = read_config(path)
+    problems = [
+        f"{path}: {key}: {options[key]} starts in the folder the run was begun in, and is not here; resume it there, "
+        f"or name it with {flag}"
+        for key, flag in _PATHS.items()
+        if asked.get(key) is None and key != "output" and _is_elsewhere(options.get(key))
+    ]
+    if problems:
+        raise PlanError(problems)
+    return {key: value for key, value in options.items() if key != "output"}
+
+
+def _is_elsewhere(text: str | None) -> bool:
+    """Whether a path, as runs of before wrote it, is relative to a folder that is not the working one."""
+    return text is not None and not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +147,10 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
     """The options of a file in the folder `base`, their paths placed; `words` stand for something else than a path."""
     paths = {key: options[key] for key in _PATHS if isinstance(options.get(key), str) and options[key] not in words}
-    return {**options, **{key: str(placed(text, base)) for key, text in paths.items()}}
+    found = {**options, **{key: str(placed(text, base)) for key, text in paths.items()}}
+    if options.get("plugins"):
+        found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
+    return found
 
 
 def unknown_option(name: str) -> str | None:
@@ -116,6 +163,6 @@ def unknown_option(name: str) -> str | None:
     return f"found the option {name!r}, which there is not{hint}"
 
 
-def _stem(checkpoint: Path) -> str:
+def _named_after(checkpoint: Path | str | None) -> Path:
     path = Path(str(checkpoint).removeprefix("local-dir:")).resolve()
-    return path.stem if path.suffix == ".safetensors" else path.name
+    return Path(f"{path.stem if path.suffix == '.safetensors' else path.name}-finetuned")

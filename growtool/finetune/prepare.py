@@ -12,6 +12,7 @@ from growtool.calibration import require_several_values, tracking_norms
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.assemble import assemble, open_teacher
+from growtool.finetune.defaults import applied, choose, grown_with_losses
 from growtool.finetune.distributed import World
 from growtool.finetune.job import Job
 from growtool.finetune.length import length_of
@@ -22,6 +23,7 @@ from growtool.finetune.optimizer import class_name
 from growtool.finetune.optimizer_state import adopt, read_state
 from growtool.finetune.possible import require_possible
 from growtool.finetune.remarks import remarks
+from growtool.finetune.resume import as_it_began
 from growtool.finetune.sources import open_splits
 from growtool.finetune.state import RunFolder
 from growtool.finetune.template_form import refuse_what_templates_cannot
@@ -44,6 +46,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         PlanError: data, classes or options do not fit it.
     """
     world = world or World()
+    config, earlier = as_it_began(config, RunFolder(config.output))
     source = open_checkpoint(config.checkpoint)
     refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
@@ -58,10 +61,14 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     _require_norms(config, source, model)
     selection = select(config.train, source, model)
     _require_variance(config, source, model, selection, world)
-    batches = train_batches(train, format, config, world, device)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
     macs = training_macs(count_macs(plain, format.input_size).total, images=1) + teacher_macs(config)
-    steps, warmup = length_of(config, train, len(batches), macs)
+    per_epoch = len(train) // config.batch_size
+    steps = length_of(config, train, per_epoch, macs)
+    choices = choose(config, model, lossy=grown_with_losses(source), steps=steps, per_epoch=per_epoch)
+    config = applied(config, choices)
+    warmup = config.warmup(per_epoch)
+    batches = train_batches(train, format, config, world, device)
     teacher = open_teacher(config, model, classes, device, steps=steps)
     trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
     carried = _carry(config, source, trainer, fresh) if config.carry_optimizer else 0
@@ -77,6 +84,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         steps=steps,
         epochs=math.ceil(steps / len(batches)),
         macs=macs,
+        choices=earlier or choices,
         release=Selection(frozenset(model.state_dict())) if config.freeze_epochs else None,
         carried=carried,
         remarks=tuple(dict.fromkeys((*train.remarks, *held_out.remarks, *remarks(config, trainer, carried)))),

@@ -113,6 +113,9 @@ class Progress(Protocol):
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
         """Training begins: updates and epochs in all, training images, and updates done before an interruption."""
 
+    def chose(self, text: str) -> None:
+        """What a new run takes for the options that were left unset, in one line."""
+
     def advanced(self, step: int) -> None:
         """An update is done."""
 
@@ -133,6 +136,8 @@ class Silent:
     """Watches without a word."""
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None: ...
+
+    def chose(self, text: str) -> None: ...
 
     def advanced(self, step: int) -> None: ...
 

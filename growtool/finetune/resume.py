@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,19 @@ from growtool.checkpoint import WEIGHTS
 from growtool.checkpoint.folder import STATE
 from growtool.checkpoint.reader import read_header
 from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.defaults import AUTOMATIC, DEFAULTS, from_document
 from growtool.finetune.snapshot import read_course
 
 if TYPE_CHECKING:
-    from growtool.finetune.config import RunConfig
+    from growtool.finetune.defaults import Choice
     from growtool.finetune.state import RunFolder
 
 # What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
 _FREE = {
     "resume", "force", "workers", "device", "output", "checkpoint", "data", "val_data", "kd_teacher", "log",
     "log_interval", "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine",
-    "grad_accum_steps", "nonfinite", "eval_interval",
+    "grad_accum_steps", "nonfinite", "eval_interval", "plugins",
 }  # fmt: skip
 
 
@@ -82,18 +85,12 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str
         PlanError: one line for each difference.
         CheckpointError: the run's own configuration cannot be read.
     """
-    try:
-        before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        resolved = before["resolved"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder.config}: cannot be read ({type(error).__name__}: {error}), expected the configuration of the run "
-            "that is to be resumed; name the run with --output"
-        ) from error
+    before, now = _effective(read_settings(folder)), _effective(settings)
+    resolved = before["resolved"]
     problems = [
         f"--resume: {key} was {before.get(key)!r} in {folder.root}, found {value!r}; a run keeps its settings: use the "
         "same, or start a new one from its last/"
-        for key, value in settings.items()
+        for key, value in now.items()
         if key not in _FREE | {"resolved"} and before.get(key) != value
     ]
     for key, what in (
@@ -112,7 +109,63 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str
         raise PlanError(problems)
     return [
         f"{key} was {old!r} when the run began and is {new!r} now: it goes on, but no longer to the bit"
-        for now, then in ((settings, before), (settings["resolved"], resolved))
+        for found, then in ((settings, before), (settings["resolved"], resolved))
         for key in _ROUNDING
-        if key in now and (old := then.get(key)) != (new := now[key])
+        if key in found and (old := then.get(key)) != (new := found[key])
     ]
+
+
+def as_it_began(config: RunConfig, folder: RunFolder) -> tuple[RunConfig, dict[str, Choice] | None]:
+    """The options of a resumed run that are left unset now, as the run in `folder` took them when it began.
+
+    Returns:
+        The configuration, and what the run had chosen itself; None for a new run.
+
+    Raises:
+        CheckpointError: the run's own configuration cannot be read.
+    """
+    if config.resume is None or not folder.config.is_file():
+        return config, None
+    settings = read_settings(folder)
+    before = _effective(settings)
+    warmed = config.warmup_epochs is not None or config.warmup_steps is not None
+    unset = [
+        name
+        for name in AUTOMATIC
+        if getattr(config, name) is None and not (warmed and name in ("warmup_epochs", "warmup_steps"))
+    ]
+    chosen = from_document(settings["resolved"].get(DEFAULTS, {}))
+    return (
+        replace(config, **{name: before[name] for name in unset}),
+        {name: choice for name, choice in chosen.items() if name in unset},
+    )
+
+
+def read_settings(folder: RunFolder) -> dict[str, Any]:
+    """The content of a run's config.yaml.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        settings: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        settings["resolved"]["steps"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder.config}: cannot be read ({type(error).__name__}: {error}), expected the configuration of the run "
+            "that is to be resumed; name the run with --output"
+        ) from error
+    return settings
+
+
+def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run did: its options, those it chose itself, and of options that it did not know yet what they add.
+
+    A run without a note on what it chose had all of them in its configuration, and left the others out.
+    """
+    chosen = settings["resolved"].get(DEFAULTS)
+    values = {field.name: field.default for field in fields(RunConfig) if field.default is not MISSING} | dict(settings)
+    if chosen is None:
+        warmed = values["warmup_epochs"] is not None or values["warmup_steps"] is not None
+        values |= {"clip_grad": values["clip_grad"] or 0} | ({} if warmed else {"warmup_steps": 0})
+    return values | {name: entry["value"] for name, entry in (chosen or {}).items()}

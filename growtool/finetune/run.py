@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
+from growtool.finetune.defaults import DEFAULTS, as_document, in_words
 from growtool.finetune.distributed import World, joined
 from growtool.finetune.job import Job
 from growtool.finetune.journal import Journal, open_trackers
 from growtool.finetune.lock import locked
+from growtool.finetune.options import placed_options
 from growtool.finetune.possible import require_possible
 from growtool.finetune.prepare import prepare
 from growtool.finetune.records import Progress, Silent
@@ -43,7 +46,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         PlanError: an option, the data or the output is at fault, memory does not suffice, or training diverged; what
             was saved before stays.
         CheckpointError: the checkpoint is at fault, or the run that is to be resumed is another one.
-        Stopped: SIGTERM or Ctrl-C came; the state is saved.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
     watcher = progress if world.is_main and progress is not None else Silent()
@@ -63,6 +66,8 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         journal = saver = None
         if world.is_main:
             journal, saver = _open_books(job, folder, settings, course, best, watcher, stack)
+        if course is None and job.choices:
+            watcher.chose(in_words(job.choices))
         for remark in job.remarks:
             watcher.noticed(remark)
         course = course or Course()
@@ -131,7 +136,9 @@ def _resolved(job: Job) -> dict[str, Any]:
     import torch
 
     trainer, teacher = job.trainer, job.config.kd_teacher
-    options = {key: value for key, value in job.config.as_dict().items() if key not in ("force", "resume")}
+    options = job.config.as_dict() | dict.fromkeys(job.choices)
+    options = {key: value for key, value in options.items() if key not in ("force", "resume")}
+    options = placed_options(options, Path.cwd())  # so that they hold wherever the run is resumed from
     return options | {
         "resolved": {
             "source_sha256": job.source.sha256(),
@@ -147,6 +154,7 @@ def _resolved(job: Job) -> dict[str, Any]:
             "trained_parameters": trainer.selection.count(trainer.model),
             "macs_per_image": job.macs,
             "carried_optimizer_states": job.carried,
+            DEFAULTS: as_document(job.choices),
             "versions": {"growtool": version("growtool"), "timm": timm.__version__, "torch": str(torch.__version__)},
         }
     }

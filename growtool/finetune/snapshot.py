@@ -158,7 +158,7 @@ def read_course(folder: Path) -> tuple[Course, Any]:
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({type(error).__name__}: {error}), expected the state of a run; "
-            "name a folder of the run's checkpoints/, or use --resume auto"
+            "name a folder of the run's checkpoints/, or `auto`"
         ) from error
 
 

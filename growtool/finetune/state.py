@@ -28,8 +28,10 @@ from growtool.checkpoint.folder import (
     write_text,
 )
 from growtool.errors import PlanError
+from growtool.finetune.commands import resuming
 from growtool.finetune.journal import METRICS, SUMMARY
 from growtool.finetune.lock import LOCK
+from growtool.finetune.options import RUN_CONFIG
 from growtool.finetune.records import CheckpointRecord, EpochRecord, Evaluation
 from growtool.finetune.snapshot import Snapshot, write_training_state
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint import Checkpoint, ModelSpec
 
-RUN_CONFIG = "config.yaml"
 _CONTENT = frozenset({"best", "last", "checkpoints", "tensorboard", METRICS, SUMMARY, RUN_CONFIG})
 _SECTION = "\n## Fine-tuning\n"
 
@@ -61,9 +62,9 @@ class RunFolder:
             raise PlanError(f"--output {self.root}: found a file, expected to write a folder; choose another place")
         held = sorted(path.name for path in self.root.iterdir() if path.name != LOCK) if self.root.is_dir() else []
         if held and not force:
+            going_on = f", or continue its run with\n{resuming(self.root)}" if self.config.is_file() else ""
             raise PlanError(
-                f"--output {self.root}: it exists and is not empty; continue it with --resume auto, choose another "
-                "place or add --force"
+                f"--output {self.root}: it exists and is not empty; choose another place, add --force{going_on}"
             )
         if foreign := [name for name in held if name not in _CONTENT and not name.startswith(".")]:
             raise PlanError(

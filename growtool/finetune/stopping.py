@@ -1,4 +1,4 @@
-"""SIGTERM and the first Ctrl-C as a request: finish the update, save, leave."""
+"""SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C as a request: finish the update, save, leave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ENDING = tuple(
+    found
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1")
+    if (found := getattr(signal, name, None))  # Windows has one
+)
+"""What ends a process that is not asked by Ctrl-C: `kill`, a terminal that closes, a batch system's warning."""
+_SIGNALS = (*ENDING, signal.SIGINT)
 
 
 class StopRequest:
@@ -48,10 +54,8 @@ class Stopped(Exception):
         request: what asked.
     """
 
-    def __init__(
-        self, step: int, checkpoint: str, request: StopRequest, *, advice: str = "continue with --resume auto"
-    ) -> None:
-        super().__init__(f"stopped after update {step}, saved as {checkpoint}; {advice}")
+    def __init__(self, step: int, checkpoint: str, request: StopRequest, *, line: str) -> None:
+        super().__init__(f"stopped after update {step}, saved as {checkpoint}; continue with\n{line}")
         self.step, self.checkpoint, self.request = step, checkpoint, request
 
     @property
@@ -61,19 +65,20 @@ class Stopped(Exception):
 
 
 @contextmanager
-def advising(advice: str) -> Iterator[None]:
-    """While open, whoever stops a run is told how what the run is a part of goes on."""
+def continuing_with(line: str) -> Iterator[None]:
+    """While open, whoever stops a run is told the command by which what the run is a part of goes on."""
     try:
         yield
     except Stopped as stopped:
-        raise Stopped(stopped.step, stopped.checkpoint, stopped.request, advice=advice) from None
+        raise Stopped(stopped.step, stopped.checkpoint, stopped.request, line=line) from None
 
 
 @contextmanager
 def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
-    """While open SIGTERM and Ctrl-C only ask, and what was asked within another such block is asked of that one, too.
+    """While open these signals only ask, and what was asked within another such block is asked of that one, too.
 
-    Signals belong to the main thread; elsewhere nothing is installed, nor where Ctrl-C is ignored (`nohup`).
+    Signals belong to the main thread; elsewhere nothing is installed, nor for a signal that is ignored, as `nohup` has
+    SIGHUP ignored and a shell Ctrl-C in the background.
 
     Args:
         patient: see `StopRequest`; for torchrun, which hands on the Ctrl-C that every process has had already.
@@ -97,5 +102,10 @@ def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
 
 
 def leave_interrupts(worker: int) -> None:
-    """For a process that reads images: Ctrl-C, which the whole group receives, is the main process's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For a process that reads images: what the whole group receives is the main process's to answer.
+
+    SIGTERM is left to torch, which ends its workers by it.
+    """
+    for number in _SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from typing import Any
 from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
+from growtool.finetune.commands import resuming
 from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.job import Job
@@ -25,6 +26,7 @@ from growtool.finetune.records import (
     StepRecord,
     UnreadableRecord,
 )
+from growtool.finetune.shortfall import Shortfall, shortfall_of
 from growtool.finetune.snapshot import Course, take
 from growtool.finetune.state import BackgroundSaver, RunFolder, step_name
 from growtool.finetune.stopping import Stopped, StopRequest
@@ -47,6 +49,7 @@ class RunResult:
         macs: multiply-accumulates spent on training.
         trained_parameters: parameters that trained, in elements.
         parameters: all parameters, in elements.
+        shortfall: where the best epoch is below the start, by how much and what to change.
     """
 
     output: Path
@@ -61,6 +64,7 @@ class RunResult:
     macs: int
     trained_parameters: int
     parameters: int
+    shortfall: Shortfall | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the line that loads the best checkpoint."""
@@ -106,12 +110,13 @@ class Training:
             raise
         assert course.initial is not None and course.best is not None and course.last is not None
         self.world.wait()
+        final = self._final()
         return RunResult(
             output=self.folder.root,
             initial=course.initial,
             best=course.best,
             last=course.last,
-            final=self._final(),
+            final=final,
             steps=trainer.step,
             skipped=trainer.skipped,
             unreadable=course.unreadable,
@@ -119,6 +124,7 @@ class Training:
             macs=self._macs(),
             trained_parameters=trainer.selection.count(trainer.model),
             parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+            shortfall=shortfall_of(job, self.folder, course.initial, course.best, final.count),
         )
 
     def _before_training(self) -> None:
@@ -246,7 +252,8 @@ class Training:
         self._collect_checkpoint()
         self.world.wait()
         step = self.job.trainer.step
-        raise Stopped(step, str(self.folder.checkpoints / step_name(step)), self.request)
+        saved_as = str(self.folder.checkpoints / step_name(step))
+        raise Stopped(step, saved_as, self.request, line=resuming(self.folder.root))
 
     def _tell_steps(self, epoch: int) -> None:
         trainer = self.job.trainer

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import ModelSpec
-from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import PlanError
 from growtool.finetune.checks import find_problems
+from growtool.finetune.commands import command
+from growtool.finetune.lock import LOCK, locked
 from growtool.finetune.options import make_config
 from growtool.finetune.run import finetune
-from growtool.finetune.stopping import Stopped, advising, stop_on_signals
+from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
 from growtool.protocol.file import LoadedProtocol, Protocol
 from growtool.protocol.member import write_copy, write_member
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from growtool.finetune.config import RunConfig
     from growtool.finetune.records import Progress
 
-REPORT = "protocol.json"
+REPORT, COPY = "protocol.json", "protocol.yaml"
 _NOISE = 0.1  # of a copied member, where the file does not say
 
 
@@ -51,6 +53,7 @@ def run_protocol(
     loaded: LoadedProtocol,
     output: Path,
     *,
+    resume: bool = False,
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> list[Step]:
@@ -58,17 +61,19 @@ def run_protocol(
 
     Args:
         loaded: the protocol.
-        output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, and a report.
+        output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, a copy of the
+            protocol and a report.
+        resume: go on where an earlier call was interrupted, within a training at its latest checkpoint.
         progress: who watches each training.
         told: hears which training begins, and what each came to.
 
     Raises:
-        PlanError: the folder is not empty, an option is wrong, or the members are no narrower versions of the model.
+        PlanError: the folder is not empty, or of another protocol than it is to be resumed with; an option is wrong, or
+            the members are no narrower versions of the model.
         CheckpointError: timm cannot build a model.
-        Stopped: SIGTERM or Ctrl-C came before the last training was complete.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last training was complete.
     """
-    if output.exists() and any(output.iterdir()):
-        raise PlanError(f"--output {output}: it exists and is not empty; choose another place")
+    line = command("protocol", loaded.path, "-o", output, "--resume")
     protocol = loaded.protocol
     grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
     member = grown.with_args(**protocol.member_args)
@@ -76,7 +81,8 @@ def run_protocol(
     starts = {name: output / name / "start" for name in ("member_0", "member_1", "grown")}
     _require_sound(loaded, starts)
     steps: list[Step] = []
-    with advising(f"a protocol begins anew: remove {output}, or choose another --output"), stop_on_signals() as request:
+    with locked(output), continuing_with(line), stop_on_signals() as request:
+        _begin(loaded, output, line, resume=resume)
 
         def run_of(name: str) -> Path:
             return starts[name].parent / "run"
@@ -84,7 +90,7 @@ def run_protocol(
         def train(name: str) -> Path:
             if request.asked:
                 done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
-                raise Stopped(done, str(saved), request)
+                raise Stopped(done, str(saved), request, line=line)
             told(f"{name}: training")
             result = finetune(_config(loaded, name, starts[name]), progress)
             tops = result.initial.top1, result.last.top1
@@ -107,20 +113,42 @@ def _carry_out(
     train: Callable[[str], Path],
 ) -> None:
     """Write what each training starts from and train it; `train` takes its name and returns the last checkpoint."""
-    write_member(starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
+    written = {name for name, start in starts.items() if start.exists()}  # whole: a folder appears once it is complete
+    if "member_0" not in written:
+        write_member(starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
     first = train("member_0")
-    if protocol.second == "copy":
+    if "member_1" not in written and protocol.second == "copy":
         noise = _NOISE if protocol.noise is None else protocol.noise
         write_copy(starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
-    else:
+    elif "member_1" not in written:
         write_member(starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
     last = train("member_1")
-    write_grown(starts["grown"], grown, (first, last), NewVectors(protocol.coefficients, protocol.gain, protocol.seed))
+    if "grown" not in written:
+        vectors = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
+        write_grown(starts["grown"], grown, (first, last), vectors)
     train("grown")
 
 
 def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
-    return make_config(loaded.options(name), {"checkpoint": start, "output": start.parent / "run"})
+    fresh = name == "member_0" or (name == "member_1" and loaded.protocol.second == "scratch")
+    decided = {"checkpoint": start, "output": start.parent / "run", "resume": "auto"}
+    return make_config({"from_scratch": fresh}, loaded.options(name), decided)
+
+
+def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> None:
+    """Leave a copy of the protocol in the folder, or find the same one there."""
+    copy = output / COPY
+    if resume and copy.is_file():
+        if copy.read_text(encoding="utf-8") != loaded.text:
+            raise PlanError(
+                f"{loaded.path}: reads differently than when the protocol in {output} began, expected the same; "
+                f"restore it from {copy}, or choose another --output"
+            )
+        return
+    if any(path.name != LOCK for path in output.iterdir()):
+        going_on = f", or go on with\n{line}" if copy.is_file() else ""
+        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
+    write_text(copy, loaded.text)
 
 
 def _require_sound(loaded: LoadedProtocol, starts: dict[str, Path]) -> None:

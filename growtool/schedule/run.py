@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
+from growtool.finetune.commands import command
 from growtool.finetune.distributed import World
 from growtool.finetune.lock import LOCK, locked
-from growtool.finetune.stopping import Stopped, advising, stop_on_signals
+from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.schedule.stages import Grow, Site, Stage, StageRecord
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def run_schedule(
     Raises:
         PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
         CheckpointError: a checkpoint is at fault.
-        Stopped: SIGTERM or Ctrl-C came before the last stage was complete; the state is saved.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last stage was complete; the state is saved.
     """
     world = World.from_environment()
     source = teacher = Path(schedule.checkpoint)
+    resume_line = _going_on(schedule, output)
     with (
         locked(output) if world.is_main else nullcontext(),
-        advising("continue with --resume"),
+        continuing_with(resume_line),
         stop_on_signals(patient=world.size > 1) as request,
     ):
         begun = resume and (output / STATE).is_file()
@@ -69,7 +71,7 @@ def run_schedule(
                 told(f"{which}: {record.kind}, done before")
             else:
                 if request.asked:
-                    raise Stopped(done[-1].steps if done else 0, str(source), request)
+                    raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
                 told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
                 with _told_where(stage):
                     record = stage.run(Site(output, source, teacher, progress))
@@ -142,9 +144,15 @@ def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
     return done
 
 
+def _going_on(schedule: LoadedSchedule, output: Path) -> str:
+    """The command that goes on with a schedule."""
+    return command("schedule", schedule.path, "-o", output, "--resume")
+
+
 def _begin(schedule: LoadedSchedule, output: Path) -> None:
     if any(path.name != LOCK for path in output.iterdir()):
-        raise PlanError(f"--output {output}: it exists and is not empty; add --resume, or choose another place")
+        going_on = f", or go on with\n{_going_on(schedule, output)}" if (output / STATE).is_file() else ""
+        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
     write_text(output / COPY, schedule.text)
     _write(output, schedule, [])
 

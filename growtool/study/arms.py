@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from growtool.checkpoint import Checkpoint, ModelSpec, build, input_size
 from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.defaults import Choice
 from growtool.finetune.optimizer_state import OptimizerState
 from growtool.grow import grow, summarise
 from growtool.plan import LoadedPlan
@@ -42,6 +43,7 @@ class Arm:
         carried: the state of the source's optimizer, where training is to start from it.
         teacher: SHA-256 of that checkpoint.
         second: SHA-256 of its plan's second source.
+        choices: what its training takes for the options that are left unset.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Arm:
     carried: OptimizerState | None = None
     teacher: str = ""
     second: str = ""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:

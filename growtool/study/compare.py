@@ -12,6 +12,7 @@ from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
+from growtool.finetune.defaults import Choice, choose, grown_with_losses, in_words
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_splits
@@ -85,7 +86,8 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
             f"batch_size: found {config.batch_size}, expected at most the {images} training images; lower it"
         )
     source_macs = source_cost(study, images)
-    arms = _arms(study, per_epoch, source_macs)
+    arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in _arms(study, per_epoch, source_macs)]
+    _tell_choices(arms, told)
     rates = study.rates or (None,)
     runner = Runner(_training(study), jobs=study.jobs, devices=study.devices, told=told)
     runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
@@ -130,6 +132,26 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
     if problems:
         raise PlanError(problems)
     return len(train)
+
+
+def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
+    """What an arm's training takes for the options that are left unset: all alike, but fresh weights another rate."""
+    config = replace(study.config_of(arm.variant), from_scratch=arm.from_scratch)
+    if study.rates:
+        config = replace(config, lr=study.rates[0])
+    lossy = arm.promise == "lossy" if arm.plan else arm.source is not None and grown_with_losses(arm.source)
+    model = build(arm.target, where=arm.name)
+    return choose(config, model, lossy=lossy, steps=arm.steps, per_epoch=per_epoch)
+
+
+def _tell_choices(arms: Sequence[Arm], told: Callable[[str], None]) -> None:
+    """A line for each set of defaults, with the arms that take it."""
+    alike: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.choices:
+            alike.setdefault(in_words(arm.choices), []).append(arm.name)
+    for text, names in alike.items():
+        told(f"{', '.join(names)}: {text}")
 
 
 def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
@@ -199,7 +221,9 @@ def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[st
 
 def _training(study: Study) -> Training:
     """What every trial does alike."""
-    decisive = {key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers"}}
+    decisive = {
+        key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers", "plugins"}
+    }
     rate = {} if study.rates else {"shared_lr": study.config.lr}
     return Training(
         study.output,

@@ -16,7 +16,7 @@ from growtool.plan import LoadedPlan
 from growtool.study.budget import Budget
 from growtool.study.variant import Variant, undue_options
 
-DECIDED = frozenset({"checkpoint", "output", "resume", "force", "epochs", "steps", "macs", "seed", "device"})
+DECIDED = frozenset("checkpoint output resume force epochs steps macs seed device from_scratch plugins".split())
 """Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
 _OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
 

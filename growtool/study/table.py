@@ -29,7 +29,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
         "promise": arm.promise or None,
         "parameters": arm.parameters,
         "macs": arm.macs,
-        "lr": result.lr,
+        "lr": arm.choices["lr"].value if "lr" in arm.choices else result.lr,
         "lr_tried": result.tried,
         "seeds": len(outcomes),
         "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],

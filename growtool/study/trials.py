@@ -152,7 +152,9 @@ class Runner:
         return outcome
 
     def _settings(self, trial: Trial) -> str:
+        chosen = {name: choice.value for name, choice in trial.arm.choices.items()}
         described = {"arm": trial.arm.fingerprint(), "seed": trial.seed, "lr": trial.lr, **self.training.settings}
+        described |= {"defaults": chosen} if chosen else {}
         return hashlib.sha256(json_text(described, sort_keys=True).encode()).hexdigest()
 
     def _held(self, trial: Trial) -> str | None:
@@ -191,6 +193,7 @@ class Runner:
         command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]
         if self.training.eval_interval is None:
             command += ["--set", f"eval_interval={max(1, int(FRACTIONS[0] * trial.arm.steps))}"]
+        command += ["--set", "from_scratch=true"] if trial.arm.from_scratch else []
         command += ["--lr", repr(trial.lr)] if trial.lr is not None else []
         command += ["--device", device] if device else []
         for plugin in self.training.plugins:

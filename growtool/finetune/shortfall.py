@@ -1,0 +1,92 @@
+"""A run whose best epoch is below where it began: by how much, and what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from growtool.finetune.commands import beginning_anew
+from growtool.finetune.defaults import choose, grown_with_losses, network_of, shown
+
+if TYPE_CHECKING:
+    from growtool.finetune.job import Job
+    from growtool.finetune.records import EpochRecord
+    from growtool.finetune.state import RunFolder
+
+_SHORT = 3  # epochs; fewer leave no time to win back what the first updates cost
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Attributes:
+
+    points: percentage points of top-1 by which the best epoch is below the start.
+    standard_error: of such an accuracy, in percentage points, from the number of images.
+    changes: options to give otherwise, each with what it was.
+    command: the run with these options.
+    """
+
+    points: float
+    standard_error: float
+    changes: tuple[str, ...]
+    command: str
+
+    def __str__(self) -> str:
+        return (
+            f"the best epoch is {self.points:.2f} points below where it began (one standard error of so many images: "
+            f"{self.standard_error:.2f}); take {', '.join(self.changes)}, with\n{self.command}"
+        )
+
+
+def shortfall_of(job: Job, folder: RunFolder, initial: EpochRecord, best: EpochRecord, count: int) -> Shortfall | None:
+    """What became worse by training; None where nothing did.
+
+    Args:
+        job: the run.
+        folder: of the run.
+        initial: the checkpoint before the first update.
+        best: the epoch that stands in `best/`.
+        count: images that it was evaluated on.
+    """
+    if best.top1 >= initial.top1:
+        return None
+    share = initial.top1 / 100
+    changes = list(_changes(job))
+    return Shortfall(
+        points=initial.top1 - best.top1,
+        standard_error=100 * math.sqrt(share * (1 - share) / max(count, 1)),
+        changes=tuple(f"{' '.join(words)} (now {now})" for words, now in changes),
+        command=beginning_anew(folder, None, *(word for words, _ in changes for word in words)),
+    )
+
+
+def _changes(job: Job) -> Iterator[tuple[list[str], str]]:
+    """The words of each option that is to be another, and what it is now."""
+    config, per_epoch = job.config, len(job.train)
+    assert config.lr is not None and config.weight_decay is not None
+    unset = replace(config, lr=None, weight_decay=None, warmup_epochs=None, warmup_steps=None, clip_grad=None)
+    unset = replace(unset, train_crop_mode=None, scale=None)
+    lossy = grown_with_losses(job.source)
+    usual = choose(unset, job.trainer.model, lossy=lossy, steps=job.steps, per_epoch=per_epoch)
+    rate = usual["lr"].value if config.lr > usual["lr"].value else config.lr / 3
+    yield ["--lr", shown(float(f"{rate:.1g}"))], shown(config.lr)
+    warmup = usual["warmup_steps"].value if "warmup_steps" in usual else 0
+    if config.warmup(per_epoch) < warmup:
+        yield ["--warmup-steps", str(warmup)], str(config.warmup(per_epoch))
+    if config.weight_decay > usual["weight_decay"].value:
+        yield ["--weight-decay", shown(usual["weight_decay"].value)], shown(config.weight_decay)
+    if "clip_grad" in usual and not config.clip_grad:
+        yield ["--clip-grad", f"{usual['clip_grad'].value:g}"], "none"
+    if "train_crop_mode" in usual and usual["train_crop_mode"].value != config.train_crop_mode:
+        scale = [] if config.scale is None else ["--scale", "0.8", "1"]
+        yield ["--train-crop-mode", usual["train_crop_mode"].value, *scale], str(config.train_crop_mode)
+    batch_normed = network_of(job.trainer.model) == "BatchNorm network"
+    if batch_normed and config.color_jitter and config.aa is None and not config.no_aug:
+        yield ["--set", "color_jitter=0"], f"{config.color_jitter:g}"  # the running statistics are of such images
+    for name in ("mixup", "cutmix", "reprob"):
+        if getattr(config, name):
+            yield [f"--{name}", "0"], f"{getattr(config, name):g}"
+    if job.epochs < _SHORT:
+        yield ["--epochs", str(_SHORT)], str(job.epochs)
