@@ -11,7 +11,7 @@ import torch
 from models import TINY, write_folder
 
 from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.checkpoint.reader import SPEC_KEY
 from growtool.errors import CheckpointError
 
@@ -30,20 +30,10 @@ def entry(begin, end, shape, dtype="F32"):
 GOOD = safetensors.torch.save({"a": torch.ones(2, 3), "b": torch.ones(4)}, metadata={"format": "pt"})
 HEADER = 8 + struct.unpack("<Q", GOOD[:8])[0]
 PICKLE = (
-    "not a safetensors file: found a PyTorch pickle, expected safetensors; growtool never unpickles; convert it where "
-    "you trust the file:\n"
-    "  import torch; from safetensors.torch import save_file\n"
-    "  {loading}\n"
-    "  state = state.get('state_dict', state)\n"
-    "  save_file({name: value.clone().contiguous() for name, value in state.items()}, '{target}')"
+    "not a safetensors file: found a PyTorch pickle, expected safetensors; torch does not load it with weights_only "
+    "(RuntimeError: Invalid magic number; corrupt file?); copy or download the file again, or save "
+    "`model.state_dict()` alone where it was made"
 )
-
-
-def pickle_message(path, target):
-    loading = f"state = torch.load('{path}', map_location='cpu', weights_only=True)"
-    if path.suffix == ".safetensors":
-        loading = f"with open('{path}', 'rb') as file: state = torch.load(file, map_location='cpu', weights_only=True)"
-    return PICKLE.replace("{loading}", loading).replace("{target}", str(target))
 
 
 BAD = {
@@ -76,6 +66,26 @@ BAD = {
     "header without shape": (
         framed({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, bytes(4)),
         f"damaged safetensors header (KeyError: 'shape'); {AGAIN}",
+    ),
+    "a type that is no string": (
+        framed({"a": {**entry(0, 4, [1]), "dtype": {}}}, bytes(4)),
+        "damaged safetensors header (TypeError: a: found dtype {} and shape [1], expected a string and a list); "
+        f"{AGAIN}",
+    ),
+    "a shape of fractions": (
+        framed({"a": entry(0, 4, [1.5])}, bytes(4)),
+        f"damaged safetensors header (TypeError: a: found shape [1.5] and offsets [0, 4], expected whole numbers); "
+        f"{AGAIN}",
+    ),
+    "half a character": (
+        framed(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', bytes(4)),
+        "damaged safetensors header (UnicodeEncodeError: 'utf-8' codec can't encode character '\\ud800' in position 0: "
+        f"surrogates not allowed); {AGAIN}",
+    ),
+    "nested without end": (
+        framed(b'{"a":' + b"[" * 100_000),
+        f"damaged safetensors header (RecursionError: maximum recursion depth exceeded while decoding a JSON array "
+        f"from a unicode string); {AGAIN}",
     ),
     "unknown type": (
         framed({"a": entry(0, 4, [8], "F4")}, bytes(4)),
@@ -111,7 +121,6 @@ def test_bad_file(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         read_header(path)
-    message = pickle_message(path, tmp_path / "model-converted.safetensors") if message is PICKLE else message
     assert caught.value.problems == (f"{path}: {message}",)
 
 
@@ -138,7 +147,18 @@ def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name,
     torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
     assert zipfile.is_zipfile(path)
     message = refused(path)
-    assert message == f"{path}: {pickle_message(path, tmp_path / converted)}"
+    loading = f"state = torch.load('{path}', map_location='cpu', weights_only=True)"
+    if path.suffix == ".safetensors":
+        loading = loading.replace(f"'{path}'", "file").replace("state", f"with open('{path}', 'rb') as file: state", 1)
+    assert message == (
+        f"{path}: not a safetensors file: found a PyTorch pickle, expected safetensors; `growtool import {path} "
+        "--model NAME -o FOLDER` makes a timm folder of it, without running code of the file; or convert it"
+        f"{', the state dict under ' + repr('state_dict') if wrapped else ''}:\n"
+        "  import torch; from safetensors.torch import save_file\n"
+        f"  {loading}\n" + ("  state = state['state_dict']\n" if wrapped else "") +
+        "  save_file({name: value.clone().contiguous() for name, value in state.items()}, "
+        f"'{tmp_path / converted}', {{'format': 'pt'}})"
+    )  # fmt: skip
     exec("\n".join(lines_of(message)), {})
     assert open_checkpoint(tmp_path / converted, architecture="x").read("a").equal(state["a"])
 
@@ -179,7 +199,7 @@ def test_a_name_of_timm_is_fetched_by_the_lines_shown(tmp_path, monkeypatch, nam
     )
     if ":" not in known:  # the configuration of a name on the hub needs the network, pretrained or not
         exec("\n".join(lines_of(message)).replace("pretrained=True", "pretrained=False"), {})
-        check_strict(open_checkpoint("FOLDER"))
+        matched(open_checkpoint("FOLDER"))
 
 
 def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folder):
@@ -198,25 +218,55 @@ def test_folder_without_weights(tmp_path):
     (tmp_path / "model.onnx").touch()
     assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found model.onnx, {advice}"
     (tmp_path / "pytorch_model.bin").touch()
-    advice = pickle_message(tmp_path / "pytorch_model.bin", tmp_path / "model.safetensors").partition("safetensors; ")[
-        2
-    ]
     assert refused(tmp_path) == (
-        f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a timm folder; {advice}"
+        f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a timm folder; "
+        f"{tmp_path / 'pytorch_model.bin'} is a PyTorch pickle: torch does not load it with weights_only (EOFError); "
+        "copy or download the file again, or save `model.state_dict()` alone where it was made"
     )
 
 
-def test_shards_are_merged_by_the_lines_shown(tmp_path):
-    for number, name in enumerate("ab", 1):
-        part = {name: torch.full((2,), float(number))}
-        safetensors.torch.save_file(part, tmp_path / f"model-0000{number}-of-00002.safetensors")
-    message = refused(tmp_path)
+@pytest.mark.parametrize("stem", ["model", "pytorch_model", "any other name"])
+@pytest.mark.parametrize("named", ["folder", "index", "shard"])
+def test_shards_are_merged_by_their_index(tmp_path, stem, named):
+    files = [f"{stem}.{letter}.safetensors" for letter in "xy"]
+    for number, (name, file) in enumerate(zip("ab", files, strict=True), 1):
+        # what the index gives to another shard does not count
+        part = {name: torch.full((2,), float(number)), "a" if name == "b" else "c": torch.zeros(2)}
+        safetensors.torch.save_file(part, tmp_path / file)
+    index = tmp_path / f"{stem}.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip("ab", files, strict=True))}))
+    safetensors.torch.save_file({"a": torch.full((2,), 9.0)}, tmp_path / "model-00001-of-00001.safetensors")
+    source = {"folder": tmp_path, "index": index, "shard": tmp_path / files[0]}[named]
+    message = refused(source)
     assert message.startswith(
-        f"{tmp_path}: found a sharded checkpoint, expected one model.safetensors, as timm loads no shards; merge them "
-        "first:\n  from pathlib import Path; "
+        f"{source}: found a sharded checkpoint, expected one model.safetensors, as timm loads no shards; merge them "
+        "first:\n  import json; from pathlib import Path; "
     )
     exec("\n".join(lines_of(message)), {})
-    assert open_checkpoint(tmp_path, architecture="x").read("b").tolist() == [2, 2]
+    merged = open_checkpoint(tmp_path, architecture="x")
+    assert set(merged.tensors) == {"a", "b"} and merged.read("a").tolist() == [1, 1]
+    assert merged.read("b").tolist() == [2, 2]
+
+
+def test_shards_of_torch_are_merged_by_their_index(tmp_path):
+    for number, name in enumerate("ab"):
+        torch.save({name: torch.full((2,), float(number))}, tmp_path / f"pytorch_model-{number}.bin")
+    index = {"weight_map": {"a": "pytorch_model-0.bin", "b": "pytorch_model-1.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    exec("\n".join(lines_of(refused(tmp_path))), {})
+    assert open_checkpoint(tmp_path, architecture="x").read("b").tolist() == [1, 1]
+
+
+def test_an_index_without_its_shards_is_told(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    assert refused(tmp_path) == (
+        f"{index}: lists 1 shards, and 1 of them are not beside it (model-1.safetensors); copy or download them, too"
+    )
+    index.write_text("[]")
+    assert refused(tmp_path) == (
+        f"{index}: found no map from tensors to shards, expected one; copy or download it again"
+    )
 
 
 CONFIGS = {

@@ -182,9 +182,9 @@ def _edit_config(folder: Path, **changes) -> None:
 BAD_INPUT = {
     _missing: r"bad: no such file or folder; expected a \.safetensors file or a timm folder",
     _empty: r"bad/model\.safetensors: the file is empty, expected safetensors data; ",
-    _pickle: r"bad/model\.safetensors: not a safetensors file: found a PyTorch pickle, .*growtool never unpickles",
+    _pickle: r"bad/model\.safetensors: not a safetensors file: found a PyTorch pickle, .*`growtool import ",
     _truncated: r"bad/model\.safetensors: truncated: found \d+ bytes, expected \d+; ",
-    _other_config: r"bad: the weights are not those of resnet18.*\n  wrong shape \(\d+\): .*\n(.*\n)*  a config\.json",
+    _other_config: r"bad: the weights are not those of resnet18.*\n- wrong shape \(\d+\): .*\n(.*\n)*a config\.json",
     _unknown_architecture: r"architecture: found 'resnet19', expected a name of timm's registry; did you mean .*",
 }
 

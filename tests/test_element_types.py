@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from models import TINY, grown, resolved, write_folder
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.model import load_model
+from growtool.templates.convert import export_dense
+from growtool.templates.decompose import Request
+from growtool.templates.whole import decompose_checkpoint
 from growtool.verify import Comparison
 
 TWICE = {"target": {"scale": {"width": 2}}, "width": {"operator": "mixture"}}
@@ -59,7 +64,7 @@ def test_integers_in_the_place_of_weights_are_refused(tmp_path):
         "weights mean nothing without their scales, name the checkpoint they come from"
     )
     with pytest.raises(CheckpointError) as caught:
-        check_strict(open_checkpoint(source))
+        matched(open_checkpoint(source))
     assert caught.value.problems == (message,)
     with pytest.raises(CheckpointError, match="found integers in 1 tensors"):
         resolved(source, TWICE)
@@ -102,3 +107,82 @@ def test_options_of_grow_that_would_do_nothing_are_refused(growtool, tmp_path):
         "error: --data images: found images that nothing in the plan looks at; drop the option, add --recalibrate, or "
         "name an operator that sees images (gradmax, ligo, mixing)\n",
     )
+
+
+def _scaled(name: str, value: float):
+    return lambda state: state[name].view(-1)[:1].fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "told"),
+    [
+        ("float16", 2e5, "found 200000, beyond 65504, the largest number of float16; bfloat16, float32 or float64"),
+        ("float16", -7e4, "found 70000, beyond 65504, the largest number of float16; bfloat16, float32 or float64"),
+        ("bfloat16", 3.4e38, "found 3.4e+38, beyond 3.38953e+38, the largest number of bfloat16; float32 or float64"),
+    ],
+)
+@pytest.mark.parametrize("axis", ["width", "depth"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_numbers_beyond_the_chosen_type_are_told_before_anything_is_written(tmp_path, dtype, value, told, axis, verify):
+    source = folder_with(tmp_path / "large", _scaled("head.bias", value))
+    operator = {"width": "tile", "depth": "zero_out"}[axis]
+    plan = {"target": {"scale": {axis: 2}}, axis: {"operator": operator}, "output": {"dtype": dtype}}
+    with pytest.raises(PlanError) as caught:
+        grown(source, plan if verify else {**plan, "verify": False}, tmp_path / "out")
+    assert caught.value.problems == (f"head.bias: {told} would hold it: set `output: {{dtype: ...}}` in the plan",)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["large"]
+
+
+def test_all_tensors_with_numbers_beyond_the_type_are_told_at_once(tmp_path):
+    def change(state):
+        for name in ("head.bias", "pos_embed", "norm.bias"):
+            _scaled(name, 1e6)(state)
+
+    source = folder_with(tmp_path / "large", change)
+    with pytest.raises(PlanError) as caught:
+        grown(source, TWICE | {"output": {"dtype": "float16"}}, tmp_path / "out")
+    assert {problem.split(":")[0] for problem in caught.value.problems} == {"head.bias", "pos_embed", "norm.bias"}
+
+
+def test_numbers_below_the_chosen_type_are_no_bug_of_growtool(tmp_path):
+    source = folder_with(tmp_path / "small", lambda state: state.update({
+        "head.weight": state["head.weight"] * 1e-9, "head.bias": state["head.bias"] * 0,
+    }))  # fmt: skip
+    with pytest.raises(PlanError) as caught:
+        grown(source, TWICE | {"output": {"dtype": "float16"}}, tmp_path / "out")
+    text = str(caught.value)
+    assert "the source alone, rounded to float16, differs by " in text and "head.weight holds " in text
+    assert "bug of growtool" not in text and not (tmp_path / "out").exists()
+    grown(source, TWICE | {"output": {"dtype": "bfloat16"}}, tmp_path / "out")
+
+
+def test_float64_beyond_what_trains_is_told(tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "huge")
+    state = load_file(source / WEIGHTS)
+    state["head.bias"][0] = 1e300
+    save_file(state, source / WEIGHTS)
+    with pytest.raises(PlanError) as caught:
+        load_model(open_checkpoint(source))
+    assert caught.value.problems == (
+        f"{source}: head.bias: found 1e+300, beyond 3.40282e+38, the largest number of float32; float64 would hold it",
+    )
+
+
+def test_templates_that_add_up_beyond_their_type_are_told(tmp_path):
+    half = folder_with(tmp_path / "half", cast(torch.float16))
+    whole = decomposed(half, tmp_path / "form")
+    stored = load_file(whole / WEIGHTS)
+    for name in stored:
+        if name.endswith((".templates", ".coefficients")):
+            stored[name] = stored[name] * 0 + (6e4 if name.endswith(".templates") else 2)
+    with safe_open(whole / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    save_file(stored, whole / WEIGHTS, metadata)
+    with pytest.raises(PlanError, match=r"form: .*: found [0-9]+, beyond 65504, the largest number of float16"):
+        export_dense(tmp_path / "out", open_checkpoint(whole))
+    assert not (tmp_path / "out").exists()
+
+
+def decomposed(source: Path, out: Path) -> Path:
+    decompose_checkpoint(open_checkpoint(source), Request("raw"), output=out)
+    return out

@@ -9,8 +9,9 @@ import timm
 import torch
 
 from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.torch_file import read_state_dict
 from growtool.errors import CheckpointError
-from growtool.templates.reference import from_reference, member_places, read_state_dict
+from growtool.templates.reference import from_reference, member_places
 
 ARGS = {"layers": [1, 1, 1, 1], "channels": [4, 6, 6, 7], "num_classes": 3, "stem_type": "deep", "stem_width": 2}
 LAYERS = {"layer2.0.conv2.weight": ("stages.1.conv_b", 3), "layer4.0.conv2.weight": ("stages.3.conv_b", 4)}

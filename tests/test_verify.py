@@ -14,7 +14,7 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from growtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.images import EVAL_SPLITS, LabelledImages
 from growtool.verify import (
@@ -216,7 +216,7 @@ def test_strictness_names_every_kind_of_disagreement(resnet_folder):
     config["model_args"] |= {"channels": [4, 8, 8, 16], "layers": [1, 1, 1, 2]}
     (resnet_folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError) as error:
-        check_strict(open_checkpoint(resnet_folder))
+        matched(open_checkpoint(resnet_folder))
     assert error.match(
         r"the weights are not those of resnet18 with the model_args given \(\d+ tensors found, \d+ expected"
     )
@@ -228,9 +228,9 @@ def test_strictness_names_every_kind_of_disagreement(resnet_folder):
     config["model_args"] |= {"channels": [4, 8, 8, 12], "layers": [1, 1, 1, 1], "num_classes": 0}
     (resnet_folder / "config.json").write_text(json.dumps(config | {"num_classes": 0}))
     with pytest.raises(
-        CheckpointError, match=r"  unexpected \(2\): fc\.(bias|weight) [^;]*; fc\.(bias|weight) [^;]*\n"
+        CheckpointError, match=r"- unexpected \(2\): fc\.(bias|weight) [^;]*; fc\.(bias|weight) [^;]*\n"
     ):
-        check_strict(open_checkpoint(resnet_folder))
+        matched(open_checkpoint(resnet_folder))
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
 from growtool.checkpoint.form import Form, Templated, coefficients_of
+from growtool.checkpoint.header import read_header
 from growtool.checkpoint.layout import Layout
-from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint, read_header
+from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint
 from growtool.checkpoint.skeleton import build, input_size, runs
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, dtype_name, infos_of
+from growtool.checkpoint.tensors import TensorInfo, all_held_as, arithmetic_dtype, dtype_name, held_as, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "ModelSpec",
     "Templated",
     "TensorInfo",
+    "all_held_as",
     "arithmetic_dtype",
     "atomic_file",
     "build",
     "coefficients_of",
     "dtype_name",
     "file_order",
+    "held_as",
     "infos_of",
     "input_size",
     "is_single_file",

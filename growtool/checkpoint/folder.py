@@ -67,6 +67,18 @@ def refuse_existing(out: Path, *, force: bool) -> None:
             )
 
 
+def spare_source(out: Path, source: Checkpoint) -> None:
+    """Raise where writing `out` would replace the checkpoint it is made of, or what a link in it leads to.
+
+    Raises:
+        PlanError: `out` is the checkpoint, or holds it.
+    """
+    target = out.resolve()
+    for path in (source.path.parent.resolve() / source.path.name, source.path.resolve()):
+        if target in (path, *path.parents):
+            raise PlanError(f"{out}: holds the checkpoint itself, expected another place; choose another output")
+
+
 def write_folder(
     out: Path,
     spec: ModelSpec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from growtool.checkpoint.folder import is_single_file
@@ -21,9 +22,10 @@ def loading_line(path: Path) -> str:
     """
     checkpoint = open_checkpoint(path)
     if checkpoint.form is not None:
-        return f"growtool export {path} -o DENSE"
+        return f"growtool export {shlex.quote(str(path))} -o DENSE"
     spec = checkpoint.spec
-    line = _of_file(path, spec) if is_single_file(path) else f'timm.create_model("local-dir:{path}", pretrained=True)'
+    folder = f"timm.create_model({_literal(f'local-dir:{path}')}, pretrained=True)"
+    line = _of_file(path, spec) if is_single_file(path) else folder
     needs = needed_import(spec)
     return f"import {needs}; {line}" if needs else line
 
@@ -32,6 +34,12 @@ def needed_import(spec: ModelSpec) -> str | None:
     """The module that has to be imported before timm knows the spec's model; None where timm alone does."""
     package = home_module(spec).split(".")[0]
     return None if package == "timm" else package
+
+
+def _literal(text: str) -> str:
+    """A string as Python reads it, in double quotes where nothing in it has to be escaped."""
+    plain = repr(text) == f"'{text}'"
+    return f'"{text}"' if plain else repr(text)
 
 
 def _of_file(path: Path, spec: ModelSpec) -> str:

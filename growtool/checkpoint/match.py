@@ -1,16 +1,22 @@
-"""Whether the stored tensors are the ones the architecture has: same names, same shapes."""
+"""Whether the stored tensors are the ones the architecture has: same names, same shapes.
+
+What torch and timm take as well without a change to any number is taken: names behind those of wrappers, tensors that
+the model shares and the file holds once, and counts of batches that old BatchNorms have not kept.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint.reader import CONFIG
+from growtool.checkpoint.explaining import explain
+from growtool.checkpoint.names import cleaned
 from growtool.checkpoint.skeleton import build
 from growtool.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from growtool.checkpoint.reader import Checkpoint
 
@@ -19,10 +25,10 @@ _SHOWN = 4  # findings of a kind a message lists before it only counts
 Shape = tuple[int, ...]
 
 
-def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None:
-    """Raise unless the file holds the numbers of the model the spec describes, by its names and in its shapes.
+def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoint:
+    """The checkpoint by the names of the model its spec describes, once it is known to hold its numbers in its shapes.
 
-    Only the header is read.
+    Only the header is read, but for tensors that the model shares: copies of them in the file have to be equal.
 
     Args:
         checkpoint: the file and its spec.
@@ -33,36 +39,91 @@ def check_strict(checkpoint: Checkpoint, model: nn.Module | None = None) -> None
             the model computes with fractions; or that timm cannot build the model at all.
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    findings = _differences(expected, {name: info.shape for name, info in checkpoint.tensors.items()})
+    shared = shared_names(state)
+    found = checkpoint
+    if checkpoint.form is None and checkpoint.stored.keys() != expected.keys():
+        found = checkpoint.placed(_places(checkpoint, model, state, shared))
+    findings = differences(expected, {name: info.shape for name, info in found.tensors.items()})
     if findings:
-        remedy = (
-            f"a {CONFIG} that does not match the weights? Restore the one saved with them, or correct its architecture "
-            "and model_args"
-            if checkpoint.config
-            else "is it another model? Correct what was given for it as --model and --model-args, or as `model` and "
-            "`model_args` in the plan"
-        )
         raise CheckpointError(
             f"{checkpoint.name}: the weights are not those of {checkpoint.spec.architecture} with the model_args given "
             f"({len(checkpoint.tensors)} tensors found, {len(expected)} expected):\n"
-            + "\n".join(f"  {line}" for line in findings)
-            + f"\n  {remedy}"
+            + "\n".join(f"- {line}" for line in findings)
+            + f"\n{explain(checkpoint, expected)}"
         )
     whole = [
-        f"{name} is {checkpoint.tensors[name].dtype}"
+        f"{name} is {found.tensors[name].dtype}"
         for name, tensor in state.items()
-        if tensor.is_floating_point() and not checkpoint.tensors[name].is_float
+        if tensor.is_floating_point() and not found.tensors[name].is_float
     ]
     if whole:
         raise CheckpointError(
             f"{checkpoint.name}: found integers in {len(whole)} tensors ({_first(whole)}), expected floating-point "
             "numbers there; quantised weights mean nothing without their scales, name the checkpoint they come from"
         )
+    _require_equal_copies(found, shared)
+    return found
 
 
-def _differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
+def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of each tensor that the model holds under several."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _places(
+    checkpoint: Checkpoint, model: nn.Module, state: Mapping[str, Tensor], shared: list[list[str]]
+) -> dict[str, str | None]:
+    """Where each tensor of the model stands in the file; None for a count of batches, 0 where there is none.
+
+    Names of the file that the model has no use for stand for themselves.
+    """
+    plain = {name if name in state else cleaned(name): name for name in checkpoint.stored}
+    if len(plain) < len(checkpoint.stored):  # two names that differ by a wrapper alone
+        plain = {name: name for name in checkpoint.stored}
+    places: dict[str, str | None] = {name: plain[name] for name in state if name in plain}
+    for names in shared:  # as safetensors.torch.save_model leaves them
+        kept = next((name for name in names if name in plain), None)
+        places |= {name: plain[kept] for name in names if kept is not None and name not in plain}
+    for name, kept in checkpoint.metadata.items():  # where it says which name it kept
+        if name in state and name not in places and kept in plain:
+            places[name] = plain[kept]
+    for name in _counters(model):  # torch starts them at 0, too
+        if name in state and name not in places:
+            places[name] = None
+    used = set(places.values())
+    order = {name: places[name] for name in state if name in places}
+    return order | {name: place for name, place in plain.items() if place not in used}
+
+
+def _counters(model: nn.Module) -> list[str]:
+    """The counts of batches of the model's norms with running statistics."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    norms = [name for name, module in model.named_modules() if isinstance(module, _NormBase)]
+    return [f"{name}.num_batches_tracked" if name else "num_batches_tracked" for name in norms]
+
+
+def _require_equal_copies(checkpoint: Checkpoint, shared: list[list[str]]) -> None:
+    """Refuse a file that holds different numbers for what is one tensor in the model."""
+    import torch
+
+    for names in shared:
+        first, *copies = dict.fromkeys(name for name in names if name in checkpoint.tensors)
+        places = {checkpoint.places.get(name, name) for name in names}
+        bits = (checkpoint.read(name).reshape(-1).view(torch.uint8) for name in (first, *copies))
+        if len(places) > 1 and any(not torch.equal(a, b) for a, b in itertools.pairwise(bits)):
+            raise CheckpointError(
+                f"{checkpoint.name}: found different numbers in {', '.join(names)}, which are one tensor that the "
+                "model shares; keep one of them in the file"
+            )
+
+
+def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
     """One line for each kind of disagreement, in the order a reader needs them."""
     misshaped = [
         f"{name} is {list(found[name])}, expected {list(shape)}"

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.form import Form, coefficients_of, find_form
-from growtool.checkpoint.remedy import PICKLE_ENDINGS, fetching, merging, unpickling, weight_files
+from growtool.checkpoint.header import parse_header, read_header
+from growtool.checkpoint.remedy import (
+    INDEX_ENDING,
+    PICKLE_ENDINGS,
+    fetching,
+    indices,
+    merging,
+    shards,
+    unpickling,
+    weight_files,
+)
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, is_known_dtype, known_dtypes
+from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, held_as
 from growtool.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,8 +33,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
-_MAX_HEADER = 100_000_000  # bytes, the format's own limit
-_COPY_AGAIN = "copy or download the file again"
 _BEST, _LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
 
 
@@ -38,6 +47,7 @@ class Checkpoint:
         metadata: the header's own strings.
         config: the full `config.json` the spec was read from ({} where it came from elsewhere).
         form: how tensors are made of shared templates; None where the file holds them as they are.
+        places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
     """
 
     path: Path
@@ -46,10 +56,11 @@ class Checkpoint:
     metadata: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
+    places: Mapping[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def _offsets(self) -> dict[str, int]:
-        header = _read_header(self.path)
+        header = parse_header(self.path)
         return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
 
     @cached_property
@@ -70,7 +81,7 @@ class Checkpoint:
         coefficients = self.read_stored(coefficients_of(name))
         exact = arithmetic_dtype(coefficients.dtype, dtype)
         whole = materialise(self.bank(templated.bank), coefficients, templated.rows, templated.columns, exact)
-        return whole.to(dtype)
+        return held_as(f"{self.name}: {name}", whole, dtype)
 
     def bank(self, name: str) -> StoredBank:
         """The templates of a bank, read one by one."""
@@ -82,7 +93,10 @@ class Checkpoint:
         import numpy as np
         import torch
 
-        info, offset = self.stored[name], self._offsets[name]
+        info, place = self.stored[name], self.places.get(name, name)
+        if place is None:
+            return torch.zeros(info.shape, dtype=info.torch_dtype)
+        offset = self._offsets[place]
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
@@ -90,6 +104,12 @@ class Checkpoint:
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         return torch.from_numpy(raw).view(info.torch_dtype).reshape(info.shape)
+
+    def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
+        """The same with its tensors under other names: name -> the one in the file; None for a count of batches, 0."""
+        counter = TensorInfo((), "I64")
+        infos = {name: counter if place is None else self.stored[place] for name, place in places.items()}
+        return replace(self, stored=infos, places=dict(places))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by name; the whole file in memory."""
@@ -106,7 +126,8 @@ class Checkpoint:
 
         A run keeps all it has in folders of the same names, so its own goes before theirs.
         """
-        path = self.path.resolve()
+        # links stay: a cache of the hub holds the files themselves under their hashes
+        path = Path(os.path.abspath(self.path))  # noqa: PTH100
         if path.name != WEIGHTS:
             return path.stem
         folder = path.parent
@@ -172,21 +193,15 @@ def open_checkpoint(
     return Checkpoint(weights, spec, tensors, metadata, config, find_form(weights, tensors, metadata))
 
 
-def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Names, shapes and types of a safetensors file, and its metadata.
-
-    Raises:
-        CheckpointError: the file is not a complete safetensors file.
-    """
-    header = _read_header(path)
-    return header.tensors, header.metadata
-
-
 def _find_weights(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file or folder; expected a .safetensors file or a timm folder{fetching(str(path))}"
         )
+    if path.name.endswith(INDEX_ENDING):
+        _refuse_shards(path, [path])
+    if path.is_file():
+        _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
     if path.is_file() or (path / WEIGHTS).is_file():
         return path if path.is_file() else path / WEIGHTS
     kept = [str(path / name) for name in (_BEST, _LAST) if (path / name / WEIGHTS).is_file()]
@@ -194,20 +209,49 @@ def _find_weights(path: Path) -> Path:
         raise CheckpointError(
             f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
         )
-    if any(path.glob("model-*-of-*.safetensors")):
+    _refuse_shards(path, indices(path))
+    held = weight_files(path)
+    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
+    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {_remedy_of(held)}")
+
+
+def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
+    if found:
         raise CheckpointError(
             f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, as timm loads no shards; "
-            f"{merging(path, WEIGHTS)}"
+            f"{merging(found[0], WEIGHTS)}"
         )
-    held = weight_files(path)
+
+
+def _remedy_of(held: Sequence[Path]) -> str:
+    """What to do with a folder of these files of weights."""
+    tensors = [file for file in held if file.suffix == ".safetensors"]
+    if len(tensors) == 1:
+        return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
+    if tensors:
+        return f"name one of the files, or rename it to {WEIGHTS}; shards need their *.index.json beside them"
     pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
-    remedy = (
-        unpickling(pickles[0], WEIGHTS)
-        if pickles
-        else "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
-    )
-    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
-    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {remedy}")
+    if pickles:
+        return f"{pickles[0]} is a PyTorch pickle: {unpickling(pickles[0])}"
+    return "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
+
+
+def _listed_in(index: Path) -> Sequence[str]:
+    """The shards of an index; none where it is none."""
+    try:
+        return shards(index)
+    except CheckpointError:
+        return ()
+
+
+def spec_beside(path: Path) -> ModelSpec | None:
+    """What the `config.json` beside a file of weights says of its model; None without one.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    config, where = _find_config(path, {})
+    return ModelSpec.from_config(config, where=where) if where else None
 
 
 def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
@@ -221,6 +265,8 @@ def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, 
         return {}, ""
     try:
         config = json.loads(text)
+    except RecursionError as error:
+        raise CheckpointError(f"{where}: not JSON that can be read: nested too deeply; restore the file") from error
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}:{error.colno}"
         raise CheckpointError(f"{place}: not JSON: {error.msg}; restore the file") from error
@@ -229,82 +275,3 @@ def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, 
     if not isinstance(config, dict):
         raise CheckpointError(f"{where}: found {type(config).__name__}, expected a JSON object as timm writes it")
     return config, where
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """A parsed header; `offsets` count from `start`, the first byte after it."""
-
-    tensors: dict[str, TensorInfo]
-    offsets: dict[str, tuple[int, int]]
-    metadata: dict[str, str]
-    start: int
-
-
-def _read_header(path: Path) -> _Header:
-    text = _header_text(path)
-    try:
-        content = json.loads(text)
-        metadata = {str(key): str(value) for key, value in content.pop("__metadata__", {}).items()}
-        unknown = sorted({entry["dtype"] for entry in content.values() if not is_known_dtype(entry["dtype"])})
-        tensors = {name: TensorInfo(tuple(map(int, e["shape"])), e["dtype"]) for name, e in content.items()}
-        offsets = {name: (int(e["data_offsets"][0]), int(e["data_offsets"][1])) for name, e in content.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        finding = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
-    if unknown:
-        raise CheckpointError(
-            f"{path}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
-            "convert the tensors to one of these"
-        )
-    header = _Header(tensors, offsets, metadata, 8 + len(text))
-    _check_layout(path, header)
-    return header
-
-
-def _header_text(path: Path) -> bytes:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(9)
-        length = int.from_bytes(prefix[:8], "little")
-        file.seek(8)
-        text = file.read(length) if length <= _MAX_HEADER else b""
-    if size == 0:
-        raise CheckpointError(f"{path}: the file is empty, expected safetensors data; {_COPY_AGAIN}")
-    if not prefix[8:].startswith(b"{"):
-        raise CheckpointError(f"{path}: not a safetensors file: {_describe_foreign(path, prefix[:8])}")
-    if length > _MAX_HEADER:
-        raise CheckpointError(
-            f"{path}: damaged: found a header of {length} bytes, expected at most {_MAX_HEADER}; {_COPY_AGAIN}"
-        )
-    if len(text) < length:
-        raise CheckpointError(f"{path}: truncated: found {size} bytes, expected a header of {length}; {_COPY_AGAIN}")
-    return text
-
-
-def _check_layout(path: Path, header: _Header) -> None:
-    """Refuse data that does not fill the file from end to end, each tensor with the bytes of its shape and type."""
-    problems, position = [], 0
-    for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
-        info = header.tensors[name]
-        finding = f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}"
-        if min(info.shape, default=0) < 0:
-            problems.append(f"{finding}, expected a shape without negative sizes; {_COPY_AGAIN}")
-        elif end - begin != info.nbytes:
-            problems.append(f"{finding}, expected {info.nbytes}; {_COPY_AGAIN}")
-        elif begin != position:
-            state = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
-            problems.append(f"{path}: {name}: {state}: found offset {begin}, expected {position}; {_COPY_AGAIN}")
-        position = end
-    if problems:
-        raise CheckpointError(problems)
-    size, expected = path.stat().st_size, header.start + position
-    if size != expected:
-        state = "truncated" if size < expected else "trailing bytes"
-        raise CheckpointError(f"{path}: {state}: found {size} bytes, expected {expected}; {_COPY_AGAIN}")
-
-
-def _describe_foreign(path: Path, prefix: bytes) -> str:
-    if prefix.startswith((b"\x80", b"PK\x03\x04")) or path.suffix in PICKLE_ENDINGS:
-        return f"found a PyTorch pickle, expected safetensors; {unpickling(path, WEIGHTS)}"
-    return f"found the bytes {prefix!r}, expected a length and a JSON header; convert the file to safetensors"

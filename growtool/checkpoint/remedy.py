@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import json
+import shlex
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from growtool.checkpoint.names import common_prefix, foreign_prefix
+from growtool.errors import CheckpointError, some
 
 PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
+INDEX_ENDING = ".index.json"
 _HUB = ("hf-hub:", "hf_hub:")
 
 
@@ -22,38 +29,129 @@ def fetching(name: str) -> str:
         f"import timm; model = timm.create_model({known!r}, pretrained=True)",
         "timm.models.save_for_hf(model, 'FOLDER', safe_serialization=True)",
     )
-    return f"; growtool downloads nothing, make a folder of it with timm:{_listed(lines)}" if known else ""
+    return f"; growtool downloads nothing, make a folder of it with timm:{listed(lines)}" if known else ""
 
 
-def unpickling(path: Path, weights: str) -> str:
-    """How to convert a pickle of a state dict, in a folder one of these `weights`."""
+def unpickling(path: Path) -> str:
+    """How to convert a file of torch.save; its content decides which lines do it."""
+    from growtool.checkpoint.torch_file import expressions_allowing, read_state_dict
+
+    try:
+        found = read_state_dict(path)
+    except CheckpointError as error:
+        return "; ".join(problem.removeprefix(f"{path}: ") for problem in error.problems)
+    prefix = _prefix(path, found.tensors)
+    allowed = expressions_allowing(path)
+    packages = sorted({package for package in ("argparse", "numpy", "pathlib") if package in "".join(allowed)})
+    lines = [f"import {', '.join([*packages, 'torch'])}; from safetensors.torch import save_file"]
+    lines += [f"torch.serialization.add_safe_globals([{', '.join(allowed)}])"] if allowed else []
+    loading = "torch.load({}, map_location='cpu', weights_only=True)"
+    if path.suffix == ".safetensors":  # by its name torch would take it for what it is not
+        lines.append(f"with open({str(path)!r}, 'rb') as file: state = {loading.format('file')}")
+    else:
+        lines.append(f"state = {loading.format(repr(str(path)))}")
+    keys = "".join(f"[{key!r}]" for key in found.keys)
+    lines += [f"state = state{keys}"] if keys else []
+    if found.left:
+        lines.append(f"state = {{name: value for name, value in state.items() if name not in {found.left}}}")
+    lines += [_stripping(prefix)] if prefix else []
+    lines.append(
+        "save_file({name: value.clone().contiguous() for name, value in state.items()}, "
+        f"{str(_converted(path))!r}, {{'format': 'pt'}})"
+    )
+    told = [f"the state dict under {' and then '.join(map(repr, found.keys))}"] if found.keys else []
+    told += [f"names after {prefix!r}"] if prefix else []
+    of = f", {' and '.join(told)}" if told else ""
+    return (
+        f"{importing(path)} makes a timm folder of it, without running code of the file; or convert it{of}:"
+        f"{listed(lines)}"
+    )
+
+
+def merging(index: Path, weights: str) -> str:
+    """How to write the shards that an index lists as one file, named `weights`, beside them.
+
+    Raises:
+        CheckpointError: it is no index, or some of its shards are not there.
+    """
+    names = shards(index)
+    folder = index.parent
+    lacking = [name for name in names if not (folder / name).is_file()]
+    if lacking:
+        raise CheckpointError(
+            f"{index}: lists {len(names)} shards, and {len(lacking)} of them are not beside it ({some(lacking, 4)}); "
+            "copy or download them, too"
+        )
+    pickled = not all(name.endswith(".safetensors") for name in names)
+    loading = "load_file(folder / file)"
+    loading = "torch.load(folder / file, map_location='cpu', weights_only=True)" if pickled else loading
+    lines = (
+        f"import json{', torch' if pickled else ''}; from pathlib import Path; "
+        "from safetensors.torch import load_file, save_file",
+        f"folder = Path({str(folder)!r}); index = json.loads((folder / {index.name!r}).read_text())['weight_map']",
+        f"parts = {{file: {loading} for file in set(index.values())}}",
+        "save_file({name: parts[file][name].clone().contiguous() for name, file in index.items()}, "
+        f"folder / {weights!r}, {{'format': 'pt'}})",
+    )
+    return f"merge them first:{listed(lines)}"
+
+
+def indices(folder: Path) -> list[Path]:
+    """The files in a folder that say which tensors are in which shard."""
+    return sorted(folder.glob(f"*{INDEX_ENDING}"))
+
+
+def shards(index: Path) -> list[str]:
+    """The files that an index lists.
+
+    Raises:
+        CheckpointError: it is no index.
+    """
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = set()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{index}: found no map from tensors to shards, expected one; copy or download it again")
+    return sorted(names)
+
+
+def importing(path: Path) -> str:
+    """The command that makes a timm folder of a file or folder."""
+    model = "" if (path / "config.json").is_file() or (path.parent / "config.json").is_file() else " --model NAME"
+    return f"`growtool import {shlex.quote(str(path))}{model} -o FOLDER`"
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Lines of code to copy, below a message; nothing else in one is indented."""
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _stripping(prefix: str) -> str:
+    return (
+        f"state = {{name.removeprefix({prefix!r}): value for name, value in state.items() "
+        f"if name.startswith({prefix!r})}}"
+    )
+
+
+def _converted(path: Path) -> Path:
+    """Where a converted file goes: beside the file, in a folder under the name that timm looks for."""
     name = path.name.removesuffix(".tar")
     stem = name.rpartition(".")[0] or name
-    target = path.with_name(weights if stem == "pytorch_model" else f"{stem}.safetensors")
-    loading = f"state = torch.load({str(path)!r}, map_location='cpu', weights_only=True)"
-    if target == path:
-        target = path.with_name(f"{stem}-converted.safetensors")
-        # by its name torch would take it for what it is not
-        loading = (
-            f"with open({str(path)!r}, 'rb') as file: state = torch.load(file, map_location='cpu', weights_only=True)"
-        )
-    lines = (
-        "import torch; from safetensors.torch import save_file",
-        loading,
-        "state = state.get('state_dict', state)",
-        f"save_file({{name: value.clone().contiguous() for name, value in state.items()}}, {str(target)!r})",
-    )
-    return f"growtool never unpickles; convert it where you trust the file:{_listed(lines)}"
+    target = path.with_name("model.safetensors" if stem == "pytorch_model" else f"{stem}.safetensors")
+    return path.with_name(f"{stem}-converted.safetensors") if target == path else target
 
 
-def merging(folder: Path, weights: str) -> str:
-    """How to write the shards of a folder as one file, named `weights`."""
-    lines = (
-        "from pathlib import Path; from safetensors.torch import load_file, save_file",
-        f"parts = [load_file(part) for part in sorted(Path({str(folder)!r}).glob('model-*-of-*.safetensors'))]",
-        f"save_file({{name: part[name] for part in parts for name in part}}, {str(folder / weights)!r})",
-    )
-    return f"merge them first:{_listed(lines)}"
+def _prefix(path: Path, names: Collection[str]) -> str:
+    """What to take off the names in a file: what the model beside it does not have, or what all of them begin with."""
+    from growtool.checkpoint.reader import spec_beside
+    from growtool.checkpoint.skeleton import build
+
+    with contextlib.suppress(CheckpointError):
+        spec = spec_beside(path)
+        if spec is not None:
+            return foreign_prefix(names, build(spec, where=str(path)).state_dict())
+    return common_prefix(names)
 
 
 def _known_to_timm(name: str) -> str | None:
@@ -64,7 +162,3 @@ def _known_to_timm(name: str) -> str | None:
         return name
     model = name.removeprefix("timm/")
     return model if "/" not in model and timm.is_model(model.partition(".")[0]) else None
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "".join(f"\n  {line}" for line in lines)

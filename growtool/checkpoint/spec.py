@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from growtool.errors import CheckpointError
@@ -30,11 +30,12 @@ class ModelSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, where: str) -> ModelSpec:
-        """Read the content of a timm `config.json`.
+        """Read the content of a timm `config.json`, also of the old form whose keys are not grouped yet.
 
         Raises:
             CheckpointError: `architecture` is missing, or a key has the wrong type; names `where`.
         """
+        config = config if "pretrained_cfg" in config else _grouped(config)
         problems = []
         architecture = config.get("architecture")
         if not isinstance(architecture, str) or not architecture:
@@ -59,7 +60,8 @@ class ModelSpec:
         if "global_pool" in self.model_args:
             config["global_pool"] = self.model_args["global_pool"]
         config["model_args"] = dict(self.model_args)
-        config["pretrained_cfg"] = dict(self.pretrained_cfg)
+        # as timm saves it: the rows that an offset counts are not in the weights any more
+        config["pretrained_cfg"] = {key: value for key, value in self.pretrained_cfg.items() if key != "label_offset"}
         return config | dict(self.extra)
 
     def with_args(self, **changes: Any) -> ModelSpec:
@@ -109,3 +111,18 @@ class ModelSpec:
 def _as_number(key: Any) -> tuple[int, str]:
     text = str(key)
     return (int(text) if text.isdecimal() else 0, text)
+
+
+def _grouped(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat configuration in today's form, as timm reads it (timm/models/_hub.py, _parse_model_cfg).
+
+    What timm does not know under `pretrained_cfg` stays where it is.
+    """
+    flat = set(config) - {"architecture", "num_features", "model_args", *_TOP_LEVEL_ARGS}
+    if not flat:
+        return dict(config)
+    from timm.models import PretrainedCfg
+
+    known = flat & ({field.name for field in fields(PretrainedCfg)} | {"labels"})
+    grouped = {"label_names" if key == "labels" else key: config[key] for key in config if key in known}
+    return {key: value for key, value in config.items() if key not in known} | {"pretrained_cfg": grouped}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from growtool.errors import PlanError
+
 if TYPE_CHECKING:
     import torch
 
@@ -72,6 +74,59 @@ def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
     import torch
 
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str = "") -> torch.Tensor:
+    """The tensor in the element type in which it is to be kept.
+
+    Args:
+        name: of the tensor.
+        tensor: its values.
+        dtype: the type.
+        remedy: how to ask for another type, where that is possible.
+
+    Raises:
+        PlanError: a finite value is beyond what the type can hold.
+    """
+    import torch
+
+    made = tensor.to(dtype)
+    if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
+        return made
+    exact = arithmetic_dtype(tensor.dtype)
+    finite = made.to(exact).isfinite()
+    lost = ~finite & tensor.to(exact).isfinite() if not bool(finite.all()) else ~finite
+    if not bool(lost.any()):
+        return made
+    value = float(tensor.to(exact)[lost].abs().max())
+    enough = [wide for wide in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+              if value <= torch.finfo(wide).max]  # fmt: skip
+    *some, last = (str(wide).removeprefix("torch.") for wide in enough)
+    wider = f"{', '.join(some)} or {last}" if some else last
+    raise PlanError(
+        f"{name}: found {value:.6g}, beyond {torch.finfo(dtype).max:.6g}, the largest number of "
+        f"{str(dtype).removeprefix('torch.')}; {wider} would hold it{f': {remedy}' if remedy else ''}"
+    )
+
+
+def all_held_as(
+    tensors: Mapping[str, torch.Tensor], infos: Mapping[str, TensorInfo], *, remedy: str = ""
+) -> dict[str, torch.Tensor]:
+    """Each tensor in the type that `infos` has for it.
+
+    Raises:
+        PlanError: as `held_as` does, one problem for each tensor.
+    """
+    made: dict[str, torch.Tensor] = {}
+    problems: list[str] = []
+    for name, tensor in tensors.items():
+        try:
+            made[name] = held_as(name, tensor, infos[name].torch_dtype, remedy=remedy)
+        except PlanError as error:
+            problems += error.problems
+    if problems:
+        raise PlanError(problems)
+    return made
 
 
 def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:

@@ -104,8 +104,8 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "growtool protocol members.yaml -o run --json",
     ),
     import_reference: (
+        "growtool import model_best.pth.tar --model resnet18 --model-args num_classes=10 -o ./trained",
         "growtool import reference.pth --model resnet18 --plugin names.py -o ./templates",
-        "growtool import reference.pth --model resnet18 --plugin names.py -o one.safetensors",
     ),
 }
 

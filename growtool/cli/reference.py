@@ -1,8 +1,9 @@
-"""`growtool import`: state dicts of the public MixtureGrowth reference as template checkpoints."""
+"""`growtool import`: what training scripts save as timm folders, and the MixtureGrowth reference's as templates."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, say
 from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 
 _NAMES = "REFERENCE_NAMES"
 
@@ -19,38 +20,95 @@ _NAMES = "REFERENCE_NAMES"
 def import_reference(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A state dict of the reference, saved by torch; read with weights_only."),
+        typer.Argument(
+            metavar="FILE", help="What a training script saved: a file of torch or safetensors, a folder, or an index."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
     ],
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The timm model it is to become.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="The timm model it is for; not needed where config.json is beside it."
+        ),
+    ] = None,
+    model_args: ModelArgsOption = None,
     plugin: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE.py",
-            help=f"A Python file that registers the model in timm and maps its tensors to the reference's: {_NAMES}.",
+            help="A Python file of yours that registers the model in timm. It is run. Where it has a dict "
+            f"{_NAMES}, from the model's tensors to those of the MixtureGrowth reference, templates are written.",
         ),
-    ],
-    model_args: ModelArgsOption = None,
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:
-    """Write a checkpoint of the public MixtureGrowth reference in template form."""
-    from growtool.checkpoint import ModelSpec, build
-    from growtool.templates.convert import write_tensors
-    from growtool.templates.reference import from_reference, read_state_dict
+    """Write a timm folder of a training checkpoint: of timm's train.py, of other trainers, of the MixtureGrowth code.
 
+    No code of the file is run. Wrappers are taken off, the averaged weights are taken where there are any, and timm
+    loads the rest as it would for itself; what it changes is told.
+    """
+    names = _reference_names(plugin)
+    arguments = parse_arguments(model_args or ())
+    if names is None:
+        _import_training(file, output, model, arguments, force=force, as_json=as_json)
+    elif model is None:
+        raise PlanError(f"--model: not given, expected the timm model that {plugin} maps to the reference; name it")
+    else:
+        _import_templates(file, output, model, arguments, names, force=force, as_json=as_json)
+
+
+def _reference_names(plugin: Path | None) -> dict[str, str] | None:
+    """The plugin's map of names; None where there is none, and so no reference."""
+    if plugin is None:
+        return None
     load_plugins([plugin])
     names: Any = getattr(sys.modules[plugin.stem], _NAMES, None)
-    if not isinstance(names, dict):
+    if names is not None and not isinstance(names, dict):
         raise PlanError(
             f"{plugin}: {_NAMES}: found {type(names).__name__}, expected a dict from names of the timm model to paths "
             "in the reference"
         )
-    spec = ModelSpec(model, parse_arguments(model_args or ()))
+    return names
+
+
+def _import_training(
+    file: Path, output: Path, model: str | None, arguments: dict[str, Any], *, force: bool, as_json: bool
+) -> None:
+    from growtool.checkpoint.importing import import_checkpoint
+    from growtool.checkpoint.loading import loading_line
+
+    done = import_checkpoint(file, output, model=model, model_args=arguments, force=force)
+    if as_json:
+        emit_json({"output": str(output), **{key: value for key, value in asdict(done).items() if key != "file"}})
+        return
+    lines = [f"taken: {' > '.join(done.keys) or 'all'} of {done.file}"]
+    lines += [f"not taken: {', '.join(done.others)}"] if done.others else []
+    lines += [f"names: {done.prefix!r} taken off"] if done.prefix else []
+    lines += [f"left out: {some([*done.left, *done.unused])}"] if done.left or done.unused else []
+    lines += [f"timm, while loading: {change}" for change in done.changes]
+    lines += [f"images, by the arguments in the file: {', '.join(done.preparation)}"] if done.preparation else []
+    lines += [f"written: {output}", f"load it: {loading_line(output)}"]
+    for line in lines:
+        say(escape(line))
+
+
+def _import_templates(
+    file: Path, output: Path, model: str, arguments: dict[str, Any], names: dict[str, str], *, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from growtool.checkpoint import ModelSpec, build
+    from growtool.checkpoint.names import cleaned
+    from growtool.checkpoint.torch_file import read_state_dict
+    from growtool.templates.convert import write_tensors
+    from growtool.templates.reference import from_reference
+
+    spec = ModelSpec(model, arguments)
     skeleton = build(spec, where=f"--model {model}")
-    tensors, form = from_reference(read_state_dict(file), skeleton, names, where=str(file))
+    state = {cleaned(name): tensor for name, tensor in read_state_dict(file).tensors.items()}
+    tensors, form = from_reference(state, skeleton, names, where=str(file))
     write_tensors(output, spec, skeleton, tensors, form, force=force)
     if as_json:
         emit_json(

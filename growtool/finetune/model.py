@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from growtool.checkpoint import build
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint import build, held_as
+from growtool.checkpoint.match import matched, shared_names
 from growtool.errors import PlanError
 from growtool.finetune.seeding import derive_seed
 from growtool.templates.training import even_out_gradients, put_in_form
@@ -31,17 +32,29 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
         CheckpointError: the weights are not those of the architecture, or it does not take the arguments.
     """
     model = build(checkpoint.spec.with_args(**model_args), where=checkpoint.name)
-    check_strict(checkpoint, model)
+    checkpoint = matched(checkpoint, model)
     if checkpoint.form is not None:
         put_in_form(model, checkpoint.form, checkpoint.stored)
     state = {}
     for name in checkpoint.stored:
         tensor = checkpoint.read_stored(name)
-        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+        wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        state[name] = held_as(f"{checkpoint.name}: {name}", tensor, wanted)
+    shared = shared_names(model.state_dict(keep_vars=True))
     model.load_state_dict(state, strict=True, assign=True)
+    _share(model, shared)
     if checkpoint.form is not None:
         even_out_gradients(model)
     return model
+
+
+def _share(model: nn.Module, groups: Iterable[list[str]]) -> None:
+    """Let modules hold the same tensor again that were given one each."""
+    for first, *others in groups:
+        tensor = model.state_dict(keep_vars=True)[first]
+        for name in others:
+            path, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(path), leaf, tensor)
 
 
 def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:

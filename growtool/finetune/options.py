@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -164,5 +165,5 @@ def unknown_option(name: str) -> str | None:
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:
-    path = Path(str(checkpoint).removeprefix("local-dir:")).resolve()
+    path = Path(os.path.abspath(str(checkpoint).removeprefix("local-dir:")))  # noqa: PTH100 (links keep their names)
     return Path(f"{path.stem if path.suffix == '.safetensors' else path.name}-finetuned")

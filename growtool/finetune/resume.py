@@ -11,7 +11,7 @@ import yaml
 
 from growtool.checkpoint import WEIGHTS
 from growtool.checkpoint.folder import STATE
-from growtool.checkpoint.reader import read_header
+from growtool.checkpoint.header import read_header
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.defaults import AUTOMATIC, DEFAULTS, from_document

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order
+from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order, held_as
+from growtool.errors import PlanError
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
+
+WIDER = "set `output: {dtype: ...}` in the plan"
+_SHOWN = 8  # tensors with numbers beyond their type that are told one by one
 
 
 def produce(
@@ -30,29 +34,49 @@ def produce(
         recipe: what to make.
         advance: told the bytes of each tensor once it is made.
         replaced: tensors of the target that were made before, by name.
+
+    Raises:
+        PlanError: the types of the file cannot hold some numbers; one problem for each tensor.
     """
     infos = recipe.infos
     makers = _makers(recipe)
     names = file_order(infos)
     with single_threaded(), ThreadPoolExecutor(max_workers=1) as pool:
         following = pool.submit(makers[names[0]])
+        problems: list[str] = []
         for name, after in zip(names, [*names[1:], None], strict=True):
-            made = following.result()
+            finished = following
             if after is not None:
                 following = pool.submit(makers[after])
-            yield (replaced or {}).get(name, made.to(infos[name].torch_dtype))
+            try:
+                made = finished.result()
+            except PlanError as error:
+                problems += error.problems
+            if not problems:  # else the rest is made to find what else is wrong
+                yield (replaced or {}).get(name, made)
             advance(infos[name].nbytes)
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []
+        raise PlanError([*problems[:_SHOWN], *more])
 
 
 def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
     """What computes each tensor of the file."""
-    makers: dict[str, Callable[[], Tensor]] = {name: partial(_made, recipe, t) for name, t in recipe.tensors.items()}
+    infos = recipe.infos
+    kept = recipe.form.kept if recipe.form else {}
+    makers: dict[str, Callable[[], Tensor]] = {
+        name: partial(_made, recipe, t) for name, t in recipe.tensors.items() if name not in kept
+    }
     if recipe.form is not None:
         makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.kept}
         for bank in recipe.form.form.banks:
             for part in recipe.form.form.parts(bank):
                 makers[part] = partial(recipe.templates.read_part, bank, part)
-    return makers
+
+    def in_its_type(name: str, make: Callable[[], Tensor]) -> Tensor:
+        return held_as(name, make(), infos[name].torch_dtype, remedy=WIDER)
+
+    return {name: partial(in_its_type, name, make) for name, make in makers.items()}
 
 
 def _coefficients(recipe: Recipe, name: str) -> Tensor:
@@ -60,7 +84,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     assert recipe.form is not None
     tensor, kept, info = recipe.tensors[name], recipe.form.kept[name], recipe.form.infos[coefficients_of(name)]
     if tensor.zero:
-        return torch.zeros(info.shape, dtype=info.torch_dtype)
+        return torch.zeros(info.shape)
     assert tensor.source is not None, "a templated tensor comes from one of the source"
     grid = recipe.templates.grid(tensor.source)
     assert grid is not None
@@ -68,7 +92,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
         return grid.coefficients
     width, factor = tensor.width, 1.0 if tensor.rewrite is None else tensor.rewrite.factor
     if width is None:
-        return (grid.coefficients.double() * factor).to(info.torch_dtype)
+        return grid.coefficients.double() * factor
     W = recipe.source.read(tensor.source)
     W = W.to(arithmetic_dtype(W.dtype))
     operator = OPERATORS[width.operator].implementation()
@@ -88,16 +112,16 @@ def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
 
 def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     if tensor.zero:
-        return torch.zeros(tensor.info.shape, dtype=tensor.info.torch_dtype)
+        return torch.zeros(tensor.info.shape)
     if tensor.source is None:
         assert tensor.implied is not None, "a tensor comes from the source or is implied by it"
         implied = tensor.implied
         if tensor.rewrite is not None:
             implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
-        return split_evenly(implied, tensor.maps).to(tensor.info.torch_dtype)
+        return split_evenly(implied, tensor.maps)
     stored = recipe.source.read(tensor.source)
     if not stored.is_floating_point():
-        return copy_positions(stored, tensor.maps).to(tensor.info.torch_dtype)
+        return copy_positions(stored, tensor.maps)
     dtype = arithmetic_dtype(stored.dtype, tensor.info.torch_dtype)
     grown = _grown(recipe, tensor, tensor.source, stored.to(dtype))
     for dim, positions in tensor.paired:
@@ -105,7 +129,7 @@ def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     if tensor.cancelling is not None:
         generator = generator_for(recipe.plan.seed, f"cancelling {tensor.shared}")
         grown = cancelling(grown, tensor.cancelling, generator)
-    return grown.to(tensor.info.torch_dtype)
+    return grown
 
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:

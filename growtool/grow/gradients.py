@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, unfold
 from torch.utils.hooks import RemovableHandle
 
+from growtool.checkpoint import all_held_as
 from growtool.errors import PlanError
-from growtool.grow.execute import single_threaded
+from growtool.grow.execute import WIDER, single_threaded
 from growtool.grow.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.operators.gradmax import directions, with_directions
@@ -49,7 +50,7 @@ def steepest(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, T
         for units, (M_OK1, xx_K1K1) in _seen(recipe, model, told).items():
             _place(recipe, units, M_OK1, xx_K1K1, state)
     changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
-    return {name: tensor.detach().to(recipe.infos[name].torch_dtype) for name, tensor in changed.items()}
+    return all_held_as({name: tensor.detach() for name, tensor in changed.items()}, recipe.infos, remedy=WIDER)
 
 
 def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, state: dict[str, Tensor]) -> None:

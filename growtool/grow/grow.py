@@ -17,6 +17,7 @@ from growtool.checkpoint.folder import (
     is_single_file,
     json_text,
     refuse_existing,
+    spare_source,
     write_file,
     write_folder,
 )
@@ -79,7 +80,7 @@ def grow(
         require_consent(recipe)
     loaded = loaded.saying(recipe.plan, recipe.choices)
     refuse_existing(out, force=force)
-    _spare_the_source(recipe, out)
+    spare_source(out, recipe.source)
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
@@ -145,12 +146,6 @@ def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> Gro
             "(--no-optimizer-state)"
         )
     return grow_state(recipe, optimizer)
-
-
-def _spare_the_source(recipe: Recipe, out: Path) -> None:
-    source, target = recipe.source.path.resolve(), out.resolve()
-    if target in (source, *source.parents):
-        raise PlanError(f"{out}: holds the checkpoint that is to grow, expected another place; choose another output")
 
 
 def _require_room(out: Path, needed: int) -> None:

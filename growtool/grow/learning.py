@@ -20,9 +20,10 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from growtool.calibration import recalibrate, tracking_norms
+from growtool.checkpoint import all_held_as
 from growtool.coupling import Growth, PairedAxis, Unchanged, inside
 from growtool.errors import PlanError
-from growtool.grow.execute import single_threaded
+from growtool.grow.execute import WIDER, single_threaded
 from growtool.grow.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing
@@ -62,7 +63,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
     state = {name: weights[t.shared] for name, t in recipe.tensors.items() if t.shared in weights}
     for name, norm in tracking_norms(model).items():
         state |= {f"{name}.{what}": getattr(norm, what) for what in ("running_mean", "running_var")}
-    return {name: tensor.to(recipe.infos[name].torch_dtype).contiguous() for name, tensor in state.items()}
+    return {name: tensor.contiguous() for name, tensor in all_held_as(state, recipe.infos, remedy=WIDER).items()}
 
 
 def _train(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import torch
 
 from growtool.checkpoint import Checkpoint, arithmetic_dtype
-from growtool.errors import CheckpointError, some
-from growtool.grow.execute import single_threaded
+from growtool.errors import CheckpointError, PlanError, some
+from growtool.grow.execute import WIDER, single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
 
@@ -65,6 +65,7 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     Raises:
         CheckpointError: the source's own outputs are not finite, or the plan promised the same function and the written
             model computes another one.
+        PlanError: it does so because the type of the output is too coarse for the source's numbers.
     """
     if recipe.plan.verify is None:
         return None
@@ -81,12 +82,57 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     holds = recipe.promise.kind == "lossy" or decisive.within(tolerance)
     proof = Proof(plain, tolerance, holds, None if decisive is plain else decisive)
     if not holds:
+        if coarse := _too_coarse(recipe, inputs, tolerance):
+            raise PlanError(f"verification failed: {proof}, expected at most {tolerance:g}: {coarse}")
         raise CheckpointError(
             f"verification failed: {proof}, expected at most {tolerance:g}: the plan promised the same function. "
             "Nothing was written. If the model amplifies rounding, allow more with `verify: {tolerance: ...}`; else "
             "this is a bug of growtool, please report it with the plan and the architecture"
         )
     return proof
+
+
+@dataclass(frozen=True)
+class _Rounded(Checkpoint):
+    """A checkpoint with its numbers as another type holds them."""
+
+    rounded_to: torch.dtype = torch.float32
+
+    def read(self, name: str) -> torch.Tensor:
+        tensor = super().read(name)
+        return tensor.to(self.rounded_to).to(tensor.dtype) if tensor.is_floating_point() else tensor
+
+
+def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
+    """Why the plan's type is to blame, where the source alone, rounded to it, is another function already."""
+    name = recipe.plan.output.dtype
+    if name == "same":
+        return None
+    dtype, source = getattr(torch, name), recipe.source
+    rounded = _Rounded(**{f.name: getattr(source, f.name) for f in fields(Checkpoint)}, rounded_to=dtype)
+    with single_threaded():
+        alone = compare(source, rounded, inputs.double(), dtype=torch.float64)
+    if alone.within(tolerance):
+        return None
+    smallest = torch.finfo(dtype).smallest_normal
+    below = [(size, tensor) for tensor in source.tensors if 0 < (size := _smallest(source.read(tensor))) < smallest]
+    wider = " or ".join(wide for wide in ("bfloat16", "float32", "float64") if wide != name)
+    told = (
+        f"{min(below)[1]} holds {min(below)[0]:.6g}, below {smallest:.6g}, the smallest number that {name} holds with "
+        "all its digits; "
+        if below
+        else ""
+    )
+    return (
+        f"the source alone, rounded to {name}, differs by {alone.relative_difference:.2e} already. {told}nothing was "
+        f"written; {wider} may hold it: {WIDER}, or allow more with `verify: {{tolerance: ...}}`"
+    )
+
+
+def _smallest(tensor: torch.Tensor) -> float:
+    """The smallest number but zero, by its size; 0 where there is none."""
+    sizes = tensor[tensor != 0].abs() if tensor.is_floating_point() else tensor.new_empty(0)
+    return float(sizes.min()) if sizes.numel() else 0.0
 
 
 def _not_finite(recipe: Recipe) -> list[str]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
-from growtool.checkpoint import file_order
-from growtool.grow.execute import produce, single_threaded
+from growtool.checkpoint import all_held_as, file_order
+from growtool.grow.execute import WIDER, produce, single_threaded
 from growtool.recipe import Recipe
 
 Told = Callable[[str], None]
@@ -72,8 +72,9 @@ def recalibrated(
     dtype = next(model.parameters()).dtype
     with single_threaded():
         recalibrate(model, (batch.to(dtype) for batch, _ in images.batches()))
-    return {
-        f"{name}.{statistic}": getattr(norm, statistic).to(recipe.infos[f"{name}.{statistic}"].torch_dtype)
+    found = {
+        f"{name}.{statistic}": getattr(norm, statistic)
         for name, norm in tracking_norms(model).items()
         for statistic in ("running_mean", "running_var")
     }
+    return all_held_as(found, recipe.infos, remedy=WIDER)

@@ -13,7 +13,7 @@ from growtool.algebra.promise import Promise
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.coupling import PairedAxis, trace_model
 from growtool.errors import CheckpointError, PlanError, some
@@ -56,7 +56,7 @@ def resolve(
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
     source = source or Traced.of(checkpoint.spec, where=checkpoint.name)
-    check_strict(checkpoint, source.model)
+    checkpoint = matched(checkpoint, source.model)
     _require_digits(plan, checkpoint)
 
     def towards(target: Traced) -> Recipe:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
 from growtool.checkpoint.folder import REPORT
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
 from growtool.report.macs import COUNTED, Macs, count_macs
 from growtool.templates.measures import BankReport, report_stored
@@ -101,7 +101,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         CheckpointError: the weights are not those of the architecture, or `growth.json` is damaged.
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
-    check_strict(checkpoint, model)
+    checkpoint = matched(checkpoint, model)
     size = input_size(model)
     macs = count_macs(model, size)
     whole, modules = _module_rows(checkpoint, model, macs, depth)

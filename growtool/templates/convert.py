@@ -25,8 +25,8 @@ from growtool.checkpoint import (
     write_folder,
 )
 from growtool.checkpoint.card import card_of_form, plain_card
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside, spare_source
+from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.decompose import Decomposition
 from growtool.verify import Comparison, compare, default_tolerance, random_inputs
@@ -110,7 +110,7 @@ def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
     if source.form is None:
         raise PlanError(f"{source.name}: found a dense checkpoint, expected one in template form; use it as it is")
     model = build(source.spec, where=source.name)
-    check_strict(source, model)
+    source = matched(source, model)
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     documents[CARD] = card_of_form(documents[CARD], in_templates=False)
     _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
@@ -130,8 +130,7 @@ def _write(
     force: bool,
 ) -> None:
     refuse_existing(out, force=force)
-    if out.resolve() in (source.path.resolve(), *source.path.resolve().parents):
-        raise PlanError(f"{out}: holds the checkpoint itself, expected another place; choose another output")
+    spare_source(out, source)
     common: dict[str, Any] = {
         "num_features": int(getattr(model, "num_features", 0)),
         "metadata": {"growtool_version": version("growtool"), **(form.metadata() if form else {})},

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of
+from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, held_as
 from growtool.coupling import Coupling
 from growtool.errors import PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
@@ -150,7 +150,7 @@ def _factorised(
 def _producer(
     infos: Mapping[str, TensorInfo], makers: Mapping[str, Callable[[], Tensor]], read: Read
 ) -> Callable[[str], Tensor]:
-    return lambda name: makers[name]().to(infos[name].torch_dtype) if name in makers else read(name)
+    return lambda name: held_as(name, makers[name](), infos[name].torch_dtype) if name in makers else read(name)
 
 
 def _groups(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,29 +18,6 @@ from growtool.errors import CheckpointError
 
 _SET = "{}.trainable_parameters.template_set_{}"
 _COEFFICIENTS = "{}.coefficients.coefs_member_{}"
-_WRAPPERS = ("state_dict", "model", "net")  # keys under which training scripts put a state dict
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of torch; nothing but tensors and plain containers is unpickled.
-
-    Raises:
-        CheckpointError: there is no such file, it holds other objects, or no state dict.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a state dict saved by torch")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: torch does not load it with weights_only ({type(error).__name__}); save the state dict alone"
-        ) from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: found no state dict, expected names and tensors")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def from_reference(

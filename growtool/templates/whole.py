@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from growtool.checkpoint import Checkpoint, build, input_size, refuse_existing
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.templates.align import Alignment, align
@@ -54,7 +54,7 @@ def decompose_checkpoint(
     if output is not None:
         refuse_existing(output, force=force)
     model = build(source.spec, where=source.name)
-    check_strict(source, model)
+    source = matched(source, model)
     coupling = trace_model(model, input_size(model))
     groups = like_tensors(templatable(model, coupling, source.tensors))
     alignment = align(coupling, source.tensors, groups, source.read) if aligned else None

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, build, input_size
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.checkpoint.reach import set_eps
 from growtool.errors import PlanError
 
@@ -53,7 +53,7 @@ class StreamedModel:
     ) -> None:
         skeleton = build(checkpoint.spec, where=checkpoint.name)
         set_eps(skeleton, eps or {})
-        check_strict(checkpoint, skeleton)
+        checkpoint = matched(checkpoint, skeleton)
         self.checkpoint = checkpoint
         self.dtype = dtype
         self.input_size = input_size(skeleton)

@@ -1,0 +1,123 @@
+"""The header of a safetensors file: parsed, and held against the data behind it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint.remedy import PICKLE_ENDINGS, unpickling
+from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
+from growtool.errors import CheckpointError
+
+_MAX_HEADER = 100_000_000  # bytes, the format's own limit
+_COPY_AGAIN = "copy or download the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header; `offsets` count from `start`, the first byte after it."""
+
+    tensors: dict[str, TensorInfo]
+    offsets: dict[str, tuple[int, int]]
+    metadata: dict[str, str]
+    start: int
+
+
+def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Names, shapes and types of a safetensors file, and its metadata.
+
+    Raises:
+        CheckpointError: the file is not a complete safetensors file.
+    """
+    header = parse_header(path)
+    return header.tensors, header.metadata
+
+
+def parse_header(path: Path) -> Header:
+    """The same with the places of the data; raises as `read_header` does."""
+    text = _header_text(path)
+    try:
+        content = json.loads(text)
+        told = content.pop("__metadata__", None)
+        metadata = {} if told is None else {str(key): str(value) for key, value in told.items()}
+        entries = {name: _entry(name, entry) for name, entry in content.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        finding = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
+    tensors = {name: info for name, (info, _) in entries.items()}
+    offsets = {name: held for name, (_, held) in entries.items()}
+    unknown = sorted({info.dtype for info in tensors.values() if not is_known_dtype(info.dtype)})
+    if unknown:
+        raise CheckpointError(
+            f"{path}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
+            "convert the tensors to one of these"
+        )
+    header = Header(tensors, offsets, metadata, 8 + len(text))
+    _check_layout(path, header)
+    return header
+
+
+def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
+    """What a header says of one tensor, and where its data begins and ends.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is not what the format asks for.
+    """
+    name.encode()  # JSON can hold halves of characters, which nothing can print
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or not isinstance(shape, list):
+        raise TypeError(f"{name}: found dtype {dtype!r} and shape {shape!r}, expected a string and a list")
+    dtype.encode()
+    if not all(type(number) is int for number in (*shape, begin, end)):
+        raise TypeError(f"{name}: found shape {shape} and offsets {[begin, end]}, expected whole numbers")
+    return TensorInfo(tuple(shape), dtype), (begin, end)
+
+
+def _header_text(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(9)
+        length = int.from_bytes(prefix[:8], "little")
+        file.seek(8)
+        text = file.read(length) if length <= _MAX_HEADER else b""
+    if size == 0:
+        raise CheckpointError(f"{path}: the file is empty, expected safetensors data; {_COPY_AGAIN}")
+    if not prefix[8:].startswith(b"{"):
+        raise CheckpointError(f"{path}: not a safetensors file: {_describe_foreign(path, prefix[:8])}")
+    if length > _MAX_HEADER:
+        raise CheckpointError(
+            f"{path}: damaged: found a header of {length} bytes, expected at most {_MAX_HEADER}; {_COPY_AGAIN}"
+        )
+    if len(text) < length:
+        raise CheckpointError(f"{path}: truncated: found {size} bytes, expected a header of {length}; {_COPY_AGAIN}")
+    return text
+
+
+def _check_layout(path: Path, header: Header) -> None:
+    """Refuse data that does not fill the file from end to end, each tensor with the bytes of its shape and type."""
+    problems, position = [], 0
+    for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
+        info = header.tensors[name]
+        finding = f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}"
+        if min(info.shape, default=0) < 0:
+            problems.append(f"{finding}, expected a shape without negative sizes; {_COPY_AGAIN}")
+        elif end - begin != info.nbytes:
+            problems.append(f"{finding}, expected {info.nbytes}; {_COPY_AGAIN}")
+        elif begin != position:
+            state = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
+            problems.append(f"{path}: {name}: {state}: found offset {begin}, expected {position}; {_COPY_AGAIN}")
+        position = end
+    if problems:
+        raise CheckpointError(problems)
+    size, expected = path.stat().st_size, header.start + position
+    if size != expected:
+        state = "truncated" if size < expected else "trailing bytes"
+        raise CheckpointError(f"{path}: {state}: found {size} bytes, expected {expected}; {_COPY_AGAIN}")
+
+
+def _describe_foreign(path: Path, prefix: bytes) -> str:
+    if prefix.startswith((b"\x80", b"PK\x03\x04")) or path.suffix in PICKLE_ENDINGS:
+        return f"found a PyTorch pickle, expected safetensors; {unpickling(path)}"
+    return f"found the bytes {prefix!r}, expected a length and a JSON header; convert the file to safetensors"

@@ -1,0 +1,209 @@
+"""Checkpoints of training scripts as timm folders: unwrapped, loaded as timm loads them, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint import by_timm
+from growtool.checkpoint.card import plain_card
+from growtool.checkpoint.folder import CARD, is_single_file, refuse_existing, write_file, write_folder
+from growtool.checkpoint.header import read_header
+from growtool.checkpoint.match import differences
+from growtool.checkpoint.names import foreign_prefix, without
+from growtool.checkpoint.reader import CONFIG, WEIGHTS, spec_beside
+from growtool.checkpoint.remedy import INDEX_ENDING, indices, shards, weight_files
+from growtool.checkpoint.skeleton import build, input_size
+from growtool.checkpoint.spec import ModelSpec
+from growtool.checkpoint.tensors import infos_of
+from growtool.checkpoint.torch_file import StateDict, read_state_dict
+from growtool.errors import CheckpointError, PlanError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Arguments of timm's train.py that say how images are prepared.
+_PREPARING = ("mean", "std", "interpolation", "crop_pct", "img_size", "input_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Attributes:
+
+    file: what was read.
+    keys: where the state dict stands in it, from outside in.
+    others: other keys that hold a state dict, too.
+    left: entries of the state dict that are no tensors of a model.
+    prefix: what was taken off the names.
+    unused: tensors whose names do not begin with it.
+    changes: what timm did to the rest while it loaded them, a phrase for each kind.
+    preparation: what the training script's arguments say of how images were prepared, and the config now says.
+    """
+
+    file: Path
+    keys: tuple[str, ...]
+    others: tuple[str, ...]
+    left: tuple[str, ...]
+    prefix: str
+    unused: tuple[str, ...]
+    changes: tuple[str, ...]
+    preparation: tuple[str, ...]
+
+
+def import_checkpoint(
+    source: Path, out: Path, *, model: str | None, model_args: Mapping[str, Any], force: bool = False
+) -> Imported:
+    """Write a timm folder (or a lone file with its config) of what training scripts save.
+
+    Args:
+        source: a file of `torch.save` or of safetensors, or a folder with one.
+        out: what to write.
+        model: the timm model; None where a `config.json` beside the file says it.
+        model_args: arguments of its constructor, over those of the config.
+        force: replace an existing output.
+
+    Raises:
+        PlanError: the output exists, or nothing says which model it is.
+        CheckpointError: the file cannot be read without running code, or timm does not take its tensors.
+    """
+    refuse_existing(out, force=force)
+    file = _file_of(source)
+    found = _state_of(file)
+    spec = _spec(file, found, model, model_args)
+    skeleton = build(spec, where=str(file))
+    prefix = foreign_prefix(found.tensors, skeleton.state_dict())
+    named = {name: found.tensors[old] for old, name in without(prefix, found.tensors).items()}
+    loaded = _load(spec, named, skeleton, file)
+    values = {
+        name: loaded.given.get(name, tensor).detach().contiguous().clone()
+        for name, tensor in loaded.model.state_dict().items()
+    }
+    config, preparation = _config(spec, loaded.model, skeleton, found.beside.get("args"))
+    _write(out, replace(spec, pretrained_cfg=config), skeleton, values, force=force)
+    return Imported(
+        file=file,
+        keys=found.keys,
+        others=found.others,
+        left=found.left,
+        prefix=prefix,
+        unused=tuple(name for name in found.tensors if not name.startswith(prefix)),
+        changes=tuple(loaded.changes(named)),
+        preparation=preparation,
+    )
+
+
+def _file_of(source: Path) -> Path:
+    """The file of weights that is meant by a path; in a folder the one that timm would load, or the only one."""
+    if not source.is_dir():
+        return source
+    held = [path for path in weight_files(source) if path.name == WEIGHTS] or indices(source) or weight_files(source)
+    if len(held) != 1:
+        found = ", ".join(path.name for path in held[:8]) or "none"
+        raise CheckpointError(f"{source}: found {found}, expected one file of weights; name the file")
+    return held[0]
+
+
+def _state_of(file: Path) -> StateDict:
+    """The state dict in a file, or in the shards of an index."""
+    if file.name.endswith(INDEX_ENDING):
+        parts = [_state_of(file.with_name(name)).tensors for name in shards(file)]
+        return StateDict({name: part[name] for part in parts for name in part}, (), (), (), {})
+    if file.suffix != ".safetensors" or _is_pickle(file):
+        return read_state_dict(file)
+    read_header(file)
+    from safetensors.torch import load_file
+
+    return StateDict(load_file(file), (), (), (), {})
+
+
+def _is_pickle(file: Path) -> bool:
+    if not file.is_file():
+        return True
+    with file.open("rb") as opened:
+        return opened.read(2) in (b"PK", b"\x80\x02")
+
+
+def _spec(file: Path, found: StateDict, model: str | None, model_args: Mapping[str, Any]) -> ModelSpec:
+    if model is not None:
+        return ModelSpec(model, dict(model_args))
+    beside = spec_beside(file)
+    if beside is None:
+        arch = found.beside.get("arch")
+        hint = f"; its `arch` is {arch}: --model {arch}" if isinstance(arch, str) else ""
+        raise PlanError(
+            f"{file}: found no {CONFIG} beside it, expected --model NAME (and --model-args), the timm model it is "
+            f"for{hint}"
+        )
+    return beside.with_args(**model_args)
+
+
+def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, file: Path) -> by_timm.Loaded:
+    """What timm makes of a state dict; with the head cut as timm's registry says, or as it is.
+
+    Raises:
+        CheckpointError: it does not take it, or has no values for some of its tensors.
+    """
+    name, arguments = by_timm.arguments_of_state(spec, None)
+    whole = {**arguments, "pretrained_cfg_overlay": {**arguments["pretrained_cfg_overlay"], "label_offset": None}}
+    loaded, problem = None, None
+    for attempt in (arguments, whole, None):
+        try:
+            loaded = by_timm.load(name, attempt, state) if attempt else by_timm.load_strictly(name, spec, state)
+            break
+        except Exception as error:  # whatever timm trips over
+            problem = problem or error
+    if loaded is None or loaded.missing:
+        shapes = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
+        findings = differences(shapes, {key: tuple(tensor.shape) for key, tensor in state.items()})
+        if not findings and problem is not None:
+            findings = [f"{type(problem).__name__}: {problem}"]
+        raise CheckpointError(
+            f"{file}: timm does not take the tensors as those of {spec.architecture} with "
+            f"{dict(spec.model_args)}:\n"
+            + "\n".join(f"- {line}" for line in findings)
+            + "\nname the model it is of with --model, and its arguments with --model-args (num_classes=10, ...)"
+        )
+    return loaded
+
+
+def _config(
+    spec: ModelSpec, model: nn.Module, skeleton: nn.Module, args: Any
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the config says of images and head, and which of it comes from the arguments of the training script."""
+    from timm.data import resolve_data_config
+    from timm.models import filter_pretrained_cfg
+
+    known: Any = dict(spec.pretrained_cfg)
+    if not known:
+        known = filter_pretrained_cfg(model.pretrained_cfg, remove_source=True, remove_null=True)
+        for key in ("architecture", "state_dict", "label_offset"):
+            known.pop(key, None)
+        classes = int(getattr(skeleton, "num_classes", 0))
+        if known.get("num_classes") != classes:
+            known = {key: value for key, value in known.items() if not key.startswith("label_")}
+        known |= {
+            "num_classes": classes,
+            "custom_load": False,
+            "input_size": list(input_size(skeleton)),
+        }
+    said = args if isinstance(args, Mapping) else vars(args) if args is not None and hasattr(args, "__dict__") else {}
+    told = {key: said[key] for key in _PREPARING if said.get(key) is not None}
+    if told:
+        known |= resolve_data_config(told, pretrained_cfg=known)
+    return known, tuple(f"{key} {value}" for key, value in told.items())
+
+
+def _write(out: Path, spec: ModelSpec, skeleton: nn.Module, values: Mapping[str, Tensor], *, force: bool) -> None:
+    infos = infos_of(values)
+    common: dict[str, Any] = {
+        "num_features": int(getattr(skeleton, "num_features", 0)),
+        "metadata": {"growtool_version": version("growtool")},
+        "force": force,
+    }
+    if is_single_file(out):
+        write_file(out, spec, infos, values.__getitem__, **common)
+    else:
+        write_folder(out, spec, infos, values.__getitem__, documents={CARD: plain_card(spec.architecture)}, **common)
