@@ -4,6 +4,7 @@ Every line that a message gives to copy is run here, on a file of the kind that 
 """
 
 import argparse
+import io
 import json
 import pathlib
 
@@ -12,6 +13,7 @@ import pytest
 import timm
 import torch
 from models import TINY, grown, randomise_, write_folder
+from rich.console import Console
 from safetensors.torch import load_file, save_file, save_model
 from timm.models import register_model, save_for_hf
 from torch import nn
@@ -22,6 +24,7 @@ from growtool.checkpoint.importing import import_checkpoint
 from growtool.checkpoint.loading import loading_line
 from growtool.checkpoint.match import matched
 from growtool.checkpoint.torch_file import read_state_dict
+from growtool.cli import console as console_module
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.model import load_model
 
@@ -300,9 +303,9 @@ def test_the_command_tells_what_it_took(growtool, tmp_path):
     arguments = [word for key, value in TINY["resnet"].args.items() for word in ("--model-args", f"{key}={value}")]
     code, _, err = growtool("import", path, "--model", "resnet18", "-o", tmp_path / "out")
     assert code == 1 and "wrong shape" in err and not (tmp_path / "out").exists()
-    code, _, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "out")
+    code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "out")
     assert code == 0, err
-    assert f"taken: state_dict_ema of {path}\nnot taken: state_dict\n" in err
+    assert f"taken: state_dict_ema of {path}\nnot taken: state_dict\n" in out
     assert by_timm(tmp_path / "out").pretrained_cfg["mean"] == [0.1, 0.2, 0.3]
     code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "one.safetensors",
                               "--json")  # fmt: skip
@@ -393,3 +396,12 @@ def test_a_model_that_timm_would_save_under_another_name_is_imported(tmp_path):
     assert not lines_of(message)
     import_checkpoint(source, tmp_path / "out", model=None, model_args={})
     assert_same(by_timm(tmp_path / "out"), open_checkpoint(tmp_path / "out"))
+
+
+def test_a_terminal_shows_lines_of_code_whole(monkeypatch):
+    shown = Console(width=30, force_terminal=True, file=io.StringIO(), color_system=None)
+    monkeypatch.setattr(console_module, "console", lambda: shown)
+    code = "  import torch; from safetensors.torch import save_file"
+    console_module.print_problems((f"x: a long text that has to be broken somewhere:\n{code}",))
+    lines = shown.file.getvalue().splitlines()
+    assert code in lines and len(lines) > 2

@@ -77,13 +77,19 @@ def remark(text: str) -> None:
     note(Text.assemble(("note:", "yellow"), " ", text))
 
 
-def _print(to: Console, text: str | Text, style: str = "") -> None:
-    """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole."""
+def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: bool = False) -> None:
+    """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole.
+
+    Lines of code are left to the terminal, whose breaks are not copied.
+    """
     from rich.text import Text
 
     styled = Text.from_markup(text) if isinstance(text, str) else text
     if to.is_terminal:
-        styled = Text("\n").join(wrapped for line in styled.split("\n") for wrapped in _wrap(line, to.width))
+        lines = styled.split("\n")
+        code = [indented_is_code and line.plain.startswith("  ") for line in lines]
+        parts = ([line] if whole else _wrap(line, to.width) for line, whole in zip(lines, code, strict=True))
+        styled = Text("\n").join(part for line in parts for part in line)
     to.print(styled, style=style or None, soft_wrap=True)
 
 
@@ -123,7 +129,7 @@ def print_problems(problems: tuple[str, ...]) -> None:
     from rich.text import Text
 
     for problem in problems:
-        _print(console(), Text.assemble(("error: ", "bold red"), problem))
+        _print(console(), Text.assemble(("error: ", "bold red"), problem), indented_is_code=True)
 
 
 def describe_os_error(error: OSError) -> str:
