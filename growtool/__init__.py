@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from growtool.checkpoint import open_checkpoint
     from growtool.coupling import trace_model
     from growtool.finetune.run import finetune as finetune_checkpoint
-    from growtool.grow import grow as grow_checkpoint
-    from growtool.grow import summarise
+    from growtool.growing import grow as grow_checkpoint
+    from growtool.growing import summarise
     from growtool.plan import Plan, load_plan
     from growtool.recipe import resolve
     from growtool.report.inspect import inspect_checkpoint
     from growtool.verify import compare as verify_checkpoints
 
-# Name -> where it lives. `growtool.grow` and `growtool.finetune` are rooms, so their functions carry longer names here.
+# Name -> where it lives. `growtool.finetune` is a room, so its function carries a longer name here.
 _HOMES = {
     "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
     "trace_model": ("growtool.coupling", "trace_model"),
     "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
-    "grow_checkpoint": ("growtool.grow", "grow"),
-    "summarise": ("growtool.grow", "summarise"),
+    "grow_checkpoint": ("growtool.growing", "grow"),
+    "summarise": ("growtool.growing", "summarise"),
     "Plan": ("growtool.plan", "Plan"),
     "load_plan": ("growtool.plan", "load_plan"),
     "resolve": ("growtool.recipe", "resolve"),

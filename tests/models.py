@@ -19,7 +19,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from growtool.checkpoint import open_checkpoint
-from growtool.grow import Grown, grow
+from growtool.growing import Grown, grow
 from growtool.plan import LoadedPlan, load_plan
 from growtool.recipe import Recipe, resolve
 

@@ -10,7 +10,7 @@ from zoo.proofs import InMemory
 from growtool.checkpoint import ModelSpec, file_order
 from growtool.checkpoint.reach import set_eps
 from growtool.coupling import trace_model
-from growtool.grow.execute import produce
+from growtool.growing.execute import produce
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
 from growtool.recipe.resolve import recipe_of

@@ -20,7 +20,7 @@ import pyte
 COLUMNS, LINES = 80, 24
 _TALL = 400  # lines that the emulated terminal remembers
 _FORKS = multiprocessing.get_context("forkserver")  # torch and timm are imported once for all commands
-_FORKS.set_forkserver_preload(["torch", "timm", "growtool.cli.app", "growtool.finetune.run", "growtool.grow"])
+_FORKS.set_forkserver_preload(["torch", "timm", "growtool.cli.app", "growtool.finetune.run", "growtool.growing"])
 _NOT_INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "GROWTOOL_DEBUG", "TERM", "COLORTERM", "CI")
 
 

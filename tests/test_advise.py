@@ -9,7 +9,7 @@ from growtool.advise import SizeBudget, advise, parse_budget
 from growtool.advise.sizes import _last
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
-from growtool.grow import summarise
+from growtool.growing import summarise
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from growtool.calibration import open_images, tracking_norms
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
-from growtool.grow import summarise
+from growtool.growing import summarise
 from growtool.plan.schema import Data
 
 pytestmark = UNCLOSED_IMAGES

@@ -12,8 +12,8 @@ from zoo.proofs import InMemory, source_model
 from growtool.checkpoint import ModelSpec, build, file_order, input_size
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
-from growtool.grow.execute import produce
-from growtool.grow.summary import summarise
+from growtool.growing.execute import produce
+from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from growtool.checkpoint import ModelSpec
 from growtool.cli.app import app
 from growtool.errors import GrowtoolError, PlanError
-from growtool.grow.source import open_planned
+from growtool.growing.source import open_planned
 from growtool.plan import load_plan
 
 OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]

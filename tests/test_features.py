@@ -9,7 +9,7 @@ from models import TINY, WIDER, Tiny, grown, load, random_model, resolved, write
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
-from growtool.grow import proof as proving
+from growtool.growing import proof as proving
 from growtool.verify import compare, random_inputs
 
 TILE = {"operator": "tile"}

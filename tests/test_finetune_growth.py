@@ -18,7 +18,7 @@ from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.trainable import new_mask, new_tensors
 from growtool.finetune.weights import exported
-from growtool.grow import grow
+from growtool.growing import grow
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 

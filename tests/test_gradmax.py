@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from growtool.calibration import open_images
 from growtool.errors import PlanError
-from growtool.grow.gradients import _columns, _products
+from growtool.growing.gradients import _columns, _products
 from growtool.operators.gradmax import directions, with_directions
 from growtool.plan.schema import Data
 

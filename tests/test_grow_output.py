@@ -174,7 +174,7 @@ def test_an_older_output_survives_a_failure_and_force_replaces_it(tmp_path, monk
     grown(source, wider("vit", TILE), tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with monkeypatch.context() as patched, pytest.raises(CheckpointError):
-        patched.setattr("growtool.grow.proof.TOLERANCES", {"F64": -1.0})
+        patched.setattr("growtool.growing.proof.TOLERANCES", {"F64": -1.0})
         grown(source, wider("vit", MIXTURE), tmp_path / "out", force=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     grown(source, wider("vit", MIXTURE), tmp_path / "out", force=True)

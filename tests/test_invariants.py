@@ -14,7 +14,7 @@ from test_families import EXPECTED, LOSSY, REFUSED
 from torch import Tensor, nn
 
 from growtool.checkpoint.reach import set_eps
-from growtool.grow.statistics import in_memory
+from growtool.growing.statistics import in_memory
 from growtool.recipe import Recipe
 
 EXACT = 1e-9

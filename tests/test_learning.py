@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from growtool.calibration import open_images, recalibrate
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
-from growtool.grow.learning import _Maps, learned
+from growtool.growing.learning import _Maps, learned
 from growtool.plan.schema import Data
 
 pytestmark = UNCLOSED_IMAGES

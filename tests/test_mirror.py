@@ -12,7 +12,7 @@ from torch import nn
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli
 from growtool.errors import PlanError
-from growtool.grow import summarise
+from growtool.growing import summarise
 from growtool.recipe import resolve
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.traced import Traced

@@ -21,7 +21,7 @@ from growtool.errors import PlanError
 from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, write_state
 from growtool.finetune.run import finetune
-from growtool.grow.optimizer import find_state, grow_state
+from growtool.growing.optimizer import find_state, grow_state
 from growtool.recipe import resolve
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5})

@@ -10,7 +10,7 @@ from growtool.checkpoint import ModelSpec, build, input_size, open_checkpoint
 from growtool.checkpoint.reach import OPEN
 from growtool.coupling import trace_model
 from growtool.errors import PlanError
-from growtool.grow import grow
+from growtool.growing import grow
 from growtool.recipe import resolve
 from growtool.recipe.knobs import find_knobs
 

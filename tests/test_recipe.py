@@ -87,7 +87,7 @@ def test_a_lossy_plan_says_so_before_anything_is_written(growtool, tmp_path, mon
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("growtool.grow.grow", stop)
+    monkeypatch.setattr("growtool.growing.grow", stop)
     code, out, _ = growtool("grow", source, plan, "-o", tmp_path / "out")
     assert code == 130
     assert re.search(r"promise: lossy .*\n +stack runs every repeated block once more", out)

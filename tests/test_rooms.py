@@ -14,7 +14,7 @@ FLOORS = [
     {"algebra", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},
-    {"grow", "advise"},
+    {"growing", "advise"},
     {"study", "schedule", "protocol"},
     {"cli", "__main__", "__init__"},
 ]
@@ -77,6 +77,6 @@ def test_a_way_back_is_seen():
 
 
 def test_an_import_that_runs_up_is_seen_wherever_it_stands():
-    source = "if TYPE_CHECKING:\n    from growtool.grow import grow\ndef f():\n    import growtool.cli.app\n"
-    assert list(imported_rooms(source)) == [(2, "grow"), (4, "cli")]
+    source = "if TYPE_CHECKING:\n    from growtool.growing import grow\ndef f():\n    import growtool.cli.app\n"
+    assert list(imported_rooms(source)) == [(2, "growing"), (4, "cli")]
     assert list(imported_rooms("from growtool import plan, Plan")) == [(1, "plan"), (1, "__init__")]

@@ -7,7 +7,7 @@ computes, and the tensors of one parameter are equal in the written state.
 import pytest
 
 from growtool.checkpoint import ModelSpec, file_order
-from growtool.grow.execute import produce
+from growtool.growing.execute import produce
 from growtool.plan import Plan
 from growtool.recipe import resolve
 from tests.zoo.proofs import InMemory, growth_proof, source_model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_evenly, padded, tiled
 from growtool.coupling import Atom, Growth, PairedAxis
-from growtool.grow import summarise
+from growtool.growing import summarise
 from growtool.operators import aki, random, variance_transfer
 from growtool.operators.base import Layer
 from growtool.plan.width import Aki, Random, VarianceTransfer

@@ -92,7 +92,7 @@ def compare(
     that fails is named, and the others go on; the exit code is then 1.
     """
     from growtool.finetune.options import read_config, read_words
-    from growtool.grow.source import open_planned
+    from growtool.growing.source import open_planned
     from growtool.plan import load_plan
     from growtool.study.budget import Budget
     from growtool.study.compare import compare as run

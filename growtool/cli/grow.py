@@ -17,7 +17,7 @@ from growtool.report import units
 
 if TYPE_CHECKING:
     from growtool.finetune.optimizer_state import OptimizerState
-    from growtool.grow import Grown, Summary
+    from growtool.growing import Grown, Summary
     from growtool.plan import LoadedPlan
     from growtool.recipe import Recipe
 
@@ -91,9 +91,9 @@ def grow(
     A plan that loses the function by accident is refused (exit code 1, for --dry-run too, once all has been shown).
     """
     from growtool.checkpoint.folder import refuse_existing
-    from growtool.grow import grow as execute
-    from growtool.grow import summarise
-    from growtool.grow.source import open_planned
+    from growtool.growing import grow as execute
+    from growtool.growing import summarise
+    from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
     if optimizer_state is not None and no_optimizer_state:
@@ -137,7 +137,7 @@ def grow(
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     """The state in `run`, or beside the source's weights where there is one."""
-    from growtool.grow.optimizer import find_state, in_template_form
+    from growtool.growing.optimizer import find_state, in_template_form
 
     state = find_state(run or recipe.source.path.parent)
     if run is None and state is not None and in_template_form(recipe):

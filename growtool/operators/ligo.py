@@ -1,6 +1,6 @@
 """`ligo`: expansion maps learned on images, then written out as weights (LiGO, arXiv 2303.00980).
 
-Here is only where learning starts: whole copies whose readers share the weight. `growtool.grow.learning` learns.
+Here is only where learning starts: whole copies whose readers share the weight. `growtool.growing.learning` learns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`mixing`: every block a learned combination of the source's blocks (the depth half of LiGO, arXiv 2303.00980).
 
-Here is only where learning starts: blocks repeated in their place. `growtool.grow.learning` learns.
+Here is only where learning starts: blocks repeated in their place. `growtool.growing.learning` learns.
 """
 
 from __future__ import annotations

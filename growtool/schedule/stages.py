@@ -162,7 +162,7 @@ class Grow:
 
     def open(self, path: Path) -> Checkpoint:
         """As the plan says what it is."""
-        from growtool.grow.source import open_planned
+        from growtool.growing.source import open_planned
 
         return open_planned(path, [self.plan.plan])
 
@@ -211,8 +211,8 @@ class Grow:
         )
 
     def _grow(self, site: Site, out: Path) -> None:
-        from growtool.grow import grow
-        from growtool.grow.optimizer import can_grow, find_state
+        from growtool.growing import grow
+        from growtool.growing.optimizer import can_grow, find_state
         from growtool.recipe import resolve
 
         recipe = resolve(self.plan.plan, self.open(site.source))

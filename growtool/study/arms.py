@@ -12,7 +12,7 @@ from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.defaults import Choice
 from growtool.finetune.optimizer_state import OptimizerState
-from growtool.grow import grow, summarise
+from growtool.growing import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
 from growtool.recipe.consent import require_consent

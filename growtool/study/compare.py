@@ -16,7 +16,7 @@ from growtool.finetune.defaults import Choice, choose, grown_with_losses, in_wor
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_splits
-from growtool.grow.optimizer import find_state
+from growtool.growing.optimizer import find_state
 from growtool.images import other_classes, require_readable
 from growtool.study.arms import Arm, grown_arms, scratch_arms, source_arm
 from growtool.study.cost import source_cost

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-GROWS_WITH = ("growtool.grow", "growtool.plan", "growtool.recipe", "growtool.checkpoint", "timm", "torch", "numpy")
+GROWS_WITH = ("growtool.growing", "growtool.plan", "growtool.recipe", "growtool.checkpoint", "timm", "torch", "numpy")
 
 
 def write_model(folder: str) -> None:
@@ -44,7 +44,7 @@ def resolve(source: str, plan: str) -> None:
 def grow(source: str, plan: str, out: str) -> None:
     """All that `growtool grow` does but show it."""
     from growtool.checkpoint import open_checkpoint
-    from growtool.grow import grow
+    from growtool.growing import grow
     from growtool.plan import load_plan
     from growtool.recipe import resolve
 

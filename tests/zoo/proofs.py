@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
 from growtool.coupling import Atom, Axis, Coupling, Group, atoms
-from growtool.grow.execute import produce
+from growtool.growing.execute import produce
 from growtool.recipe import Recipe
 
 TOLERANCE = 1e-9  # largest relative difference, in float64, that counts as equal

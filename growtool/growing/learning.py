@@ -23,8 +23,8 @@ from growtool.calibration import recalibrate, tracking_norms
 from growtool.checkpoint import all_held_as
 from growtool.coupling import Growth, PairedAxis, Unchanged, inside
 from growtool.errors import PlanError
-from growtool.grow.execute import WIDER, single_threaded
-from growtool.grow.statistics import Told, in_memory, opened_images
+from growtool.growing.execute import WIDER, single_threaded
+from growtool.growing.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing
 from growtool.plan.width import Ligo

@@ -23,8 +23,8 @@ from torch.utils.hooks import RemovableHandle
 
 from growtool.checkpoint import all_held_as
 from growtool.errors import PlanError
-from growtool.grow.execute import WIDER, single_threaded
-from growtool.grow.statistics import Told, in_memory, opened_images
+from growtool.growing.execute import WIDER, single_threaded
+from growtool.growing.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.operators.gradmax import directions, with_directions
 from growtool.plan.width import Gradmax

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
 from growtool.checkpoint import all_held_as, file_order
-from growtool.grow.execute import WIDER, produce, single_threaded
+from growtool.growing.execute import WIDER, produce, single_threaded
 from growtool.recipe import Recipe
 
 Told = Callable[[str], None]

@@ -23,14 +23,14 @@ from growtool.checkpoint.folder import (
 )
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
-from growtool.grow.execute import produce
-from growtool.grow.gradients import steepest
-from growtool.grow.learning import learned, learns
-from growtool.grow.optimizer import GrownState, grow_state
-from growtool.grow.proof import Proof, prove
-from growtool.grow.report import card_text, report_text, target_with_lineage, with_measurement
-from growtool.grow.statistics import Told, recalibrated
-from growtool.grow.summary import Summary, summarise
+from growtool.growing.execute import produce
+from growtool.growing.gradients import steepest
+from growtool.growing.learning import learned, learns
+from growtool.growing.optimizer import GrownState, grow_state
+from growtool.growing.proof import Proof, prove
+from growtool.growing.report import card_text, report_text, target_with_lineage, with_measurement
+from growtool.growing.statistics import Told, recalibrated
+from growtool.growing.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.consent import require_consent

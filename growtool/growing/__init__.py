@@ -1,6 +1,6 @@
 """Growing: execute a recipe tensor by tensor, prove what it promised, write the result whole."""
 
-from growtool.grow.grow import Grown, grow
-from growtool.grow.summary import Summary, summarise
+from growtool.growing.grow import Grown, grow
+from growtool.growing.summary import Summary, summarise
 
 __all__ = ["Grown", "Summary", "grow", "summarise"]

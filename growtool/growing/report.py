@@ -12,9 +12,9 @@ from torch import Tensor
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
 from growtool.checkpoint.reach import base_architecture
-from growtool.grow.optimizer import GrownState, rate_factors
-from growtool.grow.proof import Proof
-from growtool.grow.summary import Summary
+from growtool.growing.optimizer import GrownState, rate_factors
+from growtool.growing.proof import Proof
+from growtool.growing.summary import Summary
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe, TensorRecipe
 from growtool.report import units

@@ -11,7 +11,7 @@ import torch
 
 from growtool.checkpoint import Checkpoint, arithmetic_dtype
 from growtool.errors import CheckpointError, PlanError, some
-from growtool.grow.execute import WIDER, single_threaded
+from growtool.growing.execute import WIDER, single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
 
