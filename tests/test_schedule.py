@@ -18,8 +18,9 @@ from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.records import Silent
-from growtool.schedule import load_schedule, run_schedule
 from growtool.schedule.curves import curve_charts, curve_table, read_curve
+from growtool.schedule.file import load_schedule
+from growtool.schedule.run import run_schedule
 from growtool.schedule.stages import Train
 
 pytestmark = UNCLOSED_IMAGES

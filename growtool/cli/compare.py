@@ -92,27 +92,31 @@ def compare(
     that fails is named, and the others go on; the exit code is then 1.
     """
     from growtool.finetune.options import read_config, read_words
-    from growtool.growing.source import open_planned
     from growtool.plan import load_plan
     from growtool.study.budget import Budget
+    from growtool.study.variant import read_variants
+
+    # mistakes in files and options are told before torch is imported
+    plans = [load_plan(path) for path in plan]
+    options = (read_config(config) if config else {}) | read_words(set_ or ())
+    amount, variants = Budget.parse(budget), read_variants(variant or ())
+    baselines = _baselines(baseline or [Baseline.scratch])
+    from growtool.growing.source import open_planned
     from growtool.study.compare import compare as run
     from growtool.study.study import Study
-    from growtool.study.variant import read_variants
     from growtool.study.write import to_json, write
 
-    plans = [load_plan(path) for path in plan]
     source = open_planned(checkpoint, [loaded.plan for loaded in plans])
-    options = (read_config(config) if config else {}) | read_words(set_ or ())
     study = Study(
         source=source,
         plans=plans,
         options=options | ({"data": str(data)} if data else {}),
         output=output or Path(f"{source.label}-compared"),
-        budget=Budget.parse(budget),
-        variants=read_variants(variant or ()),
+        budget=amount,
+        variants=variants,
         seeds=seeds,
         rates=tuple(dict.fromkeys(lr or ())),
-        baselines=_baselines(baseline or [Baseline.scratch]),
+        baselines=baselines,
         source_epochs=source_epochs,
         plugins=tuple(plugin or ()),
         jobs=jobs or max(1, len(device or ())),

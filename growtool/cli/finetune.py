@@ -296,14 +296,15 @@ def finetune(
 
     Several processes: torchrun --nproc-per-node N -m growtool finetune ...
     """
-    from growtool.finetune.distributed import World
     from growtool.finetune.options import continued, make_config, read_config, read_words
 
     flags = given_flags(ctx) | ({"plugins": tuple(plugin)} if plugin else {})
     layers = [read_config(config) if config else {}, read_words(settings or ()), flags]
     chosen = make_config(continued(*layers), *layers)
+    # a mistake in the file or the options is told before torch is imported
     load_plugins([path for path in chosen.plugins if path not in (plugin or ())])
-    from growtool.finetune.run import finetune as run  # brings torch, which a mistake need not wait for
+    from growtool.finetune.distributed import World
+    from growtool.finetune.run import finetune as run
 
     with shown_progress() as progress:
         result = run(chosen, progress)

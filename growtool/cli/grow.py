@@ -90,16 +90,17 @@ def grow(
 
     A plan that loses the function by accident is refused (exit code 1, for --dry-run too, once all has been shown).
     """
+    if optimizer_state is not None and no_optimizer_state:
+        raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
+    asked = asked_plan(plan, width, depth, operator or (), data)
+    loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
+    # a mistake in the plan or the options is told before torch is imported
     from growtool.checkpoint.folder import refuse_existing
     from growtool.growing import grow as execute
     from growtool.growing import summarise
     from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
-    if optimizer_state is not None and no_optimizer_state:
-        raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
-    asked = asked_plan(plan, width, depth, operator or (), data)
-    loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     source = open_planned(checkpoint, [loaded.plan])
     out = output or Path(f"{source.label}-grown")
     if not dry_run:

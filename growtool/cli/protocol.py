@@ -27,9 +27,11 @@ def protocol(
 
     The published way of MixtureGrowth (arXiv 2311.04251).
     """
-    from growtool.protocol import load_protocol, run_protocol
+    from growtool.protocol.file import load_protocol
 
-    loaded, out = load_protocol(file), output or Path(file.stem)
+    loaded, out = load_protocol(file), output or Path(file.stem)  # a mistake in it is told before torch is imported
+    from growtool.protocol.run import run_protocol
+
     with shown_progress() as progress:
         steps = run_protocol(loaded, out, resume=resume, progress=progress, told=note)
     if as_json:

@@ -28,11 +28,13 @@ def schedule(
 
     Each stage has its budget in epochs, steps or MACs; schedule.json says what each spent and came to.
     """
+    from growtool.schedule.file import load_schedule
+
+    loaded = load_schedule(file)  # a mistake in it is told before torch is imported
     from growtool.finetune.distributed import World
     from growtool.report import units
-    from growtool.schedule import load_schedule, run_schedule
+    from growtool.schedule.run import run_schedule
 
-    loaded = load_schedule(file)
     main = World.from_environment().is_main
 
     def told(line: str) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
-from growtool.finetune.distributed import World, joined
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
@@ -116,6 +115,7 @@ class Train:
             PlanError: options or data that do not fit it.
             CheckpointError: the teacher cannot be opened.
         """
+        from growtool.finetune.distributed import World
         from growtool.finetune.prepare import foresee
 
         if self.options.get("kd_teacher") not in (None, PREVIOUS):
@@ -190,6 +190,8 @@ class Grow:
     def run(self, site: Site) -> StageRecord:
         """Grow into `NN-grow/`, in the first process where there are several."""
         import torch
+
+        from growtool.finetune.distributed import World, joined
 
         folder, start, world = f"{self.number:02d}-grow", time.perf_counter(), World.from_environment()
         with joined(world, torch.device("cpu")):
