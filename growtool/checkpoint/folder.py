@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.card import plain_card
 from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
+from growtool.checkpoint.temporary import ASIDE, TEMPORARY, clear_leftovers, prefix_for
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
 from growtool.errors import PlanError, some
@@ -166,9 +167,13 @@ def json_text(value: Any, *, sort_keys: bool = False) -> str:
 
 @contextlib.contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain."""
+    """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain.
+
+    What earlier processes left there when they were killed goes first.
+    """
     with made(out.resolve().parent) as parent:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=parent))
+        clear_leftovers(parent, out.name)
+        folder = Path(tempfile.mkdtemp(prefix=prefix_for(out.name), suffix=TEMPORARY, dir=parent))
         try:
             yield folder
         finally:
@@ -190,7 +195,7 @@ def made(folder: Path) -> Iterator[Path]:
 
 def take_place(folder: Path, out: Path) -> None:
     """Rename `folder` to `out`; an older output steps aside first and comes back should the renaming fail."""
-    aside = folder.with_suffix(".old")
+    aside = folder.with_suffix(ASIDE)
     if out.exists():
         out.rename(aside)
     try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from growtool.checkpoint.temporary import TEMPORARY, clear_leftovers, prefix_for
 from growtool.checkpoint.tensors import TensorInfo, dtype_name, file_rank
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def write_safetensors(
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file beside `path` that takes its name only once it is complete and synced; its mode follows the umask."""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        clear_leftovers(path.parent, path.name)
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path.name), suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
         error.filename = str(path)  # the hidden name means nothing to whom the message is for
         raise

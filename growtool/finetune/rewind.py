@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from growtool.checkpoint.folder import TRAINING
+from growtool.checkpoint.temporary import ASIDE, TEMPORARY
 from growtool.finetune.snapshot import put_back, take
 from growtool.finetune.state import Saver, link, remove, step_name
 
@@ -40,10 +41,10 @@ class Best:
 def mend(folder: RunFolder) -> None:
     """Put back what a crash caught between two names, and remove what it caught half-written."""
     for place in (folder.root, folder.checkpoints):
-        for path in place.glob(".*.old"):
+        for path in place.glob(f".*{ASIDE}"):
             target = place / path.name.split(".")[1]
             path.rename(target) if not target.exists() else shutil.rmtree(path)
-        for path in place.glob(".*.tmp"):
+        for path in place.glob(f".*{TEMPORARY}"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

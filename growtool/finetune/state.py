@@ -27,6 +27,7 @@ from growtool.checkpoint.folder import (
     take_place,
     write_text,
 )
+from growtool.checkpoint.temporary import TEMPORARY, prefix_for
 from growtool.errors import PlanError
 from growtool.finetune.commands import resuming
 from growtool.finetune.journal import METRICS, SUMMARY
@@ -224,7 +225,7 @@ def remove(path: Path) -> None:
     """Remove a checkpoint if it is there; its name goes first, so that no half-removed folder has it."""
     if not path.exists():
         return
-    doomed = path.with_name(f".{path.name}.tmp")
+    doomed = path.with_name(f"{prefix_for(path.name)}removed{TEMPORARY}")
     path.rename(doomed)
     shutil.rmtree(doomed)
 
