@@ -1,4 +1,4 @@
-"""Which plans fit a budget, and what has been published about choosing among them."""
+"""Which plans fit a budget, and what was measured of choosing among them."""
 
 from growtool.advise.budget import SizeBudget, parse_budget
 from growtool.advise.proposals import AXES, Advice, Proposal, advise

@@ -1,55 +1,38 @@
-"""Plans that grow a checkpoint within a budget: wider, deeper, and both."""
+"""Plans that grow a checkpoint within a budget that keep the function: wider, deeper, and both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import yaml
 
 from growtool.advise.budget import SizeBudget
 from growtool.advise.guidelines import GUIDELINES
-from growtool.advise.sizes import Scaling, Size
+from growtool.advise.sizes import Scaling, Shape, Size
+from growtool.advise.trying import Tried, try_shape
 from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.reach import OPEN
-from growtool.errors import GrowtoolError, PlanError
-from growtool.plan.schema import Plan
-from growtool.plan.target import Scale, factor_text
-from growtool.recipe import resolve
-from growtool.recipe.alike import stay_alike
+from growtool.plan.target import Scale
 from growtool.recipe.target import scalable
 from growtool.recipe.traced import Traced
-
-# Tried in this order; the first whose promise is not lossy is proposed, else the first that applies at all. What would
-# leave copies that stay alike is not proposed.
-WIDTHS: tuple[Mapping[str, Any], ...] = (
-    {"operator": "mixture"},
-    {"operator": "mixture", "bank": "sub_block"},
-    {"operator": "centre_zero"},
-    {"operator": "net2net"},
-)
-DEPTHS: tuple[Mapping[str, Any], ...] = (
-    {"operator": "zero_out"},
-    {"operator": "net2deeper"},
-    {"operator": "interleave"},
-)
+from growtool.recipe.trials import Built
 
 AXES = ("width", "depth", "both")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One plan within the budget.
+    """One plan.
 
     Attributes:
         axis: `width`, `depth` or `both`.
         plan: what the file says, as plain data.
         size: of the grown model.
-        promise: `exact` or `lossy`.
+        promise: `exact`, `exact up to eps`; `lossy` where the operator is so by its name and nothing else can.
         reasons: why it is lossy.
-        guideline: what has been published and measured about growing so, with its limits.
+        guideline: what was measured of growing so, or where its shape comes from.
     """
 
     axis: str
@@ -69,45 +52,45 @@ class Advice:
     """Attributes:
 
     source: the size of the checkpoint.
-    proposals: one for each axis that can grow within the budget.
+    proposals: one for each axis that can grow within the budget and keep the function.
+    beyond: for the other axes the smallest growth that keeps it, where there is one; it is beyond the budget.
     refused: axis -> why there is no proposal.
     """
 
     source: Size
     proposals: tuple[Proposal, ...]
+    beyond: tuple[Proposal, ...]
     refused: Mapping[str, str]
 
 
 def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
-    """The largest plan of each axis within the budget; no weight is read.
+    """The largest plan of each axis that keeps the function within the budget; no weight is read.
 
     Raises:
         CheckpointError: the checkpoint's model cannot be built or run.
     """
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
     scalings = _scalings(source, budget)
-    shapes = {
-        "width": (scalings["width"].widest(), None),
-        "depth": (None, scalings["depth"].deepest()),
-        "both": scalings["both"].balanced() or (None, None),
-    }
-    proposals, refused = [], {}
-    for axis, (width, depths) in shapes.items():
-        if (width, depths) == (None, None):
-            refused[axis] = _nothing_fits(axis, scalings[axis])
-            continue
-        try:
-            proposals.append(_propose(axis, checkpoint, source, scalings[axis], width, depths))
-        except GrowtoolError as error:
-            refused[axis] = "; ".join(error.problems)
-    return Advice(scalings["both"].source, tuple(proposals), refused)
+    proposals, beyond, refused = [], [], {}
+    for axis in AXES:
+        search = _Search(axis, checkpoint, source, scalings[axis])
+        within, further = scalings[axis].shapes(axis)
+        if found := search.first(within):
+            proposals.append(found)
+        elif found := search.first(further):
+            beyond.append(found)
+            refused[axis] = "no growth that keeps the function is within the budget"
+        else:
+            refused[axis] = search.why()
+    return Advice(scalings["both"].source, tuple(proposals), tuple(beyond), refused)
 
 
 def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
     """What each axis can be scaled by, as a plan that scales it alone finds it."""
+    built: Built = {}
 
     def of(**axes: float) -> Scaling:
-        base, knobs = scalable(Scale(**axes), source.spec, source.model, source.coupling)
+        base, knobs = scalable(Scale(**axes), source.spec, source.model, source.coupling, built)
         return Scaling(base, source.model, knobs, budget)
 
     both = of(width=2.0, depth=2.0)
@@ -116,64 +99,40 @@ def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
     return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 
 
-def _nothing_fits(axis: str, scaling: Scaling) -> str:
-    lacking = [
-        what
-        for what, found in (("width", scaling.width_factors), ("depth", scaling.depths))
-        if axis in (what, "both") and not found
-    ]
-    if lacking:
-        return f"no argument of the constructor scales its {' or '.join(lacking)}"
-    return "the least growth is beyond the budget"
+class _Search:
+    """Looks for the first shape that some operator grows to while it keeps the function."""
 
+    def __init__(self, axis: str, checkpoint: Checkpoint, source: Traced, scaling: Scaling) -> None:
+        self._axis, self._checkpoint, self._source, self._scaling = axis, checkpoint, source, scaling
+        self._last = Tried()
 
-def _propose(
-    axis: str,
-    checkpoint: Checkpoint,
-    source: Traced,
-    scaling: Scaling,
-    width: Fraction | None,
-    depths: tuple[int, ...] | None,
-) -> Proposal:
-    """The plan with the first operators that keep the function.
+    def first(self, shapes: Iterable[Shape]) -> Proposal | None:
+        """The first of them in their order.
 
-    Raises:
-        PlanError: no operator can grow it so.
-        CheckpointError: it does not run.
-    """
-    scale: dict[str, Any] = {"width": _as_written(width)} if width else {}
-    scale |= {"depth": list(depths)} if depths else {}
-    target = Traced.of(scaling.spec(width, depths), where=f"{checkpoint.name}, scaled by {scale}")
-    size = scaling.size(width, depths)
-    assert size is not None, "what was traced has a size"
-    lossy: Proposal | None = None
-    refusal: PlanError | None = None
-    for sections in _operators(width, depths):
-        plan = {"target": {"scale": scale}, **sections}
-        try:
-            recipe = resolve(Plan.model_validate(plan), checkpoint, source=source, target=target)
-        except PlanError as error:
-            refusal = refusal or error
-            continue
-        if stay_alike(recipe):
-            continue
-        found = Proposal(axis, plan, size, recipe.promise.kind, recipe.promise.reasons, GUIDELINES[axis])
-        if found.promise != "lossy":
-            return found
-        lossy = lossy or found
-    if lossy is None:
-        assert refusal is not None, "there are operators to try"
-        raise refusal
-    return lossy
+        Where channels have to be copied equally often, only whole factors of the width are tried further. Nothing is
+        once two sizes in a row are refused for the same reasons.
+        """
+        for shape in shapes:
+            if self._last.needs_whole_factors and shape[0] is not None and shape[0].denominator != 1:
+                continue
+            before, tried = self._last, try_shape(self._checkpoint, self._source, self._scaling, shape)
+            self._last = tried
+            if tried.plan is not None and tried.recipe is not None:
+                size, promise = self._scaling.size(*shape), tried.recipe.promise
+                assert size is not None, "what has a recipe has a size"
+                return Proposal(self._axis, tried.plan, size, promise.kind, promise.reasons, GUIDELINES[self._axis])
+            if tried.refusals and not tried.reasons and tried.refusals == before.refusals:
+                break
+        return None
 
-
-def _as_written(factor: Fraction) -> int | float | str:
-    text = factor_text(factor)
-    return text if "/" in text else int(text) if text.isdecimal() else float(text)
-
-
-def _operators(width: Fraction | None, depths: tuple[int, ...] | None) -> Iterator[dict[str, Any]]:
-    for wider in WIDTHS if width else (None,):
-        for deeper in DEPTHS if depths else (None,):
-            sections: dict[str, Any] = {"width": dict(wider)} if wider else {}
-            yield sections | ({"depth": dict(deeper)} if deeper else {})
+    def why(self) -> str:
+        """Why there is none."""
+        lacking = [
+            what
+            for what, found in (("width", self._scaling.width_factors), ("depth", self._scaling.depths))
+            if self._axis in (what, "both") and not found
+        ]
+        if lacking:
+            return f"no argument of the constructor scales its {' or '.join(lacking)}"
+        found = [*self._last.reasons, *self._last.refusals]
+        return "; ".join(found[0]) if found else "no operator tells the copies of its channels apart"

@@ -24,6 +24,7 @@ from growtool.report.macs import count_macs
 _FINEST = 16  # width factors are tried in steps of one sixteenth at the finest
 _T = TypeVar("_T")
 _DEEPEST = 8.0  # times as many blocks at most
+Shape = tuple[Fraction | None, tuple[int, ...] | None]  # the factor of the width, the blocks of each stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,42 +116,73 @@ class Scaling:
             return None
         return Size(count_macs(model, input_size(model)).total, sum(p.numel() for p in model.parameters()))
 
-    def widest(self, depths: tuple[int, ...] | None = None) -> Fraction | None:
-        """The largest width factor within the budget, beside `depths` if given; None where not even the least fits."""
-        return _last(self.width_factors, lambda factor: self._fits(factor, depths, 1.0))
+    def shapes(self, axis: str) -> tuple[list[Shape], list[Shape]]:
+        """The sizes of `width`, `depth` or `both`: those within the budget, largest first; larger ones, least first."""
+        if axis == "depth":
+            return self._deepened()
+        if axis == "width":
+            return self._widened(None)
+        shared = [within[0][1] for within, _ in [self._deepened(DEPTH_SHARE)] if within]
+        beyond: list[Shape] = []
+        for depths in [*shared, *(least for least, *_ in self.depths)]:
+            within, beyond = self._widened(depths)
+            if within:
+                break
+        return within if beyond or shared or self.depths else [], beyond
 
-    def deepest(self, share: float = 1.0) -> tuple[int, ...] | None:
-        """The most blocks within a share of the budget."""
-        found = (_last(depths, lambda depths: self._fits(None, depths, share)) for depths in self.depths)
-        return next((depths for depths in found if depths), None)
+    def _deepened(self, share: float = 1.0) -> tuple[list[Shape], list[Shape]]:
+        """Up to a share of the budget, by the first kind of numbers of blocks that fits at all."""
+        within, beyond = list[Shape](), list[Shape]()
+        for depths in self.depths:
+            within, beyond = self._split([(None, blocks) for blocks in depths], share)
+            if within:
+                break
+        return within, beyond
 
-    def balanced(self) -> tuple[Fraction, tuple[int, ...]] | None:
-        """Depth up to its share of the budget, the least there is otherwise, and the width that the rest allows."""
-        shared = self.deepest(DEPTH_SHARE)
-        for depths in ([shared] if shared else []) + [least for least, *_ in self.depths]:
-            width = self.widest(depths)
-            if width:
-                return width, depths
-        return None
+    def _widened(self, depths: tuple[int, ...] | None) -> tuple[list[Shape], list[Shape]]:
+        return self._split([(factor, depths) for factor in self.width_factors])
 
-    def _fits(self, width: Fraction | None, depths: tuple[int, ...] | None, share: float) -> bool | None:
-        """None for what cannot be built."""
-        size = self.size(width, depths)
-        return None if size is None else size.within(self.source, self._budget, share)
+    def _split(self, shapes: list[Shape], share: float = 1.0) -> tuple[list[Shape], list[Shape]]:
+        """What fits, largest first, and what does not."""
+
+        def fits(shape: Shape) -> bool | None:
+            size = self.size(*shape)
+            return None if size is None else size.within(self.source, self._budget, share)
+
+        guess = sum(self._foreseen(*shape) <= math.pow(self._budget.factor, share) for shape in shapes)
+        within, beyond = split(shapes, fits, guess)
+        return within[::-1], beyond
+
+    def _foreseen(self, width: Fraction | None, depths: tuple[int, ...] | None) -> float:
+        """How many times the source: about the square of the width, and as many times as there are blocks."""
+        deeper = 1.0
+        if depths is not None and self._depth_name is not None:
+            source = [n for n in leaves(self._knobs.depth[self._depth_name]) if not isinstance(n, str)]
+            deeper = sum(depths) / sum(source)
+        return float(width or 1) ** 2 * deeper
 
 
-def _last(candidates: Sequence[_T], fits: Callable[[_T], bool | None]) -> _T | None:
-    """The last candidate that fits, found by halving: sizes grow with them. Candidates without a size are left out."""
+def split(candidates: Sequence[_T], fits: Callable[[_T], bool | None], guess: int) -> tuple[list[_T], list[_T]]:
+    """Those that fit and those that do not: sizes grow with them. Candidates without a size are left out.
+
+    Args:
+        candidates: in order of size.
+        fits: None for what cannot be built.
+        guess: how many fit, about; the search goes out from there in steps that double.
+    """
     left = list(candidates)
-    low, high = 0, len(left)
+    low, high, middle, step = 0, len(left), guess - 1, 1
     while low < high:
-        middle = (low + high) // 2
+        middle = min(max(middle, low), high - 1)
         fitting = fits(left[middle])
         if fitting is None:
             del left[middle]
             high -= 1
         elif fitting:
             low = middle + 1
+            middle = min(middle + step, (low + high) // 2)
         else:
             high = middle
-    return left[low - 1] if low else None
+            middle = max(middle - step, (low + high) // 2)
+        step *= 2
+    return left[:low], left[low:]

@@ -29,6 +29,7 @@ _AVERAGES = {
     "batch_norm": "a norm by the batch's statistics", "std": "a standard deviation", "var_mean": "mean and variance",
     "std_mean": "mean and standard deviation",
 }  # fmt: skip
+UNEVEN = "not all copied equally often"
 NORM_LEAVES_A_MEAN = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
 _JOINTLY = {
     "softmax": "a softmax runs over the copied channels",
@@ -141,9 +142,7 @@ def _reason(
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
     even = copies_per_position(mixing.axis, expansions) is not None
     if mixing.kind in _AVERAGES:
-        return (
-            None if even else f"{_AVERAGES[mixing.kind]} over channels that are not all copied equally often ({sizes})"
-        )
+        return None if even else f"{_AVERAGES[mixing.kind]} over channels that are {UNEVEN} ({sizes})"
     if mixing.kind == "weight" and even and (mixing.params <= set(copied) or not _consumes(coupling, mixing, grown)):
         return None
     return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"

@@ -31,8 +31,8 @@ def advise(
 ) -> None:
     """Propose plans that grow a checkpoint within a budget: wider, deeper, and both.
 
-    Each comes with the size it leads to, what it promises and what has been published and measured about growing so.
-    No weight is read; `growtool grow CHECKPOINT PLAN` does it.
+    Each keeps the function, and comes with the size it leads to. Where none does within the budget, the smallest growth
+    that does is shown. No weight is read; `growtool grow CHECKPOINT PLAN` does it.
     """
     from growtool.advise import advise as find
     from growtool.advise import parse_budget
@@ -96,6 +96,7 @@ def _document(advice: Advice, files: dict[str, Path]) -> dict[str, Any]:
     return {
         "source": {"macs": advice.source.macs, "params": advice.source.params},
         "proposals": [proposed(proposal) for proposal in advice.proposals],
+        "beyond": [proposed(proposal) for proposal in advice.beyond],
         "refused": dict(advice.refused),
     }
 
@@ -104,7 +105,7 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
     table = new_table("", ">MACs", ">ratio", ">parameters", ">ratio", "promise", "plan")
     source = advice.source
     table.add_row("source", units.count(source.macs), "", units.count(source.params), "", "", "")
-    for p in advice.proposals:
+    for p in (*advice.proposals, *advice.beyond):
         table.add_row(
             p.axis, units.count(p.size.macs), units.ratio(p.size.macs, source.macs), units.count(p.size.params),
             units.ratio(p.size.params, source.params), p.promise, escape(_plan_line(p)),
@@ -113,11 +114,13 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
     for p in advice.proposals:
         say(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
         for reason in p.reasons:
-            say(f"  lossy: {escape(reason)}")
+            say(f"  {p.promise}: {escape(reason)}")
         if p.axis in files:
             say(f"  written: {escape(str(files[p.axis]))}")
+    smallest = {p.axis: p for p in advice.beyond}
     for axis, why in advice.refused.items():
-        say(f"[bold]{axis}[/]: no plan: {escape(why)}")
+        remedy = f"; the smallest that does is shown, {_ratios(smallest[axis], advice)}" if axis in smallest else ""
+        say(f"[bold]{axis}[/]: no plan: {escape(why + remedy)}")
 
 
 def _plan_line(proposal: Proposal) -> str:

@@ -22,7 +22,7 @@ from growtool.recipe.added_blocks import adds_like_blocks, lengthens
 from growtool.recipe.arguments import Value, constructor_numbers, leaves
 from growtool.recipe.nested import nested_numbers, repeatable_entries
 from growtool.recipe.siblings import Shapes
-from growtool.recipe.trials import Trials, twice_at
+from growtool.recipe.trials import Built, Trials, twice_at
 from growtool.recipe.widening import LEAST_REACH, Widening
 
 AXES = ("width", "depth")
@@ -50,7 +50,13 @@ class Knobs:
     stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
-def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Collection[str] = AXES) -> Knobs:
+def find_knobs(
+    spec: ModelSpec,
+    model: nn.Module,
+    coupling: Coupling,
+    axes: Collection[str] = AXES,
+    built: Built | None = None,
+) -> Knobs:
     """Try every number of the constructor; by way of growtool's own entry point those in nested configurations, too.
 
     Args:
@@ -58,8 +64,9 @@ def find_knobs(spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Coll
         model: its skeleton.
         coupling: its coupling.
         axes: what to look for, `width`, `depth` or both.
+        built: models that an earlier search for the same source built; those of this one are put there.
     """
-    trials = Trials(spec, model, coupling)
+    trials = Trials(spec, model, coupling, built)
     search = _Search(trials)
     wider = Widening(trials, search.widening, search.neutral)
     search.try_each(_numbers(spec, model))

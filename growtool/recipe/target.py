@@ -19,6 +19,7 @@ from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED, larger_siblings
+from growtool.recipe.trials import Built
 from growtool.recipe.widening import LEAST_REACH
 
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
@@ -84,7 +85,9 @@ def _builds(spec: ModelSpec) -> bool:
     return True
 
 
-def scalable(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling) -> tuple[ModelSpec, Knobs]:
+def scalable(
+    scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling, built: Built | None = None
+) -> tuple[ModelSpec, Knobs]:
     """What is scaled: timm's own arguments where they can, else those of growtool's open entry point.
 
     Args:
@@ -92,15 +95,16 @@ def scalable(scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling
         base: the source.
         model: its skeleton.
         coupling: its coupling.
+        built: see `find_knobs`.
     """
     axes = [axis for axis, factor in (("width", scale.width), ("depth", scale.depth)) if factor not in (None, 1)]
-    knobs = find_knobs(base, model, coupling, axes)
+    knobs = find_knobs(base, model, coupling, axes, built)
     lacking = [axis for axis in axes if not getattr(knobs, axis)]
     joint = knobs.joint
     little = "width" in axes and knobs.reach < LEAST_REACH
     if lacking or joint or little:
         opening = opened(base)
-        more = find_knobs(opening, model, coupling, axes)
+        more = find_knobs(opening, model, coupling, axes, built)
         further = little and more.reach >= LEAST_REACH and more.joint <= knobs.joint
         if any(getattr(more, what) for what in lacking) or further or (more.width and more.joint < joint):
             base, knobs = opening, more

@@ -14,24 +14,28 @@ from growtool.errors import CheckpointError
 from growtool.recipe.arguments import Value, as_lists, scaled_at
 from growtool.recipe.siblings import Shapes, shapes_of
 
+# By the architecture and its arguments; None for what timm refuses.
+Built = dict[tuple[str, tuple[tuple[str, Value], ...]], nn.Module | None]
+
 
 class Trials:
     """Attributes:
 
     coupling: of the source.
     shapes: of the source's tensors.
+    built: what was built before, of the same source; None starts anew.
     places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
     """
 
-    def __init__(self, spec: ModelSpec, model: nn.Module, coupling: Coupling) -> None:
+    def __init__(self, spec: ModelSpec, model: nn.Module, coupling: Coupling, built: Built | None = None) -> None:
         self._spec, self.coupling = spec, coupling
         self.shapes = shapes_of(model)
         self.places: dict[str, frozenset[int]] = {}
-        self._models: dict[tuple[tuple[str, Value], ...], nn.Module | None] = {}
+        self._models: Built = {} if built is None else built
 
     def model(self, values: Mapping[str, Value]) -> nn.Module | None:
         """The model with these arguments, None where timm refuses them."""
-        key = tuple(sorted(values.items()))
+        key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
             logging.disable()  # timm reports some refusals beside raising them

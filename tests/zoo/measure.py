@@ -179,7 +179,9 @@ def _remembering_knobs() -> Iterator[None]:
     """While open, the search for arguments runs once for each model: it does not depend on the growth."""
     found: dict[str, Knobs] = {}
 
-    def remembered(spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Collection[str] = AXES) -> Knobs:
+    def remembered(
+        spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Collection[str] = AXES, *_: object
+    ) -> Knobs:
         key = f"{spec.architecture} {dict(spec.model_args)} {axes}"
         if key not in found:
             found[key] = find_knobs(spec, model, coupling, axes)
