@@ -1,12 +1,8 @@
 """Grow pretrained timm checkpoints: wider, deeper, and computing the same function.
 
     import growtool
-    from pathlib import Path
 
-    loaded = growtool.load_plan(Path("plan.yaml"))
-    recipe = growtool.resolve(loaded.plan, growtool.open_checkpoint("vit_small"))
-    print(recipe.promise)
-    growtool.grow_checkpoint(recipe, loaded, Path("vit_grown"))
+    growtool.grow("vit_small", {"target": {"scale": {"width": 2}}, "width": {"operator": "mixture"}}, "vit_grown")
 
 Importing growtool makes `growtool_open` known to timm, without importing timm: checkpoints that load only "with
 growtool imported" need no more than this import. torch and timm come in with the first function that needs them.
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from growtool.finetune.run import finetune as finetune_checkpoint
     from growtool.growing import grow as grow_checkpoint
     from growtool.growing import summarise
+    from growtool.growing.call import grow
     from growtool.plan import Plan, load_plan
     from growtool.recipe import resolve
     from growtool.report.inspect import inspect_checkpoint
@@ -36,6 +33,7 @@ _HOMES = {
     "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
     "trace_model": ("growtool.coupling", "trace_model"),
     "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
+    "grow": ("growtool.growing.call", "grow"),
     "grow_checkpoint": ("growtool.growing", "grow"),
     "summarise": ("growtool.growing", "summarise"),
     "Plan": ("growtool.plan", "Plan"),
@@ -53,6 +51,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """What completes in an interactive session."""
+    return sorted({*globals(), *__all__})
+
+
 def _register() -> None:
     from growtool.checkpoint.reach import register
 
@@ -67,6 +70,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "finetune_checkpoint",
+    "grow",
     "grow_checkpoint",
     "inspect_checkpoint",
     "load_plan",

@@ -58,6 +58,10 @@ class Checkpoint:
     form: Form | None = None
     places: Mapping[str, str | None] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        form = "" if self.form is None else ", in template form"
+        return f"Checkpoint({self.name!r}: {self.spec.architecture}, {len(self.stored)} tensors{form})"
+
     @cached_property
     def _offsets(self) -> dict[str, int]:
         header = parse_header(self.path)

@@ -25,8 +25,8 @@ class ModelSpec:
 
     architecture: str
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, where: str) -> ModelSpec:

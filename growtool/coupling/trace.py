@@ -97,6 +97,9 @@ class Coupling:
         carried = (atom for axes in self.tensors.values() for axis in axes for atom in atoms(axis))
         return frozenset(atom for atom in carried if atom.fixed is None)
 
+    def __repr__(self) -> str:
+        return f"Coupling({len(self.tensors)} tensors, {len(self.groups)} groups of channels)"
+
     @property
     def names(self) -> dict[Atom, str]:
         """The name of each group by its channels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -43,14 +43,14 @@ class Grown:
     out: Path
     summary: Summary
     proof: Proof | None
-    report: str
+    report: str = field(repr=False)
     optimizer: GrownState | None = None
 
 
 def grow(
     recipe: Recipe,
     loaded: LoadedPlan,
-    out: Path,
+    out: str | Path,
     *,
     force: bool = False,
     summary: Summary | None = None,
@@ -76,6 +76,7 @@ def grow(
             room, or the optimizer's state cannot grow.
         CheckpointError: the proof failed; nothing is left behind.
     """
+    out = Path(out)
     with loaded.located():
         require_consent(recipe)
     loaded = loaded.saying(recipe.plan, recipe.choices)

@@ -150,7 +150,13 @@ def read_document(
     Raises:
         PlanError: the file cannot be read, is not YAML, or not a mapping. Other findings are in `Document.problems`.
     """
-    text = _read_text(path, what)
+    return parse_document(path, _read_text(path, what), need=need, optional=optional)
+
+
+def parse_document(
+    path: Path, text: str, *, need: str, optional: frozenset[str] = frozenset()
+) -> tuple[Document, Any, str]:
+    """Read a text as if it were that of the file `path`; see `read_document`."""
     document = Document(path, optional)
     root = _compose(path, text)
     if not isinstance(root, yaml.MappingNode):

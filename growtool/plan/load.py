@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from growtool.errors import PlanError
-from growtool.plan.document import Place, dotted, read_document, write_document
+from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.schema import SECTIONS, Plan
+
+_NEED = "a mapping with at least `target:`"
+_OPTIONAL = frozenset({"model_args"})
+_UNNAMED = Path("plan")  # what stands in for the file of a plan that has none
+_PLACE = re.compile(r"^plan:\d+:\d+ ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,10 @@ class LoadedPlan:
     """
 
     plan: Plan
-    text: str
+    text: str = field(repr=False)
     path: Path
-    content: Mapping[str, Any]
-    places: Mapping[str, Place] = field(default_factory=dict)
+    content: Mapping[str, Any] = field(repr=False)
+    places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path) -> LoadedPlan:
@@ -108,15 +115,38 @@ def _is_default(plan: Plan, name: str) -> bool:
     return not field_info.is_required() and getattr(plan, name) == field_info.get_default(call_default_factory=True)
 
 
-def load_plan(path: Path) -> LoadedPlan:
+def load_plan(path: str | Path) -> LoadedPlan:
     """Read the plan in `path`.
 
     Raises:
         PlanError: the file cannot be read, is not YAML, or is not a plan; one line for each problem, in their order.
     """
-    document, content, text = read_document(
-        path, what="a plan in YAML", need="a mapping with at least `target:`", optional=frozenset({"model_args"})
-    )
+    path = Path(path)
+    document, content, text = read_document(path, what="a plan in YAML", need=_NEED, optional=_OPTIONAL)
+    return _validated(document, content, text)
+
+
+def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
+    """A plan that was put together in Python, as if it had been read.
+
+    Raises:
+        PlanError: the mapping is not a plan; one line for each problem.
+    """
+    if isinstance(plan, Plan):
+        content = {name: as_written(getattr(plan, name)) for name in Plan.model_fields if not _is_default(plan, name)}
+        return LoadedPlan(plan, write_document(content), _UNNAMED, content)
+    try:
+        text = write_document(dict(plan))
+    except yaml.YAMLError as error:
+        raise PlanError(f"plan: {error}; expected mappings, lists, strings, numbers and truth values alone") from error
+    document, content, text = parse_document(_UNNAMED, text, need=_NEED, optional=_OPTIONAL)
+    try:
+        return replace(_validated(document, content, text), places={})
+    except PlanError as error:
+        raise PlanError([_PLACE.sub("", problem) for problem in error.problems]) from error
+
+
+def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
     plan: Plan | None = None
     try:
         plan = Plan.model_validate(content)
@@ -127,4 +157,4 @@ def load_plan(path: Path) -> LoadedPlan:
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
     short = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
     short |= {key.removesuffix(".scale"): place for key, place in short.items() if key == "target.scale"}
-    return LoadedPlan(plan, text, path, content, places | short)
+    return LoadedPlan(plan, text, document.path, content, places | short)

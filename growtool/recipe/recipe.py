@@ -161,6 +161,12 @@ class Recipe:
     needs: str | None
     choices: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return (
+            f"Recipe({self.source.label} -> {self.target.architecture}: {len(self.tensors)} tensors, "
+            f"{len(self.widths)} sets of channels grow, {len(self.blocks.new)} new blocks; {self.promise.kind})"
+        )
+
     @property
     def blocks(self) -> BlockMap:
         """Where each block of a grown sequence comes from."""

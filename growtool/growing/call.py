@@ -1,0 +1,133 @@
+"""`growtool.grow`: everything the command does, from a model or a path in Python."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from growtool.checkpoint import Checkpoint, build, infos_of, input_size, is_single_file, open_checkpoint
+from growtool.checkpoint.folder import write_folder
+from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.skeleton import require_known
+from growtool.checkpoint.spec import ModelSpec
+from growtool.errors import CheckpointError
+from growtool.growing.grow import grow as grow_recipe
+from growtool.growing.optimizer import find_state, in_template_form
+from growtool.growing.source import open_planned
+from growtool.plan import Plan, load_plan
+from growtool.plan.load import loaded_plan
+from growtool.recipe import resolve
+
+_DEVIATION = 1e-6  # relative, between a model and what timm builds from the same arguments and weights
+_KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "classifier", "first_conv", "license")
+
+
+def grow(
+    model_or_path: nn.Module | Checkpoint | str | Path,
+    plan: Plan | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+) -> nn.Module | Checkpoint:
+    """Grow a model or a checkpoint by a plan, and prove that the result keeps what the plan promises.
+
+    Args:
+        model_or_path: a model of timm, the path of a timm folder or `.safetensors` file, or an opened checkpoint.
+            timm does not keep the arguments a model was constructed with. Where they are not its defaults, the plan's
+            `model_args` has to tell them.
+        plan: the path of a plan in YAML, its content as a mapping, or a plan that was read.
+        out: a folder or `.safetensors` file to write. None keeps the result in memory.
+        force: replace an output that is there.
+
+    Returns:
+        With `out` the checkpoint written there, opened. Without it the grown model, its weights in the types of the
+        source; on the device and in the mode of the model it grew from, or in evaluation mode on the CPU.
+
+    Raises:
+        PlanError: the plan is at fault, or cannot be done.
+        CheckpointError: the source is at fault, or the proof failed.
+    """
+    loaded = load_plan(plan) if isinstance(plan, str | Path) else loaded_plan(plan)
+    with tempfile.TemporaryDirectory(prefix="growtool-") as temporary:
+        source = _opened(model_or_path, loaded.plan, Path(temporary))
+        with loaded.located():
+            recipe = resolve(loaded.plan, source)
+        place = Path(temporary) / "grown" if out is None else Path(out)
+        carries = out is not None and not is_single_file(place) and not in_template_form(recipe)
+        state = find_state(source.path.parent) if carries else None
+        grown = grow_recipe(recipe, loaded, place, force=force, optimizer=state)
+        written = open_checkpoint(grown.out)
+        if out is not None:
+            return written
+        model = build(written.spec)
+        model.load_state_dict(written.state_dict(), strict=True, assign=True)
+    if isinstance(model_or_path, nn.Module):
+        device = next((tensor.device for tensor in model_or_path.state_dict().values()), torch.device("cpu"))
+        model = model.to(device).train(model_or_path.training)
+    return model
+
+
+def _opened(given: nn.Module | Checkpoint | str | Path, plan: Plan, temporary: Path) -> Checkpoint:
+    """What grows, as a checkpoint."""
+    if isinstance(given, Checkpoint):
+        return replace(given, spec=given.spec.as_told(plan.model, plan.model_args, where=given.name))
+    return _written(given, plan, temporary) if isinstance(given, nn.Module) else open_planned(given, [plan])
+
+
+def _written(model: nn.Module, plan: Plan, folder: Path) -> Checkpoint:
+    """A model as a checkpoint.
+
+    Raises:
+        CheckpointError: it is none of timm's, or not what timm builds from the arguments that are known.
+    """
+    told: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    architecture = plan.model or told.get("architecture")
+    if not architecture:
+        raise CheckpointError(
+            f"{type(model).__name__}: found no name of a timm model in its pretrained_cfg, expected one; build it with "
+            "timm.create_model, or name it with `model` (and `model_args`) in the plan"
+        )
+    require_known(architecture, where=type(model).__name__)
+    classes = getattr(model, "num_classes", None)
+    arguments = ({} if classes is None else {"num_classes": classes}) | dict(plan.model_args)
+    spec = ModelSpec(architecture, arguments, {key: told[key] for key in _KEPT if told.get(key) is not None})
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    out = folder / "source" / architecture
+    features = int(getattr(model, "num_features", 0))
+    write_folder(out, spec, infos_of(state), state.__getitem__, num_features=features, documents={}, metadata={})
+    source = open_checkpoint(out)
+    _require_same(model, source)
+    return source
+
+
+def _require_same(model: nn.Module, source: Checkpoint) -> None:
+    """Raises CheckpointError unless timm builds this model from the spec; shapes alone do not tell of heads."""
+    remedy = (
+        f"timm does not keep the arguments that a {source.spec.architecture} was constructed with, and its defaults "
+        "make another model: tell the arguments in the plan with `model_args: {...}`"
+    )
+    try:
+        rebuilt = build(source.spec)
+        check_strict(source, rebuilt)
+    except CheckpointError as error:
+        raise CheckpointError([*error.problems, remedy]) from error
+    rebuilt.load_state_dict(source.state_dict(), strict=True, assign=True)
+    images = torch.randn(2, *input_size(rebuilt), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = (
+            tree_leaves(copied.cpu().double().eval()(images)) for copied in (copy.deepcopy(model), rebuilt)
+        )
+    if len(expected) != len(found) or not all(map(_equal, expected, found)):
+        raise CheckpointError(f"{type(model).__name__}: computes another function than timm's; {remedy}")
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=_DEVIATION * float(a.abs().max()))
