@@ -22,7 +22,7 @@ from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.recipe.choosing import chosen
-from growtool.recipe.growing import Growing
+from growtool.recipe.fitting import growing_by
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
@@ -127,7 +127,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced
 
 def _recipe(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     source, target = matching.source, matching.target
-    growing = Growing.by(plan, matching)
+    growing = growing_by(plan, matching)
     promise, eps = promise_of(growing)
     spec = spec_with_eps(target, eps) if eps else target.spec
     if spec is not None:

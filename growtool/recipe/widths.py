@@ -26,6 +26,10 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
 
 
+class NotWholeError(PlanError):
+    """The operator takes whole multiples, and some widths are none."""
+
+
 @dataclass(frozen=True)
 class Widths:
     """Attributes:
@@ -92,14 +96,10 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
                 plan.width, before, after, generator_for(plan.seed, f"expansion of {name}")
             )
         except ValueError:
-            why = (
-                f"{plan.width.operator} takes whole multiples; use net2net or mixture (BatchNorm networks), "
-                "centre_zero (pre-LayerNorm networks), or other widths"
-            )
-            problems.setdefault(why, []).append(changes[-1])
+            problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
-        raise PlanError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
+        raise NotWholeError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
         return widths
