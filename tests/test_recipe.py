@@ -145,7 +145,8 @@ BAD = {
     ),
     "fractional factor": (
         RESNET, {"target": {"model_args": {"channels": [6, 12, 12, 18]}}, "width": TILE},
-        [r"hidden channels 4 -> 6 \(layer1\.0-1\), .*18 \(layer4\.0-1\): tile takes whole multiples; use `width: \{operator: mixture\}`"],
+        [r"hidden channels 4 -> 6 \(layer1\.0-1\), .*18 \(layer4\.0-1\): tile takes whole multiples; "
+         r"use `width: \{operator: mixture\}`, which is exact"],
     ),
     "dense blocks": (
         TINY["densenet"], {"target": {"model_args": {"block_config": [3, 2]}}, "depth": ZERO_OUT},
