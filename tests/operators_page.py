@@ -22,8 +22,9 @@ exact operator lossy. Such a plan is refused, with the nearest plan that keeps t
 `allow_lossy: true` (or the command `--allow-lossy`). An operator that is lossy by name, as the table says, needs no
 such word.
 
-`growtool advise CHECKPOINT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget and keep the function, wider,
-deeper and both, with the size each leads to; where none does, it shows the smallest that does. `-o DIR` writes them.
+`growtool advise CHECKPOINT --budget 2x-macs` (or `1.5x-params`) proposes plans that fit a budget and keep the
+function, wider, deeper and both, with the size each leads to; where none does, it shows the smallest that does.
+`-o DIR` writes them.
 
 Formulas write W for a weight, W' for what it becomes, h and h' for the channels it reads or writes; E says which old
 channel each new one copies, R is a left inverse of E, C takes off the mean.

@@ -138,3 +138,12 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     assert growtool.open_checkpoint("grown").tensors
     small, large = (sum(p.numel() for p in names[name].parameters()) for name in ("model", "larger"))
     assert large > 2 * small
+
+
+def test_a_training_takes_strings_as_paths():
+    from growtool.finetune.config import RunConfig
+
+    config = RunConfig(checkpoint="model", data="images", output="run", kd_teacher="teacher")
+    assert config == RunConfig(
+        checkpoint=Path("model"), data=Path("images"), output=Path("run"), kd_teacher=Path("teacher")
+    )

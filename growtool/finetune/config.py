@@ -14,6 +14,13 @@ CLIP_MODES = ("norm", "value", "agc")
 ANNEALING = ("linear", "cosine", "constant")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 ALTERNATIVES = (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps"))  # of each group one at most
+PATHS = {
+    "checkpoint": "CHECKPOINT",
+    "data": "--data",
+    "val_data": "--set val_data=FOLDER",
+    "output": "--output",
+    "kd_teacher": "--kd-teacher",
+}  # options that are paths, as the command line has them
 STATELESS = "swan"  # the optimizer that is ours; all others are timm's
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
@@ -183,6 +190,11 @@ class RunConfig:
     """Checkpoints to keep, besides `best/` and `last/`."""
     force: bool = False
     """Replace the run that `output` holds."""
+
+    def __post_init__(self) -> None:
+        for name in PATHS:  # strings serve as paths
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
 
     def changes(self, name: str) -> bool:
         """Whether an option was set to something else than its default."""

@@ -12,19 +12,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from growtool.errors import PlanError
-from growtool.finetune.config import ALTERNATIVES, RunConfig
+from growtool.finetune.config import ALTERNATIVES, PATHS, RunConfig
 from growtool.plan.document import read_document, read_scalar
 from growtool.plan.placing import placed
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
-_PATHS = {
-    "checkpoint": "CHECKPOINT",
-    "data": "--data",
-    "val_data": "--set val_data=FOLDER",
-    "output": "--output",
-    "kd_teacher": "--kd-teacher",
-}  # options that are paths, as the command line has them
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -76,7 +69,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         PlanError: a value has the wrong type, or what every run needs is missing; all of them at once.
     """
     merged = merge(*layers)
-    merged |= {key: Path(merged[key]) for key in _PATHS if isinstance(merged.get(key), str)}
+    merged |= {key: Path(merged[key]) for key in PATHS if isinstance(merged.get(key), str)}
     problems = [
         f"{shown}: missing, expected {what}; give it on the command line or in the file of --config"
         for key, shown, what in (
@@ -121,7 +114,7 @@ def continued(*layers: Mapping[str, Any]) -> dict[str, Any]:
     problems = [
         f"{path}: {key}: {options[key]} starts in the folder the run was begun in, and is not here; resume it there, "
         f"or name it with {flag}"
-        for key, flag in _PATHS.items()
+        for key, flag in PATHS.items()
         if asked.get(key) is None and key != "output" and _is_elsewhere(options.get(key))
     ]
     if problems:
@@ -147,7 +140,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
     """The options of a file in the folder `base`, their paths placed; `words` stand for something else than a path."""
-    paths = {key: options[key] for key in _PATHS if isinstance(options.get(key), str) and options[key] not in words}
+    paths = {key: options[key] for key in PATHS if isinstance(options.get(key), str) and options[key] not in words}
     found = {**options, **{key: str(placed(text, base)) for key, text in paths.items()}}
     if options.get("plugins"):
         found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
