@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, build, infos_of, input_size, is_single_file, open_checkpoint
 from growtool.checkpoint.folder import write_folder
-from growtool.checkpoint.match import check_strict
+from growtool.checkpoint.match import matched
 from growtool.checkpoint.skeleton import require_known
 from growtool.checkpoint.spec import ModelSpec
 from growtool.errors import CheckpointError
@@ -116,7 +116,7 @@ def _require_same(model: nn.Module, source: Checkpoint) -> None:
     )
     try:
         rebuilt = build(source.spec)
-        check_strict(source, rebuilt)
+        source = matched(source, rebuilt)
     except CheckpointError as error:
         raise CheckpointError([*error.problems, remedy]) from error
     rebuilt.load_state_dict(source.state_dict(), strict=True, assign=True)
