@@ -62,7 +62,7 @@ def test_starts_made_side_by_side_are_those_made_alone(place: Path, tmp_path: Pa
 
 def test_whatever_stops_one_trial_the_others_go_on(tmp_path: Path, untrained: None) -> None:
     class Broken(Arm):
-        def write_start(self, out: Path, seed: int) -> None:
+        def write_start(self, out: Path, seed: int, told: object = None) -> None:
             raise RuntimeError("out of luck")
 
     broken, sound = Broken("broken", SPEC, 1, 1, "", 1), Arm("sound", SPEC, 1, 1, "", 1)

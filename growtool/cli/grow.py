@@ -219,4 +219,4 @@ def _show_result(grown: Grown) -> None:
             "`growtool finetune --carry-optimizer`",
         )
     say(f"written: {escape(str(grown.out))}")
-    say(f"load it: {escape(loading_line(grown.out))}")
+    note(f"load it: {escape(loading_line(grown.out))}")
