@@ -259,10 +259,8 @@ def test_inspect_shows_two_side_by_side(growtool, resnet_folder, other_folder):
 
 def test_inspect_shows_groups_and_why_others_are_fixed(growtool, resnet_folder):
     _, out, _ = growtool("inspect", resnet_folder, "--coupling", "--depth", 0)
-    assert re.search(
-        r"^ +12 +layer4\.0\.conv1\.weight\[0\]\.0 +written by layer4\.0\.conv1\.weight\[0\]", out, re.MULTILINE
-    )
-    assert re.search(r"the model's output +1 +5 +fc\.weight\[0\]", out)
+    assert re.search(r"^ hidden channels +12 +1 +layer4\.0", out, re.MULTILINE)
+    assert re.search(r"the model's output +1 +5", out)
 
 
 def test_inspect_shows_whatever_the_lineage_holds(growtool, resnet_folder):
@@ -271,7 +269,7 @@ def test_inspect_shows_whatever_the_lineage_holds(growtool, resnet_folder):
     _, out, _ = growtool("inspect", resnet_folder, "--depth", 0)
     assert re.search(r"grown, step 1 of 1", out)
     assert re.search(r"source +small \[v1\]", out)
-    assert re.search(r'verified +\{"relative_difference": 1e-07\}', out)
+    assert re.search(r"verified +relative_difference: 1e-07", out)
 
 
 def test_verify_exits_by_its_tolerance(growtool, resnet_folder, other_folder):

@@ -101,7 +101,7 @@ def test_statistics_of_norms_on_the_stream_are_to_be_estimated_anew(case, norms)
     [
         (
             "a chain",
-            r"blocks\.2: zero_out needs a residual connection around the block, and the trace found none: relu in it "
+            r"block 2: zero_out needs a residual connection around the block, and the trace found none: relu in it "
             r"changes what it received, and no sum adds what it returns to it; use net2deeper where its activations",
         ),
         ("activation on the stream", r"the trace found none: tanh in it changes what it received, and no sum"),

@@ -18,7 +18,8 @@ from growtool.plan.width import WIDTH_OPERATORS, Mixture, TwoSource, VarianceTra
 from growtool.recipe import resolve
 from growtool.recipe.alike import stay_alike
 from growtool.recipe.consent import require_consent
-from growtool.schedule import load_schedule, run_schedule
+from growtool.schedule.file import load_schedule
+from growtool.schedule.run import run_schedule
 from growtool.study.arms import grown_arms
 
 VIT, CONVNEXT, SWIN = TINY["vit"], TINY["convnext"], TINY["swin"]
@@ -70,7 +71,7 @@ def test_the_refusal_says_where_what_and_why(tmp_path):
     source = write_folder(VIT, tmp_path / "source")
     assert refusal(source, UNEVEN).splitlines() == [
         "width: net2net keeps the function of other models, but not of this one at this target:",
-        "  blocks.0.norm1, blocks.0.norm2, blocks.1.norm1 and 2 more: LayerNorm over channels that are not all copied "
+        "  norm1 and norm2 of blocks 0-1, norm: LayerNorm over channels that are not all copied "
         "equally often (8 -> 12)",
         "the nearest plan that keeps it has, in place of `width`:",
         "  width: centre_zero",

@@ -73,14 +73,14 @@ def test_nets_without_a_norm_over_channels_take_any_width(family, args, tmp_path
 @pytest.mark.parametrize(
     ("tiny", "plan", "reason"),
     [
-        (TINY["vit"], wider("vit", NET2NET), r"LayerNorm over channels .* not all copied equally often \(8 -> 16\)"),
+        (TINY["vit"], wider("vit", NET2NET), r"LayerNorm over channels .* not all copied equally often \(residual stream 8 -> 16\)"),
         (TINY["convnext"], wider("convnext", NET2NET), r"stages\.\d.*LayerNorm over channels"),
         (TINY["vit"], wider("vit", PUBLISHED), r"mixture without compensation adds the new blocks"),
         (RESNET, wider("resnet", PUBLISHED), r"mixture without compensation"),
         (
             TINY["vit"],
             {"target": {"model_args": {"embed_dim": 12}}, "width": NET2NET},
-            r"attn: .*multiplied and summed over the copied channels \(4 -> 6\)",
+            r"attn of .*multiplied and summed over the copied channels \(head size 4 -> 6\)",
         ),
         (TINY["nfnet"], wider("nfnet", NET2NET), r"the weights are transformed \(standardised, say\) before use"),
         (TINY["vit"], {"target": {"model_args": {"depth": 4}}, "depth": {"operator": "stack"}}, r"stack runs every"),

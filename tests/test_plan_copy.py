@@ -10,7 +10,8 @@ from models import TINY, plan_of, write_folder
 
 from growtool.checkpoint import open_checkpoint
 from growtool.plan import load_plan
-from growtool.schedule import load_schedule, run_schedule
+from growtool.schedule.file import load_schedule
+from growtool.schedule.run import run_schedule
 from growtool.study.arms import grown_arms
 
 PLAN = "# mine\ntarget: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: tile\n"

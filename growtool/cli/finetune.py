@@ -165,7 +165,9 @@ def finetune(
     ] = None,
     model_ema: Annotated[
         bool,
-        typer.Option("--model-ema", help="Evaluate and save an average of the weights."),
+        typer.Option(
+            "--model-ema", help="Evaluate and save an average of the weights.", hidden=True, rich_help_panel=_OPTIMIZER
+        ),
     ] = False,
     model_ema_decay: Annotated[
         float | None,
