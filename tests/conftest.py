@@ -32,6 +32,12 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` need one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 TINY_RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5}
 
 

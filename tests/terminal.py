@@ -1,7 +1,6 @@
 """The command as a terminal, a pipe and a dumb terminal without colour see it; for tests of what people look at."""
 
 import fcntl
-import multiprocessing
 import os
 import pty
 import re
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyte
+from processes import FORKS
 
 COLUMNS, LINES = 80, 24
 _TALL = 400  # lines that the emulated terminal remembers
-_FORKS = multiprocessing.get_context("forkserver")  # torch and timm are imported once for all commands
-_FORKS.set_forkserver_preload(["torch", "timm", "growtool.cli.app", "growtool.finetune.run", "growtool.growing"])
 _NOT_INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "GROWTOOL_DEBUG", "TERM", "COLORTERM", "CI")
 
 
@@ -72,7 +70,7 @@ def _run(
 ) -> tuple[int, list[str]]:
     """Exit code, and what came out of each of `ends`."""
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    child = _FORKS.Process(target=_become, args=([*map(str, words)], folder, {**inherited, **environment}, files))
+    child = FORKS.Process(target=_become, args=([*map(str, words)], folder, {**inherited, **environment}, files))
     child.start()
     found, ended = {name: bytearray() for name in ends}, threading.Event()
     readers = [threading.Thread(target=_read, args=(end, found[name], ended)) for name, end in ends.items()]

@@ -37,6 +37,14 @@ def compared(place: Path) -> dict:
     return found
 
 
+def test_it_is_refused_under_torchrun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlanError, match=r"found 2 processes, expected one.*without torchrun, with --jobs N.*--device"):
+        run(place, *COMPARED, output="never")
+    assert not (place / "never").exists()
+
+
 def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
     tile, scratch, longer, *_ = compared["arms"]
     names = ["tile", "scratch", "scratch-longer", "source", "source-longer"]

@@ -6,27 +6,40 @@ The model has no BatchNorm, whose statistics would be over a process's own image
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from finetune_support import CLASSES, PRETRAINED_CFG, UNCLOSED_IMAGES, losses, read_metrics, run_config, write_data
+from finetune_support import (
+    CLASSES,
+    PRETRAINED_CFG,
+    UNCLOSED_IMAGES,
+    losses,
+    read_metrics,
+    run_config,
+    write_checkpoint,
+    write_data,
+)
+from processes import in_processes
 from safetensors.torch import load_file
 from timm.models import save_for_hf
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from growtool.finetune.copies import Copies
+from growtool.finetune.distributed import World, joined
+from growtool.finetune.objective import Objective
+from growtool.finetune.prepare import prepare
 from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
 from growtool.finetune.stopping import Stopped
 
 pytestmark = [
     UNCLOSED_IMAGES,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo"),
 ]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": len(CLASSES)}
@@ -46,40 +59,12 @@ def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data", validation=5)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def in_processes(count: int, act: Callable[[int], object]) -> None:
-    """Call `act(rank)` in `count` processes that find each other as torchrun's do."""
-    port, children = free_port(), []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            here = {
-                "RANK": rank,
-                "LOCAL_RANK": rank,
-                "WORLD_SIZE": count,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            }
-            os.environ.update({name: str(value) for name, value in here.items()})
-            try:
-                act(rank)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * count
+def run_as(settings: dict[str, Any], rank: int) -> None:
+    finetune(run_config(**settings))
 
 
 def train(count: int, output: Path, **settings: Any) -> None:
-    in_processes(count, lambda rank: finetune(run_config(output=output, **settings)))
+    in_processes(count, partial(run_as, {"output": output, **settings}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +72,7 @@ def train(count: int, output: Path, **settings: Any) -> None:
     [
         (2, {"model_ema": True, "grad_accum_steps": 2}),
         (4, {"clip_grad": 0.5}),
-        (2, {"engine": "fsdp", "model_ema": True, "clip_grad": 0.5}),
+        (2, {"engine": "fsdp", "model_ema": True, "clip_grad": 0.5, "channels_last": True}),
         (4, {"engine": "fsdp", "grad_accum_steps": 2}),
         (2, {"lora_rank": 2}),
         (2, {"engine": "fsdp", "opt": "swan", "train": "blocks.1.*", "freeze_epochs": 1, "nonfinite": "skip"}),
@@ -111,6 +96,17 @@ def test_processes_compute_what_one_does(
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5)
 
 
+class Terminate(Silent):
+    def advanced(self, step: int) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped(settings: dict[str, Any], rank: int) -> None:
+    with pytest.raises(Stopped, match="after update 4"):
+        finetune(run_config(**settings), Terminate())
+
+
 @pytest.mark.parametrize(("first", "second", "engine"), [(2, 1, "ddp"), (1, 4, "ddp"), (2, 4, "fsdp")])
 def test_a_run_goes_on_with_another_number_of_processes(
     checkpoint: Path, data: Path, tmp_path: Path, first: int, second: int, engine: str
@@ -118,20 +114,88 @@ def test_a_run_goes_on_with_another_number_of_processes(
     """Only one process is told to stop; all agree on the update after which they do."""
     common = {"checkpoint": checkpoint, "data": data, "lr": 1e-3}
 
-    class Terminate(Silent):
-        def advanced(self, step: int) -> None:
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    def stopped(rank: int) -> None:
-        with pytest.raises(Stopped, match="after update 4"):
-            finetune(run_config(output=tmp_path / "parts", engine=engine, **common), Terminate())
-
     finetune(run_config(output=tmp_path / "one", **common))
-    in_processes(first, stopped)
+    in_processes(first, partial(stopped, {"output": tmp_path / "parts", "engine": engine, **common}))
     train(second, tmp_path / "parts", resume="auto", engine=engine, **common)
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert [record["step"] for record in read_metrics(tmp_path / "parts", "step")] == [1, 2, 3, 4, 5, 6]
+
+
+class Seen(TorchDispatchMode):
+    """How often gradients were exchanged, and the matrices that a forward pass keeps in bfloat16 for the backward."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective, self.exchanged = objective, 0
+        self.kept: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.exchanged += "reduce_scatter" in func.name()
+        return func(*args, **(kwargs or {}))
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in MATRICES:
+            self.kept.append(tensor)
+        return tensor
+
+    def after_the_forward_pass(self, *arguments: Any) -> torch.Tensor:
+        assert self.kept
+        assert not any(tensor.untyped_storage().nbytes() for tensor in self.kept), "a copy that FSDP does not free"
+        self.kept.clear()
+        return self.objective(*arguments)
+
+
+MATRICES = {(36, 12), (12, 36), (48, 12), (12, 48)}  # of qkv and the MLP, as they are and transposed
+
+
+def update_in_shards(settings: dict[str, Any], rank: int) -> None:
+    """One update in two parts."""
+    world, device = World.from_environment(), torch.device("cpu")
+    with joined(world, device), pytest.MonkeyPatch.context() as patch:
+        forgotten: list[torch.device] = []
+        patch.setattr("growtool.finetune.assemble.forget_peak", forgotten.append)
+        job = prepare(run_config(**settings), device, world)
+        job.begin_epoch(1)
+        seen = Seen(job.trainer.objective)
+        job.trainer.objective = seen.after_the_forward_pass  # type: ignore[assignment]
+        with seen, torch.autograd.graph.saved_tensors_hooks(seen.pack, lambda tensor: tensor):
+            assert job.trainer.update(*next(iter(job.train.epoch(1)))) is not None
+    assert forgotten == [device], "the peak is of what a process keeps"
+    assert seen.exchanged == 1 + VIT["depth"], seen.exchanged
+
+
+def test_shards_in_bfloat16_are_freed_and_reduced_once(checkpoint: Path, data: Path, tmp_path: Path):
+    common = {"checkpoint": checkpoint, "data": data, "output": tmp_path / "run"}
+    settings = common | {"engine": "fsdp", "amp": True, "grad_accum_steps": 2}
+    in_processes(2, partial(update_in_shards, settings))
+
+
+def test_shards_in_bfloat16_keep_batch_norm_in_float32(data: Path, tmp_path: Path):
+    checkpoint = write_checkpoint(tmp_path / "resnet")
+    common = {"checkpoint": checkpoint, "data": data, "lr": 1e-3, "amp": True, "epochs": 1, "grad_accum_steps": 2}
+    for engine in ("ddp", "fsdp"):
+        train(2, tmp_path / engine, engine=engine, channels_last=True, model_ema=True, **common)
+    assert losses(tmp_path / "fsdp") == pytest.approx(losses(tmp_path / "ddp"), rel=2e-2)
+
+
+def count_copies(settings: dict[str, Any], rank: int) -> None:
+    made: list[str] = []
+    copy = Copies.copy
+
+    def counted(self: Copies, key: str, tensor: torch.Tensor) -> torch.Tensor:
+        made.append(key)
+        return copy(self, key, tensor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Copies, "copy", counted)
+        finetune(run_config(**settings))
+    assert bool(made) == (rank == 0)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_only_the_process_that_writes_copies(checkpoint: Path, data: Path, tmp_path: Path, engine: str):
+    settings = {"checkpoint": checkpoint, "data": data, "output": tmp_path / "run", "engine": engine, "steps": 2}
+    in_processes(2, partial(count_copies, settings | {"epochs": None, "model_ema": True, "lora_rank": 2}))
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def test_adapters_begin_as_the_model_and_only_they_train(checkpoint: Path, data:
     config = run_config(checkpoint, data, tmp_path / "run", lora_rank=2)
     job = prepare(config, CPU)
     before = weights(checkpoint)
-    for name, tensor in exported(job.trainer.model).items():
+    for name, tensor in exported(job.trainer.model):
         torch.testing.assert_close(tensor, before[name])
     trained = [name for name, p in job.trainer.model.named_parameters() if p.requires_grad]
     assert trained and all(name.endswith((".0.up", ".0.down")) for name in trained)

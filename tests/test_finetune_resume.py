@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config
+from processes import kill_this, killed
 
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune import state
@@ -45,12 +47,7 @@ class At(Silent):
 
 def killed_at(step: int, **settings: Any) -> None:
     """Run in a process of its own that SIGKILL ends after `step` updates, wherever the background writer then is."""
-    child = os.fork()
-    if child == 0:
-        finetune(run_config(**settings), At(step, lambda: os.kill(os.getpid(), signal.SIGKILL)))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    killed(partial(finetune, run_config(**settings), At(step, kill_this)))
 
 
 def same_run(one: Path, two: Path) -> None:

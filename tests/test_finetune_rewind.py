@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finetune_support import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config
+from processes import FORKS
 
 from growtool.errors import PlanError
 from growtool.finetune.job import Job
@@ -122,51 +125,55 @@ def test_the_latest_state_is_the_one_to_go_on_from_wherever_it_lies(checkpoint: 
     assert (losses(run), step_of(run / "last"), notices.said) == (expected, 9, [])
 
 
-def holding(folder: Path, act: Callable[[], object] = lambda: None) -> int:
-    """A process that has locked `folder`, done something, and waits."""
-    ready, done = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with locked(folder):
-            act()
-            os.write(done, b".")
-            signal.pause()
-        os._exit(0)
-    os.read(ready, 1)
-    return child
+def hold(folder: Path, act: Callable[[], object], done: Any) -> None:
+    with locked(folder):
+        act()
+        done.set()
+        signal.pause()
 
 
-def killed(child: int) -> None:
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+@contextmanager
+def holding(folder: Path, act: Callable[[], object] = os.getpid) -> Iterator[int]:
+    """The id of a process that has locked `folder` and done something; it is killed in the end."""
+    done = FORKS.Event()
+    child = FORKS.Process(target=hold, args=(folder, act, done))
+    child.start()
+    try:
+        assert done.wait(60)
+        assert child.pid is not None
+        yield child.pid
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone_however_it_went(
     checkpoint: Path, data: Path, tmp_path: Path
 ):
     run = tmp_path / "run"
-    child = holding(run)
-    for resume in (None, "auto"):
-        with pytest.raises(PlanError, match=rf"--output .*run: process {child} on .* is writing there, expected to be"):
-            finetune(run_config(checkpoint, data, run, resume=resume))
-    killed(child)
+    with holding(run) as child:
+        for resume in (None, "auto"):
+            writing = rf"--output .*run: process {child} on .* is writing there, expected to be"
+            with pytest.raises(PlanError, match=writing):
+                finetune(run_config(checkpoint, data, run, resume=resume))
     assert (run / ".lock").exists()
     finetune(run_config(checkpoint, data, run))
     assert not (run / ".lock").exists()
     assert read_metrics(run, "epoch")
 
 
+def fork_a_worker(pid: Path) -> None:
+    worker = os.fork()
+    if worker == 0:
+        signal.pause()
+    pid.write_text(str(worker))
+
+
 def test_what_a_killed_process_forked_does_not_hold_its_lock(tmp_path: Path):
     """Workers that read images live for some seconds longer than the run they belong to."""
     pid = tmp_path / "pid"
-
-    def fork_a_worker() -> None:
-        worker = os.fork()
-        if worker == 0:
-            signal.pause()
-        pid.write_text(str(worker))
-
-    killed(holding(tmp_path / "run", fork_a_worker))
+    with holding(tmp_path / "run", partial(fork_a_worker, pid)):
+        pass
     try:
         with locked(tmp_path / "run") as held:
             assert held

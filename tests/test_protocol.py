@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import timm
 import torch
 import yaml
 from finetune_support import CLASSES, UNCLOSED_IMAGES, write_data
+from processes import in_processes
 
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import PlanError
@@ -19,6 +21,7 @@ from growtool.finetune.records import Silent
 from growtool.protocol.diagonal import NewVectors, grid_of, growth_maps, two_sided, write_grown
 from growtool.protocol.file import load_protocol
 from growtool.protocol.member import write_copy, write_member
+from growtool.protocol.run import run_protocol
 from growtool.templates.convert import export_dense, write_tensors
 from tests.models import load
 from tests.test_templates import run
@@ -175,6 +178,17 @@ def test_a_toy_runs_through_the_command_line(changes, tmp_path, monkeypatch, cap
     assert code == 0, err
     model = timm.create_model(f"local-dir:{tmp_path / 'd'}", pretrained=True)
     assert model.num_classes == len(CLASSES) and model.layer1[0].conv1.weight.shape[0] == 8
+
+
+def run_as_rank(file, output, rank):
+    assert [step.steps for step in run_protocol(load_protocol(file), output)] == [2, 2, 4]
+
+
+@UNCLOSED_IMAGES
+def test_several_processes_share_one_group_and_the_first_one_writes(tmp_path):
+    file = write_protocol(tmp_path / "p.yaml", write_data(tmp_path / "data"))
+    in_processes(2, partial(run_as_rank, file, tmp_path / "out"))
+    assert (tmp_path / "out" / "protocol.json").is_file()
 
 
 class Stopping(Silent):

@@ -7,11 +7,13 @@ import shlex
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finetune_support import UNCLOSED_IMAGES, write_checkpoint, write_data, write_images
+from processes import in_processes, killed
 from typer.testing import CliRunner
 
 from growtool.checkpoint import open_checkpoint
@@ -19,8 +21,8 @@ from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.records import Silent
 from growtool.schedule.curves import curve_charts, curve_table, read_curve
-from growtool.schedule.file import load_schedule
-from growtool.schedule.run import run_schedule
+from growtool.schedule.file import LoadedSchedule, load_schedule
+from growtool.schedule.run import read_records, run_schedule
 from growtool.schedule.stages import Train
 
 pytestmark = UNCLOSED_IMAGES
@@ -77,14 +79,6 @@ class Signal(Silent):
             os.kill(os.getpid(), self.number)
 
 
-def killed(act: Callable[[], object]) -> None:
-    child = os.fork()
-    if child == 0:
-        act()
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-
-
 def test_a_schedule_that_is_stopped_says_how_it_goes_on(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growtool: Callable[..., tuple[int, str, str]]
 ):
@@ -106,15 +100,21 @@ def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Pa
     loaded = load_schedule(file)
     run_schedule(loaded, tmp_path / "whole")
     for updates in (1, 4, 5):
-        killed(
-            lambda left=updates: run_schedule(
-                loaded, tmp_path / "parts", resume=True, progress=Signal(left, signal.SIGKILL)
-            )
-        )  # type: ignore[misc]
+        stopping = Signal(updates, signal.SIGKILL)
+        killed(partial(run_schedule, loaded, tmp_path / "parts", resume=True, progress=stopping))
     run_schedule(loaded, tmp_path / "parts", resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     again = run_schedule(loaded, tmp_path / "parts", resume=True)
     assert [record.number for record in again] == [1, 2, 3, 4, 5]
+
+
+def run_as_rank(loaded: LoadedSchedule, output: Path, rank: int) -> None:
+    assert [record.kind for record in run_schedule(loaded, output)] == ["train", "grow", "train", "grow", "train"]
+
+
+def test_several_processes_share_one_group_from_stage_to_stage(file: Path, tmp_path: Path):
+    in_processes(2, partial(run_as_rank, load_schedule(file), tmp_path / "out"))
+    assert [record.steps for record in read_records(tmp_path / "out")][:4] == [2, 0, 3, 0]
 
 
 def test_a_changed_stage_is_not_taken_for_the_one_that_ran(file: Path, tmp_path: Path):

@@ -147,6 +147,20 @@ def test_what_is_new_in_part_trains_in_the_coefficients_of_new_blocks(tmp_path):
     assert as_stored([], {name: (((40, 48),), ())}, form)[1] == {}, "half a block is not a new one"
 
 
+def test_where_the_positions_of_a_grown_form_stand_is_kept_with_the_model_and_never_saved(tmp_path):
+    """It is copied to no device at a forward pass: it is there."""
+    source = write_folder(TINY["vit"], tmp_path / "source", dtype=torch.float32)
+    to_templates(source, EXACT["raw"], tmp_path / "t")
+    plan = {"target": {"model_args": {"embed_dim": 16, "num_heads": 4}}, "width": {"operator": "mixture"}}
+    grown(tmp_path / "t", plan, tmp_path / "g")
+    checkpoint = open_checkpoint(tmp_path / "g")
+    model = load_model(checkpoint)
+    kept = {name for name, _ in model.named_buffers() if name.endswith((".rows", ".columns"))}
+    assert kept, "heads that doubled alternate"
+    assert model.state_dict().keys() == checkpoint.stored.keys()
+    assert all(buffer.is_meta for name, buffer in copy.deepcopy(model).to("meta").named_buffers() if name in kept)
+
+
 @UNCLOSED_IMAGES
 def test_runs_stay_in_template_form_and_resume(tmp_path):
     source, data = write_checkpoint(tmp_path / "source"), write_data(tmp_path / "data")

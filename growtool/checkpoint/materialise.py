@@ -70,14 +70,23 @@ def materialise(bank: Bank, C_ooT: Tensor, rows: Layout, columns: Layout, dtype:
 
 def assemble(blocks: Tensor, rows: Layout, columns: Layout) -> Tensor:
     """Lay a grid of blocks [k_out, k_in, o, i, ...] out as a tensor [O, I, ...]; differentiable."""
-    if rows == Layout.whole(blocks.shape[2]) and columns == Layout.whole(blocks.shape[3]) and blocks.shape[0] == 1:
-        return blocks[0, 0]
     o, i = blocks.shape[2:4]
+    return laid_out(blocks, (rows.size, columns.size), (positions(rows, o), positions(columns, i)))
+
+
+def positions(layout: Layout, size: int) -> Tensor | None:
+    """int64: which of the grid's positions, in blocks of `size`, each of an axis is; None where they are the first."""
+    if layout == Layout.consecutive(layout.size, size):
+        return None
+    block, place = layout.places()
+    return block * size + place
+
+
+def laid_out(blocks: Tensor, sizes: tuple[int, int], places: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    """`assemble`, with the O and I positions found before by `positions`."""
+    if sizes == tuple(blocks.shape[2:4]) and blocks.shape[:2] == (1, 1) and places == (None, None):
+        return blocks[0, 0]
     grid = blocks.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-    for dim, (layout, size) in enumerate(((rows, o), (columns, i))):
-        if layout == Layout.consecutive(layout.size, size):
-            grid = grid.narrow(dim, 0, layout.size)
-        else:
-            block, place = layout.places()
-            grid = grid.index_select(dim, (block * size + place).to(grid.device))
+    for dim, (size, place) in enumerate(zip(sizes, places, strict=True)):
+        grid = grid.narrow(dim, 0, size) if place is None else grid.index_select(dim, place.to(grid.device))
     return grid

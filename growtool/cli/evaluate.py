@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     workers: Annotated[
-        int, typer.Option(min=0, show_default="up to 4", help="Processes that read images.")
+        int, typer.Option(min=0, show_default="cores, up to 16", help="Processes that read images.")
     ] = DEFAULTS.workers,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     amp_dtype: Annotated[AmpDtype | None, typer.Option(help="Mixed precision.", show_default="none")] = None,
@@ -37,6 +37,7 @@ def evaluate(
         ),
     ] = None,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory layout of convolutions.")] = False,
+    tf32: Annotated[bool, typer.Option(" /--no-tf32", help="On CUDA: full float32 products.")] = True,
     plugin: PluginOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:
@@ -62,6 +63,7 @@ def evaluate(
         channels_last=channels_last,
         data_kwargs=options,
         told=remark,
+        tf32=tf32,
     )
     if as_json:
         emit_json({"checkpoint": str(checkpoint), "data": str(data), **asdict(found)})

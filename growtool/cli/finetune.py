@@ -233,6 +233,9 @@ def finetune(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Channels-last memory layout.", hidden=True, rich_help_panel=_SPEED)
     ] = False,
+    tf32: Annotated[
+        bool, typer.Option(" /--no-tf32", help="On CUDA: full float32 products.", hidden=True, rich_help_panel=_SPEED)
+    ] = True,
     torchcompile: Annotated[
         str | None,
         typer.Option(
@@ -255,7 +258,9 @@ def finetune(
     ] = Engine.ddp,
     workers: Annotated[
         int,
-        typer.Option(show_default="up to 4", help="Processes that read images.", hidden=True, rich_help_panel=_SPEED),
+        typer.Option(
+            show_default="cores, up to 16", help="Processes that read images.", hidden=True, rich_help_panel=_SPEED
+        ),
     ] = DEFAULTS.workers,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = DEFAULTS.device,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides order, augmentation, dropout.")] = DEFAULTS.seed,

@@ -30,10 +30,15 @@ def protocol(
     from growtool.protocol.file import load_protocol
 
     loaded, out = load_protocol(file), output or Path(file.stem)  # a mistake in it is told before torch is imported
+    from growtool.finetune.distributed import World
     from growtool.protocol.run import run_protocol
 
+    main = World.from_environment().is_main
     with shown_progress() as progress:
-        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=note)
+        told = note if main else lambda line: None
+        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=told)
+    if not main:
+        return
     if as_json:
         emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
         return

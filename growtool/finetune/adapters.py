@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,9 @@ class LowRank(nn.Module):
         self.scale = scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight to compute with."""
-        return weight + (self.scale * self.up @ self.down).view_as(weight)
+        """The weight to compute with, in its own type whatever autocast says: the one that merging writes."""
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
+            return weight + (self.scale * self.up @ self.down).view_as(weight)
 
 
 def targets(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
@@ -92,12 +94,24 @@ def add_adapters(
 
 def initial_factors(gradient_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """B [O, R] and A [R, I] for a gradient [O, I]: left singular vectors R to 2R, right ones 0 to R, scaled."""
-    left, _, right = torch.linalg.svd(gradient_OI.double(), full_matrices=False)
+    left_OR, right_IR = _singular_vectors(gradient_OI.double(), 2 * rank)
     size = gradient_OI.shape[0] ** 0.25 / math.sqrt(_GAMMA)
-    after = slice(rank, 2 * rank) if left.shape[1] >= 2 * rank else slice(0, rank)
-    factors = size * left[:, after], size * right[:rank]
+    factors = size * left_OR[:, -rank:], size * right_IR[:, :rank].T
     up, down = (factor.to(gradient_OI.dtype).contiguous() for factor in factors)  # as sharding wants them
     return up, down
+
+
+def _singular_vectors(matrix_OI: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The leading left and right singular vectors as columns, `count` of each or as many as there are.
+
+    Those of the shorter side are eigenvectors of a product of that size, a fraction of the work of a whole SVD; in
+    float64 they are as good for a gradient in float32. QR completes the others where singular values are zero.
+    """
+    wide = matrix_OI.shape[0] <= matrix_OI.shape[1]
+    matrix = matrix_OI if wide else matrix_OI.T
+    short = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :count]
+    long = torch.linalg.qr(matrix.T @ short).Q
+    return (short, long) if wide else (long, short)
 
 
 def _gradients(

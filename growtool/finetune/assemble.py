@@ -12,11 +12,11 @@ import torch
 from growtool.calibration import recalibrate
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.adapters import add_adapters
-from growtool.finetune.device import mixed_precision
-from growtool.finetune.distributed import World, average_statistics, replicate, shard
+from growtool.finetune.device import forget_peak, mixed_precision
+from growtool.finetune.distributed import World, average_statistics, replicate, shard, synchronised
 from growtool.finetune.loop import Trainer
 from growtool.finetune.lr_factors import read_factors, scale_rates
-from growtool.finetune.model import count_classes, layout, load_model, place
+from growtool.finetune.model import compiled, count_classes, layout, load_model, place
 from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
 from growtool.finetune.optimizer import create_optimizer, create_schedule
 
@@ -53,7 +53,7 @@ def open_teacher(
     require_same_task(student, model, checkpoint.name, classes=classes, taught=checkpoint.spec.label_names)
     model = place(model, device, channels_last=config.channels_last).requires_grad_(False)
     weight = annealed(config.teaching, config.kd_anneal, steps)
-    return Teacher(_compiled(config, model), weight, config.kd_temperature)
+    return Teacher(compiled(model, config.torchcompile), weight, config.kd_temperature)
 
 
 def assemble(
@@ -96,7 +96,9 @@ def assemble(
     ema = _averaged(config, model)
     if world.size > 1 and config.engine == "fsdp":
         for module in [model] if ema is None else [model, ema.module]:
-            shard(module, world, device)
+            # adapters are added up in float32: gathered in bfloat16 they would compute what no merged weight says
+            shard(module, world, device, None if config.lora_rank else config.autocast)
+        forget_peak(device)  # no process holds the whole of it any more
     held = selection.held(model)
     optimizer = _optimizer(config, source, model)
     selection.freeze_others(model)
@@ -109,6 +111,7 @@ def assemble(
     return Trainer(
         model=model,
         forward=as_called(config, model, world, device),
+        predict=compiled(model if ema is None else ema.module, config.torchcompile),
         objective=Objective(criterion, teacher),
         optimizer=optimizer,
         schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
@@ -144,7 +147,8 @@ def _prepared(
     """
     from timm.loss import create_classification_loss
 
-    model = place(model, device, channels_last=config.channels_last)
+    # FSDP2 shards the first dimension of contiguous parameters: there, images alone are laid out in channels-last order
+    model = place(model, device, channels_last=config.channels_last and config.engine != "fsdp")
     few = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
     if config.recalibrate:
         with mixed_precision(device, config.autocast):
@@ -155,7 +159,7 @@ def _prepared(
         selection = add_adapters(model, config, few(config.batch_size), plain, world)
     selection.freeze_others(model)
     if config.sync_bn and world.size > 1:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = synchronised(model)
     return model, selection
 
 
@@ -163,7 +167,10 @@ def _averaged(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
     """A running average of the weights: its copy of them is taken before sharding or compiling wraps them."""
     from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay is not None else None
+    if config.ema_decay is None:
+        return None
+    alike = config.engine != "fsdp"  # else sharded parameters stand beside whole buffers, which torch does not mix
+    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True, foreach=alike)
 
 
 def _optimizer(config: RunConfig, source: Checkpoint, model: nn.Module) -> torch.optim.Optimizer:
@@ -184,11 +191,7 @@ def _optimizer(config: RunConfig, source: Checkpoint, model: nn.Module) -> torch
 def as_called(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The model as it is called: compiled, and replicated where several processes each hold all of it."""
     replicated = replicate(model, device) if world.size > 1 and config.engine == "ddp" else model
-    return _compiled(config, replicated)
-
-
-def _compiled(config: RunConfig, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    return torch.compile(model, backend=config.torchcompile) if config.torchcompile else model
+    return compiled(replicated, config.torchcompile)
 
 
 def _first_images(

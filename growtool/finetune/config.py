@@ -25,6 +25,13 @@ STATELESS = "swan"  # the optimizer that is ours; all others are timm's
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
 DEFAULT_KD_WEIGHT = 0.5
+MOST_WORKERS = 16  # by default: what they hold in memory grows with them
+
+
+def own_workers(processes: int | None = None) -> int:
+    """This process's share of the cores, 1 to `MOST_WORKERS`; None asks torchrun how many processes there are here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +164,8 @@ class RunConfig:
     """With `amp`: `bfloat16` (the default) or `float16` with a gradient scaler."""
     channels_last: bool = False
     """Lay images and convolutions out in channels-last order."""
+    tf32: bool = True
+    """On CUDA: products in TF32, and cuDNN's search for the fastest convolution, as timm's train script has them."""
     torchcompile: str | None = None
     """A `torch.compile` backend, usually `inductor`."""
     model_ema: bool = False
@@ -173,7 +182,7 @@ class RunConfig:
     """What a loss or gradient that is not finite does: `stop` the run, or `skip` the update."""
     seed: int = 42
     """Decides the order of the images, their augmentation, mixup and dropout."""
-    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    workers: int = field(default_factory=own_workers)
     """Processes that read images; 0 reads in the main one. Changes nothing but speed."""
     device: str = "auto"
     """`cuda` where there is one, else `cpu`; or any torch device."""

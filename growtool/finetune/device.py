@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,18 @@ from growtool.errors import PlanError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    from growtool.finetune.distributed import World
+
+
+_OUT_OF_MEMORY = (  # as torch's allocators, CUDA, cuBLAS, cuDNN and NCCL say it
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "alloc_failed",  # of cuBLAS, cuDNN, cuSOLVER, cuSPARSE and cuFFT
+    "allocation_failed",  # of cuDNN 9
+)
 
 
 def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -22,12 +35,17 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
         local_rank: of several processes on this machine; each takes the CUDA device of its number.
 
     Raises:
-        PlanError: no such device on this machine.
+        PlanError: no such device on this machine, or one for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local_rank is not None:
         name = f"cuda:{local_rank}"
+    elif name.startswith("cuda:") and local_rank is not None:
+        raise PlanError(
+            f"--device: found {name!r} for several processes, which would all take it, expected cuda, of which each "
+            "takes the device of its number; to choose devices, set CUDA_VISIBLE_DEVICES"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -40,6 +58,41 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
             f"--device: found {name!r}, expected one of the {here} CUDA devices torch finds here; use --device cpu"
         )
     return device
+
+
+def device_of(names: Iterable[str], world: World) -> torch.device:
+    """The device whose processes of several runs, one after the other, must be able to talk: CUDA where one is.
+
+    Raises:
+        PlanError: no such device on this machine, or one for several processes.
+    """
+    found = [resolve_device(name, world.local_rank if world.size > 1 else None) for name in names]
+    return next((device for device in found if device.type == "cuda"), torch.device("cpu"))
+
+
+@contextmanager
+def in_use(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """While open it is the CUDA device that torch takes where none is named (pinned memory, FSDP); restored after.
+
+    Products run in TF32, and cuDNN searches for the fastest convolution, as in timm's train script. Peak memory is
+    counted anew. Nothing changes where it is no CUDA device.
+
+    Args:
+        device: of the run.
+        tf32: False turns both off, for products in full float32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
+    with torch.cuda.device(device):
+        forget_peak(device)
+        cudnn.benchmark = cudnn.allow_tf32 = products.allow_tf32 = tf32
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
 
 
 def mixed_precision(device: torch.device, autocast: str | None) -> AbstractContextManager[object]:
@@ -59,8 +112,14 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def forget_peak(device: torch.device) -> None:
+    """Count the peak memory of a CUDA device anew; that of a process cannot be."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is how torch or Python says that memory has run out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

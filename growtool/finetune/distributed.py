@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -88,12 +89,26 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
         torch.distributed.destroy_process_group()
 
 
-def shard(model: nn.Module, world: World, device: torch.device) -> None:
-    """FSDP2: each process keeps its part of every parameter. Blocks are gathered one at a time, the rest together."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+def shard(model: nn.Module, world: World, device: torch.device, autocast: str | None = None) -> None:
+    """FSDP2: each process keeps its part of every parameter. Blocks are gathered one at a time, the rest together.
 
-    mesh = init_device_mesh(device.type, (world.size,))
+    Args:
+        model: changed in place.
+        world: the processes.
+        device: of this one.
+        autocast: `bfloat16` gathers blocks in it, so that no copy in it is kept for the backward pass; gradients are
+            summed in float32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy, mesh = MixedPrecisionPolicy(), init_device_mesh(device.type, (world.size,))
+    if autocast == "bfloat16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        # BatchNorm, whose statistics are in float32, takes no weights in bfloat16 beside them
+        norms: list[nn.Module] = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
+        if norms:
+            fully_shard(norms, mesh=mesh, reshard_after_forward=False)
     blocks = [
         child
         for module in model.modules()
@@ -102,8 +117,16 @@ def shard(model: nn.Module, world: World, device: torch.device) -> None:
         if any(True for _ in child.children()) and any(True for _ in child.parameters())
     ]
     for block in reversed(blocks):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """BatchNorm over the images of all processes; timm's layers keep the activation that is a part of them."""
+    from timm.layers import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted
 
 
 def replicate(model: nn.Module, device: torch.device) -> nn.Module:
@@ -117,7 +140,19 @@ def replicate(model: nn.Module, device: torch.device) -> nn.Module:
 def without_exchange(forward: Callable[..., Any]) -> AbstractContextManager[object]:
     """Gradients stay in their process while this is open, for all but the last part of an accumulated update."""
     inner = getattr(forward, "_orig_mod", forward)  # what torch.compile wrapped
+    if hasattr(inner, "set_requires_gradient_sync"):
+        return _unsharded_gradients(inner)
     return inner.no_sync() if hasattr(inner, "no_sync") else nullcontext()
+
+
+@contextmanager
+def _unsharded_gradients(model: Any) -> Iterator[None]:
+    """FSDP2's way of it."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
 
 
 @torch.no_grad()

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError, some
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import mixed_precision, resolve_device
+from growtool.finetune.device import in_use, mixed_precision, resolve_device
 from growtool.finetune.distributed import World
 from growtool.finetune.fields import require_labels
 from growtool.finetune.loaders import eval_batches
-from growtool.finetune.model import count_classes, layout, load_model, place
+from growtool.finetune.model import compiled, count_classes, layout, load_model, place
+from growtool.finetune.reading import NOT_COUNTED
 from growtool.finetune.records import Evaluation
 from growtool.finetune.sources import open_source
 from growtool.images import ImageFormat, class_names, numbered, require_readable
@@ -33,23 +35,25 @@ def evaluate(
     autocast: str | None = None,
     channels_last: bool = False,
     world: World | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Run `model` in eval mode (and leave it there) over batches of (images [B, C, H, W], class numbers [B]).
 
     Images with a negative class number count as nothing. With several processes each has its part of the images, and
-    all get the result over the whole.
+    all get the result over the whole. `forward` is the model as it is called, where it is compiled.
     """
     model.eval()
+    call = model if forward is None else forward
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # right among 1, among 5, loss, images
     with torch.no_grad():  # inference tensors of sharded weights could not train on
         for images, targets in batches:
             with mixed_precision(device, autocast):
-                logits = model(images.contiguous(memory_format=layout(channels_last))).float()
-            counted = targets >= 0
-            logits, targets = logits[counted], targets[counted]
+                logits = call(images.contiguous(memory_format=layout(channels_last))).float()
+            # no selection of what counts: how many there are would have to come from the device at every batch
+            targets = targets.clamp(min=NOT_COUNTED)
             ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-            loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss.double(), counted.sum()])
+            loss = cross_entropy(logits, targets, ignore_index=NOT_COUNTED, reduction="sum")
+            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss.double(), (targets >= 0).sum()])
     right1, right5, total, count = (world or World()).total(sums).tolist()
     if count == 0:
         raise PlanError("found no image that can be read for evaluation, expected at least one; restore the data")
@@ -69,6 +73,7 @@ def evaluate_checkpoint(
     channels_last: bool = False,
     data_kwargs: Mapping[str, Any] | None = None,
     told: Callable[[str], None] = lambda remark: None,
+    tf32: bool = True,
 ) -> Evaluation:
     """Evaluate a checkpoint on the validation split of a folder of images, or of a data set of timm's.
 
@@ -85,6 +90,7 @@ def evaluate_checkpoint(
         channels_last: lay images and convolutions out in channels-last order.
         data_kwargs: options for the reader of `dataset` or of parquet.
         told: called with a sentence on each thing that its user should know, such as files that are left out.
+        tf32: on CUDA, products in TF32 and cuDNN's search for the fastest convolution, as timm evaluates.
 
     Raises:
         CheckpointError: the checkpoint cannot be opened or is not what its config says.
@@ -103,7 +109,9 @@ def evaluate_checkpoint(
         channels_last=channels_last,
         data_kwargs=dict(data_kwargs or {}),
     )
-    return evaluate_source(checkpoint, config, resolve_device(device), World(), told)
+    found = resolve_device(device)
+    with in_use(found, tf32=tf32):
+        return evaluate_source(checkpoint, config, found, World(), told)
 
 
 def evaluate_source(
@@ -137,7 +145,13 @@ def evaluate_source(
     )
     model = place(model, device, channels_last=config.channels_last)
     found = evaluate(
-        model, batches, device=device, autocast=config.autocast, channels_last=config.channels_last, world=world
+        model,
+        batches,
+        device=device,
+        autocast=config.autocast,
+        channels_last=config.channels_last,
+        world=world,
+        forward=compiled(model, config.torchcompile),
     )
     if batches.unreadable:
         names = tuple(batches.unreadable)

@@ -63,6 +63,7 @@ class Job:
             autocast=self.trainer.autocast,
             channels_last=self.config.channels_last,
             world=self.trainer.world,
+            forward=self.trainer.predict,
         )
 
     def begin_epoch(self, epoch: int) -> None:

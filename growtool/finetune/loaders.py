@@ -126,7 +126,7 @@ class ImageBatches:
             collate_fn=collate,
             worker_init_fn=leave_interrupts,
             pin_memory=device.type == "cuda",
-            persistent_workers=training and workers > 0,
+            persistent_workers=workers > 0,
         )
         self._told = _Told(loader)
         self.unreadable = self._told.unreadable

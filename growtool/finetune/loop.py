@@ -43,6 +43,7 @@ class Trainer:
     Attributes:
         model: the weights that train.
         forward: the model as it is called: compiled, replicated over processes, or itself.
+        predict: the weights that count as evaluation calls them: compiled, or the module itself.
         objective: what is minimised.
         optimizer: over the selected parameters.
         schedule: timm's scheduler counting updates, None where the rate stays.
@@ -67,6 +68,7 @@ class Trainer:
 
     model: nn.Module
     forward: Callable[[Tensor], Tensor]
+    predict: Callable[[Tensor], Tensor]
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any

@@ -14,7 +14,9 @@ from growtool.finetune.seeding import derive_seed
 from growtool.templates.training import even_out_gradients, put_in_form
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
 
     from growtool.checkpoint import Checkpoint
 
@@ -87,6 +89,11 @@ def count_classes(model: nn.Module) -> int:
 def layout(channels_last: bool) -> torch.memory_format:
     """How images and convolutions are laid out in memory."""
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def compiled(model: nn.Module, backend: str | None) -> Callable[[Tensor], Tensor]:
+    """The model as it is called: by torch.compile with that backend, or itself without one."""
+    return torch.compile(model, backend=backend) if backend else model
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:

@@ -12,7 +12,7 @@ number of processes and with growth; a name does not. On disk the state is a pai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = 1
+Keep = Callable[[str, Tensor], Tensor]
 _TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
 
 
@@ -60,16 +61,22 @@ class OptimizerState:
         return {key: self.tensors[key] for key in _references([*self.groups, self.extra])}
 
 
-def capture(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerState:
-    """The state as it stands; the tensors are the optimizer's own where it keeps them whole on the CPU.
+def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | None = None) -> OptimizerState:
+    """The state as it stands.
 
-    With sharded parameters every process must call this, as the shards are gathered.
+    With sharded parameters every process must call this, as the shards are gathered, one tensor at a time.
+
+    Args:
+        optimizer: over parameters of `model`.
+        model: what trains.
+        keep: what becomes of a tensor under its key; None moves it to the CPU, the optimizer's own where it is there.
     """
     state = optimizer.state_dict()
+    keep = keep or _on_cpu
     names = _numbered(optimizer, model)
     tensors: dict[str, Tensor] = {}
     groups = [
-        {key: _encode(value, f"group{number}/{key}", tensors) for key, value in group.items() if key != "params"}
+        {key: _encode(value, f"group{number}/{key}", tensors, keep) for key, value in group.items() if key != "params"}
         | {"params": [names[index] for index in group["params"]]}
         for number, group in enumerate(state["param_groups"])
     ]
@@ -77,11 +84,11 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerStat
     for index, slots in state["state"].items():
         name = names[index]
         for slot, value in slots.items():
-            encoded = _encode(value, f"{name}/{slot}", tensors)
+            encoded = _encode(value, f"{name}/{slot}", tensors, keep)
             if not isinstance(value, Tensor):
                 values.setdefault(name, {})[str(slot)] = encoded
     rest = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
-    extra = {key: _encode(value, f"extra/{key}", tensors) for key, value in rest.items()}
+    extra = {key: _encode(value, f"extra/{key}", tensors, keep) for key, value in rest.items()}
     return OptimizerState(_class(optimizer), groups, tensors, values, extra)
 
 
@@ -205,17 +212,21 @@ def _by_number(
     return numbered
 
 
-def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+def _on_cpu(key: str, tensor: Tensor) -> Tensor:
+    return tensor.cpu()
+
+
+def _encode(value: Any, key: str, tensors: dict[str, Tensor], keep: Keep) -> Any:
     """JSON for `value`, its tensors put aside under keys that begin with `key`."""
     if isinstance(value, Tensor):
-        tensors[key] = whole(value).detach().cpu()
+        tensors[key] = keep(key, whole(value).detach())
         return {_TENSOR: key}
     if isinstance(value, tuple):
-        return {_TUPLE: [_encode(item, f"{key}/{i}", tensors) for i, item in enumerate(value)]}
+        return {_TUPLE: [_encode(item, f"{key}/{i}", tensors, keep) for i, item in enumerate(value)]}
     if isinstance(value, list):
-        return [_encode(item, f"{key}/{i}", tensors) for i, item in enumerate(value)]
+        return [_encode(item, f"{key}/{i}", tensors, keep) for i, item in enumerate(value)]
     if isinstance(value, dict):
-        return {str(name): _encode(item, f"{key}/{name}", tensors) for name, item in value.items()}
+        return {str(name): _encode(item, f"{key}/{name}", tensors, keep) for name, item in value.items()}
     return value
 
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
 _FREE = {
     "resume", "force", "workers", "device", "output", "checkpoint", "data", "val_data", "kd_teacher", "log",
-    "log_interval", "recovery_interval", "checkpoint_hist", "torchcompile", "channels_last", "engine",
+    "log_interval", "recovery_interval", "checkpoint_hist", "torchcompile", "tf32", "channels_last", "engine",
     "grad_accum_steps", "nonfinite", "eval_interval", "plugins",
 }  # fmt: skip
 
 
-_ROUNDING = ("grad_accum_steps", "engine", "torchcompile", "channels_last", "processes", "versions")
+_ROUNDING = ("grad_accum_steps", "engine", "torchcompile", "tf32", "channels_last", "processes", "versions")
 
 
 def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:

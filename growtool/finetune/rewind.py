@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from growtool.checkpoint.folder import TRAINING
 from growtool.checkpoint.temporary import ASIDE, TEMPORARY
+from growtool.finetune.copies import Copies
 from growtool.finetune.snapshot import put_back, take
 from growtool.finetune.state import Saver, link, remove, step_name
 
@@ -30,7 +31,7 @@ class Best:
     Attributes:
         record: None where no epoch of it has its weights any more.
         path: the folder that has them.
-        weights: those that count, where they are to be written to `best/`.
+        weights: those that count, where they are to be written to `best/`, in the process that writes.
     """
 
     record: EpochRecord | None = None
@@ -63,7 +64,8 @@ def find_best(folder: RunFolder, course: Course, trainer: Trainer) -> Best:
             if path == folder.best:
                 return Best(record, path)
             put_back(path, trainer)
-            return Best(replace(record, best=True), path, take(trainer, course).evaluated)
+            snapshot = take(trainer, course, Copies() if trainer.world.is_main else None)
+            return Best(replace(record, best=True), path, snapshot.evaluated if snapshot is not None else None)
     return Best()
 
 

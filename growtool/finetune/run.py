@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
 from growtool.finetune.defaults import DEFAULTS, as_document, in_words
+from growtool.finetune.device import in_use
 from growtool.finetune.distributed import World, joined
 from growtool.finetune.job import Job
 from growtool.finetune.journal import Journal, open_trackers
@@ -55,6 +56,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
     with ExitStack() as stack:
         if world.is_main:
             _take_hold(config, folder, watcher, stack)
+        stack.enter_context(in_use(device, tf32=config.tf32))
         stack.enter_context(joined(world, device))
         stack.enter_context(isolated_generators(device))
         request = stack.enter_context(stop_on_signals(patient=world.size > 1))

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
 from growtool.checkpoint.folder import EMA, RAW, STATE, write_text
 from growtool.errors import CheckpointError
+from growtool.finetune.copies import Copies, Finite
 from growtool.finetune.loop import Diverged, Trainer
 from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, restore, write_state
 from growtool.finetune.records import EpochRecord
-from growtool.finetune.weights import as_trained, exported, is_reparametrised, put_in
+from growtool.finetune.sharding import is_sharded
+from growtool.finetune.weights import exported, is_reparametrised, origins, put_in
 
 FORMAT = 1
 
@@ -79,27 +82,68 @@ class Snapshot:
     course: Course
 
 
-def take(trainer: Trainer, course: Course) -> Snapshot:
-    """Copy the state. With sharded weights every process must call this.
+def take(trainer: Trainer, course: Course, copies: Copies | None) -> Snapshot | None:
+    """Copy the state. Every process must call this: sharded weights are gathered, one tensor at a time.
+
+    Args:
+        trainer: between two updates.
+        course: how far the run has come.
+        copies: the memory for it, whose last snapshot is done with; None in a process that keeps none.
+
+    Returns:
+        The snapshot, None without `copies`.
 
     Raises:
         Diverged: a weight is not finite.
     """
-    ema = trainer.ema.module if trainer.ema is not None else None
-    weights = _copied(exported(trainer.model))
-    evaluated = _copied(exported(ema)) if ema is not None else weights
-    for state in (weights, evaluated):
-        _require_finite(state)
-    held = capture(trainer.optimizer, trainer.model)
+    finite = Finite()
+    plain, trained = _copied(trainer.model, "model", copies, finite)
+    evaluated, ema = (plain, None)
+    if trainer.ema is not None:
+        evaluated, ema = _copied(trainer.ema.module, "ema", copies, finite)
+    held = None
+    if copies is not None or is_sharded(trainer.model):
+        held = capture(trainer.optimizer, trainer.model, partial(_kept, copies))
+    spoilt = [name for names in trainer.world.gathered(finite.others()) for name in names]
+    if spoilt:
+        raise Diverged(f"{spoilt[0]}: found a value that is not finite after training, expected finite weights")
+    if copies is None or held is None:
+        return None
     return Snapshot(
-        weights=weights,
+        weights=plain,
         evaluated=evaluated,
-        raw=_copied(as_trained(trainer.model)) if is_reparametrised(trainer.model) else None,
-        ema=_copied(as_trained(ema)) if ema is not None else None,
-        optimizer=OptimizerState(held.algorithm, held.groups, _copied(held.tensors), held.values, held.extra),
+        raw=trained if trained is not plain else None,
+        ema=ema,
+        optimizer=held,
         scaler=trainer.scaler.state_dict() if trainer.scaler is not None else None,
         course=Course(**{name: getattr(course, name) for name in Course.__slots__}),
     )
+
+
+def _copied(
+    model: nn.Module, whose: str, copies: Copies | None, finite: Finite
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The plain timm model's state dict and the one that trains, each tensor copied once; both empty without `copies`.
+
+    They are one dictionary where the model is the plain one.
+    """
+    plain: dict[str, Tensor] = {}
+    for name, tensor in exported(model):
+        finite.look(name, tensor)
+        if copies is not None:
+            plain[name] = copies.copy(f"{whose}/{name}", tensor)
+    if not is_reparametrised(model):
+        return plain, plain
+    trained = {name: plain[name] for name in model.state_dict() if name in plain}
+    for name, tensor in origins(model):
+        if copies is not None:
+            trained[name] = copies.copy(f"{whose}/{name}", tensor)
+    return plain, trained
+
+
+def _kept(copies: Copies | None, key: str, tensor: Tensor) -> Tensor:
+    """A copy of a tensor of the optimizer's; nothing in a process that has only helped to gather it."""
+    return torch.empty(0) if copies is None else copies.copy(f"optimizer/{key}", tensor)
 
 
 def write_training_state(folder: Path, snapshot: Snapshot) -> None:
@@ -162,10 +206,6 @@ def read_course(folder: Path) -> tuple[Course, Any]:
         ) from error
 
 
-def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
-
-
 def _load(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -174,9 +214,3 @@ def _load(path: Path) -> dict[str, Tensor]:
         return load_file(path)  # type: ignore[no-any-return]
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint of the run") from error
-
-
-def _require_finite(state: Mapping[str, Tensor]) -> None:
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Diverged(f"{name}: found a value that is not finite after training, expected finite weights")

@@ -12,6 +12,7 @@ from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
 from growtool.finetune.commands import resuming
+from growtool.finetune.copies import Copies
 from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.job import Job
@@ -87,6 +88,7 @@ class Training:
         self.job, self.course, self.folder = job, course, folder
         self.journal, self.saver, self.progress, self.request = journal, saver, progress, request
         self.world = job.trainer.world
+        self.copies = Copies() if saver is not None else None
         self.meter = Meter()
         self.begun = time.perf_counter() - course.seconds
         self.told_unreadable = len(course.unreadable)
@@ -216,8 +218,8 @@ class Training:
         start = time.perf_counter()
         self._collect_checkpoint()
         self._note_course()
-        snapshot = take(self.job.trainer, self.course)
-        if self.saver is not None:
+        snapshot = take(self.job.trainer, self.course, self.copies)
+        if self.saver is not None and snapshot is not None:
             self.saver.submit(snapshot, stall=time.perf_counter() - start, evaluation=evaluation)
 
     def _note_course(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,31 +21,35 @@ def is_reparametrised(model: nn.Module) -> bool:
     return any(_MARK in f".{name}" for name in model.state_dict())
 
 
-@torch.no_grad()
-def exported(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain timm model: every computed weight in the place of what it is computed from.
+def exported(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The state dict of the plain timm model, one tensor after the other: computed weights, not what they are made of.
 
-    With sharded weights every process must call this, as they are gathered.
+    With sharded weights every process must go through it, as each is gathered when its turn comes.
     """
-    state: dict[str, Tensor] = {}
+    seen: set[str] = set()
     for name, tensor in model.state_dict().items():
         before, mark, after = f".{name}".partition(_MARK)
         if not mark:
-            state[name] = whole(tensor)
+            yield name, whole(tensor)
             continue
-        plain = f"{before}.{after.split('.')[0]}".removeprefix(".")
-        if plain not in state:
-            state[plain] = whole(getattr(model.get_submodule(before.removeprefix(".")), after.split(".")[0]))
-    return state
+        path, attribute = before.removeprefix("."), after.split(".")[0]
+        plain = f"{path}.{attribute}".removeprefix(".")
+        if plain not in seen:
+            seen.add(plain)
+            with torch.no_grad():
+                weight = whole(getattr(model.get_submodule(path), attribute))
+            yield plain, weight
 
 
-def as_trained(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own state dict, whole."""
-    return {name: whole(tensor) for name, tensor in model.state_dict().items()}
+def origins(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What computed weights are made of, by its name in the model's own state dict; gathered as in `exported`."""
+    for name, tensor in model.state_dict().items():
+        if _MARK in f".{name}":
+            yield name, whole(tensor)
 
 
 @torch.no_grad()
 def put_in(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy what `as_trained` returned into `model`, sharded as the model is."""
+    """Copy the tensors of a whole state dict into `model`, sharded as the model is."""
     for name, tensor in model.state_dict().items():
         tensor.copy_(as_sharded(state[name].to(tensor.device), tensor))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import PlanError
 from growtool.finetune.checks import find_problems
 from growtool.finetune.commands import command
+from growtool.finetune.device import device_of
+from growtool.finetune.distributed import World, joined
 from growtool.finetune.lock import LOCK, locked
 from growtool.finetune.options import make_config
 from growtool.finetune.run import finetune
@@ -59,6 +62,8 @@ def run_protocol(
 ) -> list[Step]:
     """Train two members, grow them onto the diagonal and train the grown model.
 
+    Started by torchrun, every process calls this; the first one grows and writes.
+
     Args:
         loaded: the protocol.
         output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, a copy of the
@@ -73,22 +78,33 @@ def run_protocol(
         CheckpointError: timm cannot build a model.
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last training was complete.
     """
+    world, protocol = World.from_environment(), loaded.protocol
     line = command("protocol", loaded.path, "-o", output, "--resume")
-    protocol = loaded.protocol
     grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
     member = grown.with_args(**protocol.member_args)
     growing = two_sided(growth_maps(member, grown)[0])
     starts = {name: output / name / "start" for name in ("member_0", "member_1", "grown")}
     _require_sound(loaded, starts)
     steps: list[Step] = []
-    with locked(output), continuing_with(line), stop_on_signals() as request:
-        _begin(loaded, output, line, resume=resume)
+    with (
+        locked(output) if world.is_main else nullcontext(),
+        continuing_with(line),
+        stop_on_signals(patient=world.size > 1) as request,
+        joined(world, device_of([_config(loaded, name, start).device for name, start in starts.items()], world)),
+    ):
+        if world.is_main:
+            _begin(loaded, output, line, resume=resume)
+
+        def write(act: Callable[..., None], start: Path, *arguments: Any, **named: Any) -> None:
+            if world.is_main and not start.exists():  # it appears once it is complete
+                act(start, *arguments, **named)
+            world.wait()
 
         def run_of(name: str) -> Path:
             return starts[name].parent / "run"
 
         def train(name: str) -> Path:
-            if request.asked:
+            if world.any(request.asked):
                 done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
                 raise Stopped(done, str(saved), request, line=line)
             told(f"{name}: training")
@@ -98,9 +114,13 @@ def run_protocol(
             told(f"{name}: top-1 {tops[0]:.2f} % -> {tops[1]:.2f} %")
             return run_of(name) / "last"
 
-        _carry_out(protocol, member, grown, growing, starts, train)
-    report: dict[str, Any] = {"protocol": protocol.model_dump(mode="json"), "steps": [asdict(step) for step in steps]}
-    (output / REPORT).write_text(json_text(report), encoding="utf-8")
+        _carry_out(protocol, member, grown, growing, starts, write, train)
+    if world.is_main:
+        report: dict[str, Any] = {
+            "protocol": protocol.model_dump(mode="json"),
+            "steps": [asdict(step) for step in steps],
+        }
+        (output / REPORT).write_text(json_text(report), encoding="utf-8")
     return steps
 
 
@@ -110,22 +130,24 @@ def _carry_out(
     grown: ModelSpec,
     growing: frozenset[str],
     starts: Mapping[str, Path],
+    write: Callable[..., None],
     train: Callable[[str], Path],
 ) -> None:
-    """Write what each training starts from and train it; `train` takes its name and returns the last checkpoint."""
-    written = {name for name, start in starts.items() if start.exists()}  # whole: a folder appears once it is complete
-    if "member_0" not in written:
-        write_member(starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
+    """Write what each training starts from and train it.
+
+    `write` calls a function in the first process, unless its result is there, and the others wait for it; `train` takes
+    the name of a training and returns its last checkpoint.
+    """
+    write(write_member, starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
     first = train("member_0")
-    if "member_1" not in written and protocol.second == "copy":
+    if protocol.second == "copy":
         noise = _NOISE if protocol.noise is None else protocol.noise
-        write_copy(starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
-    elif "member_1" not in written:
-        write_member(starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
+        write(write_copy, starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
+    else:
+        write(write_member, starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
     last = train("member_1")
-    if "grown" not in written:
-        vectors = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
-        write_grown(starts["grown"], grown, (first, last), vectors)
+    new = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
+    write(write_grown, starts["grown"], grown, (first, last), new)
     train("grown")
 
 

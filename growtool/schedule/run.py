@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import CheckpointError, GrowtoolError, PlanError
 from growtool.finetune.commands import command
-from growtool.finetune.distributed import World
+from growtool.finetune.device import device_of
+from growtool.finetune.distributed import World, joined
 from growtool.finetune.lock import LOCK, locked
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
-from growtool.schedule.stages import Grow, Site, Stage, StageRecord
+from growtool.schedule.stages import Grow, Site, Stage, StageRecord, Train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,8 @@ def run_schedule(
     told: Callable[[str], None] = lambda line: None,
 ) -> list[StageRecord]:
     """Run every stage that is not complete yet.
+
+    Started by torchrun, every process calls this; the first one grows and writes.
 
     Args:
         schedule: from `load_schedule`.
@@ -64,23 +67,24 @@ def run_schedule(
         _foresee(schedule, output, done)
         if world.is_main and not begun:
             _begin(schedule, output)
-        for stage in schedule.stages:
-            which = f"stage {stage.number} of {len(schedule.stages)}"
-            if stage.number <= len(done):
-                record = done[stage.number - 1]
-                told(f"{which}: {record.kind}, done before")
-            else:
-                if request.asked:
-                    raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
-                told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
-                with _told_where(stage):
-                    record = stage.run(Site(output, source, teacher, progress))
-                done.append(record)
-                if world.is_main:
-                    _write(output, schedule, done)
-            if record.kind == "grow":
-                teacher = source
-            source = output / record.checkpoint
+        with joined(world, device_of(_devices(schedule.stages[len(done) :]), world)):
+            for stage in schedule.stages:
+                which = f"stage {stage.number} of {len(schedule.stages)}"
+                if stage.number <= len(done):
+                    record = done[stage.number - 1]
+                    told(f"{which}: {record.kind}, done before")
+                else:
+                    if world.any(request.asked):
+                        raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
+                    told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
+                    with _told_where(stage):
+                        record = stage.run(Site(output, source, teacher, progress))
+                    done.append(record)
+                    if world.is_main:
+                        _write(output, schedule, done)
+                if record.kind == "grow":
+                    teacher = source
+                source = output / record.checkpoint
     return done
 
 
@@ -97,6 +101,11 @@ def read_records(output: Path) -> list[StageRecord]:
         raise CheckpointError(
             f"{path}: cannot be read ({type(error).__name__}: {error}), expected the record of a schedule"
         ) from error
+
+
+def _devices(coming: Sequence[Stage]) -> list[str]:
+    """What the stages that train say of their device."""
+    return [str(stage.options.get("device", "auto")) for stage in coming if isinstance(stage, Train)]
 
 
 def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> None:

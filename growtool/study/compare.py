@@ -11,8 +11,9 @@ import yaml
 from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig
+from growtool.finetune.config import RunConfig, own_workers
 from growtool.finetune.defaults import Choice, choose, grown_with_losses, in_words
+from growtool.finetune.distributed import World
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.sources import open_splits
@@ -77,6 +78,12 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
         PlanError: a plan cannot be carried out, the data are not there or of other classes, or the output holds
             something else. A trial that fails is no error here: it is named in the comparison, and the others go on.
     """
+    if (processes := World.from_environment().size) > 1:
+        raise PlanError(
+            f"compare: found {processes} processes, expected one, as each trial gets a process of its own; start it "
+            "without torchrun, with --jobs N for N trials at once and a --device for each, e.g. --device cuda:0 "
+            "--device cuda:1"
+        )
     study.require_possible()
     config = study.config
     images = _training_images(study, told)
@@ -237,7 +244,9 @@ def _write_options(study: Study) -> None:
     """Write what every trial reads."""
     study.output.mkdir(parents=True, exist_ok=True)
     for variant in (None, *study.variants):
-        options = merge(study.options, variant.options if variant else {}, _data(study))
+        options = merge(
+            {"workers": own_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
+        )
         text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
         (study.output / options_file(variant)).write_text(text, encoding="utf-8")
 

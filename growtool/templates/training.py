@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Form, Layout, TensorInfo, coefficients_of
-from growtool.checkpoint.materialise import assemble
+from growtool.checkpoint.materialise import laid_out, positions
 
 _LAYERS = "templated_layers"  # attribute of a model in template form: bank -> the modules `Coefficients` over it
 
@@ -28,14 +28,17 @@ class Coefficients(nn.Module):
 
     Attributes:
         coefficients: [k_out, k_in, T].
-        rows, columns: where the positions of the parameter stand in the grid.
+        sizes: O and I, the parameter's first two dimensions.
+        rows, columns: which positions of the grid they are, on the device of the model; None for the first ones.
         value: the parameter as the latest forward pass made it, [O, I, ...].
     """
 
-    def __init__(self, shape: tuple[int, ...], rows: Layout, columns: Layout) -> None:
+    def __init__(self, shape: tuple[int, ...], rows: Layout, columns: Layout, block: tuple[int, ...]) -> None:
         super().__init__()
         self.coefficients = nn.Parameter(torch.empty(shape, device="meta"))
-        self.rows, self.columns = rows, columns
+        self.sizes = rows.size, columns.size
+        for name, layout, size in (("rows", rows, block[0]), ("columns", columns, block[1])):
+            self.register_buffer(name, positions(layout, size), persistent=False)  # follows from the form
         self.value: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) 
         path, _, attribute = name.rpartition(".")
         owner = model.get_submodule(path)
         shape = stored[coefficients_of(name)].shape
-        layer = Coefficients(shape, templated.rows, templated.columns)
+        layer = Coefficients(shape, templated.rows, templated.columns, form.block(templated.bank, stored))
         del owner._parameters[attribute]
         owner.add_module(attribute, layer)
         owner.__class__ = _with_property(type(owner), attribute)
@@ -139,7 +142,8 @@ def _materialise(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             blocks = _bank(model, bank).weights(C_BT)
         sizes = [layer.coefficients.shape[:2] for layer in layers]
         for layer, part, grid in zip(layers, blocks.split([a * b for a, b in sizes]), sizes, strict=True):
-            weight = assemble(part.unflatten(0, grid), layer.rows, layer.columns)
+            places = cast("tuple[Tensor | None, Tensor | None]", (layer.rows, layer.columns))
+            weight = laid_out(part.unflatten(0, grid), layer.sizes, places)
             layer.value = weight.contiguous(memory_format=torch.channels_last) if last and weight.ndim == 4 else weight
 
 
