@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench zoo clean
+.PHONY: help test lint demo bench gpu zoo clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -24,6 +24,9 @@ demo: $(READY) ## Grow a small trained model, prove it, train it further: a few 
 bench: $(READY) ## Time growing a large model against copying its file, and training against a plain timm loop
 	$(RUN) -m tests.bench.grow
 	$(RUN) -W ignore -m tests.bench.finetune
+
+gpu: $(READY) ## Show on a CUDA device what only one can show, in eight minutes; report in build/gpu
+	$(RUN) -m tests.gpu
 
 zoo: $(READY) ## Prove growtool on all of timm's model files and write docs/zoo.md: about an hour on one core
 	$(RUN) -m tests.zoo

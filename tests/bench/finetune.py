@@ -2,6 +2,7 @@
 
 Both sides do the same updates on the same batches, in turn, so that whatever else the machine does strikes both. The
 plain loop does what timm's train script does for an update: forward under autocast, loss, backward, step, scheduler.
+On CUDA both have TF32 and cuDNN's search for the fastest convolution, as that script turns them on.
 On a CPU the models are small and time is the processor's; on CUDA they are resnet50 and vit_small, time is the clock's.
 """
 
@@ -24,7 +25,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import mixed_precision
+from growtool.finetune.device import in_use, mixed_precision
 from growtool.finetune.distributed import World
 from growtool.finetune.loaders import train_batches
 from growtool.finetune.model import layout, place
@@ -56,6 +57,20 @@ class Setting:
     def __str__(self) -> str:
         parts = ["bf16" if self.amp else "fp32", "channels-last" if self.channels_last else "contiguous"]
         return ", ".join([*parts, f"compiled ({self.compiled})"] if self.compiled else parts)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images per second of the plain loop and of growtool, and the median of the ratios of their times."""
+
+    what: str
+    how: str
+    plain: float
+    ours: float
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.how} | {self.plain:,.0f} | {self.ours:,.0f} | {self.ratio:.3f} |"
 
 
 def clock(device: torch.device) -> float:
@@ -105,9 +120,9 @@ def write_images(root: Path, size: int, per_class: int) -> Path:
 
 def compare(
     name: str, arguments: dict[str, Any], setting: Setting, device: torch.device, updates: int, batch: int
-) -> str:
-    """A row of the table: images per second of both, and their ratio."""
-    with tempfile.TemporaryDirectory() as scratch:
+) -> Row:
+    """Updates on one batch of random numbers."""
+    with tempfile.TemporaryDirectory() as scratch, in_use(device, tf32=True):
         root = Path(scratch)
         torch.manual_seed(0)
         model = timm.create_model(name, **arguments)
@@ -116,7 +131,7 @@ def compare(
         size = arguments.get("img_size", size if device.type == "cuda" else 64)
         config = RunConfig(
             checkpoint=root / "model",
-            data=write_images(root / "images", size, -(-batch // 10)),
+            data=write_images(root / "images", 8, -(-batch // 10)),  # none of them is read
             output=root / "run",
             batch_size=batch,
             steps=10 * updates,
@@ -129,35 +144,74 @@ def compare(
         trainer = prepare(config, device).trainer
         trainer.selection.train_mode(trainer.model)
         plain = plain_update(model, config, device, 10 * updates)
-    images = torch.randn(batch, 3, size, size, device=device)
-    targets = torch.randint(10, (batch,), device=device)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(updates + 3):
-        for side, update in zip(seconds, (plain, trainer.update), strict=True):
-            start = clock(device)
-            update(images, targets)
-            if number >= 3:  # the first ones compile and warm up
-                side.append(clock(device) - start)
+        images = torch.randn(batch, 3, size, size, device=device)
+        targets = torch.randint(10, (batch,), device=device)
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for number in range(updates + 3):
+            for side, update in zip(seconds, (plain, trainer.update), strict=True):
+                start = clock(device)
+                update(images, targets)
+                if number >= 3:  # the first ones compile and warm up
+                    side.append(clock(device) - start)
     ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
     speeds = [batch / statistics.median(side) for side in seconds]
-    return f"| {name} | {setting} | {speeds[0]:,.0f} | {speeds[1]:,.0f} | {ratio:.3f} |"
+    return Row(name, str(setting), *speeds, ratio)
 
 
-def compare_reading(device: torch.device, batch: int) -> str:
-    """The same for reading and augmenting images, against timm's own loader."""
+def compare_files(
+    name: str, arguments: dict[str, Any], device: torch.device, batch: int, workers: int, images: Path
+) -> Row:
+    """Updates in bf16 on batches read from JPEG files, by growtool's loader and by timm's; epochs take turns."""
+    with tempfile.TemporaryDirectory() as scratch, in_use(device, tf32=True):
+        root = Path(scratch)
+        torch.manual_seed(0)
+        model = timm.create_model(name, **arguments)
+        save_for_hf(model, root / "model", model_args=arguments, safe_serialization=True)
+        config = RunConfig(
+            checkpoint=root / "model", data=images, output=root / "run",
+            batch_size=batch, steps=1000, workers=workers, device=str(device), amp=True,
+        )  # fmt: skip
+        job = prepare(config, device)
+        job.begin_epoch(1)
+        theirs = timm_loader(images / "train", ImageFormat.of(model), batch, workers, device)
+        sides = (
+            (plain_update(model, config, device, 1000), lambda epoch: theirs),
+            (job.trainer.update, job.train.epoch),
+        )
+        speeds: tuple[list[float], list[float]] = ([], [])
+        for epoch in range(1, 4):
+            for speed, (update, batches) in zip(speeds, sides, strict=True):
+                start, seen = time.perf_counter(), 0
+                for pixels, targets in batches(epoch):
+                    update(pixels, targets)
+                    seen += len(targets)
+                clock(device)  # waits for the device
+                if epoch > 1:  # the first one starts workers and warms up
+                    speed.append(seen / (time.perf_counter() - start))
+    plain, ours = map(statistics.median, speeds)
+    return Row(name, f"bf16, JPEG files, {workers} workers", plain, ours, ours / plain)
+
+
+def timm_loader(folder: Path, format: ImageFormat, batch: int, workers: int, device: torch.device) -> Any:
+    """timm's own loader with the augmentation of our defaults."""
     from timm.data import create_dataset, create_loader
 
+    return create_loader(
+        create_dataset("", root=str(folder)), format.input_size, batch, is_training=True, no_aug=False,
+        num_workers=workers, persistent_workers=workers > 0, device=device, scale=(0.08, 1.0), color_jitter=0.4,
+        pin_memory=device.type == "cuda", interpolation=format.interpolation, mean=format.mean, std=format.std,
+    )  # fmt: skip
+
+
+def compare_reading(device: torch.device, batch: int) -> Row:
+    """The same for reading and augmenting images, against timm's own loader."""
     with tempfile.TemporaryDirectory() as scratch:
         root = write_images(Path(scratch), 64, 60)
         model = timm.create_model("resnet18", pretrained_cfg_overlay={"input_size": (3, 64, 64)})
         format = ImageFormat.of(model)
         config = RunConfig(checkpoint=root, data=root, output=root, batch_size=batch, workers=0)
         ours = train_batches(open_split(root / "train"), format, config, World(), device)
-        theirs = create_loader(
-            create_dataset("", root=str(root / "train")), format.input_size, batch, is_training=True, no_aug=False,
-            num_workers=0, persistent_workers=False, device=device, scale=(0.08, 1.0), color_jitter=0.4,
-            pin_memory=False, interpolation=format.interpolation, mean=format.mean, std=format.std,
-        )  # fmt: skip
+        theirs = timm_loader(root / "train", format, batch, 0, device)
         speeds: tuple[list[float], list[float]] = ([], [])
         for epoch in range(1, 6):
             for side, batches in zip(speeds, (iter(theirs), ours.epoch(epoch)), strict=True):
@@ -165,8 +219,7 @@ def compare_reading(device: torch.device, batch: int) -> str:
                 read = sum(len(targets) for _, targets in batches)
                 side.append(read / (clock(device) - start))
     ratio = statistics.median(b / a for a, b in zip(*speeds, strict=True))
-    return f"| reading and augmenting | {batch} a batch | {statistics.median(speeds[0]):,.0f} | " \
-        f"{statistics.median(speeds[1]):,.0f} | {ratio:.3f} |"  # fmt: skip
+    return Row("reading and augmenting", f"{batch} a batch", *map(statistics.median, speeds), ratio)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -27,10 +28,11 @@ from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 
 
-def models(architecture: str, request: Request, scratch: Path) -> tuple[nn.Module, nn.Module, str]:
+def models(architecture: str, request: Request, scratch: Path, **arguments: Any) -> tuple[nn.Module, nn.Module, str]:
     """The dense model, the same in template form, and what the latter shares."""
     torch.manual_seed(0)
-    save_for_hf(timm.create_model(architecture), scratch / "dense", safe_serialization=True)
+    dense = timm.create_model(architecture, **arguments)
+    save_for_hf(dense, scratch / "dense", model_args=arguments, safe_serialization=True)
     source = open_checkpoint(scratch / "dense")
     skeleton = build(source.spec)
     found = decompose(
@@ -48,7 +50,7 @@ def step_of(model: nn.Module, device: torch.device, batch: int, size: int, *, co
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.contiguous(memory_format=torch.channels_last) if cuda else images
-    labels = torch.randint(1000, (batch,), device=device)
+    labels = torch.randint(model.num_classes, (batch,), device=device)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:

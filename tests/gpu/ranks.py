@@ -1,0 +1,73 @@
+"""(k) the tests marked `gpu`, (l) two ranks on one device, and the training campaign."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from growtool.finetune.config import RunConfig
+from growtool.finetune.journal import METRICS
+from growtool.finetune.run import finetune
+from tests.gpu.checks import Check
+from tests.gpu.material import Material
+from tests.gpu.report import Skip
+from tests.processes import in_processes
+
+_CLOSE = 1e-3
+
+
+def checks(material: Material) -> Iterator[Check]:
+    """The checks of these parts."""
+    yield Check("k", "tests marked gpu", partial(_marked, material))
+    for engine in ("ddp",) if material.tiny else ("ddp", "fsdp"):
+        yield Check("l", f"two ranks on one device, {engine}", partial(_two_ranks, material, engine))
+    yield Check("-", "the training campaign", _campaign)
+
+
+def _marked(material: Material) -> str:
+    if not material.cuda:
+        raise Skip("they need a CUDA device")
+    if importlib.util.find_spec("pytest") is None:
+        raise Skip("pytest is not installed here")
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=max(30.0, material.left))
+    last = done.stdout.strip().rpartition("\n")[2]
+    assert done.returncode == 0, done.stdout[-600:]
+    return last
+
+
+def _two_ranks(material: Material, engine: str) -> str:
+    config = partial(material.config, material.model("vit"), tf32=False, epochs=None, steps=4)
+    one, two = config(), config(engine=engine, device=material.device.type)
+    finetune(one)
+    in_processes(2, partial(_as_rank, two.as_dict(), material.device.index or 0))
+    expected, found = _losses(one), _losses(two)
+    worst = max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+    assert worst < _CLOSE, f"{found} with two ranks, {expected} with one"
+    return f"losses differ from one rank's by {worst:.1e} at most"
+
+
+def _as_rank(options: dict[str, Any], index: int, rank: int) -> None:
+    """NCCL refuses two ranks on one device; gloo carries CUDA tensors, too."""
+    os.environ["LOCAL_RANK"] = str(index)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    paths = {name: Path(options[name]) for name in ("checkpoint", "data", "output")}
+    finetune(RunConfig(**options | paths))
+    torch.distributed.destroy_process_group()
+
+
+def _losses(config: RunConfig) -> list[float]:
+    lines = (config.output / METRICS).read_text(encoding="utf-8").splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if record["event"] == "step"]
+
+
+def _campaign() -> str:
+    raise Skip("there is none yet")

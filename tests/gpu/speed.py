@@ -1,0 +1,64 @@
+"""(g) images per second against a plain timm loop, (h) what a step in template form takes more."""
+
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from growtool.finetune.config import own_workers
+from growtool.templates.decompose import Request
+from tests.bench.finetune import LARGE, SMALL, Row, Setting, compare, compare_files
+from tests.bench.templates import medians, models, step_of
+from tests.gpu.checks import Check
+from tests.gpu.material import TINY, Material
+
+_LEAST, _LEAST_FROM_FILES, _MOST_OVERHEAD = 1.0, 0.95, 0.10
+
+
+def checks(material: Material) -> Iterator[Check]:
+    """The checks of these parts; on a CPU they run, and their speed says nothing."""
+    models = dict([TINY["resnet"], TINY["vit"]]) if material.tiny else LARGE if material.cuda else SMALL
+    backends = (None,) if material.tiny else (None, "inductor")
+    models = {name: {**arguments, "num_classes": 10} for name, arguments in models.items()}
+    for backend in backends:
+        for name, arguments in models.items():
+            for last in (False,) if material.tiny else (False, True):
+                setting = Setting(amp=True, channels_last=last, compiled=backend)
+                yield Check("g", f"{name}, {setting}", partial(_against_timm, material, name, arguments, setting))
+            if backend is None:
+                yield Check("g", f"{name} from JPEG files", partial(_from_files, material, name, arguments))
+    for compiled in (False,) if material.tiny else (False, True):
+        how = ", compiled" if compiled else ""
+        yield Check("h", f"a step in template form{how}", partial(_templates, material, compiled=compiled))
+
+
+def _against_timm(material: Material, name: str, arguments: dict[str, Any], setting: Setting) -> str:
+    batch = 256 if material.cuda and not material.tiny else 2
+    row = compare(name, arguments, setting, material.device, 1 if material.tiny else 15, batch)
+    return _judged(material, row, _LEAST)
+
+
+def _from_files(material: Material, name: str, arguments: dict[str, Any]) -> str:
+    batch, workers = (2, 0) if material.tiny else (128, own_workers())
+    row = compare_files(name, arguments, material.device, batch, workers, material.photographs)
+    return _judged(material, row, _LEAST_FROM_FILES)
+
+
+def _judged(material: Material, row: Row, least: float) -> str:
+    found = f"{row.ours:,.0f} images/s, timm {row.plain:,.0f}, ratio {row.ratio:.3f}"
+    assert not material.cuda or material.tiny or row.ratio >= least, f"{found}, expected {least} or more"
+    return found
+
+
+def _templates(material: Material, *, compiled: bool) -> str:
+    name, arguments = TINY["resnet"] if material.tiny else ("resnet50", {})
+    batch, size = (2, 32) if material.tiny else (128, 224)
+    with tempfile.TemporaryDirectory(dir=material.scratch) as scratch:
+        dense, templates, shared = models(name, Request("raw"), Path(scratch), **arguments)
+    steps = [step_of(model, material.device, batch, size, compiled=compiled) for model in (dense, templates)]
+    few = material.tiny or not material.cuda
+    a, b = medians(steps, warm=1 if few else 5, count=1 if few else 20)
+    found = f"{1e3 * a:.1f} ms dense, {1e3 * b:.1f} ms in templates ({shared}), {b / a - 1:+.1%}"
+    assert few or b / a - 1 <= _MOST_OVERHEAD, f"{found}, expected {_MOST_OVERHEAD:.0%} at most"
+    return found

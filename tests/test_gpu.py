@@ -1,0 +1,84 @@
+"""The script for GPUs runs as far as a CPU can, so that it does not rot; and what needs a GPU to be seen."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from processes import FORKS
+from torch import nn
+
+from growtool.finetune.copies import Copies, Finite
+from growtool.finetune.device import in_use, peak_memory
+from tests.gpu.__main__ import made, main
+from tests.gpu.checks import Check
+from tests.gpu.material import Material
+from tests.gpu.report import Report, Skip
+
+
+def run_script(report: Path) -> None:
+    raise SystemExit(main(["--device", "cpu", "--tiny", "--report", str(report)]))
+
+
+def test_the_script_for_gpus_runs_on_a_cpu(tmp_path: Path):
+    child = FORKS.Process(target=run_script, args=(tmp_path,))
+    child.start()
+    child.join(600)
+    found = json.loads((tmp_path / "report.json").read_text())["checks"]
+    assert [(check["name"], check["found"]) for check in found if check["status"] == "failed"] == []
+    assert child.exitcode == 0
+    assert {check["part"] for check in found} == {*"abcdefghijkl", "-"}
+    skipped = {check["part"] for check in found if check["status"] == "skipped"}
+    assert skipped == {"d", "k", "-"}, "only what a CPU cannot tell, and the campaign that there is not"
+    assert (tmp_path / "report.md").read_text().count("\n| ") == 2 + len(found)
+
+
+def test_each_check_fails_alone_and_none_begins_when_the_time_is_over(tmp_path: Path):
+    def refused() -> str:
+        raise Skip("not here")
+
+    def wrong() -> str:
+        raise AssertionError("3, expected 2")
+
+    checks = [Check("a", "wrong", wrong), Check("a", "skips", refused), Check("b", "fine", lambda: "2")]
+    checks.append(Check("b", "breaks", lambda: str(1 / 0)))
+    report = Report(tmp_path, torch.device("cpu"), tiny=True)
+    for check in checks:
+        report.add(made(check, Material(torch.device("cpu"), True, tmp_path, float("inf"))))
+        assert len(json.loads((tmp_path / "report.json").read_text())["checks"]) == len(report.entries)
+    assert [(entry.status, entry.found) for entry in report.entries] == [
+        ("failed", "3, expected 2"), ("skipped", "not here"), ("passed", "2"),
+        ("failed", "ZeroDivisionError: division by zero"),
+    ]  # fmt: skip
+    late = made(checks[2], Material(torch.device("cpu"), True, tmp_path, 0.0))
+    assert (late.status, late.found) == ("skipped", "no time was left")
+
+
+def test_without_a_cuda_device_it_says_what_can_be_run(capsys: pytest.CaptureFixture[str]):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(SystemExit):
+        main([])
+    assert "no CUDA device is there; --device cpu --tiny runs the script" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_copies_for_a_snapshot_are_pinned_and_right_once_the_device_was_waited_for():
+    device, copies, finite = torch.device("cuda"), Copies(), Finite()
+    weight = torch.randn(2048, 2048, device=device)
+    taken = copies.copy("weight", weight)
+    finite.look("weight", weight)
+    assert list(finite.others()) == []
+    assert taken.is_pinned() and torch.equal(taken, weight.cpu())
+    assert copies.copy("weight", weight).data_ptr() == taken.data_ptr()
+
+
+@pytest.mark.gpu
+def test_a_run_begins_with_a_peak_of_its_own():
+    device = torch.device("cuda", 0)
+    large = torch.empty(2**28, device=device)
+    del large
+    with in_use(device, tf32=True):
+        assert torch.cuda.current_device() == 0
+        assert peak_memory(device) < 2**28
+        assert nn.Linear(2, 2).to(device)(torch.ones(1, 2, device=device)).isfinite().all()
