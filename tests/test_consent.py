@@ -72,7 +72,7 @@ def test_the_refusal_says_where_what_and_why(tmp_path):
     assert refusal(source, UNEVEN).splitlines() == [
         "width: net2net keeps the function of other models, but not of this one at this target:",
         "  norm1 and norm2 of blocks 0-1, norm: LayerNorm over channels that are not all copied "
-        "equally often (8 -> 12)",
+        "equally often (residual stream 8 -> 12)",
         "the nearest plan that keeps it has, in place of `width`:",
         "  width: centre_zero",
         CONSENT,
@@ -149,7 +149,7 @@ def test_the_command_shows_everything_and_refuses(growtool, tmp_path):
     for dry in ([], ["--dry-run"]):
         code, out, err = growtool(*asked, *dry)
         assert code == 1 and err.startswith("error: width: net2net keeps") and err.endswith(f"{CONSENT}\n")
-        assert "promise: lossy (not the same function)\n  blocks.0.norm1" in out
+        assert "promise: lossy (not the same function)\n  norm1 and norm2 of" in out
     code, out, err = growtool(*asked, "--dry-run", "--json")
     assert (code, err) == (1, f"error: {json.loads(out)['refused']}\n")
     assert not (tmp_path / "out").exists()

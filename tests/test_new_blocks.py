@@ -165,7 +165,7 @@ def test_layers_that_pass_on_what_they_receive(args, width, placement, tmp_path)
         (
             Tiny("test_vit", {"img_size": 32, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 5}),
             {"depth": 3},
-            r"blocks\.2: net2deeper is for networks without residual connections, and the block has one; use zero_out",
+            r"block 2: net2deeper is for networks without residual connections, and the block has one; use zero_out",
         ),
         (
             MOBILENET.with_args(act_layer="silu"),

@@ -185,7 +185,7 @@ def test_an_existing_output_is_refused_before_any_work(growtool, tmp_path, monke
     ("damage", "message"),
     [
         ({"model_args": {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 16], "num_classes": 5}},
-         r"source: the weights are not those of resnet18 .*\n +wrong shape \(\d+\): layer4\.0\.conv1\.weight is "
+         r"source: the weights are not those of resnet18 .*\n- wrong shape \(\d+\): layer4\.0\.conv1\.weight is "
          r"\[12, 8, 3, 3\], expected \[16, 8, 3, 3\]"),
         ({"architecture": "resnet81"}, r"architecture: found 'resnet81', expected a name of timm's registry"),
     ],

@@ -92,7 +92,7 @@ def test_a_lone_second_file_holds_the_model_of_the_first(tmp_path):
 
 def test_other_multiples_are_refused(tmp_path):
     a, b = sources(TINY["densenet"], tmp_path)
-    with pytest.raises(PlanError, match="two_source takes whole multiples "):
+    with pytest.raises(PlanError, match="two_source takes whole multiples; choose widths that are twice"):
         resolved(a, plan({"model_args": {"growth_rate": 12}}, b))
 
 

@@ -176,15 +176,19 @@ def test_a_mixture_of_nothing_is_warned_of(layers, options, warned, tmp_path):
 
 
 COPIES = {  # family, arguments that change, width, overrides, what stays alike and why
-    "a stage apart": ("resnet", {"channels": [8, 8, 8, 24]}, {"operator": "mixture"}, [], "layer4.0.conv1", "no layer"),
-    "hidden units alone": ("vit", {"mlp_ratio": 6.0}, {"operator": "mixture"}, [], "blocks.0.mlp.fc1", "rows and col"),
+    "a stage apart": (
+        "resnet", {"channels": [8, 8, 8, 24]}, {"operator": "mixture"}, [], "hidden channels (layer4.0)", "no layer",
+    ),
+    "hidden units alone": (
+        "vit", {"mlp_ratio": 6.0}, {"operator": "mixture"}, [], "hidden units of mlp (blocks 0-1)", "rows and col",
+    ),
     "vectors by another operator": (
         "resnet", WIDER["resnet"], {"operator": "mixture", "gain": 0},
-        [{"match": "*bn*", "width": {"operator": "tile"}}], "layer1.0.conv1", "gain 0",
+        [{"match": "*bn*", "width": {"operator": "tile"}}], "hidden channels (layer1.0-1", "gain 0",
     ),
     "rows by another operator": (
         "vit", {"mlp_ratio": 6.0}, {"operator": "mixture"}, [{"match": "*fc1*", "width": {"operator": "tile"}}],
-        "blocks.0.mlp.fc1", "rows and columns",
+        "hidden units of mlp (blocks 0-1)", "rows and columns",
     ),
     "equal where nothing else is possible": (
         "resnet", WIDER["resnet"], {"operator": "mixture"},

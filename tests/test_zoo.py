@@ -199,8 +199,8 @@ def test_families_are_listed_with_their_proofs(capsys):
         assert listed[proof.family]["proof"]["width"]["verdict"] == proof.width.verdict
     families()
     shown = capsys.readouterr().out
-    assert re.search(r"^ vision_transformer +\d+ +\S+ +exact +exact +embed_dim", shown, re.MULTILINE)
-    assert f"{sum(count_models().values())} models in {len(listed)} families" in shown
+    assert re.search(r"^vision_transformer +\d+ +exact +exact +embed_dim", shown, re.MULTILINE)
+    assert f"{sum(count_models().values())} models in {len(listed)} families" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("example", NUMBERS[:2], ids=lambda e: e.architecture)
