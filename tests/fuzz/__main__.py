@@ -1,0 +1,76 @@
+"""Try damaged files and options on the real commands, or kill commands at random moments.
+
+    python -m tests.fuzz [--cases N] [--seed S] [--first N] [--keep FOLDER]
+    python -m tests.fuzz --kills N [--seed S]
+
+Exit code 1 where something is wrong; each kind of fault is printed once, with its files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1000, metavar="N", help="how many damaged cases")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill commands at N moments instead")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides all of them")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the files of failing cases go")
+    asked = parser.parse_args()
+    os.environ["COLUMNS"] = "200"
+    os.environ.pop("GROWTOOL_DEBUG", None)
+    warnings.simplefilter("ignore")
+    kept = asked.keep or Path(tempfile.mkdtemp(prefix="growtool-fuzz-"))
+    sys.exit(_kills(asked.kills, asked.seed, kept) if asked.kills else _cases(asked, kept))
+
+
+def _cases(asked: argparse.Namespace, kept: Path) -> int:
+    from .cases import drawn, shrunk, tried
+    from .material import write
+
+    kept.mkdir(parents=True, exist_ok=True)
+    codes: Counter[int] = Counter()
+    faults: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        material, place = Path(folder, "material"), Path(folder, "place")
+        material.mkdir()
+        write(material)
+        began = time.monotonic()
+        for number in range(asked.first, asked.first + asked.cases):
+            scenario, mutations = drawn(asked.seed, number)
+            result = tried(material, place, number, scenario, mutations)
+            codes[result.code] += 1
+            if result.problem is None:
+                continue
+            found = f"{scenario.words[0]}: {result.problem}"
+            faults[found] += 1
+            if faults[found] == 1:
+                target = kept / f"{asked.seed}-{number}"
+                small = shrunk(material, target, scenario, result)
+                print(f"case {asked.seed}/{number}: {small.problem}\n  growtool {' '.join(map(repr, small.words))}")
+                print(*(f"  {mutation}" for mutation in small.mutations), f"  files: {target}", sep="\n", flush=True)
+        seconds = time.monotonic() - began
+    told = ", ".join(f"{count} with {code}" for code, count in sorted(codes.items()))
+    print(f"{asked.cases} cases of seed {asked.seed} in {seconds:.0f} s ({asked.cases / seconds:.1f} a second): {told}")
+    print(f"{sum(faults.values())} faults" + "".join(f"\n  {count} {name}" for name, count in faults.most_common()))
+    return 1 if faults else 0
+
+
+def _kills(count: int, seed: int, kept: Path) -> int:
+    from .kills import kill
+
+    return kill(count, seed, kept)
+
+
+if __name__ == "__main__":
+    main()
