@@ -31,7 +31,9 @@ def main() -> None:
     os.environ.pop("GROWTOOL_DEBUG", None)
     warnings.simplefilter("ignore")
     kept = asked.keep or Path(tempfile.mkdtemp(prefix="growtool-fuzz-"))
-    sys.exit(_kills(asked.kills, asked.seed, kept) if asked.kills else _cases(asked, kept))
+    code = _kills(asked.kills, asked.seed, kept) if asked.kills else _cases(asked, kept)
+    sys.stdout.flush()
+    os._exit(code)  # libraries that were imported beside torch have much to say when they are unloaded
 
 
 def _cases(asked: argparse.Namespace, kept: Path) -> int:

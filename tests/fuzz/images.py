@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import struct
@@ -13,7 +14,7 @@ from PIL import Image
 from .texts import edit_bytes
 
 ODD_NAMES = (
-    "a b", "ß", "a\nb", "[bold]", "[/]", ".hidden", "-o", "x" * 200, "\N{COMBINING ACUTE ACCENT}e", "%s", "10", "1",
+    "a b", "ß", "a\nb", "[bold]", "[b", ".hidden", "-o", "x" * 200, "\N{COMBINING ACUTE ACCENT}e", "%s", "10", "1",
     "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}", "A", "train", "a.png", "\x1b[31m",
 )  # fmt: skip
 ENDINGS = (".txt", ".PNG", ".gif", ".webp", ".tiff", ".jpg", ".bmp", "", ".png.png", ".safetensors", ".tar", ".parquet")
@@ -25,7 +26,8 @@ def edit_folder(root: Path, random: Random) -> None:
     folders = sorted(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     changes = (_of_a_class, _of_a_file, _of_a_file, _new) if folders and files else (_new,)
-    random.choice(changes)(root, folders, files, random)
+    with contextlib.suppress(OSError):  # such as a name that is taken
+        random.choice(changes)(root, folders, files, random)
 
 
 def _of_a_class(root: Path, folders: list[Path], files: list[Path], random: Random) -> None:

@@ -63,7 +63,7 @@ def _of_new(scenario: Scenario, done: Done, root: Path, new: list[str]) -> str |
         return f"left {', '.join(left[:4])}"
     checkpoints = [path for path in new if path.endswith(".safetensors") and _is_of_a_model(path)]
     if done.code == 0 or "finetune" in scenario.words or "schedule" in scenario.words:  # a run keeps what it has done
-        problems = [problem for path in checkpoints if (problem := _loads(root, path))]
+        problems = [problem for path in checkpoints if (problem := loads(root, path))]
         return problems[0] if problems else None
     return f"failed and left {', '.join(new[:4])}" if new else None
 
@@ -72,7 +72,7 @@ def _is_of_a_model(path: str) -> bool:
     return not path.endswith(("optimizer.safetensors", "ema.safetensors", "raw.safetensors"))
 
 
-def _loads(root: Path, path: str) -> str | None:
+def loads(root: Path, path: str) -> str | None:
     """Load a written checkpoint as timm does, where it is in template form as growtool does, in a fork."""
     seen = root.with_name("loaded.txt")
     done = forked(lambda: _load(Path(path)), root, seen)
