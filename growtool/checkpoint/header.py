@@ -42,6 +42,8 @@ def parse_header(path: Path) -> Header:
         content = json.loads(text)
         told = content.pop("__metadata__", None)
         metadata = {} if told is None else {str(key): str(value) for key, value in told.items()}
+        for text_of in metadata.values():
+            text_of.encode()  # JSON can hold halves of characters, which nothing can print
         entries = {name: _entry(name, entry) for name, entry in content.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         finding = f"{type(error).__name__}: {error}"
@@ -65,7 +67,7 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     Raises:
         ValueError, KeyError, TypeError: it is not what the format asks for.
     """
-    name.encode()  # JSON can hold halves of characters, which nothing can print
+    name.encode()
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or not isinstance(shape, list):
         raise TypeError(f"{name}: found dtype {dtype!r} and shape {shape!r}, expected a string and a list")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.form import Form, coefficients_of, find_form
 from growtool.checkpoint.header import parse_header, read_header
 from growtool.checkpoint.remedy import (
@@ -261,21 +261,14 @@ def spec_beside(path: Path) -> ModelSpec | None:
 def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """The content of `config.json` and the place it was found in; ({}, "") where there is none."""
     beside = weights.parent / CONFIG
+    text: str | bytes
     if SPEC_KEY in metadata:
-        text, where = metadata[SPEC_KEY].encode(), f"{weights}: metadata {SPEC_KEY}"
+        text, where = metadata[SPEC_KEY], f"{weights}: metadata {SPEC_KEY}"
     elif beside.is_file():
         text, where = beside.read_bytes(), str(beside)
     else:
         return {}, ""
-    try:
-        config = json.loads(text)
-    except RecursionError as error:
-        raise CheckpointError(f"{where}: not JSON that can be read: nested too deeply; restore the file") from error
-    except json.JSONDecodeError as error:
-        place = f"{where}:{error.lineno}:{error.colno}"
-        raise CheckpointError(f"{place}: not JSON: {error.msg}; restore the file") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{where}: not JSON: not UTF-8 at byte {error.start}; restore the file") from error
+    config = parse_json(text, where)
     if not isinstance(config, dict):
         raise CheckpointError(f"{where}: found {type(config).__name__}, expected a JSON object as timm writes it")
     return config, where

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from growtool.checkpoint.data_config import problems_of
 from growtool.errors import CheckpointError
 
 # Keys of config.json that timm turns into keyword arguments of `create_model` (timm/models/_hub.py, load_model_config).
@@ -47,6 +48,10 @@ class ModelSpec:
             raise CheckpointError(problems)
         args = {key: config[key] for key in _TOP_LEVEL_ARGS if config.get(key) is not None}
         args |= config.get("model_args") or {}
+        problems = problems_of(config.get("pretrained_cfg") or {}, f"{where}: pretrained_cfg")
+        problems += problems_of({"num_classes": args.get("num_classes")}, where)
+        if problems:
+            raise CheckpointError(problems)
         known = {"architecture", "num_features", "model_args", "pretrained_cfg", *_TOP_LEVEL_ARGS}
         extra = {key: value for key, value in config.items() if key not in known}
         return cls(str(architecture), args, dict(config.get("pretrained_cfg") or {}), extra)

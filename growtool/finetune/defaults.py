@@ -6,7 +6,6 @@ weights, a short warm-up, and mild crops of small images, which a short run does
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import input_size
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT, TRAINING
 from growtool.finetune.config import STATELESS, RunConfig
 
@@ -154,7 +154,7 @@ def grown_with_losses(source: Checkpoint) -> bool:
     if not path.is_file() or (path.parent / TRAINING).is_file():
         return False
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["promise"]).startswith("lossy")
+        return str(parse_json(path.read_bytes(), str(path))["promise"]).startswith("lossy")
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError, PlanError
 
@@ -33,7 +33,7 @@ def read_tensors(folder: Path, option: str, *, without: str, read: Callable[[Map
             f"{without}, or name the folder of a grown checkpoint"
         )
     try:
-        return read(json.loads(path.read_text(encoding="utf-8"))["tensors"])
+        return read(parse_json(path.read_bytes(), str(path))["tensors"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: not a growth report ({type(error).__name__}: {error}), expected `tensors` with an entry for "

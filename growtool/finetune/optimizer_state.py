@@ -11,7 +11,6 @@ number of processes and with growth; a name does not. On disk the state is a pai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import infos_of, json_text, write_safetensors
+from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.sharding import as_sharded, whole
@@ -28,7 +28,7 @@ from growtool.finetune.sharding import as_sharded, whole
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = 1
+FORMAT = 2
 Keep = Callable[[str, Tensor], Tensor]
 _TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
 
@@ -152,6 +152,7 @@ def write_state(folder: Path, state: OptimizerState) -> None:
     document = {
         "format": FORMAT,
         "optimizer": state.algorithm,
+        "tensors": {key: list(tensor.shape) for key, tensor in state.tensors.items()},
         "groups": list(state.groups),
         "values": dict(state.values),
         "extra": dict(state.extra),
@@ -168,18 +169,40 @@ def read_state(folder: Path) -> OptimizerState:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / OPTIMIZER
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+    def read(document: Any) -> OptimizerState:
         if document["format"] != FORMAT:
-            raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
-        tensors = load_file(folder / OPTIMIZER_TENSORS)
-        return OptimizerState(document["optimizer"], document["groups"], tensors, document["values"], document["extra"])
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}: the state of the optimizer ({OPTIMIZER}, {OPTIMIZER_TENSORS}) cannot be read "
-            f"({type(error).__name__}: {error}); use another checkpoint of the run"
-        ) from error
+            raise CheckpointError(f"found format {document['format']}, expected {FORMAT}; update growtool")
+        try:
+            tensors = load_file(folder / OPTIMIZER_TENSORS)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        state = OptimizerState(
+            document["optimizer"], document["groups"], tensors, document["values"], document["extra"]
+        )
+        _require_whole(state, document["tensors"])
+        return state
+
+    return read_document(
+        folder / OPTIMIZER,
+        read,
+        what=f"{folder}: the state of the optimizer ({OPTIMIZER}, {OPTIMIZER_TENSORS})",
+        expected="what a run wrote; use another checkpoint of the run",
+    )
+
+
+def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise ValueError, TypeError or AttributeError where the two files are not the pair that was written."""
+    found = {key: list(tensor.shape) for key, tensor in state.tensors.items()}
+    other = sorted(key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
+    if other:
+        raise ValueError(f"{other[0]}: found {found.get(other[0])}, expected {shapes.get(other[0])}")
+    named = [name for group in state.groups for name in (*group, *group["params"])]
+    slots = [slot for values in (*state.values.values(), state.extra) for slot in dict(values)]
+    if not all(isinstance(name, str) for name in (state.algorithm, *named, *slots)):
+        raise TypeError("found names of parameters that are not strings")
+    lost = sorted(_references([*state.groups, state.values, state.extra]) - found.keys())
+    if lost:
+        raise ValueError(f"{lost[0]}: found no such tensor")
 
 
 def _class(optimizer: torch.optim.Optimizer) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import TRAINING
 from growtool.checkpoint.temporary import ASIDE, TEMPORARY
 from growtool.finetune.copies import Copies
@@ -90,7 +90,7 @@ def rewind(folder: RunFolder, course: Course, best: Best, saver: Saver, *, avera
         if best.path is None or best.weights is None:
             remove(folder.best)
         else:
-            told = json.loads((best.path / TRAINING).read_text(encoding="utf-8"))
+            told = parse_json((best.path / TRAINING).read_bytes(), str(best.path / TRAINING))
             saver.save(folder.best, best.weights, told | {"weights": "ema" if averaged else "model"})
     end = next((path for path in _epoch_ends(folder, course.last) if course.last and _holds(path, course.last)), None)
     if end != folder.last:
@@ -107,8 +107,8 @@ def _epoch_ends(folder: RunFolder, record: EpochRecord | None) -> list[Path]:
 def _holds(path: Path, record: EpochRecord) -> bool:
     """Whether a checkpoint is of this end of an epoch, with these results."""
     try:
-        told = json.loads((path / TRAINING).read_text(encoding="utf-8"))
+        told = parse_json((path / TRAINING).read_bytes(), str(path / TRAINING))
         found = told["epoch"], told["step"], told["evaluation"]["top1"], told["evaluation"]["loss"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(found == (record.epoch, record.step, record.top1, record.eval_loss))

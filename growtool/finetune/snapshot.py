@@ -6,7 +6,6 @@ seed and the number of updates say it all. timm's schedules are functions of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
+from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import EMA, RAW, STATE, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.copies import Copies, Finite
@@ -192,18 +192,15 @@ def read_course(folder: Path) -> tuple[Course, Any]:
         CheckpointError: there is no such state, or it is damaged.
     """
     path = folder / STATE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+
+    def read(document: Any) -> tuple[Course, Any]:
         if document["format"] != FORMAT:
             raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
         values = document["course"]
         records = {name: EpochRecord(**values[name]) if values[name] else None for name in ("initial", "best", "last")}
         return Course(**values | records | {"unreadable": tuple(values["unreadable"])}), document["scaler"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}), expected the state of a run; "
-            "name a folder of the run's checkpoints/, or `auto`"
-        ) from error
+
+    return read_document(path, read, expected="the state of a run; name a folder of the run's checkpoints/, or `auto`")
 
 
 def _load(path: Path) -> dict[str, Tensor]:

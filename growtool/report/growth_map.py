@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import WEIGHTS
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.coupling.depth import sequences
 from growtool.errors import CheckpointError
@@ -68,7 +68,7 @@ def growth_map(grown: Checkpoint, source: Checkpoint) -> GrowthMap | None:
     if grown.path.name != WEIGHTS or not path.is_file():
         return None
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = parse_json(path.read_bytes(), str(path))
         tensors: dict[str, dict[str, Any]] = report["tensors"]
         sources = {name: entry["source"] for name, entry in tensors.items()}
         new = frozenset(name for name, entry in tensors.items() if entry["new"])

@@ -5,13 +5,13 @@ No weight is read, but for the banks of a checkpoint in template form: what they
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
@@ -142,12 +142,7 @@ def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
     report = checkpoint.path.parent / REPORT
     if isinstance(record, Mapping) and "lineage" not in record and checkpoint.path.name == WEIGHTS and report.is_file():
         where = str(report)
-        try:
-            record = json.loads(report.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{where}: not JSON: {error}; restore the file, or remove it to go without"
-            ) from error
+        record = parse_json(report.read_bytes(), where, "restore the file, or remove it to go without")
     steps = record.get("lineage", []) if isinstance(record, Mapping) else None
     if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
         raise CheckpointError(f"{where}: found no list of mappings under `lineage`, expected one; restore the file")

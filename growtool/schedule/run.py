@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import json_text, write_text
-from growtool.errors import CheckpointError, GrowtoolError, PlanError
+from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.device import device_of
 from growtool.finetune.distributed import World, joined
@@ -94,13 +94,11 @@ def read_records(output: Path) -> list[StageRecord]:
     Raises:
         CheckpointError: the folder's own record is damaged.
     """
-    path = output / STATE
-    try:
-        return [StageRecord(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["stages"]]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}), expected the record of a schedule"
-        ) from error
+    return read_document(
+        output / STATE,
+        lambda content: [StageRecord(**entry) for entry in content["stages"]],
+        expected="the record of a schedule",
+    )
 
 
 def _devices(coming: Sequence[Stage]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER
 
 if TYPE_CHECKING:
@@ -226,12 +227,14 @@ class Grow:
 
 def _same_optimizer(checkpoint: Path, name: str) -> bool:
     """Whether the state of this optimizer lies beside a checkpoint, from the stage before or mapped through growth."""
-    import json
-
     from growtool.finetune.optimizer import class_name
 
     path = checkpoint / OPTIMIZER
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("optimizer") == class_name(name)
+    if not path.is_file():
+        return False
+    return bool(
+        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == class_name(name)
+    )
 
 
 KINDS = ("train", "grow")

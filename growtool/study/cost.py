@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import TRAINING
 from growtool.report.macs import macs_of, training_macs
 from growtool.study.study import Study
@@ -33,8 +33,8 @@ def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
     record = folder / TRAINING
     if folder.resolve() in passed or not record.is_file():
         return 0
-    training = json.loads(record.read_text(encoding="utf-8"))
-    config = training.get("config")
+    training = parse_json(record.read_bytes(), str(record))
+    config = training.get("config") if isinstance(training, dict) else None
     if not isinstance(config, dict) or "step" not in training:
         return 0
     before = Path(config["checkpoint"])
