@@ -275,6 +275,24 @@ CONFIGS = {
     "a list": ("[]", "{path}: found list, expected a JSON object as timm writes it"),
     "no architecture": ('{"a": 1}', "{path}: architecture: found None, expected the name of a timm model"),
     "empty": ("{}", "{path}: architecture: found None, expected the name of a timm model"),
+    "half of a character": (
+        '{"architecture": "\\ud800"}',
+        "{path}: not JSON that can be read: 'utf-8' codec can't encode character '\\ud800' in position 18: surrogates not "
+        "allowed; restore the file",
+    ),
+    "nested": ("[" * 100_000, "{path}: not JSON that can be read: nested too deeply; restore the file"),
+    "how images are prepared": (
+        json.dumps({"architecture": "resnet18", "num_classes": "3", "pretrained_cfg": {
+            "mean": [[0.5, 0.5], 0.4, 0.4], "std": 0, "input_size": [3, 224], "crop_pct": "1", "interpolation": None,
+        }}),
+        "{path}: pretrained_cfg: input_size: found [3, 224], expected three whole numbers from 1: channels, height, "
+        "width; restore the file\n"
+        "{path}: pretrained_cfg: mean: found [[0.5, 0.5], 0.4, 0.4], expected a number, or one for each channel; "
+        "restore the file\n"
+        "{path}: pretrained_cfg: std: found 0, expected a number above 0, or one for each channel; restore the file\n"
+        "{path}: pretrained_cfg: crop_pct: found '1', expected a number from 0.01 to 100; restore the file\n"
+        "{path}: num_classes: found '3', expected a whole number from 0; restore the file",
+    ),
     "several": (
         '{"architecture": 3, "model_args": []}',
         "{path}: architecture: found 3, expected the name of a timm model\n"

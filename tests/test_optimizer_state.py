@@ -1,6 +1,9 @@
 """Optimizer state under parameter names: nothing is lost on the way to disk and back, and order does not matter."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,4 +112,41 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path: Path):
     write_state(tmp_path, state)
     (tmp_path / "optimizer.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"the state of the optimizer .* cannot be read"):
+        read_state(tmp_path)
+
+
+def _set(place: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        *path, last = place.split("/")
+        for key in path:
+            document = document[int(key) if key.isdecimal() else key]
+        document[last] = value
+
+    return change
+
+
+DAMAGED = {
+    "no list of parameters": (lambda document: document["groups"][0].pop("params"), r"KeyError: 'params'"),
+    "parameters of other types": (_set("groups/0/params", [3]), "names of parameters that are not strings"),
+    "a tensor of another shape": (_set("tensors/3.bias~step", [2]), r"3.bias/step: found \[\], expected \[2\]"),
+    "a tensor that is not there": (_set("tensors/4.bias~step", []), r"4.bias/step: found None, expected \[\]"),
+    "values that are no mapping": (_set("values", {"3.bias": 3}), "TypeError"),
+    "a reference that leads nowhere": (_set("extra", {"a": {"$tensor": "b"}}), "b: found no such tensor"),
+}
+
+
+@pytest.mark.parametrize("change, message", DAMAGED.values(), ids=DAMAGED)
+def test_a_state_whose_two_files_are_no_pair_is_refused(change, message: str, tmp_path: Path):
+    net = model()
+    optimizer = optimizer_of(net, "adamw")
+    step(net, optimizer, 0)
+    write_state(tmp_path, capture(optimizer, net))
+    path = tmp_path / "optimizer.json"
+    document = json.loads(path.read_text().replace("3.bias/step", "3.bias~step"))
+    change(document)
+    path.write_text(json.dumps(document).replace("~", "/"))
+    with pytest.raises(CheckpointError, match=rf"the state of the optimizer .* cannot be read \(.*{message}"):
+        read_state(tmp_path)
+    path.write_bytes(b'{"format": "\xc2"}')
+    with pytest.raises(CheckpointError, match=r"optimizer.json: not JSON: not UTF-8 at byte 12"):
         read_state(tmp_path)

@@ -119,6 +119,7 @@ class ImageBatches:
         self.count, self.sampler = len(split), sampler
         self.batch_size = sampler.batch_size
         training = isinstance(sampler, EpochBatches)
+        workers = min(workers, len(sampler))  # one reads a batch at least
         loader = DataLoader(
             SeededImages(split, format.input_size, replace=training),
             batch_sampler=sampler,
