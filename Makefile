@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench gpu zoo clean
+.PHONY: help test lint demo bench gpu zoo fuzz clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -30,6 +30,10 @@ gpu: $(READY) ## Show on a CUDA device what only one can show, in eight minutes;
 
 zoo: $(READY) ## Prove growtool on all of timm's model files and write docs/zoo.md: about an hour on one core
 	$(RUN) -m tests.zoo
+
+fuzz: $(READY) ## Damage files, plans, images and options, kill commands, and see how growtool ends: about an hour
+	OMP_NUM_THREADS=1 $(RUN) -W ignore -m tests.fuzz --cases 10000
+	OMP_NUM_THREADS=1 $(RUN) -W ignore -m tests.fuzz --kills 200
 
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -277,14 +277,24 @@ CONFIGS = {
     "empty": ("{}", "{path}: architecture: found None, expected the name of a timm model"),
     "half of a character": (
         '{"architecture": "\\ud800"}',
-        "{path}: not JSON that can be read: 'utf-8' codec can't encode character '\\ud800' in position 18: surrogates not "
-        "allowed; restore the file",
+        "{path}: not JSON that can be read: 'utf-8' codec can't encode character '\\ud800' in position 18: surrogates "
+        "not allowed; restore the file",
     ),
     "nested": ("[" * 100_000, "{path}: not JSON that can be read: nested too deeply; restore the file"),
     "how images are prepared": (
-        json.dumps({"architecture": "resnet18", "num_classes": "3", "pretrained_cfg": {
-            "mean": [[0.5, 0.5], 0.4, 0.4], "std": 0, "input_size": [3, 224], "crop_pct": "1", "interpolation": None,
-        }}),
+        json.dumps(
+            {
+                "architecture": "resnet18",
+                "num_classes": "3",
+                "pretrained_cfg": {
+                    "mean": [[0.5, 0.5], 0.4, 0.4],
+                    "std": 0,
+                    "input_size": [3, 224],
+                    "crop_pct": "1",
+                    "interpolation": None,
+                },
+            }
+        ),
         "{path}: pretrained_cfg: input_size: found [3, 224], expected three whole numbers from 1: channels, height, "
         "width; restore the file\n"
         "{path}: pretrained_cfg: mean: found [[0.5, 0.5], 0.4, 0.4], expected a number, or one for each channel; "

@@ -129,7 +129,11 @@ def test_lineage_is_read_from_the_config_or_else_from_the_report(vit_folder):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", r"growth\.json:1:2: not JSON: "), ('{"lineage": 3}', r"growth\.json: found no list"), ("[]", "found no list")],
+    [
+        ("{", r"growth\.json:1:2: not JSON: "),
+        ('{"lineage": 3}', r"growth\.json: found no list"),
+        ("[]", "found no list"),
+    ],
 )
 def test_a_damaged_report_is_named(vit_folder, text, message):
     (vit_folder / "growth.json").write_text(text)

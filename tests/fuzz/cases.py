@@ -1,4 +1,4 @@
-"""A case: a command, what is damaged, and what came of it; a failing one with as little damage as fails the same way."""
+"""A case: a command, what is damaged, and what came of it; a failing one with as little damage as fails alike."""
 
 from __future__ import annotations
 

@@ -45,14 +45,15 @@ def fault(scenario: Scenario, words: list[str], done: Done, root: Path, before: 
     if done.code not in (0, 1, 2):
         return f"exit code {done.code}"
     if "Traceback (most recent call last)" in done.text:
-        *_, last = (line for line in done.text.splitlines() if re.match(r"[\w.]*(Error|Exception|Warning|Exit)\b", line)) or ["?"]
-        return f"traceback: {last[:300]}"
+        raised = [line for line in done.text.splitlines() if re.match(r"[\w.]*(Error|Exception|Warning|Exit)\b", line)]
+        return f"traceback: {raised[-1][:300] if raised else '?'}"
     if "a bug of growtool" in done.text:
         return "calls itself a bug"
     if done.code and not re.search(r"error|usage|differ", done.text, re.IGNORECASE):
         return "fails without a word"
     after = state(root)
-    changed = sorted(path for path in before if after.get(path) != before[path])
+    own = f"{scenario.output}/"  # a run that goes on changes what it has written
+    changed = sorted(path for path in before if after.get(path) != before[path] and not path.startswith(own))
     if changed and "--force" not in words:
         return f"changed {', '.join(changed[:4])}"
     new = sorted(after.keys() - before.keys())

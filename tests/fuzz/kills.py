@@ -26,7 +26,10 @@ from .judge import loads, state
 from .material import write
 
 _TRAIN = "--data data --epochs 2 --batch-size 5 --workers 0 --device cpu --recovery-interval 1"
-_CHANGES = frozenset("open os.rename os.remove os.mkdir os.rmdir os.chmod os.scandir os.listdir tempfile.mkdtemp tempfile.mkstemp".split())
+_CHANGES = frozenset(
+    ("open os.rename os.remove os.mkdir os.rmdir os.chmod os.scandir os.listdir "
+     "tempfile.mkdtemp tempfile.mkstemp").split()
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def kill(count: int, seed: int, kept: Path) -> int:
                     shutil.copytree(place, kept / f"kill-{seed}-{number}", dirs_exist_ok=True, symlinks=True)
                     print(f"kill {seed}/{number} {moment}: {problem}\n  growtool {COMMANDS[which].line}", flush=True)
         seconds = time.monotonic() - began
-    print(f"{count} kills of seed {seed} in {seconds:.0f} s, {moments['too late']} after the end; {sum(faults.values())} faults")
+    late, found = moments["too late"], sum(faults.values())
+    print(f"{count} kills of seed {seed} in {seconds:.0f} s, {late} of them after the end; {found} faults")
     return 1 if faults else 0
 
 

@@ -15,6 +15,7 @@ from .child import command
 
 RESNET = Tiny("resnet18", {"layers": [2, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 3})
 TRAINING = "--data data --steps 1 --batch-size 4 --workers 0 --device cpu".split()
+LONGER = [*"--data data --steps 2 --batch-size 4 --workers 0 --device cpu --recovery-interval 1".split(), "--model-ema"]
 PLANS = {
     "resnet.yaml": {
         "target": {"model_args": {"channels": [8, 16, 16, 24], "layers": [3, 1, 1, 1]}},
@@ -82,6 +83,7 @@ def write(root: Path) -> None:
         ["decompose", "vit", "-o", "templates"],
         ["decompose", "resnet", "-o", "shared.safetensors"],
         ["finetune", "resnet", *TRAINING, "-o", "run"],
+        ["finetune", "resnet", *LONGER, "-o", "long"],
     )
     for words in made:
         done = command(words, root, root / ".seen")

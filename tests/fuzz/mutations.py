@@ -17,9 +17,11 @@ from .trees import JUNK, edit
 
 WORDS = "words"  # where a mutation is of the command line
 LABELS: tuple[Any, ...] = (
-    [], ["a"], ["a", "a", "b"], ["blue", "green", "red", "x"], [1, 2, 3], [None] * 3, "blue", {"0": "a", "1": "b", "2": "c"},
-    {"a": 0, "b": 1, "c": 2}, {"a": 0, "b": 0, "c": 0}, {"0": "a"}, ["red", "green", "blue"], ["", "", ""], [["a"], ["b"], ["c"]], 3, True,
-    {"0": ["a"], "1": {}, "2": None}, ["\ud800", "b", "c"], ["e\u0301", "é", "c"], {"a": True, "b": False, "c": None}, {"x": "a", "1": "b"},
+    [], ["a"], ["a", "a", "b"], ["blue", "green", "red", "x"], [1, 2, 3], [None] * 3, "blue",
+    {"0": "a", "1": "b", "2": "c"}, {"a": 0, "b": 1, "c": 2}, {"a": 0, "b": 0, "c": 0}, {"0": "a"},
+    ["red", "green", "blue"], ["", "", ""], [["a"], ["b"], ["c"]], 3, True,
+    {"0": ["a"], "1": {}, "2": None}, ["\ud800", "b", "c"], ["e\u0301", "é", "c"],
+    {"a": True, "b": False, "c": None}, {"x": "a", "1": "b"},
 )  # fmt: skip
 
 
@@ -126,8 +128,9 @@ KINDS = {
 
 def edit_words(words: list[str], random: Random) -> list[str]:
     """The command line with one option changed, gone, twice or new; the command and what it is to write stay."""
-    odd = ["", "0", "-1", "1", "nan", "inf", "1e400", "99999999999999999999", "a", ".", "absent", "\udcff", "[bold]",
-           "x=y", "=", "{}", "[1", "4/0", "4/3", "1,2", "2,2,2,2", "-o", "--", "--json", "--force", "--quiet", "--debugger", "ß"]  # fmt: skip
+    odd = ["", "0", "-1", "1", "nan", "inf", "1e400", "99999999999999999999", "a", ".", "absent", "\udcff",
+           "[bold]", "x=y", "=", "{}", "[1", "4/0", "4/3", "1,2", "2,2,2,2", "-o", "--",
+           "--json", "--force", "--quiet", "--debugger", "ß"]  # fmt: skip
     free = [n for n in range(1, len(words)) if words[n] != "-o" and words[n - 1] != "-o"]
     at = random.choice(free) if free else len(words)
     what = random.choice("replace replace drop insert twice json".split())

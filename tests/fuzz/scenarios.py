@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-from .material import TRAINING
+from .material import LONGER, TRAINING
 from .mutations import WORDS, Mutation
 
 _CONFIGS = ("json", "json", "json", "text", "bytes", "labels")
@@ -33,7 +33,9 @@ class Scenario:
     @property
     def material(self) -> list[str]:
         """What is copied into the folder of a case."""
-        return sorted({path.split("/")[0] for path in self.files} | ({"images.yaml"} if "schedule" in self.words else set()))
+        return sorted(
+            {path.split("/")[0] for path in self.files} | ({"images.yaml"} if "schedule" in self.words else set())
+        )
 
     def draw(self, random: Random) -> list[Mutation]:
         """One to three mutations, most often one."""
@@ -67,9 +69,12 @@ def _plan(name: str) -> dict[str, tuple[str, ...]]:
 
 
 def _of(weight: int, line: str, *files: Mapping[str, tuple[str, ...]], output: str | None = None) -> Scenario:
-    return Scenario(tuple(line.split()), weight, {path: kinds for held in files for path, kinds in held.items()}, output)
+    return Scenario(
+        tuple(line.split()), weight, {path: kinds for held in files for path, kinds in held.items()}, output
+    )
 
 
+_STEP = "long/checkpoints/step-00000001"
 _TRAIN = " ".join(TRAINING)
 SCENARIOS = (
     _of(14, "inspect resnet --depth 2", _RESNET),
@@ -100,8 +105,13 @@ SCENARIOS = (
     _of(4, f"finetune resnet {_TRAIN} -o out", _RESNET, _DATA, _DATA, output="out"),
     _of(3, "finetune resnet -c run.yaml -o out", _plan("run.yaml"), _RESNET, _DATA, output="out"),
     _of(3, f"finetune run/last {_TRAIN} --carry-optimizer -o out", _RUN, _STATE, _DATA, output="out"),
+    _of(5, f"finetune resnet {' '.join(LONGER)} --resume {_STEP} -o long", _model(_STEP, "state.json", "training.json"),
+        {f"{_STEP}/ema.safetensors": _WEIGHTS, f"{_STEP}/optimizer.json": _DOCUMENTS}, {"long/config.yaml": _PLANS},
+        {f"{_STEP}/optimizer.safetensors": _WEIGHTS, "long/metrics.jsonl": ("text", "bytes")}, _model("resnet"), _DATA,
+        output="long"),
     _of(3, f"finetune resnet {_TRAIN} --kd-teacher grown -o out", _GROWN, _RESNET, _DATA, output="out"),
     _of(3, "schedule schedule.yaml -o out", _plan("schedule.yaml"), _RESNET, _DATA, output="out"),
-    _of(4, "import model.pth --model their_resnet --plugin their.py -o out", {"model.pth": ("bytes",), "their.py": ("text", "bytes")},
+    _of(4, "import model.pth --model their_resnet --plugin their.py -o out",
+        {"model.pth": ("bytes",), "their.py": ("text", "bytes")},
         output="out"),
 )  # fmt: skip

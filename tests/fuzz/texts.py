@@ -5,8 +5,10 @@ from __future__ import annotations
 from random import Random
 
 SNIPPETS = (
-    b"\t", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b": ", b"- ", b"{", b"[", b"'", b'"', b"#", b"\r\n", b"&a ", b"*a", b"!!python/object/apply:os.getcwd []",
-    b"!!binary x", b"? ", b"<<: *a", b"---\n", b"...\n", b"%YAML 9.9\n", b"\xc3\x28", b"\xe2\x80\xae", b"@", b"`", b"~", b"1e999", b".nan",
+    b"\t", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b": ", b"- ", b"{", b"[", b"'", b'"', b"#", b"\r\n",
+    b"&a ", b"*a", b"!!python/object/apply:os.getcwd []",
+    b"!!binary x", b"? ", b"<<: *a", b"---\n", b"...\n", b"%YAML 9.9\n", b"\xc3\x28", b"\xe2\x80\xae",
+    b"@", b"`", b"~", b"1e999", b".nan",
     b"0x10", b"1_000", b"2001-01-01", b"a: &a [*a]\n", b"yes", b"[" * 3000, b"{a: " * 400, b"&a [1, *a]",
 )  # fmt: skip
 

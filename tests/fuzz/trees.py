@@ -8,9 +8,10 @@ from typing import Any
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 100_000, 10**9, 2**63, -(10**30), 0.5, -0.0, 1e-320, 1e308, float("nan"),
-    float("inf"), "", "a", "0", "1", "nan", "no", "ß\x00\x1b[31m", "[bold]", "[/]", "../..", "/", ".", "\ud800", "x" * 3000,
-    "resnet18", "resnet50", "test_vit", "tile", "net2net", "zero_out", "F32", "I64", [], {}, [[]], [None], [1, 1], [0] * 50,
-    ["a", "a"], {"a": {}}, {"": 1}, {"0": "x", "1": "y"}, {"operator": "tile"}, {"width": 2}, [1, "a", None],
+    float("inf"), "", "a", "0", "1", "nan", "no", "ß\x00\x1b[31m", "[bold]", "[/]", "..", ".", "\ud800",
+    "x" * 3000,
+    "resnet18", "resnet50", "test_vit", "tile", "net2net", "zero_out", "F32", "I64", [], {}, [[]], [None], [1, 1],
+    [0] * 50, ["a", "a"], {"a": {}}, {"": 1}, {"0": "x", "1": "y"}, {"operator": "tile"}, {"width": 2}, [1, "a", None],
 )  # fmt: skip
 Key = str | int
 Place = tuple[Key, ...]
