@@ -1,6 +1,6 @@
 """Try damaged files and options on the real commands, or kill commands at random moments.
 
-    python -m tests.fuzz [--cases N] [--seed S] [--first N] [--keep FOLDER]
+    python -m tests.fuzz [--cases N] [--seed S] [--first N] [--only TEXT] [--keep FOLDER]
     python -m tests.fuzz --kills N [--seed S]
 
 Exit code 1 where something is wrong; each kind of fault is printed once, with its files.
@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from itertools import count, islice
 from pathlib import Path
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill commands at N moments instead")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides all of them")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case")
+    parser.add_argument("--only", default="", metavar="TEXT", help="those whose command line has this in it")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the files of failing cases go")
     asked = parser.parse_args()
     os.environ["COLUMNS"] = "200"
@@ -48,7 +50,8 @@ def _cases(asked: argparse.Namespace, kept: Path) -> int:
         material.mkdir()
         write(material)
         began = time.monotonic()
-        for number in range(asked.first, asked.first + asked.cases):
+        numbers = (n for n in count(asked.first) if asked.only in " ".join(drawn(asked.seed, n)[0].words))
+        for number in islice(numbers, asked.cases):
             scenario, mutations = drawn(asked.seed, number)
             result = tried(material, place, number, scenario, mutations)
             codes[result.code] += 1
@@ -62,16 +65,16 @@ def _cases(asked: argparse.Namespace, kept: Path) -> int:
                 print(f"case {asked.seed}/{number}: {small.problem}\n  growtool {' '.join(map(repr, small.words))}")
                 print(*(f"  {mutation}" for mutation in small.mutations), f"  files: {target}", sep="\n", flush=True)
         seconds = time.monotonic() - began
-    told = ", ".join(f"{count} with {code}" for code, count in sorted(codes.items()))
+    told = ", ".join(f"{times} with {code}" for code, times in sorted(codes.items()))
     print(f"{asked.cases} cases of seed {asked.seed} in {seconds:.0f} s ({asked.cases / seconds:.1f} a second): {told}")
-    print(f"{sum(faults.values())} faults" + "".join(f"\n  {count} {name}" for name, count in faults.most_common()))
+    print(f"{sum(faults.values())} faults" + "".join(f"\n  {times} {name}" for name, times in faults.most_common()))
     return 1 if faults else 0
 
 
-def _kills(count: int, seed: int, kept: Path) -> int:
+def _kills(kills: int, seed: int, kept: Path) -> int:
     from .kills import kill
 
-    return kill(count, seed, kept)
+    return kill(kills, seed, kept)
 
 
 if __name__ == "__main__":

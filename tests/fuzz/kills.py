@@ -27,8 +27,9 @@ from .material import write
 
 _TRAIN = "--data data --epochs 2 --batch-size 5 --workers 0 --device cpu --recovery-interval 1"
 _CHANGES = frozenset(
-    ("open os.rename os.remove os.mkdir os.rmdir os.chmod os.scandir os.listdir "
-     "tempfile.mkdtemp tempfile.mkstemp").split()
+    (
+        "open os.rename os.remove os.mkdir os.rmdir os.chmod os.scandir os.listdir tempfile.mkdtemp tempfile.mkstemp"
+    ).split()
 )
 
 
