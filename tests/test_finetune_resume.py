@@ -18,6 +18,7 @@ import pytest
 import yaml
 from finetune_support import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config
 from processes import kill_this, killed
+from safetensors.torch import load_file, save_file
 
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune import state
@@ -310,3 +311,47 @@ def test_other_weights_are_not_resumed(checkpoint: Path, data: Path, tmp_path: P
 
 def test_resume_auto_of_nothing_begins(checkpoint: Path, data: Path, tmp_path: Path):
     assert finetune(run_config(checkpoint, data, tmp_path / "run", resume="auto", epochs=1)).steps == 3
+
+
+def _without_the_head(path: Path) -> None:
+    state = load_file(path)
+    save_file({name: tensor for name, tensor in state.items() if name != "fc.bias"}, path)
+
+
+def _rate(value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        settings = yaml.safe_load(path.read_text())
+        settings["resolved"]["defaults"] = {"weight_decay": value}
+        path.write_text(yaml.safe_dump(settings))
+
+    return change
+
+
+DAMAGED = {
+    "not UTF-8": ("config.yaml", lambda path: path.write_bytes(b"lr: \xff"), r"config.yaml: cannot be read \(Unicode"),
+    "a choice without a value": ("config.yaml", _rate(3), r"config.yaml: cannot be read \(TypeError"),
+    "a choice of another type": ("config.yaml", _rate({"value": []}), r"config.yaml: cannot be read \(ValidationError"),
+    "weights that lack one": (
+        "checkpoints/step-00000002/ema.safetensors",
+        _without_the_head,
+        r"ema.safetensors: fc.bias: found none, expected \[3\]; resume from another checkpoint",
+    ),
+    "no state": (
+        "checkpoints/step-00000002/state.json",
+        lambda path: path.write_text('{"format": 1, "course": {"step": 1}}'),
+        r"state.json: cannot be read \(KeyError: 'initial'\), expected the state of a run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name, change, message", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_of_the_run_is_named(name, change, message, checkpoint: Path, data: Path, tmp_path: Path):
+    settings = {"model_ema": True, "steps": 3, "epochs": None}
+    finetune(run_config(checkpoint, data, tmp_path / "run", recovery_interval=1, **settings))
+    change(tmp_path / "run" / name)
+    with pytest.raises(CheckpointError, match=message):
+        finetune(
+            run_config(
+                checkpoint, data, tmp_path / "run", resume=str(tmp_path / "run/checkpoints/step-00000002"), **settings
+            )
+        )

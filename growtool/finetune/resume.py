@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from growtool.checkpoint import WEIGHTS
+from growtool.checkpoint.documents import UNLIKE
 from growtool.checkpoint.folder import STATE
 from growtool.checkpoint.header import read_header
 from growtool.errors import CheckpointError, PlanError
@@ -150,7 +152,10 @@ def read_settings(folder: RunFolder) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         settings["resolved"]["steps"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        effective = _effective(settings)
+        TypeAdapter(RunConfig).validate_python({field.name: effective[field.name] for field in fields(RunConfig)})
+        from_document(settings["resolved"].get(DEFAULTS, {}))
+    except (OSError, yaml.YAMLError, RecursionError, *UNLIKE) as error:
         raise CheckpointError(
             f"{folder.config}: cannot be read ({type(error).__name__}: {error}), expected the configuration of the run "
             "that is to be resumed; name the run with --output"

@@ -27,6 +27,7 @@ from growtool.finetune.sharding import is_sharded
 from growtool.finetune.weights import exported, is_reparametrised, origins, put_in
 
 FORMAT = 1
+_ANOTHER = "resume from another checkpoint of the run"
 
 
 @dataclass(slots=True)
@@ -175,9 +176,9 @@ def put_back(folder: Path, trainer: Trainer) -> Course:
         if (folder / name).is_file() != wanted:
             found, expected = ("none", "one") if wanted else ("one", "none")
             raise CheckpointError(f"{folder / name}: found {found}, expected {expected}; resume with the same {option}")
-    put_in(trainer.model, _load(folder / (RAW if reparametrised else WEIGHTS)))
+    _put_back(folder / (RAW if reparametrised else WEIGHTS), trainer.model)
     if averaged:
-        put_in(trainer.ema.module, _load(folder / EMA))
+        _put_back(folder / EMA, trainer.ema.module)
     restore(trainer.optimizer, trainer.model, read_state(folder), where=str(folder))
     if trainer.scaler is not None:
         trainer.scaler.load_state_dict(scaler)
@@ -203,11 +204,17 @@ def read_course(folder: Path) -> tuple[Course, Any]:
     return read_document(path, read, expected="the state of a run; name a folder of the run's checkpoints/, or `auto`")
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _put_back(path: Path, model: nn.Module) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)  # type: ignore[no-any-return]
+        state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint of the run") from error
+        raise CheckpointError(f"{path}: cannot be read ({error}); {_ANOTHER}") from error
+    found = {name: list(tensor.shape) for name, tensor in state.items()}
+    for name, tensor in model.state_dict().items():
+        if found.get(name) != list(tensor.shape):
+            shape = found.get(name, "none")
+            raise CheckpointError(f"{path}: {name}: found {shape}, expected {list(tensor.shape)}; {_ANOTHER}")
+    put_in(model, state)
