@@ -9,7 +9,10 @@ Exit code 1 where something is wrong; each kind of fault is printed once, with i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +35,8 @@ def main() -> None:
     os.environ["COLUMNS"] = "200"
     os.environ.pop("GROWTOOL_DEBUG", None)
     warnings.simplefilter("ignore")
+    for number in (signal.SIGINT, signal.SIGTERM):  # stop with the result so far, in the background too
+        signal.signal(number, signal.default_int_handler)
     kept = asked.keep or Path(tempfile.mkdtemp(prefix="growtool-fuzz-"))
     code = _kills(asked.kills, asked.seed, kept) if asked.kills else _cases(asked, kept)
     sys.stdout.flush()
@@ -51,24 +56,26 @@ def _cases(asked: argparse.Namespace, kept: Path) -> int:
         write(material)
         began = time.monotonic()
         numbers = (n for n in count(asked.first) if asked.only in " ".join(drawn(asked.seed, n)[0].words))
-        for number in islice(numbers, asked.cases):
-            scenario, mutations = drawn(asked.seed, number)
-            result = tried(material, place, number, scenario, mutations)
-            codes[result.code] += 1
-            if result.problem is None:
-                continue
-            found = f"{scenario.words[0]}: {result.problem}"
-            faults[found] += 1
-            if faults[found] == 1:
-                target = kept / f"{asked.seed}-{number}"
-                small = shrunk(material, target, scenario, result)
-                print(f"case {asked.seed}/{number}: {small.problem}\n  growtool {' '.join(map(repr, small.words))}")
-                print(*(f"  {mutation}" for mutation in small.mutations), f"  files: {target}", sep="\n", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in islice(numbers, asked.cases):
+                scenario, mutations = drawn(asked.seed, number)
+                result = tried(material, place, number, scenario, mutations)
+                codes[result.code] += 1
+                found = f"{scenario.words[0]}: {result.problem}"
+                if result.problem and found not in faults:
+                    target = kept / f"{asked.seed}-{number}"
+                    small = shrunk(material, target, scenario, result)
+                    print(f"case {asked.seed}/{number}: {small.problem}\n  growtool {shlex.join(small.words)!a}")
+                    print(
+                        *(f"  {mutation}" for mutation in small.mutations), f"  files: {target}", sep="\n", flush=True
+                    )
+                faults[found] += bool(result.problem)
         seconds = time.monotonic() - began
     told = ", ".join(f"{times} with {code}" for code, times in sorted(codes.items()))
-    print(f"{asked.cases} cases of seed {asked.seed} in {seconds:.0f} s ({asked.cases / seconds:.1f} a second): {told}")
-    print(f"{sum(faults.values())} faults" + "".join(f"\n  {times} {name}" for name, times in faults.most_common()))
-    return 1 if faults else 0
+    done, wrong = codes.total(), +faults
+    print(f"{done} cases of seed {asked.seed} in {seconds:.0f} s ({done / seconds:.1f} a second): {told}")
+    print(f"{wrong.total()} faults" + "".join(f"\n  {times} {name}" for name, times in wrong.most_common()))
+    return 1 if wrong else 0
 
 
 def _kills(kills: int, seed: int, kept: Path) -> int:

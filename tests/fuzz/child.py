@@ -64,14 +64,16 @@ def forked(run: Callable[[], None], folder: Path, seen: Path) -> Done:
     """Run a function in a fork, in `folder`."""
     process = start(run, folder, seen)
     began, hung = time.monotonic(), False
-    while True:
-        ended, status, _ = os.wait4(process, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() - began > WALL_SECONDS:
-            hung = True
-            os.killpg(process, signal.SIGKILL)
-        time.sleep(0.005)
+    try:
+        while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+            if time.monotonic() - began > WALL_SECONDS:
+                hung = True
+                os.killpg(process, signal.SIGKILL)
+            time.sleep(0.005)
+    except KeyboardInterrupt:
+        os.killpg(process, signal.SIGKILL)
+        raise
+    status = ended[1]
     code = os.waitstatus_to_exitcode(status)
     hung = hung or code in (-signal.SIGXCPU, -signal.SIGALRM)
     return Done(code, seen.read_text(errors="replace"), hung)

@@ -7,6 +7,7 @@ is whole, and the same command run again ends well, gives the same weights and l
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -81,19 +82,19 @@ def kill(count: int, seed: int, kept: Path) -> int:
         write(material)
         whole = [_uninterrupted(each, material, place) for each in COMMANDS]
         began = time.monotonic()
-        for number in range(count):
-            random = Random(f"{seed}/{number}")
-            which = number % len(COMMANDS)
-            killed, moment = _at_a_moment(COMMANDS[which], whole[which], material, place, random)
-            moments["in time" if killed else "too late"] += 1
-            for problem in _problems(COMMANDS[which], whole[which], place):
-                faults[problem] += 1
-                if faults[problem] == 1:
-                    shutil.copytree(place, kept / f"kill-{seed}-{number}", dirs_exist_ok=True, symlinks=True)
-                    print(f"kill {seed}/{number} {moment}: {problem}\n  growtool {COMMANDS[which].line}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in range(count):
+                each, needs = COMMANDS[number % len(COMMANDS)], whole[number % len(COMMANDS)]
+                killed, moment = _at_a_moment(each, needs, material, place, Random(f"{seed}/{number}"))
+                for problem in _problems(each, needs, place):
+                    faults[problem] += 1
+                    if faults[problem] == 1:
+                        shutil.copytree(place, kept / f"kill-{seed}-{number}", dirs_exist_ok=True, symlinks=True)
+                        print(f"kill {seed}/{number} {moment}: {problem}\n  growtool {each.line}", flush=True)
+                moments["in time" if killed else "too late"] += 1
         seconds = time.monotonic() - began
-    late, found = moments["too late"], sum(faults.values())
-    print(f"{count} kills of seed {seed} in {seconds:.0f} s, {late} of them after the end; {found} faults")
+    done, late, found = moments.total(), moments["too late"], faults.total()
+    print(f"{done} kills of seed {seed} in {seconds:.0f} s, {late} of them after the end; {found} faults")
     return 1 if faults else 0
 
 
