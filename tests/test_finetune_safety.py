@@ -135,6 +135,19 @@ def test_a_line_cut_short_by_a_crash_is_left_out_but_damage_is_not(tmp_path: Pat
     path.write_text('{"ev\n{"event": "step", "step": 1}\n')
     with pytest.raises(CheckpointError, match=r"metrics.jsonl:1: not JSON"):
         list(read_events(path))
+    for line in (
+        "3",
+        "{}",
+        '{"event": "step", "step": "1"}',
+        '{"event": [], "step": 1}',
+        '{"event": "epoch", "step": 1}',
+    ):
+        path.write_text(line + '\n{"event": "step", "step": 1}\n')
+        with pytest.raises(CheckpointError, match=r"metrics.jsonl:1: found no (record of a run|number of the epoch)"):
+            list(read_events(path))
+    path.write_bytes(b'{"event": "step", "step": 1}\n\xff')
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: cannot be read \(.*utf-8"):
+        list(read_events(path))
 
 
 def test_trackers_are_told_and_missing_ones_named(

@@ -107,15 +107,24 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}), expected the metrics of a run") from error
     for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
+            event = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 return
-            raise CheckpointError(f"{path}:{number}: not JSON ({error.msg}); restore the file") from error
+            raise CheckpointError(f"{path}:{number}: not JSON ({error}); restore the file") from error
+        if (
+            not isinstance(event, dict)
+            or not _is_number(event.get("step"))
+            or event.get("event") not in _EVENTS.values()
+        ):
+            raise CheckpointError(f"{path}:{number}: found no record of a run, expected one; restore the file")
+        if event["event"] == "epoch" and not _is_number(event.get("epoch")):
+            raise CheckpointError(f"{path}:{number}: found no number of the epoch, expected one; restore the file")
+        yield event
 
 
 def open_trackers(names: tuple[str, ...], folder: Path, settings: Mapping[str, Any]) -> tuple[Tracker, ...]:
@@ -174,6 +183,10 @@ class _Online:
 
 def _line(event: Mapping[str, Any]) -> str:
     return json.dumps(event, allow_nan=False) + "\n"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _is_before(event: Mapping[str, Any], step: int, epoch: int) -> bool:
