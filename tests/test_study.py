@@ -70,10 +70,19 @@ def test_one_value_has_no_deviation() -> None:
 
 def test_evaluations_are_read_from_a_run(tmp_path: Path) -> None:
     events = [
-        {"event": "epoch", "step": 0, "top1": 10.0, "eval_loss": 2.3, "macs": 0, "seconds": 1.5},
+        {"event": "epoch", "epoch": 0, "step": 0, "top1": 10.0, "eval_loss": 2.3, "macs": 0, "seconds": 1.5},
         {"event": "step", "step": 5, "loss": 1.0},
         {"event": "evaluation", "step": 5, "top1": 20.0, "eval_loss": 2.0, "macs": 9, "seconds": 4.5},
-        {"event": "epoch", "step": 6, "top1": 30.0, "eval_loss": 1.0, "train_loss": 3.0, "macs": 9, "seconds": 5.5},
+        {
+            "event": "epoch",
+            "epoch": 1,
+            "step": 6,
+            "top1": 30.0,
+            "eval_loss": 1.0,
+            "train_loss": 3.0,
+            "macs": 9,
+            "seconds": 5.5,
+        },
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     assert read_points(tmp_path) == (
