@@ -263,5 +263,5 @@ def test_what_is_no_run_cannot_be_drawn(tmp_path: Path):
     with pytest.raises(PlanError, match="no evaluation yet"):
         read_curve(tmp_path)
     (tmp_path / "schedule.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"schedule.json: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"schedule.json:1:2: not JSON"):
         read_curve(tmp_path)
