@@ -140,6 +140,14 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     assert large > 2 * small
 
 
+def test_the_plan_of_the_readme_grows_the_checkpoint_of_the_demo(tmp_path):
+    text = re.search(r"## Plans\n.*?```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    assert text is not None
+    (tmp_path / "plan.yaml").write_text(text[1])
+    checkpoint = growtool.open_checkpoint(README.parent / "docs" / "demo" / "checkpoint")
+    assert growtool.resolve(growtool.load_plan(tmp_path / "plan.yaml").plan, checkpoint).promise.kind == "exact"
+
+
 def test_a_training_takes_strings_as_paths():
     from growtool.finetune.config import RunConfig
 

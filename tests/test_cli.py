@@ -114,7 +114,7 @@ def test_an_interrupt_exits_as_shells_expect(growtool, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("growtool.checkpoint.open_checkpoint", interrupted)
-    assert growtool("inspect", "x") == (130, "", "")
+    assert growtool("inspect", "x") == (130, "", "interrupted\n")
 
 
 def test_permission_denied_names_file_and_remedy(growtool, monkeypatch):

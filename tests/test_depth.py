@@ -91,7 +91,7 @@ def test_blocks_of_the_recipe_are_those_of_the_operator(depth, sources, tmp_path
 
 def test_a_stage_whose_only_block_is_special_cannot_grow_deeper(tmp_path):
     source = write_folder(TINY["resnet"], tmp_path / "source")
-    with pytest.raises(PlanError, match=r"layer2\.1: found no block with the same parameters among layer2\.0"):
+    with pytest.raises(PlanError, match=r"layer2\.1: found no block with the same parameters among layer2\.0 of"):
         resolved(source, {"target": {"model_args": {"layers": [2, 2, 1, 1]}}, "depth": {"operator": "zero_out"}})
 
 

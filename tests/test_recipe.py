@@ -116,7 +116,7 @@ BAD = {
     ),
     "another kind of block": (
         RESNET, {"target": {"model": "resnet50"}, "width": TILE, "depth": ZERO_OUT},
-        [r"layer1\.0-2: found no block with the same parameters among layer1\.0 to layer1\.1 of "
+        [r"target: layer1\.0-2: found no block with the same parameters among layer1\.0-1 of "
          r"the source, expected one to copy; choose a target with the same kind of blocks"],
     ),
     "other classes": (

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.advise import advise
-from growtool.cli.command import HELP_SETTINGS, Command, Invocation, examples, global_options_first, help_of
+from growtool.cli.command import HELP_SETTINGS, Command, Group, Invocation, examples, global_options_first, help_of
 from growtool.cli.compare import compare
 from growtool.cli.console import describe_os_error, note, print_problems, set_quiet
 from growtool.cli.decompose import decompose, export
@@ -42,6 +42,7 @@ growtool verify ./vit_small ./vit_grown --data ./images
 
 app = typer.Typer(
     name="growtool",
+    cls=Group,
     help="Grow pretrained timm checkpoints: wider, deeper, and computing the same function.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -152,6 +153,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 128 + N ended by signal N."""
     invocation = Invocation()
@@ -168,5 +172,7 @@ def main() -> None:
     except Stopped as stopped:
         note(escape(str(stopped)))
         sys.exit(stopped.code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            note("interrupted")
+        raise

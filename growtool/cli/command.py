@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 GLOBAL_OPTIONS = ("--debug", "--quiet", "-q")
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -25,11 +25,21 @@ class Command(TyperCommand):
     """A command whose flags are shown without a type."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)
-        for param in params:
-            if getattr(param, "is_flag", False):
-                param.metavar = ""
-        return params
+        return _without_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The same of a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
 
 
 def help_of(function: Callable[..., Any]) -> str:

@@ -173,7 +173,13 @@ def show(table: Table) -> None:
         widths[widest] -= 1
     for column, width in zip(table.columns, widths, strict=True):
         column.width = width
-    results(sum(widths) + rest).print(table)
+    printing = results(sum(widths) + rest)
+    if printing.is_terminal:
+        printing.print(table)
+        return
+    with printing.capture() as captured:
+        printing.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))  # no blanks at the ends
 
 
 @contextmanager

@@ -54,7 +54,15 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
     if depth is not None:
         numbers = [read_scalar(number) for number in depth.split(",")]
         scale["depth"] = numbers if "," in depth else numbers[0]
-    content = {"scale": scale.get("width") if depth is None else scale, **_sections(operators)}
+    sections = _sections(operators)
+    asked = {"width": width, "depth": depth}
+    if idle := [
+        f"--operator {name}: found without --{axis}, expected both"
+        for axis, name in sections.items()
+        if asked[axis] is None
+    ]:
+        raise PlanError(idle)
+    content = {"scale": scale.get("width") if depth is None else scale, **sections}
     content |= {} if data is None else {"data": {"path": str(data)}}
     try:
         return LoadedPlan.of(content, _FROM_OPTIONS)

@@ -103,9 +103,9 @@ def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
     foreign = [j for j in new if not stretch.alike[j]]
     if foreign:
         return [
-            f"{places(f'{p}{j}' for j in foreign)}: found no block with the same parameters among {p}{old[0]} to "
-            f"{p}{old[-1]} of the source, "
-            "expected one to copy; choose a target with the same kind of blocks"
+            f"target: {places(f'{p}{j}' for j in foreign)}: found no block with the same parameters among "
+            f"{places(f'{p}{i}' for i in old)} of the source, expected one to copy; choose a target with the same kind "
+            "of blocks, or leave the depth of this stage as it is"
         ]
     if depth is None:
         return [

@@ -139,7 +139,7 @@ class Recipe:
             a model without a head.
         models: source and target, without weights.
         needs: the module that has to be imported before timm can load the result; None where timm alone can.
-        choices: a sentence for each operator that the plan left open and growtool has chosen.
+        choices: a sentence for each thing that the plan left open and growtool has decided.
     """
 
     plan: Plan

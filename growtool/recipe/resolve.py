@@ -61,7 +61,8 @@ def resolve(
 
     def towards(target: Traced) -> Recipe:
         _require_use_of_images(plan, target.model)
-        return chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
+        recipe = chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
+        return replace(recipe, choices=(*target.remarks, *recipe.choices))
 
     return towards(target) if target is not None else _resolved(plan.target, source, towards)
 
@@ -220,14 +221,14 @@ def traced_target(target: Target, source: Traced) -> Traced:
     Raises:
         PlanError: the plan's arguments do not make a model, or one that does not run.
     """
-    spec = target_spec(target, source.spec, source.model, source.coupling)
+    spec, remarks = target_spec(target, source.spec, source.model, source.coupling)
     where = "target.model_args" if target.model_args and target.model is None else "target"
     try:
         model = build(spec, where=where)
     except CheckpointError as error:
         raise PlanError(unknown_arguments(target, source.spec) or error.problems) from error
     try:
-        return Traced(spec, model, trace_model(model, input_size(model)))
+        return Traced(spec, model, trace_model(model, input_size(model)), remarks)
     except CheckpointError as error:
         raise PlanError(
             f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "

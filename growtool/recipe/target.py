@@ -25,8 +25,10 @@ from growtool.recipe.widening import LEAST_REACH
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
 
-def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
-    """The target's spec.
+def target_spec(
+    target: Target, spec: ModelSpec, model: nn.Module, coupling: Coupling
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The target's spec, and what a factor of the plan leaves as it is.
 
     Args:
         target: as the plan says.
@@ -42,11 +44,12 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, coupling: Cou
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         args = {**kept, **target.model_args}
         named = ModelSpec(target.model, args, spec.pretrained_cfg, extra)
-        return opened(named) if any(map(is_path, args)) else named
+        return (opened(named) if any(map(is_path, args)) else named), ()
     base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
     if target.scale is None:
-        return _accepting(base, target.model_args)
-    return _scaled(target.scale, base, model, coupling)
+        return _accepting(base, target.model_args), ()
+    base, knobs = scalable(target.scale, base, model, coupling)
+    return scaled_spec(target.scale, base, model, knobs), _kept_stages(target.scale, knobs)
 
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
@@ -111,9 +114,14 @@ def scalable(
     return base, knobs
 
 
-def _scaled(scale: Scale, source: ModelSpec, model: nn.Module, coupling: Coupling) -> ModelSpec:
-    base, knobs = scalable(scale, source, model, coupling)
-    return scaled_spec(scale, base, model, knobs)
+def _kept_stages(scale: Scale, knobs: Knobs) -> tuple[str, ...]:
+    """A sentence where a factor for the depth does not reach all stages."""
+    name, value = next(iter(knobs.depth.items()), ("", 0))
+    stages = knobs.stages.get(name)
+    if not isinstance(scale.depth, float) or stages is None or len(stages) == len(leaves(value)):
+        return ()
+    old, new = list(leaves(value)), list(leaves(scaled_at(value, scale.depth, stages)))
+    return (f"depth: {name} {old} become {new}; the other stages stay, as they have no block like theirs to copy",)
 
 
 def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, knobs: Knobs) -> ModelSpec:

@@ -12,11 +12,16 @@ from growtool.coupling import Coupling, trace_model
 
 @dataclass(frozen=True)
 class Traced:
-    """A model, built without weights, and its coupling."""
+    """A model, built without weights, and its coupling.
+
+    Attributes:
+        remarks: what a user should know of how a target was found, a sentence each.
+    """
 
     spec: ModelSpec
     model: nn.Module
     coupling: Coupling
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: ModelSpec, *, where: str) -> Traced:
