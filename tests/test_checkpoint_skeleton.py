@@ -76,3 +76,10 @@ def test_what_timm_hands_over_is_not_blamed_on_the_arguments(monkeypatch, argume
     monkeypatch.setattr(skeleton, "_create", refuses)
     with pytest.raises(CheckpointError, match=remedy):
         build(ModelSpec("resnet18", {"depth": 3}))
+
+
+def test_a_mistyped_number_of_blocks_is_refused_instead_of_built(monkeypatch):
+    monkeypatch.setattr(skeleton, "_MOST_PARAMETERS", 500)
+    with pytest.raises(CheckpointError, match=r"found more than 500 tensors, expected a number of blocks"):
+        build(ModelSpec("resnet18", {"layers": [1, 1, 2**63, 1], "channels": [4, 8, 8, 12]}))
+    assert build(ModelSpec("resnet18", {"layers": [1, 1, 2, 1], "channels": [4, 8, 8, 12]}))
