@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ DAMAGED = {
     "a tensor of another shape": (_set("tensors/3.bias~step", [2]), r"3.bias/step: found \[\], expected \[2\]"),
     "a tensor that is not there": (_set("tensors/4.bias~step", []), r"4.bias/step: found None, expected \[\]"),
     "values that are no mapping": (_set("values", {"3.bias": 3}), "TypeError"),
+    "a tuple that is none": (_set("groups/0/betas", {"$tuple": 3}), "TypeError"),
     "a reference that leads nowhere": (_set("extra", {"a": {"$tensor": "b"}}), "b: found no such tensor"),
 }
 
@@ -150,3 +152,21 @@ def test_a_state_whose_two_files_are_no_pair_is_refused(change, message: str, tm
     path.write_bytes(b'{"format": "\xc2"}')
     with pytest.raises(CheckpointError, match=r"optimizer.json: not JSON: not UTF-8 at byte 12"):
         read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", "1"), ("betas", [0.9]), ("betas", 3), ("amsgrad", 1.0), ("eps", None)]
+)
+def test_options_of_other_types_are_refused_and_missing_ones_kept(key: str, value: object):
+    net = model()
+    optimizer = optimizer_of(net, "adamw")
+    step(net, optimizer, 0)
+    state = capture(optimizer, net)
+    first, *others = state.groups
+    with pytest.raises(
+        CheckpointError, match=rf"here: option {key} of the optimizer: found .*, expected something like"
+    ):
+        restore(optimizer, net, replace(state, groups=[{**first, key: value}, *others]), where="here")
+    lacking = {name: option for name, option in first.items() if name != key}
+    restore(optimizer, net, replace(state, groups=[lacking, *others]), where="here")
+    assert optimizer.param_groups[0].keys() >= {key}

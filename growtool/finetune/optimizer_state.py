@@ -107,12 +107,33 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
             "with the same names in the same order; resume with the options of that run, or start a new one"
         )
     options = [
-        {key: _decode(value, state.tensors) for key, value in group.items() if key != "params"}
-        | {"params": fresh["params"]}
+        {**fresh, **{key: _decode(value, state.tensors) for key, value in group.items() if key != "params"}}
         for group, fresh in zip(state.groups, groups, strict=True)
     ]
+    for key, found, expected in (
+        (key, group[key], fresh[key])
+        for group, fresh in zip(options, groups, strict=True)
+        for key in fresh
+        if not _is_alike(group[key], fresh[key])
+    ):
+        raise CheckpointError(
+            f"{where}: option {key} of the optimizer: found {found!r}, expected something like {expected!r}; use "
+            "another checkpoint of the run"
+        )
     extra = {key: _decode(value, state.tensors) for key, value in state.extra.items()}
     optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
+
+
+def _is_alike(found: Any, fresh: Any) -> bool:
+    """Whether an option that was read has the type of the optimizer's own; what is unset there may be anything."""
+    if isinstance(fresh, tuple):
+        same = isinstance(found, tuple) and len(found) == len(fresh)
+        return same and all(map(_is_alike, found, fresh))
+    if isinstance(fresh, bool | str):
+        return isinstance(found, type(fresh))
+    return not isinstance(fresh, int | float) or (
+        isinstance(found, int | float | Tensor) and not isinstance(found, bool)
+    )
 
 
 def adopt(
@@ -203,6 +224,7 @@ def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]]) -
     lost = sorted(_references([*state.groups, state.values, state.extra]) - found.keys())
     if lost:
         raise ValueError(f"{lost[0]}: found no such tensor")
+    _decode([*state.groups, state.values, state.extra], state.tensors)
 
 
 def _class(optimizer: torch.optim.Optimizer) -> str:
