@@ -220,3 +220,10 @@ def test_no_file(tmp_path):
 def test_a_folder(tmp_path):
     with pytest.raises(PlanError, match=r"found a folder, expected a plan in YAML$"):
         load_plan(tmp_path)
+
+
+def test_a_plan_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("target: " + "[" * 3000)
+    with pytest.raises(PlanError, match=r"plan.yaml: nested too deeply to be read"):
+        load_plan(path)

@@ -178,7 +178,7 @@ def read_scalar(text: str) -> Any:
     """One value as it would be read from a file; text that is no YAML stands for itself."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return text
 
 
@@ -196,6 +196,8 @@ def _read_text(path: Path, what: str) -> str:
 def _compose(path: Path, text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
+    except RecursionError as error:
+        raise PlanError(f"{path}: nested too deeply to be read, expected a plan as people write it") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
