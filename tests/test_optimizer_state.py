@@ -170,3 +170,15 @@ def test_options_of_other_types_are_refused_and_missing_ones_kept(key: str, valu
     lacking = {name: option for name, option in first.items() if name != key}
     restore(optimizer, net, replace(state, groups=[lacking, *others]), where="here")
     assert optimizer.param_groups[0].keys() >= {key}
+
+
+def test_a_state_of_before_without_shapes_is_read(tmp_path: Path):
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    write_state(tmp_path, capture(optimizer, model))
+    document = json.loads((tmp_path / "optimizer.json").read_text())
+    del document["tensors"]
+    (tmp_path / "optimizer.json").write_text(json.dumps(document))
+    assert torch.equal(read_state(tmp_path).tensors["weight/exp_avg"], optimizer.state[model.weight]["exp_avg"])

@@ -28,7 +28,7 @@ from growtool.finetune.sharding import as_sharded, whole
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = 2
+FORMAT = 1
 Keep = Callable[[str, Tensor], Tensor]
 _TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
 
@@ -200,7 +200,7 @@ def read_state(folder: Path) -> OptimizerState:
         state = OptimizerState(
             document["optimizer"], document["groups"], tensors, document["values"], document["extra"]
         )
-        _require_whole(state, document["tensors"])
+        _require_whole(state, document.get("tensors"))
         return state
 
     return read_document(
@@ -211,9 +211,15 @@ def read_state(folder: Path) -> OptimizerState:
     )
 
 
-def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raise ValueError, TypeError or AttributeError where the two files are not the pair that was written."""
+def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]] | None) -> None:
+    """Raise ValueError, TypeError or AttributeError where the two files are not the pair that was written.
+
+    Args:
+        state: what they hold.
+        shapes: of the tensors, by the document; None where it is of a growtool that did not write them down.
+    """
     found = {key: list(tensor.shape) for key, tensor in state.tensors.items()}
+    shapes = found if shapes is None else shapes
     other = sorted(key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
     if other:
         raise ValueError(f"{other[0]}: found {found.get(other[0])}, expected {shapes.get(other[0])}")
