@@ -20,10 +20,10 @@ from growtool.recipe import resolve
 MLP = ("b.weight", "b.bias")
 
 
-def deeper(case: str):
-    """The recipe with one more block, by `zero_out`."""
+def deeper(case: str, operator: str = "zero_out"):
+    """The recipe with one more block."""
     spec = ModelSpec(name_of("called", case))
-    plan = Plan.model_validate({"target": {"model_args": {"depth": 3}}, "depth": {"operator": "zero_out"}})
+    plan = Plan.model_validate({"target": {"model_args": {"depth": 3}}, "depth": {"operator": operator}})
     return resolve(plan, InMemory.of(spec, source_model(spec)))
 
 
@@ -102,7 +102,7 @@ def test_statistics_of_norms_on_the_stream_are_to_be_estimated_anew(case, norms)
         (
             "a chain",
             r"block 2: zero_out needs a residual connection around the block, and the trace found none: relu in it "
-            r"changes what it received, and no sum adds what it returns to it; use net2deeper where its activations",
+            r"changes what it received, and no sum adds what it returns to it; use stack or interleave",
         ),
         ("activation on the stream", r"the trace found none: tanh in it changes what it received, and no sum"),
         ("places missing", r"the trace found none: cat in it changes what it received"),

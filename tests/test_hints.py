@@ -9,6 +9,7 @@ from growtool.advise import advise, parse_budget
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
 from growtool.recipe import resolve
+from tests.test_closings import deeper
 
 MODELS = {
     "mobilenetv3": Tiny("mobilenetv3_small_050", {"num_classes": 5}),
@@ -60,6 +61,25 @@ def test_the_nearest_factors_are_accepted(name, axis, sources, tmp_path):
     assert nearest is not None, said
     for factor in nearest[1].split(" or "):
         resolve(plan_of(tmp_path, plan | {"target": {"scale": {axis: _number(factor)}}}).plan, sources[name])
+
+
+@pytest.mark.parametrize(("name", "operator"), [("vit", "net2deeper"), ("resnet", "cancel_out")])
+def test_the_operator_that_is_named_for_depth_is_accepted(name, operator, sources, tmp_path):
+    plan = {"target": {"scale": {"depth": 2}}, "depth": {"operator": operator}}
+    named = re.search(r"; use (\w+)", problem_of(sources[name], plan, tmp_path))
+    assert named is not None
+    recipe = resolve(plan_of(tmp_path, plan | {"depth": {"operator": named[1]}}).plan, sources[name])
+    assert recipe.promise.kind == "exact"
+
+
+@pytest.mark.parametrize("case", ["a chain", "activation on the stream"])
+def test_what_is_named_where_there_is_no_residual_connection_is_accepted(case):
+    with pytest.raises(PlanError) as error:
+        deeper(case)
+    found = re.search(r"use (\w+) or (\w+) \(lossy\)", str(error.value))
+    assert found is not None
+    for operator in found.groups():
+        assert deeper(case, operator).promise.kind == "lossy"
 
 
 def _number(text: str) -> float | str:

@@ -66,6 +66,12 @@ def test_torch_layers_with_a_fused_path_are_counted():
     assert count_macs(model, (3, 4, 8)).total == tokens * 8 * 8 * 4 + 2 * tokens * tokens * 8 + 2 * tokens * 8 * 16
 
 
+def test_a_model_that_does_not_run_is_told_as_such():
+    model = timm.create_model("resnet18", layers=[1, 1, 1])  # timm builds it, and runs four stages
+    with pytest.raises(CheckpointError, match=r"ResNet: does not run on images of \(3, 224, 224\)"):
+        count_macs(model, (3, 224, 224))
+
+
 def test_numbers_are_the_models_and_the_files(resnet_folder):
     model = timm.create_model(f"local-dir:{resnet_folder}", pretrained=True)
     it = inspect_checkpoint(open_checkpoint(resnet_folder))

@@ -18,7 +18,7 @@ from growtool.errors import PlanError
 from growtool.operators.placement import Placed
 from growtool.recipe.matching import Matching
 
-_INSTEAD = "use net2deeper where its activations are ReLU, or stack or interleave (lossy)"
+_INSTEAD = "use stack or interleave (lossy), or net2deeper if it is made of convolutions, BatchNorm and ReLU"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from growtool.errors import CheckpointError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -56,6 +58,9 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
     Args:
         model: any model in eval mode; it is left as it is.
         input_size: channels, height and width of the one image.
+
+    Raises:
+        CheckpointError: the model does not run on such images, since its arguments do not fit each other.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -66,7 +71,13 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(OPERATIONS, _nothing))
     with warnings.catch_warnings(), torch.no_grad(), ByShape(), counter:
         warnings.simplefilter("ignore")
-        skeleton(torch.empty(1, *input_size, device="meta"))
+        try:
+            skeleton(torch.empty(1, *input_size, device="meta"))
+        except Exception as error:  # whatever a forward pass trips over when its layers do not fit together
+            raise CheckpointError(
+                f"{type(model).__name__}: does not run on images of {input_size} (channels, height, width): "
+                f"{type(error).__name__}: {error}; expected arguments that fit each other, correct its model_args"
+            ) from error
     counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
     root = type(model).__name__ + "."
     return Macs(
