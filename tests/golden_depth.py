@@ -45,7 +45,7 @@ def record(family: str) -> dict[str, Any]:
         checkpoint = open_checkpoint(write_folder(tiny, Path(folder) / "source"))
         source = Traced.of(checkpoint.spec, where="source")
         plain = _plan(args, {"operator": "interleave"})
-        spec = target_spec(plain.target, source.spec, source.model, source.coupling)
+        spec, _ = target_spec(plain.target, source.spec, source.model, source.coupling)
         target = Traced.of(spec, where="target")
         placed = recipe_of(plain, checkpoint, source, target).blocks.placed
         found: dict[str, Any] = {}
