@@ -1,9 +1,11 @@
 """Recalibration gives BatchNorm the statistics of its inputs, and touches nothing else."""
 
+import pytest
 import torch
 from torch import nn
 
 from growtool.calibration import recalibrate
+from growtool.errors import CheckpointError
 
 
 def network() -> nn.Sequential:
@@ -40,3 +42,11 @@ def test_nothing_but_the_statistics_changes():
 
 def test_a_model_without_running_statistics_reads_no_batch():
     assert recalibrate(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), iter(lambda: 1 / 0, None)) == 0
+
+
+def test_statistics_that_are_not_finite_are_refused():
+    net = network()
+    with torch.no_grad():
+        net[0].weight.mul_(1e30)
+    with pytest.raises(CheckpointError, match=r"^2\.running_var: estimated from the images, found a value that is not"):
+        recalibrate(net, [torch.randn(8, 3, 5, 5)])

@@ -7,12 +7,14 @@ A few hundred images without gradients set that right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from growtool.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +42,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Returns:
         The number of norms that were recalibrated; with none, no batch is read.
+
+    Raises:
+        CheckpointError: what a norm receives is not finite, or too large for the type of its variance.
     """
     norms = tracking_norms(model)
     if not norms:
@@ -59,4 +64,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
             module.training = training
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+    _require_finite(norms)
     return len(norms)
+
+
+def _require_finite(norms: Mapping[str, _BatchNorm]) -> None:
+    for name, norm in norms.items():
+        for statistic in ("running_mean", "running_var"):
+            found: Tensor = getattr(norm, statistic)
+            if not bool(torch.isfinite(found).all()):
+                raise CheckpointError(
+                    f"{name}.{statistic}: estimated from the images, found a value that is not finite, expected finite "
+                    "numbers; the weights in front of it are damaged or far too large, use a checkpoint that is sound"
+                )
