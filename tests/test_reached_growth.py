@@ -85,7 +85,7 @@ def test_numbers_that_depend_on_what_is_fixed_stay():
 def test_layers_in_line_have_no_residual_branch_to_close(tmp_path):
     source = write_folder(VGG, tmp_path / "source")
     plan = {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out"}}
-    with pytest.raises(PlanError, match=r"features\.\d+: zero_out needs a residual connection .* use net2deeper"):
+    with pytest.raises(PlanError, match=r"features\.\d+: zero_out needs a residual connection .* or net2deeper if"):
         resolved(source, plan)
 
 
