@@ -313,6 +313,14 @@ def test_the_command_tells_what_it_took(growtool, tmp_path):
     assert torch.equal(open_checkpoint(tmp_path / "one.safetensors").read("fc.bias"), STATE["fc.bias"])
 
 
+@pytest.mark.parametrize(("name", "value"), [("fc.bias", float("nan")), ("bn1.running_var", float("inf"))])
+def test_numbers_that_are_not_finite_are_not_imported(tmp_path, name, value):
+    source = folder_of("resnet", tmp_path / "source", lambda state: state | {name: state[name] * value})
+    with pytest.raises(CheckpointError, match=rf"{name} holds {value}, expected finite numbers"):
+        import_checkpoint(source, tmp_path / "out", model=None, model_args={})
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_are_imported_by_their_index(tmp_path):
     source = folder_of("resnet", tmp_path / "source")
     state = load_file(source / WEIGHTS)
