@@ -14,9 +14,10 @@ import torch
 from finetune_support import UNCLOSED_IMAGES, write_checkpoint
 
 from growtool.checkpoint import infos_of, write_safetensors
-from growtool.checkpoint.folder import staging, take_place, write_text
+from growtool.checkpoint.folder import refuse_existing, staging, take_place, write_text
 from growtool.checkpoint.temporary import clear_leftovers, prefix_for
 from growtool.cli.app import main
+from growtool.errors import PlanError
 
 
 def killed(at: int, *arguments: object) -> None:
@@ -138,3 +139,10 @@ def test_an_output_that_had_stepped_aside_comes_back(gone, tmp_path):
         take_place(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "kind").read_text() == "new"
+
+
+def test_an_output_that_had_stepped_aside_is_not_replaced_without_being_asked(gone, tmp_path):
+    (tmp_path / left_by(gone, "out", ".old")).mkdir()
+    with pytest.raises(PlanError, match="the output exists"):
+        refuse_existing(tmp_path / "out", force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

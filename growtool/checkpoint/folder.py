@@ -48,10 +48,14 @@ def is_single_file(out: Path) -> bool:
 def refuse_existing(out: Path, *, force: bool) -> None:
     """Raise unless an output may be written to `out`; to be asked before any work is done.
 
+    An output that had stepped aside for one of a killed `--force` run is there again, and so refused.
+
     Raises:
         PlanError: `out` exists and `force` is not set, or it is what `force` must not replace: a folder that holds
             anything but the files of a checkpoint, a file where a folder would be written, or the other way round.
     """
+    if (place := out.resolve()).parent.is_dir():
+        clear_leftovers(place.parent, place.name)
     if not out.exists():
         return
     kind, found = ("file", "folder") if is_single_file(out) else ("folder", "file")
@@ -171,9 +175,10 @@ def staging(out: Path) -> Iterator[Path]:
 
     What earlier processes left there when they were killed goes first.
     """
-    with made(out.resolve().parent) as parent:
-        clear_leftovers(parent, out.name)
-        folder = Path(tempfile.mkdtemp(prefix=prefix_for(out.name), suffix=TEMPORARY, dir=parent))
+    place = out.resolve()
+    with made(place.parent) as parent:
+        clear_leftovers(parent, place.name)
+        folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
         try:
             yield folder
         finally:
