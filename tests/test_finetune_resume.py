@@ -339,7 +339,12 @@ DAMAGED = {
     "no state": (
         "checkpoints/step-00000002/state.json",
         lambda path: path.write_text('{"format": 1, "course": {"step": 1}}'),
-        r"state.json: cannot be read \(KeyError: 'initial'\), expected the state of a run",
+        r"state.json: cannot be read \(KeyError: 'epoch'\), expected the state of a run",
+    ),
+    "a state of another type": (
+        "checkpoints/step-00000002/state.json",
+        lambda path: path.write_text(path.read_text().replace('"batch": 2', '"batch": "2"')),
+        r"(?s)state.json: cannot be read .*\nbatch\n  Input should be a valid integer .*expected the state of a run",
     ),
 }
 

@@ -6,6 +6,7 @@ seed and the number of updates say it all. timm's schedules are functions of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
@@ -46,18 +48,21 @@ class Course:
         unreadable: names of the images that could not be read.
     """
 
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    skipped: int = 0
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    skipped: NonNegativeInt = 0
     pending: list[float] = field(default_factory=list)
     epoch_sum: float = 0.0
-    epoch_count: int = 0
-    seconds: float = 0.0
+    epoch_count: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
     initial: EpochRecord | None = None
     best: EpochRecord | None = None
     last: EpochRecord | None = None
     unreadable: tuple[str, ...] = ()
+
+
+_COURSE = TypeAdapter(Course)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +202,8 @@ def read_course(folder: Path) -> tuple[Course, Any]:
     def read(document: Any) -> tuple[Course, Any]:
         if document["format"] != FORMAT:
             raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
-        values = document["course"]
-        records = {name: EpochRecord(**values[name]) if values[name] else None for name in ("initial", "best", "last")}
-        return Course(**values | records | {"unreadable": tuple(values["unreadable"])}), document["scaler"]
+        course = {name: document["course"][name] for name in Course.__slots__}
+        return _COURSE.validate_json(json.dumps(course), strict=True), document["scaler"]
 
     return read_document(path, read, expected="the state of a run; name a folder of the run's checkpoints/, or `auto`")
 
