@@ -19,6 +19,7 @@ from .scenarios import Scenario
 
 SEEN = "seen.txt"  # beside the folder of the case, as a command may look at all that is in it
 _WEIGHTS = "model.safetensors"
+_LARGE = 4096  # pixels of a side of an image that takes more than a minute
 
 
 def state(root: Path) -> dict[str, str]:
@@ -38,9 +39,12 @@ def state(root: Path) -> dict[str, str]:
 
 def fault(scenario: Scenario, words: list[str], done: Done, root: Path, before: dict[str, str]) -> str | None:
     """The first thing that is wrong with a command that ended in the folder `root`, which held `before`."""
-    if done.hung and not any(path.stat().st_size for path in root.rglob("metrics.jsonl") if "run" not in path.parts):
+    trains = any(path.stat().st_size for path in root.rglob("metrics.jsonl") if "run" not in path.parts)
+    if done.hung and not trains and not _asks_for_large_images(root):
         return "did not end"
-    if done.hung:  # it trains on, for as many updates as an option asks
+    if (
+        done.hung
+    ):  # it trains on, for as many updates as an option asks, or goes through images as large as a config asks
         return None
     if done.code not in (0, 1, 2):
         return f"exit code {done.code}"
@@ -58,6 +62,12 @@ def fault(scenario: Scenario, words: list[str], done: Done, root: Path, before: 
         return f"changed {', '.join(changed[:4])}"
     new = sorted(after.keys() - before.keys())
     return _of_new(scenario, done, root, new)
+
+
+def _asks_for_large_images(root: Path) -> bool:
+    sizes = re.compile(r'"input_size":\s*\[([\d\s,]+)\]')
+    texts = (path.read_text(errors="replace") for path in root.rglob("config.json"))
+    return any(int(size) > _LARGE for text in texts for found in sizes.findall(text) for size in found.split(","))
 
 
 def _of_new(scenario: Scenario, done: Done, root: Path, new: list[str]) -> str | None:
