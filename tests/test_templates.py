@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from growtool.checkpoint import Layout, build, input_size, open_checkpoint
+from growtool.checkpoint import WEIGHTS, Layout, build, input_size, open_checkpoint
 from growtool.checkpoint.form import FORM_KEY
 from growtool.checkpoint.materialise import assemble, materialise
 from growtool.cli import app as cli
@@ -155,6 +155,18 @@ def test_directions_and_atoms_are_as_good_as_their_rank(tmp_path):
                 assert report.error == pytest.approx((lost / whole) ** 0.5, rel=1e-6)
             errors.append(max(report.error for report in reports))
         assert errors[0] > errors[1] > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["raw", "sub_block", "svd", "low_rank"])
+def test_weights_that_are_not_finite_have_no_templates(kind, value, tmp_path):
+    source = write_folder(TINY["vit"].with_args(depth=3), tmp_path / "source")
+    weights = load_file(source / WEIGHTS)
+    weights["blocks.1.mlp.fc1.weight"][0, 0] = value
+    save_file(weights, source / WEIGHTS, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"(fc1.weight|bank \S+|\S+): found .* not finite, expected finite"):
+        to_templates(source, Request(kind, energy=0.9), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_energy_keeps_as_few_templates_as_reach_it(tmp_path):

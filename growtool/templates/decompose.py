@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, held_as
 from growtool.coupling import Coupling
-from growtool.errors import PlanError
+from growtool.errors import CheckpointError, PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.templates.measures import BankReport, gram, report_bank
@@ -129,7 +129,7 @@ def _factorised(
     reports = []
 
     def factors(bank: str) -> Factored:
-        layers = [read(name) for name in groups[bank]]
+        layers = [_finite(name, read(name)) for name in groups[bank]]
         return factorise(layers, rank=request.rank, energy=request.energy)
 
     # Coefficients are kept, they are few; templates are made again when they are written.
@@ -145,6 +145,13 @@ def _factorised(
         G = gram(made, made.parts if len(made.parts) == 2 else None)
         reports.append(_measured(form, bank, G, C, made.block, infos, tensors, error=made.error))
     return Decomposition(form, infos, _producer(infos, makers, read), tuple(reports))
+
+
+def _finite(name: str, W: Tensor) -> Tensor:
+    """The weight. Raises CheckpointError where no templates can be found for it."""
+    if not bool(W.isfinite().all()):
+        raise CheckpointError(f"{name}: found a value that is not finite, expected finite ones to find templates for")
+    return W
 
 
 def _producer(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint, coefficients_of
 from growtool.checkpoint.materialise import Bank
+from growtool.errors import CheckpointError
 from growtool.templates.coefficients import null_space
 
 _CHUNK = 1 << 20  # numbers of a template looked at together
@@ -103,10 +104,15 @@ def report_bank(
         stored: numbers the bank and its coefficients take.
         dense: numbers the members take.
         error: of the members, where it is known.
+
+    Raises:
+        CheckpointError: templates or coefficients are not finite.
     """
     C = {member: c.double().flatten(0, 1) for member, c in coefficients.items()}
     A = torch.cat(list(C.values()))
     products = A @ G_TT @ A.T
+    if not bool(products.isfinite().all()):
+        raise CheckpointError(f"{name}: found templates or coefficients that are not finite, expected finite ones")
     energies = torch.linalg.eigvalsh(products).flip(0).clamp(min=0)
     singular = torch.linalg.svdvals(A)
     smallest = float(singular[-1])
