@@ -22,10 +22,12 @@ def in_processes(count: int, act: Callable[[int], object]) -> None:
     children = [FORKS.Process(target=_as_rank, args=(rank, count, store.port, act)) for rank in range(count)]
     for child in children:
         child.start()
-    for child in children:
-        child.join(_LONGEST)
-    for child in children:
-        child.kill()  # one that waits for another that has failed
+    try:
+        for child in children:
+            child.join(_LONGEST)
+    finally:
+        for child in children:
+            child.kill()  # one that waits for another that has failed
     assert [child.exitcode for child in children] == [0] * count
 
 

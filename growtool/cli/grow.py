@@ -76,6 +76,7 @@ def grow(
         bool,
         typer.Option("--allow-lossy", help="Grow although the operators, which keep the function elsewhere, lose it."),
     ] = False,
+    device: Annotated[str, typer.Option(help="Runs both models for the proof: auto, cpu, cuda or cuda:N.")] = "cpu",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
     ] = False,
@@ -96,12 +97,13 @@ def grow(
     loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     # a mistake in the plan or the options is told before torch is imported
     from growtool.checkpoint.folder import refuse_existing
+    from growtool.finetune.device import resolve_device
     from growtool.growing import grow as execute
     from growtool.growing import summarise
     from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
-    source = open_planned(checkpoint, [loaded.plan])
+    proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan])
     out = output or Path(f"{source.label}-grown")
     if not dry_run:
         refuse_existing(out, force=force)
@@ -127,6 +129,7 @@ def grow(
             force=force,
             summary=summary,
             optimizer=state,
+            device=proving,
             advance=advance,
             told=lambda line: note(escape(line)),
         )

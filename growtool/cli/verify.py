@@ -47,6 +47,7 @@ def verify(
             "1e-10 for float64, 1e-5 for float32, 5e-3 for float16, 5e-2 for bfloat16.",
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Runs both models: auto, cpu, cuda or cuda:N.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of --data run at a time.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
     model: ModelOption = None,
@@ -61,15 +62,18 @@ def verify(
     """
     import torch
 
+    from growtool.finetune.device import in_use, resolve_device
     from growtool.verify import common_input_size, compare, default_tolerance, random_inputs
 
+    place = resolve_device(device)
     a, b = pair = open_all([source, target], model, model_args)
     torch_dtype: torch.dtype = getattr(torch, dtype.value)
     limit = default_tolerance(a, b, torch_dtype) if tolerance is None else tolerance
     shape = common_input_size(a, b, decide=data is not None)
     images = random_inputs(shape, inputs, seed, torch_dtype)
-    logits = compare(a, b, images, dtype=torch_dtype)
-    decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size)
+    with in_use(place, tf32=False):
+        logits = compare(a, b, images, dtype=torch_dtype, device=place)
+        decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size, place)
     agree = logits.within(limit) and (decisions is None or decisions.logits.within(limit))
     if as_json:
         emit_json(_document(pair, logits, decisions, limit, agree))
@@ -79,7 +83,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int) -> ImageComparison:
+def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int, device: Any) -> ImageComparison:
     from growtool.images import EVAL_SPLITS, LabelledImages
     from growtool.verify import StreamedModel, compare_images
 
@@ -96,7 +100,9 @@ def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_siz
     for text in images.split.remarks:
         remark(text)
     with progress("images", len(images)) as advance:
-        return compare_images(source, target, images, dtype=dtype, batch_size=batch_size, advance=advance)
+        return compare_images(
+            source, target, images, dtype=dtype, batch_size=batch_size, device=device, advance=advance
+        )
 
 
 def _document(

@@ -25,6 +25,7 @@ from growtool.growing.source import open_planned
 from growtool.plan import Plan, load_plan
 from growtool.plan.load import loaded_plan
 from growtool.recipe import resolve
+from growtool.verify import CPU
 
 _DEVIATION = 1e-6  # relative, between a model and what timm builds from the same arguments and weights
 _KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "classifier", "first_conv", "license")
@@ -49,7 +50,8 @@ def grow(
 
     Returns:
         With `out` the checkpoint written there, opened. Without it the grown model, its weights in the types of the
-        source; on the device and in the mode of the model it grew from, or in evaluation mode on the CPU.
+        source; on the device and in the mode of the model it grew from, or in evaluation mode on the CPU. A model is
+        proven on its device.
 
     Raises:
         PlanError: the plan is at fault, or cannot be done.
@@ -63,16 +65,20 @@ def grow(
         place = Path(temporary) / "grown" if out is None else Path(out)
         carries = out is not None and not is_single_file(place) and not in_template_form(recipe)
         state = find_state(source.path.parent) if carries else None
-        grown = grow_recipe(recipe, loaded, place, force=force, optimizer=state)
+        device = _device_of(model_or_path) if isinstance(model_or_path, nn.Module) else CPU
+        grown = grow_recipe(recipe, loaded, place, force=force, optimizer=state, device=device)
         written = open_checkpoint(grown.out)
         if out is not None:
             return written
         model = build(written.spec)
         model.load_state_dict(written.state_dict(), strict=True, assign=True)
     if isinstance(model_or_path, nn.Module):
-        device = next((tensor.device for tensor in model_or_path.state_dict().values()), torch.device("cpu"))
         model = model.to(device).train(model_or_path.training)
     return model
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in model.state_dict().values()), CPU)
 
 
 def _opened(given: nn.Module | Checkpoint | str | Path, plan: Plan, temporary: Path) -> Checkpoint:

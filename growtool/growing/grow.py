@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
@@ -34,6 +35,7 @@ from growtool.growing.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.consent import require_consent
+from growtool.verify import CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def grow(
     force: bool = False,
     summary: Summary | None = None,
     optimizer: OptimizerState | None = None,
+    device: torch.device = CPU,
     advance: Callable[[int], None] = lambda nbytes: None,
     told: Told = lambda line: None,
 ) -> Grown:
@@ -68,6 +71,7 @@ def grow(
         force: replace an existing output.
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
+        device: runs both models for the proof; weights are made on the CPU.
         advance: told the bytes of each tensor written.
         told: hears that the proof begins, and what the user should know of the images.
 
@@ -91,7 +95,7 @@ def grow(
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
             told(f"verifying on {recipe.plan.verify.inputs} random images")
-        proof = prove(recipe, open_checkpoint(weights))
+        proof = prove(recipe, open_checkpoint(weights), device)
         measured = with_measurement(spec, proof)
         found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
         return found[0]

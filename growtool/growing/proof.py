@@ -11,9 +11,10 @@ import torch
 
 from growtool.checkpoint import Checkpoint, arithmetic_dtype
 from growtool.errors import CheckpointError, PlanError, some
+from growtool.finetune.device import in_use
 from growtool.growing.execute import WIDER, single_threaded
 from growtool.recipe import Recipe
-from growtool.verify import TOLERANCES, Comparison, Outputs, compare, random_inputs
+from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,17 @@ class Proof:
         }
 
 
-def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
+def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Proof | None:
     """Run source and target on the plan's number of random images; None where the plan switched the check off.
 
     The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in
-    very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores.
+    very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores; on a CUDA
+    device no TF32.
+
+    Args:
+        recipe: what was carried out.
+        written: what came of it.
+        device: runs both.
 
     Raises:
         CheckpointError: the source's own outputs are not finite, or the plan promised the same function and the written
@@ -73,10 +80,10 @@ def prove(recipe: Recipe, written: Checkpoint) -> Proof | None:
     tolerance = recipe.plan.verify.tolerance or max(TOLERANCES.get(name, 0.0) for name in types)
     inputs = random_inputs(recipe.input_size, recipe.plan.verify.inputs, recipe.plan.seed)
     first = torch.float64 if "F64" in types else torch.float32
-    with single_threaded():
-        plain, decisive = _compared(recipe, written, inputs.to(first), first)
+    with single_threaded(), in_use(device, tf32=False):
+        plain, decisive = _compared(recipe, written, inputs.to(first), first, device)
         if recipe.promise.kind != "lossy" and not decisive.within(tolerance) and first != torch.float64:
-            plain, decisive = _compared(recipe, written, inputs.double(), torch.float64)
+            plain, decisive = _compared(recipe, written, inputs.double(), torch.float64, device)
     if not math.isfinite(plain.scale):
         raise CheckpointError(_not_finite(recipe))
     holds = recipe.promise.kind == "lossy" or decisive.within(tolerance)
@@ -156,14 +163,14 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _compared(
-    recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype
+    recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    align = partial(_aligned, recipe)
-    plain = compare(recipe.source, written, inputs, dtype=dtype, second=recipe.second, align=align)
+    run = partial(compare, recipe.source, written, inputs, dtype=dtype, align=partial(_aligned, recipe), device=device)
+    plain = run(second=recipe.second)
     if recipe.promise.kind != "exact up to eps":
         return plain, plain
-    return plain, compare(recipe.source, written, inputs, dtype=dtype, eps=recipe.eps, align=align)
+    return plain, run(eps=recipe.eps)
 
 
 def _aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:

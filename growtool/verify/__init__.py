@@ -3,10 +3,11 @@
 from growtool.verify.images import ChangedDecision, ImageComparison, compare_images
 from growtool.verify.logits import Comparison, Outputs, compare, random_inputs
 from growtool.verify.pair import common_input_size, require_comparable
-from growtool.verify.stream import StreamedModel
+from growtool.verify.stream import CPU, StreamedModel
 from growtool.verify.tolerance import TOLERANCES, default_tolerance
 
 __all__ = [
+    "CPU",
     "TOLERANCES",
     "ChangedDecision",
     "Comparison",

@@ -14,7 +14,7 @@ from growtool.errors import PlanError
 from growtool.images import Batch, ImageFormat, LabelledImages, Split
 from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
-from growtool.verify.stream import StreamedModel
+from growtool.verify.stream import CPU, StreamedModel
 
 _PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")  # the size is held against each other before
 
@@ -60,6 +60,7 @@ def compare_images(
     *,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 64,
+    device: torch.device = CPU,
     advance: Callable[[int], None] = lambda images: None,
 ) -> ImageComparison:
     """Run both checkpoints on images, prepared as their `pretrained_cfg` says for evaluation.
@@ -69,13 +70,14 @@ def compare_images(
         images: at least one; their classes have the numbers of the logits.
         dtype: the type of the arithmetic.
         batch_size: images at a time.
+        device: computes the logits, which are compared on the CPU.
         advance: called after each batch with the number of images done.
 
     Raises:
         CheckpointError: the weights are not those of the architecture, or an image cannot be read.
         PlanError: the two cannot be compared (see `require_comparable`), or prepare their images differently.
     """
-    models = StreamedModel(source, dtype), StreamedModel(target, dtype)
+    models = StreamedModel(source, dtype, device=device), StreamedModel(target, dtype, device=device)
     require_comparable(*models, decide=True)
     transform = _common_transform(*models)
     parts: list[Comparison] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
 from growtool.verify.pair import require_comparable, require_same_shapes
-from growtool.verify.stream import StreamedModel
+from growtool.verify.stream import CPU, StreamedModel
 
 Outputs = tuple[Tensor, ...]
 Align = Callable[[Outputs, Outputs], tuple[Outputs, Outputs]]
@@ -79,6 +79,7 @@ def compare(
     eps: Mapping[str, float] | None = None,
     second: Checkpoint | None = None,
     align: Align | None = None,
+    device: torch.device = CPU,
 ) -> Comparison:
     """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare what they return.
 
@@ -91,6 +92,7 @@ def compare(
         eps: norms of the target that run with another eps than their own.
         second: a checkpoint whose outputs are averaged with the source's.
         align: what of the two outputs is to be the same, where that is not all of them.
+        device: computes the outputs, which are compared on the CPU.
 
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
@@ -99,11 +101,12 @@ def compare(
     Returns:
         The comparison; where the models return several tensors, that of the ones furthest apart.
     """
-    models = StreamedModel(source, dtype), StreamedModel(target, dtype, eps=eps)
+    models = StreamedModel(source, dtype, device=device), StreamedModel(target, dtype, eps=eps, device=device)
     require_comparable(*models)
     a, b = (model.outputs(inputs) for model in models)
     if second is not None:
-        a = tuple((x + y) / 2 for x, y in zip(a, StreamedModel(second, dtype).outputs(inputs), strict=True))
+        others = StreamedModel(second, dtype, device=device).outputs(inputs)
+        a = tuple((x + y) / 2 for x, y in zip(a, others, strict=True))
     if align is not None:
         a, b = align(a, b)
     require_same_shapes(source, target, a, b)

@@ -22,6 +22,7 @@ from timm.loss import create_classification_loss
 from timm.models import save_for_hf
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.utils import dispatch_clip_grad
 from torch import Tensor
 
 from growtool.finetune.config import RunConfig
@@ -97,6 +98,8 @@ def plain_update(model: torch.nn.Module, config: RunConfig, device: torch.device
             loss = criterion(forward(images), targets)
         optimizer.zero_grad()
         loss.backward()
+        if config.clip_grad:
+            dispatch_clip_grad(model.parameters(), config.clip_grad, mode=config.clip_mode)
         optimizer.step()
         done += 1
         schedule.step_update(done)
@@ -141,9 +144,10 @@ def compare(
             channels_last=setting.channels_last,
             torchcompile=setting.compiled,
         )
-        trainer = prepare(config, device).trainer
+        job = prepare(config, device)
+        trainer = job.trainer
         trainer.selection.train_mode(trainer.model)
-        plain = plain_update(model, config, device, 10 * updates)
+        plain = plain_update(model, job.config, device, 10 * updates)  # with what was chosen for it
         images = torch.randn(batch, 3, size, size, device=device)
         targets = torch.randint(10, (batch,), device=device)
         seconds: tuple[list[float], list[float]] = ([], [])
@@ -175,11 +179,11 @@ def compare_files(
         job.begin_epoch(1)
         theirs = timm_loader(images / "train", ImageFormat.of(model), batch, workers, device)
         sides = (
-            (plain_update(model, config, device, 1000), lambda epoch: theirs),
+            (plain_update(model, job.config, device, 1000), lambda epoch: theirs),
             (job.trainer.update, job.train.epoch),
         )
         speeds: tuple[list[float], list[float]] = ([], [])
-        for epoch in range(1, 4):
+        for epoch in range(1, 5):
             for speed, (update, batches) in zip(speeds, sides, strict=True):
                 start, seen = time.perf_counter(), 0
                 for pixels, targets in batches(epoch):

@@ -23,6 +23,7 @@ from torch import nn
 
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.coupling import trace_model
+from growtool.finetune.device import in_use
 from growtool.finetune.model import load_model, place
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
@@ -43,7 +44,9 @@ def models(architecture: str, request: Request, scratch: Path, **arguments: Any)
     return load_model(source), load_model(open_checkpoint(scratch / "templates")), shared
 
 
-def step_of(model: nn.Module, device: torch.device, batch: int, size: int, *, compiled: bool) -> Callable[[], None]:
+def step_of(
+    model: nn.Module, device: torch.device, batch: int, size: int, *, backend: str | None
+) -> Callable[[], None]:
     """One update on random images."""
     cuda = device.type == "cuda"
     model = place(model, device, channels_last=cuda).train()
@@ -51,7 +54,7 @@ def step_of(model: nn.Module, device: torch.device, batch: int, size: int, *, co
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.contiguous(memory_format=torch.channels_last) if cuda else images
     labels = torch.randint(model.num_classes, (batch,), device=device)
-    forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model, backend=backend) if backend else model
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
@@ -90,14 +93,15 @@ def main() -> None:
     where = torch.cuda.get_device_name() if cuda else f"{platform.machine()}, one thread"
     print(f"{where}; torch {torch.__version__}, timm {version('timm')}; {options.model}, batch {options.batch}")
     for request in (Request("raw"), Request("sub_block", parts=2)):
-        for compiled in (False, True) if cuda else (False,):
+        for backend in (None, "inductor") if cuda else (None,):
             with tempfile.TemporaryDirectory() as scratch:
                 dense, templates, shared = models(options.model, request, Path(scratch))
-            steps = [
-                step_of(model, device, options.batch, options.size, compiled=compiled) for model in (dense, templates)
-            ]
-            a, b = medians(steps, warm=10 if cuda else 1, count=options.count)
-            name = f"{request.kind}{', compiled' if compiled else ''} ({shared})"
+            with in_use(device, tf32=True):
+                steps = [
+                    step_of(model, device, options.batch, options.size, backend=backend) for model in (dense, templates)
+                ]
+                a, b = medians(steps, warm=10 if cuda else 1, count=options.count)
+            name = f"{request.kind}{', compiled' if backend else ''} ({shared})"
             print(f"| {name} | {1e3 * a:.1f} ms | {1e3 * b:.1f} ms | {b / a - 1:+.1%} |", flush=True)
 
 

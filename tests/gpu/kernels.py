@@ -24,8 +24,8 @@ _TRIES = 6
 def checks(material: Material) -> Iterator[Check]:
     """The checks of these parts."""
     for kind in ("vit",) if material.tiny else ("resnet", "vit"):
-        yield Check("e", f"{kind} compiled", partial(_compiled, material, kind))
-    yield Check("f", "out of memory", partial(_out_of_memory, material))
+        yield Check("e", f"{kind} compiled", partial(_compiled, material, kind), 40)
+    yield Check("f", "out of memory", partial(_out_of_memory, material), 15)
 
 
 def _compiled(material: Material, kind: str) -> str:
@@ -57,8 +57,7 @@ def _compiled(material: Material, kind: str) -> str:
 
 def _out_of_memory(material: Material) -> str:
     """A run that does not fit; what it advises, again and again, until it does."""
-    given = {"output": material.scratch / "memory", "epochs": None, "steps": 2, "batch_size": 16 * material.batch}
-    config = partial(material.config, material.model("resnet"), **given)
+    config = partial(_large_batches, material, output=material.scratch / "memory", epochs=None, steps=2)
     parts, tried = 1, []
     with _little_memory(material):
         for _ in range(_TRIES):
@@ -70,6 +69,7 @@ def _out_of_memory(material: Material) -> str:
                 assert "memory of" in str(error) and advised, str(error)
                 tried.append(parts)
                 parts = int(advised[1])
+            gc.collect()  # what the run that failed held
         else:
             raise AssertionError(f"still out of memory with --grad-accum-steps {parts}")
     assert tried, "the memory sufficed"
@@ -84,8 +84,7 @@ def _little_memory(material: Material) -> Iterator[None]:
             yield
         return
     device, whole = material.device, torch.cuda.get_device_properties(material.device).total_memory
-    config = partial(material.config, material.model("resnet"), batch_size=16 * material.batch)
-    peaks = [_peak(config(grad_accum_steps=parts)) for parts in (1, material.batch)]
+    peaks = [_peak(_large_batches(material, grad_accum_steps=parts)) for parts in (1, material.batch)]
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((0.4 * peaks[0] + 0.6 * peaks[1]) / whole, device)
@@ -95,9 +94,14 @@ def _little_memory(material: Material) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
+def _large_batches(material: Material, **options: Any) -> RunConfig:
+    """Without cuDNN's search for the fastest convolution, which at the first update needs memory of its own."""
+    return material.config(material.model("resnet"), batch_size=16 * material.batch, tf32=False, **options)
+
+
 def _peak(config: RunConfig) -> int:
     device = torch.device(config.device)
-    with in_use(device, tf32=True):
+    with in_use(device, tf32=config.tf32):
         job = begun(config)
         job.trainer.update(*batches_of(job, 1)[0])
         return peak_memory(device)

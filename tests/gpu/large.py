@@ -21,8 +21,8 @@ _CLOSE = 1e-4
 
 def checks(material: Material) -> Iterator[Check]:
     """The checks of these parts."""
-    yield Check("i", "a snapshot of a ViT-L with EMA", partial(_stall, material))
-    yield Check("j", "a ViT-L grown deeper", partial(_grown, material))
+    yield Check("i", "a snapshot of a ViT-L with EMA", partial(_stall, material), 35)
+    yield Check("j", "a ViT-L grown deeper, proven on the device", partial(_grown, material), 40)
 
 
 def _stall(material: Material) -> str:

@@ -30,7 +30,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FULL: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet18", {}),
-    "vit": ("vit_tiny_patch16_224", {"img_size": 64, "patch_size": 8}),
+    "vit": ("vit_tiny_patch16_224", {"img_size": 64, "patch_size": 8, "depth": 6}),
     "large": ("vit_large_patch16_224", {}),
 }
 
@@ -97,12 +97,13 @@ class Material:
         return self._made[kind]
 
     def grown(self, kind: str, plan: str) -> Path:
-        """A checkpoint of that kind grown by a plan in YAML."""
+        """A checkpoint of that kind grown by a plan in YAML, proven on the device."""
         file = self.scratch / f"{kind}-grown.yaml"
         if not (self.scratch / f"{kind}-grown").exists():
             file.write_text(plan, encoding="utf-8")
             loaded = load_plan(file)
-            grow(resolve(loaded.plan, open_planned(self.model(kind), [loaded.plan])), loaded, file.with_suffix(""))
+            recipe = resolve(loaded.plan, open_planned(self.model(kind), [loaded.plan]))
+            grow(recipe, loaded, file.with_suffix(""), device=self.device)
         return file.with_suffix("")
 
     def config(self, checkpoint: Path, **options: Any) -> RunConfig:

@@ -25,10 +25,14 @@ _CLOSE = 1e-3
 
 def checks(material: Material) -> Iterator[Check]:
     """The checks of these parts."""
-    yield Check("k", "tests marked gpu", partial(_marked, material))
+    yield Check("k", "tests marked gpu", partial(_marked, material), 30)
     for engine in ("ddp",) if material.tiny else ("ddp", "fsdp"):
-        yield Check("l", f"two ranks on one device, {engine}", partial(_two_ranks, material, engine))
-    yield Check("-", "the training campaign", _campaign)
+        yield Check("l", f"two ranks on one device, {engine}", partial(_two_ranks, material, engine), 40)
+
+
+def campaign(material: Material) -> Iterator[Check]:
+    """What the minutes that remain are for."""
+    yield Check("-", "the training campaign", _campaign, 0)
 
 
 def _marked(material: Material) -> str:
