@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from growtool.errors import PlanError
 from growtool.finetune import model as finetune_model
 from growtool.finetune.adapters import LowRank
-from growtool.finetune.config import MOST_WORKERS, own_workers
+from growtool.finetune.config import own_workers
 from growtool.finetune.copies import Copies, Finite
-from growtool.finetune.device import in_use, is_out_of_memory, resolve_device
-from growtool.finetune.distributed import synchronised
+from growtool.finetune.device import device_of, in_use, is_out_of_memory, resolve_device
+from growtool.finetune.distributed import World, joined, synchronised
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
@@ -34,6 +34,26 @@ def test_a_numbered_device_is_refused_for_several_processes():
     with pytest.raises(PlanError, match=r"--device: found 'cuda:1' for several processes.*expected cuda.*CUDA_VISIBLE"):
         resolve_device("cuda:1", local_rank=0)
     assert resolve_device("cpu", local_rank=1) == CPU
+
+
+@pytest.mark.parametrize(
+    ("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 1), "cpu:gloo,cuda:nccl")], ids=["cpu", "cuda"]
+)
+def test_processes_talk_by_the_backend_of_the_device(
+    device: torch.device, backend: str, monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[str] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **who: opened.append(backend))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with joined(World(rank=1, size=2, local_rank=1), device):
+        assert opened == [backend]
+
+
+def test_runs_one_after_the_other_talk_as_one_on_a_cuda_device_needs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    world = World(rank=1, size=2, local_rank=1)
+    assert device_of(["cpu", "cuda", "cpu"], world) == torch.device("cuda", 1)
+    assert device_of(["cpu"], world) == device_of([], world) == CPU
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -112,7 +132,7 @@ def test_synchronised_norms_keep_the_activation_that_is_part_of_them(randomise: 
 def test_processes_share_the_cores_of_their_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(24), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert (own_workers(), own_workers(6), own_workers(100)) == (MOST_WORKERS, 4, 1)
+    assert (own_workers(), own_workers(6), own_workers(100)) == (16, 4, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert own_workers() == 3
 
@@ -253,6 +273,18 @@ def test_what_is_not_finite_is_named(bad: float, dtype: torch.dtype):
     finite.look("fine", torch.tensor([1.0, -2.0], dtype=dtype))
     finite.look("spoilt", torch.tensor([1.0, bad, 0.0], dtype=dtype))
     assert list(finite.others()) == ["spoilt"]
+
+
+@UNCLOSED_IMAGES
+def test_what_is_not_finite_is_looked_for_where_it_is_and_not_in_copies(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looked: list[int] = []
+    monkeypatch.setattr(Finite, "look", lambda finite, name, tensor: looked.append(tensor.data_ptr()))
+    trainer = prepare(run_config(checkpoint, data, tmp_path / "run", model_ema=True), CPU).trainer
+    take(trainer, Course(), Copies())
+    states = [trainer.model.state_dict(), trainer.evaluated.state_dict()]
+    assert looked == [tensor.data_ptr() for state in states for tensor in state.values()]
 
 
 @UNCLOSED_IMAGES

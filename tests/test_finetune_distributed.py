@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from processes import in_processes
 from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from growtool.finetune.copies import Copies
 from growtool.finetune.distributed import World, joined
@@ -36,6 +38,7 @@ from growtool.finetune.objective import Objective
 from growtool.finetune.prepare import prepare
 from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
+from growtool.finetune.sharding import whole
 from growtool.finetune.stopping import Stopped
 
 pytestmark = [
@@ -130,7 +133,9 @@ class Seen(TorchDispatchMode):
         self.kept: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.exchanged += "reduce_scatter" in func.name()
+        if "reduce_scatter" in func.name():
+            self.exchanged += 1
+            assert {tensor.dtype for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)} == {torch.float32}
         return func(*args, **(kwargs or {}))
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -190,6 +195,28 @@ def count_copies(settings: dict[str, Any], rank: int) -> None:
         patch.setattr(Copies, "copy", counted)
         finetune(run_config(**settings))
     assert bool(made) == (rank == 0)
+
+
+def hold_one_whole_tensor(settings: dict[str, Any], rank: int) -> None:
+    gathered: list[weakref.ref[torch.Tensor]] = []
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        found = whole(tensor)
+        if found is not tensor:
+            assert sum(earlier() is not None for earlier in gathered) <= 1, "besides the one that is being copied"
+            gathered.append(weakref.ref(found))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("weights", "optimizer_state"):
+            patch.setattr(f"growtool.finetune.{module}.whole", counted)
+        finetune(run_config(**settings))
+    assert gathered
+
+
+def test_shards_are_gathered_one_tensor_at_a_time(checkpoint: Path, data: Path, tmp_path: Path):
+    settings = {"checkpoint": checkpoint, "data": data, "output": tmp_path / "run", "engine": "fsdp", "steps": 2}
+    in_processes(2, partial(hold_one_whole_tensor, settings | {"epochs": None, "model_ema": True}))
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])

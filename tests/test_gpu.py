@@ -1,6 +1,9 @@
 """The script for GPUs runs as far as a CPU can, so that it does not rot; and what needs a GPU to be seen."""
 
 import json
+import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,30 @@ def test_without_a_cuda_device_it_says_what_can_be_run(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main([])
     assert "no CUDA device is there; --device cpu --tiny runs the script" in capsys.readouterr().err
+
+
+def test_a_check_that_runs_past_the_minutes_is_ended(tmp_path: Path):
+    late = Check("a", "endless", lambda: time.sleep(60))  # type: ignore[arg-type]
+    entry = made(late, Material(torch.device("cpu"), True, tmp_path, time.monotonic() + 0.1))
+    assert (entry.status, entry.found) == ("failed", "TimeoutError: the minutes are over")
+    assert entry.seconds < 30
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_check_that_takes_longer_than_what_is_left_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.gpu.__main__._tidy", lambda material: None)
+    left = Material(torch.device("cuda"), False, tmp_path, time.monotonic() + 30.5)
+    checks = [Check("g", "compiled", lambda: "2", 60), Check("k", "tests", lambda: "2", 20)]
+    found = [(entry.status, entry.found) for entry in (made(check, left) for check in checks)]
+    assert found == [("skipped", "takes 60 s, 30 s were left"), ("passed", "2")]
+
+
+def test_no_test_forks_what_has_computed():
+    """CUDA forbids it, and torch after a backward pass."""
+    text = {file.name: file.read_text() for file in Path(__file__).parent.glob("*.py")}
+    forking = [name for name, found in text.items() if re.search(r"os\.fork\(|get_context\(\"fork\"\)", found)]
+    assert forking == ["test_finetune_rewind.py"], "there a child of the server does, which has computed nothing"
+    assert FORKS.get_start_method() == "forkserver"
 
 
 @pytest.mark.gpu

@@ -2,16 +2,17 @@
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from finetune_support import UNCLOSED_IMAGES, write_checkpoint
+from processes import kill_this
 
 from growtool.checkpoint import infos_of, write_safetensors
 from growtool.checkpoint.folder import refuse_existing, staging, take_place, write_text
@@ -20,19 +21,17 @@ from growtool.cli.app import main
 from growtool.errors import PlanError
 
 
+def end_at(at: int, arguments: tuple[str, ...]) -> None:
+    """The command, which ends as by `kill -9` once file number `at` is complete but has no name yet."""
+    calls = itertools.count(1)
+    os.fsync = lambda _: kill_this() if next(calls) == at else None  # type: ignore[assignment]
+    sys.argv = ["growtool", *arguments]
+    main()
+
+
 def killed(at: int, *arguments: object) -> None:
-    """Run the command in a process that ends as by `kill -9` once file number `at` is complete but has no name yet."""
-    with warnings.catch_warnings(action="ignore"):
-        process = os.fork()
-    if process == 0:
-        calls = itertools.count(1)
-        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == at else None  # type: ignore[assignment]
-        sys.argv = ["growtool", *map(str, arguments)]
-        try:
-            main()
-        finally:
-            os._exit(1)  # it was to be killed
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    """Run the command in a process that ends so."""
+    processes.killed(partial(end_at, at, tuple(map(str, arguments))))
 
 
 def hidden(folder: Path) -> list[str]:

@@ -12,8 +12,9 @@ import timm
 import torch
 from PIL import Image
 from timm.models import save_for_hf
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from growtool.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from growtool.checkpoint import Checkpoint, TensorInfo, build, open_checkpoint
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.images import EVAL_SPLITS, LabelledImages
@@ -75,6 +76,24 @@ def test_streamed_forward_is_the_loaded_models(name, tmp_path, randomise):
     assert in_float64.dtype == torch.float64
     with torch.no_grad():
         assert Comparison.of(model.double()(inputs.double()), in_float64).relative_difference <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
+def test_a_streamed_model_runs_on_the_device_that_is_named(name, tmp_path, monkeypatch):
+    """By tensors of a CUDA device that have no values; operations refuse those of two devices."""
+    args = {"num_classes": 5, **({"embed_dim": 12, "depths": (2, 1, 1, 1)} if "swin" in name else {})}
+    source = open_checkpoint(save(timm.create_model(name, **args), tmp_path, **args))
+    inputs, device = random_inputs(StreamedModel(source).input_size, 2, seed=0), torch.device("cuda", 0)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor)  # where it has come to, not what it brings back
+    monkeypatch.setattr("growtool.verify.stream.build", built_with_values)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        logits = StreamedModel(source, device=device)(inputs)
+    assert (logits.device, logits.shape) == (device, (2, 5))
+
+
+def built_with_values(spec, where):
+    with unset_fake_temporarily():
+        return build(spec)
 
 
 def test_weights_are_held_one_operation_at_a_time(vit, monkeypatch):

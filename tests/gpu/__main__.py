@@ -82,8 +82,9 @@ def made(check: Check, material: Material) -> Entry:
 
 
 def _tidy(material: Material) -> None:
-    gc.collect()
+    """Free what a check held on the CUDA device."""
     if material.cuda:
+        gc.collect()
         torch.cuda.synchronize(material.device)
         torch.cuda.empty_cache()
 
