@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.errors import PlanError
 from growtool.finetune import model as finetune_model
-from growtool.finetune.adapters import LowRank
+from growtool.finetune.adapters import LowRank, initial_factors
 from growtool.finetune.config import own_workers
 from growtool.finetune.copies import Copies, Finite
 from growtool.finetune.device import device_of, in_use, is_out_of_memory, resolve_device
@@ -212,6 +212,29 @@ def test_adapters_compute_in_autocast_what_is_written(randomise: Callable[..., n
     written = layer.weight
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer.weight, written)
+
+
+class LargestDecomposition(TorchDispatchMode):
+    """The longer side of the largest matrix that is decomposed as a whole."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name() in ("aten::_linalg_svd", "aten::_linalg_eigh"):
+            self.size = max(self.size, *args[0].shape)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", [(6, 300), (300, 6)])
+def test_adapters_decompose_a_matrix_of_the_shorter_side_alone(shape: tuple[int, int]):
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with LargestDecomposition() as seen:
+        up, down = initial_factors(gradient, 2)
+    assert seen.size == 6
+    left, _, right = torch.linalg.svd(gradient.double(), full_matrices=False)
+    for found, expected in ((up, left[:, 2:4]), (down.T, right[:2].T)):
+        vectors = found.double() / found.double().norm(dim=0)
+        torch.testing.assert_close((vectors.T @ expected).abs(), torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-5)
 
 
 def tensors_of(snapshot: Snapshot) -> dict[str, torch.Tensor]:

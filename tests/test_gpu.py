@@ -4,18 +4,26 @@ import json
 import re
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
+from conftest import TINY_RESNET
+from finetune_support import UNCLOSED_IMAGES
 from processes import FORKS
 from torch import nn
 
+from growtool import grow
 from growtool.finetune.copies import Copies, Finite
 from growtool.finetune.device import in_use, peak_memory
+from growtool.verify import compare
+from tests.bench import finetune as bench
 from tests.gpu.__main__ import made, main
 from tests.gpu.checks import Check
-from tests.gpu.material import Material
+from tests.gpu.material import TINY, Material
 from tests.gpu.report import Report, Skip
 
 
@@ -79,6 +87,61 @@ def test_a_check_that_takes_longer_than_what_is_left_does_not_begin(tmp_path: Pa
     checks = [Check("g", "compiled", lambda: "2", 60), Check("k", "tests", lambda: "2", 20)]
     found = [(entry.status, entry.found) for entry in (made(check, left) for check in checks)]
     assert found == [("skipped", "takes 60 s, 30 s were left"), ("passed", "2")]
+
+
+@pytest.mark.parametrize("what", ["grow", "verify", "a model"])
+def test_proofs_run_on_the_device_that_is_named_in_full_float32(
+    what: str, growtool: Any, resnet_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    device, used = torch.device("cuda", 0), []
+    plan = {"width": {"operator": "tile"}, "target": {"model_args": {"channels": [8, 16, 16, 24]}}}
+
+    def compared(*arguments: Any, device: torch.device, **named: Any) -> Any:
+        used.append(device)
+        return compare(*arguments, **named)
+
+    def in_turn(device: torch.device, *, tf32: bool) -> Any:
+        used.append((device, tf32))
+        return nullcontext()
+
+    monkeypatch.setattr("growtool.finetune.device.resolve_device", {"cuda": device}.__getitem__)
+    for place in ("growtool.growing.proof", "growtool.verify"):
+        monkeypatch.setattr(f"{place}.compare", compared)
+    for place in ("growtool.growing.proof", "growtool.finetune.device"):
+        monkeypatch.setattr(f"{place}.in_use", in_turn)
+    if what == "a model":
+        monkeypatch.setattr("growtool.growing.call._device_of", lambda model: device)
+        monkeypatch.setattr(nn.Module, "to", lambda model, device: model)
+        model = timm.create_model("local-dir:" + str(resnet_folder), pretrained=True)
+        grow(model, plan | {"model_args": TINY_RESNET})
+    elif what == "grow":
+        assert growtool("grow", resnet_folder, "--width", "2", "-o", tmp_path / "out", "--device", "cuda")[0] == 0
+    else:
+        assert growtool("verify", resnet_folder, resnet_folder, "--device", "cuda")[0] == 0
+    assert used == [(device, False), device]
+
+
+def test_a_device_that_is_not_there_is_refused_before_growth(growtool: Any, resnet_folder: Path, tmp_path: Path):
+    for words in (("grow", "--width", "2", "-o", tmp_path / "out"), ("verify", resnet_folder)):
+        code, _, told = growtool(words[0], resnet_folder, *words[1:], "--device", "cuda:99")
+        assert code == 1 and "--device: found 'cuda:99', expected one of the" in told
+    assert not (tmp_path / "out").exists()
+
+
+@UNCLOSED_IMAGES
+def test_the_plain_loop_trains_as_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the switches of its device, and what is chosen where nothing is given."""
+    used, clipped = [], []
+    monkeypatch.setattr(bench, "in_use", lambda device, *, tf32: nullcontext(used.append((device, tf32))))
+    monkeypatch.setattr(bench, "dispatch_clip_grad", lambda weights, limit, *, mode: clipped.append((limit, mode)))
+    name, arguments = TINY["vit"]
+    bench.compare(name, {**arguments, "num_classes": 10}, bench.Setting(), torch.device("cpu"), 1, 2)
+    assert used == [(torch.device("cpu"), True)]
+    assert set(clipped) == {(1.0, "norm")}, "the default for transformers"
+    bench.compare_files(
+        name, {**arguments, "num_classes": 10}, torch.device("cpu"), 2, 0, bench.write_images(tmp_path / "i", 32, 1)
+    )
+    assert used == 2 * [(torch.device("cpu"), True)]
 
 
 def test_no_test_forks_what_has_computed():
