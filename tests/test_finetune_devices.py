@@ -77,6 +77,23 @@ def test_a_run_uses_its_device_with_fast_kernels_and_leaves_everything_as_it_was
         assert switches() == before
 
 
+def test_precisions_that_were_set_by_their_new_names_are_restored(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    kinds, before = (products, cudnn.conv, cudnn.rnn), products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        expected = [kind.fp32_precision for kind in kinds]
+        with in_use(torch.device("cuda", 0), tf32=False):
+            assert "tf32" not in [kind.fp32_precision for kind in kinds]
+            assert not products.allow_tf32
+        assert [kind.fp32_precision for kind in kinds] == expected
+    finally:
+        products.allow_tf32 = False
+        products.fp32_precision = before
+
+
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_training_and_evaluation_use_the_device_throughout(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: bool
@@ -105,6 +122,10 @@ SAID = (
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error. Last error: Cuda failure 2 'out of memory'",
+    "NCCL error: unhandled cuda error. Last error: Failed to CUDA calloc async 608 bytes",
+    "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate",
     "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to allocate",
     "std::bad_alloc",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,10 @@ _OUT_OF_MEMORY = (  # as torch's allocators, CUDA, cuBLAS, cuDNN and NCCL say it
     "bad_alloc",
     "alloc_failed",  # of cuBLAS, cuDNN, cuSOLVER, cuSPARSE and cuFFT
     "allocation_failed",  # of cuDNN 9
+    "out_of_memory",  # of CUDA's driver
+    "failed to cuda",  # malloc or calloc, of NCCL
+    "unable to find an engine",  # of torch, where none of cuDNN's has room to work in
+    "unable to find a valid cudnn algorithm",
 )
 
 
@@ -85,14 +89,30 @@ def in_use(device: torch.device, *, tf32: bool) -> Iterator[None]:
         yield
         return
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
+    put_back = _noted()
     with torch.cuda.device(device):
         forget_peak(device)
         cudnn.benchmark = cudnn.allow_tf32 = products.allow_tf32 = tf32
         try:
             yield
         finally:
-            cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
+            put_back()
+
+
+def _noted() -> Callable[[], None]:
+    """What puts cuDNN's search and TF32 back as they are now, under torch's old names and under its new ones."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    found: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", cudnn.benchmark)]
+    for holder in (cudnn, products):
+        with suppress(RuntimeError):  # the old name, once only the new one was set
+            found.append((holder, "allow_tf32", holder.allow_tf32))
+    found += [(kind, "fp32_precision", kind.fp32_precision) for kind in (products, cudnn.conv, cudnn.rnn)]
+
+    def put_back() -> None:
+        for holder, name, value in found:
+            setattr(holder, name, value)
+
+    return put_back
 
 
 def mixed_precision(device: torch.device, autocast: str | None) -> AbstractContextManager[object]:
