@@ -106,7 +106,8 @@ def _noted() -> Callable[[], None]:
     for holder in (cudnn, products):
         with suppress(RuntimeError):  # the old name, once only the new one was set
             found.append((holder, "allow_tf32", holder.allow_tf32))
-    found += [(kind, "fp32_precision", kind.fp32_precision) for kind in (products, cudnn.conv, cudnn.rnn)]
+    kinds = (products, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+    found += [(kind, "fp32_precision", kind.fp32_precision) for kind in kinds]
 
     def put_back() -> None:
         for holder, name, value in found:

@@ -125,6 +125,7 @@ def compare(
     name: str, arguments: dict[str, Any], setting: Setting, device: torch.device, updates: int, batch: int
 ) -> Row:
     """Updates on one batch of random numbers."""
+    torch.compiler.reset()  # else sizes of earlier rows make for kernels of any size, and after a few rows for none
     with tempfile.TemporaryDirectory() as scratch, in_use(device, tf32=True):
         root = Path(scratch)
         torch.manual_seed(0)

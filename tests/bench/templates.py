@@ -96,6 +96,7 @@ def main() -> None:
         for backend in (None, "inductor") if cuda else (None,):
             with tempfile.TemporaryDirectory() as scratch:
                 dense, templates, shared = models(options.model, request, Path(scratch))
+            torch.compiler.reset()
             with in_use(device, tf32=True):
                 steps = [
                     step_of(model, device, options.batch, options.size, backend=backend) for model in (dense, templates)

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from growtool.finetune.config import own_workers
 from growtool.finetune.device import in_use
 from growtool.templates.decompose import Request
@@ -70,6 +72,7 @@ def _templates(material: Material, *, backend: str | None) -> str:
     with tempfile.TemporaryDirectory(dir=material.scratch) as scratch:
         dense, templates, shared = models(name, Request("raw"), Path(scratch), **arguments)
     few = material.tiny or not material.cuda
+    torch.compiler.reset()
     with in_use(material.device, tf32=True):  # as a run has it
         steps = [step_of(model, material.device, batch, size, backend=backend) for model in (dense, templates)]
         a, b = medians(steps, warm=1 if few else 5, count=1 if few else 20)
