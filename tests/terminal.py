@@ -18,8 +18,11 @@ import pyte
 from processes import FORKS
 
 COLUMNS, LINES = 80, 24
-_TALL = 400  # lines that the emulated terminal remembers
+_TALL = 1000  # lines that the emulated terminal remembers
 _NOT_INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "GROWTOOL_DEBUG", "TERM", "COLORTERM", "CI")
+
+
+_COLOURS = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,24 @@ class Seen:
     streams: Mapping[str, str]
     lines: tuple[str, ...]
 
+    def longest(self) -> str:
+        """The longest line that the command wrote to the terminal, whatever that made of it."""
+        return max(_COLOURS.sub("", self.streams["screen"]).splitlines(), key=len)
 
-def in_terminal(words: Sequence[object], folder: Path, **environment: str) -> Seen:
-    """Run `growtool *words` in `folder`, in a pseudo-terminal of 80 columns and 24 lines."""
+    def words(self) -> set[str]:
+        """Whatever stands between blanks, without punctuation around it, but for rules."""
+        found = (word.strip(".,:;()") for line in self.lines for word in line.split())
+        return {word for word in found if word and not set(word) <= set("─━-")}
+
+
+def in_terminal(words: Sequence[object], folder: Path, columns: int = COLUMNS, **environment: str) -> Seen:
+    """Run `growtool *words` in `folder`, in a pseudo-terminal of so many columns and 24 lines."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     name = os.ttyname(slave)
     settings = {"TERM": "xterm-256color", **environment}
     code, (raw,) = _run(words, folder, settings, [name] * 3, {"screen": master}, close=[slave])
-    screen = pyte.Screen(COLUMNS, _TALL)
+    screen = pyte.Screen(columns, _TALL)
     pyte.Stream(screen).feed(raw)
     shown = [line.rstrip() for line in screen.display]
     return Seen(code, {"screen": raw}, tuple(shown[: max((n + 1 for n, line in enumerate(shown) if line), default=0)]))

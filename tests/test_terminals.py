@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from finetune_support import write_checkpoint, write_data
+from models import Tiny, write_folder
 from terminal import in_pipe, in_terminal, steady
 from test_protocol import write_protocol
 from test_reference import ARGS, LAYERS, PLUGIN, reference
@@ -21,6 +22,7 @@ COMMANDS = {
     "version": ("--version",),
     "list-operators": ("list", "operators"),
     "list-families": ("list", "families"),
+    "explain": ("explain", "mixture"),
     "inspect": ("inspect", "small"),
     "advise": ("advise", "small", "--budget", "4x-macs", "-o", "plans"),
     "grow-dry-run": ("grow", "small", "tile.yaml", "--dry-run"),
@@ -46,6 +48,18 @@ COMMANDS = {
     ),
     "missing": ("inspect", "nowhere"),
 }  # fmt: skip
+TABLES = (
+    ("list", "operators"),
+    ("list", "families", "mobile*"),
+    ("explain", "mixture"),
+    ("inspect", "small"),
+    ("inspect", "small", "--depth", 0, "--coupling"),
+    ("inspect", "small", "larger", "--depth", 3),
+    ("advise", "small", "--budget", "2x-params"),
+    ("grow", "small", "tile.yaml", "--dry-run"),
+    ("grow", "small", "--width", 1.5, "--operator", "tile", "--dry-run"),
+)
+UNTITLED = set("stdout stderr operator family option module block channels keeps its size as it is".split())
 OPTIONS = "{workers: 0, batch_size: 8}"
 
 
@@ -54,6 +68,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands read, under short names."""
     root = tmp_path_factory.mktemp("prepared")
     write_checkpoint(root / "small")
+    args = {"num_classes": 3, "layers": [1, 1, 1, 1], "channels": [8, 16, 16, 24]}
+    write_folder(Tiny("resnet18", args, size=32), root / "larger")
     write_data(root / "data", train=8, validation=4)
     (root / "tile.yaml").write_text("target: {model_args: {channels: [8, 16, 16, 24]}}\nwidth: {operator: tile}\n")
     (root / "options.yaml").write_text(OPTIONS)
@@ -88,3 +104,15 @@ def test_every_command_runs_to_its_end_and_is_seen_as_before(where: str, prepare
         elif not golden.exists() or golden.read_text() != found:
             wrong.append(f"{name}: seen\n{found}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("words", TABLES, ids=lambda words: " ".join(map(str, words)))
+def test_words_stay_whole_and_lines_fit_terminals_of_any_width(words: tuple[object, ...], prepared: Path) -> None:
+    every = in_pipe(words, prepared)
+    known = every.words()
+    for columns in (40, 60, 80):
+        seen = in_terminal(words, prepared, columns)
+        assert seen.code == every.code
+        assert len(seen.longest()) <= columns, seen.longest()
+        assert seen.words() <= known
+        assert known - seen.words() <= UNTITLED

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, note, results, say, show
+from growtool.cli.console import emit_json, note, results, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:

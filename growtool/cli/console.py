@@ -13,9 +13,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
     from rich.containers import Lines
-    from rich.table import Table
     from rich.text import Text
 
 _REMEDIES = {
@@ -26,7 +25,7 @@ _REMEDIES = {
 }
 
 
-_UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
+UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
 _COMMANDS = ("growtool ", "torchrun ")
 _quiet = False
 
@@ -50,18 +49,18 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def results(least_width: int = 0) -> Console:
+def results() -> Console:
     """A console for what was asked for; it writes to stdout, in a pipe without a limit on the width."""
     from rich.console import Console
 
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width = max(Console().width if bounded else _UNBOUNDED, least_width)
+    width = Console().width if bounded else UNBOUNDED
     return Console(highlight=False, width=width, height=25)  # without a height, a dumb terminal is taken for 80 columns
 
 
-def say(text: str | Text, *, style: str = "") -> None:
-    """Print results; a string may hold rich's markup."""
-    _print(results(), text, style)
+def say(text: str | Text, *, style: str = "", hanging: int = 0) -> None:
+    """Print results; a string may hold rich's markup. What goes on in the next line is indented by `hanging` more."""
+    _print(results(), text, style, hanging=hanging)
 
 
 def note(text: str | Text, *, style: str = "") -> None:
@@ -77,7 +76,7 @@ def remark(text: str) -> None:
     note(Text.assemble(("note:", "yellow"), " ", text))
 
 
-def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: bool = False) -> None:
+def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: bool = False, hanging: int = 0) -> None:
     """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole.
 
     Lines of code are left to the terminal, whose breaks are not copied.
@@ -86,15 +85,17 @@ def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: 
 
     styled = Text.from_markup(text) if isinstance(text, str) else text
     if to.is_terminal:
-        lines = styled.split("\n")
+        lines = styled.split("\n", allow_blank=True)
         code = [indented_is_code and line.plain.startswith("  ") for line in lines]
-        parts = ([line] if whole else _wrap(line, to.width) for line, whole in zip(lines, code, strict=True))
+        parts = ([line] if whole else _wrap(line, to.width, hanging) for line, whole in zip(lines, code, strict=True))
         styled = Text("\n").join(part for line in parts for part in line)
     to.print(styled, style=style or None, soft_wrap=True)
 
 
-def _wrap(line: Text, width: int) -> Lines:
+def _wrap(line: Text, width: int, hanging: int) -> Lines:
     """The line in parts of at most `width` columns, longer words in parts of their own; indented as the line is.
+
+    All but the first are indented by `hanging` more.
 
     A command that has the line to itself stays whole, so that it can be copied.
     """
@@ -104,7 +105,7 @@ def _wrap(line: Text, width: int) -> Lines:
 
     if line.plain.startswith(_COMMANDS):
         return Lines([line])
-    indent = len(line.plain) - len(line.plain.lstrip())
+    indent = len(line.plain) - len(line.plain.lstrip()) + hanging
     ends, used = [], 0
     for word in re.finditer(r"\s*\S+\s*", line.plain):
         length = cell_len(word.group().rstrip())
@@ -138,48 +139,6 @@ def describe_os_error(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{where}{what}; {remedy}" if remedy else f"{where}{what}"
-
-
-def new_table(*columns: str, tight: bool = False) -> Table:
-    """A plain table; a column whose title begins with `>` is right-justified.
-
-    Args:
-        columns: their titles.
-        tight: whether as little space as possible stands between them.
-    """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, show_header=any(columns), pad_edge=False, collapse_padding=tight, show_edge=not tight)
-    for title in columns:
-        justify: JustifyMethod = "right" if title.startswith(">") else "left"
-        table.add_column(title.removeprefix(">"), justify=justify)
-    return table
-
-
-def show(table: Table) -> None:
-    """Print a table of results; its lines end between words, so that one of long words is wider than the terminal."""
-    from rich.measure import Measurement, measure_renderables
-
-    to = results()
-    options = to.options.update(width=_UNBOUNDED)
-    ranges = [measure_renderables(to, options, [*column.cells, column.header]) for column in table.columns]
-    rest = Measurement.get(to, options, table).maximum - sum(found.maximum for found in ranges)
-    widths = [found.maximum for found in ranges]
-    while sum(widths) + rest > to.width:
-        widest = max(range(len(widths)), key=lambda n: widths[n] if widths[n] > ranges[n].minimum else 0)
-        if widths[widest] <= ranges[widest].minimum:
-            break
-        widths[widest] -= 1
-    for column, width in zip(table.columns, widths, strict=True):
-        column.width = width
-    printing = results(sum(widths) + rest)
-    if printing.is_terminal:
-        printing.print(table)
-        return
-    with printing.capture() as captured:
-        printing.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))  # no blanks at the ends
 
 
 @contextmanager

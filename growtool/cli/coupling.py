@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from growtool.cli.console import new_table, say, show
+from growtool.cli.console import say
+from growtool.cli.tables import new_table, show
 
 if TYPE_CHECKING:
     from growtool.coupling import Channels, Coupling

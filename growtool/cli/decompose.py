@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, say, show
+from growtool.cli.console import emit_json, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.tables import new_table, show
 from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from growtool.cli.console import emit_json, new_table, remark, show
+from growtool.cli.console import emit_json, remark
 from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
 from growtool.finetune.choices import AmpDtype
 

@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from growtool.cli.console import emit_json, new_table, say, show
+from growtool.cli.console import emit_json, say
 from growtool.cli.list import JsonOption, did_you_mean
+from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
 
 _LETTERS = (
@@ -61,4 +62,4 @@ def explain(
         say("Lossy: the largest difference of the logits, relative to the largest logit. Random numbers are hard on a "
             "lossy operator; what your checkpoint loses is what `growtool grow` reports.", style="dim")  # fmt: skip
     say("\n[bold]an example plan[/]\n")
-    say(Text(found.example.rstrip()))
+    say(Text(found.example.rstrip()), hanging=2)  # which is YAML, too

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, note, progress, say, show
+from growtool.cli.console import emit_json, note, progress, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.planning import asked_plan, overridden
+from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
 from growtool.report import units
 
@@ -194,7 +195,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         table.add_row(label, shown(a), shown(b), units.ratio(b, a))
     show(table)
     for line in (*recipe.choices, *summary.growth()):
-        say(f"  {escape(line)}")
+        say(f"  {escape(line)}", hanging=2)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
     say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
@@ -204,7 +205,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     meaning = _MEANING[summary.promise]
     say(f"promise: [{colour}]{summary.promise}[/] ({meaning})")
     for reason in summary.reasons:
-        say(f"  {escape(reason)}")
+        say(f"  {escape(reason)}", hanging=2)
 
 
 def _show_result(grown: Grown) -> None:

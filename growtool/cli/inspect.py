@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, say, show
+from growtool.cli.console import emit_json, say
 from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.tables import new_table, show
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, say, show
+from growtool.cli.console import emit_json, say
+from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:

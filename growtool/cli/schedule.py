@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, new_table, note, say, show
+from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import PluginOption
+from growtool.cli.tables import new_table, show
 from growtool.cli.training import shown_progress
 
 

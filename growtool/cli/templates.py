@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from growtool.cli.console import new_table, say, show
+from growtool.cli.console import say
+from growtool.cli.tables import new_table, show
 
 if TYPE_CHECKING:
     from growtool.templates.measures import BankReport
