@@ -176,9 +176,9 @@ def test_units_that_nothing_reads_are_centred(data, tmp_path):
         (
             TINY["vit"].with_args(scale_mlp_norm=True),
             {"mlp_ratio": 4.5},
-            r"and between them native_layer_norm is computed; widen hidden layers alone \(mlp_ratio\), or use zero",
+            r"and between them native_layer_norm is computed; no other operator keeps the function",
         ),
-        (TINY["eva"], {"mlp_ratio": 4.0}, r"use zero, whose new units are random$"),
+        (TINY["eva"], {"mlp_ratio": 4.0}, r"; use `width: {operator: mixture}`, which is exact for this target$"),
     ],
     ids=["streams and heads", "streams", "a norm over the units", "gates"],
 )

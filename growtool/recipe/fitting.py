@@ -8,7 +8,7 @@ from growtool.recipe.choosing import WIDTHS
 from growtool.recipe.growing import Growing
 from growtool.recipe.matching import Matching
 from growtool.recipe.promising import promise_of
-from growtool.recipe.widths import NotWholeError
+from growtool.recipe.widths import CannotWidenError
 
 
 def growing_by(plan: Plan, matching: Matching) -> Growing:
@@ -19,7 +19,7 @@ def growing_by(plan: Plan, matching: Matching) -> Growing:
     """
     try:
         return Growing.by(plan, matching)
-    except NotWholeError as error:
+    except CannotWidenError as error:
         raise PlanError([f"{problem}; {_remedy(plan, matching)}" for problem in error.problems]) from error
 
 

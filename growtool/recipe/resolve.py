@@ -27,7 +27,8 @@ from growtool.recipe.matching import Matching, match
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
-from growtool.recipe.target import target_spec, unknown_arguments
+from growtool.recipe.siblings import sibling_advice
+from growtool.recipe.target import CannotScaleWidthError, target_spec, unknown_arguments
 from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
@@ -68,7 +69,7 @@ def resolve(
 
 
 def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe]) -> Recipe:
-    """The recipe; where arguments cut heads in two, what keeps them whole is said, too."""
+    """The recipe; where arguments cut heads in two or nothing scales the width, what can be done is said, too."""
 
     def accepted(other: Target) -> bool:
         try:
@@ -81,6 +82,8 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
     try:
         traced = traced_target(target, source)
         recipe = towards(traced)
+    except CannotScaleWidthError as error:
+        raise PlanError([*error.problems, sibling_advice(source.spec, source.model, accepted)]) from error
     except PlanError as error:
         advice = head_advice(target, source, traced.coupling if traced else None, accepted)
         raise PlanError([*error.problems, f"target.model_args: {advice}"] if advice else error.problems) from error

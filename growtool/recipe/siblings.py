@@ -1,20 +1,42 @@
-"""Larger models of timm's registry that a checkpoint could grow into by name."""
+"""Larger models of timm's registry that a checkpoint can grow into by name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
-from growtool.checkpoint.reach import base_architecture
+from growtool.checkpoint.reach import base_architecture, home_module
 from growtool.errors import CheckpointError
+from growtool.plan.target import Target
 
 INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
 _TRIED = 16
+_NAMED = 4
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def sibling_advice(spec: ModelSpec, model: nn.Module, accepted: Callable[[Target], bool]) -> str:
+    """Which larger models the plan reaches by their names: what to say where no argument makes this one wider.
+
+    Args:
+        spec: the source.
+        model: its skeleton.
+        accepted: whether the plan can be carried out with another target.
+    """
+    import timm
+
+    base = base_architecture(spec)
+    family = timm.list_models(module=home_module(ModelSpec(base)).rsplit(".", 1)[-1])
+    larger = larger_siblings(spec, model, [name for name in family if name != base])
+    reached = list(itertools.islice((name for name in larger if accepted(Target(model=name))), _NAMED))
+    if not reached:
+        return "target: timm registers no larger model of its family that this plan grows it into either"
+    return f"target: name a larger model of the family, `target: {{model: NAME}}`: {', '.join(reached)}"
 
 
 def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]) -> list[str]:

@@ -12,15 +12,20 @@ from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.paths import is_path
-from growtool.checkpoint.reach import base_architecture, home_module, opened
+from growtool.checkpoint.reach import base_architecture, opened
 from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
-from growtool.recipe.siblings import INHERITED, larger_siblings
+from growtool.recipe.siblings import INHERITED
 from growtool.recipe.trials import Built
 from growtool.recipe.widening import LEAST_REACH
+
+
+class CannotScaleWidthError(PlanError):
+    """No argument changes the width of a model."""
+
 
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
@@ -134,24 +139,26 @@ def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, knobs: Knobs) -
         knobs: which arguments to scale; see `scalable`.
 
     Raises:
+        CannotScaleWidthError: no argument makes it wider.
         PlanError: no argument does it, or a count would become a fraction.
     """
     args: dict[str, Any] = {}
     problems = []
-    if scale.width is not None and scale.width != 1:
+    wider = scale.width is not None and scale.width != 1
+    if scale.width is not None and wider:
         if not knobs.width:
-            problems.append(_unreachable("width", base, model))
+            problems.append(_unreachable("width", base))
         args |= {name: scaled_at(value, scale.width, knobs.stages.get(name)) for name, value in knobs.width.items()}
         problems += _not_whole("width", knobs.width, scale.width, knobs.stages)
     if scale.depth is not None and scale.depth != 1:
         if not knobs.depth:
-            problems.append(_unreachable("depth", base, model))
+            problems.append(_unreachable("depth", base))
         else:
             name, value = next(iter(knobs.depth.items()))
             args[name], wrong = _depths(scale.depth, name, value, knobs.stages.get(name))
             problems += wrong
     if problems:
-        raise PlanError(problems)
+        raise CannotScaleWidthError(problems) if wider and not knobs.width else PlanError(problems)
     return base.with_args(**{name: as_lists(value) for name, value in args.items()})
 
 
@@ -191,21 +198,11 @@ def _not_whole(
     return [f"target.scale.{what}: {', '.join(broken)} is not whole; nearest factors that are: {nearest}"]
 
 
-def _unreachable(what: str, spec: ModelSpec, model: nn.Module) -> str:
-    import timm
-
-    base = base_architecture(spec)
-    if what == "depth":
-        return (
-            f"target.scale.depth: no argument of {base}'s constructor adds blocks like those there are, nor does a "
-            "number or a list inside one; name a deeper model with `target: {model: NAME}`, or arguments with "
-            "`target: {model_args: ...}`"
-        )
-    home = home_module(ModelSpec(base)).rsplit(".", 1)[-1]
-    siblings = larger_siblings(spec, model, [name for name in timm.list_models(module=home) if name != base])
-    remedy = (
-        f"name a larger model of the family with `target: {{model: NAME}}`: {', '.join(siblings[:6])}"
-        if siblings
-        else "timm registers no larger model with the same parameters either"
+def _unreachable(what: str, spec: ModelSpec) -> str:
+    said = f"target.scale.{what}: no argument of {base_architecture(spec)}'s constructor"
+    if what == "width":
+        return f"{said} changes its width"
+    return (
+        f"{said} adds blocks like those there are, nor does a number or a list inside one; name a deeper model with "
+        "`target: {model: NAME}`, or arguments with `target: {model_args: ...}`"
     )
-    return f"target.scale.width: no argument of {base}'s constructor changes its width; {remedy}"

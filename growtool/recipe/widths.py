@@ -26,8 +26,8 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
 
 
-class NotWholeError(PlanError):
-    """The operator takes whole multiples, and some widths are none."""
+class CannotWidenError(PlanError):
+    """The operator cannot grow some channels as far as the target asks; another may."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         zeroed: tensors that end the branches of new blocks.
 
     Raises:
-        PlanError: the operator cannot grow something so far.
+        CannotWidenError: the operator cannot grow something so far.
     """
     tensors: dict[Growth, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
@@ -99,7 +99,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
-        raise NotWholeError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
+        raise CannotWidenError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
         return widths
@@ -120,7 +120,7 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
     """The layers around every set of channels that grows.
 
     Raises:
-        PlanError: some are no hidden units of two layers.
+        CannotWidenError: some are no hidden units of two layers.
     """
     coupling = matching.target.coupling
     words = channels_of(coupling)
@@ -143,10 +143,9 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
                 units.writer, units.reader, columns, bias if bias in stored else None, units.statistics
             )
     if problems:
-        raise PlanError(
+        raise CannotWidenError(
             [
-                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}; "
-                "widen hidden layers alone (mlp_ratio), or use zero, whose new units are random"
+                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}"
                 for why, groups in problems.items()
             ]
         )
