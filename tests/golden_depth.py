@@ -11,6 +11,7 @@ from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
 from growtool.plan import Plan
 from growtool.recipe import Recipe, TensorRecipe
+from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
 from growtool.recipe.target import target_spec
 from growtool.recipe.traced import Traced
@@ -47,7 +48,7 @@ def record(family: str) -> dict[str, Any]:
         plain = _plan(args, {"operator": "interleave"})
         spec, _ = target_spec(plain.target, source.spec, source.model, source.coupling)
         target = Traced.of(spec, where="target")
-        placed = recipe_of(plain, checkpoint, source, target).blocks.placed
+        placed = recipe_of(plain, checkpoint, match(source, target, plain.depth)).blocks.placed
         found: dict[str, Any] = {}
         for name in OPERATORS:
             depth: dict[str, Any] = {"operator": name}
@@ -55,7 +56,8 @@ def record(family: str) -> dict[str, Any]:
                 lists = {stage.rstrip("."): [p.source for p in blocks.values()] for stage, blocks in placed.items()}
                 depth |= {"map": lists, "start": "zero_out"}
             try:
-                found[name] = _told(recipe_of(_plan(args, depth), checkpoint, source, target))
+                plan = _plan(args, depth)
+                found[name] = _told(recipe_of(plan, checkpoint, match(source, target, plan.depth)))
             except PlanError as error:
                 found[name] = {"refused": list(error.problems)}
     return found

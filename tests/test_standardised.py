@@ -14,6 +14,7 @@ from growtool.coupling import trace_model
 from growtool.growing.execute import produce
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
+from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
 from growtool.recipe.traced import Traced
 
@@ -82,7 +83,7 @@ def recipe_between(run, before: int, after: int, layer=ScaledStdConv2d) -> tuple
     models = [randomise_(model.double()) for model in models]
     operator = "tile" if after % before == 0 else "net2net"
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(spec, models[0]), source, target)
+    return *models, recipe_of(plan, InMemory.of(spec, models[0]), match(source, target, None))
 
 
 @torch.no_grad()
@@ -195,7 +196,7 @@ def normed(run, operator="tile"):
     source, target = (Traced(ModelSpec("test_vit"), m, trace_model(m, (3, 8, 8))) for m in models)
     models = [randomise_(model.double()) for model in models]
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(ModelSpec("test_vit"), models[0]), source, target)
+    return *models, recipe_of(plan, InMemory.of(ModelSpec("test_vit"), models[0]), match(source, target, None))
 
 
 @pytest.mark.parametrize("operator", ["tile", "mixture"])

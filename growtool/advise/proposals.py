@@ -10,9 +10,10 @@ import yaml
 
 from growtool.advise.budget import SizeBudget
 from growtool.advise.guidelines import GUIDELINES
-from growtool.advise.sizes import Scaling, Shape, Size
+from growtool.advise.sizes import Scaling, Shape, Size, size_of
 from growtool.advise.trying import Tried, try_shape
 from growtool.checkpoint import Checkpoint
+from growtool.checkpoint.match import matched
 from growtool.checkpoint.reach import OPEN
 from growtool.plan.target import Scale
 from growtool.recipe.target import scalable
@@ -70,6 +71,7 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
         CheckpointError: the checkpoint's model cannot be built or run.
     """
     source = Traced.of(checkpoint.spec, where=checkpoint.name)
+    checkpoint = matched(checkpoint, source.model)
     scalings = _scalings(source, budget)
     proposals, beyond, refused = [], [], {}
     for axis in AXES:
@@ -88,10 +90,11 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
 def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
     """What each axis can be scaled by, as a plan that scales it alone finds it."""
     built: Built = {}
+    size = size_of(source.model)
 
     def of(**axes: float) -> Scaling:
         base, knobs = scalable(Scale(**axes), source.spec, source.model, source.coupling, built)
-        return Scaling(base, source.model, knobs, budget)
+        return Scaling(base, source.model, size, knobs, budget)
 
     both = of(width=2.0, depth=2.0)
     if both.base.architecture != OPEN:  # then neither axis has arguments of its own beyond the constructor's

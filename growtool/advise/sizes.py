@@ -40,23 +40,27 @@ class Size:
         return own <= base * math.pow(budget.factor, share)
 
 
+def size_of(model: nn.Module, *, spent: bool = False) -> Size:
+    """The size of a model without weights; see `count_macs`."""
+    macs = count_macs(model, input_size(model), spent=spent).total
+    return Size(macs, sum(p.numel() for p in model.parameters()))
+
+
 class Scaling:
     """The sizes a model takes when its constructor's numbers are scaled.
 
     Args:
         base: what is scaled; see `growtool.recipe.target.scalable`.
         model: the skeleton of the source.
+        source: its size.
         knobs: which numbers, by axis.
         budget: how large it may become.
     """
 
-    def __init__(self, base: ModelSpec, model: nn.Module, knobs: Knobs, budget: SizeBudget) -> None:
-        self.base, self._model, self._knobs, self._budget = base, model, knobs, budget
+    def __init__(self, base: ModelSpec, model: nn.Module, source: Size, knobs: Knobs, budget: SizeBudget) -> None:
+        self.base, self._model, self.source, self._knobs, self._budget = base, model, source, knobs, budget
         self._depth_name = next(iter(knobs.depth), None)
         self.size = cache(self._size)
-        source = self.size(None, None)
-        assert source is not None, "the source itself can be built"
-        self.source: Size = source
 
     @property
     def width_factors(self) -> list[Fraction]:
@@ -114,7 +118,7 @@ class Scaling:
             model = build(self.spec(width, depths))
         except GrowtoolError:
             return None
-        return Size(count_macs(model, input_size(model)).total, sum(p.numel() for p in model.parameters()))
+        return size_of(model, spent=True)
 
     def shapes(self, axis: str) -> tuple[list[Shape], list[Shape]]:
         """The sizes of `width`, `depth` or `both`: those within the budget, largest first; larger ones, least first."""

@@ -16,12 +16,10 @@ from growtool.plan.depth import Depth
 from growtool.plan.schema import Plan
 from growtool.plan.target import factor_text
 from growtool.plan.width import Width
-from growtool.recipe import resolve
 from growtool.recipe.alike import stay_alike
-from growtool.recipe.growing import Growing
 from growtool.recipe.matching import Matching, match
-from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
+from growtool.recipe.resolve import recipe_of, require_digits
 from growtool.recipe.traced import Traced
 
 WIDTHS: tuple[Mapping[str, Any], ...] = (
@@ -63,7 +61,7 @@ class Tried:
 
 
 def try_shape(checkpoint: Checkpoint, source: Traced, scaling: Scaling, shape: Shape) -> Tried:
-    """Ask the operators in their order."""
+    """Ask the operators in their order; the checkpoint holds what its model has (`growtool.checkpoint.match`)."""
     tried = Tried()
     scale = scale_of(shape)
     try:
@@ -76,18 +74,17 @@ def try_shape(checkpoint: Checkpoint, source: Traced, scaling: Scaling, shape: S
         told = {"target": {"scale": scale}, **sections}
         plan = Plan.model_validate(told)
         try:
+            require_digits(plan, checkpoint)
             deeper = plan.depth.operator if plan.depth else ""
             if deeper not in matchings:
                 matchings[deeper] = match(source, target, plan.depth)
-            promise, _ = promise_of(Growing.by(plan, matchings[deeper]))
-            if set(promise.reasons if promise.kind == "lossy" else ()) - _by_name(plan):
-                tried.reasons.append(promise.reasons)
-                continue
-            recipe = resolve(plan, checkpoint, source=source, target=target)
+            recipe = recipe_of(plan, checkpoint, matchings[deeper])
         except PlanError as error:
             tried.refusals.append(error.problems)
             continue
-        if not stay_alike(recipe):
+        if set(recipe.promise.reasons if recipe.promise.kind == "lossy" else ()) - _by_name(plan):
+            tried.reasons.append(recipe.promise.reasons)
+        elif not stay_alike(recipe):
             tried.plan, tried.recipe = told, recipe
             break
     return tried

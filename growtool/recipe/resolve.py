@@ -23,7 +23,7 @@ from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.recipe.choosing import chosen
 from growtool.recipe.fitting import growing_by
-from growtool.recipe.matching import Matching, match
+from growtool.recipe.matching import Matching
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
@@ -58,11 +58,11 @@ def resolve(
     """
     source = source or Traced.of(checkpoint.spec, where=checkpoint.name)
     checkpoint = matched(checkpoint, source.model)
-    _require_digits(plan, checkpoint)
+    require_digits(plan, checkpoint)
 
     def towards(target: Traced) -> Recipe:
         _require_use_of_images(plan, target.model)
-        recipe = chosen(plan, source, target, lambda plan, matching: _recipe(plan, checkpoint, matching))
+        recipe = chosen(plan, source, target, lambda plan, matching: recipe_of(plan, checkpoint, matching))
         return replace(recipe, choices=(*target.remarks, *recipe.choices))
 
     return towards(target) if target is not None else _resolved(plan.target, source, towards)
@@ -95,7 +95,7 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
     return replace(recipe, promise=replace(recipe.promise, reasons=(*recipe.promise.reasons, advice)))
 
 
-def _require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
+def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
     """Raises PlanError where what is computed would be rounded to the three or four binary digits of a float8."""
     eighths = sorted({info.dtype for info in checkpoint.stored.values() if info.dtype.startswith("F8")})
     if eighths and plan.output.dtype == "same":
@@ -120,16 +120,12 @@ def _require_use_of_images(plan: Plan, target: nn.Module) -> None:
         raise PlanError(problems)
 
 
-def recipe_of(plan: Plan, checkpoint: Checkpoint, source: Traced, target: Traced) -> Recipe:
-    """The recipe for two models that have been traced.
+def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
+    """The recipe for two models that have been traced and matched, by a plan that leaves no operator open.
 
     Raises:
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
-    return _recipe(plan, checkpoint, match(source, target, plan.depth))
-
-
-def _recipe(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     source, target = matching.source, matching.target
     growing = growing_by(plan, matching)
     promise, eps = promise_of(growing)

@@ -52,12 +52,13 @@ def training_macs(macs: int, images: int) -> int:
     return 3 * macs * images
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
+def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: bool = False) -> Macs:
     """Count on the meta device: no weights, no arithmetic.
 
     Args:
-        model: any model in eval mode; it is left as it is.
+        model: any model in eval mode; it is left as it is, unless it is spent.
         input_size: channels, height and width of the one image.
+        spent: whether the model is of no use afterwards; then no copy is made, which takes as long as the count.
 
     Raises:
         CheckpointError: the model does not run on such images, since its arguments do not fit each other.
@@ -67,7 +68,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> Macs:
 
     from growtool.coupling.shapes import OPERATIONS, ByShape
 
-    skeleton = copy.deepcopy(model).to("meta").requires_grad_(False)
+    skeleton = (model if spent else copy.deepcopy(model)).to("meta").requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(OPERATIONS, _nothing))
     with warnings.catch_warnings(), torch.no_grad(), ByShape(), counter:
         warnings.simplefilter("ignore")
@@ -100,7 +101,7 @@ def macs_of(spec: ModelSpec, *, where: str) -> int:
     from growtool.checkpoint import build, input_size
 
     model = build(spec, where=where)
-    return count_macs(model, input_size(model)).total
+    return count_macs(model, input_size(model), spent=True).total
 
 
 def _nothing(*_: object, **__: object) -> int:
