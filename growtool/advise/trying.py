@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -69,25 +69,44 @@ def try_shape(checkpoint: Checkpoint, source: Traced, scaling: Scaling, shape: S
     except GrowtoolError as error:
         tried.refusals.append(error.problems)
         return tried
-    matchings: dict[str, Matching] = {}
-    for sections in _operators(*shape):
-        told = {"target": {"scale": scale}, **sections}
-        plan = Plan.model_validate(told)
+    for deeper in DEPTHS if shape[1] else (None,):
+        sections: dict[str, Any] = {"depth": dict(deeper)} if deeper else {}
+        try:
+            matching = match(source, target, Plan.model_validate({"target": {"scale": scale}, **sections}).depth)
+        except PlanError as error:
+            tried.refusals.append(error.problems)
+            continue
+        _try_widths(({"scale": scale}, sections), WIDTHS if shape[0] else (None,), checkpoint, matching, tried)
+        if tried.plan is not None:
+            break
+    return tried
+
+
+def _try_widths(
+    asked: tuple[Mapping[str, Any], Mapping[str, Any]],
+    widths: Sequence[Mapping[str, Any] | None],
+    checkpoint: Checkpoint,
+    matching: Matching,
+    tried: Tried,
+) -> None:
+    """Ask the width operators for a target and a depth section; what came of it is added to `tried`."""
+    (target, deeper), alike = asked, True
+    for wider in widths:
+        if wider and "bank" in wider and not alike:
+            continue  # another bank tells copies apart; it keeps no function that the first does not
+        told = {"target": target, **({"width": dict(wider)} if wider else {}), **deeper}
+        plan, alike = Plan.model_validate(told), False
         try:
             require_digits(plan, checkpoint)
-            deeper = plan.depth.operator if plan.depth else ""
-            if deeper not in matchings:
-                matchings[deeper] = match(source, target, plan.depth)
-            recipe = recipe_of(plan, checkpoint, matchings[deeper])
+            recipe = recipe_of(plan, checkpoint, matching)
         except PlanError as error:
             tried.refusals.append(error.problems)
             continue
         if set(recipe.promise.reasons if recipe.promise.kind == "lossy" else ()) - _by_name(plan):
             tried.reasons.append(recipe.promise.reasons)
-        elif not stay_alike(recipe):
+        elif not (alike := stay_alike(recipe) is not None):
             tried.plan, tried.recipe = told, recipe
-            break
-    return tried
+            return
 
 
 def scale_of(shape: Shape) -> dict[str, Any]:
@@ -106,10 +125,3 @@ def _by_name(plan: Plan) -> set[str]:
 def _as_written(factor: Fraction) -> int | float | str:
     text = factor_text(factor)
     return text if "/" in text else int(text) if text.isdecimal() else float(text)
-
-
-def _operators(width: Fraction | None, depths: tuple[int, ...] | None) -> Iterator[dict[str, Any]]:
-    for wider in WIDTHS if width else (None,):
-        for deeper in DEPTHS if depths else (None,):
-            sections: dict[str, Any] = {"width": dict(wider)} if wider else {}
-            yield sections | ({"depth": dict(deeper)} if deeper else {})

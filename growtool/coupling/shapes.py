@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class ByShape(TorchDispatchMode):
-    """While active, norms and activations of meta tensors give empty tensors of the form that torch would give."""
+    """While active, the operations of `SHAPED` on meta tensors give empty tensors of the form that torch would give."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -24,7 +24,9 @@ class ByShape(TorchDispatchMode):
     ) -> Any:
         shaped = SHAPED.get(func._schema.name.removeprefix("aten::"))
         if shaped is not None and args[0].is_meta:
-            return shaped(*args)
+            found = shaped(*args)
+            if found is not NotImplemented:
+                return found
         return func(*args, **(kwargs or {}))
 
 
@@ -49,6 +51,23 @@ def _itself(x: Tensor, *_: Any) -> Tensor:
     return x
 
 
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(x, dtype=dtype)
+
+
+def _addmm(bias: Tensor, a_NI: Tensor, b_IO: Tensor) -> Tensor:
+    return a_NI.new_empty((a_NI.shape[0], b_IO.shape[1]))
+
+
+def _by_element(x: Tensor, y: Any, *_: Any) -> Any:
+    """Of two tensors that are alike, or a tensor and a number that leaves its type as it is."""
+    if isinstance(y, Tensor):
+        alike = (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride()) and y.is_meta
+    else:
+        alike = x.is_floating_point() and isinstance(y, int | float)
+    return torch.empty_like(x) if alike else NotImplemented
+
+
 SHAPED: dict[str, Callable[..., Any]] = {
     "native_batch_norm": _batch_norm,
     "native_layer_norm": _layer_norm,
@@ -58,5 +77,8 @@ SHAPED: dict[str, Callable[..., Any]] = {
     "gelu_": _itself,
     "hardswish_": _itself,
     "hardsigmoid_": _itself,
+    "_safe_softmax": _softmax,
+    "add": _by_element,
+    "mul": _by_element,
+    "addmm": _addmm,
 }
-OPERATIONS = tuple(getattr(torch.ops.aten, name) for name in SHAPED)

@@ -61,7 +61,7 @@ class Group:
         return self.atom.fixed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coupling:
     """What one forward pass tells about a model.
 

@@ -7,8 +7,9 @@ alone holds is hidden there, a residual connection passes a stream on. No name o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from growtool.coupling.axis import Atom, Axis, Segment, atoms, axis_size
@@ -33,7 +34,8 @@ class Channels:
         return f"{self.what} ({places(self.where)})"
 
 
-def channels_of(coupling: Coupling) -> dict[Atom, Channels]:
+@lru_cache(maxsize=4)  # every reason and message names some
+def channels_of(coupling: Coupling) -> Mapping[Atom, Channels]:
     """Every width group of a model in words."""
     blocks = _Blocks(coupling)
     heads = _heads(coupling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from growtool.algebra.wording import grouped
 from growtool.coupling import (
@@ -95,6 +96,7 @@ def is_deeper(source: Traced, target: Traced) -> bool:
     return bool(_added(source, target)[1])
 
 
+@lru_cache(maxsize=2)  # each operator that is tried asks
 def _added(source: Traced, target: Traced) -> tuple[Sequence[Bridge], Sequence[Stretch]]:
     """What only the target has: projections on shortcuts, and more blocks of a sequence."""
     added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())

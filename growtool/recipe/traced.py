@@ -10,7 +10,7 @@ from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.coupling import Coupling, trace_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Traced:
     """A model, built without weights, and its coupling.
 

@@ -64,12 +64,13 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: boo
         CheckpointError: the model does not run on such images, since its arguments do not fit each other.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-    from growtool.coupling.shapes import OPERATIONS, ByShape
+    from growtool.coupling.shapes import SHAPED, ByShape
 
     skeleton = (model if spent else copy.deepcopy(model)).to("meta").requires_grad_(False)
-    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(OPERATIONS, _nothing))
+    uncounted = {getattr(torch.ops.aten, name) for name in SHAPED} - flop_registry.keys()
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(uncounted, _nothing))
     with warnings.catch_warnings(), torch.no_grad(), ByShape(), counter:
         warnings.simplefilter("ignore")
         try:
