@@ -13,6 +13,7 @@ from growtool.coupling import trace_model
 from growtool.growing.execute import produce
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
+from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
 from growtool.recipe.traced import Traced
 
@@ -67,7 +68,7 @@ def recipe_between(
     source, target = (Traced(spec, model, trace_model(model, (3, 8, 8))) for model in models)
     models = [randomise_(model.double()) for model in models]
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(spec, models[0]), source, target)
+    return *models, recipe_of(plan, InMemory.of(spec, models[0]), match(source, target, None))
 
 
 @torch.no_grad()

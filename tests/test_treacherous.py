@@ -11,6 +11,7 @@ from treacherous import CLOSABLE, EXACT, IN_LINE, NOT_IN_LINE, OPEN, OTHER, TIED
 from growtool.checkpoint import ModelSpec
 from growtool.errors import GrowtoolError
 from growtool.plan import Plan
+from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of, traced_target
 from growtool.recipe.traced import Traced
 from tests.zoo.proofs import InMemory, growth_proof, source_model
@@ -25,7 +26,7 @@ def promised(kind, case, target, **sections):
     plan = Plan.model_validate({"target": {"model_args": target}, **sections})
     try:
         model, source, grown = _traced(kind, case, tuple(target.items()))
-        recipe = recipe_of(plan, InMemory.of(source.spec, model), source, grown)
+        recipe = recipe_of(plan, InMemory.of(source.spec, model), match(source, grown, plan.depth))
     except GrowtoolError as error:
         assert error.problems
         return "refused"

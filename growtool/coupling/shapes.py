@@ -23,7 +23,7 @@ class ByShape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         shaped = SHAPED.get(func._schema.name.removeprefix("aten::"))
-        if shaped is not None and args[0].is_meta:
+        if shaped is not None and args[0].is_meta and not kwargs:
             found = shaped(*args)
             if found is not NotImplemented:
                 return found
@@ -52,7 +52,7 @@ def _itself(x: Tensor, *_: Any) -> Tensor:
 
 
 def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty_like(x, dtype=dtype)
+    return x.new_empty(x.shape, dtype=dtype)
 
 
 def _addmm(bias: Tensor, a_NI: Tensor, b_IO: Tensor) -> Tensor:

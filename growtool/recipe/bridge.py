@@ -8,7 +8,7 @@ source had had an identity convolution there, and a norm that does nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -68,8 +68,9 @@ def find_bridges(model: nn.Module, target: Coupling, source: Coupling, added: Se
         added: tensors of the target without counterpart in the source.
     """
     modules: dict[str, list[str]] = {}
+    old = {".".join(parts[:end]) for parts in (n.split(".") for n in source.tensors) for end in range(1, len(parts))}
     for name in added:
-        modules.setdefault(_outermost_new(name, source), []).append(name)
+        modules.setdefault(_outermost_new(name, old), []).append(name)
     found = (_bridge(_holding(names), names, model, target) for names in modules.values())
     return [bridge for bridge in found if bridge]
 
@@ -111,12 +112,12 @@ def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_
     return all(there == in_source for pair in pairs for here, there in pair if here in results)
 
 
-def _outermost_new(name: str, source: Coupling) -> str:
-    """The outermost module of the tensor that holds nothing in the source."""
+def _outermost_new(name: str, old: Collection[str]) -> str:
+    """The outermost module of the tensor that is none of the old ones."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         path = ".".join(parts[:end])
-        if not any(other.startswith(f"{path}.") for other in source.tensors):
+        if path not in old:
             return path
     return name
 
@@ -132,7 +133,7 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Coupling)
     operations = [entry for entry in inner if entry[0] != "call"]
     kernels = [entry for entry in operations if entry[0] == "convolution"]
     weights = [name for name in names if len(target.tensors[name]) == 4]
-    norms = [m for p, m in model.named_modules() if within(p, path) and isinstance(m, nn.BatchNorm2d)]
+    norms = [module for module in model.get_submodule(path).modules() if isinstance(module, nn.BatchNorm2d)]
     if (
         any(entry[0] not in _PASSING or (entry[0] in RUNNING_NORMS and True in entry) for entry in operations)
         or len(weights) != 1

@@ -15,7 +15,7 @@ from growtool.recipe.arguments import Value, as_lists, scaled_at
 from growtool.recipe.siblings import Shapes, shapes_of
 
 # By the architecture and its arguments; None for what timm refuses.
-Built = dict[tuple[str, tuple[tuple[str, Value], ...]], nn.Module | None]
+Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
 
 
 class Trials:
@@ -35,23 +35,27 @@ class Trials:
 
     def model(self, values: Mapping[str, Value]) -> nn.Module | None:
         """The model with these arguments, None where timm refuses them."""
+        found = self._tried(values)
+        return None if found is None else found[0]
+
+    def built(self, values: Mapping[str, Value]) -> Shapes | None:
+        """The shapes of the model with these arguments, None where timm refuses them."""
+        found = self._tried(values)
+        return None if found is None else found[1]
+
+    def _tried(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
         key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
             logging.disable()  # timm reports some refusals beside raising them
             try:
-                found = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
+                model = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
+                self._models[key] = model, shapes_of(model)
             except CheckpointError:
-                found = None
+                self._models[key] = None
             finally:
                 logging.disable(before)
-            self._models[key] = found
         return self._models[key]
-
-    def built(self, values: Mapping[str, Value]) -> Shapes | None:
-        """The shapes of the model with these arguments, None where timm refuses them."""
-        model = self.model(values)
-        return None if model is None else shapes_of(model)
 
     def twice(self, knobs: Mapping[str, Value]) -> dict[str, Value]:
         """Arguments of the source, doubled."""
