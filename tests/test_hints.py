@@ -66,7 +66,7 @@ def test_the_nearest_factors_are_accepted(name, axis, sources, tmp_path):
     sections = {"width": {"operator": "net2net"}, "depth": {"operator": "zero_out"}}
     plan = {"target": {"scale": {axis: 1.3}}, axis: sections[axis]}
     said = problem_of(sources[name], plan, tmp_path)
-    nearest = re.search(r"nearest factors that are: (.*)$", said)
+    nearest = re.search(r"nearest factors that fit: (.*)$", said)
     assert nearest is not None, said
     for factor in nearest[1].split(" or "):
         resolve(plan_of(tmp_path, plan | {"target": {"scale": {axis: _number(factor)}}}).plan, sources[name])

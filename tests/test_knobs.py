@@ -111,15 +111,15 @@ def test_a_scale_becomes_arguments(family, scale, args, tmp_path):
     [
         (
             {"width": 1.1},
-            r"^target\.scale\.width: channels 4 x 1\.1 = 4\.4, .* is not whole; nearest factors .*: 1\.25$",
+            r"^target\.scale\.width: channels 4 x 1\.1 = 4\.4, .* are not whole numbers; nearest factors .*: 1\.25$",
         ),
         (
             {"width": 1.4},
-            r"^target\.scale\.width: channels 4 x 1\.4 = 5\.6, .*; nearest factors that are: 1\.25 or 1\.5$",
+            r"^target\.scale\.width: channels 4 x 1\.4 = 5\.6, .*; nearest factors that fit: 1\.25 or 1\.5$",
         ),
         (
             {"depth": 1.25},
-            r"^target\.scale\.depth: layers 2 x 1\.25 = 2\.5.* is not whole; nearest factors that are: 1\.5$",
+            r"^target\.scale\.depth: layers 2 x 1\.25 = 2\.5.* whole numbers; nearest factors that fit: 1\.5$",
         ),
         (
             {"depth": [3, 3]},
@@ -137,7 +137,7 @@ def test_a_scale_that_does_not_come_out_whole(scale, message, tmp_path):
 def test_a_factor_that_is_no_short_decimal_is_named_as_a_fraction(tmp_path):
     """As a plan takes it; 1.33333 would leave another rest."""
     source = write_folder(RESNET.with_args(channels=[3, 6, 6, 9]), tmp_path / "source")
-    with pytest.raises(PlanError, match=r"nearest factors that are: 4/3$"):
+    with pytest.raises(PlanError, match=r"nearest factors that fit: 4/3$"):
         resolved(source, {"target": {"scale": {"width": 1.33}}})
     assert (
         factor_text(Fraction(1997, 1536)) == "1997/1536" and factor_text(4 / 3) == "4/3" and factor_text(1.33) == "1.33"

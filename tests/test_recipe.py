@@ -145,7 +145,7 @@ BAD = {
     ),
     "fractional factor": (
         RESNET, {"target": {"model_args": {"channels": [6, 12, 12, 18]}}, "width": TILE},
-        [r"hidden channels 4 -> 6 \(layer1\.0-1\), .*18 \(layer4\.0-1\): tile takes whole multiples; "
+        [r"hidden channels 4 -> 6 \(layer1\.0-1\), .* and \d more: tile takes whole multiples; "
          r"use `width: \{operator: mixture\}`, which is exact"],
     ),
     "dense blocks": (

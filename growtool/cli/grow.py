@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,14 +107,16 @@ def grow(
 
     proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan])
     out = output or Path(f"{source.label}-grown")
-    if not dry_run:
-        refuse_existing(out, force=force)
-    with loaded.located():
-        recipe = resolve(loaded.plan, source)
+    taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
+    try:
+        with loaded.located():
+            recipe = resolve(loaded.plan, source)
+    except PlanError as error:
+        raise _joined(taken, error) or error from error
     summary = summarise(recipe)
-    if not as_json:
+    if not (as_json or taken):
         _show_plan(recipe, summary)
-    refusal = _refusal(recipe, loaded)
+    refusal = _joined(taken, _refusal(recipe, loaded))
     if dry_run and as_json:
         refused = refusal.problems[0] if refusal else None
         emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
@@ -157,12 +160,25 @@ def _refusal(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
     """Why the recipe may not be carried out."""
     from growtool.recipe.consent import require_consent
 
-    try:
+    def required() -> None:
         with loaded.located():
             require_consent(recipe)
+
+    return _refused(required)
+
+
+def _refused(check: Callable[[], None]) -> PlanError | None:
+    """What a check found wrong."""
+    try:
+        check()
     except PlanError as error:
         return error
     return None
+
+
+def _joined(*errors: PlanError | None) -> PlanError | None:
+    """The problems of all of them, which are told at once."""
+    return PlanError(problems) if (problems := [p for error in errors if error for p in error.problems]) else None
 
 
 def _choices(recipe: Recipe) -> dict[str, object]:

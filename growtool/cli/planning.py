@@ -65,7 +65,8 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
     content = {"scale": scale.get("width") if depth is None else scale, **sections}
     content |= {} if data is None else {"data": {"path": str(data)}}
     try:
-        return LoadedPlan.of(content, _FROM_OPTIONS)
+        said = {f"target.scale.{axis}": f"--{axis} {factor}" for axis, factor in asked.items() if factor is not None}
+        return LoadedPlan.of(content, _FROM_OPTIONS, said)
     except ValidationError as error:
         raise PlanError(
             [

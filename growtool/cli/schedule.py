@@ -64,8 +64,14 @@ def report(
         list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or schedules, complete or not.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The page, one HTML file that needs no network.")
-    ] = Path("report.html"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The page, one HTML file that needs no network.",
+            show_default="RUN.html beside the run; report.html here for several",
+        ),
+    ] = None,
     png: Annotated[
         Path | None, typer.Option(help="The same charts as PNG (needs matplotlib).", show_default=False)
     ] = None,
@@ -80,24 +86,33 @@ def report(
     from growtool.report.page import html_page
     from growtool.schedule.curves import curve_charts, curve_table, read_curve
 
-    _require_places(output, png, svg)
+    page = output or _page_of(runs)
+    _require_places(page, png, svg)
     curves = [read_curve(run) for run in runs]
     charts, table = curve_charts(curves), curve_table(curves)
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
     if png is not None:
         write_png(charts, png)  # first, as it may want for matplotlib
-    write_text(output, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
+    write_text(page, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
     if svg is not None:
         write_text(svg, to_svg(charts[0]) + "\n")
     if as_json:
-        emit_json({"curves": [asdict(curve) for curve in curves], "output": str(output)})
+        emit_json({"curves": [asdict(curve) for curve in curves], "output": str(page)})
         return
     shown = new_table(table.header[0], *(f">{title}" for title in table.header[1:]))
     for row in table.rows:
         shown.add_row(*row)
     show(shown)
-    written = ", ".join(str(path) for path in (output, png, svg) if path is not None)
+    written = ", ".join(str(path) for path in (page, png, svg) if path is not None)
     say(f"written: {escape(written)}")
+
+
+def _page_of(runs: list[Path]) -> Path:
+    """Beside the run; of several runs in the working folder."""
+    if len(runs) > 1:
+        return Path("report.html")
+    run = runs[0] if runs[0].name else runs[0].resolve()
+    return run.with_name(f"{run.name}.html")
 
 
 def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:

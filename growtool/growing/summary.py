@@ -149,6 +149,8 @@ def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
 
 
 def _idle(recipe: Recipe) -> Iterable[str]:
+    if not recipe.widths and not recipe.blocks.new:
+        yield "nothing grows: the target is as wide and as deep as the source"
     if recipe.plan.width is not None and not recipe.widths:
         yield "`width` has nothing to do: the target is no wider"
     if recipe.plan.depth is not None and not recipe.blocks.new:

@@ -34,6 +34,7 @@ class LoadedPlan:
         path: the file.
         content: what the text says, as plain values.
         places: where each key stands in the file, by its dotted name.
+        options: what messages call a key that an option of the command said.
     """
 
     plan: Plan
@@ -41,19 +42,21 @@ class LoadedPlan:
     path: Path
     content: Mapping[str, Any] = field(repr=False)
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], path: Path) -> LoadedPlan:
+    def of(cls, content: Mapping[str, Any], path: Path, options: Mapping[str, str] | None = None) -> LoadedPlan:
         """A plan that no file holds as it is.
 
         Args:
             content: its plain values.
             path: what messages call it.
+            options: what messages call its keys.
 
         Raises:
             ValidationError: it is none.
         """
-        return cls(Plan.model_validate(content), write_document(content), path, content)
+        return cls(Plan.model_validate(content), write_document(content), path, content, options=options or {})
 
     def saying(self, plan: Plan, comments: Sequence[str] = ()) -> LoadedPlan:
         """`plan`, with a text that says it: this text where it does, else one with other values for some of its keys.
@@ -70,7 +73,7 @@ class LoadedPlan:
         if "target" in changed:
             content.pop("scale", None)
         heading = "".join(f"# {comment}\n" for comment in comments)
-        return LoadedPlan(plan, heading + write_document(content), self.path, content, self.places)
+        return LoadedPlan(plan, heading + write_document(content), self.path, content, self.places, self.options)
 
     @property
     def sha256(self) -> str:
@@ -79,14 +82,19 @@ class LoadedPlan:
 
     @contextmanager
     def located(self) -> Iterator[None]:
-        """While open, a problem of a PlanError that begins with a key of the plan also tells its place in the file."""
+        """While open, a problem of a PlanError that begins with a key of the plan tells its place in the file, too.
+
+        Where the plan was said by options, these stand in place of the key.
+        """
         try:
             yield
         except PlanError as error:
             raise PlanError([self._located(problem) for problem in error.problems]) from error
 
     def _located(self, problem: str) -> str:
-        key = problem.partition(": ")[0]
+        key, _, rest = problem.partition(": ")
+        if key in self.options:
+            return f"{self.options[key]}: {rest}"
         while key not in self.places:
             key, dot, _ = key.rpartition(".")
             if not dot:

@@ -86,7 +86,10 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
         raise PlanError([*error.problems, sibling_advice(source.spec, source.model, accepted)]) from error
     except PlanError as error:
         advice = head_advice(target, source, traced.coupling if traced else None, accepted)
-        raise PlanError([*error.problems, f"target.model_args: {advice}"] if advice else error.problems) from error
+        if advice is None:
+            raise
+        # what timm's constructor says of the same arguments would only hide the advice
+        raise PlanError([*(error.problems if traced else ()), f"target.model_args: {advice}"]) from error
     if recipe.promise.kind != "lossy":
         return recipe
     advice = head_advice(target, source, traced.coupling, accepted)

@@ -14,7 +14,7 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.paths import is_path
 from growtool.checkpoint.reach import base_architecture, opened
 from growtool.coupling import Coupling
-from growtool.errors import CheckpointError, PlanError
+from growtool.errors import CheckpointError, PlanError, some
 from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
 from growtool.recipe.knobs import Knobs, find_knobs
@@ -195,7 +195,8 @@ def _not_whole(
     nearest = " or ".join(
         factor_text(Fraction(n, step)) for n in (math.floor(factor * step), math.ceil(factor * step)) if n > step
     )
-    return [f"target.scale.{what}: {', '.join(broken)} is not whole; nearest factors that are: {nearest}"]
+    are = "is not a whole number" if len(broken) == 1 else "are not whole numbers"
+    return [f"target.scale.{what}: {some(broken, 2)} {are}; nearest factors that fit: {nearest}"]
 
 
 def _unreachable(what: str, spec: ModelSpec) -> str:

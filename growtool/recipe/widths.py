@@ -17,7 +17,7 @@ from growtool.algebra.passage import Passage, passage
 from growtool.algebra.promise import uneven_mixings
 from growtool.algebra.variance_norms import rescaled_variances
 from growtool.coupling import Atom, Channels, Growth, channels_of, told
-from growtool.errors import PlanError
+from growtool.errors import PlanError, some
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
@@ -99,7 +99,8 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
-        raise CannotWidenError([f"{', '.join(map(str, alike(found)))}: {why}" for why, found in problems.items()])
+        grown = {why: some([str(change) for change in alike(found)], 3) for why, found in problems.items()}
+        raise CannotWidenError([f"{channels}: {why}" for why, channels in grown.items()])
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
         return widths
