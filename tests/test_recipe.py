@@ -167,10 +167,10 @@ def test_what_cannot_be_done_is_one_message(case, growtool, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"source", "plan.yaml"}
 
 
-def test_an_existing_output_is_refused_before_any_work(growtool, tmp_path, monkeypatch):
+def test_an_existing_output_is_refused_before_anything_grows(growtool, tmp_path, monkeypatch):
     source = write_folder(TINY["vit"], tmp_path / "source")
     plan = plan_file(tmp_path, {"target": {"model_args": dict(WIDER["vit"])}, "width": TILE})
-    monkeypatch.setattr("growtool.recipe.resolve", lambda *_: pytest.fail("resolved"))
+    monkeypatch.setattr("growtool.growing.grow", lambda *_, **__: pytest.fail("grown"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept")
     code, _, err = growtool("grow", source, plan, "-o", tmp_path / "out")
@@ -179,6 +179,23 @@ def test_an_existing_output_is_refused_before_any_work(growtool, tmp_path, monke
     code, _, err = growtool("grow", source, plan, "-o", tmp_path / "out", "--force")
     assert code == 1 and "found mine.txt, expected nothing but the files of a checkpoint" in err
     assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
+def test_an_existing_output_hides_no_other_mistake_of_the_call(growtool, tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    code, _, err = growtool("grow", source, "--width", "1.1", "-o", source)
+    assert code == 1
+    assert err.splitlines() == [
+        f"error: {source}: the output exists; choose another name, or replace it with --force",
+        "error: --width 1.1: embed_dim 8 x 1.1 = 8.8, num_heads 2 x 1.1 = 2.2 are not whole numbers; "
+        "nearest factors that fit: 1.5",
+    ]
+
+
+def test_a_growth_that_grows_nothing_says_so(growtool, tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    code, out, _ = growtool("grow", source, "--width", "1", "-o", tmp_path / "out")
+    assert code == 0 and "nothing grows: the target is as wide and as deep as the source" in out
 
 
 @pytest.mark.parametrize(
