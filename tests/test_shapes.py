@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from growtool.coupling.shapes import SHAPED, ByShape
+from growtool.coupling.ops import OPS
+from growtool.coupling.shapes import ByShape
 
 VECTOR = torch.empty(6, device="meta")
 FORMS = {
@@ -17,9 +18,11 @@ REST = {
     "native_batch_norm": (VECTOR, VECTOR, VECTOR, VECTOR, False, 0.1, 1e-5),
     "native_layer_norm": ([4, 6], None, None, 1e-5),
     "_safe_softmax": (-1,),
-    "add": (2.0,),
-    "mul": (2,),
+    **dict.fromkeys(("add", "add_"), (2.0,)),
+    **dict.fromkeys(("mul", "mul_"), (2,)),
 }
+SHAPED = [name for name, row in OPS.items() if row.form is not None]
+IN_PLACE = ["gelu_", "hardswish_", "hardsigmoid_", "add_", "mul_"]
 
 
 def form_of(x: Tensor) -> tuple:
@@ -49,7 +52,7 @@ def test_torch_makes_the_same_of_matrices(dtype):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", SHAPED.keys() - {"addmm"})
+@pytest.mark.parametrize("name", [*(name for name in SHAPED if name != "addmm"), *IN_PLACE])
 def test_torch_makes_the_same(name, form):
     func, x = getattr(torch.ops.aten, name), FORMS[form].clone()
     rest = [part.to(x.dtype) if isinstance(part, Tensor) else part for part in REST.get(name, ())]
@@ -59,6 +62,19 @@ def test_torch_makes_the_same(name, form):
     pairs = [(expected, found)] if isinstance(found, Tensor) else zip(expected, found, strict=True)
     assert all(form_of(theirs) == form_of(ours) for theirs, ours in pairs)
     assert (found is x) == name.endswith("_")
+
+
+UNFIT = {
+    "native_batch_norm": (VECTOR[:5], None, None, None, True, 0.1, 1e-5),
+    "native_layer_norm": ([4, 5], None, None, 1e-5),
+    "addmm": (VECTOR, VECTOR[None]),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_left_to_torch(name):
+    with ByShape(), pytest.raises(RuntimeError):
+        getattr(torch.ops.aten, name)(FORMS["plain"], *UNFIT[name])
 
 
 def test_numbers_are_still_computed():

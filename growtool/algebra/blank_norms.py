@@ -11,14 +11,10 @@ from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import State
 from growtool.algebra.products import Products
 from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.aten import BATCH_NORMS, LAYER_NORMS, RMS_NORMS
+from growtool.coupling.op import Kind
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
-# where gain, shift and eps stand
-_NORMS: dict[str, tuple[int, int | None, int]] = {
-    **dict.fromkeys(LAYER_NORMS, (2, 3, 4)),
-    **dict.fromkeys(RMS_NORMS, (2, None, 3)),
-}
+_NORMS: dict[Kind, Literal["LayerNorm", "RMSNorm"]] = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +59,14 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
 
     A GroupNorm is none: it has one mean for all positions, and so sees what centring takes off at each of them.
     """
-    if step.name not in _NORMS:
+    kind = _NORMS.get(step.op.kind)
+    if kind is None or step.op.eps is None:
         return None
-    x = step.args[0].number
-    (at_gain, at_shift, at_eps), last = _NORMS[step.name], len(forward.layouts[x])
-    gain, shift = step.arg(at_gain, "weight"), None if at_shift is None else step.arg(at_shift, "bias")
-    eps = step.arg(at_eps, "eps")
+    x, last = step.args[0].number, len(forward.layouts[step.args[0].number])
+    gain, *shifts = (step.arg(place, name) for place, name in zip(step.op.affine, ("weight", "bias"), strict=False))
+    shift, eps = next(iter(shifts), None), step.args[step.op.eps]
     return NormCall(
-        kind="LayerNorm" if "layer" in step.name else "RMSNorm",
+        kind=kind,
         x=x,
         dims=tuple(range(last - len(step.args[1]), last)),
         gain=gain.number if isinstance(gain, Ref) else None,
@@ -135,7 +131,7 @@ class Norms(Products):
             for name in norm.gains:
                 factors[name].add(norm.s)
         used = Counter(
-            name for step, number in self.coupling.forward.uses if step.name not in _NORMS
+            name for step, number in self.coupling.forward.uses if step.op.kind not in _NORMS
             for name in self.coupling.forward.made_of[number]
         )  # fmt: skip
         self.reasons += [
@@ -193,9 +189,9 @@ def _multiplies(step: Step, number: int) -> bool:
             isinstance(step.args[i], Ref) and step.args[i].number == number for i in places if i < len(step.args)
         )
 
-    if step.name in _NORMS:
-        return at(_NORMS[step.name][0])
-    if step.name in BATCH_NORMS:
+    if step.op.kind in _NORMS:
+        return at(step.op.affine[0])
+    if step.op.kind is Kind.BATCH_NORM:
         return at(1, 4)
     return step.name == "mul"
 

@@ -8,26 +8,22 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from growtool.coupling.op import Kind, keeps_zero
 from growtool.coupling.steps import Ref, Step
-from growtool.coupling.zeros import keeps_zero
 
-_VIEWS = frozenset(
-    "view _unsafe_view reshape permute transpose t unbind select slice split split_with_sizes unsqueeze squeeze expand "
-    "clone detach alias unfold".split()
-)
 _NOWHERE = -1  # in place of a channel's number: a zero that padding put there
 
 
 def is_view(step: Step) -> bool:
     """Whether every value of the results is one of the operand's, or a zero."""
-    views = step.name in _VIEWS or (step.name == "constant_pad_nd" and keeps_zero(step))
+    views = step.op.replays or (step.op.kind is Kind.PAD and keeps_zero(step))
     return views and len(step.ins) == 1 and step.outs != step.ins
 
 
 def is_scalar(step: Step) -> bool:
     """Whether it multiplies or divides a tensor by a number."""
     return (
-        step.name in ("mul", "div") and len(step.ins) == 1 and isinstance(step.args[0], Ref)
+        step.op.kind is Kind.MULTIPLY and len(step.ins) == 1 and isinstance(step.args[0], Ref)
         and isinstance(step.args[1], int | float) and step.outs != step.ins
     )  # fmt: skip
 
@@ -47,8 +43,8 @@ def replayed(step: Step, known: Mapping[int, Tensor]) -> list[Tensor]:
     """The same view of channel numbers."""
     args = tree_map(lambda leaf: known[leaf.number] if isinstance(leaf, Ref) else leaf, step.args)
     kwargs = {name: value for name, value in step.kwargs.items() if name != "memory_format"}
-    if step.name == "constant_pad_nd":
+    if step.op.kind is Kind.PAD:
         args, kwargs = (*args[:2], _NOWHERE), {}
-    name = "reshape" if step.name in ("view", "_unsafe_view") else step.name  # strides may be others here
+    name = "reshape" if step.op.kind is Kind.RESHAPE else step.name  # strides may be others here
     result = getattr(torch.ops.aten, name)(*args, **kwargs)
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from growtool.algebra.linear import bias_of, is_convolution, is_linear_per_channel, operands_of, summed_dims
+from growtool.algebra.linear import bias_of, is_convolution, operands_of, summed_dims
 from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.aten import LAYER_NORMS, RMS_NORMS
+from growtool.coupling.op import Kind, is_linear_per_channel
 from growtool.coupling.steps import Step
 
-Kind = Literal["shared", "pair", "mean", "mixed"]
+Carried = Literal["shared", "pair", "mean", "mixed"]
 
-_JOINT_NORMS = {**dict.fromkeys(LAYER_NORMS, "LayerNorm"), **dict.fromkeys(RMS_NORMS, "RMSNorm")}
+_JOINT_NORMS = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
 
 # What treats channels jointly and leaves them where they are, so that no axis tells of it.
 _JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax", "weight": "weights are transformed (standardised, say)"}
@@ -46,10 +46,10 @@ def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, 
 class _Run:
     coupling: Coupling
     grown: frozenset[Atom]
-    kinds: dict[int, Kind] = field(default_factory=dict)
+    kinds: dict[int, Carried] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)
 
-    def kind(self, number: int) -> Kind:
+    def kind(self, number: int) -> Carried:
         """What is known of a tensor; a parameter that no half carries is the mean of the two sources'."""
         if number in self.kinds:
             return self.kinds[number]
@@ -71,21 +71,21 @@ class _Run:
     def _on(self, axis: Axis) -> bool:
         return any(atom in self.grown for atom in atoms(axis))
 
-    def _mixed(self, step: Step, why: str = "") -> Kind:
+    def _mixed(self, step: Step, why: str = "") -> Carried:
         self.reasons.append((step.module, why or f"{step.name} reads both sources at once"))
         return "mixed"
 
-    def _after(self, step: Step) -> Kind:
+    def _after(self, step: Step) -> Carried:
         if all(number in self.coupling.forward.made_of for number in step.ins):
             return self._of_parameters(step)
         kinds = {self.kind(number) for number in step.ins}
         if "mixed" in kinds:
             return "mixed"
-        if step.name in _JOINT_NORMS:
+        if step.op.kind in _JOINT_NORMS:
             last = self.coupling.forward.axes(step.ins[0])[-len(step.args[1]) :]
             if any(map(self._on, last)):
-                return self._mixed(step, f"{_JOINT_NORMS[step.name]} over the channels of both sources")
-        if operands_of(step) is not None or is_convolution(step) or "scaled_dot_product" in step.name:
+                return self._mixed(step, f"{_JOINT_NORMS[step.op.kind]} over the channels of both sources")
+        if operands_of(step) is not None or is_convolution(step) or step.op.kind is Kind.ATTENTION:
             return self._product(step)
         if any(map(self._paired, step.ins)) and not any(map(self._paired, step.outs)):
             return self._mixed(step, f"{step.name} over the channels of both sources")
@@ -93,23 +93,23 @@ class _Run:
             return "shared"
         if "mean" not in kinds:
             return "pair"
-        linear = is_linear_per_channel(step) or step.name in ("add", "sub")
-        scaled = step.name in ("mul", "div") and len(step.ins) == 1
+        linear = is_linear_per_channel(step) or step.op.kind is Kind.ADD
+        scaled = step.op.kind is Kind.MULTIPLY and len(step.ins) == 1
         if "pair" not in kinds and (linear or scaled or (step.name == "mul" and "shared" in kinds)):
             return "mean"
         return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
 
-    def _of_parameters(self, step: Step) -> Kind:
+    def _of_parameters(self, step: Step) -> Carried:
         """Parameters rearranged keep their kind; a function of those that no half carries is neither source's."""
         kinds = {self.kind(number) for number in step.ins}
         if kinds <= {"shared"}:
             return "pair" if any(map(self._paired, step.outs)) else "shared"
-        if kinds == {"mean"} and not is_linear_per_channel(step) and not step.name.startswith("_to_copy"):
+        if kinds == {"mean"} and not is_linear_per_channel(step):
             return self._mixed(step, f"{step.name} of a parameter that both sources would need their own of")
         return "pair" if "pair" in kinds else "mean"
 
-    def _product(self, step: Step) -> Kind:
-        if "scaled_dot_product" in step.name:
+    def _product(self, step: Step) -> Carried:
+        if step.op.kind is Kind.ATTENTION:
             query, key = step.args[0].number, step.args[1].number
             over = self._on(self.coupling.forward.axes(query)[-1])
             return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
@@ -121,7 +121,7 @@ class _Run:
         if "mean" in kinds and (kinds != {"mean", "shared"}):
             return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
         bias = bias_of(step)
-        result: Kind = "pair" if "pair" in kinds else "mean" if "mean" in kinds else "shared"
+        result: Carried = "pair" if "pair" in kinds else "mean" if "mean" in kinds else "shared"
         if any(map(self._paired, step.outs)):
             return result if bias is None or self._paired(bias) else self._mixed(step, "both halves share a bias")
         return "mean" if result == "pair" else result

@@ -17,14 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.coupling import Coupling, atoms
 from growtool.coupling.axis import Axis, axis_size, segment_size
-from growtool.coupling.signature import VIEWS
+from growtool.coupling.op import Kind
 from growtool.coupling.steps import Ref, Step
 
-# Operations without an entry that leave elements out or put them into another order; where their dimension stands.
-_PICKS = {
-    "select": 1, "slice": 1, "unbind": 1,
-    "split": 2, "split_with_sizes": 2, "unsafe_split": 2, "unsafe_split_with_sizes": 2, "chunk": 2, "unsafe_chunk": 2,
-}  # fmt: skip
+_KEEPS_ORDER = (Kind.RESHAPE, Kind.SAME, Kind.SQUEEZE, Kind.EXPAND, Kind.STRIDE, Kind.OVERWRITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +180,14 @@ class FollowedPass:
         if step.name == "slice":
             before, after = map(self.coupling.forward.axes, (step.ins[0], step.outs[0]))
             return list(map(axis_size, before)) == list(map(axis_size, after))
-        return step.name in VIEWS - _PICKS.keys() - {"t"} and (kind is None or kind.is_floating_point)
+        return step.op.kind in _KEEPS_ORDER and (kind is None or kind.is_floating_point)
 
     def _picked(self, step: Step) -> Any:
         """Which elements an operation without an entry picks, in words that hold for both passes."""
-        if step.name not in _PICKS:
+        if step.op.kind not in (Kind.PICK, Kind.SPLIT) or step.op.dim is None:
             return (step.kwargs.get("dtype"),)
         axes = self.coupling.forward.axes(step.ins[0])
-        dim = step.arg(_PICKS[step.name], "dim", 0) % len(axes)
+        dim = step.arg(step.op.dim, "dim", 0) % len(axes)
         if step.name == "select":
             return dim, self._until(axes[dim], step.arg(2, "index") % axis_size(axes[dim]))
         if step.name == "unbind":
@@ -229,7 +225,7 @@ class FollowedPass:
             return False
         closed = frozenset().union(*(self.zeros[self.value(number)] for number in silent))
         kept = [number for number in ins if number not in silent]
-        if step.name in ("add", "sub") and len(ins) == 2 and step.arg(2, "alpha", 1) == 1:
+        if step.op.kind is Kind.ADD and len(ins) == 2 and step.arg(2, "alpha", 1) == 1:
             if step.name == "sub" and kept == [ins[1]]:
                 return False
             sizes = [[axis_size(a) for a in self.coupling.forward.layouts[n]] for n in (*ins, *step.outs)]
@@ -240,7 +236,7 @@ class FollowedPass:
                 value = self.value(kept[0])
             else:
                 value = self._zero(closed)
-        elif step.name == "mul" or (step.name in VIEWS and step.name != "copy" and len(ins) == 1):
+        elif step.name == "mul" or (step.op.moves and step.op.kind is not Kind.OVERWRITE and len(ins) == 1):
             value = self._zero(closed)
         else:
             return False

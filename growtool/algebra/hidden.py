@@ -10,13 +10,8 @@ from dataclasses import dataclass
 
 from growtool.algebra.linear import is_convolution, operands_of, summed_dims
 from growtool.coupling import Atom, Coupling, atoms
-from growtool.coupling.aten import BATCH_NORMS, RESHAPES
+from growtool.coupling.op import Kind, keeps_zero
 from growtool.coupling.steps import Ref, Step
-from growtool.coupling.zeros import keeps_zero
-
-# Elementwise functions with f(0) = 0 and, as torch computes it, f'(0) != 0. relu'(0) is 0, and so is relu6'(0).
-_SLOPED_AT_ZERO = frozenset("gelu silu tanh hardswish leaky_relu elu mish prelu _prelu_kernel sin erf".split())
-_VIEWS = RESHAPES | {"clone", "contiguous", "detach", "alias"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ def hidden_units(coupling: Coupling, atom: Atom) -> HiddenUnits:
             raise NoHiddenUnitsError(f"{step.module} reads each of them in a group of its own")
         elif step.name == "add" and sum(number not in forward.made_of for number in step.ins) == 1:
             continue  # a bias
-        elif step.name in BATCH_NORMS:
+        elif step.op.kind is Kind.BATCH_NORM:
             statistics.add((_stored(coupling, step, 3), _stored(coupling, step, 4)))
         else:
             live = _passes(step) and live
@@ -105,8 +100,8 @@ def _weight(coupling: Coupling, operands: tuple[int, int]) -> str:
 
 def _passes(step: Step) -> bool:
     """Whether a gradient passes where the unit is zero; raises where the operation is no function of a unit alone."""
-    if step.name in _VIEWS:
+    if step.op.kind in (Kind.RESHAPE, Kind.SAME):
         return True
-    if step.pointwise and keeps_zero(step):
-        return step.name in _SLOPED_AT_ZERO
+    if step.op.pointwise and keeps_zero(step):
+        return step.op.sloped
     raise NoHiddenUnitsError(f"between them {step.name} is computed")

@@ -9,17 +9,11 @@ from typing import Literal
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.writers import Writers
 from growtool.coupling import Atom, Coupling, atoms
+from growtool.coupling.op import Kind, keeps_zero
 from growtool.coupling.steps import Step
-from growtool.coupling.zeros import keeps_zero
 
 Blank = Literal["silent", "mean", "open"]
 Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]
-
-
-_PER_CHANNEL = frozenset(
-    "where masked_fill softplus hardsigmoid hardtanh var std native_layer_norm layer_norm rms_norm fill zero "
-    "zeros_like ones_like full_like empty_like new_zeros new_ones new_empty new_full".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +102,10 @@ class Knowledge:
         rows: Blank = "silent" if keeps_zero(step) and states[0].rows == "silent" else "open"
         if all(state.value == "zero" for state in states) and keeps_zero(step):
             return State(rows, "zero")
-        known = step.pointwise or keeps_zero(step) or step.name in _PER_CHANNEL
+        known = step.op.pointwise or step.op.per_channel or keeps_zero(step)
         if any(state.value in ("centred", "unscaled", "level") for state in states):
             return State("open", self._lost(step, f"{step.name} reads the channels themselves, not through a norm"))
-        if step.name in ("softmax", "_softmax", "_safe_softmax", "_log_softmax") and not self._over_dim(step):
+        if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) and not self._over_dim(step):
             return State("open")
         return State(rows) if known else State("open", self._lost(step))
 

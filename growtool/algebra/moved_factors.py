@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from growtool.algebra.linear import is_convolution, is_linear_per_channel, operands_of
+from growtool.algebra.linear import is_convolution, operands_of
 from growtool.algebra.standardised import Standardised, standardised_weights
 from growtool.coupling import Coupling
-from growtool.coupling.follow import REARRANGEMENTS
+from growtool.coupling.op import is_linear_per_channel
 from growtool.coupling.steps import ForwardPass, Step
 
 
@@ -112,7 +112,7 @@ def _scalable(
         return frozenset()
     weight = operands[1]
     made_by = forward.made_by
-    while weight in made_by and made_by[weight].name in REARRANGEMENTS and weight not in forward.stored:
+    while weight in made_by and made_by[weight].op.keeps_all and weight not in forward.stored:
         weight = made_by[weight].ins[0]
     if weight in forward.stored:
         return frozenset(forward.stored[weight])

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from growtool.algebra.linear import is_convolution, is_linear_per_channel
-from growtool.coupling.aten import GAIN_AND_SHIFT
+from growtool.algebra.linear import is_convolution
+from growtool.coupling.op import is_homogeneous, is_linear_per_channel
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
 # f(c x) = c f(x) for c > 0, value by value or as the largest of several
-_HOMOGENEOUS = frozenset("relu leaky_relu abs max_pool1d max_pool2d_with_indices adaptive_max_pool2d amax amin".split())
 
 
 def norms_in_front(forward: ForwardPass) -> dict[int, tuple[str, ...]]:
@@ -33,9 +32,9 @@ def norms_in_front(forward: ForwardPass) -> dict[int, tuple[str, ...]]:
 
 def _affine(step: Step, forward: ForwardPass, uses: Counter[str]) -> tuple[str, ...]:
     """The names of a norm's gain and shift, if they are parameters with no other use; none for anything else."""
-    if step.name not in GAIN_AND_SHIFT or step.ins[0] in forward.made_of:
+    if not step.op.affine or step.ins[0] in forward.made_of:
         return ()
-    given = [step.args[at] for at in GAIN_AND_SHIFT[step.name] if len(step.args) > at]
+    given = [step.args[at] for at in step.op.affine if len(step.args) > at]
     affine = [leaf.number for leaf in given if isinstance(leaf, Ref)]
     names = tuple(name for number in affine for name in forward.stored.get(number, ()))
     lacking = not affine or not isinstance(given[0], Ref) or any(number not in forward.stored for number in affine)
@@ -57,7 +56,8 @@ def _convolutions_behind(norm: int, forward: ForwardPass, read_by: dict[int, lis
             if is_convolution(step) and step.args[0].number == number and step.ins.count(number) == 1:
                 found[place] = None
             elif _hands_on(step) and scaled.issuperset((*step.ins, *step.overwritten)):
-                new = [out for out in step.outs[: 1 if step.name in _HOMOGENEOUS else None] if out not in scaled]
+                outs = step.outs if is_linear_per_channel(step) else step.outs[:1]  # a pool returns places, too
+                new = [out for out in outs if out not in scaled]
                 scaled.update(new)
                 waiting += new
             else:
@@ -66,6 +66,4 @@ def _convolutions_behind(norm: int, forward: ForwardPass, read_by: dict[int, lis
 
 
 def _hands_on(step: Step) -> bool:
-    by_number = step.name in ("mul", "div") and all(isinstance(arg, int | float) for arg in step.args[1:])
-    clamped = step.name in ("clamp_min", "threshold") and not any(step.args[1:])
-    return by_number or clamped or step.name in _HOMOGENEOUS or is_linear_per_channel(step)
+    return is_homogeneous(step) or is_linear_per_channel(step)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from growtool.algebra.blank_norms import norm_call
 from growtool.algebra.channel_numbers import factor_of, is_scalar, is_view, numbers_in, replayed
-from growtool.algebra.linear import bias_of, is_convolution, is_linear_per_channel, operands_of, summed_dims
+from growtool.algebra.linear import bias_of, is_convolution, operands_of, summed_dims
 from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.aten import BATCH_NORMS
 from growtool.coupling.axis import axis_size
+from growtool.coupling.op import Kind, is_linear_per_channel
 from growtool.coupling.steps import Ref, Step
 
 Entry = tuple[object, ...]
@@ -172,7 +172,7 @@ class Pass:
             if norm.gain is None or len(norm.dims) != 1:
                 raise UnknownError
             return [self._one(number) for number in (norm.gain, norm.shift) if number is not None], norm.dims[0]
-        if step.name in BATCH_NORMS:
+        if step.op.kind is Kind.BATCH_NORM:
             if "no_training" not in step.name and step.args[5] is not False:
                 raise UnknownError
             affine = [leaf.number for leaf in step.args[1:3] if isinstance(leaf, Ref)]
@@ -188,7 +188,7 @@ class Pass:
             bias = next((number for number in step.ins if number in self._forward.made_of), None)
             x = next((number for number in step.ins if number not in self._forward.made_of), -1)
             product = self._made_by.get(x, -1)
-            while product >= 0 and self._forward.steps[product].name in ("_unsafe_view", "view"):
+            while product >= 0 and self._forward.steps[product].op.kind is Kind.RESHAPE:
                 product = self._made_by.get(self._forward.steps[product].ins[0], -1)
             if bias is None or product < 0 or self._forward.steps[product].name != "mm":
                 raise UnknownError
@@ -263,7 +263,7 @@ class Pass:
             place = self._made_by.get(other, -1)
             maker = self._forward.steps[place]
             behind = [number for number in maker.ins if self._forward.made_of.get(number)]
-            proportional = (is_linear_per_channel(maker) and maker.name not in ("cat", "stack")) or is_scalar(maker)
+            proportional = (is_linear_per_channel(maker) and maker.op.kind is not Kind.JOIN) or is_scalar(maker)
             if place < 0 or len(behind) != 1 or not proportional:
                 return None
             other = behind[0]

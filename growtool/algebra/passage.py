@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from growtool.algebra.blank_norms import Norms, RescaledNorm, multipliers, norm_call, norm_shifts
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.knowledge import Blank, State
-from growtool.algebra.linear import is_convolution, is_linear_per_channel, operands_of
+from growtool.algebra.linear import is_convolution, operands_of
 from growtool.algebra.writers import Writers, writers_of_norms
 from growtool.coupling import Atom, Coupling, atoms
-from growtool.coupling.aten import BATCH_NORMS
+from growtool.coupling.op import Kind, is_linear_per_channel
 from growtool.coupling.steps import Ref, Step
 
 _NEVER = {  # operations that no blank channel passes, whatever is in it
@@ -28,7 +28,6 @@ _NEVER = {  # operations that no blank channel passes, whatever is in it
     "constant": "the new channels are summed with numbers that are no parameter's own",
     "batch_norm": "a norm takes its statistics over the new channels",
 }
-_SUMS_OF_SQUARES = frozenset(("linalg_vector_norm", "norm"))
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ class _Run(Norms):
         norm = norm_call(step, self.coupling.forward)
         if norm is not None and self._over(norm.x, norm.dims):
             return self._normed(step, norm)
-        if step.name in BATCH_NORMS:
+        if step.op.kind is Kind.BATCH_NORM:
             return self._batch_normed(step)
-        if step.name == "scaled_dot_product_attention" or step.name.startswith("_scaled_dot_product"):
+        if step.op.kind is Kind.ATTENTION:
             return self._attended(step)
         if operands_of(step) is not None:
             return self._multiplied(step)
@@ -144,9 +143,9 @@ class _Run(Norms):
             return self._grouped(step)
         if self._vanishes(step):
             return self._reduced(step, states)
-        if step.name in ("add", "sub"):
+        if step.op.kind is Kind.ADD:
             return self._added(step, states)
-        if step.name in ("mul", "div"):
+        if step.op.kind is Kind.MULTIPLY:
             return self._scaled(step, states)
         if is_linear_per_channel(step):
             carrying = [s for n, s in zip(step.ins, states, strict=True) if n in self._carrying]
@@ -158,7 +157,7 @@ class _Run(Norms):
     def _reduced(self, step: Step, states: list[State]) -> State:
         silent = states[0].rows == "silent" and states[0].value in ("same", "zero")
         alone = self.expansions[self.atom].copies == 1
-        if silent and (step.name in _SUMS_OF_SQUARES or step.name == "sum") and alone:
+        if silent and step.op.kind is Kind.SUM and alone:
             return State()
         return State(None, self._lost(step, f"{step.name} over the new channels"))
 

@@ -14,7 +14,7 @@ from growtool.algebra.channel_numbers import is_view, replayed
 from growtool.algebra.linear import is_convolution, operands_of, summed_dims
 from growtool.coupling import Axis, Coupling
 from growtool.coupling.axis import axis_size
-from growtool.coupling.follow import CONTRACTIONS
+from growtool.coupling.op import Kind
 from growtool.coupling.steps import ForwardPass
 
 Sum = tuple[str, Axis]  # module and channels
@@ -26,10 +26,10 @@ def softmax_sums(coupling: Coupling) -> frozenset[Sum]:
     weighted = defaultdict[Sum, set[int]](set)
     failed, unseen = set[Sum](), set[str]()
     for place, step in enumerate(forward.steps):
-        if "softmax" not in step.name or step.ins[0] in forward.made_of:
+        if step.op.kind not in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) or step.ins[0] in forward.made_of:
             continue
         axis = forward.axes(step.ins[0])[step.args[1]]
-        sums = _sums(place, step.args[1], forward) if step.name in ("_softmax", "_safe_softmax") else []
+        sums = _sums(place, step.args[1], forward) if step.op.kind is Kind.SOFTMAX else []
         for module in {step.module, *(forward.steps[at].module for at in sums)}:
             if sums and weighted[module, axis].isdisjoint(sums):  # both operands weighted: no more
                 weighted[module, axis].update(sums)
@@ -37,7 +37,7 @@ def softmax_sums(coupling: Coupling) -> frozenset[Sum]:
                 failed.add((module, axis))
     for place, step in enumerate(forward.steps):
         operands = operands_of(step)
-        if operands is None and (step.name in CONTRACTIONS or "scaled_dot_product" in step.name):
+        if operands is None and step.op.kind in (Kind.PRODUCT, Kind.CONVOLUTION, Kind.ATTENTION):
             unseen.add(step.module)  # a sum whose operands are not told apart here
         if operands is None or any(number in forward.made_of for number in operands):
             continue
@@ -64,7 +64,7 @@ def _sums(softmax: int, dim: int, forward: ForwardPass) -> list[int]:
         if not inside:
             continue
         operands = operands_of(reader)
-        if is_view(reader) and reader.name != "constant_pad_nd":
+        if is_view(reader) and reader.op.kind is not Kind.PAD:
             known |= zip(reader.outs, replayed(reader, known), strict=True)
         elif operands is not None and not is_convolution(reader) and len(inside) == 1 and inside[0] in operands:
             at = operands.index(inside[0])

@@ -21,10 +21,8 @@ from growtool.algebra.expansion import Expansion
 from growtool.algebra.linear import is_convolution
 from growtool.algebra.norms_in_front import norms_in_front
 from growtool.coupling import Atom, Coupling
-from growtool.coupling.aten import RESHAPES
+from growtool.coupling.op import Kind
 from growtool.coupling.steps import ForwardPass, Ref, Step
-
-_REARRANGED = RESHAPES | {"alias", "detach", "contiguous"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def _convolutions(number: int, forward: ForwardPass) -> list[int]:
     """The places of the convolutions that a tensor is the weight of; none if anything else reads it."""
     found = []
     for place, step in enumerate(forward.steps):
-        if step.name in _REARRANGED:
+        if _rearranges(step):
             continue
         read = [n for n in step.ins if _origin(n, forward) == number]
         if read and not (is_convolution(step) and read == [step.args[1].number] and not step.args[6]):
@@ -125,7 +123,7 @@ def _stored(number: int, forward: ForwardPass) -> tuple[int, float]:
         step = forward.made_by[number]
         if step.name == "mul" and len(step.ins) == 1 and isinstance(step.args[1], int | float):
             factor *= step.args[1]
-        elif step.name not in _REARRANGED:
+        elif not _rearranges(step):
             break
         number = step.ins[0]
     return number, factor
@@ -133,9 +131,13 @@ def _stored(number: int, forward: ForwardPass) -> tuple[int, float]:
 
 def _origin(number: int, forward: ForwardPass) -> int:
     """The tensor that a chain of rearrangements starts from."""
-    while number in forward.made_by and forward.made_by[number].name in _REARRANGED:
+    while number in forward.made_by and _rearranges(forward.made_by[number]):
         number = forward.made_by[number].ins[0]
     return number
+
+
+def _rearranges(step: Step) -> bool:
+    return step.op.kind in (Kind.RESHAPE, Kind.SAME)
 
 
 def rescaled_weights(

@@ -15,10 +15,10 @@ from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
 from growtool.coupling import Atom, Axis, Coupling
 from growtool.coupling.axis import axis_size
+from growtool.coupling.op import Kind
 from growtool.coupling.steps import ForwardPass, Ref, Step
 
 _CHAIN = ("var", "add", "rsqrt", "mul", "mul")
-_VARIANCES = frozenset(("var", "std", "var_mean", "std_mean"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def variance_norms(coupling: Coupling) -> list[VarianceNorm]:
     """Every such norm over the last axis of its input."""
     forward = coupling.forward
     uses, read_by = forward.use_counts, forward.touched_by
-    variances = Counter(step.module for step in forward.steps if step.name in _VARIANCES)
+    variances = Counter(step.module for step in forward.steps if step.op.kind is Kind.VARIANCE)
     found = []
     for place, step in enumerate(forward.steps):
         if step.name != "var" or variances[step.module] > 1:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from growtool.algebra.linear import bias_of, is_linear_per_channel, operands_of, summed_dims
+from growtool.algebra.linear import bias_of, operands_of, summed_dims
 from growtool.coupling import Atom, Coupling, atoms
-from growtool.coupling.aten import LAYER_NORMS
+from growtool.coupling.op import Kind, is_linear_per_channel
 from growtool.coupling.steps import Ref, Step
 
 
@@ -51,7 +51,7 @@ def writers_of_norms(coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> 
     found = _NOTHING
     for step in coupling.forward.steps:
         search.follow(step)
-        if step.name in LAYER_NORMS and isinstance(step.args[0], Ref):
+        if step.op.kind is Kind.LAYER_NORM and isinstance(step.args[0], Ref):
             found |= search.writers.get(step.args[0].number) or _NOTHING
     scales = dict[str, set[str | None]]()
     for name, scale in found.folded:
@@ -80,16 +80,16 @@ class _Search:
 
     def _after(self, step: Step) -> Writers | None:
         carrying = [number for number in step.ins if self._carries(number)]
-        if step.name in ("add", "sub") and len(step.ins) == len(carrying) == 2:
+        if step.op.kind is Kind.ADD and len(step.ins) == len(carrying) == 2:
             return self._joined(carrying)
-        if step.name in ("mul", "div") and carrying:
+        if step.op.kind is Kind.MULTIPLY and carrying:
             return self._scaled(step, carrying)
         if is_linear_per_channel(step) and len(carrying) == len(step.ins):
             return self._joined(carrying)
         operands = operands_of(step)
         if operands is not None:
             return self._multiplied(step, operands)
-        if "norm" in step.name:
+        if step.op.affine:
             return self._normed(step)
         return None
 
@@ -98,7 +98,7 @@ class _Search:
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         if affine and all(map(self._is_zeroed, affine)):
             return _NOTHING
-        shift = step.arg(3, "bias") if step.name in LAYER_NORMS else None
+        shift = step.arg(3, "bias") if step.op.kind is Kind.LAYER_NORM else None
         return self.writers.get(shift.number) if isinstance(shift, Ref) else None
 
     def _joined(self, numbers: list[int]) -> Writers | None:

@@ -8,36 +8,27 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from growtool.coupling.aten import GAIN_AND_SHIFT
 from growtool.coupling.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
 from growtool.coupling.layout import Layout, permuted, reshaped
+from growtool.coupling.op import Kind, is_linear_per_channel, keeps_zero
 from growtool.coupling.passing import passing_layer
-from growtool.coupling.signature import CREATIONS, POOLS, VIEWS, scalars
-from growtool.coupling.zeros import keeps_zero
+from growtool.coupling.signature import scalars
 
 if TYPE_CHECKING:
     from growtool.coupling.operation import Call
     from growtool.coupling.tape import Tape
 
-# Rearrangements that keep every value; whether a stream comes back in its old layout shows in its axes.
-REARRANGEMENTS = frozenset(
-    (
-        "view _unsafe_view reshape view_copy _reshape_alias flatten detach alias clone contiguous _to_copy to "
-        "lift_fresh lift_fresh_copy unsqueeze squeeze view_as lift dropout native_dropout permute transpose t"
-    ).split()
-)
-CONTRACTIONS = frozenset("mm bmm addmm baddbmm mv dot linear convolution _convolution matmul".split())
-_IDEMPOTENT = frozenset("relu hardtanh relu6 clamp_min".split())
+_SUMS = (Kind.PRODUCT, Kind.CONVOLUTION)
 
 
 def params_after(tape: Tape, call: Call) -> Params | None:
     """The parameters the result is made of, None where it depends on the input or sums parameters with parameters."""
     made_of = [tape.value(tensor).params for tensor in call.ins]
-    if call.name in CREATIONS and call.name not in ("fill", "zero"):
+    if call.op.kind is Kind.CREATE:
         return frozenset()
     if any(params is None for params in made_of):
         return None
-    if call.name in CONTRACTIONS and sum(map(bool, made_of)) > 1:
+    if call.op.kind in _SUMS and sum(map(bool, made_of)) > 1:
         return None
     return frozenset().union(*(params for params in made_of if params))
 
@@ -59,9 +50,9 @@ def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
     first, shape = activations[0], call.ins[0].shape
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
         return added(first, activations[1], shape) if call.arg(2, "alpha", 1) == 1 else Flow()
-    if call.name in REARRANGEMENTS and len(activations) == 1:
+    if call.op.keeps_all and len(activations) == 1:  # whether a stream comes back in its old layout shows in its axes
         return rearranged(first, shape, lambda layout: _moved(layout, call))
-    if call.name in _IDEMPOTENT and keeps_zero(call):
+    if call.op.idempotent and keeps_zero(call):
         return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
     if call.name == "slice" and len(call.ins) == 1 and call.arg(4, "step", 1) == 1:
         dim = call.arg(1, "dim", 0) % len(shape)
@@ -70,7 +61,7 @@ def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
     return Flow(
         bases=_bases(tape, call, activations),
         zeroed_by=_zeroed_by(tape, call),
-        activation=first.activation if call.name in VIEWS | POOLS and len(call.ins) == 1 else None,
+        activation=first.activation if (call.op.moves or call.op.kind is Kind.POOL) and len(call.ins) == 1 else None,
     )
 
 
@@ -102,7 +93,7 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
     ndim = call.ins[0].ndim
     if call.name == "permute":
         return permuted(layout, call.args[1])
-    if call.name in ("transpose", "t"):
+    if call.op.kind in (Kind.PERMUTE, Kind.TRANSPOSE):
         one, other = (call.args[1] % ndim, call.args[2] % ndim) if call.name == "transpose" else (0, ndim - 1)
         order = list(range(ndim))
         order[one], order[other] = other, one
@@ -112,34 +103,29 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
 
 def _zeroed_by(tape: Tape, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
-    if call.name in GAIN_AND_SHIFT:
-        affine = [call.args[i] for i in GAIN_AND_SHIFT[call.name] if len(call.args) > i and call.args[i] is not None]
+    if call.op.affine:
+        affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
         return _all_zero(tape, affine) if affine else None
-    if call.name in CONTRACTIONS:
+    if call.op.kind in _SUMS:
         bias, operands = _bias_and_operands(call)
         zero = _any_zero(tape, operands)
         shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()
         return zero | shift if zero is not None and shift is not None else None
-    if call.name in ("cat", "stack"):
+    if call.op.kind is Kind.JOIN:
         return _all_zero(tape, call.ins)
-    if call.name in ("add", "sub"):
+    if call.op.kind is Kind.ADD:
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
     if call.name == "mul":
         return _any_zero(tape, call.ins)
-    if call.name == "div" or (len(call.ins) == 1 and (_spreads(call) or keeps_zero(call))):
+    if call.name == "div" or (len(call.ins) == 1 and (is_linear_per_channel(call) or keeps_zero(call))):
         return tape.value(call.ins[0]).flow.zeroed_by
     return None
 
 
-def _spreads(call: Call) -> bool:
-    """Whether every value of the result is one of the operand's, or a mean of some."""
-    return call.name in VIEWS | POOLS | {"mean", "roll"} or call.name.startswith("upsample_")
-
-
 def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
-    if call.name in ("addmm", "baddbmm"):
+    if call.op.factors == 1:
         return call.ins[0], list(call.ins[1:])
-    if call.name in ("convolution", "_convolution", "linear") and len(call.ins) == 3:
+    if call.op.kind is Kind.CONVOLUTION and len(call.ins) == 3:
         return call.ins[2], list(call.ins[:2])
     return None, list(call.ins)
 

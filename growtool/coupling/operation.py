@@ -10,6 +10,7 @@ from torch import Tensor
 
 from growtool.coupling.axis import Axis
 from growtool.coupling.flow import Flow, Params
+from growtool.coupling.op import Op
 
 Axes: TypeAlias = "tuple[Axis, ...]"
 BY_N_MINUS_1 = "variance by N - 1"  # a kind of mixing
@@ -35,9 +36,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation: `name` is aten's without namespace, overload and trailing underscore."""
+    """One operation: `name` is aten's without namespace, overload and trailing underscore, `op` what is known of it."""
 
     name: str
+    op: Op
     func: torch._ops.OpOverload
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.flow import Params
+from growtool.coupling.op import Kind
 
 if TYPE_CHECKING:
     from growtool.coupling.operation import Call
@@ -23,14 +23,12 @@ _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 def passing_layer(tape: Tape, call: Call) -> Params | None:
     """The parameters and buffers of the layer that an operation on one activation is; None if it cannot pass it on."""
-    if call.name in RUNNING_NORMS:
+    if call.op.running:
         return _norm(tape, call)
-    if call.name in ("convolution", "_convolution"):
+    if call.op.kind is Kind.CONVOLUTION:
         weight, bias = call.args[1:3]
         return _layer(tape, weight, bias) if _keeps_places(call) else None
-    if call.name == "linear":
-        weight, bias = call.args[1], call.arg(2, "bias")
-    elif call.name == "addmm" and not call.kwargs:
+    if call.name == "addmm" and not call.kwargs:
         bias, weight = call.args[0], call.args[2]
     elif call.name == "mm":
         bias, weight = None, call.args[1]

@@ -8,29 +8,28 @@ whatever it is made of: what a position becomes depends on all that come before 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from growtool.coupling.axis import Axis, fix
-
 _LAYERS = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 _RUN = 3  # positions: a first one, whose state is constant, and two that read what the one before them has left
-_WHY = "positions of a recurrent layer"
 
 
 class FirstPositions(TorchFunctionMode):
-    """While active, recurrent layers run on few positions, and those are fixed.
+    """While active, recurrent layers run on few positions.
 
     Args:
-        axes_of: the symbolic axes of a tensor.
+        repeat: told, before such a layer runs, how many operations each of its own stands for, and 1 after it.
+        fix: given what the layer reads and writes, positions first: these cannot grow.
     """
 
-    def __init__(self, axes_of: Callable[[Tensor], Sequence[Axis]]) -> None:
+    def __init__(self, repeat: Callable[[Fraction], None], fix: Callable[[Tensor], None]) -> None:
         super().__init__()
-        self._axes_of = axes_of
+        self._repeat, self._fix = repeat, fix
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -46,11 +45,15 @@ class FirstPositions(TorchFunctionMode):
 
     def _run(self, func: Any, sequence: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The layer on a sequence [positions, images, channels]."""
-        fix(self._axes_of(sequence)[0], _WHY)
-        result, *states = func(sequence[:_RUN], *rest, False, **kwargs)
+        self._fix(sequence)
+        self._repeat(Fraction(len(sequence), min(len(sequence), _RUN)))
+        try:
+            result, *states = func(sequence[:_RUN], *rest, False, **kwargs)
+        finally:
+            self._repeat(Fraction(1))
         if len(sequence) > _RUN:
             further = result[-1:].expand(len(sequence) - _RUN, -1, -1)
-            fix(self._axes_of(further)[0], _WHY)
+            self._fix(further)
             result = torch.cat((result, further))
         return (result, *states)
 

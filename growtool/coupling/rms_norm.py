@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from growtool.coupling.axis import Axis, axis_size
+from growtool.coupling.ops import OPS
 from growtool.coupling.steps import Ref, Step
 
 _PATTERN = ("pow", "mean", "add", "rsqrt", "mul")
@@ -49,7 +50,7 @@ def with_rms_norms(steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int
         eps, last = float(f"{steps[chain[2]].args[1]:.8g}"), steps[chain[-1]]
         arguments = (Ref(x), (axis_size(layouts[x][-1]),), gain, eps)
         made |= dict.fromkeys(chain)
-        made[chain[-1]] = Step("rms_norm", step.module, arguments, {}, last.outs, last.overwritten, False)
+        made[chain[-1]] = Step("rms_norm", OPS["rms_norm"], step.module, arguments, {}, last.outs, last.overwritten)
     found = (made.get(place, step) for place, step in enumerate(steps))
     return tuple(step for step in found if step is not None)
 

@@ -13,35 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from growtool.coupling.op import Kind
+
 if TYPE_CHECKING:
     from growtool.coupling.operation import Call
 
 Entry = tuple[Any, ...]
 
-VIEWS = frozenset(
-    (
-        "view _unsafe_view reshape view_copy _reshape_alias flatten permute transpose t unsqueeze squeeze expand "
-        "detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy slice select narrow split "
-        "split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes chunk unbind view_as as_strided lift "
-        "copy resolve_conj resolve_neg"
-    ).split()
-)
-CREATIONS = frozenset(
-    (
-        "zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like "
-        "scalar_tensor empty_strided new_empty_strided fill zero empty_permuted"
-    ).split()
-)
-POOLS = frozenset(
-    (
-        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d max_pool1d "
-        "avg_pool3d _adaptive_avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d"
-    ).split()
-)
 # Arguments that say how large something is; the axes say it too, and growth changes it.
 _SIZES = frozenset("size sizes normalized_shape repeats shape N C HxW implicit".split())
-_TURNS = frozenset("permute transpose".split())
-_PICKS = frozenset("slice select narrow".split())
 
 
 def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
@@ -51,22 +31,23 @@ def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
         call: the operation.
         picks_fixed: whether it picks positions along an axis that does not grow (a class token): then which matters.
     """
-    if call.name in _PICKS and picks_fixed:
+    kind = call.op.kind
+    if kind is Kind.PICK and picks_fixed:
         return (call.name, *(value for value in call.args[1:] if isinstance(value, int)))
-    if call.name in _TURNS:
+    if kind is Kind.PERMUTE:
         return (call.name, *scalars(call))
-    if call.name in VIEWS:
+    if call.op.moves:
         return None
-    if call.name in CREATIONS:
+    if kind in (Kind.CREATE, Kind.FILL):
         numbers = scalars(call)
-        return (call.name, *numbers) if any(numbers) or call.name in ("fill", "zero") else None
-    if call.name in ("convolution", "_convolution"):
+        return (call.name, *numbers) if any(numbers) or kind is Kind.FILL else None
+    if kind is Kind.CONVOLUTION:
         stride, padding, dilation, transposed, output_padding = call.args[3:8]
         entry = (call.name, *map(tuple, (stride, padding, dilation)), transposed)
         return (*entry, tuple(output_padding)) if any(output_padding) else entry
-    if call.name == "native_group_norm":  # which channels form a group, the axes say
+    if kind is Kind.GROUP_NORM:  # which channels form a group, the axes say
         return (call.name, call.args[7])
-    if "scaled_dot_product" in call.name:
+    if kind is Kind.ATTENTION:
         scale = call.kwargs.get("scale") or call.args[0].shape[-1] ** -0.5
         rest = tuple(number for name, number in _scalars(call) if name != "scale")
         return ("scaled_dot_product_attention", f"scale={scale:.6g}", *rest)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from growtool.coupling.axis import Axis, resolve
 from growtool.coupling.calls import ModuleCall
+from growtool.coupling.op import Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +38,20 @@ class Step:
         args, kwargs: as given, a `Ref` in place of each tensor.
         outs: numbers of the results.
         overwritten: numbers of other tensors that share the memory of what it wrote in place.
-        pointwise: whether torch counts it among the elementwise operations.
+        op: what is known of such operations.
+        times: how often it counts, if it stands for more of its kind (`coupling.recurrence`).
         entry: its place among the entries of its module's signature; None for an operation without one.
     """
 
     name: str
+    op: Op
     module: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     outs: tuple[int, ...]
     overwritten: tuple[int, ...]
-    pointwise: bool
     entry: int | None = None
+    times: Fraction = Fraction(1)
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
@@ -127,11 +130,16 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self._times = Fraction(1)
+
+    def repeat(self, times: Fraction) -> None:
+        """Let each operation that follows stand for so many."""
+        self._times = times
 
     def add(
         self,
         name: str,
-        func: Any,
+        op: Op,
         args: Any,
         kwargs: Any,
         outs: Iterable[Tensor],
@@ -143,5 +151,4 @@ class Recorder:
         args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         numbers = tuple(map(id, outs))
         overwritten = tuple({id(other) for other in others} - set(numbers))
-        pointwise = torch.Tag.pointwise in func.tags
-        self.steps.append(Step(name, module, args, kwargs, numbers, overwritten, pointwise, entry))
+        self.steps.append(Step(name, op, module, args, kwargs, numbers, overwritten, entry, self._times))

@@ -8,9 +8,9 @@ touches, so that what growtool does not understand can never be grown wrongly.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,13 +33,12 @@ from growtool.coupling.calls import ModuleCall, outcome
 from growtool.coupling.constants import constant_axes
 from growtool.coupling.flow import Flow, Params
 from growtool.coupling.follow import flow_after, params_after, scaling
+from growtool.coupling.op import Kind
 from growtool.coupling.operation import Axes, Call, Mixing, Value
+from growtool.coupling.ops import op_of
 from growtool.coupling.signature import constant_signature, signature
 from growtool.coupling.solve import unify
 from growtool.coupling.steps import Recorder
-
-_SAME = frozenset("t detach alias lift_fresh".split())
-_OF_VECTORS = frozenset("view _unsafe_view reshape unsqueeze".split())  # keep the values of a vector in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +51,14 @@ class _Running:
     first: int
 
 
-Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
-
-
 class Tape(TorchDispatchMode):
     """Observes a forward pass.
 
     Results: `mixings`, `consumers`, `uses`, `signatures`, `calls`, `scaled`, `norm_eps`, `unknown`, `recorder`.
     """
 
-    def __init__(self, rules: dict[str, Rule], fallback: Callable[[Call], Rule | None]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._rules, self._fallback = rules, fallback
         self._values: dict[int, Value] = {}
         self._aliases = Aliases()
         self._modules: list[_Running] = [_Running("", (), (), 0)]
@@ -118,6 +113,10 @@ class Tape(TorchDispatchMode):
         """Note that an operation treats the channels of `axis` jointly."""
         self.mixings.append(Mixing(kind, axis, self.module, frozenset(params)))
 
+    def fix_positions(self, tensor: Tensor) -> None:
+        """Fix the first axis of what a recurrent layer reads or writes: a position depends on all before it."""
+        fix(self.axes(tensor)[0], "positions of a recurrent layer")
+
     def contract(self, left: Tensor, left_axis: Axis, right: Tensor, right_axis: Axis) -> None:
         """Sum over a shared axis of two tensors; a parameter among them consumes the channels of that axis."""
         for tensor, axis in ((right, right_axis), (left, left_axis)):
@@ -148,21 +147,21 @@ class Tape(TorchDispatchMode):
         name = func._schema.name.split("::")[1]
         in_place = name.endswith("_") and not name.startswith("_")
         outs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-        call = Call(name.removesuffix("_") if in_place else name, func, args, kwargs, ins, outs)
+        name = name.removesuffix("_") if in_place else name
+        call = Call(name, op_of(name, func), func, args, kwargs, ins, outs)
         self._record(call, turned)
         return result
 
     def _record(self, call: Call, turned: bool) -> None:
         """Take in one operation; `turned` says whether it changed the layout of an operand in place."""
-        rule = self._rules.get(call.name) or self._fallback(call)
         self._consumed = set()
         try:
             if turned:
                 raise Unsolvable(f"{call.name}_ changes the layout of a tensor in place")
-            if rule is None:
+            if call.op.axes is None:
                 self.unknown[str(call.func)] += 1
                 raise Unsolvable(f"{call.name} is not known to the trace")
-            layouts = rule(self, call)
+            layouts = call.op.axes(self, call)
         except Unsolvable as reason:
             layouts = self._give_up(call, str(reason))
         params = params_after(self, call)
@@ -186,7 +185,7 @@ class Tape(TorchDispatchMode):
                 axes = known.axes
             self.put(out, Value(axes, params, flow.renewed(bases={}) if number else flow, stored))
         others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
-        self.recorder.add(call.name, call.func, call.args, call.kwargs, call.outs, others, self.module, place)
+        self.recorder.add(call.name, call.op, call.args, call.kwargs, call.outs, others, self.module, place)
         for other in others:  # what was known of the values in that memory holds no more; the axes stay
             known = self._values[id(other)]
             made_of = None if params is None or known.params is None else params | known.params
@@ -196,7 +195,8 @@ class Tape(TorchDispatchMode):
         if len(call.ins) != 1:
             return None
         found = self.value(call.ins[0]).stored
-        keeps = call.name in _SAME or (call.name in _OF_VECTORS and found in self.vectors)
+        in_order = call.op.kind in (Kind.RESHAPE, Kind.SQUEEZE)  # of a vector's values
+        keeps = call.op.itself or (in_order and found in self.vectors)
         return found if keeps else None
 
     def known(self) -> dict[int, Value]:
@@ -210,7 +210,7 @@ class Tape(TorchDispatchMode):
                 self.uses[name].add(frozenset(dim for owner, dim in self._consumed if owner == name))
 
     def _picks_fixed(self, call: Call) -> bool:
-        if call.name not in ("slice", "select", "narrow"):
+        if call.op.kind is not Kind.PICK:
             return False
         source = call.args[0]
         return is_fixed(self.axes(source)[call.arg(1, "dim", 0) % source.ndim]) is not None

@@ -20,7 +20,6 @@ from growtool.coupling.flow import Flow, Params
 from growtool.coupling.operation import Axes, Mixing, Value
 from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.rms_norm import with_rms_norms
-from growtool.coupling.rules import RULES, general
 from growtool.coupling.shapes import ByShape
 from growtool.coupling.steps import ForwardPass
 from growtool.coupling.tape import Tape
@@ -136,14 +135,14 @@ def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Couplin
     buffers = dict(model.named_buffers(remove_duplicate=False))
     constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
     replica = copy.deepcopy(model).to("meta").eval()
-    tape = Tape(RULES, general)
+    tape = Tape()
     named = _register(tape, replica, constants)
     images = [torch.zeros((2, *size), device="meta") for size in input_sizes]
     for image in images:
         tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in image.shape[1:]))))
     handles = tape.watch(replica)
     try:
-        with torch.no_grad(), FirstPositions(tape.axes), ByShape(), tape:
+        with torch.no_grad(), FirstPositions(tape.recorder.repeat, tape.fix_positions), ByShape(), tape:
             output = replica(*images)
     except Exception as error:
         sizes = ", ".join(map(str, input_sizes))

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
 from growtool.coupling import places
@@ -16,7 +14,8 @@ from growtool.errors import some
 from growtool.recipe import Recipe
 from growtool.recipe.alike import stay_alike
 from growtool.recipe.changes import AlikeChanges, alike
-from growtool.report.macs import count_macs
+from growtool.recipe.traced import Traced
+from growtool.report.macs import traced_macs
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,8 @@ def summarise(recipe: Recipe) -> Summary:
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
     largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
     return Summary(
-        before=_size(recipe.models[0], recipe.source.stored.values(), recipe),
-        after=_size(recipe.models[1], recipe.infos.values(), recipe),
+        before=_size(recipe.matching.source, recipe.source.stored.values()),
+        after=_size(recipe.matching.target, recipe.infos.values()),
         promise=recipe.promise.kind,
         reasons=recipe.promise.reasons,
         second=recipe.second.label if recipe.second else None,
@@ -185,9 +184,9 @@ def _templated(recipe: Recipe) -> Iterable[str]:
         yield f"{len(names)} tensors become dense: {why} ({some(names)})"
 
 
-def _size(model: nn.Module, infos: Iterable[TensorInfo], recipe: Recipe) -> Size:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Size(parameters, sum(info.nbytes for info in infos), count_macs(model, recipe.input_size).total)
+def _size(traced: Traced, infos: Iterable[TensorInfo]) -> Size:
+    parameters = sum(parameter.numel() for parameter in traced.model.parameters())
+    return Size(parameters, sum(info.nbytes for info in infos), traced_macs(traced.coupling).total)
 
 
 def _size_json(size: Size) -> dict[str, int]:

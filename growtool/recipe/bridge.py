@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from growtool.algebra.passing import passing_value
 from growtool.coupling import Axis, Coupling, within
-from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import ONE
+from growtool.coupling.ops import RUNNING_NORMS
 from growtool.coupling.steps import ForwardPass
 from growtool.coupling.wiring import Place, Wiring, Written
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from growtool.coupling import Atom, Axis, Coupling, Growth, PairedAxis, Unchanged, atoms, within
-from growtool.coupling.aten import RUNNING_NORMS
 from growtool.coupling.axis import axis_size
+from growtool.coupling.ops import RUNNING_NORMS
 
 _INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
 Paired = Mapping[str, tuple[PairedAxis, ...]]

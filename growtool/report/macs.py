@@ -1,16 +1,15 @@
-"""Multiply-accumulates of one forward pass, counted on shapes alone.
+"""Multiply-accumulates of one image: of a traced pass, or of one that is run for them alone.
 
-What is counted: convolutions, matrix products and attention, one MAC for each multiplication with its addition. What is
-not: norms, activations, pooling, softmax and anything element-wise (one to six per cent of a model's arithmetic).
-FLOPs are 2 x MACs.
+What counts, and how much, `coupling.ops` says operation by operation. FLOPs are 2 x MACs.
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from growtool.errors import CheckpointError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from growtool.checkpoint import ModelSpec
+    from growtool.coupling import Coupling
 
 COUNTED = "convolutions, matrix products and attention; norms, activations and element-wise operations are not counted"
 
@@ -63,32 +63,37 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: boo
     Raises:
         CheckpointError: the model does not run on such images, since its arguments do not fit each other.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+    from growtool.coupling.counting import counted
 
-    from growtool.coupling.shapes import SHAPED, ByShape
+    try:
+        return _macs(counted(model if spent else copy.deepcopy(model), input_size))
+    except Exception as error:  # whatever a forward pass trips over when its layers do not fit together
+        raise CheckpointError(
+            f"{type(model).__name__}: does not run on images of {input_size} (channels, height, width): "
+            f"{type(error).__name__}: {error}; expected arguments that fit each other, correct its model_args"
+        ) from error
 
-    skeleton = (model if spent else copy.deepcopy(model)).to("meta").requires_grad_(False)
-    uncounted = {getattr(torch.ops.aten, name) for name in SHAPED} - flop_registry.keys()
-    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(uncounted, _nothing))
-    with warnings.catch_warnings(), torch.no_grad(), ByShape(), counter:
-        warnings.simplefilter("ignore")
-        try:
-            skeleton(torch.empty(1, *input_size, device="meta"))
-        except Exception as error:  # whatever a forward pass trips over when its layers do not fit together
-            raise CheckpointError(
-                f"{type(model).__name__}: does not run on images of {input_size} (channels, height, width): "
-                f"{type(error).__name__}: {error}; expected arguments that fit each other, correct its model_args"
-            ) from error
-    counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
-    root = type(model).__name__ + "."
+
+def traced_macs(coupling: Coupling) -> Macs:
+    """What a trace shows of one of its images."""
+    from growtool.coupling.counting import of_pass
+
+    return _macs(of_pass(coupling.forward))
+
+
+def _macs(counts: Iterable[tuple[str, str, Fraction]]) -> Macs:
+    """Sum up the operations, each with the path of its module, its name and its MACs."""
+    by_module, by_operation = defaultdict[str, Fraction](Fraction), defaultdict[str, Fraction](Fraction)
+    for module, name, count in counts:
+        by_operation[name] += count
+        parts = module.split(".") if module else []
+        for end in range(1, len(parts) + 1):
+            by_module[".".join(parts[:end])] += count
     return Macs(
-        total=counter.get_total_flops() // 2,
-        by_module={name.removeprefix(root): n for name, n in counts.items() if name.startswith(root) and n},
+        total=int(sum(by_operation.values())),
+        by_module={path: int(count) for path, count in by_module.items() if count},
         by_operation={
-            str(operation).removeprefix("aten."): flops // 2
-            for operation, flops in sorted(counter.get_flop_counts()["Global"].items(), key=lambda item: -item[1])
-            if flops
+            name: int(count) for name, count in sorted(by_operation.items(), key=lambda item: -item[1]) if count
         },
     )
 
@@ -103,8 +108,3 @@ def macs_of(spec: ModelSpec, *, where: str) -> int:
 
     model = build(spec, where=where)
     return count_macs(model, input_size(model), spent=True).total
-
-
-def _nothing(*_: object, **__: object) -> int:
-    """What is not counted costs; named, so that torch does not look for multiplications inside."""
-    return 0

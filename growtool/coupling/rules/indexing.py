@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from growtool.coupling.axis import LOOKED_UP, Unsolvable, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.rules.views import listed, replaced
-from growtool.coupling.tape import Rule, Tape
+
+if TYPE_CHECKING:
+    from growtool.coupling.tape import Tape
 
 
 def roll(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -65,13 +68,3 @@ def _fixed_along(tape: Tape, call: Call, dims: Sequence[int], why: str) -> Seque
     for dim in dims or range(len(axes)):
         axes[dim] = replaced(axes[dim], out.shape[dim], why)
     return [tuple(axes)]
-
-
-RULES: dict[str, Rule] = {
-    "roll": roll,
-    "flip": flip,
-    "constant_pad_nd": pad,
-    "index": index,
-    "index_select": index_select,
-    "embedding": embedding,
-}

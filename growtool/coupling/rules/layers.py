@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from growtool.coupling.aten import BATCH_NORMS, GROUP_NORMS, LAYER_NORMS, RMS_NORMS
 from growtool.coupling.axis import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
-from growtool.coupling.tape import Rule, Tape
 
-# Operation -> how many trailing axes are positions in the image.
-_RESAMPLING = {
-    **dict.fromkeys(
-        "avg_pool1d max_pool1d _adaptive_avg_pool1d adaptive_avg_pool1d upsample_linear1d upsample_nearest1d".split(),
-        1,
-    ),
-    **dict.fromkeys(
-        (
-            "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
-            "upsample_bilinear2d upsample_bicubic2d upsample_nearest2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-            "reflection_pad2d replication_pad2d grid_sampler_2d"
-        ).split(),
-        2,
-    ),
-    **dict.fromkeys(["avg_pool3d", "upsample_trilinear3d"], 3),
-}
+if TYPE_CHECKING:
+    from growtool.coupling.tape import Tape
 
 
 def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -120,7 +105,7 @@ def _from_batch(call: Call) -> bool:
 
 
 def resampling(tape: Tape, call: Call) -> Sequence[Axes]:
-    axes, count = tape.axes(call.args[0]), _RESAMPLING[call.name]
+    axes, count = tape.axes(call.args[0]), call.op.spatial
     _fix_all(axes[-count:])
     return [axes[:-count] + tuple(new_axis(n, SPATIAL_POSITION) for n in out.shape[-count:]) for out in call.outs]
 
@@ -165,18 +150,3 @@ def unfold(tape: Tape, call: Call) -> Sequence[Axes]:
 def _fix_all(axes: Axes) -> None:
     for axis in axes:
         fix(axis, SPATIAL_POSITION)
-
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(("convolution", "_convolution"), convolution),
-    **dict.fromkeys(LAYER_NORMS, layer_norm),
-    **dict.fromkeys(RMS_NORMS, rms_norm),
-    **dict.fromkeys(BATCH_NORMS, batch_norm),
-    **dict.fromkeys(GROUP_NORMS, group_norm),
-    **dict.fromkeys(_RESAMPLING, resampling),
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
-    "im2col": image_to_columns,
-    "col2im": columns_to_image,
-    "unfold": unfold,
-}

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from growtool.coupling.axis import ONE, Axis, fix, new_axis
+from growtool.coupling.op import Kind, is_linear_per_channel
 from growtool.coupling.operation import BY_N_MINUS_1, Axes, Call
 from growtool.coupling.rules.views import same
-from growtool.coupling.signature import CREATIONS
 from growtool.coupling.solve import unify
-from growtool.coupling.tape import Rule, Tape
 
-# Elementwise operations that lack torch's tag.
-_POINTWISE = frozenset(
-    (
-        "where masked_fill gelu silu copy lerp hardswish hardsigmoid hardtanh relu6 elu mish leaky_relu "
-        "log_sigmoid prelu _prelu_kernel clip softplus threshold"
-    ).split()
-)
-_RANDOM_OR_RANGE = frozenset(
-    (
-        "arange linspace eye tril_indices triu_indices logspace randn rand randint randperm hann_window "
-        "_efficientzerotensor bernoulli normal uniform"
-    ).split()
-)
-_LINEAR_IN_A_WEIGHT = frozenset(["mul", "div", "neg", "copy"])
-_BY_N_MINUS_1 = frozenset("var std var_mean std_mean".split())
-_REDUCTIONS = frozenset(
-    (
-        "mean sum amax amin var std var_mean std_mean max min linalg_vector_norm norm logsumexp any all prod "
-        "argmax argmin"
-    ).split()
-)
-_UNMOVED_BY_COPIES = frozenset(("amax", "amin", "any", "all"))
-
-
-def general(call: Call) -> Rule | None:
-    """The rule of an operation that stands in no table, by its class."""
-    if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
-        return pointwise
-    if call.name in CREATIONS:
-        return created
-    if call.name in _RANDOM_OR_RANGE:
-        return created_uneven
-    return None
+if TYPE_CHECKING:
+    from growtool.coupling.tape import Tape
 
 
 def pointwise(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -79,7 +47,8 @@ def _note_function_of_weights(tape: Tape, call: Call) -> None:
     together: frozenset[str] = frozenset().union(*(params for params in made_of if params))
     apart = sum(len(params or ()) for params in made_of) == len(together)
     divides_by_it = call.name == "div" and len(made_of) > 1 and bool(made_of[-1])
-    if together and not (call.name in _LINEAR_IN_A_WEIGHT and apart and not divides_by_it):
+    linear = call.op.kind in (Kind.MULTIPLY, Kind.OVERWRITE) or is_linear_per_channel(call)
+    if together and not (linear and apart and not divides_by_it):
         _mix_weights(tape, call)
 
 
@@ -102,14 +71,14 @@ def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
     source = call.ins[0]
     axes = tape.axes(source)
     dims = _reduced_dims(call, source.ndim)
-    by_position = call.name.startswith("arg") or (call.name in ("max", "min") and len(call.outs) == 2)
+    by_position = call.op.kind is Kind.POSITION or (call.op.kind is Kind.REDUCE and len(call.outs) == 2)
     if tape.value(source).params:
         _mix_weights(tape, call)
-    kind = BY_N_MINUS_1 if call.name in _BY_N_MINUS_1 and _correction(call) else call.name
+    kind = BY_N_MINUS_1 if call.op.kind is Kind.VARIANCE and _correction(call) else call.name
     for dim in dims:
         if by_position:
             fix(axes[dim], "a position among the channels")
-        elif call.name not in _UNMOVED_BY_COPIES:
+        elif call.op.kind is not Kind.EXTREME:  # which copies do not move
             tape.mix(kind, axes[dim])
     results = []
     for out in call.outs:
@@ -166,15 +135,6 @@ def _product(tape: Tape, left: Tensor, right: Tensor) -> Axes:
     return a[:-1] + b[-1:] if len(b) > 1 else a[:-1]
 
 
-def linear(tape: Tape, call: Call) -> Sequence[Axes]:
-    x, weight, bias = call.args[0], call.args[1], call.arg(2, "bias")
-    rows, columns = tape.axes(weight)
-    tape.contract(x, tape.axes(x)[-1], weight, columns)
-    if bias is not None:
-        unify(rows, tape.axes(bias)[0])
-    return [(*tape.axes(x)[:-1], rows)]
-
-
 def attention(tape: Tape, call: Call) -> Sequence[Axes]:
     """softmax(q k^T) v, fused: leading axes are shared, keys meet values along the tokens."""
     query, key, value = (tape.axes(tensor) for tensor in call.args[:3])
@@ -187,22 +147,3 @@ def attention(tape: Tape, call: Call) -> Sequence[Axes]:
     tape.mix("product", key[-2])
     auxiliary = [tuple(new_axis(n, "bookkeeping of attention") for n in out.shape) for out in call.outs[1:]]
     return [(*query[:-1], value[-1]), *auxiliary]
-
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(_REDUCTIONS, reduction),
-    **dict.fromkeys("_softmax _log_softmax softmax _safe_softmax log_softmax".split(), softmax),
-    **dict.fromkeys(["mm", "bmm", "mv", "dot"], matrix_product),
-    **dict.fromkeys(["addmm", "baddbmm"], added_matrix_product),
-    **dict.fromkeys(
-        (
-            "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu "
-            "_scaled_dot_product_attention_math _scaled_dot_product_attention_math_for_mps "
-            "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_flash_attention "
-            "_scaled_dot_product_efficient_attention"
-        ).split(),
-        attention,
-    ),
-    "linear": linear,
-    "cumsum": cumulative,
-}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from growtool.coupling.axis import ONE, Atom, Axis, Unsolvable, axis_size, cut, fix, new_axis, resolve
 from growtool.coupling.operation import Axes, Call
 from growtool.coupling.solve import factor_out, unify
-from growtool.coupling.tape import Rule, Tape
+
+if TYPE_CHECKING:
+    from growtool.coupling.tape import Tape
 
 
 def same(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -195,27 +198,3 @@ def replaced(axis: Axis, size: int, why: str) -> Axis:
 def listed(value: int | Sequence[int]) -> list[int]:
     """A dimension or several, as a list."""
     return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
-
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys("view _unsafe_view reshape view_copy _reshape_alias flatten".split(), reshape),
-    **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk".split(), split),
-    **dict.fromkeys(
-        "detach alias clone contiguous _to_copy to lift_fresh lift_fresh_copy lift dropout".split(),
-        same,
-    ),
-    **dict.fromkeys("native_dropout feature_dropout view_as positive resolve_conj resolve_neg conj".split(), same),
-    "permute": permute,
-    "transpose": transpose,
-    "t": matrix_transpose,
-    "unsqueeze": unsqueeze,
-    "squeeze": squeeze,
-    "expand": expand,
-    "repeat": repeat,
-    "select": select,
-    "unbind": unbind,
-    "slice": take_slice,
-    "cat": concatenate,
-    "stack": stack,
-    "as_strided": as_strided,
-}

@@ -1,0 +1,105 @@
+"""The operations of a pass that are counted: from a trace, or from a pass that is run for this alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from growtool.coupling.axis import atoms, axis_size
+from growtool.coupling.ops import OPS
+from growtool.coupling.recurrence import FirstPositions
+from growtool.coupling.shapes import ByShape
+from growtool.coupling.steps import ForwardPass, Ref
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Counted = tuple[str, str, Fraction]  # path of the module, name of the operation, MACs of one image
+
+
+def of_pass(forward: ForwardPass) -> Iterator[Counted]:
+    """The counted operations of a trace; what does not depend on the images is done once for all of them."""
+
+    def sizes(leaf: Ref | int) -> list[int]:
+        return list(map(axis_size, forward.layouts[leaf.number if isinstance(leaf, Ref) else leaf]))
+
+    (batch,) = atoms(forward.axes(forward.inputs[0])[0])
+    dependent = set(forward.inputs)
+    for step in forward.raw:
+        depends = not dependent.isdisjoint(step.ins)
+        if depends:
+            dependent.update(step.outs, step.overwritten)
+        if step.op.macs is not None:
+            # the first state of a recurrent layer is a constant, one for each image
+            per_image = depends or any(batch in atoms(axis) for axis in forward.axes(step.outs[0]))
+            yield step.module, step.name, step.op.macs(step, sizes) * step.times / (batch.size if per_image else 1)
+
+
+def counted(model: nn.Module, input_size: tuple[int, int, int]) -> list[Counted]:
+    """Run a model on one image on the meta device.
+
+    Args:
+        model: in eval mode; of no use afterwards.
+        input_size: channels, height and width of the image.
+    """
+    skeleton = model.to("meta").requires_grad_(False)
+    counter = _Counter()
+    for path, module in skeleton.named_modules():
+        module.register_forward_pre_hook(lambda *_, path=path: counter.modules.append(path))
+        module.register_forward_hook(lambda *_: _leave(counter.modules))
+    with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _keep), ByShape(), counter:
+        warnings.simplefilter("ignore")
+        skeleton(torch.empty(1, *input_size, device="meta"))
+    return counter.found
+
+
+def _leave(modules: list[str]) -> None:
+    modules.pop()
+
+
+def _keep(_: Tensor) -> None:
+    """No axis is followed here, so none has to be fixed."""
+
+
+class _Counter(TorchDispatchMode):
+    """While active, takes in every operation whose row tells its MACs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.modules: list[str] = []
+        self.found: list[Counted] = []
+        self._times = Fraction(1)
+
+    def repeat(self, times: Fraction) -> None:
+        """Let each operation that follows stand for so many."""
+        self._times = times
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        row = OPS.get(name.removesuffix("_"))
+        if row is not None and row.macs is not None:
+            macs = row.macs(_Run(args, result), _shape)
+            self.found.append((self.modules[-1], name, macs * self._times))
+        return result
+
+
+class _Run:
+    """An operation as it runs."""
+
+    def __init__(self, args: tuple[Any, ...], result: Any) -> None:
+        self.args = args
+        self.outs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+def _shape(tensor: Tensor) -> Sequence[int]:
+    return tensor.shape
