@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.coupling.axis import atoms, axis_size
+from growtool.coupling.axis import axis_size
 from growtool.coupling.ops import OPS
 from growtool.coupling.recurrence import FirstPositions
 from growtool.coupling.shapes import ByShape
@@ -30,16 +30,16 @@ def of_pass(forward: ForwardPass) -> Iterator[Counted]:
     def sizes(leaf: Ref | int) -> list[int]:
         return list(map(axis_size, forward.layouts[leaf.number if isinstance(leaf, Ref) else leaf]))
 
-    (batch,) = atoms(forward.axes(forward.inputs[0])[0])
+    images = sizes(forward.inputs[0])[0]
     dependent = set(forward.inputs)
     for step in forward.raw:
         depends = not dependent.isdisjoint(step.ins)
         if depends:
             dependent.update(step.outs, step.overwritten)
         if step.op.macs is not None:
-            # the first state of a recurrent layer is a constant, one for each image
-            per_image = depends or any(batch in atoms(axis) for axis in forward.axes(step.outs[0]))
-            yield step.module, step.name, step.op.macs(step, sizes) * step.times / (batch.size if per_image else 1)
+            per_image = depends or step.repeats is not None  # a recurrent layer has a first state for each of them
+            macs = step.op.macs(step, sizes) * (step.repeats or 1)
+            yield step.module, step.name, Fraction(macs, images if per_image else 1)
 
 
 def counted(model: nn.Module, input_size: tuple[int, int, int]) -> list[Counted]:
@@ -75,11 +75,11 @@ class _Counter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
         self.found: list[Counted] = []
-        self._times = Fraction(1)
+        self._repeats: Fraction | None = None
 
-    def repeat(self, times: Fraction) -> None:
+    def repeat(self, times: Fraction | None) -> None:
         """Let each operation that follows stand for so many."""
-        self._times = times
+        self._repeats = times
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -88,8 +88,8 @@ class _Counter(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         row = OPS.get(name.removesuffix("_"))
         if row is not None and row.macs is not None:
-            macs = row.macs(_Run(args, result), _shape)
-            self.found.append((self.modules[-1], name, macs * self._times))
+            macs = row.macs(_Run(args, result), _shape) * (self._repeats or 1)
+            self.found.append((self.modules[-1], name, Fraction(macs)))
         return result
 
 

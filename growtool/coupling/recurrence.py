@@ -23,11 +23,11 @@ class FirstPositions(TorchFunctionMode):
     """While active, recurrent layers run on few positions.
 
     Args:
-        repeat: told, before such a layer runs, how many operations each of its own stands for, and 1 after it.
+        repeat: told, before such a layer runs, how many operations each of its own stands for, and None after it.
         fix: given what the layer reads and writes, positions first: these cannot grow.
     """
 
-    def __init__(self, repeat: Callable[[Fraction], None], fix: Callable[[Tensor], None]) -> None:
+    def __init__(self, repeat: Callable[[Fraction | None], None], fix: Callable[[Tensor], None]) -> None:
         super().__init__()
         self._repeat, self._fix = repeat, fix
 
@@ -50,7 +50,7 @@ class FirstPositions(TorchFunctionMode):
         try:
             result, *states = func(sequence[:_RUN], *rest, False, **kwargs)
         finally:
-            self._repeat(Fraction(1))
+            self._repeat(None)
         if len(sequence) > _RUN:
             further = result[-1:].expand(len(sequence) - _RUN, -1, -1)
             self._fix(further)

@@ -39,7 +39,7 @@ class Step:
         outs: numbers of the results.
         overwritten: numbers of other tensors that share the memory of what it wrote in place.
         op: what is known of such operations.
-        times: how often it counts, if it stands for more of its kind (`coupling.recurrence`).
+        repeats: for an operation of a recurrent layer, how many it stands for.
         entry: its place among the entries of its module's signature; None for an operation without one.
     """
 
@@ -51,7 +51,7 @@ class Step:
     outs: tuple[int, ...]
     overwritten: tuple[int, ...]
     entry: int | None = None
-    times: Fraction = Fraction(1)
+    repeats: Fraction | None = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
@@ -130,11 +130,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._times = Fraction(1)
+        self._repeats: Fraction | None = None
 
-    def repeat(self, times: Fraction) -> None:
-        """Let each operation that follows stand for so many."""
-        self._times = times
+    def repeat(self, times: Fraction | None) -> None:
+        """Let each operation that follows stand for so many, as it is one of a recurrent layer; None: of none."""
+        self._repeats = times
 
     def add(
         self,
@@ -151,4 +151,4 @@ class Recorder:
         args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         numbers = tuple(map(id, outs))
         overwritten = tuple({id(other) for other in others} - set(numbers))
-        self.steps.append(Step(name, op, module, args, kwargs, numbers, overwritten, entry, self._times))
+        self.steps.append(Step(name, op, module, args, kwargs, numbers, overwritten, entry, self._repeats))
