@@ -89,6 +89,8 @@ def _header(data: bytes, random: Random) -> bytes:
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
     what = random.choice("tree tree entry entry metadata rename length".split())
     names = [name for name in header if name != "__metadata__"]
+    if not names:  # another mutation was here before
+        return data
     name = random.choice(names)
     if what == "entry":
         header[name][random.choice(["dtype", "shape", "data_offsets"])] = random.choice(JUNK)
