@@ -18,7 +18,6 @@ from growtool.errors import CheckpointError, GrowtoolError, PlanError
 
 if TYPE_CHECKING:
     from growtool.checkpoint import open_checkpoint
-    from growtool.coupling import trace_model
     from growtool.finetune.run import finetune as finetune_checkpoint
     from growtool.growing import grow as grow_checkpoint
     from growtool.growing import summarise
@@ -26,12 +25,13 @@ if TYPE_CHECKING:
     from growtool.plan import Plan, load_plan
     from growtool.recipe import resolve
     from growtool.report.inspect import inspect_checkpoint
+    from growtool.trace import trace_model
     from growtool.verify import compare as verify_checkpoints
 
 # Name -> where it lives. `growtool.finetune` is a room, so its function carries a longer name here.
 _HOMES = {
     "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
-    "trace_model": ("growtool.coupling", "trace_model"),
+    "trace_model": ("growtool.trace", "trace_model"),
     "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
     "grow": ("growtool.growing.call", "grow"),
     "grow_checkpoint": ("growtool.growing", "grow"),

@@ -25,6 +25,6 @@ class CheckpointError(GrowtoolError):
     """A file or folder is not what it should be: missing, damaged, foreign, or in disagreement with its config."""
 
 
-def some(names: Sequence[str], shown: int = 8) -> str:
+def format_names(names: Sequence[str], shown: int = 8) -> str:
     """The first few names, as a message tells them, and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

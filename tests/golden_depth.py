@@ -14,7 +14,7 @@ from growtool.recipe import Recipe, TensorRecipe
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
 from growtool.recipe.target import target_spec
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 
 GOLDEN = Path(__file__).parent / "golden" / "depth.json"
 SMALL = {"channel_multiplier": 0.1, "num_classes": 5}
@@ -44,10 +44,10 @@ def record(family: str) -> dict[str, Any]:
     tiny, args = DEEPER[family]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(write_folder(tiny, Path(folder) / "source"))
-        source = Traced.of(checkpoint.spec, where="source")
+        source = TracedModel.of(checkpoint.spec, where="source")
         plain = _plan(args, {"operator": "interleave"})
-        spec, _ = target_spec(plain.target, source.spec, source.model, source.coupling)
-        target = Traced.of(spec, where="target")
+        spec, _ = target_spec(plain.target, source.spec, source.model, source.trace)
+        target = TracedModel.of(spec, where="target")
         placed = recipe_of(plain, checkpoint, match(source, target, plain.depth)).blocks.placed
         found: dict[str, Any] = {}
         for name in OPERATORS:

@@ -3,12 +3,12 @@
 import pytest
 from models import Tiny, difference, grown, load, resolved, write_folder
 
-from growtool.coupling import Stretch
 from growtool.errors import PlanError
 from growtool.plan.depth import ZeroOut
 from growtool.recipe.added_blocks import adds_like_blocks
 from growtool.recipe.arguments import as_lists, leaves, scaled, with_leaves
 from growtool.recipe.blocks import place_blocks
+from growtool.trace import Stretch
 
 CONV, ATTENTION, FIRST = {"conv": (4, 4)}, {"qkv": (12, 4), "proj": (4, 4)}, {"conv": (4, 2)}
 

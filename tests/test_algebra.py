@@ -17,7 +17,7 @@ from torch import Tensor
 from growtool.algebra import layers
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_at_random, tiled
 from growtool.algebra.layers import complete, copy_positions, home_share, in_runs, split_evenly, summed_dim
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis, Unchanged
 
 TIGHT = 1e-12
 
@@ -38,13 +38,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def consumed(expansion: Expansion) -> AxisMap:
     """One set of channels that a sum runs over."""
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset([growth]))
 
 
 def produced(expansion: Expansion) -> AxisMap:
     """One set of channels that no sum runs over."""
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset())
 
 
@@ -58,9 +58,9 @@ def expansions(draw, *, size: int | None = None, least: int = 0) -> Expansion:
 
 
 @st.composite
-def paired_axes(draw, *, depth: int = 2) -> tuple[PairedAxis, dict[Growth, Expansion]]:
+def paired_axes(draw, *, depth: int = 2) -> tuple[PairedAxis, dict[GroupPair, Expansion]]:
     """Concatenations of products of sets that grow and sets that do not, nested."""
-    grown: dict[Growth, Expansion] = {}
+    grown: dict[GroupPair, Expansion] = {}
 
     def factor(level: int):
         kind = draw(st.sampled_from(["growth", "growth", "unchanged"] + (["nested"] if level else [])))
@@ -71,7 +71,7 @@ def paired_axes(draw, *, depth: int = 2) -> tuple[PairedAxis, dict[Growth, Expan
         if grown and draw(st.booleans()):
             return draw(st.sampled_from(list(grown)))
         expansion = draw(expansions(size=draw(st.integers(1, 3))))
-        growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+        growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
         grown[growth] = expansion
         return growth
 
@@ -83,7 +83,7 @@ def paired_axes(draw, *, depth: int = 2) -> tuple[PairedAxis, dict[Growth, Expan
     return axis(depth), grown
 
 
-def positions_by_hand(axis: PairedAxis, grown: dict[Growth, Expansion], consumes: frozenset[Growth]):
+def positions_by_hand(axis: PairedAxis, grown: dict[GroupPair, Expansion], consumes: frozenset[GroupPair]):
     """For each target position: its source position, the key of its sum, and its share; and the source's size."""
     rows, size = [], 0
     for number, segment in enumerate(axis.segments):
@@ -292,7 +292,7 @@ def attention(x: Tensor, qkv: Tensor, proj: Tensor, heads: int) -> Tensor:
 
 def test_packed_rows_are_tiled_part_by_part():
     """Growing one head of four channels to two: each of query, key and value is copied on its own."""
-    heads, stream = Growth(None, Atom(2)), Growth(Atom(4), Atom(8))
+    heads, stream = GroupPair(None, ChannelGroup(2)), GroupPair(ChannelGroup(4), ChannelGroup(8))
     grown = {heads: tiled(1, 2), stream: tiled(4, 8)}
     of_qkv = axis_map(PairedAxis(((heads, Unchanged(4)),) * 3), grown, frozenset())
     assert of_qkv.index.tolist() == [*range(4)] * 2 + [*range(4, 8)] * 2 + [*range(8, 12)] * 2
@@ -330,7 +330,7 @@ def test_classifier_by_hand():
 
 def test_four_neighbouring_patches_are_four_copies_of_the_layout():
     """Swin's merging reads 4 C channels: E on that axis is I_4 (x) E."""
-    stream = Growth(Atom(3), Atom(5))
+    stream = GroupPair(ChannelGroup(3), ChannelGroup(5))
     expansion = Expansion(3, torch.tensor([0, 1, 2, 2, 0]))
     axis = axis_map(PairedAxis(((Unchanged(4), stream),)), {stream: expansion}, frozenset([stream]))
     one = torch.nn.functional.one_hot(expansion.index, 3).double()

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import build, input_size, open_checkpoint
-from growtool.coupling import trace_model
 from growtool.templates.align import align
 from growtool.templates.assign import best_assignment
 from growtool.templates.grouping import like_tensors, templatable
+from growtool.trace import trace_model
 from tests.models import TINY, difference, load, write_folder
 from tests.test_templates import run
 
@@ -29,9 +29,9 @@ def test_the_assignment_is_the_best_of_all(size):
 def aligned(folder):
     checkpoint = open_checkpoint(folder)
     model = build(checkpoint.spec)
-    coupling = trace_model(model, input_size(model))
-    groups = like_tensors(templatable(model, coupling, checkpoint.tensors))
-    return checkpoint, align(coupling, checkpoint.tensors, groups, checkpoint.read)
+    trace = trace_model(model, input_size(model))
+    groups = like_tensors(templatable(model, trace, checkpoint.tensors))
+    return checkpoint, align(trace, checkpoint.tensors, groups, checkpoint.read)
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet", "convnext", "swin", "nfnet"])

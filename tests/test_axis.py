@@ -1,24 +1,24 @@
 """Symbolic axes mean lists of positions; what is done to an axis must leave every position what it was.
 
-The meaning of an axis is written out by brute force: each position is the tuple of (atom, index) it is made of. Cutting
-an axis cuts that list, factoring it arranges that list as a table.
+The meaning of an axis is written out by brute force: each position is the tuple of (channel group, index) it is made
+of. Cutting an axis cuts that list, factoring it arranges that list as a table.
 """
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growtool.coupling.axis import (
+from growtool.trace.axes import (
     ONE,
-    Atom,
     Axis,
+    ChannelGroup,
     Factor,
     Unsolvable,
-    atoms,
     axis_size,
     bind,
     cut,
     fix,
+    groups_on,
     new_axis,
     owners,
     resolve,
@@ -39,7 +39,7 @@ def meaning(axis: Axis) -> list[Position]:
 
 
 def _factor_meaning(factor: Factor) -> list[Position]:
-    if isinstance(factor, Atom):
+    if isinstance(factor, ChannelGroup):
         assert factor.term is None, "bound atoms do not survive resolve"
         return [((factor.serial, i),) for i in range(factor.size)]
     return meaning(factor)
@@ -47,7 +47,7 @@ def _factor_meaning(factor: Factor) -> list[Position]:
 
 @st.composite
 def axes(draw, size: int, *, depth: int = 3) -> Axis:
-    """An axis of a given size: one atom, a product, or a concatenation."""
+    """An axis of a given size: one channel group, a product, or a concatenation."""
     kinds = ["atom"]
     divisors = [n for n in range(2, size) if size % n == 0]
     if depth and divisors:
@@ -81,8 +81,8 @@ def test_resolving_twice_changes_nothing(data):
 
 
 def test_a_cut_through_an_atom_refines_it_everywhere():
-    atom = Atom(6)
-    axis, elsewhere = ((atom,),), ((Atom(2), atom),)
+    group = ChannelGroup(6)
+    axis, elsewhere = ((group,),), ((ChannelGroup(2), group),)
     left, right = cut(axis, 2)
     assert [[factor.size for factor in segment] for segment in left + right] == [[2], [4]]
     lead, inner = resolve(elsewhere)[0]
@@ -90,45 +90,45 @@ def test_a_cut_through_an_atom_refines_it_everywhere():
 
 
 def test_a_leading_concatenation_is_spread_out():
-    a, b, c = Atom(2), Atom(3), Atom(4)
+    a, b, c = ChannelGroup(2), ChannelGroup(3), ChannelGroup(4)
     assert resolve(((((a,), (b,)), c),)) == ((a, c), (b, c))
     assert resolve(((c, ((a,), (b,))),)) == ((c, ((a,), (b,))),)
 
 
 def test_a_single_position_leaves_no_trace():
-    a = Atom(3)
+    a = ChannelGroup(3)
     assert new_axis(1) == ONE
-    assert resolve(((Atom(1), a, Atom(1)),)) == ((a,),)
-    assert axis_size(ONE) == 1 and list(atoms(ONE)) == []
+    assert resolve(((ChannelGroup(1), a, ChannelGroup(1)),)) == ((a,),)
+    assert axis_size(ONE) == 1 and list(groups_on(ONE)) == []
 
 
 def test_binding_replaces_an_atom_in_every_axis_that_holds_it():
-    whole, a, b = Atom(6), Atom(2), Atom(3)
+    whole, a, b = ChannelGroup(6), ChannelGroup(2), ChannelGroup(3)
     bind(whole, ((a, b),))
-    assert resolve(((Atom(2), whole),))[0][1:] == (a, b)
-    assert list(atoms(((whole,),))) == [a, b]
+    assert resolve(((ChannelGroup(2), whole),))[0][1:] == (a, b)
+    assert list(groups_on(((whole,),))) == [a, b]
 
 
 def test_owners_are_those_of_the_atoms_as_they_were_created():
-    whole = Atom(6, owners=frozenset([("conv.weight", 1)]))
-    bind(whole, ((Atom(2), Atom(3)),))
+    whole = ChannelGroup(6, owners=frozenset([("conv.weight", 1)]))
+    bind(whole, ((ChannelGroup(2), ChannelGroup(3)),))
     assert list(owners(((whole,),))) == [(whole, ("conv.weight", 1))]
 
 
 def test_an_axis_never_contains_itself():
-    atom = Atom(4)
+    group = ChannelGroup(4)
     with pytest.raises(Unsolvable):
-        bind(atom, ((atom,),))
+        bind(group, ((group,),))
 
 
 def test_what_is_fixed_stays_fixed_through_binding_and_the_first_reason_stays():
-    whole, a, b = Atom(6, fixed="the input image"), Atom(2), Atom(3)
+    whole, a, b = ChannelGroup(6, fixed="the input image"), ChannelGroup(2), ChannelGroup(3)
     bind(whole, ((a, b),))
     fix(((a,),), "another reason")
     assert (a.fixed, b.fixed) == ("the input image", "the input image")
 
 
 def test_parts_of_a_fixed_atom_are_fixed():
-    left, right = cut(((Atom(4, fixed="a kernel position"), Atom(2)),), 4)
-    assert [(a.size, a.fixed) for a in atoms(left)] == [(2, "a kernel position"), (2, None)]
-    assert [(a.size, a.fixed) for a in atoms(right)] == [(2, "a kernel position"), (2, None)]
+    left, right = cut(((ChannelGroup(4, fixed="a kernel position"), ChannelGroup(2)),), 4)
+    assert [(a.size, a.fixed) for a in groups_on(left)] == [(2, "a kernel position"), (2, None)]
+    assert [(a.size, a.fixed) for a in groups_on(right)] == [(2, "a kernel position"), (2, None)]

@@ -11,11 +11,11 @@ import torch
 from stream_nets import Headless, apart, pooled, random, recipe_between
 from torch import Tensor, nn
 
+from growtool.algebra.blank_propagation import propagate_blanks
 from growtool.algebra.expansion import BLANK, Expansion, axis_map, circular, padded
 from growtool.algebra.layers import complete, copy_positions, split_evenly
-from growtool.algebra.passage import passage
 from growtool.algebra.rewrite import Rewrite
-from growtool.coupling import Atom, Growth, PairedAxis, Unchanged
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis, Unchanged
 
 EXACT = 1e-11
 OPERATORS = ("centre_zero", "lemon", "zero")
@@ -64,7 +64,7 @@ def test_padding_is_whole_copies_and_then_blanks():
 @pytest.mark.parametrize("free", [True, False])
 def test_maps_with_blanks_are_dense_matrices_with_rows_of_zeros(free):
     """E has a row of zeros for each blank; any left inverse may hold anything in its column, the split holds zeros."""
-    outer, inner = Growth(Atom(2), Atom(3)), Growth(Atom(2), Atom(5))
+    outer, inner = GroupPair(ChannelGroup(2), ChannelGroup(3)), GroupPair(ChannelGroup(2), ChannelGroup(5))
     grown = {outer: padded(2, 3), inner: padded(2, 5)}
     axis = PairedAxis(((outer, Unchanged(2), inner),))
     found = axis_map(axis, grown, frozenset(grown), frozenset([inner]) if free else frozenset())
@@ -88,7 +88,7 @@ def copied(size: int):
 
 
 def test_any_draft_is_completed_beside_blanks():
-    stream = Growth(Atom(2), Atom(5))
+    stream = GroupPair(ChannelGroup(2), ChannelGroup(5))
     maps = (copied(3), axis_map(PairedAxis(((stream,),)), {stream: padded(2, 5)}, frozenset([stream])))
     W, draft = random(3, 2), random(3, 5, seed=1)
     done = complete(draft.clone(), W, maps)
@@ -158,7 +158,7 @@ def test_channels_that_are_returned_are_not_centred():
     assert recipe.promise.kind == "lossy"
     [growth] = recipe.matching.paired["stem.weight"][0].growths()
     blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
-    found = passage(recipe.matching.target.coupling, growth.target, "silent", blanks)
+    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks)
     assert ("", "the model returns the channels themselves, not through a norm") in found.reasons
 
 

@@ -10,12 +10,12 @@ from zoo.attempt import attempt
 from zoo.proofs import InMemory, source_model
 
 from growtool.checkpoint import ModelSpec, build, file_order, input_size
-from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.growing.execute import produce
 from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
+from growtool.trace import trace_model
 
 MLP = ("b.weight", "b.bias")
 

@@ -16,8 +16,8 @@ from growtool.plan import LoadedPlan
 from growtool.plan.depth import DEPTH_OPERATORS, Map
 from growtool.plan.width import WIDTH_OPERATORS, Mixture, TwoSource, VarianceTransfer
 from growtool.recipe import resolve
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.consent import require_consent
+from growtool.recipe.symmetry import stay_alike
 from growtool.schedule.file import load_schedule
 from growtool.schedule.run import run_schedule
 from growtool.study.arms import grown_arms

@@ -4,14 +4,14 @@ import pytest
 from models import TINY, Tiny, resolved, write_folder
 
 from growtool.checkpoint import input_size
-from growtool.coupling import Coupling, inside, shortened, stretches, trace_model
-from growtool.coupling.depth import sequences
 from growtool.errors import PlanError
+from growtool.trace import Trace, inside, shortened, stretches, trace_model
+from growtool.trace.stretches import sequences
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
 
 
-def traced(tiny: Tiny) -> Coupling:
+def traced(tiny: Tiny) -> Trace:
     model = tiny.create()
     return trace_model(model, input_size(model))
 

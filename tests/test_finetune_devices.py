@@ -25,7 +25,7 @@ from growtool.finetune.distributed import World, joined, synchronised
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
-from growtool.finetune.snapshot import Course, Snapshot, take
+from growtool.finetune.snapshot import RunProgress, Snapshot, take
 
 CPU = torch.device("cpu")
 
@@ -274,7 +274,7 @@ def test_a_snapshot_copies_every_tensor_once_into_memory_that_the_next_one_uses(
     job = prepare(config, CPU)
     job.begin_epoch(1)
     batches, copies = job.train.epoch(1), Copies()
-    trainer, course = job.trainer, Course()
+    trainer, course = job.trainer, RunProgress()
     trainer.update(*next(batches))
     copied = CountBytes()
     with copied:
@@ -326,7 +326,7 @@ def test_what_is_not_finite_is_looked_for_where_it_is_and_not_in_copies(
     looked: list[int] = []
     monkeypatch.setattr(Finite, "look", lambda finite, name, tensor: looked.append(tensor.data_ptr()))
     trainer = prepare(run_config(checkpoint, data, tmp_path / "run", model_ema=True), CPU).trainer
-    take(trainer, Course(), Copies())
+    take(trainer, RunProgress(), Copies())
     states = [trainer.model.state_dict(), trainer.evaluated.state_dict()]
     assert looked == [tensor.data_ptr() for state in states for tensor in state.values()]
 
@@ -336,7 +336,7 @@ def test_a_process_that_does_not_write_copies_nothing(checkpoint: Path, data: Pa
     job = prepare(run_config(checkpoint, data, tmp_path / "run", model_ema=True), CPU)
     copied = CountBytes()
     with copied:
-        assert take(job.trainer, Course(), None) is None
+        assert take(job.trainer, RunProgress(), None) is None
     assert copied.bytes == 0
 
 

@@ -12,10 +12,10 @@ from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.plan.depth import ZeroOut
 from growtool.recipe import resolve
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.blocks import place_blocks
 from growtool.recipe.consent import require_consent
-from growtool.recipe.knobs import Knobs
+from growtool.recipe.size_arguments import SizeArguments
+from growtool.recipe.symmetry import stay_alike
 from tests.test_added_blocks import alternating
 from tests.test_closings import deeper
 from tests.test_width_operators import COPIES
@@ -117,7 +117,7 @@ def test_the_siblings_that_are_named_are_accepted(tmp_path, monkeypatch):
     spec = ModelSpec("vit_tiny_patch16_224", {"num_classes": 5})
     source = InMemory.of(spec, build(spec))
     with monkeypatch.context() as context:
-        context.setattr("growtool.recipe.target.find_knobs", lambda *_, **__: Knobs({}, {}))
+        context.setattr("growtool.recipe.target.find_size_arguments", lambda *_, **__: SizeArguments({}, {}))
         said = problem_of(source, {"target": {"scale": {"width": 2}}}, tmp_path)
     named = re.search(r"name a larger model of the family, `target: {model: NAME}`: (.*)$", said)
     assert named is not None, said

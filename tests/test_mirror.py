@@ -15,7 +15,7 @@ from growtool.errors import PlanError
 from growtool.growing import summarise
 from growtool.recipe import resolve
 from growtool.recipe.mirror import mirror_image
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 
 _SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 5}
 MIRRORED = {
@@ -57,7 +57,7 @@ def mirror_net(pretrained: bool = False, width: int = 6, stride: int = 4, **kwar
 
 def image_of(folder):
     checkpoint = open_checkpoint(folder)
-    return mirror_image(checkpoint, Traced.of(checkpoint.spec, where=checkpoint.name))
+    return mirror_image(checkpoint, TracedModel.of(checkpoint.spec, where=checkpoint.name))
 
 
 @pytest.mark.parametrize("tiny", MIRRORED.values(), ids=MIRRORED)

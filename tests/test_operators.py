@@ -15,7 +15,6 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
 from growtool.checkpoint import Layout
-from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.operators import mixture, net2net, tile
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.table import OPERATORS
@@ -23,6 +22,7 @@ from growtool.plan.depth import CancelOut, Interleave, Map, Net2Deeper, Stack, Z
 from growtool.plan.width import Mixture, Net2Net, Tile
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.source import Grid
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 
 TIGHT = 1e-12
 
@@ -32,7 +32,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def axis(expansion: Expansion, *, summed: bool) -> AxisMap:
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset([growth] if summed else []))
 
 

@@ -16,13 +16,13 @@ from growtool.algebra.expansion import Expansion, axis_map
 from growtool.algebra.layers import grow_gradient
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli
-from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.errors import PlanError
 from growtool.finetune.lr_factors import read_factors, scale_rates
 from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, write_state
 from growtool.finetune.run import finetune
 from growtool.growing.optimizer import find_state, grow_state
 from growtool.recipe import resolve
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5})
 EQUAL = {"operator": "tile", "split": "equal"}
@@ -151,7 +151,7 @@ def test_moments_of_one_group_may_hold_weight_decay(tmp_path):
 def test_gradients_grow_by_the_transposed_matrices():
     """Against dense matrices: R_out^T G E_in^T, with R the equal split."""
     rows, columns = Expansion(2, torch.tensor([0, 1, 0])), Expansion(3, torch.tensor([0, 1, 2, 2, 1]))
-    growths = [Growth(Atom(e.size), Atom(len(e.index))) for e in (rows, columns)]
+    growths = [GroupPair(ChannelGroup(e.size), ChannelGroup(len(e.index))) for e in (rows, columns)]
     maps = tuple(
         axis_map(PairedAxis(((g,),)), {g: e}, frozenset([g] if dim else []))
         for dim, (g, e) in enumerate(zip(growths, (rows, columns), strict=True))

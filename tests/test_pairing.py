@@ -4,10 +4,10 @@ import pytest
 from models import TINY, WIDER, Tiny
 
 from growtool.checkpoint import input_size
-from growtool.coupling import Coupling, Growth, PairedAxis, Unchanged, pair, torn_groups, trace_model
+from growtool.trace import GroupPair, PairedAxis, Trace, Unchanged, pair, torn_groups, trace_model
 
 
-def traced(tiny: Tiny) -> Coupling:
+def traced(tiny: Tiny) -> Trace:
     model = tiny.create()
     return trace_model(model, input_size(model))
 
@@ -18,7 +18,7 @@ def paired(small: Tiny, large: Tiny) -> tuple[dict[str, tuple[PairedAxis, ...]],
 
 def sizes(axis: PairedAxis) -> list[list]:
     """Segments as lists of (before, after), or one number for what stays."""
-    shown = {Growth: lambda f: f.sizes, Unchanged: lambda f: f.size, PairedAxis: sizes}
+    shown = {GroupPair: lambda f: f.sizes, Unchanged: lambda f: f.size, PairedAxis: sizes}
     return [[shown[type(factor)](factor) for factor in segment] for segment in axis.segments]
 
 
@@ -38,7 +38,7 @@ def _size(axis: PairedAxis, side: int) -> int:
     for segment in axis.segments:
         product = 1
         for factor in segment:
-            if isinstance(factor, Growth):
+            if isinstance(factor, GroupPair):
                 product *= factor.sizes[side]
             else:
                 product *= factor.size if isinstance(factor, Unchanged) else _size(factor, side)

@@ -8,7 +8,7 @@ from models import TINY, WIDER, Tiny, resolved, write_folder
 
 from growtool.algebra.expansion import Expansion, tiled
 from growtool.algebra.promise import Promise, copies_per_position
-from growtool.coupling import Atom
+from growtool.trace import ChannelGroup
 
 NET2NET, TILE = {"operator": "net2net"}, {"operator": "tile"}
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
@@ -37,7 +37,7 @@ def test_a_promise_is_told_with_its_reasons():
     ],
 )
 def test_copies_per_position(layout, copies):
-    a, b, c = Atom(4), Atom(3), Atom(5)
+    a, b, c = ChannelGroup(4), ChannelGroup(3), ChannelGroup(5)
     expansions = {a: tiled(2, 4), b: Expansion(2, torch.tensor([0, 1, 1]))}
     names = {"a": a, "b": b, "c": c}
     axis = tuple(tuple(names[factor] for factor in segment.split("*")) for segment in layout.split("|"))

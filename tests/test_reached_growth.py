@@ -8,11 +8,11 @@ from models import Tiny, difference, grown, load, plan_of, resolved, write_folde
 
 from growtool.checkpoint import ModelSpec, build, input_size, open_checkpoint
 from growtool.checkpoint.reach import OPEN
-from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.growing import grow
 from growtool.recipe import resolve
-from growtool.recipe.knobs import find_knobs
+from growtool.recipe.size_arguments import find_size_arguments
+from growtool.trace import trace_model
 
 VGG = Tiny(OPEN, {"base": "vgg11", "cfg": [4, "M", 6, 6, "M"], "mlp_ratio": 2**-9, "num_classes": 5})
 VGG_BN = Tiny(OPEN, {**VGG.args, "base": "vgg11_bn"})
@@ -65,7 +65,7 @@ def test_timm_loads_it_once_growtool_is_imported(tmp_path):
 def test_a_network_that_was_deepened_can_be_deepened_again():
     spec = ModelSpec(OPEN, {**VGG.args, "cfg.*.times": [1, 1, 1, 2, 1]}, {"input_size": (3, 32, 32)})
     model = build(spec)
-    found = find_knobs(spec, model, trace_model(model, input_size(model)), ["depth"])
+    found = find_size_arguments(spec, model, trace_model(model, input_size(model)), ["depth"])
     assert found.depth == {"cfg.*.times": (1, 1, 1, 2, 1)}
     assert found.stages == {"cfg.*.times": frozenset({2, 3})}
 
@@ -74,7 +74,7 @@ def test_numbers_that_depend_on_what_is_fixed_stay():
     """Each entry of xception's list says what it reads: the first one a stem of fixed width, whose copy cannot run."""
     spec = ModelSpec(OPEN, {"base": "xception41p", "block_cfg": BLOCKS}, {"input_size": (3, 64, 64)})
     model = build(spec)
-    found = find_knobs(spec, model, trace_model(model, input_size(model)))
+    found = find_size_arguments(spec, model, trace_model(model, input_size(model)))
     assert found.depth == {"block_cfg.*.times": (1, 1, 1)}
     assert found.width == {"block_cfg.*.in_chs": (64, 8, 8), "block_cfg.*.out_chs": (8, 8, (8, 12, 16))}
     assert found.stages["block_cfg.*.times"] == frozenset({1})

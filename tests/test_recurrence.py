@@ -1,10 +1,10 @@
-"""Recurrent layers are traced by their first positions: the coupling is that of all of them, unrolled."""
+"""Recurrent layers are traced by their first positions: the trace is that of all of them, unrolled."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from growtool.coupling import recurrence, trace_model
+from growtool.trace import recurrence, trace_model
 
 HIDDEN = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -30,9 +30,9 @@ class Recurrent(nn.Module):
 
 def described(model):
     """Every group: its name, its size, whether it may grow, and its members."""
-    coupling = trace_model(model, (3, 9, 2))
-    assert not coupling.unknown
-    return [(group.name, group.size, group.fixed is None, group.members) for group in coupling.groups]
+    trace = trace_model(model, (3, 9, 2))
+    assert not trace.unknown
+    return [(group.name, group.size, group.fixed is None, group.members) for group in trace.groups]
 
 
 @pytest.mark.parametrize("kind", HIDDEN)

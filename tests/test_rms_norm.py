@@ -11,7 +11,7 @@ from models import TINY, difference, grown, load, resolved, write_folder
 from stream_nets import apart, pooled, recipe_between
 from torch import nn
 
-from growtool.coupling import trace_model
+from growtool.trace import trace_model
 
 EXACT = 1e-11
 OPERATORS = ("centre_zero", "lemon", "zero")

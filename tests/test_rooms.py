@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "growtool"
 FLOORS = [
     {"errors", "_timm_hook"},
-    {"coupling", "checkpoint"},
+    {"trace", "checkpoint"},
     {"algebra", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},

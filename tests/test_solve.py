@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_axis import axes, meaning
 
-from growtool.coupling.axis import ONE, Atom, Unsolvable, atoms, axis_size, new_axis, resolve
-from growtool.coupling.solve import factor_out, unify
+from growtool.trace.axes import ONE, ChannelGroup, Unsolvable, axis_size, groups_on, new_axis, resolve
+from growtool.trace.unify import factor_out, unify
 
 
 @given(st.data())
@@ -15,7 +15,7 @@ def test_unified_axes_mean_the_same_or_are_fixed(data):
     left, right = data.draw(axes(size)), data.draw(axes(size))
     unify(left, right)
     same = meaning(resolve(left)) == meaning(resolve(right))
-    fixed = all(atom.fixed for axis in (left, right) for atom in atoms(axis))
+    fixed = all(group.fixed for axis in (left, right) for group in groups_on(axis))
     assert same or fixed
 
 
@@ -23,7 +23,7 @@ def test_unified_axes_mean_the_same_or_are_fixed(data):
 def test_an_axis_unifies_with_itself_without_loss(data):
     axis = data.draw(axes(data.draw(st.integers(1, 24))))
     unify(axis, axis)
-    assert not any(atom.fixed for atom in atoms(axis))
+    assert not any(group.fixed for group in groups_on(axis))
 
 
 @given(st.data())
@@ -31,9 +31,9 @@ def test_unifying_again_changes_nothing(data):
     size = data.draw(st.integers(1, 16))
     left, right = data.draw(axes(size)), data.draw(axes(size))
     unify(left, right)
-    before = [(resolve(axis), [atom.fixed for atom in atoms(axis)]) for axis in (left, right)]
+    before = [(resolve(axis), [group.fixed for group in groups_on(axis)]) for axis in (left, right)]
     unify(right, left)
-    assert [(resolve(axis), [atom.fixed for atom in atoms(axis)]) for axis in (left, right)] == before
+    assert [(resolve(axis), [group.fixed for group in groups_on(axis)]) for axis in (left, right)] == before
 
 
 @given(st.data())
@@ -46,7 +46,7 @@ def test_factors_arrange_the_positions_as_a_table(data):
     except Unsolvable:
         return
     assert (axis_size(outside), axis_size(inside)) == (size // inner, inner)
-    if not any(atom.fixed for atom in atoms(axis)):
+    if not any(group.fixed for group in groups_on(axis)):
         rows, columns = meaning(resolve(outside)), meaning(resolve(inside))
         assert [row + column for row in rows for column in columns] == meaning(resolve(axis))
 
@@ -60,45 +60,45 @@ def test_heads_and_head_size_come_apart_once_a_view_says_so():
 
 
 def test_two_splits_find_their_common_refinement():
-    a, b, c, d = Atom(6), Atom(4), Atom(12), Atom(2)
+    a, b, c, d = ChannelGroup(6), ChannelGroup(4), ChannelGroup(12), ChannelGroup(2)
     left, right = ((a, b),), ((c, d),)
     unify(left, right)
-    assert [atom.size for atom in atoms(left)] == [atom.size for atom in atoms(right)] == [6, 2, 2]
+    assert [group.size for group in groups_on(left)] == [group.size for group in groups_on(right)] == [6, 2, 2]
     assert resolve(left) == resolve(right)
 
 
 def test_concatenations_meet_at_their_cuts():
     left, right = new_axis(2) + new_axis(6), new_axis(5) + new_axis(3)
     unify(left, right)
-    assert [atom.size for atom in atoms(left)] == [2, 3, 3]
+    assert [group.size for group in groups_on(left)] == [2, 3, 3]
     assert resolve(left) == resolve(right)
 
 
 def test_layouts_without_a_common_refinement_fix_both():
-    left, right = ((Atom(4), Atom(9)),), ((Atom(6), Atom(6)),)
+    left, right = ((ChannelGroup(4), ChannelGroup(9)),), ((ChannelGroup(6), ChannelGroup(6)),)
     unify(left, right)
-    reasons = {atom.fixed for axis in (left, right) for atom in atoms(axis)}
+    reasons = {group.fixed for axis in (left, right) for group in groups_on(axis)}
     assert reasons == {"layouts that do not fit together (36 split in two ways)"}
 
 
 def test_different_sizes_fix_both():
     left, right = new_axis(4), new_axis(6)
     unify(left, right)
-    assert {atom.fixed for axis in (left, right) for atom in atoms(axis)} == {
+    assert {group.fixed for axis in (left, right) for group in groups_on(axis)} == {
         "layouts that do not fit together (4 against 6)"
     }
 
 
 def test_a_fixed_axis_fixes_what_it_meets():
-    free, fixed = ((Atom(2), Atom(3)),), new_axis(6, "the model's output")
+    free, fixed = ((ChannelGroup(2), ChannelGroup(3)),), new_axis(6, "the model's output")
     unify(free, fixed)
-    assert {atom.fixed for atom in atoms(free)} == {"the model's output"}
+    assert {group.fixed for group in groups_on(free)} == {"the model's output"}
 
 
 @pytest.mark.parametrize("inner", [4, 5])
 def test_a_factor_that_does_not_divide_is_refused(inner):
     with pytest.raises(Unsolvable):
-        factor_out(((Atom(2), Atom(3)),), inner)
+        factor_out(((ChannelGroup(2), ChannelGroup(3)),), inner)
 
 
 def test_trivial_factors():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from growtool.coupling import trace_model
+from growtool.trace import trace_model
 
 WIDTH, IMAGE = 6, (3, 8, 8)
 
@@ -65,8 +65,8 @@ RESIDUAL = {
 
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_exits_close_the_block(name):
-    model, coupling = traced(RESIDUAL[name])
-    exits = coupling.exits.get("block")
+    model, trace = traced(RESIDUAL[name])
+    exits = trace.exits.get("block")
     if name in ("plain", "scaled", "negated", "normed", "sigmoid gate", "one plus", "divided"):
         assert exits, "a residual branch that can be closed"
     if exits:
@@ -96,8 +96,8 @@ def test_what_differs_has_another_signature(one, other):
     assert traced(lambda s, x: x + one(s, x))[1].signatures != traced(lambda s, x: x + other(s, x))[1].signatures
 
 
-def kinds(coupling):
-    return {mixing.kind for mixing in coupling.mixings if mixing.module == "block"}
+def kinds(trace):
+    return {joint.kind for joint in trace.joint_ops if joint.module == "block"}
 
 
 def test_a_variance_by_n_minus_one_is_no_average():

@@ -10,13 +10,13 @@ from zoo.proofs import InMemory
 
 from growtool.algebra.standardised import standardised_weights
 from growtool.checkpoint import ModelSpec, file_order
-from growtool.coupling import trace_model
 from growtool.growing.execute import produce
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
+from growtool.trace import trace_model
 
 EXACT = 1e-10
 
@@ -79,7 +79,7 @@ RUNS = {
 def recipe_between(run, before: int, after: int, layer=ScaledStdConv2d) -> tuple[nn.Module, nn.Module, Recipe]:
     models = [Net(width, run, layer).eval() for width in (before, after)]
     spec = ModelSpec("test_vit")
-    source, target = (Traced(spec, model, trace_model(model, (3, 8, 8))) for model in models)
+    source, target = (TracedModel(spec, model, trace_model(model, (3, 8, 8))) for model in models)
     models = [randomise_(model.double()) for model in models]
     operator = "tile" if after % before == 0 else "net2net"
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
@@ -110,8 +110,8 @@ def test_what_no_gain_makes_up_for_is_lossy(layer, after):
 
 
 def test_the_factor_of_the_gain_is_found():
-    coupling = trace_model(Net(4, RUNS["once"]).eval(), (3, 8, 8))
-    [(path, found)] = standardised_weights(coupling).items()
+    trace = trace_model(Net(4, RUNS["once"]).eval(), (3, 8, 8))
+    [(path, found)] = standardised_weights(trace).items()
     assert path == "conv" and (found.weights, found.gains) == (("conv.weight",), ("conv.gain",))
     assert found.scale == pytest.approx(36**-0.5)
 
@@ -193,7 +193,7 @@ NOT_IN_FRONT = {
 
 def normed(run, operator="tile"):
     models = [Normed(width, run).eval() for width in (4, 8)]
-    source, target = (Traced(ModelSpec("test_vit"), m, trace_model(m, (3, 8, 8))) for m in models)
+    source, target = (TracedModel(ModelSpec("test_vit"), m, trace_model(m, (3, 8, 8))) for m in models)
     models = [randomise_(model.double()) for model in models]
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
     return *models, recipe_of(plan, InMemory.of(ModelSpec("test_vit"), models[0]), match(source, target, None))

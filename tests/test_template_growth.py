@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
 from growtool.checkpoint import Layout, open_checkpoint
-from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.errors import PlanError
 from growtool.templates.coefficients import new_vectors, null_space, rank
 from growtool.templates.convert import export_dense
 from growtool.templates.decompose import Request
 from growtool.templates.lift import lift
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 from tests.models import TINY, WIDER, difference, grown, load, write_folder
 from tests.test_templates import EXACT, run, to_templates
 
@@ -216,7 +216,7 @@ def test_the_null_space_is_that():
 
 
 def axis_of(expansion, *, summed):
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset([growth] if summed else []))
 
 

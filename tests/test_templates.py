@@ -14,11 +14,11 @@ from growtool.checkpoint import WEIGHTS, Layout, build, input_size, open_checkpo
 from growtool.checkpoint.form import FORM_KEY
 from growtool.checkpoint.materialise import assemble, materialise
 from growtool.cli import app as cli
-from growtool.coupling import trace_model
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.convert import export_dense, write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.templates.partition import parted
+from growtool.trace import trace_model
 from tests.models import TINY, Tiny, write_folder
 
 EXACT = {"raw": Request("raw"), "halves": Request("sub_block", parts=2)}
@@ -93,8 +93,8 @@ def test_parts_that_divide_nothing_are_refused(tmp_path):
 def form_members(source, request):
     checkpoint = open_checkpoint(source)
     model = build(checkpoint.spec)
-    coupling = trace_model(model, input_size(model))
-    return decompose(request, model, coupling, checkpoint.tensors, checkpoint.read).form.tensors
+    trace = trace_model(model, input_size(model))
+    return decompose(request, model, trace, checkpoint.tensors, checkpoint.read).form.tensors
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -181,7 +181,7 @@ def test_energy_keeps_as_few_templates_as_reach_it(tmp_path):
 def test_what_a_bank_carries_is_measured(tmp_path):
     source = write_folder(TINY["vit"].with_args(depth=3), tmp_path / "source")
     _, raw = to_templates(source, EXACT["raw"], tmp_path / "raw")
-    _, atoms = to_templates(source, Request("low_rank", rank=3), tmp_path / "atoms")
+    _, atoms = to_templates(source, Request("low_rank", rank=3), tmp_path / "groups_on")
     for report in raw:
         assert report.in_span == pytest.approx(1.0) and report.condition == pytest.approx(1.0) and report.error == 0.0
         assert 0 < report.mean_cosine < report.max_cosine < 1 and sum(report.spectrum) == pytest.approx(1.0)

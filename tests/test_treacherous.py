@@ -13,7 +13,7 @@ from growtool.errors import GrowtoolError
 from growtool.plan import Plan
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of, traced_target
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from tests.zoo.proofs import InMemory, growth_proof, source_model
 
 TILE = {"operator": "tile", "split": "equal"}
@@ -42,7 +42,7 @@ def promised(kind, case, target, **sections):
 def _traced(kind, case, target):
     """The source with random numbers, and both traced: the same for every operator tried on them."""
     spec = ModelSpec(name_of(kind, case))
-    source = Traced.of(spec, where=case)
+    source = TracedModel.of(spec, where=case)
     plan = Plan.model_validate({"target": {"model_args": dict(target)}})
     return source_model(spec), source, traced_target(plan.target, source)
 

@@ -5,11 +5,11 @@ import torch
 from models import TINY, WIDER, Tiny, grown, load, resolved, write_folder
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
-from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.errors import PlanError
 from growtool.operators import two_source
 from growtool.operators.base import Layer
 from growtool.plan.width import TwoSource
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 
 DEEP = Tiny("resnet18d", {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8], "stem_width": 4, "num_classes": 5})
 
@@ -111,7 +111,7 @@ def test_second_goes_with_two_source(width, second, message, tmp_path):
 
 
 def axis(expansion: Expansion, *, summed: bool) -> AxisMap:
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset([growth] if summed else []))
 
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from growtool.algebra.variance_norms import variance_norms
 from growtool.checkpoint import ModelSpec
-from growtool.coupling import trace_model
 from growtool.plan import Plan
 from growtool.recipe import resolve
+from growtool.trace import trace_model
 from tests.zoo.proofs import InMemory, source_model
 
 EXACT = 1e-11

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_evenly, padded, tiled
-from growtool.coupling import Atom, Growth, PairedAxis
 from growtool.growing import summarise
 from growtool.operators import aki, random, variance_transfer
 from growtool.operators.base import Layer
 from growtool.plan.width import Aki, Random, VarianceTransfer
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 
 EXACT = 1e-10
 
@@ -23,7 +23,7 @@ def plan(args: dict, operator: str, **options) -> dict:
 
 
 def axis(expansion: Expansion, *, summed: bool) -> AxisMap:
-    growth = Growth(Atom(expansion.size), Atom(len(expansion.index)))
+    growth = GroupPair(ChannelGroup(expansion.size), ChannelGroup(len(expansion.index)))
     return axis_map(PairedAxis(((growth,),)), {growth: expansion}, frozenset([growth] if summed else []))
 
 

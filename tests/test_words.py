@@ -6,10 +6,10 @@ import pytest
 from models import TINY, Tiny, write_folder
 
 from growtool.checkpoint import open_checkpoint
-from growtool.coupling import channels_of, places, trace_model
 from growtool.errors import PlanError
 from growtool.plan import Plan
 from growtool.recipe import resolve
+from growtool.trace import channels_of, places, trace_model
 
 VIT = Tiny("test_vit", {"img_size": 32, "embed_dim": 64, "num_heads": 2, "depth": 3, "num_classes": 5})
 
@@ -34,11 +34,11 @@ def test_places_are_told_as_ranges(paths, text):
 
 def words(tiny):
     model = tiny.create().eval()
-    coupling = trace_model(model, (3, tiny.size, tiny.size))
+    trace = trace_model(model, (3, tiny.size, tiny.size))
     found = {}
-    for atom, channels in channels_of(coupling).items():
-        if atom.fixed is None:
-            found.setdefault(f"{channels.what} {atom.size}", []).extend(channels.where)
+    for group, channels in channels_of(trace).items():
+        if group.fixed is None:
+            found.setdefault(f"{channels.what} {group.size}", []).extend(channels.where)
     return {what: places(where, None) for what, where in found.items()}
 
 

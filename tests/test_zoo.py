@@ -24,11 +24,11 @@ from zoo.table import page
 from growtool.algebra.expansion import AxisMap
 from growtool.checkpoint import build, input_size
 from growtool.cli.list import families
-from growtool.coupling import Coupling, trace_model
-from growtool.coupling.axis import new_axis
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
 from growtool.report.zoo import count_models, read_zoo
+from growtool.trace import Trace, trace_model
+from growtool.trace.axes import new_axis
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ SILENT = ("attn.wk.bias",)  # adds the same to every logit of a softmax, which u
 
 
 @cache
-def traced(example: Example) -> tuple[nn.Module, Coupling]:
-    """A model with random weights in float64, and its coupling."""
+def traced(example: Example) -> tuple[nn.Module, Trace]:
+    """A model with random weights in float64, and its trace."""
     skeleton = build(example.spec)
     return source_model(example.spec), trace_model(skeleton, input_size(skeleton))
 
@@ -127,9 +127,9 @@ def recipe_for(chosen: Sample, axis: str) -> Recipe:
 
 @pytest.mark.parametrize("example", dict.fromkeys(s.example for s in SAMPLES), ids=lambda e: e.architecture)
 def test_groups_may_be_reordered_together_and_not_apart(example):
-    model, coupling = traced(example)
-    assert not coupling.unknown
-    found = permutation_proof(model, coupling, lone=4)
+    model, trace = traced(example)
+    assert not trace.unknown
+    found = permutation_proof(model, trace, lone=4)
     assert found.error <= TOLERANCE
     assert found.detected == found.tried >= 4, found.silent
     assert all(silent.split(" ")[0].endswith(SILENT) for silent in found.silent)
@@ -145,10 +145,10 @@ def test_a_growth_keeps_what_it_promises(chosen, axis):
 
 
 def test_a_member_that_the_coupling_misses_breaks_the_permutation():
-    model, coupling = traced(SAMPLES[0].example)
+    model, trace = traced(SAMPLES[0].example)
     weight = "blocks.0.mlp.fc1.weight"
     foreign = tuple(new_axis(n) for n in model.get_parameter(weight).shape)
-    broken = replace(coupling, tensors={**coupling.tensors, weight: foreign})
+    broken = replace(trace, tensors={**trace.tensors, weight: foreign})
     assert permutation_proof(model, broken, lone=0).error > 1e-3
 
 

@@ -17,7 +17,7 @@ from growtool.checkpoint.match import matched
 from growtool.checkpoint.reach import OPEN
 from growtool.plan.target import Scale
 from growtool.recipe.target import scalable
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from growtool.recipe.trials import Built
 
 AXES = ("width", "depth", "both")
@@ -70,7 +70,7 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
     Raises:
         CheckpointError: the checkpoint's model cannot be built or run.
     """
-    source = Traced.of(checkpoint.spec, where=checkpoint.name)
+    source = TracedModel.of(checkpoint.spec, where=checkpoint.name)
     checkpoint = matched(checkpoint, source.model)
     scalings = _scalings(source, budget)
     proposals, beyond, refused = [], [], {}
@@ -87,14 +87,14 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
     return Advice(scalings["both"].source, tuple(proposals), tuple(beyond), refused)
 
 
-def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
+def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
     """What each axis can be scaled by, as a plan that scales it alone finds it."""
     built: Built = {}
     size = size_of(source.model)
 
     def of(**axes: float) -> Scaling:
-        base, knobs = scalable(Scale(**axes), source.spec, source.model, source.coupling, built)
-        return Scaling(base, source.model, size, knobs, budget)
+        base, size_arguments = scalable(Scale(**axes), source.spec, source.model, source.trace, built)
+        return Scaling(base, source.model, size, size_arguments, budget)
 
     both = of(width=2.0, depth=2.0)
     if both.base.architecture != OPEN:  # then neither axis has arguments of its own beyond the constructor's
@@ -105,7 +105,7 @@ def _scalings(source: Traced, budget: SizeBudget) -> dict[str, Scaling]:
 class _Search:
     """Looks for the first shape that some operator grows to while it keeps the function."""
 
-    def __init__(self, axis: str, checkpoint: Checkpoint, source: Traced, scaling: Scaling) -> None:
+    def __init__(self, axis: str, checkpoint: Checkpoint, source: TracedModel, scaling: Scaling) -> None:
         self._axis, self._checkpoint, self._source, self._scaling = axis, checkpoint, source, scaling
         self._last = Tried()
 

@@ -17,7 +17,7 @@ from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.errors import GrowtoolError
 from growtool.plan.target import Scale
 from growtool.recipe.arguments import Value, leaves
-from growtool.recipe.knobs import Knobs
+from growtool.recipe.size_arguments import SizeArguments
 from growtool.recipe.target import scaled_spec
 from growtool.report.macs import count_macs
 
@@ -53,19 +53,27 @@ class Scaling:
         base: what is scaled; see `growtool.recipe.target.scalable`.
         model: the skeleton of the source.
         source: its size.
-        knobs: which numbers, by axis.
+        size_arguments: which numbers, by axis.
         budget: how large it may become.
     """
 
-    def __init__(self, base: ModelSpec, model: nn.Module, source: Size, knobs: Knobs, budget: SizeBudget) -> None:
-        self.base, self._model, self.source, self._knobs, self._budget = base, model, source, knobs, budget
-        self._depth_name = next(iter(knobs.depth), None)
+    def __init__(
+        self, base: ModelSpec, model: nn.Module, source: Size, size_arguments: SizeArguments, budget: SizeBudget
+    ) -> None:
+        self.base, self._model, self.source, self._size_arguments, self._budget = (
+            base,
+            model,
+            source,
+            size_arguments,
+            budget,
+        )
+        self._depth_name = next(iter(size_arguments.depth), None)
         self.size = cache(self._size)
 
     @property
     def width_factors(self) -> list[Fraction]:
         """Factors above 1 that leave every count whole, in order, up to where the budget ends at the latest."""
-        widths = self._knobs.width
+        widths = self._size_arguments.width
         counts = [n for name in widths for n in self._growing(name, widths[name]).values() if isinstance(n, int)]
         step = math.gcd(*counts) if counts else _FINEST
         step = max((d for d in range(1, step + 1) if step % d == 0 and d <= _FINEST), default=1)
@@ -81,7 +89,7 @@ class Scaling:
         """
         if self._depth_name is None:
             return []
-        value = self._knobs.depth[self._depth_name]
+        value = self._size_arguments.depth[self._depth_name]
         growing = {place: int(n) for place, n in self._growing(self._depth_name, value).items()}
         source = tuple(int(n) for n in leaves(value) if not isinstance(n, str))
         units = (2, 1) if all(n % 2 == 0 for n in growing.values()) else (1,)
@@ -101,7 +109,7 @@ class Scaling:
     def _growing(self, name: str, value: Value) -> dict[int, int | float]:
         """Place in a constructor's argument -> the number there, for those that grow."""
         numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
-        return {place: n for place, n in numbers.items() if place in self._knobs.stages.get(name, numbers)}
+        return {place: n for place, n in numbers.items() if place in self._size_arguments.stages.get(name, numbers)}
 
     def spec(self, width: Fraction | None, depths: tuple[int, ...] | None) -> ModelSpec:
         """The source's spec with larger arguments, as the plan that says so leads to it.
@@ -111,7 +119,11 @@ class Scaling:
         """
         wanted = {"width": width and float(width), "depth": depths}
         scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
-        return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._knobs) if scale else self.base
+        return (
+            scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
+            if scale
+            else self.base
+        )
 
     def _size(self, width: Fraction | None, depths: tuple[int, ...] | None) -> Size | None:
         try:
@@ -161,7 +173,7 @@ class Scaling:
         """How many times the source: about the square of the width, and as many times as there are blocks."""
         deeper = 1.0
         if depths is not None and self._depth_name is not None:
-            source = [n for n in leaves(self._knobs.depth[self._depth_name]) if not isinstance(n, str)]
+            source = [n for n in leaves(self._size_arguments.depth[self._depth_name]) if not isinstance(n, str)]
             deeper = sum(depths) / sum(source)
         return float(width or 1) ** 2 * deeper
 

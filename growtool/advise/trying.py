@@ -16,11 +16,11 @@ from growtool.plan.depth import Depth
 from growtool.plan.schema import Plan
 from growtool.plan.target import factor_text
 from growtool.plan.width import Width
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import recipe_of, require_digits
-from growtool.recipe.traced import Traced
+from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.traced_model import TracedModel
 
 WIDTHS: tuple[Mapping[str, Any], ...] = (
     {"operator": "mixture"},
@@ -60,12 +60,12 @@ class Tried:
         )
 
 
-def try_shape(checkpoint: Checkpoint, source: Traced, scaling: Scaling, shape: Shape) -> Tried:
+def try_shape(checkpoint: Checkpoint, source: TracedModel, scaling: Scaling, shape: Shape) -> Tried:
     """Ask the operators in their order; the checkpoint holds what its model has (`growtool.checkpoint.match`)."""
     tried = Tried()
     scale = scale_of(shape)
     try:
-        target = Traced.of(scaling.spec(*shape), where=f"{checkpoint.name}, scaled by {scale}")
+        target = TracedModel.of(scaling.spec(*shape), where=f"{checkpoint.name}, scaled by {scale}")
     except GrowtoolError as error:
         tried.refusals.append(error.problems)
         return tried

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from growtool.algebra.abstract_state import AbstractState
+from growtool.algebra.blank_products import Products
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.knowledge import State
-from growtool.algebra.products import Products
-from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.op import Kind
-from growtool.coupling.steps import ForwardPass, Ref, Step
+from growtool.trace import Axis, ChannelGroup, Trace, groups_on
+from growtool.trace.kinds import Kind
+from growtool.trace.steps import ForwardPass, Ref, Step
 
 _NORMS: dict[Kind, Literal["LayerNorm", "RMSNorm"]] = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
 
@@ -87,37 +87,37 @@ class Norms(Products):
     norms: list[RescaledNorm] = field(default_factory=list)
     nearly: list[str] = field(default_factory=list)
 
-    def _batch_normed(self, step: Step) -> State:
+    def _batch_normed(self, step: Step) -> AbstractState:
         x, *affine = (self._state(leaf.number) for leaf in step.args[:5] if isinstance(leaf, Ref))
         if x.value not in ("same", "zero"):
-            return State("open", self._lost(step, "BatchNorm reads the channels themselves, one by one"))
+            return AbstractState("open", self._lost(step, "BatchNorm reads the channels themselves, one by one"))
         shifts = [self._state(step.args[i].number) for i in (2, 3) if isinstance(step.args[i], Ref)]
         if affine and all(state.value == "zero" for state in affine[: 2 if len(affine) > 2 else 1]):
-            return State("silent", "zero")
-        return State("silent" if x.rows == "silent" and all(s.rows == "silent" for s in shifts) else "open")
+            return AbstractState("silent", "zero")
+        return AbstractState("silent" if x.rows == "silent" and all(s.rows == "silent" for s in shifts) else "open")
 
-    def _normed(self, step: Step, norm: NormCall) -> State:
+    def _normed(self, step: Step, norm: NormCall) -> AbstractState:
         x = self._state(norm.x)
         affine = [self._state(number) for number in (norm.gain, norm.shift) if number is not None]
         if affine and all(state.value == "zero" for state in affine):
-            return State("silent", "zero")
+            return AbstractState("silent", "zero")
         if not self._fits(x, norm.kind):
-            return State("open", self._lost(step, _unfit(norm.kind, x)))
-        axes = self.coupling.forward.axes(norm.x)
-        share = _share_of_copies(tuple(axes[dim] for dim in norm.dims), self.atom, self.expansions)
-        names = self.coupling.forward.stored.get(norm.gain) if norm.gain is not None else None
+            return AbstractState("open", self._lost(step, _unfit(norm.kind, x)))
+        axes = self.trace.forward.axes(norm.x)
+        share = _share_of_copies(tuple(axes[dim] for dim in norm.dims), self.group, self.expansions)
+        names = self.trace.forward.stored.get(norm.gain) if norm.gain is not None else None
         if share is None or names is None or norm.eps is None:
             lacks = "without a gain of its own" if names is None else "over channels that grow in different ways"
-            return State("open", self._lost(step, f"{norm.kind} {lacks}"))
+            return AbstractState("open", self._lost(step, f"{norm.kind} {lacks}"))
         self.norms.append(RescaledNorm(step.module, names, share, norm.eps))
         if norm.shift is None:
-            return State("silent")
+            return AbstractState("silent")
         added = self._state(norm.shift)
         if added.value == "centred":
             self.nearly.append(step.module)
-        return State("silent" if added.rows == "silent" else "open", added.value)
+        return AbstractState("silent" if added.rows == "silent" else "open", added.value)
 
-    def _fits(self, x: State, kind: str) -> bool:
+    def _fits(self, x: AbstractState, kind: str) -> bool:
         if kind == "RMSNorm":
             return x.rows == "silent" and x.value == "same"
         return (x.rows == "silent" and x.value in ("centred", "zero")) or (
@@ -131,8 +131,8 @@ class Norms(Products):
             for name in norm.gains:
                 factors[name].add(norm.s)
         used = Counter(
-            name for step, number in self.coupling.forward.uses if step.op.kind not in _NORMS
-            for name in self.coupling.forward.made_of[number]
+            name for step, number in self.trace.forward.uses if step.op.kind not in _NORMS
+            for name in self.trace.forward.made_of[number]
         )  # fmt: skip
         self.reasons += [
             (name, "a norm's gain that is used in another place too")
@@ -141,27 +141,29 @@ class Norms(Products):
         ]
 
 
-def _unfit(kind: str, x: State) -> str:
+def _unfit(kind: str, x: AbstractState) -> str:
     if x.rows == "open":
         return f"{kind} over new channels that do not stay zero"
     return f"{kind} over channels whose mean cannot be made zero (no linear layer wrote them)"
 
 
-def _share_of_copies(axes: tuple[Axis, ...], atom: Atom, expansions: Mapping[Atom, Expansion]) -> float | None:
+def _share_of_copies(
+    axes: tuple[Axis, ...], group: ChannelGroup, expansions: Mapping[ChannelGroup, Expansion]
+) -> float | None:
     """Of a norm's positions, the share that are copies; None where positions are not copied equally often."""
-    if any(True for axis in axes[:-1] for _ in atoms(axis)):
+    if any(True for axis in axes[:-1] for _ in groups_on(axis)):
         return None
     old = new = 0
     copies = set()
     for segment in axes[-1]:
         each, before, after = 1, 1, 1
-        if list(atoms((segment,))).count(atom) != 1:
+        if list(groups_on((segment,))).count(group) != 1:
             return None
         for factor in segment:
-            if not isinstance(factor, Atom):
+            if not isinstance(factor, ChannelGroup):
                 return None
             expansion = expansions.get(factor)
-            times = 1 if expansion is None else expansion.copies if factor is atom else expansion.multiplicity
+            times = 1 if expansion is None else expansion.copies if factor is group else expansion.multiplicity
             if times is None:
                 return None
             each, before, after = (
@@ -174,11 +176,11 @@ def _share_of_copies(axes: tuple[Axis, ...], atom: Atom, expansions: Mapping[Ato
     return old / new if len(copies) == 1 else None
 
 
-def multipliers(coupling: Coupling) -> frozenset[str]:
+def multipliers(trace: Trace) -> frozenset[str]:
     """Parameters that only ever multiply what channels carry (gains, scales), and variances."""
     multiplies, other = set[str](), set[str]()
-    for step, number in coupling.forward.uses:
-        names = coupling.forward.made_of[number]
+    for step, number in trace.forward.uses:
+        names = trace.forward.made_of[number]
         (multiplies if _multiplies(step, number) else other).update(names)
     return frozenset(multiplies - other)
 
@@ -196,11 +198,11 @@ def _multiplies(step: Step, number: int) -> bool:
     return step.name == "mul"
 
 
-def norm_shifts(coupling: Coupling) -> frozenset[str]:
+def norm_shifts(trace: Trace) -> frozenset[str]:
     """What LayerNorms add."""
     found = set[str]()
-    for step in coupling.forward.steps:
-        norm = norm_call(step, coupling.forward)
+    for step in trace.forward.steps:
+        norm = norm_call(step, trace.forward)
         if norm is not None and norm.shift is not None:
-            found.update(coupling.forward.stored.get(norm.shift, ()))
+            found.update(trace.forward.stored.get(norm.shift, ()))
     return frozenset(found)

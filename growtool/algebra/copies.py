@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.algebra.expansion import Expansion
-from growtool.coupling import Atom, Axis
+from growtool.trace import Axis, ChannelGroup
 
 
-def copies_per_position(axis: Axis, expansions: Mapping[Atom, Expansion]) -> int | None:
+def copies_per_position(axis: Axis, expansions: Mapping[ChannelGroup, Expansion]) -> int | None:
     """How often each source position of the axis stands in the target, if equally often, else None."""
     per_segment = set()
     for segment in axis:
         copies = 1
         for factor in segment:
-            if isinstance(factor, Atom):
+            if isinstance(factor, ChannelGroup):
                 times = expansions[factor].multiplicity if factor in expansions else 1
             else:
                 times = copies_per_position(factor, expansions)

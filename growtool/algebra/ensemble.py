@@ -2,7 +2,7 @@
 
 Every width is twice the source's: the first half carries the first source's channels, the second half the second's.
 What is known of a tensor is one word: `shared` (both sources have it), `pair` (the halves carry one each), `mean` (it
-is the mean of the two), or `mixed`. Each operation is asked in turn (see `algebra.passage`).
+is the mean of the two), or `mixed`. Each operation is asked in turn (see `algebra.blank_propagation`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from growtool.algebra.linear import bias_of, is_convolution, operands_of, summed_dims
-from growtool.coupling import Atom, Axis, Coupling, atoms
-from growtool.coupling.op import Kind, is_linear_per_channel
-from growtool.coupling.steps import Step
+from growtool.trace import Axis, ChannelGroup, Trace, groups_on
+from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.steps import Step
 
 Carried = Literal["shared", "pair", "mean", "mixed"]
 
@@ -23,20 +23,20 @@ _JOINT_NORMS = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
 _JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax", "weight": "weights are transformed (standardised, say)"}
 
 
-def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, str]]:
+def mixed_halves(trace: Trace, grown: frozenset[ChannelGroup]) -> list[tuple[str, str]]:
     """Module path and reason wherever the two halves meet before the output, or the output is no mean.
 
     Args:
-        coupling: the target's.
+        trace: the target's.
         grown: the sets of channels that are twice as large as in the source.
     """
-    run = _Run(coupling, grown)
-    for mixing in coupling.mixings:
-        if mixing.kind in _JOINT and any(atom in grown for atom in atoms(mixing.axis)):
-            run.reasons.append((mixing.module, f"{_JOINT[mixing.kind]} over the channels of both sources"))
-    for step in coupling.forward.steps:
+    run = _Run(trace, grown)
+    for joint in trace.joint_ops:
+        if joint.kind in _JOINT and any(group in grown for group in groups_on(joint.axis)):
+            run.reasons.append((joint.module, f"{_JOINT[joint.kind]} over the channels of both sources"))
+    for step in trace.forward.steps:
         run.take(step)
-    for number in coupling.forward.outputs:
+    for number in trace.forward.outputs:
         if run.kind(number) == "pair":
             run.reasons.append(("", "the output keeps the two sources apart"))
     return list(dict.fromkeys(run.reasons))
@@ -44,8 +44,8 @@ def mixed_halves(coupling: Coupling, grown: frozenset[Atom]) -> list[tuple[str, 
 
 @dataclass
 class _Run:
-    coupling: Coupling
-    grown: frozenset[Atom]
+    trace: Trace
+    grown: frozenset[ChannelGroup]
     kinds: dict[int, Carried] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)
 
@@ -53,9 +53,9 @@ class _Run:
         """What is known of a tensor; a parameter that no half carries is the mean of the two sources'."""
         if number in self.kinds:
             return self.kinds[number]
-        if number not in self.coupling.forward.made_of:
+        if number not in self.trace.forward.made_of:
             return "shared"
-        return "pair" if self._paired(number) else "mean" if self.coupling.forward.made_of[number] else "shared"
+        return "pair" if self._paired(number) else "mean" if self.trace.forward.made_of[number] else "shared"
 
     def take(self, step: Step) -> None:
         kind = self._after(step)
@@ -66,23 +66,23 @@ class _Run:
                 self.kinds[number] = self._mixed(step)
 
     def _paired(self, number: int) -> bool:
-        return any(self._on(axis) for axis in self.coupling.forward.layouts[number])
+        return any(self._on(axis) for axis in self.trace.forward.layouts[number])
 
     def _on(self, axis: Axis) -> bool:
-        return any(atom in self.grown for atom in atoms(axis))
+        return any(group in self.grown for group in groups_on(axis))
 
     def _mixed(self, step: Step, why: str = "") -> Carried:
         self.reasons.append((step.module, why or f"{step.name} reads both sources at once"))
         return "mixed"
 
     def _after(self, step: Step) -> Carried:
-        if all(number in self.coupling.forward.made_of for number in step.ins):
+        if all(number in self.trace.forward.made_of for number in step.ins):
             return self._of_parameters(step)
         kinds = {self.kind(number) for number in step.ins}
         if "mixed" in kinds:
             return "mixed"
         if step.op.kind in _JOINT_NORMS:
-            last = self.coupling.forward.axes(step.ins[0])[-len(step.args[1]) :]
+            last = self.trace.forward.axes(step.ins[0])[-len(step.args[1]) :]
             if any(map(self._on, last)):
                 return self._mixed(step, f"{_JOINT_NORMS[step.op.kind]} over the channels of both sources")
         if operands_of(step) is not None or is_convolution(step) or step.op.kind is Kind.ATTENTION:
@@ -111,12 +111,12 @@ class _Run:
     def _product(self, step: Step) -> Carried:
         if step.op.kind is Kind.ATTENTION:
             query, key = step.args[0].number, step.args[1].number
-            over = self._on(self.coupling.forward.axes(query)[-1])
+            over = self._on(self.trace.forward.axes(query)[-1])
             return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
         left, right, over = self._operands(step)
         kinds = {self.kind(left), self.kind(right)}
-        weight = right if right in self.coupling.forward.made_of else left
-        if over and weight not in self.coupling.forward.made_of:
+        weight = right if right in self.trace.forward.made_of else left
+        if over and weight not in self.trace.forward.made_of:
             return self._mixed(step, "two activations are multiplied and summed over the channels of both sources")
         if "mean" in kinds and (kinds != {"mean", "shared"}):
             return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
@@ -127,7 +127,7 @@ class _Run:
         return "mean" if result == "pair" else result
 
     def _operands(self, step: Step) -> tuple[int, int, bool]:
-        axes = self.coupling.forward.axes
+        axes = self.trace.forward.axes
         operands = operands_of(step)
         if operands is None:  # a grouped convolution
             x, weight = step.args[0].number, step.args[1].number

@@ -1,8 +1,8 @@
 """How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
 
 Axes: n channels before, m after. A row of E has a single 1, kept as the index of that 1, or none: a blank. What a blank
-channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`algebra.passage`). A reader
-of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
+channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`algebra.blank_propagation`).
+A reader of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from growtool.coupling import Growth, PairedAxis, Unchanged
+from growtool.trace import GroupPair, PairedAxis, Unchanged
 
 BLANK = -1  # in `Expansion.index`: a channel that copies none
 
@@ -202,9 +202,9 @@ class AxisMap:
 
 def axis_map(
     axis: PairedAxis,
-    expansions: Mapping[Growth, Expansion],
-    consumed: frozenset[Growth],
-    free: frozenset[Growth] = frozenset(),
+    expansions: Mapping[GroupPair, Expansion],
+    consumed: frozenset[GroupPair],
+    free: frozenset[GroupPair] = frozenset(),
 ) -> AxisMap:
     """Assemble the map of a dimension from its layout (a Kronecker product per segment, segments one after the other).
 
@@ -245,20 +245,20 @@ def _joined(masks: list[Tensor | None], parts: list[AxisMap]) -> Tensor | None:
 
 
 def _segment_map(
-    segment: tuple[Growth | Unchanged | PairedAxis, ...],
-    expansions: Mapping[Growth, Expansion],
-    consumed: frozenset[Growth],
-    free: frozenset[Growth],
+    segment: tuple[GroupPair | Unchanged | PairedAxis, ...],
+    expansions: Mapping[GroupPair, Expansion],
+    consumed: frozenset[GroupPair],
+    free: frozenset[GroupPair],
 ) -> AxisMap:
     factors = [_factor_map(factor, expansions, consumed, free) for factor in segment]
     return reduce(_product, factors) if factors else AxisMap.unchanged(1)
 
 
 def _factor_map(
-    factor: Growth | Unchanged | PairedAxis,
-    expansions: Mapping[Growth, Expansion],
-    consumed: frozenset[Growth],
-    free: frozenset[Growth],
+    factor: GroupPair | Unchanged | PairedAxis,
+    expansions: Mapping[GroupPair, Expansion],
+    consumed: frozenset[GroupPair],
+    free: frozenset[GroupPair],
 ) -> AxisMap:
     if isinstance(factor, PairedAxis):
         return axis_map(factor, expansions, consumed, free)

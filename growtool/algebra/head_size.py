@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.operand_paths import Entry, Pass, Product, UnknownError, products, sums_over
-from growtool.coupling import Atom, Coupling
+from growtool.algebra.product_scaling import Entry, Pass, Product, UnknownError, products, sums_over
+from growtool.trace import ChannelGroup, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,43 +28,43 @@ class HeadSizes:
     """What makes up for larger heads.
 
     Attributes:
-        atoms: the channels of a head, of the target, whose products are kept.
+        groups: the channels of a head, of the target, whose products are kept.
         rows: the source's parameter -> bool [rows], those to multiply, and by what.
         entries: module path of the target -> an entry of its signature and that of the source which it stands for.
     """
 
-    atoms: frozenset[Atom] = frozenset()
+    groups: frozenset[ChannelGroup] = frozenset()
     rows: Mapping[str, tuple[Tensor, float]] = field(default_factory=dict)
     entries: Mapping[str, Mapping[Entry, Entry]] = field(default_factory=dict)
 
 
 def head_sizes(
-    source: Coupling, target: Coupling, expansions: Mapping[Atom, Expansion], source_path: Callable[[str], str]
+    source: Trace, target: Trace, expansions: Mapping[ChannelGroup, Expansion], source_path: Callable[[str], str]
 ) -> HeadSizes:
     """Find what keeps the products over every set of channels that is copied evenly, where something does.
 
     Args:
-        source: the source's coupling.
+        source: the source's trace.
         target: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         source_path: path of a module of the target -> that of its counterpart.
     """
-    kept = set[Atom]()
+    kept = set[ChannelGroup]()
     rows: dict[str, tuple[Tensor, float]] = {}
     entries: dict[str, Mapping[Entry, Entry]] = {}
-    for atom, expansion in expansions.items():
+    for group, expansion in expansions.items():
         if expansion.is_identity or expansion.multiplicity is None:
             continue
         try:
             found = [
                 _kept(source, target, place, expansion.multiplicity, source_path)
                 for place in products(target)
-                if sums_over(target, place, atom)
+                if sums_over(target, place, group)
             ]
         except UnknownError:
             continue
         if found:
-            kept.add(atom)
+            kept.add(group)
             for own_rows, module, own_entries in found:
                 rows |= own_rows
                 entries[module] = {**entries.get(module, {}), **own_entries}
@@ -72,7 +72,7 @@ def head_sizes(
 
 
 def _kept(
-    source: Coupling, target: Coupling, place: int, copies: int, source_path: Callable[[str], str]
+    source: Trace, target: Trace, place: int, copies: int, source_path: Callable[[str], str]
 ) -> tuple[dict[str, tuple[Tensor, float]], str, dict[Entry, Entry]]:
     """Rows of the source and the factor for one product, its module, and the numbers that differ there."""
     module = target.forward.steps[place].module
@@ -105,7 +105,7 @@ def _tables(
     return found
 
 
-def _changed_numbers(before: Product, after: Product, target: Coupling, module: str) -> dict[Entry, Entry]:
+def _changed_numbers(before: Product, after: Product, target: Trace, module: str) -> dict[Entry, Entry]:
     """The numbers of a product that are others in the target, each with the source's."""
     if [name for name, _ in before.scalars] != [name for name, _ in after.scalars]:
         raise UnknownError

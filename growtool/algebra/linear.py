@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from growtool.coupling.op import Kind
-from growtool.coupling.steps import Ref, Step
+from growtool.trace.kinds import Kind
+from growtool.trace.steps import Ref, Step
 
 
 def is_convolution(step: Step) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from growtool.coupling import Coupling, places
+from growtool.trace import Trace, places
 
 
 def different_operations(
-    source: Coupling,
-    target: Coupling,
+    source: Trace,
+    target: Trace,
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
     shares: Mapping[str, float] | None = None,
@@ -22,7 +22,7 @@ def different_operations(
     """Modules of the target that do not run the operations of their counterpart in the source.
 
     Args:
-        source: the source's coupling.
+        source: the source's trace.
         target: the target's.
         source_path: path of a module of the target -> that of its counterpart.
         skip: paths of the target to leave out.
@@ -85,8 +85,8 @@ def _with_factor_of(entries: Sequence[tuple[object, ...]], own: float, source: f
 def _difference(
     path: str,
     origin: str,
-    source: Coupling,
-    target: Coupling,
+    source: Trace,
+    target: Trace,
     old: Sequence[tuple[object, ...]],
     new: Sequence[tuple[object, ...]],
 ) -> str:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.blank_norms import RescaledNorm
+from growtool.algebra.blank_propagation import BlankPropagation
+from growtool.algebra.channel_attention import softmax_sums
 from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.passage import Passage
-from growtool.algebra.softmax_sums import softmax_sums
 from growtool.algebra.wording import grouped
-from growtool.coupling import Atom, Axis, Coupling, Mixing, atoms, channels_of, places
-from growtool.coupling.axis import axis_size
-from growtool.coupling.operation import BY_N_MINUS_1
+from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places
+from growtool.trace.axes import axis_size
+from growtool.trace.call import BY_N_MINUS_1
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {
@@ -59,17 +59,17 @@ class Promise:
 
 
 def uneven_mixings(
-    coupling: Coupling,
-    expansions: Mapping[Atom, Expansion],
+    trace: Trace,
+    expansions: Mapping[ChannelGroup, Expansion],
     skip: Callable[[str], bool],
     copied: Collection[str] = (),
-    kept: Collection[Atom] = (),
+    kept: Collection[ChannelGroup] = (),
     variances: Collection[str] = (),
 ) -> list[str]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
     Args:
-        coupling: the target's.
+        trace: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
         copied: weights that are not split among the copies of what they read (`algebra.standardised`).
@@ -77,31 +77,33 @@ def uneven_mixings(
         variances: modules whose one variance is (`algebra.variance_norms`).
     """
     found: dict[str, list[str]] = {}
-    weighted = any(m.kind == "softmax" and any(_grows(expansions, a) for a in atoms(m.axis)) for m in coupling.mixings)
-    sums = softmax_sums(coupling) if weighted else frozenset()
-    for mixing in coupling.mixings:
-        on_axis = list(dict.fromkeys(atoms(mixing.axis)))
-        # what becomes of blanks is followed operation by operation (`algebra.passage`)
-        grown = [atom for atom in on_axis if _grows(expansions, atom) and not expansions[atom].has_blanks]
-        watched = mixing.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        even = copies_per_position(mixing.axis, expansions) is not None
+    weighted = any(
+        m.kind == "softmax" and any(_grows(expansions, a) for a in groups_on(m.axis)) for m in trace.joint_ops
+    )
+    sums = softmax_sums(trace) if weighted else frozenset()
+    for joint in trace.joint_ops:
+        on_axis = list(dict.fromkeys(groups_on(joint.axis)))
+        # what becomes of blanks is followed operation by operation (`algebra.blank_propagation`)
+        grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
+        watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
+        even = copies_per_position(joint.axis, expansions) is not None
         made_up_for = (
-            (mixing.kind == "product" and all(atom in kept for atom in grown))
-            or (mixing.kind == BY_N_MINUS_1 and mixing.module in variances)
-            or (mixing.kind in ("product", "softmax") and even and (mixing.module, mixing.axis) in sums)
+            (joint.kind == "product" and all(group in kept for group in grown))
+            or (joint.kind == BY_N_MINUS_1 and joint.module in variances)
+            or (joint.kind in ("product", "softmax") and even and (joint.module, joint.axis) in sums)
         )
-        if not grown or watched or made_up_for or skip(mixing.module):
+        if not grown or watched or made_up_for or skip(joint.module):
             continue
-        reason = _reason(coupling, mixing, expansions, grown, copied)
+        reason = _reason(trace, joint, expansions, grown, copied)
         if reason:
-            found.setdefault(reason, []).append(mixing.module)
+            found.setdefault(reason, []).append(joint.module)
     return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
 
 
 def other_norm_groups(
-    source: Coupling,
-    target: Coupling,
-    expansions: Mapping[Atom, Expansion],
+    source: Trace,
+    target: Trace,
+    expansions: Mapping[ChannelGroup, Expansion],
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
 ) -> list[str]:
@@ -123,46 +125,46 @@ def other_norm_groups(
     return [f"{places(found)}: GroupNorm over groups that are not the source's, copied"] if found else []
 
 
-def _norm_groups(coupling: Coupling) -> dict[str, list[Axis]]:
+def _norm_groups(trace: Trace) -> dict[str, list[Axis]]:
     groups: dict[str, list[Axis]] = {}
-    for mixing in coupling.mixings:
-        if mixing.kind == "group_norm":
-            groups.setdefault(mixing.module, []).append(mixing.axis)
+    for joint in trace.joint_ops:
+        if joint.kind == "group_norm":
+            groups.setdefault(joint.module, []).append(joint.axis)
     return groups
 
 
 def _reason(
-    coupling: Coupling,
-    mixing: Mixing,
-    expansions: Mapping[Atom, Expansion],
-    grown: list[Atom],
+    trace: Trace,
+    joint: JointOp,
+    expansions: Mapping[ChannelGroup, Expansion],
+    grown: list[ChannelGroup],
     copied: Collection[str],
 ) -> str | None:
-    words = channels_of(coupling)
+    words = channels_of(trace)
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
-    even = copies_per_position(mixing.axis, expansions) is not None
-    if mixing.kind in _AVERAGES:
-        return None if even else f"{_AVERAGES[mixing.kind]} over channels that are {UNEVEN} ({sizes})"
-    if mixing.kind == "weight" and even and (mixing.params <= set(copied) or not _consumes(coupling, mixing, grown)):
+    even = copies_per_position(joint.axis, expansions) is not None
+    if joint.kind in _AVERAGES:
+        return None if even else f"{_AVERAGES[joint.kind]} over channels that are {UNEVEN} ({sizes})"
+    if joint.kind == "weight" and even and (joint.params <= set(copied) or not _consumes(trace, joint, grown)):
         return None
-    return f"{_JOINTLY.get(mixing.kind, f'{mixing.kind} over the copied channels')} ({sizes})"
+    return f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 
 
-def ambiguous_parameters(coupling: Coupling, expansions: Mapping[Atom, Expansion]) -> list[str]:
+def ambiguous_parameters(trace: Trace, expansions: Mapping[ChannelGroup, Expansion]) -> list[str]:
     """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
-    grown = {name for atom, name, _ in coupling.consumers if _grows(expansions, atom)}
-    names = sorted(grown & coupling.ambiguous)
+    grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
+    names = sorted(grown & trace.ambiguous)
     return [f"{places(names)}: read as a matrix along its channels and in another way too"] if names else []
 
 
-def _consumes(coupling: Coupling, mixing: Mixing, grown: list[Atom]) -> bool:
-    return any(atom in grown and name in mixing.params for atom, name, _ in coupling.consumers)
+def _consumes(trace: Trace, joint: JointOp, grown: list[ChannelGroup]) -> bool:
+    return any(group in grown and name in joint.params for group, name, _ in trace.consumers)
 
 
-def stopped_blanks(passages: Iterable[Passage], skip: Callable[[str], bool]) -> list[str]:
+def stopped_blanks(passages: Iterable[BlankPropagation], skip: Callable[[str], bool]) -> list[str]:
     """Operations of the target that new channels without a copy do not pass unchanged."""
-    found = [item for passage in passages for item in passage.reasons if not skip(item[0])]
-    return grouped([*found, *((module, NORM_LEAVES_A_MEAN) for passage in passages for module in passage.nearly)])
+    found = [item for blanks in passages for item in blanks.reasons if not skip(item[0])]
+    return grouped([*found, *((module, NORM_LEAVES_A_MEAN) for blanks in passages for module in blanks.nearly)])
 
 
 def needed_eps(
@@ -197,9 +199,9 @@ def eps_shifts(norms: Iterable[RescaledNorm], wanted: Mapping[str, float]) -> li
     ]
 
 
-def _has_blanks(expansions: Mapping[Atom, Expansion], atom: Atom) -> bool:
-    return atom in expansions and expansions[atom].has_blanks
+def _has_blanks(expansions: Mapping[ChannelGroup, Expansion], group: ChannelGroup) -> bool:
+    return group in expansions and expansions[group].has_blanks
 
 
-def _grows(expansions: Mapping[Atom, Expansion], atom: Atom) -> bool:
-    return atom in expansions and not expansions[atom].is_identity
+def _grows(expansions: Mapping[ChannelGroup, Expansion], group: ChannelGroup) -> bool:
+    return group in expansions and not expansions[group].is_identity

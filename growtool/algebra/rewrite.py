@@ -1,7 +1,7 @@
 """Writing the source's weights otherwise, so that they compute the same and can be grown.
 
-Centring, folded scales and rescaled gains (`algebra.writers`, `algebra.passage`) change tensors before they grow; every
-other tensor is read as it stands.
+Centring, folded scales and rescaled gains (`algebra.writers`, `algebra.blank_propagation`) change tensors before they
+grow; every other tensor is read as it stands.
 """
 
 from __future__ import annotations

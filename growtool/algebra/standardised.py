@@ -6,7 +6,7 @@ undone by this. Plain copies of the columns leave mean, variance and eps what th
 with the source's weight; the sum over k copies is k times as large, which the gain takes back: `g' = g s / (s' k)`.
 
 Without a gain of its own the norm in front takes it back, whose gain and shift are divided by k, if such convolutions
-are all that reads it (`algebra.norms_in_front`).
+are all that reads it (`algebra.absorbing_norms`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from growtool.algebra.absorbing_norms import norms_in_front
 from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.linear import is_convolution
-from growtool.algebra.norms_in_front import norms_in_front
-from growtool.coupling import Atom, Coupling
-from growtool.coupling.op import Kind
-from growtool.coupling.steps import ForwardPass, Ref, Step
+from growtool.trace import ChannelGroup, Trace
+from growtool.trace.kinds import Kind
+from growtool.trace.steps import ForwardPass, Ref, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Rescaled:
     factor: float
 
 
-def standardised_weights(coupling: Coupling) -> dict[str, Standardised]:
+def standardised_weights(trace: Trace) -> dict[str, Standardised]:
     """The standardised weights that something scales, by their module's path; a module with several is left out."""
-    forward = coupling.forward
+    forward = trace.forward
     found = [_with_gain(step, forward) for step in forward.steps if step.name == "native_batch_norm"]
     found += _without_gain(forward)
     modules = Counter(weight.module for weight in found if weight)
@@ -141,15 +141,15 @@ def _rearranges(step: Step) -> bool:
 
 
 def rescaled_weights(
-    source: Coupling,
-    target: Coupling,
-    expansions: Mapping[Atom, Expansion],
+    source: Trace,
+    target: Trace,
+    expansions: Mapping[ChannelGroup, Expansion],
     source_path: Callable[[str], str],
 ) -> dict[str, Rescaled]:
     """The standardised weights of the target that read copied channels, by their module's path.
 
     Args:
-        source, target: both couplings.
+        source, target: both traces.
         expansions: how each set of channels grows.
         source_path: path of a module of the target -> that of its counterpart.
     """

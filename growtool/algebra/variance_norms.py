@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from growtool.algebra.blank_norms import RescaledNorm, norm_call
 from growtool.algebra.copies import copies_per_position
 from growtool.algebra.expansion import Expansion
-from growtool.coupling import Atom, Axis, Coupling
-from growtool.coupling.axis import axis_size
-from growtool.coupling.op import Kind
-from growtool.coupling.steps import ForwardPass, Ref, Step
+from growtool.trace import Axis, ChannelGroup, Trace
+from growtool.trace.axes import axis_size
+from growtool.trace.kinds import Kind
+from growtool.trace.steps import ForwardPass, Ref, Step
 
 _CHAIN = ("var", "add", "rsqrt", "mul", "mul")
 
@@ -37,9 +37,9 @@ class VarianceNorm:
     eps: float
 
 
-def variance_norms(coupling: Coupling) -> list[VarianceNorm]:
+def variance_norms(trace: Trace) -> list[VarianceNorm]:
     """Every such norm over the last axis of its input."""
-    forward = coupling.forward
+    forward = trace.forward
     uses, read_by = forward.use_counts, forward.touched_by
     variances = Counter(step.module for step in forward.steps if step.op.kind is Kind.VARIANCE)
     found = []
@@ -81,15 +81,15 @@ def _gain(chain: list[Step], forward: ForwardPass) -> tuple[str, ...]:
     return forward.stored.get(others[0], ()) if len(others) == 1 else ()
 
 
-def rescaled_variances(coupling: Coupling, expansions: Mapping[Atom, Expansion]) -> list[RescaledNorm]:
+def rescaled_variances(trace: Trace, expansions: Mapping[ChannelGroup, Expansion]) -> list[RescaledNorm]:
     """The norms of the target whose channels are all copied equally often, and more than once.
 
     Args:
-        coupling: the target's.
+        trace: the target's.
         expansions: how each set of channels grows.
     """
     found = []
-    for norm in variance_norms(coupling):
+    for norm in variance_norms(trace):
         copies = copies_per_position(norm.axis, expansions)
         after = axis_size(norm.axis)
         if copies is not None and copies > 1 and after > copies:
@@ -98,8 +98,8 @@ def rescaled_variances(coupling: Coupling, expansions: Mapping[Atom, Expansion])
     return found
 
 
-def eps_of_norms(coupling: Coupling) -> dict[str, float]:
+def eps_of_norms(trace: Trace) -> dict[str, float]:
     """Module path -> what a norm over the channels of each position adds to the variance."""
-    calls = ((step.module, norm_call(step, coupling.forward)) for step in coupling.forward.steps)
+    calls = ((step.module, norm_call(step, trace.forward)) for step in trace.forward.steps)
     found = {module: call.eps for module, call in calls if call is not None and call.eps is not None}
-    return found | {norm.module: norm.eps for norm in variance_norms(coupling)}
+    return found | {norm.module: norm.eps for norm in variance_norms(trace)}

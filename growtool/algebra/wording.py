@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from growtool.coupling import places
+from growtool.trace import places
 
 
 def grouped(found: Iterable[tuple[str, str]]) -> list[str]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from growtool.algebra.linear import bias_of, operands_of, summed_dims
-from growtool.coupling import Atom, Coupling, atoms
-from growtool.coupling.op import Kind, is_linear_per_channel
-from growtool.coupling.steps import Ref, Step
+from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.steps import Ref, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class Writers:
 _NOTHING = Writers()
 
 
-def writers_of_norms(coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> Writers:
+def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> Writers:
     """What has to be centred for every LayerNorm over the channels; what cannot be is left out.
 
     Args:
-        coupling: the target's.
-        atom: the channels.
+        trace: the target's.
+        group: the channels.
         zeroed: parameters that growth sets to zero.
     """
-    search = _Search(coupling, atom, zeroed)
+    search = _Search(trace, group, zeroed)
     found = _NOTHING
-    for step in coupling.forward.steps:
+    for step in trace.forward.steps:
         search.follow(step)
         if step.op.kind is Kind.LAYER_NORM and isinstance(step.args[0], Ref):
             found |= search.writers.get(step.args[0].number) or _NOTHING
@@ -62,11 +62,11 @@ def writers_of_norms(coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> 
 class _Search:
     """Follows the channels forward; `writers` holds None for a tensor that no centring of parameters can centre."""
 
-    def __init__(self, coupling: Coupling, atom: Atom, zeroed: frozenset[str]) -> None:
-        self._forward, self._atom, self._zeroed = coupling.forward, atom, zeroed
+    def __init__(self, trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> None:
+        self._forward, self._group, self._zeroed = trace.forward, group, zeroed
         self.writers: dict[int, Writers | None] = {}
         for number, names in self._forward.stored.items():
-            if any(axis == ((atom,),) for axis in self._forward.axes(number)):
+            if any(axis == ((group,),) for axis in self._forward.axes(number)):
                 self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
 
     def follow(self, step: Step) -> None:
@@ -76,7 +76,7 @@ class _Search:
                 self.writers[number] = writers
 
     def _carries(self, number: int) -> bool:
-        return any(self._atom in atoms(axis) for axis in self._forward.layouts[number])
+        return any(self._group in groups_on(axis) for axis in self._forward.layouts[number])
 
     def _after(self, step: Step) -> Writers | None:
         carrying = [number for number in step.ins if self._carries(number)]
@@ -94,7 +94,8 @@ class _Search:
         return None
 
     def _normed(self, step: Step) -> Writers | None:
-        """A norm's shift can be centred; that leaves what its gains make of the mean, which `passage` states."""
+        """A norm's shift can be centred; that leaves what its gains make of the mean, which `blank_propagation` "
+        "states."""
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         if affine and all(map(self._is_zeroed, affine)):
             return _NOTHING
@@ -128,7 +129,7 @@ class _Search:
         free = [
             number
             for number, own, dim in zip(operands, axes, summed, strict=True)
-            if any(self._atom in atoms(axis) for i, axis in enumerate(own) if i != dim)
+            if any(self._group in groups_on(axis) for i, axis in enumerate(own) if i != dim)
         ]
         bias = bias_of(step)
         numbers = free if bias is None else [*free, bias]

@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from growtool.checkpoint import input_size
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,8 +33,8 @@ def require_several_values(model: nn.Module, images: int, remedy: str, among: fr
     alone = [name for name in _alone(_on_meta(model), images) if among is None or name in among]
     if alone:
         raise PlanError(
-            f"found batches of one image, of which BatchNorm sees a single value for each channel ({some(alone, 3)}), "
-            f"expected two or more, as it needs their variance; {remedy}"
+            f"found batches of one image, of which BatchNorm sees a single value for each channel "
+            f"({format_names(alone, 3)}), expected two or more, as it needs their variance; {remedy}"
         )
 
 

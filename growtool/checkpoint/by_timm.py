@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import some
+from growtool.errors import format_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Loaded:
             kinds[kind].append(where if before == after else f"{where} from {before} to {after}")
         kinds["leaves out"] = list(rest)
         kinds["starts anew, with numbers of its own,"] = list(self.missing)
-        return [f"{kind} {some(names, _SHOWN)}" for kind, names in kinds.items() if names]
+        return [f"{kind} {format_names(names, _SHOWN)}" for kind, names in kinds.items() if names]
 
 
 @dataclass

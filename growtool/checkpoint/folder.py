@@ -20,7 +20,7 @@ from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
 from growtool.checkpoint.temporary import ASIDE, TEMPORARY, clear_leftovers, prefix_for
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES or not path.is_file())
         if foreign:
             raise PlanError(
-                f"{out}: found {some(foreign, 4)}, expected nothing but the files of a checkpoint "
+                f"{out}: found {format_names(foreign, 4)}, expected nothing but the files of a checkpoint "
                 f"({', '.join(sorted(OWN_FILES))}); --force does not remove anything else, choose another output"
             )
 

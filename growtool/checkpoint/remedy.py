@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from growtool.checkpoint.names import common_prefix, foreign_prefix
-from growtool.errors import CheckpointError, some
+from growtool.errors import CheckpointError, format_names
 
 PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
@@ -79,8 +79,8 @@ def merging(index: Path, weights: str) -> str:
     lacking = [name for name in names if not (folder / name).is_file()]
     if lacking:
         raise CheckpointError(
-            f"{index}: lists {len(names)} shards, and {len(lacking)} of them are not beside it ({some(lacking, 4)}); "
-            "copy or download them, too"
+            f"{index}: lists {len(names)} shards, and {len(lacking)} of them are not beside it "
+            f"({format_names(lacking, 4)}); copy or download them, too"
         )
     pickled = not all(name.endswith(".safetensors") for name in names)
     loading = "load_file(folder / file)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import CheckpointError, some
+from growtool.errors import CheckpointError, format_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,8 +74,8 @@ def _read(path: Path) -> Any:
         foreign = _foreign(path)
         if foreign:
             raise CheckpointError(
-                f"{path}: torch does not load it with weights_only, it holds {some(foreign, 4)}; growtool runs no code "
-                "of a file: save `model.state_dict()` alone where it was made"
+                f"{path}: torch does not load it with weights_only, it holds {format_names(foreign, 4)}; growtool "
+                "runs no code of a file: save `model.state_dict()` alone where it was made"
             ) from error
         said = f": {str(error).partition(chr(10))[0][:80]}" if str(error) else ""
         raise CheckpointError(
@@ -153,7 +153,7 @@ def _unwrapped(content: Any, path: Path) -> StateDict:
         content = content[key]
     if not _is_state(content):
         found = type(content).__name__
-        found = f"keys {some([str(key) for key in content])}" if isinstance(content, Mapping) else found
+        found = f"keys {format_names([str(key) for key in content])}" if isinstance(content, Mapping) else found
         raise CheckpointError(f"{path}: found no state dict ({found}), expected names and tensors")
     kept = {name: value for name, value in content.items() if _is_tensor(value) and name != _AVERAGED}
     left = tuple(str(name) for name in content if name not in kept)

@@ -11,20 +11,20 @@ from growtool.cli.console import say
 from growtool.cli.tables import new_table, show
 
 if TYPE_CHECKING:
-    from growtool.coupling import Channels, Coupling
+    from growtool.trace import Channels, Trace
 
 
-def coupling_document(coupling: Coupling) -> dict[str, Any]:
+def coupling_document(coupling: Trace) -> dict[str, Any]:
     """Every group with every member, and the operations tracing had no rule for."""
-    from growtool.coupling import channels_of
+    from growtool.trace import channels_of
 
     words = channels_of(coupling)
     return {
         "groups": [
             {
                 "name": group.name,
-                "what": words[group.atom].what,
-                "where": list(words[group.atom].where),
+                "what": words[group.group].what,
+                "where": list(words[group.group].where),
                 "size": group.size,
                 "fixed": group.fixed,
                 "members": [{"tensor": m.tensor, "dim": m.dim, "role": m.role} for m in group.members],
@@ -35,9 +35,9 @@ def coupling_document(coupling: Coupling) -> dict[str, Any]:
     }
 
 
-def show_coupling(name: str, coupling: Coupling) -> None:
+def show_coupling(name: str, coupling: Trace) -> None:
     """The channels that may grow, those that are alike once; the fixed ones by their reasons."""
-    from growtool.coupling import channels_of, places
+    from growtool.trace import channels_of, places
 
     words = channels_of(coupling)
     growing: dict[tuple[str, int], list[Channels]] = defaultdict(list)
@@ -46,7 +46,7 @@ def show_coupling(name: str, coupling: Coupling) -> None:
         if group.fixed:
             fixed[group.fixed].append(group.size)
         else:
-            growing[words[group.atom].what, group.size].append(words[group.atom])
+            growing[words[group.group].what, group.size].append(words[group.group])
     say(f"\n[bold]{escape(name)}[/]: channels that grow together")
     table = new_table("channels", ">size", ">groups", "where")
     for (what, size), alike in growing.items():

@@ -21,9 +21,9 @@ from growtool.report import units
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from growtool.coupling import Coupling
     from growtool.report.growth_map import BlockOrigin, GrowthMap
     from growtool.report.inspect import Inspection, ModuleRow
+    from growtool.trace import Trace
 
 _HASH = 16  # hexadecimal digits shown of a hash
 
@@ -46,29 +46,29 @@ def inspect(
     are, and shown.
     """
     from growtool.checkpoint import build, input_size
-    from growtool.coupling import trace_model
     from growtool.report.growth_map import growth_map
     from growtool.report.inspect import inspect_checkpoint
+    from growtool.trace import trace_model
 
     paths = [checkpoint] if other is None else [checkpoint, other]
     inspections: list[Inspection] = []
-    couplings: list[Coupling] = []
+    traces: list[Trace] = []
     opened_all = open_all(paths, model, model_args)
     growth = growth_map(opened_all[1], opened_all[0]) if other is not None else None
     for opened in opened_all:
         skeleton = build(opened.spec, where=opened.name)
         inspections.append(inspect_checkpoint(opened, depth=depth, model=skeleton))
         if coupling:
-            couplings.append(trace_model(skeleton, input_size(skeleton)))
+            traces.append(trace_model(skeleton, input_size(skeleton)))
     if as_json:
-        emit_json(_document(inspections, couplings, growth))
+        emit_json(_document(inspections, traces, growth))
     else:
-        _show(inspections, couplings, growth)
+        _show(inspections, traces, growth)
 
 
-def _document(inspections: list[Inspection], couplings: list[Coupling], growth: GrowthMap | None) -> dict[str, Any]:
+def _document(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap | None) -> dict[str, Any]:
     documents = [inspection.to_json() for inspection in inspections]
-    for document, coupling in zip(documents, couplings, strict=False):
+    for document, coupling in zip(documents, traces, strict=False):
         document["coupling"] = coupling_document(coupling)
     result: dict[str, Any] = {"checkpoints": documents}
     if len(documents) == 2:
@@ -78,7 +78,7 @@ def _document(inspections: list[Inspection], couplings: list[Coupling], growth: 
     return result
 
 
-def _show(inspections: list[Inspection], couplings: list[Coupling], growth: GrowthMap | None) -> None:
+def _show(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap | None) -> None:
     if len(inspections) == 1:
         _show_one(inspections[0])
     else:
@@ -88,7 +88,7 @@ def _show(inspections: list[Inspection], couplings: list[Coupling], growth: Grow
             show_banks(inspection.name, inspection.banks)
             show_coefficients(inspection.banks, inspection.coefficients)
         _show_lineage(inspection)
-    for inspection, coupling in zip(inspections, couplings, strict=False):
+    for inspection, coupling in zip(inspections, traces, strict=False):
         show_coupling(inspection.name, coupling)
 
 

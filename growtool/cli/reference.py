@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, say
 from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 
 _NAMES = "REFERENCE_NAMES"
 
@@ -87,7 +87,7 @@ def _import_training(
     lines = [f"taken: {' > '.join(done.keys) or 'all'} of {done.file}"]
     lines += [f"not taken: {', '.join(done.others)}"] if done.others else []
     lines += [f"names: {done.prefix!r} taken off"] if done.prefix else []
-    lines += [f"left out: {some([*done.left, *done.unused])}"] if done.left or done.unused else []
+    lines += [f"left out: {format_names([*done.left, *done.unused])}"] if done.left or done.unused else []
     lines += [f"timm, while loading: {change}" for change in done.changes]
     lines += [f"images, by the arguments in the file: {', '.join(done.preparation)}"] if done.preparation else []
     lines += [f"written: {output}", f"load it: {loading_line(output)}"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from growtool.checkpoint import open_checkpoint
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.finetune.config import RunConfig
 from growtool.finetune.device import in_use, mixed_precision, resolve_device
 from growtool.finetune.distributed import World
@@ -155,5 +155,5 @@ def evaluate_source(
     )
     if batches.unreadable:
         names = tuple(batches.unreadable)
-        told(f"{len(names)} images could not be read and count as nothing: {some(names, 4)}")
+        told(f"{len(names)} images could not be read and count as nothing: {format_names(names, 4)}")
     return found

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.images import numbered
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def field_problems(
     features = stored or (None if images is None else _features_of(images.reader))
     if not features:
         return []
-    found = some(sorted(features))
+    found = format_names(sorted(features))
     asked = {key: str(options.get(key, default)) for key, default in _ASKED.items()}
     problems = [
         f"{place}: found the columns {found}, expected one named {name}; choose with --set data_kwargs={{{key}: NAME}}"
@@ -100,8 +100,8 @@ def _require_listed(split: Split, reader: Any, labels: Iterable[Any]) -> None:
             unknown.append(repr(label))
     if unknown:
         raise PlanError(
-            f"{split.root}: found the labels {some(sorted(unknown))}, expected only those in the file of class_map; "
-            "add them to it, or correct the data"
+            f"{split.root}: found the labels {format_names(sorted(unknown))}, expected only those in the file of "
+            "class_map; add them to it, or correct the data"
         )
 
 

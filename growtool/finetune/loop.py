@@ -16,10 +16,10 @@ from growtool.finetune.device import mixed_precision
 from growtool.finetune.distributed import World, average_statistics, without_exchange
 from growtool.finetune.objective import Objective
 from growtool.finetune.seeding import derive_seed, seed_generators
-from growtool.finetune.trainable import Held, Selection
+from growtool.finetune.trainable import FrozenSlices, Selection
 
 if TYPE_CHECKING:
-    from growtool.finetune.snapshot import Course
+    from growtool.finetune.snapshot import RunProgress
 
 _SKIPS_IN_A_ROW = 20  # more of them are no accident
 
@@ -77,7 +77,7 @@ class Trainer:
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     erase: Callable[[Tensor], Tensor] | None
     selection: Selection
-    held: Held
+    held: FrozenSlices
     device: torch.device
     world: World
     autocast: str | None
@@ -205,7 +205,7 @@ class Meter:
             self.losses.append(loss)
         self.images += images
 
-    def restart(self, course: Course | None, device: torch.device) -> None:
+    def restart(self, course: RunProgress | None, device: torch.device) -> None:
         """An epoch begins, or goes on where `course` says."""
         pending = course.pending if course else []
         self.losses = list(torch.tensor(pending, dtype=torch.float64, device=device).unbind())

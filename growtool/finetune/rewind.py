@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from growtool.finetune.loop import Trainer
     from growtool.finetune.records import EpochRecord
-    from growtool.finetune.snapshot import Course
+    from growtool.finetune.snapshot import RunProgress
     from growtool.finetune.state import RunFolder
 
 
@@ -49,7 +49,7 @@ def mend(folder: RunFolder) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def find_best(folder: RunFolder, course: Course, trainer: Trainer) -> Best:
+def find_best(folder: RunFolder, course: RunProgress, trainer: Trainer) -> Best:
     """The best epoch up to `course`, or the last one where nothing has the best one's weights any more.
 
     Every process must call this. `trainer` has another state afterwards.
@@ -69,7 +69,7 @@ def find_best(folder: RunFolder, course: Course, trainer: Trainer) -> Best:
     return Best()
 
 
-def rewind(folder: RunFolder, course: Course, best: Best, saver: Saver, *, averaged: bool) -> list[str]:
+def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> list[str]:
     """Make `folder` what it was after the last update of `course`, which the run will go on from.
 
     Args:

@@ -13,6 +13,7 @@ from growtool.finetune.advice import advising_on_memory
 from growtool.finetune.defaults import DEFAULTS, as_document, in_words
 from growtool.finetune.device import in_use
 from growtool.finetune.distributed import World, joined
+from growtool.finetune.epoch_loop import EpochLoop, RunResult
 from growtool.finetune.job import Job
 from growtool.finetune.journal import Journal, open_trackers
 from growtool.finetune.lock import locked
@@ -23,10 +24,9 @@ from growtool.finetune.records import Progress, Silent
 from growtool.finetune.resume import find_checkpoint, require_same_run
 from growtool.finetune.rewind import Best, find_best, mend, rewind
 from growtool.finetune.seeding import isolated_generators
-from growtool.finetune.snapshot import Course, put_back, read_course
+from growtool.finetune.snapshot import RunProgress, put_back, read_course
 from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
 from growtool.finetune.stopping import stop_on_signals
-from growtool.finetune.training import RunResult, Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,10 +72,10 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
             watcher.chose(in_words(job.choices))
         for remark in job.remarks:
             watcher.noticed(remark)
-        course = course or Course()
+        course = course or RunProgress()
         course.best = best.record
         with memory(lambda: job.trainer.step):
-            return Training(job, course, folder, journal, saver, watcher, request).result()
+            return EpochLoop(job, course, folder, journal, saver, watcher, request).result()
 
 
 def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: ExitStack) -> None:
@@ -88,7 +88,9 @@ def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: E
         mend(folder)
 
 
-def _reached(job: Job, folder: RunFolder, settings: Mapping[str, Any], watcher: Progress) -> tuple[Course | None, Best]:
+def _reached(
+    job: Job, folder: RunFolder, settings: Mapping[str, Any], watcher: Progress
+) -> tuple[RunProgress | None, Best]:
     """How far the run that is resumed had come, its state given to the trainer; None for a new run."""
     resumed = find_checkpoint(job.config, folder)
     if resumed is None:
@@ -103,7 +105,7 @@ def _open_books(
     job: Job,
     folder: RunFolder,
     settings: Mapping[str, Any],
-    course: Course | None,
+    course: RunProgress | None,
     best: Best,
     watcher: Progress,
     stack: ExitStack,
@@ -123,7 +125,7 @@ def _open_books(
     return journal, saver
 
 
-def _go_back(folder: RunFolder, course: Course, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:
+def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:
     """Make the folder what it was after the last update of `course`; what its user should know of that."""
     if given_up := rewind(folder, course, best, saver, averaged=averaged):
         yield f"the run goes on after update {course.step}; what came later is given up: {', '.join(given_up)}"

@@ -33,7 +33,7 @@ _ANOTHER = "resume from another checkpoint of the run"
 
 
 @dataclass(slots=True)
-class Course:
+class RunProgress:
     """How far a run has come.
 
     Attributes:
@@ -62,7 +62,7 @@ class Course:
     unreadable: tuple[str, ...] = ()
 
 
-_COURSE = TypeAdapter(Course)
+_COURSE = TypeAdapter(RunProgress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Snapshot:
     ema: Mapping[str, Tensor] | None
     optimizer: OptimizerState
     scaler: Mapping[str, Any] | None
-    course: Course
+    course: RunProgress
 
 
-def take(trainer: Trainer, course: Course, copies: Copies | None) -> Snapshot | None:
+def take(trainer: Trainer, course: RunProgress, copies: Copies | None) -> Snapshot | None:
     """Copy the state. Every process must call this: sharded weights are gathered, one tensor at a time.
 
     Args:
@@ -122,7 +122,7 @@ def take(trainer: Trainer, course: Course, copies: Copies | None) -> Snapshot | 
         ema=ema,
         optimizer=held,
         scaler=trainer.scaler.state_dict() if trainer.scaler is not None else None,
-        course=Course(**{name: getattr(course, name) for name in Course.__slots__}),
+        course=RunProgress(**{name: getattr(course, name) for name in RunProgress.__slots__}),
     )
 
 
@@ -166,7 +166,7 @@ def write_training_state(folder: Path, snapshot: Snapshot) -> None:
     write_text(folder / STATE, json_text(document))
 
 
-def put_back(folder: Path, trainer: Trainer) -> Course:
+def put_back(folder: Path, trainer: Trainer) -> RunProgress:
     """Give `trainer` the state in `folder`.
 
     Returns:
@@ -191,7 +191,7 @@ def put_back(folder: Path, trainer: Trainer) -> Course:
     return course
 
 
-def read_course(folder: Path) -> tuple[Course, Any]:
+def read_course(folder: Path) -> tuple[RunProgress, Any]:
     """How far the run of a checkpoint had come, and the state of its scaler.
 
     Raises:
@@ -199,10 +199,10 @@ def read_course(folder: Path) -> tuple[Course, Any]:
     """
     path = folder / STATE
 
-    def read(document: Any) -> tuple[Course, Any]:
+    def read(document: Any) -> tuple[RunProgress, Any]:
         if document["format"] != FORMAT:
             raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
-        course = {name: document["course"][name] for name in Course.__slots__}
+        course = {name: document["course"][name] for name in RunProgress.__slots__}
         return _COURSE.validate_json(json.dumps(course), strict=True), document["scaler"]
 
     return read_document(path, read, expected="the state of a run; name a folder of the run's checkpoints/, or `auto`")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import input_size
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.finetune.fields import field_problems, require_labels
 from growtool.finetune.model import count_classes
 from growtool.images import (
@@ -193,7 +193,7 @@ def _classes(images: Any, place: Path) -> tuple[str, ...]:
         names.setdefault(int(number), str(name))
     if unnamed := [number for number in range(max(names, default=-1) + 1) if number not in names]:
         raise PlanError(
-            f"{place}: found no name for the classes {some(list(map(str, unnamed)))}, expected one for each number "
-            f"from 0 to {max(names)}; correct the class_map"
+            f"{place}: found no name for the classes {format_names(list(map(str, unnamed)))}, expected one for each "
+            f"number from 0 to {max(names)}; correct the class_map"
         )
     return tuple(names[number] for number in sorted(names))

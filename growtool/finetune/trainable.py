@@ -60,7 +60,7 @@ class Selection:
         own = own or [name for name, _ in module.named_buffers(recurse=False)]  # a norm without weight and bias
         return any(f"{prefix}.{name}" in self for name in own)
 
-    def held(self, model: nn.Module) -> Held:
+    def held(self, model: nn.Module) -> FrozenSlices:
         """Guards what is old in the tensors that train in part, and the counters of norms that hold such tensors."""
         masks: dict[str, Tensor | None] = {
             name: new_mask(tensor.shape, self.slices[name])
@@ -73,10 +73,10 @@ class Selection:
             ):
                 buffers = (f"{prefix}.{name}" for name, _ in module.named_buffers(recurse=False))
                 masks |= {name: None for name in buffers if name not in self}
-        return Held(model, masks)
+        return FrozenSlices(model, masks)
 
 
-class Held:
+class FrozenSlices:
     """The old elements of tensors that train in part; an optimizer's decay and momentum would move them otherwise.
 
     Args:

@@ -21,7 +21,6 @@ from torch.nn.functional import cross_entropy
 
 from growtool.calibration import recalibrate, tracking_norms
 from growtool.checkpoint import all_held_as
-from growtool.coupling import Growth, PairedAxis, Unchanged, inside
 from growtool.errors import PlanError
 from growtool.growing.execute import WIDER, single_threaded
 from growtool.growing.statistics import Told, in_memory, opened_images
@@ -29,6 +28,7 @@ from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing
 from growtool.plan.width import Ligo
 from growtool.recipe import Recipe, TensorRecipe
+from growtool.trace import GroupPair, PairedAxis, Unchanged, inside
 
 
 def learns(recipe: Recipe) -> Ligo | Mixing | None:
@@ -108,8 +108,8 @@ class _Maps:
         floats = [info for info in recipe.source.tensors.values() if info.is_float]
         self.dtype = torch.float64 if any(info.dtype == "F64" for info in floats) else torch.float32
         self._parameters = {name for name, _ in recipe.models[1].named_parameters()}
-        self._names = recipe.matching.target.coupling.names
-        self._matrices: dict[tuple[Growth, bool], Tensor] = {}
+        self._names = recipe.matching.target.trace.names
+        self._matrices: dict[tuple[GroupPair, bool], Tensor] = {}
         self._mixed = {name: self._mix(t) for name, t in recipe.tensors.items() if self._is_learned(t)}
         self._stored = {
             source: recipe.source.read(source).to(self.dtype)
@@ -131,7 +131,7 @@ class _Maps:
         return tensor.name in self._parameters and tensor.source is not None and not closing
 
     def _mix(self, tensor: TensorRecipe) -> _Mixed:
-        """The combination of like blocks that a tensor is, trained where the depth operator is `mixing`."""
+        """The combination of like blocks that a tensor is, trained where the depth operator is `joint`."""
         assert tensor.source is not None
         mixes = isinstance(self._recipe.plan.depth, Mixing)
         sources = self._alike(tensor) if mixes else (tensor.source,)
@@ -170,7 +170,7 @@ class _Maps:
         matrix: Tensor = torch.block_diag(*blocks)
         return matrix
 
-    def _factor(self, factor: Growth | Unchanged | PairedAxis, name: str, dim: int) -> Tensor:
+    def _factor(self, factor: GroupPair | Unchanged | PairedAxis, name: str, dim: int) -> Tensor:
         if isinstance(factor, PairedAxis):
             return self._matrix(factor, name, dim)
         if isinstance(factor, Unchanged):
@@ -178,12 +178,12 @@ class _Maps:
         expansion = self._recipe.expansions[factor]
         if expansion.is_identity:
             return torch.eye(expansion.size, dtype=self.dtype)
-        reads = (factor.target, name, dim) in self._recipe.matching.target.coupling.consumers
+        reads = (factor.target, name, dim) in self._recipe.matching.target.trace.consumers
         if (factor, reads) not in self._matrices:
             self._matrices[factor, reads] = self._start(factor, reads)
         return self._matrices[factor, reads]
 
-    def _start(self, growth: Growth, reads: bool) -> Tensor:
+    def _start(self, growth: GroupPair, reads: bool) -> Tensor:
         """E, or the transpose of its left inverse R, [m, n]; noise on E keeps copies from staying alike."""
         expansion = self._recipe.expansions[growth]
         E = torch.eye(expansion.size, dtype=self.dtype)[expansion.index]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from growtool.checkpoint import Checkpoint, arithmetic_dtype
-from growtool.errors import CheckpointError, PlanError, some
+from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.device import in_use
 from growtool.growing.execute import WIDER, single_threaded
 from growtool.recipe import Recipe
@@ -149,8 +149,8 @@ def _not_finite(recipe: Recipe) -> list[str]:
         found = [name for name, info in source.tensors.items() if info.is_float and not _is_finite(source.read(name))]
         if found:
             problems.append(
-                f"{source.name}: found numbers that are not finite in {some(found)}, expected a model that computes "
-                "something; nothing was written, name a checkpoint from before it diverged"
+                f"{source.name}: found numbers that are not finite in {format_names(found)}, expected a model that "
+                "computes something; nothing was written, name a checkpoint from before it diverged"
             )
     return problems or [
         f"{recipe.source.name}: its outputs on random images are not finite, expected numbers to compare; nothing was "

@@ -9,13 +9,13 @@ from typing import Any
 
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
-from growtool.coupling import places
-from growtool.errors import some
+from growtool.errors import format_names
 from growtool.recipe import Recipe
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.changes import AlikeChanges, alike
-from growtool.recipe.traced import Traced
+from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import traced_macs
+from growtool.trace import places
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +181,12 @@ def _templated(recipe: Recipe) -> Iterable[str]:
             f"coefficients for {dense:,} numbers"
         )
     for why, names in recipe.form.left.items():
-        yield f"{len(names)} tensors become dense: {why} ({some(names)})"
+        yield f"{len(names)} tensors become dense: {why} ({format_names(names)})"
 
 
-def _size(traced: Traced, infos: Iterable[TensorInfo]) -> Size:
+def _size(traced: TracedModel, infos: Iterable[TensorInfo]) -> Size:
     parameters = sum(parameter.numel() for parameter in traced.model.parameters())
-    return Size(parameters, sum(info.nbytes for info in infos), traced_macs(traced.coupling).total)
+    return Size(parameters, sum(info.nbytes for info in infos), traced_macs(traced.trace).total)
 
 
 def _size_json(size: Size) -> dict[str, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growtool.errors import CheckpointError, PlanError, some
+from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.images.listing import composed
 from growtool.images.split import Split
 
@@ -71,7 +71,7 @@ def class_names(
         return tuple(label_names)
     if split.classes and len(split.classes) != num_classes:
         raise PlanError(
-            f"{split.root}: found {len(split.classes)} class folders ({some(split.classes)}){_without(split)}, "
+            f"{split.root}: found {len(split.classes)} class folders ({format_names(split.classes)}){_without(split)}, "
             f"expected {num_classes}, the number of classes of {checkpoint}; use the data set it was trained on, or "
             f"train a fresh head with --num-classes {len(split.classes)}"
         )
@@ -90,8 +90,8 @@ def numbered(split: Split, names: Sequence[str], *, num_classes: int) -> Split:
     unknown = [name for name in split.classes if composed(name) not in place]
     if unknown:
         raise PlanError(
-            f"{split.root}: found classes {some(unknown)}{_without(split)}, expected only those the model trains on "
-            f"({some(names)}); remove or rename these folders"
+            f"{split.root}: found classes {format_names(unknown)}{_without(split)}, expected only those the model "
+            f"trains on ({format_names(names)}); remove or rename these folders"
         )
     places = tuple(place[composed(name)] for name in split.classes)
     return replace(split, number=ClassNumbers(split.root, places, num_classes))
@@ -106,8 +106,8 @@ def require_names(label_names: Sequence[str], num_classes: int, checkpoint: str)
     problems = []
     if len(label_names) != num_classes:
         problems.append(
-            f"{checkpoint}: label_names in its config.json holds {len(label_names)} names ({some(label_names)}), "
-            f"expected {num_classes}, one for each logit of the model"
+            f"{checkpoint}: label_names in its config.json holds {len(label_names)} names "
+            f"({format_names(label_names)}), expected {num_classes}, one for each logit of the model"
         )
     first: dict[str, int] = {}
     for number, name in enumerate(label_names):
@@ -142,8 +142,8 @@ def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> 
     missing = [name for name in label_names if composed(name) not in found]
     extra = [name for name in split.classes if composed(name) not in known]
     if missing or extra:
-        parts = [f"missing {some(missing)}"] if missing else []
-        parts += [f"not among them {some(extra)}"] if extra else []
+        parts = [f"missing {format_names(missing)}"] if missing else []
+        parts += [f"not among them {format_names(extra)}"] if extra else []
         raise PlanError(
             f"{split.root}: the class folders are not the {len(label_names)} classes of {checkpoint} (its label_names)"
             f": {'; '.join(parts)}{_without(split)}; rename the folders to match, use the data set the checkpoint was "

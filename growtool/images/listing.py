@@ -17,7 +17,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 from PIL import Image
 
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.images.reading import image_endings, marked_formats
 
 Place = TypeVar("Place")
@@ -115,7 +115,7 @@ def told_left_out(paths: Sequence[str], *, before: str = "") -> str:
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
     more = ", ..." if len(kinds) > _SHOWN else ""
     what = "1 file that is no image" if len(paths) == 1 else f"{len(paths):,} files that are no images"
-    return f"{before}left out {what} Pillow reads ({counted}{more}): {some(paths, _SHOWN)}"
+    return f"{before}left out {what} Pillow reads ({counted}{more}): {format_names(paths, _SHOWN)}"
 
 
 LAYOUT = "lay the images out as DATA/train/CLASS/*.jpg and DATA/validation/CLASS/*.jpg"

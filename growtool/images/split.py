@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.images.files import ENDINGS, FolderFiles, TarFiles
 from growtool.images.listing import LAYOUT, list_images, told_left_out
 from growtool.images.reading import UnreadableImage, reason
@@ -131,7 +131,7 @@ def find_split(folder: Path, names: Sequence[str], *, said: str = "--data") -> P
         raise PlanError(f"{said} {folder}: found {found}, expected a folder of images; {LAYOUT}")
     if split := _split_in(folder, names):
         return split
-    held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
+    held = format_names(sorted(path.name for path in folder.iterdir())) or "nothing"
     raise PlanError(
         f"{said} {folder}: no {names[0]} split: found {held}, expected a folder named {' or '.join(names)}; {LAYOUT}"
     )
@@ -170,7 +170,9 @@ def open_split(root: Path, *, mode: str = "RGB") -> Split:
     left_out = told_left_out(found.left_out)
     remarks = [f"{root}: {left_out}"] if left_out else []
     if found.deeper:
-        remarks.append(f"{root}: images of deeper folders ({some(found.deeper)}) are of the class of the first folder")
+        remarks.append(
+            f"{root}: images of deeper folders ({format_names(found.deeper)}) are of the class of the first folder"
+        )
     images = ImageDataset(str(root), reader=ListedImages(files, found.samples), input_img_mode=mode)
     return Split(root, images, found.classes, mode, left_out=left_out, remarks=tuple(remarks))
 

@@ -1,7 +1,7 @@
 """`fpi`: function-preserving initialisation (bert2BERT, arXiv 2110.07143, section 3.2).
 
 Net2WiderNet on every axis of a transformer, with the maps of coupled axes tied and heads copied whole, which the
-coupling sees to. Whole copies come first, so that whole multiples are exact under a norm; the remainder is random.
+trace sees to. Whole copies come first, so that whole multiples are exact under a norm; the remainder is random.
 """
 
 from __future__ import annotations

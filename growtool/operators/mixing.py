@@ -1,4 +1,4 @@
-"""`mixing`: every block a learned combination of the source's blocks (the depth half of LiGO, arXiv 2303.00980).
+"""`joint`: every block a learned combination of the source's blocks (the depth half of LiGO, arXiv 2303.00980).
 
 Here is only where learning starts: blocks repeated in their place. `growtool.growing.learning` learns.
 """

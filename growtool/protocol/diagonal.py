@@ -20,16 +20,16 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, axis_map, circular
 from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, coefficients_of, open_checkpoint
-from growtool.coupling import Growth
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.operators.base import generator_for
 from growtool.plan.width import Coefficients
 from growtool.protocol.member import bank_of, fresh_weights
 from growtool.recipe.matching import Matching, match
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.convert import write_tensors
 from growtool.templates.reference import member_places
+from growtool.trace import GroupPair
 
 Maps = Mapping[str, tuple[AxisMap, ...]]
 
@@ -43,18 +43,18 @@ class NewVectors:
     seed: int
 
 
-def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, Traced]:
+def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, TracedModel]:
     """How each dimension of each tensor grows from a member to the grown model, and the latter.
 
     Raises:
         PlanError: the member is no narrower version of the model throughout.
     """
-    source, target = Traced.of(member, where="member"), Traced.of(grown, where="model")
+    source, target = TracedModel.of(member, where="member"), TracedModel.of(grown, where="model")
     matching = match(source, target, None)
     if matching.bridges:
         raise PlanError(
-            f"member_args: {some(list(matching.bridges))}: in the model alone, and both members would lack them; "
-            "choose arguments with which the members have them, too"
+            f"member_args: {format_names(list(matching.bridges))}: in the model alone, and both members would lack "
+            "them; choose arguments with which the members have them, too"
         )
     expansions = {growth: circular(*growth.sizes) for growth, _ in matching.carried()}
     if all(expansion.is_identity for expansion in expansions.values()):
@@ -70,14 +70,14 @@ def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, Traced]:
     ]
     if alike:
         raise PlanError(
-            f"member_args: {some(alike)}: as large in the member as in the model, and two members cannot share it; add "
-            "the arguments that make it narrower, too (stem_width of a ResNet, say)"
+            f"member_args: {format_names(alike)}: as large in the member as in the model, and two members cannot "
+            "share it; add the arguments that make it narrower, too (stem_width of a ResNet, say)"
         )
     return maps, target
 
 
-def _summed(matching: Matching, name: str, dim: int) -> frozenset[Growth]:
-    consumers = matching.target.coupling.consumers
+def _summed(matching: Matching, name: str, dim: int) -> frozenset[GroupPair]:
+    consumers = matching.target.trace.consumers
     return frozenset(g for g in matching.paired[name][dim].growths() if (g.target, name, dim) in consumers)
 
 

@@ -19,7 +19,7 @@ from growtool.checkpoint import (
 )
 from growtool.checkpoint.skeleton import initialised
 from growtool.operators.base import generator_for
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from growtool.templates.convert import write_tensors
 from growtool.templates.grouping import templatable
 
@@ -38,10 +38,10 @@ def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templat
         templates: in each layer's set.
         seed: of all that is drawn.
     """
-    traced = Traced.of(spec, where="member")
+    traced = TracedModel.of(spec, where="member")
     drawn = [initialised(spec, seed * 1000 + number) for number in range(templates)]
     state = drawn[0].state_dict()
-    names = [name for name in templatable(traced.model, traced.coupling, infos_of(state)) if name in growing]
+    names = [name for name in templatable(traced.model, traced.trace, infos_of(state)) if name in growing]
     tensors: dict[str, Tensor] = {name: value for name, value in state.items() if name not in names}
     for name in names:
         vector = torch.randn(templates, generator=generator_for(seed, name))

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from growtool.coupling import InLine, Stretch, inside, places
 from growtool.errors import PlanError
 from growtool.operators import map as explicit
 from growtool.operators.placement import Placed, Start
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth, Map
+from growtool.trace import InLine, Stretch, inside, places
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from growtool.coupling import Channels, places
+from growtool.trace import Channels, places
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from growtool.errors import PlanError
 from growtool.plan.depth import CancelOut, Depth, Net2Deeper, ZeroOut
 from growtool.plan.schema import Plan
 from growtool.plan.width import CentreZero, Mixture, Net2Net, Width
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.matching import Matching, is_deeper, match
 from growtool.recipe.recipe import Recipe
-from growtool.recipe.traced import Traced
+from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.traced_model import TracedModel
 
 # In the order in which they are tried.
 WIDTHS: tuple[Width, ...] = (Mixture(), Mixture(bank="sub_block"), CentreZero(), Net2Net())
@@ -34,7 +34,7 @@ class _Tried:
         return len(self.found.promise.accidents) if isinstance(self.found, Recipe) else -1
 
 
-def chosen(plan: Plan, source: Traced, target: Traced, make: Callable[[Plan, Matching], Recipe]) -> Recipe:
+def chosen(plan: Plan, source: TracedModel, target: TracedModel, make: Callable[[Plan, Matching], Recipe]) -> Recipe:
     """The recipe with the first operators that lose nothing by accident, else with those that lose in fewest places.
 
     Args:
@@ -63,7 +63,9 @@ def chosen(plan: Plan, source: Traced, target: Traced, make: Callable[[Plan, Mat
     return replace(best.found, choices=tuple(choices)) if choices else best.found
 
 
-def _tried(plan: Plan, source: Traced, target: Traced, make: Callable[[Plan, Matching], Recipe]) -> Iterator[_Tried]:
+def _tried(
+    plan: Plan, source: TracedModel, target: TracedModel, make: Callable[[Plan, Matching], Recipe]
+) -> Iterator[_Tried]:
     for depth in DEPTHS if plan.depth is None and is_deeper(source, target) else (plan.depth,):
         try:
             matching = match(source, target, depth)

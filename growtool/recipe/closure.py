@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
-from growtool.coupling import Atom, Axis, atoms
-from growtool.coupling.axis import axis_size
 from growtool.recipe.siblings import Shapes
+from growtool.trace import Axis, ChannelGroup, groups_on
+from growtool.trace.axes import axis_size
 
 K = TypeVar("K", bound=Hashable)
 _Dimension = tuple[str, int]
@@ -71,7 +71,7 @@ class Closure:
 
     def _cost(self, keys: Iterable[K]) -> float:
         factors = self._factors(keys)
-        growable = [d for d, axis in self._axes.items() if any(atom.fixed is None for atom in atoms(axis))]
+        growable = [d for d, axis in self._axes.items() if any(group.fixed is None for group in groups_on(axis))]
         return float(sum(abs(factors.get(dimension, Fraction(1)) - 2) for dimension in growable))
 
 
@@ -87,30 +87,30 @@ def _effect(shapes: Shapes, changed: Shapes) -> dict[_Dimension, int]:
 
 def _torn(axes: Mapping[_Dimension, Axis], factors: Mapping[_Dimension, Fraction]) -> Iterator[_Dimension]:
     """Dimensions that carry channels which other dimensions have in another number, or which cannot grow."""
-    alone: dict[Atom, set[Fraction]] = defaultdict(set)
-    carriers: dict[Atom, list[_Dimension]] = defaultdict(list)
+    alone: dict[ChannelGroup, set[Fraction]] = defaultdict(set)
+    carriers: dict[ChannelGroup, list[_Dimension]] = defaultdict(list)
     for dimension, axis in axes.items():
-        for atom in atoms(axis):
-            carriers[atom].append(dimension)
-        if len(axis) == 1 and len(axis[0]) == 1 and isinstance(axis[0][0], Atom):
+        for group in groups_on(axis):
+            carriers[group].append(dimension)
+        if len(axis) == 1 and len(axis[0]) == 1 and isinstance(axis[0][0], ChannelGroup):
             alone[axis[0][0]].add(factors.get(dimension, Fraction(1)))
-    for atom, found in alone.items():
-        if len(found) > 1 or (atom.fixed is not None and found != {Fraction(1)}):
-            yield from carriers[atom]
-    known = {atom: min(found) for atom, found in alone.items() if len(found) == 1}
+    for group, found in alone.items():
+        if len(found) > 1 or (group.fixed is not None and found != {Fraction(1)}):
+            yield from carriers[group]
+    known = {group: min(found) for group, found in alone.items() if len(found) == 1}
     for dimension, axis in axes.items():
         size = _size(axis, known)
         if size is not None and size != axis_size(axis) * factors.get(dimension, Fraction(1)):
-            yield from (carrier for atom in atoms(axis) for carrier in carriers[atom])
+            yield from (carrier for group in groups_on(axis) for carrier in carriers[group])
 
 
-def _size(axis: Axis, factors: Mapping[Atom, Fraction]) -> Fraction | None:
+def _size(axis: Axis, factors: Mapping[ChannelGroup, Fraction]) -> Fraction | None:
     """How long an axis is with its channels multiplied so, None where that is not known."""
     total = Fraction(0)
     for segment in axis:
         sizes = list[Fraction]()
         for factor in segment:
-            if not isinstance(factor, Atom):
+            if not isinstance(factor, ChannelGroup):
                 inner = _size(factor, factors)
             elif factor.fixed is not None:
                 inner = Fraction(factor.size)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from growtool.errors import PlanError
 from growtool.plan.schema import Plan
+from growtool.recipe.analysis import Analysis
 from growtool.recipe.choosing import WIDTHS
-from growtool.recipe.growing import Growing
 from growtool.recipe.matching import Matching
 from growtool.recipe.promising import promise_of
 from growtool.recipe.widths import CannotWidenError
 
 
-def growing_by(plan: Plan, matching: Matching) -> Growing:
+def growing_by(plan: Plan, matching: Matching) -> Analysis:
     """What the plan does; see `Growing.by`.
 
     Raises:
         PlanError: channels or blocks cannot grow as it says; with an operator that can and keeps the function, if any.
     """
     try:
-        return Growing.by(plan, matching)
+        return Analysis.by(plan, matching)
     except CannotWidenError as error:
         raise PlanError([f"{problem}; {_remedy(plan, matching)}" for problem in error.problems]) from error
 
@@ -28,7 +28,7 @@ def _remedy(plan: Plan, matching: Matching) -> str:
         return "choose widths that are twice those of the source"
     for width in WIDTHS:
         try:
-            promise, _ = promise_of(Growing.by(plan.model_copy(update={"width": width, "overrides": ()}), matching))
+            promise, _ = promise_of(Analysis.by(plan.model_copy(update={"width": width, "overrides": ()}), matching))
         except PlanError:
             continue
         if promise.kind != "lossy":

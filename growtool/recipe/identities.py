@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from growtool.coupling import Atom, Axis, Coupling, Growth, PairedAxis, Unchanged, atoms, within
-from growtool.coupling.axis import axis_size
-from growtool.coupling.ops import RUNNING_NORMS
+from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Trace, Unchanged, groups_on, within
+from growtool.trace.axes import axis_size
+from growtool.trace.ops import RUNNING_NORMS
 
 _INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
 Paired = Mapping[str, tuple[PairedAxis, ...]]
 
 
-def obstacle(path: str, modules: Sequence[str], target: Coupling, model: nn.Module) -> str | None:
+def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module) -> str | None:
     """Why the block cannot pass on what it receives, and what to do; None if it can.
 
     It can if it is convolutions, BatchNorm and the idempotent activation that its input came out of, one after the
@@ -23,7 +23,7 @@ def obstacle(path: str, modules: Sequence[str], target: Coupling, model: nn.Modu
     Args:
         path: a block of the target.
         modules: the paths of the modules that it is.
-        target: the target's coupling.
+        target: the target's trace.
         model: the target without weights.
     """
     if path in target.exits:
@@ -63,46 +63,46 @@ def _keeps_places(module: nn.Module) -> bool:
 
 
 def paired_identities(
-    blocks: Mapping[str, Sequence[str]], paired: Paired, target: Coupling
-) -> tuple[Paired, dict[Atom, Atom], list[str]]:
+    blocks: Mapping[str, Sequence[str]], paired: Paired, target: Trace
+) -> tuple[Paired, dict[ChannelGroup, ChannelGroup], list[str]]:
     """The layouts of the tensors of blocks that pass on what they receive, as if the source had such blocks.
 
     Args:
         blocks: path of a block -> the paths of the modules that it is.
         paired: the layouts of all other tensors.
-        target: the target's coupling.
+        target: the target's trace.
 
     Returns:
-        The layouts; the target's atoms that stand for the same channels of the source, each with one that stands for
-        all of them; a line for each block whose input and output are not the same channels of the source.
+        The layouts; the target's channel groups that stand for the same channels of the source, each with one that
+        stands for all of them; a line for each block whose input and output are not the same channels of the source.
     """
     origins = {g.target: g.source for axes in paired.values() for axis in axes for g in axis.growths()}
     found: dict[str, tuple[PairedAxis, ...]] = {}
-    same: dict[Atom, Atom] = {}
+    same: dict[ChannelGroup, ChannelGroup] = {}
     problems = []
     for path, modules in blocks.items():
         within = tuple(f"{module}." for module in modules)
         own = {name: axes for name, axes in target.tensors.items() if name.startswith(within)}
-        carried = dict.fromkeys(atom for axes in own.values() for axis in axes for atom in _channels(axis))
-        known = {origins[atom] for atom in carried if atom in origins}
+        carried = dict.fromkeys(group for axes in own.values() for axis in axes for group in _channels(axis))
+        known = {origins[group] for group in carried if group in origins}
         if len(known) != 1 or None in known:
             problems.append(f"{path}: net2deeper needs blocks that write the channels they read; {_INSTEAD}")
             continue
         (origin,) = known
         origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
-        alike = {same.get(atom, atom) for atom in carried}
+        alike = {same.get(group, group) for group in carried}
         first = next(iter(carried))
-        same = {atom: first if other in alike else other for atom, other in same.items()} | dict.fromkeys(
+        same = {group: first if other in alike else other for group, other in same.items()} | dict.fromkeys(
             carried, first
         )
         found |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in own.items()}
-    return found, {atom: first for atom, first in same.items() if atom is not first}, problems
+    return found, {group: first for group, first in same.items() if group is not first}, problems
 
 
-def _channels(axis: Axis) -> list[Atom]:
-    return [atom for atom in atoms(axis) if atom.fixed is None]
+def _channels(axis: Axis) -> list[ChannelGroup]:
+    return [group for group in groups_on(axis) if group.fixed is None]
 
 
-def _layout(axis: Axis, origin: Atom | None) -> PairedAxis:
+def _layout(axis: Axis, origin: ChannelGroup | None) -> PairedAxis:
     channels = _channels(axis)
-    return PairedAxis(((Growth(origin, channels[0]) if channels else Unchanged(axis_size(axis)),),))
+    return PairedAxis(((GroupPair(origin, channels[0]) if channels else Unchanged(axis_size(axis)),),))

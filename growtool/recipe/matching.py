@@ -7,13 +7,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from growtool.algebra.wording import grouped
-from growtool.coupling import (
-    Atom,
-    Growth,
+from growtool.errors import PlanError
+from growtool.plan.depth import Depth
+from growtool.recipe.blocks import BlockMap, place_blocks
+from growtool.recipe.identities import obstacle, paired_identities
+from growtool.recipe.identity_shortcut import IdentityShortcut, find_identity_shortcuts, in_place_of_nothing
+from growtool.recipe.traced_model import TracedModel
+from growtool.trace import (
+    ChannelGroup,
+    GroupPair,
     PairedAxis,
     Stretch,
     Unchanged,
-    atoms,
+    groups_on,
     layers_in_line,
     pair,
     pair_outputs,
@@ -22,13 +28,7 @@ from growtool.coupling import (
     stretches,
     within,
 )
-from growtool.coupling.pairing import as_paired, origin_of
-from growtool.errors import PlanError
-from growtool.plan.depth import Depth
-from growtool.recipe.blocks import BlockMap, place_blocks
-from growtool.recipe.bridge import Bridge, find_bridges, in_place_of_nothing
-from growtool.recipe.identities import obstacle, paired_identities
-from growtool.recipe.traced import Traced
+from growtool.trace.pair import as_paired, origin_of
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Matching:
     paired: target tensor -> its layout in both models.
     outputs: of each returned tensor the layout of its dimensions after the first in both models.
     bridges: tensor of a projection that only the target has -> that projection.
-    same: target atoms that stand for the same channels of the source although the target keeps them apart, because a
-        layer that only the target has passes them on; each with the atom that they count as.
+    same: target channel groups that stand for the same channels of the source although the target keeps them apart,
+        because a layer that only the target has passes them on; each with the channel group that they count as.
     """
 
-    source: Traced
-    target: Traced
+    source: TracedModel
+    target: TracedModel
     blocks: BlockMap
     paired: Mapping[str, tuple[PairedAxis, ...]]
     outputs: tuple[tuple[PairedAxis, ...], ...]
-    bridges: Mapping[str, Bridge]
-    same: Mapping[Atom, Atom]
+    bridges: Mapping[str, IdentityShortcut]
+    same: Mapping[ChannelGroup, ChannelGroup]
 
-    def carried(self) -> Iterator[tuple[Growth, str]]:
+    def carried(self) -> Iterator[tuple[GroupPair, str]]:
         """Every set of channels with each tensor that carries it."""
         return ((growth, name) for name, axes in self.paired.items() for axis in axes for growth in axis.growths())
 
@@ -66,7 +66,7 @@ class Matching:
         return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges.values())
 
 
-def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
+def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matching:
     """Lay the target beside the source.
 
     Raises:
@@ -76,12 +76,12 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     _require_growth(source, target)
     bridges, stretched = _added(source, target)
     blocks = place_blocks(stretched, depth)
-    passes = target.coupling.forward, source.coupling.forward
+    passes = target.trace.forward, source.trace.forward
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
     passing = [path for path, start in blocks.starts() if start == "identity"]
     paired, same, mismatches, unlike = _paired(source, target, blocks, passing)
-    outputs, others = pair_outputs(source.coupling, target.coupling)
+    outputs, others = pair_outputs(source.trace, target.trace)
     told = [*grouped([*mismatches, *others]), *unlike]
     matching = Matching(source, target, blocks, paired, outputs, {}, same)
     if not told and bridges:
@@ -91,25 +91,25 @@ def match(source: Traced, target: Traced, depth: Depth | None) -> Matching:
     return matching
 
 
-def is_deeper(source: Traced, target: Traced) -> bool:
+def is_deeper(source: TracedModel, target: TracedModel) -> bool:
     """Whether the target has blocks that only a `depth` can make."""
     return bool(_added(source, target)[1])
 
 
 @lru_cache(maxsize=2)  # each operator that is tried asks
-def _added(source: Traced, target: Traced) -> tuple[Sequence[Bridge], Sequence[Stretch]]:
+def _added(source: TracedModel, target: TracedModel) -> tuple[Sequence[IdentityShortcut], Sequence[Stretch]]:
     """What only the target has: projections on shortcuts, and more blocks of a sequence."""
-    added = sorted(target.coupling.tensors.keys() - source.coupling.tensors.keys())
-    bridges = find_bridges(target.model, target.coupling, source.coupling, added)
+    added = sorted(target.trace.tensors.keys() - source.trace.tensors.keys())
+    bridges = find_identity_shortcuts(target.model, target.trace, source.trace, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
-    stretched = stretches(source.coupling, target.coupling, ignoring=spanned)
-    in_line = layers_in_line((source.model, source.coupling), (target.model, target.coupling))
+    stretched = stretches(source.trace, target.trace, ignoring=spanned)
+    in_line = layers_in_line((source.model, source.trace), (target.model, target.trace))
     return bridges, [*stretched, *in_line]
 
 
 def _paired(
-    source: Traced, target: Traced, blocks: BlockMap, passing: Sequence[str]
-) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[Atom, Atom], list[tuple[str, str]], list[str]]:
+    source: TracedModel, target: TracedModel, blocks: BlockMap, passing: Sequence[str]
+) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[ChannelGroup, ChannelGroup], list[tuple[str, str]], list[str]]:
     """The layouts of all tensors, blocks that pass on what they receive included; see `paired_identities`.
 
     Raises:
@@ -117,7 +117,7 @@ def _paired(
     """
     reasons: dict[str, list[str]] = {}
     for path in passing:
-        why = obstacle(path, blocks.modules_of(path), target.coupling, target.model)
+        why = obstacle(path, blocks.modules_of(path), target.trace, target.model)
         if why:
             reasons.setdefault(why, []).append(path)
     if reasons:
@@ -125,14 +125,14 @@ def _paired(
     modules = {path: blocks.modules_of(path) for path in passing}
     within = tuple(f"{module}." for path in passing for module in modules[path])
     paired, mismatches = pair(
-        source.coupling, target.coupling, lambda name: "" if name.startswith(within) else blocks.source_name(name)
+        source.trace, target.trace, lambda name: "" if name.startswith(within) else blocks.source_name(name)
     )
-    identities, same, problems = paired_identities(modules, paired, target.coupling)
+    identities, same, problems = paired_identities(modules, paired, target.trace)
     return {**paired, **identities}, same, mismatches, problems
 
 
-def _require_growth(source: Traced, target: Traced) -> None:
-    problems = shortened(source.coupling, target.coupling)
+def _require_growth(source: TracedModel, target: TracedModel) -> None:
+    problems = shortened(source.trace, target.trace)
     if source.input_size != target.input_size:
         problems.append(
             f"target: images of {target.input_size}, the source takes {source.input_size} (channels, height, width); "
@@ -143,7 +143,7 @@ def _require_growth(source: Traced, target: Traced) -> None:
         raise PlanError(problems)
 
 
-def _other_classes(source: Traced, target: Traced) -> list[str]:
+def _other_classes(source: TracedModel, target: TracedModel) -> list[str]:
     before, after = (getattr(traced.model, "num_classes", None) for traced in (source, target))
     if before == after:
         return []
@@ -154,10 +154,10 @@ def _other_classes(source: Traced, target: Traced) -> list[str]:
     ]
 
 
-def _require_counterparts(source: Traced, target: Traced, blocks: BlockMap, spanned: set[str]) -> None:
-    names = {name: blocks.source_name(name) for name in target.coupling.tensors}
-    added = [n for n, origin in names.items() if origin not in source.coupling.tensors and n not in spanned]
-    dropped = [n for n in source.coupling.tensors if n not in set(names.values())]
+def _require_counterparts(source: TracedModel, target: TracedModel, blocks: BlockMap, spanned: set[str]) -> None:
+    names = {name: blocks.source_name(name) for name in target.trace.tensors}
+    added = [n for n, origin in names.items() if origin not in source.trace.tensors and n not in spanned]
+    dropped = [n for n in source.trace.tensors if n not in set(names.values())]
     problems = []
     if added:
         problems.append(
@@ -170,14 +170,14 @@ def _require_counterparts(source: Traced, target: Traced, blocks: BlockMap, span
         raise PlanError([_headline(source, target), *problems])
 
 
-def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
+def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Matching:
     """Give the tensors of bridges the layout they would have if the source had an identity there.
 
     Raises:
         PlanError: what a projection reads and what it writes are not the same channels in the source.
     """
     origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
-    paired, by_name, same = dict(matching.paired), dict[str, Bridge](), dict(matching.same)
+    paired, by_name, same = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.same)
     for bridge in bridges:
         read, written = (origin_of(axis, origins) for axis in (bridge.columns, bridge.rows))
         if written is None or read != written:
@@ -191,9 +191,9 @@ def _with_bridges(matching: Matching, bridges: Sequence[Bridge]) -> Matching:
         for name in bridge.values:
             paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
         by_name |= dict.fromkeys(bridge.tensors, bridge)
-        same |= dict(zip(atoms(bridge.rows), atoms(bridge.columns), strict=True))
+        same |= dict(zip(groups_on(bridge.rows), groups_on(bridge.columns), strict=True))
     return replace(matching, paired=paired, bridges=by_name, same=same)
 
 
-def _headline(source: Traced, target: Traced) -> str:
+def _headline(source: TracedModel, target: TracedModel) -> str:
     return f"{source.spec.architecture} cannot become {target.spec.architecture} as asked:"

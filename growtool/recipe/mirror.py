@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, input_size
-from growtool.coupling import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, atoms
-from growtool.coupling.axis import axis_size
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
+from growtool.trace import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, groups_on
+from growtool.trace.axes import axis_size
 from growtool.verify import TOLERANCES, Comparison, StreamedModel, random_inputs
 
 Order = tuple[int, Tensor]
@@ -81,7 +81,7 @@ class _Drawn(Mirrored):
         return 1 + drawn  # also a variance, which is above zero
 
 
-def mirror_image(checkpoint: Checkpoint, traced: Traced) -> Mirrored:
+def mirror_image(checkpoint: Checkpoint, traced: TracedModel) -> Mirrored:
     """The mirror image of a checkpoint.
 
     That reordering mirrors the network is proven with random numbers in place of its weights, on a random image in
@@ -111,9 +111,9 @@ def mirror_image(checkpoint: Checkpoint, traced: Traced) -> Mirrored:
     return image
 
 
-def _orders(traced: Traced) -> dict[str, tuple[Order, ...]]:
+def _orders(traced: TracedModel) -> dict[str, tuple[Order, ...]]:
     found, image = {}, input_size(traced.model)[1:]
-    for name, axes in traced.coupling.tensors.items():
+    for name, axes in traced.trace.tensors.items():
         spatial = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, SPATIAL_POSITION)]
         orders: list[Order] = []
         if len(axes) == 4 and _fixed_as(axes[3], KERNEL_POSITION):
@@ -131,7 +131,7 @@ def _orders(traced: Traced) -> dict[str, tuple[Order, ...]]:
 
 
 def _fixed_as(axis: Axis, why: str) -> bool:
-    return any(atom.fixed == why for atom in atoms(axis))
+    return any(group.fixed == why for group in groups_on(axis))
 
 
 def _reversed(axis: Axis) -> Tensor:

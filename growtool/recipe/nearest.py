@@ -15,11 +15,11 @@ from growtool.operators.table import OPERATORS
 from growtool.plan.load import as_written
 from growtool.plan.schema import Plan
 from growtool.plan.target import Scale, Target, factor_text
-from growtool.recipe.alike import stay_alike
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import resolve
+from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.target import scalable, scaled_spec
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 
 _FINE, _COARSE = 16, 4  # factors are tried in sixteenths nearby, further off in quarters
 _NEARBY = 3  # steps
@@ -59,18 +59,18 @@ def _recipes(recipe: Recipe) -> Iterator[Recipe]:
             yield found
 
 
-def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, Traced]]:
+def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, TracedModel]]:
     """The target that was asked for (without a scale), then those of other factors that can be built."""
     source = recipe.matching.source
     yield None, recipe.matching.target
     if not recipe.widths:
         return
     wider = (asked.scale or Scale(width=1.0)).model_copy
-    base, knobs = scalable(wider(update={"width": 2.0}), source.spec, source.model, source.coupling)
+    base, size_arguments = scalable(wider(update={"width": 2.0}), source.spec, source.model, source.trace)
     for factor in _factors(recipe):
         scale = wider(update={"width": float(factor)})
         with contextlib.suppress(GrowtoolError):
-            target = Traced.of(scaled_spec(scale, base, source.model, knobs), where="target")
+            target = TracedModel.of(scaled_spec(scale, base, source.model, size_arguments), where="target")
             yield scale, target
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 
-from growtool.coupling import Growth, channels_of
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
 from growtool.operators.table import OPERATORS
@@ -19,6 +18,7 @@ from growtool.plan.schema import Override, Plan
 from growtool.plan.width import Width
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
+from growtool.trace import GroupPair, channels_of
 
 _OF_THE_WHOLE_MODEL = ("eps", "bank", "parts")
 
@@ -62,7 +62,9 @@ def _unmatched(override: Override, matched: list[str], names: list[str]) -> str:
     return f"match: {override.match!r} matches no tensor of the target, expected a pattern such as 'head.*'{hint}"
 
 
-def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Growth], matching: Matching) -> str | None:
+def _inconsistent(
+    override: Override, plan: Plan, widths: Widths, grown: set[GroupPair], matching: Matching
+) -> str | None:
     base, own = plan.width, override.width
     assert base is not None, "channels grow by a width operator"
     for option in filter(partial(hasattr, own), _OF_THE_WHOLE_MODEL):
@@ -72,7 +74,7 @@ def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Gro
             return f"width.{option}: holds for the whole model; set it {where}"
     if own.operator == base.operator:
         return None
-    names = matching.target.coupling.names
+    names = matching.target.trace.names
     operator, abilities = OPERATORS[own.operator].implementation(), OPERATORS[own.operator].abilities()
     elsewhere = abilities.every_tensor or abilities.always_blank
     for growth in grown:
@@ -82,7 +84,7 @@ def _inconsistent(override: Override, plan: Plan, widths: Widths, grown: set[Gro
         except ValueError:
             alike = False
         if not alike or elsewhere:
-            channels = channels_of(matching.target.coupling)[growth.target]
+            channels = channels_of(matching.target.trace)[growth.target]
             return (
                 f"width.operator: {own.operator} grows {channels} otherwise than {base.operator} does, and "
                 "whatever carries the same channels has to agree; choose other options of "

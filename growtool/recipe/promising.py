@@ -18,19 +18,19 @@ from growtool.algebra.promise import (
 )
 from growtool.algebra.variance_norms import eps_of_norms
 from growtool.algebra.wording import grouped
-from growtool.coupling import Growth, places, torn_groups
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
-from growtool.recipe.growing import Growing
+from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
 from growtool.recipe.ties import untied
+from growtool.trace import GroupPair, places, torn_groups
 
 
-def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
+def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
     plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
-    source, target = matching.source.coupling, matching.target.coupling
+    source, target = matching.source.trace, matching.target.trace
     blocks, expansions, heads = matching.blocks, widths.of_target, widths.heads
     norms = widths.norms
     shares = {norm.module: norm.s for norm in norms}
@@ -45,13 +45,13 @@ def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
     )
     followed = [starts.difference] if starts.difference and not known and not others else []
     jointly = uneven_mixings(
-        target, expansions, blocks.is_new, copied, heads.atoms, {norm.module for norm in widths.variances}
+        target, expansions, blocks.is_new, copied, heads.groups, {norm.module for norm in widths.variances}
     )
     jointly += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
     jointly += stopped_blanks(widths.passages.values(), matching.ignored)
     jointly += ambiguous_parameters(target, expansions)
     if plan.second is not None:
-        grown = frozenset(atom for atom, expansion in expansions.items() if not expansion.is_identity)
+        grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
         jointly += grouped(mixed_halves(target, grown))
     if not (known or others or followed or jointly):
         old = [name for name in matching.paired if not matching.blocks.is_new(name)]
@@ -75,7 +75,7 @@ def promise_of(growing: Growing) -> tuple[Promise, dict[str, float]]:
     return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
 
 
-def _known_losses(growing: Growing) -> tuple[list[str], list[str], list[str]]:
+def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:
     """Why operators of the plan that have something to do are lossy by name: of width, of depth, of overrides."""
     wider = any(not expansion.is_identity for expansion in growing.widths.expansions.values())
     wide = [growing.plan.width] if wider else []
@@ -88,7 +88,7 @@ def _losses(sections: Iterable[Width | Depth | None]) -> list[str]:
     return [loss for loss in losses if loss]
 
 
-def _other_buffers(matching: Matching, expansions: Mapping[Growth, Expansion]) -> list[str]:
+def _other_buffers(matching: Matching, expansions: Mapping[GroupPair, Expansion]) -> list[str]:
     """Buffers that no checkpoint holds: the constructor fills them, and growth needs the same values there."""
     target = matching.target.model
     stored = set(target.state_dict())

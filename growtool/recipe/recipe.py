@@ -14,7 +14,6 @@ from growtool.algebra.promise import Promise
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.skeleton import initialised
-from growtool.coupling import Growth
 from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
@@ -23,6 +22,7 @@ from growtool.recipe.blocks import BlockMap
 from growtool.recipe.changes import WidthChange
 from growtool.recipe.matching import Matching
 from growtool.templates.source import Templates
+from growtool.trace import GroupPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,8 @@ class Recipe:
     promise: Promise
     eps: Mapping[str, float]
     matching: Matching
-    expansions: Mapping[Growth, Expansion]
-    measured: Mapping[Growth, NewUnits]
+    expansions: Mapping[GroupPair, Expansion]
+    measured: Mapping[GroupPair, NewUnits]
     outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
     needs: str | None

@@ -15,13 +15,13 @@ from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
 from growtool.checkpoint.match import matched
 from growtool.checkpoint.reach import set_eps, with_eps
-from growtool.coupling import PairedAxis, trace_model
-from growtool.errors import CheckpointError, PlanError, some
+from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.recipe.choosing import chosen
+from growtool.recipe.eps_argument import spec_with_eps
 from growtool.recipe.fitting import growing_by
 from growtool.recipe.matching import Matching
 from growtool.recipe.mirror import mirror_image
@@ -29,17 +29,17 @@ from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.siblings import sibling_advice
 from growtool.recipe.target import CannotScaleWidthError, target_spec, unknown_arguments
-from growtool.recipe.telling_eps import spec_with_eps
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.ties import torn_ties
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from growtool.recipe.whole_heads import head_advice
 from growtool.recipe.widths import Widths
+from growtool.trace import PairedAxis, trace_model
 
 
 def resolve(
-    plan: Plan, checkpoint: Checkpoint, *, source: Traced | None = None, target: Traced | None = None
+    plan: Plan, checkpoint: Checkpoint, *, source: TracedModel | None = None, target: TracedModel | None = None
 ) -> Recipe:
     """Everything about a growth that can be known without reading weights.
 
@@ -56,11 +56,11 @@ def resolve(
         CheckpointError: the file does not hold the model it claims.
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
-    source = source or Traced.of(checkpoint.spec, where=checkpoint.name)
+    source = source or TracedModel.of(checkpoint.spec, where=checkpoint.name)
     checkpoint = matched(checkpoint, source.model)
     require_digits(plan, checkpoint)
 
-    def towards(target: Traced) -> Recipe:
+    def towards(target: TracedModel) -> Recipe:
         _require_use_of_images(plan, target.model)
         recipe = chosen(plan, source, target, lambda plan, matching: recipe_of(plan, checkpoint, matching))
         return replace(recipe, choices=(*target.remarks, *recipe.choices))
@@ -68,7 +68,7 @@ def resolve(
     return towards(target) if target is not None else _resolved(plan.target, source, towards)
 
 
-def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe]) -> Recipe:
+def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedModel], Recipe]) -> Recipe:
     """The recipe; where arguments cut heads in two or nothing scales the width, what can be done is said, too."""
 
     def accepted(other: Target) -> bool:
@@ -78,21 +78,21 @@ def _resolved(target: Target, source: Traced, towards: Callable[[Traced], Recipe
             return False
         return found.plan.allow_lossy or not found.promise.accidents
 
-    traced: Traced | None = None
+    traced: TracedModel | None = None
     try:
         traced = traced_target(target, source)
         recipe = towards(traced)
     except CannotScaleWidthError as error:
         raise PlanError([*error.problems, sibling_advice(source.spec, source.model, accepted)]) from error
     except PlanError as error:
-        advice = head_advice(target, source, traced.coupling if traced else None, accepted)
+        advice = head_advice(target, source, traced.trace if traced else None, accepted)
         if advice is None:
             raise
         # what timm's constructor says of the same arguments would only hide the advice
         raise PlanError([*(error.problems if traced else ()), f"target.model_args: {advice}"]) from error
     if recipe.promise.kind != "lossy":
         return recipe
-    advice = head_advice(target, source, traced.coupling, accepted)
+    advice = head_advice(target, source, traced.trace, accepted)
     if advice is None:
         return recipe
     return replace(recipe, promise=replace(recipe.promise, reasons=(*recipe.promise.reasons, advice)))
@@ -141,7 +141,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     if told:
         model = copy.deepcopy(model)  # the caller may go on with what it has traced
         set_eps(model, eps)
-    templates = source_templates(plan, checkpoint, source.model, source.coupling)
+    templates = source_templates(plan, checkpoint, source.model, source.trace)
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
     if torn:
@@ -185,7 +185,7 @@ def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, .
     return tuple(axis_map(axis, known, frozenset()) for axis in axes)
 
 
-def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | None:
+def _second(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Checkpoint | None:
     """The plan's second checkpoint.
 
     Raises:
@@ -203,7 +203,7 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: Traced) -> Checkpoint | 
         different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise PlanError(
             f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
-            f"{checkpoint.name}" + (f"; {some(different)} differ" if different else "")
+            f"{checkpoint.name}" + (f"; {format_names(different)} differ" if different else "")
         )
     if difference := other_classes(spec.label_names, second.spec.label_names):
         raise PlanError(
@@ -217,20 +217,20 @@ def _tells_eps(plan: Plan) -> bool:
     return getattr(plan.width, "eps", "kept") == "told"
 
 
-def traced_target(target: Target, source: Traced) -> Traced:
+def traced_target(target: Target, source: TracedModel) -> TracedModel:
     """The target, built and traced.
 
     Raises:
         PlanError: the plan's arguments do not make a model, or one that does not run.
     """
-    spec, remarks = target_spec(target, source.spec, source.model, source.coupling)
+    spec, remarks = target_spec(target, source.spec, source.model, source.trace)
     where = "target.model_args" if target.model_args and target.model is None else "target"
     try:
         model = build(spec, where=where)
     except CheckpointError as error:
         raise PlanError(unknown_arguments(target, source.spec) or error.problems) from error
     try:
-        return Traced(spec, model, trace_model(model, input_size(model)), remarks)
+        return TracedModel(spec, model, trace_model(model, input_size(model)), remarks)
     except CheckpointError as error:
         raise PlanError(
             f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.blank_norms import norm_shifts
-from growtool.algebra.moved_factors import MovedFactor, moved_factors
 from growtool.algebra.rewrite import Rewrite
+from growtool.algebra.scale_absorption import AbsorbedScale, absorbed_scales
 from growtool.algebra.standardised import Rescaled, rescaled_weights
-from growtool.coupling import Atom, Growth, PairedAxis, atoms, positions
 from growtool.operators.base import Fill
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis, groups_on, positions
 
 
 def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[str, Rescaled]:
@@ -26,27 +26,27 @@ def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[st
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
     if lossy or plan.second is not None:
         return {}
-    source, target = matching.source.coupling, matching.target.coupling
+    source, target = matching.source.trace, matching.target.trace
     return rescaled_weights(source, target, widths.of_target, matching.blocks.source_name)
 
 
-def factors_moved(plan: Plan, matching: Matching) -> Mapping[str, MovedFactor]:
+def factors_moved(plan: Plan, matching: Matching) -> Mapping[str, AbsorbedScale]:
     """The modules whose factor differs from the source's and whose readers make up for it."""
     if plan.second is not None:
         return {}
-    source, target = matching.source.coupling, matching.target.coupling
-    return moved_factors(source, target, matching.blocks.source_name, matching.ignored)
+    source, target = matching.source.trace, matching.target.trace
+    return absorbed_scales(source, target, matching.blocks.source_name, matching.ignored)
 
 
 def rewrites(
-    matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled], moved: Mapping[str, MovedFactor]
+    matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled], moved: Mapping[str, AbsorbedScale]
 ) -> Mapping[str, Rewrite]:
     """What is done to source tensors before they grow, by the target's names; absent: nothing."""
     found = {name: Rewrite(factor=weight.factor) for weight in rescaled.values() for name in weight.target.gains}
-    for atom, passage in widths.passages.items():
-        for name, scale in passage.writers.folded:
+    for group, blanks in widths.passages.items():
+        for name, scale in blanks.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None
-            found[name] = Rewrite(source, centre=passage.blank != "mean", dim=_rows(matching, atom, name))
+            found[name] = Rewrite(source, centre=blanks.blank != "mean", dim=_rows(matching, group, name))
             if scale:
                 found[scale] = Rewrite(level=True)
     for gain, s in {gain: norm.s for norm in widths.norms for gain in norm.gains}.items():
@@ -60,23 +60,23 @@ def rewrites(
         for name in factor.tensors:
             before = found.get(name, Rewrite())
             found[name] = replace(before, factor=before.factor * factor.source / factor.own)
-    for names in matching.target.coupling.forward.stored.values():
+    for names in matching.target.trace.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])
     return found
 
 
-def _rows(matching: Matching, atom: Atom, name: str) -> int:
+def _rows(matching: Matching, group: ChannelGroup, name: str) -> int:
     """The dimension that holds the channels and no sum runs over."""
-    coupling = matching.target.coupling
+    trace = matching.target.trace
     return next(
         dim
-        for dim, axis in enumerate(coupling.tensors[name])
-        if axis == ((atom,),) and (atom, name, dim) not in coupling.consumers
+        for dim, axis in enumerate(trace.tensors[name])
+        if axis == ((group,),) and (group, name, dim) not in trace.consumers
     )
 
 
-def filling(matching: Matching, widths: Widths, name: str, rows: list[Growth]) -> Fill:
+def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]) -> Fill:
     """What stands at the blank rows of a tensor.
 
     Args:
@@ -88,17 +88,17 @@ def filling(matching: Matching, widths: Widths, name: str, rows: list[Growth]) -
     passages = [widths.passages[growth.target] for growth in rows if growth.target in widths.passages]
     if not passages:
         return "zero"
-    coupling = matching.target.coupling
-    if any(name in passage.gains for passage in passages):
+    trace = matching.target.trace
+    if any(name in blanks.gains for blanks in passages):
         return "mean"
-    if any(passage.blank == "silent" for passage in passages):
+    if any(blanks.blank == "silent" for blanks in passages):
         return "zero"
-    if all(passage.blank == "mean" for passage in passages):
-        return "zero" if name in norm_shifts(coupling) else "mean"
-    return "noise" if len(coupling.tensors[name]) > 1 else "zero"
+    if all(blanks.blank == "mean" for blanks in passages):
+        return "zero" if name in norm_shifts(trace) else "mean"
+    return "noise" if len(trace.tensors[name]) > 1 else "zero"
 
 
-def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[Growth]:
+def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
     """The sets on an axis whose blank channels are zero wherever this tensor reads them."""
     return frozenset(
         growth
@@ -112,11 +112,15 @@ def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, 
     if not widths.in_pairs:
         return ()
     pairs = {
-        atom: _partner(widths.of_target[atom].blank) for atom, found in widths.passages.items() if found.blank == "open"
+        group: _partner(widths.of_target[group].blank)
+        for group, found in widths.passages.items()
+        if found.blank == "open"
     }
-    axes = matching.target.coupling.tensors[name]
+    axes = matching.target.trace.tensors[name]
     return tuple(
-        (dim, positions(axis, pairs)) for dim, axis in enumerate(axes) if any(atom in pairs for atom in atoms(axis))
+        (dim, positions(axis, pairs))
+        for dim, axis in enumerate(axes)
+        if any(group in pairs for group in groups_on(axis))
     )
 
 

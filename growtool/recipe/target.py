@@ -13,14 +13,14 @@ from torch import nn
 from growtool.checkpoint import ModelSpec, build
 from growtool.checkpoint.paths import is_path
 from growtool.checkpoint.reach import base_architecture, opened
-from growtool.coupling import Coupling
-from growtool.errors import CheckpointError, PlanError, some
+from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
-from growtool.recipe.knobs import Knobs, find_knobs
 from growtool.recipe.siblings import INHERITED
+from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.trials import Built
 from growtool.recipe.widening import LEAST_REACH
+from growtool.trace import Trace
 
 
 class CannotScaleWidthError(PlanError):
@@ -30,16 +30,14 @@ class CannotScaleWidthError(PlanError):
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
 
-def target_spec(
-    target: Target, spec: ModelSpec, model: nn.Module, coupling: Coupling
-) -> tuple[ModelSpec, tuple[str, ...]]:
+def target_spec(target: Target, spec: ModelSpec, model: nn.Module, trace: Trace) -> tuple[ModelSpec, tuple[str, ...]]:
     """The target's spec, and what a factor of the plan leaves as it is.
 
     Args:
         target: as the plan says.
         spec: the source.
         model: its skeleton.
-        coupling: its coupling.
+        trace: its trace.
 
     Raises:
         PlanError: the constructor cannot be scaled so, with what can be reached instead.
@@ -53,8 +51,8 @@ def target_spec(
     base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
     if target.scale is None:
         return _accepting(base, target.model_args), ()
-    base, knobs = scalable(target.scale, base, model, coupling)
-    return scaled_spec(target.scale, base, model, knobs), _kept_stages(target.scale, knobs)
+    base, size_arguments = scalable(target.scale, base, model, trace)
+    return scaled_spec(target.scale, base, model, size_arguments), _kept_stages(target.scale, size_arguments)
 
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
@@ -94,49 +92,49 @@ def _builds(spec: ModelSpec) -> bool:
 
 
 def scalable(
-    scale: Scale, base: ModelSpec, model: nn.Module, coupling: Coupling, built: Built | None = None
-) -> tuple[ModelSpec, Knobs]:
+    scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None
+) -> tuple[ModelSpec, SizeArguments]:
     """What is scaled: timm's own arguments where they can, else those of growtool's open entry point.
 
     Args:
         scale: tells what has to be scaled.
         base: the source.
         model: its skeleton.
-        coupling: its coupling.
-        built: see `find_knobs`.
+        trace: its trace.
+        built: see `find_size_arguments`.
     """
     axes = [axis for axis, factor in (("width", scale.width), ("depth", scale.depth)) if factor not in (None, 1)]
-    knobs = find_knobs(base, model, coupling, axes, built)
-    lacking = [axis for axis in axes if not getattr(knobs, axis)]
-    joint = knobs.joint
-    little = "width" in axes and knobs.reach < LEAST_REACH
+    size_arguments = find_size_arguments(base, model, trace, axes, built)
+    lacking = [axis for axis in axes if not getattr(size_arguments, axis)]
+    joint = size_arguments.joint
+    little = "width" in axes and size_arguments.reach < LEAST_REACH
     if lacking or joint or little:
         opening = opened(base)
-        more = find_knobs(opening, model, coupling, axes, built)
-        further = little and more.reach >= LEAST_REACH and more.joint <= knobs.joint
+        more = find_size_arguments(opening, model, trace, axes, built)
+        further = little and more.reach >= LEAST_REACH and more.joint <= size_arguments.joint
         if any(getattr(more, what) for what in lacking) or further or (more.width and more.joint < joint):
-            base, knobs = opening, more
-    return base, knobs
+            base, size_arguments = opening, more
+    return base, size_arguments
 
 
-def _kept_stages(scale: Scale, knobs: Knobs) -> tuple[str, ...]:
+def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]:
     """A sentence where a factor for the depth does not reach all stages."""
-    name, value = next(iter(knobs.depth.items()), ("", 0))
-    stages = knobs.stages.get(name)
+    name, value = next(iter(size_arguments.depth.items()), ("", 0))
+    stages = size_arguments.stages.get(name)
     if not isinstance(scale.depth, float) or stages is None or len(stages) == len(leaves(value)):
         return ()
     old, new = list(leaves(value)), list(leaves(scaled_at(value, scale.depth, stages)))
     return (f"depth: {name} {old} become {new}; the other stages stay, as they have no block like theirs to copy",)
 
 
-def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, knobs: Knobs) -> ModelSpec:
+def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, size_arguments: SizeArguments) -> ModelSpec:
     """The spec with larger arguments.
 
     Args:
         scale: how much larger.
         base: what is scaled.
         model: the skeleton of the source.
-        knobs: which arguments to scale; see `scalable`.
+        size_arguments: which arguments to scale; see `scalable`.
 
     Raises:
         CannotScaleWidthError: no argument makes it wider.
@@ -146,19 +144,22 @@ def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, knobs: Knobs) -
     problems = []
     wider = scale.width is not None and scale.width != 1
     if scale.width is not None and wider:
-        if not knobs.width:
+        if not size_arguments.width:
             problems.append(_unreachable("width", base))
-        args |= {name: scaled_at(value, scale.width, knobs.stages.get(name)) for name, value in knobs.width.items()}
-        problems += _not_whole("width", knobs.width, scale.width, knobs.stages)
+        args |= {
+            name: scaled_at(value, scale.width, size_arguments.stages.get(name))
+            for name, value in size_arguments.width.items()
+        }
+        problems += _not_whole("width", size_arguments.width, scale.width, size_arguments.stages)
     if scale.depth is not None and scale.depth != 1:
-        if not knobs.depth:
+        if not size_arguments.depth:
             problems.append(_unreachable("depth", base))
         else:
-            name, value = next(iter(knobs.depth.items()))
-            args[name], wrong = _depths(scale.depth, name, value, knobs.stages.get(name))
+            name, value = next(iter(size_arguments.depth.items()))
+            args[name], wrong = _depths(scale.depth, name, value, size_arguments.stages.get(name))
             problems += wrong
     if problems:
-        raise CannotScaleWidthError(problems) if wider and not knobs.width else PlanError(problems)
+        raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
     return base.with_args(**{name: as_lists(value) for name, value in args.items()})
 
 
@@ -178,11 +179,11 @@ def _depths(
 
 
 def _not_whole(
-    what: str, knobs: Mapping[str, Value], factor: float, places: Mapping[str, Collection[int]]
+    what: str, size_arguments: Mapping[str, Value], factor: float, places: Mapping[str, Collection[int]]
 ) -> list[str]:
     """A line if some count would become a fraction, with the nearest factors that work."""
     broken, counts = [], []
-    for name, value in knobs.items():
+    for name, value in size_arguments.items():
         for place, part in enumerate(leaves(value)):
             if isinstance(part, int) and place in places.get(name, (place,)):
                 counts.append(part)
@@ -196,7 +197,7 @@ def _not_whole(
         factor_text(Fraction(n, step)) for n in (math.floor(factor * step), math.ceil(factor * step)) if n > step
     )
     are = "is not a whole number" if len(broken) == 1 else "are not whole numbers"
-    return [f"target.scale.{what}: {some(broken, 2)} {are}; nearest factors that fit: {nearest}"]
+    return [f"target.scale.{what}: {format_names(broken, 2)} {are}; nearest factors that fit: {nearest}"]
 
 
 def _unreachable(what: str, spec: ModelSpec) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from growtool.checkpoint import Checkpoint, Form, Templated, TensorInfo, coefficients_of
-from growtool.coupling import Coupling
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Mixing
 from growtool.plan.schema import Plan
@@ -17,11 +16,12 @@ from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
 from growtool.templates.decompose import coefficient_dtype
 from growtool.templates.lift import lift
 from growtool.templates.source import ExactForm, Templates, exact_form
+from growtool.trace import Trace
 
 _PARTS = 2  # of a sub-block bank, where the plan does not say
 
 
-def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, coupling: Coupling) -> Templates:
+def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace: Trace) -> Templates:
     """The templates a growth may use: those the checkpoint stores, and layers or parts of layers for the others.
 
     Raises:
@@ -40,7 +40,7 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, coupl
     kind = (width.bank if width else None) or "raw"
     parts = (width.parts if width else None) or _PARTS
     exact = exact_form(
-        model, coupling, rest, parts=parts if kind == "sub_block" else 1, kind=kind, taken=set(stored.banks)
+        model, trace, rest, parts=parts if kind == "sub_block" else 1, kind=kind, taken=set(stored.banks)
     )
     return Templates(checkpoint, exact)
 
@@ -70,7 +70,7 @@ def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Temp
         else:
             kept[name], templated[name] = found
     if plan.output.form == "template" and (left or not kept):
-        reasons = [f"{why} ({some(names)})" for why, names in left.items()]
+        reasons = [f"{why} ({format_names(names)})" for why, names in left.items()]
         why = "; ".join(reasons) or "no two layers of a stage have the same shape"
         raise PlanError(f"output.form: found template, and it cannot be kept: {why}; use form: dense")
     banks = {t.bank: templates.form.banks[t.bank] for t in templated.values()}

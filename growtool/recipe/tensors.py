@@ -10,34 +10,34 @@ from functools import cache
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, axis_map
-from growtool.algebra.passing import passing_value
+from growtool.algebra.identity_init import identity_value
 from growtool.checkpoint import Checkpoint, TensorInfo
-from growtool.coupling import Coupling, Growth, PairedAxis
-from growtool.recipe.growing import Growing
+from growtool.recipe.analysis import Analysis
+from growtool.recipe.block_init import BlockInit
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe, written_dtype
 from growtool.recipe.rewriting import filling, partners, rewrites, unread
-from growtool.recipe.starts import Starts
 from growtool.recipe.ties import first_names
+from growtool.trace import GroupPair, PairedAxis, Trace
 
 
-def tensor_recipes(growing: Growing, checkpoint: Checkpoint) -> dict[str, TensorRecipe]:
+def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, TensorRecipe]:
     """The recipe of every tensor of the target, by its name."""
     plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
-    coupling, blocks = matching.target.coupling, matching.blocks
+    trace, blocks = matching.target.trace, matching.blocks
     rewritten = rewrites(matching, widths, growing.rescaled, growing.moved)
     copied = {name for weight in growing.rescaled.values() for name in weight.target.weights}
     first = first_names(matching.target.model)
 
     @cache  # many tensors carry the same channels in the same layout
-    def mapped(axis: PairedAxis, summed: frozenset[Growth], free: frozenset[Growth]) -> AxisMap:
+    def mapped(axis: PairedAxis, summed: frozenset[GroupPair], free: frozenset[GroupPair]) -> AxisMap:
         return axis_map(axis, widths.expansions, summed, free)
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
         consumed = [
-            frozenset() if name in copied else _consumed(coupling, axis, name, dim) for dim, axis in enumerate(axes)
+            frozenset() if name in copied else _consumed(trace, axis, name, dim) for dim, axis in enumerate(axes)
         ]
         maps = tuple(
             mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)
@@ -78,24 +78,24 @@ def _following(name: str, checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Starts) -> Tensor | None:
+def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: BlockInit) -> Tensor | None:
     """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
     bridge = matching.bridges.get(name)
     size = maps[0].size if maps else 0
     if bridge is not None:
         return bridge.source_value(name, size)
     if name in starts.passing:
-        eps = matching.target.coupling.norm_eps.get(name)
-        return passing_value(name, tuple(axis.size for axis in maps), eps)
+        eps = matching.target.trace.norm_eps.get(name)
+        return identity_value(name, tuple(axis.size for axis in maps), eps)
     block = matching.blocks.block_of(name)
     if block is None or block[1].start != "identity":
         return None
     module = matching.target.model.get_submodule(name.rpartition(".")[0])
-    return passing_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
+    return identity_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
 
 
-def _consumed(coupling: Coupling, axis: PairedAxis, name: str, dim: int) -> frozenset[Growth]:
-    return frozenset(g for g in axis.growths() if (g.target, name, dim) in coupling.consumers)
+def _consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:
+    return frozenset(g for g in axis.growths() if (g.target, name, dim) in trace.consumers)
 
 
 def _float(checkpoint: Checkpoint) -> str:

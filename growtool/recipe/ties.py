@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from growtool.coupling import Atom, atoms
-from growtool.coupling.pairing import representative
-from growtool.errors import some
+from growtool.errors import format_names
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe
+from growtool.trace import ChannelGroup, groups_on
+from growtool.trace.pair import representative
 
 # What may differ between the names of one tensor, or is compared in other words.
 _OF_THE_NAME = {"name", "source", "new", "following", "shared"}
@@ -47,7 +47,7 @@ def torn_ties(recipes: Iterable[TensorRecipe], source: nn.Module) -> list[str]:
             found["one tensor in the target, several in the source, which may differ"].append(names)
         elif not all(_alike(one, other) for other in others):
             found["one tensor in the target, which would have to grow in several ways at once"].append(names)
-    return [f"{some(names)}: {why}" for why, names in found.items()]
+    return [f"{format_names(names)}: {why}" for why, names in found.items()]
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -62,12 +62,13 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def untied(matching: Matching, same: Mapping[Atom, Atom]) -> dict[Atom, Atom]:
+def untied(matching: Matching, same: Mapping[ChannelGroup, ChannelGroup]) -> dict[ChannelGroup, ChannelGroup]:
     """What stands for the same channels once the target keeps apart what the source ties.
 
     Args:
         matching: source and target side by side.
-        same: target atoms that stand for the same channels anyway, each with the atom that they count as.
+        same: target channel groups that stand for the same channels anyway, each with the channel group that they count
+            as.
     """
     first, seen, found = first_names(matching.source.model), dict[str, str](), dict(same)
     for name in matching.paired:
@@ -75,8 +76,8 @@ def untied(matching: Matching, same: Mapping[Atom, Atom]) -> dict[Atom, Atom]:
             continue  # a copy by growth, whatever the source ties
         origin = matching.blocks.source_name(name)
         before = seen.setdefault(first.get(origin, origin), name)
-        for old, new in zip(*(matching.target.coupling.tensors[n] for n in (before, name)), strict=True):
-            for a, b in zip(atoms(old), atoms(new), strict=False):
+        for old, new in zip(*(matching.target.trace.tensors[n] for n in (before, name)), strict=True):
+            for a, b in zip(groups_on(old), groups_on(new), strict=False):
                 kept, other = representative(a, found), representative(b, found)
                 if kept is not other:
                     found[other] = kept

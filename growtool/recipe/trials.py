@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
-from growtool.coupling import Coupling, atoms
 from growtool.errors import CheckpointError
 from growtool.recipe.arguments import Value, as_lists, scaled_at
 from growtool.recipe.siblings import Shapes, shapes_of
+from growtool.trace import Trace, groups_on
 
 # By the architecture and its arguments; None for what timm refuses.
 Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
@@ -21,14 +21,14 @@ Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes]
 class Trials:
     """Attributes:
 
-    coupling: of the source.
+    trace: of the source.
     shapes: of the source's tensors.
     built: what was built before, of the same source; None starts anew.
     places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
     """
 
-    def __init__(self, spec: ModelSpec, model: nn.Module, coupling: Coupling, built: Built | None = None) -> None:
-        self._spec, self.coupling = spec, coupling
+    def __init__(self, spec: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None) -> None:
+        self._spec, self.trace = spec, trace
         self.shapes = shapes_of(model)
         self.places: dict[str, frozenset[int]] = {}
         self._models: Built = {} if built is None else built
@@ -57,29 +57,29 @@ class Trials:
                 logging.disable(before)
         return self._models[key]
 
-    def twice(self, knobs: Mapping[str, Value]) -> dict[str, Value]:
+    def twice(self, size_arguments: Mapping[str, Value]) -> dict[str, Value]:
         """Arguments of the source, doubled."""
-        return {name: twice_at(value, self.places.get(name)) for name, value in knobs.items()}
+        return {name: twice_at(value, self.places.get(name)) for name, value in size_arguments.items()}
 
-    def doubled(self, knobs: Mapping[str, Value]) -> Shapes | None:
+    def doubled(self, size_arguments: Mapping[str, Value]) -> Shapes | None:
         """The shapes of the model with these arguments doubled."""
-        return self.built(self.twice(knobs))
+        return self.built(self.twice(size_arguments))
 
     def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
         """Whether no dimension changes that must not."""
         return all(
-            old == new or any(atom.fixed is None for atom in atoms(axis))
+            old == new or any(group.fixed is None for group in groups_on(axis))
             for name, shape in self.shapes.items()
-            for old, new, axis in zip(shape, shapes.get(name, shape), self.coupling.tensors[name], strict=False)
+            for old, new, axis in zip(shape, shapes.get(name, shape), self.trace.tensors[name], strict=False)
         )
 
-    def reach(self, knobs: Mapping[str, Value], *, by_size: bool) -> float:
+    def reach(self, size_arguments: Mapping[str, Value], *, by_size: bool) -> float:
         """The share of the tensors that may grow and grow with these arguments, 0 to 1; large ones count for more."""
-        shapes = self.doubled(knobs) if knobs else self.shapes
+        shapes = self.doubled(size_arguments) if size_arguments else self.shapes
         growable = {
             name: math.prod(shape) if by_size else 1
             for name, shape in self.shapes.items()
-            if any(atom.fixed is None for axis in self.coupling.tensors[name] for atom in atoms(axis))
+            if any(group.fixed is None for axis in self.trace.tensors[name] for group in groups_on(axis))
         }
         grown = sum(size for name, size in growable.items() if shapes and shapes[name] != self.shapes[name])
         return grown / max(sum(growable.values()), 1)

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from growtool.checkpoint import input_size
 from growtool.checkpoint.paths import is_path
-from growtool.coupling import atoms, pair, trace_model
 from growtool.errors import CheckpointError
 from growtool.recipe.arguments import Value, leaves
 from growtool.recipe.closure import Closure
 from growtool.recipe.siblings import Shapes
 from growtool.recipe.trials import Trials, twice_at
+from growtool.trace import groups_on, pair, trace_model
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
@@ -46,14 +46,16 @@ class Widening:
         """
         nothing = self._cost(self._trials.shapes)
         feasible = sorted(self._feasible(nothing), key=lambda found: found[0])
-        near = [knobs for cost, knobs in feasible if cost <= feasible[0][0] + _SLACK * nothing][:_COMPARED]
+        near = [size_arguments for cost, size_arguments in feasible if cost <= feasible[0][0] + _SLACK * nothing][
+            :_COMPARED
+        ]
         best: tuple[dict[str, Value], float] = ({}, 0.0)
-        for knobs in near:
+        for size_arguments in near:
             if (
-                self._trials.reach(knobs, by_size=True) >= LEAST_REACH
-                or self._trials.reach(knobs, by_size=False) >= LEAST_REACH
+                self._trials.reach(size_arguments, by_size=True) >= LEAST_REACH
+                or self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
             ):
-                found = self._with_heads(knobs)
+                found = self._with_heads(size_arguments)
                 if not best[0] or found[1] < best[1]:
                     best = found
                 if found[1] == 0:
@@ -70,22 +72,22 @@ class Widening:
         least = self._trials.reach(width, by_size=False) if width else 0.0
         for groups in (self._arguments(), self._places(), self._equal()):
             chosen = self._agreeing(groups)
-            knobs = {name: self._widening[name] for name in chosen}
+            size_arguments = {name: self._widening[name] for name in chosen}
             before = dict(self._trials.places)
-            self._trials.places |= {name: at for name, at in chosen.items() if isinstance(knobs[name], tuple)}
+            self._trials.places |= {name: at for name, at in chosen.items() if isinstance(size_arguments[name], tuple)}
             if (
-                knobs
-                and self._grows_alike(knobs)
-                and self._trials.reach(knobs, by_size=False) >= max(least, LEAST_REACH)
+                size_arguments
+                and self._grows_alike(size_arguments)
+                and self._trials.reach(size_arguments, by_size=False) >= max(least, LEAST_REACH)
             ):
-                found = self._with_heads(knobs)
+                found = self._with_heads(size_arguments)
                 if found[1] < math.inf and (not width or found[1] <= joint):
                     return found
             self._trials.places = before
         return width, joint
 
-    def _grows_alike(self, knobs: Mapping[str, Value]) -> bool:
-        shapes = self._trials.doubled(knobs)
+    def _grows_alike(self, size_arguments: Mapping[str, Value]) -> bool:
+        shapes = self._trials.doubled(size_arguments)
         return (
             shapes is not None
             and shapes.keys() == self._trials.shapes.keys()
@@ -126,7 +128,7 @@ class Widening:
             )
             if shapes is not None and self._only_grows(shapes):
                 feasible[key] = shapes
-        closure = Closure(self._trials.shapes, self._trials.coupling.tensors, feasible)
+        closure = Closure(self._trials.shapes, self._trials.trace.tensors, feasible)
         chosen: dict[str, frozenset[int]] = {}
         for key in closure.nearest(
             closure.agreeing(feasible), kind=lambda key: key[0] or key if isinstance(key, tuple) else key
@@ -150,8 +152,8 @@ class Widening:
         for together in range(1, _MOST_TOGETHER + 1):
             perfect = False
             for names in self._promising(together):
-                knobs = {name: self._widening[name] for name in names}
-                shapes = self._trials.doubled(knobs)
+                size_arguments = {name: self._widening[name] for name in names}
+                shapes = self._trials.doubled(size_arguments)
                 if (
                     shapes is not None
                     and shapes.keys() >= self._trials.shapes.keys()
@@ -160,7 +162,7 @@ class Widening:
                     cost = self._cost(shapes)
                     perfect = perfect or cost == 0
                     if cost < nothing:
-                        yield cost, knobs
+                        yield cost, size_arguments
             if perfect:
                 return
 
@@ -186,32 +188,32 @@ class Widening:
         """How far the dimensions that may grow are from double; a tensor that the source lacks counts as one more."""
         cost = float(len(shapes) - len(self._trials.shapes))
         for name, shape in self._trials.shapes.items():
-            for old, new, axis in zip(shape, shapes[name], self._trials.coupling.tensors[name], strict=True):
-                if any(atom.fixed is None for atom in atoms(axis)):
+            for old, new, axis in zip(shape, shapes[name], self._trials.trace.tensors[name], strict=True):
+                if any(group.fixed is None for group in groups_on(axis)):
                     cost += abs(new / old - 2)
         return cost
 
-    def _with_heads(self, knobs: dict[str, Value]) -> tuple[dict[str, Value], float]:
+    def _with_heads(self, size_arguments: dict[str, Value]) -> tuple[dict[str, Value], float]:
         """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
-        grown = self._jointly_grown(knobs)
+        grown = self._jointly_grown(size_arguments)
         for name, value in self._neutral.items():
             if grown == 0:
                 break
-            left = self._jointly_grown({**knobs, name: value})
+            left = self._jointly_grown({**size_arguments, name: value})
             if left < grown:
-                knobs, grown = {**knobs, name: value}, left
-        return knobs, grown
+                size_arguments, grown = {**size_arguments, name: value}, left
+        return size_arguments, grown
 
-    def _jointly_grown(self, knobs: Mapping[str, Value]) -> float:
+    def _jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
         """How many products and softmaxes run over channels that grow with these arguments."""
-        model = self._trials.model(self._trials.twice(knobs))
+        model = self._trials.model(self._trials.twice(size_arguments))
         if model is None:
             return float("inf")
         try:
             target = trace_model(model, input_size(model))
         except CheckpointError:
             return float("inf")
-        paired, problems = pair(self._trials.coupling, target, lambda name: name)
+        paired, problems = pair(self._trials.trace, target, lambda name: name)
         if problems:
             return float("inf")
         grown = {
@@ -221,4 +223,4 @@ class Widening:
             for growth in axis.growths()
             if growth.sizes[0] != growth.sizes[1]
         }
-        return sum(m.kind in _JOINT and any(a in grown for a in atoms(m.axis)) for m in target.mixings)
+        return sum(m.kind in _JOINT and any(a in grown for a in groups_on(m.axis)) for m in target.joint_ops)

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from growtool.algebra.abstract_state import Blank
 from growtool.algebra.blank_norms import RescaledNorm
+from growtool.algebra.blank_propagation import BlankPropagation, propagate_blanks
 from growtool.algebra.expansion import Expansion, padded
 from growtool.algebra.head_size import HeadSizes, head_sizes
-from growtool.algebra.hidden import NoHiddenUnitsError, hidden_units
-from growtool.algebra.knowledge import Blank
-from growtool.algebra.passage import Passage, passage
+from growtool.algebra.hidden_units import NoHiddenUnitsError, hidden_units
 from growtool.algebra.promise import uneven_mixings
 from growtool.algebra.variance_norms import rescaled_variances
-from growtool.coupling import Atom, Channels, Growth, channels_of, told
-from growtool.errors import PlanError, some
+from growtool.errors import PlanError, format_names
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.recipe.changes import WidthChange, alike
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
+from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
 
 
 class CannotWidenError(PlanError):
@@ -44,22 +44,25 @@ class Widths:
     variances: norms by a variance with N - 1, whose gains make up for what copies change there.
     """
 
-    expansions: Mapping[Growth, Expansion]
+    expansions: Mapping[GroupPair, Expansion]
     changes: tuple[WidthChange, ...]
-    passages: Mapping[Atom, Passage]
+    passages: Mapping[ChannelGroup, BlankPropagation]
     every_tensor: bool = False
     in_pairs: bool = False
-    measured: Mapping[Growth, NewUnits] = field(default_factory=dict)
+    measured: Mapping[GroupPair, NewUnits] = field(default_factory=dict)
     heads: HeadSizes = field(default_factory=HeadSizes)
     variances: tuple[RescaledNorm, ...] = ()
 
     @property
     def norms(self) -> tuple[RescaledNorm, ...]:
         """Every norm whose gain makes up for blanks or copies."""
-        return (*self.variances, *(norm for passage in self.passages.values() for norm in passage.norms))
+        return (
+            *self.variances,
+            *(norm for blanks in self.passages.values() for norm in blanks.norms),
+        )
 
     @property
-    def of_target(self) -> dict[Atom, Expansion]:
+    def of_target(self) -> dict[ChannelGroup, Expansion]:
         """How each set of channels of the target came about."""
         return {growth.target: expansion for growth, expansion in self.expansions.items()}
 
@@ -75,11 +78,11 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     Raises:
         CannotWidenError: the operator cannot grow something so far.
     """
-    tensors: dict[Growth, set[str]] = defaultdict(set)
+    tensors: dict[GroupPair, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
         tensors[growth].add(name)
-    names, words = matching.target.coupling.names, channels_of(matching.target.coupling)
-    expansions: dict[Growth, Expansion] = {}
+    names, words = matching.target.trace.names, channels_of(matching.target.trace)
+    expansions: dict[GroupPair, Expansion] = {}
     changes, problems = list[WidthChange](), dict[str, list[WidthChange]]()
     for growth, carriers in tensors.items():
         before, after = growth.sizes
@@ -99,7 +102,7 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
             problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
     if problems:
-        grown = {why: some([str(change) for change in alike(found)], 3) for why, found in problems.items()}
+        grown = {why: format_names([str(change) for change in alike(found)], 3) for why, found in problems.items()}
         raise CannotWidenError([f"{channels}: {why}" for why, channels in grown.items()])
     widths = Widths(expansions, tuple(changes), {})
     if plan.width is None or not changes:
@@ -107,31 +110,33 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
     abilities = OPERATORS[plan.width.operator].abilities()
     widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
     if plan.second is None:
-        pair = matching.source.coupling, matching.target.coupling
+        pair = matching.source.trace, matching.target.trace
         widths = replace(widths, heads=head_sizes(*pair, widths.of_target, matching.blocks.source_name))
     if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     if abilities.blanks:
         widths = _with_blanks(widths, matching, abilities, zeroed)
-    rescaled = rescaled_variances(matching.target.coupling, widths.of_target) if plan.second is None else []
+    rescaled = rescaled_variances(matching.target.trace, widths.of_target) if plan.second is None else []
     return replace(widths, variances=tuple(rescaled))
 
 
-def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]) -> Mapping[Growth, NewUnits]:
+def _new_units(
+    operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]
+) -> Mapping[GroupPair, NewUnits]:
     """The layers around every set of channels that grows.
 
     Raises:
         CannotWidenError: some are no hidden units of two layers.
     """
-    coupling = matching.target.coupling
-    words = channels_of(coupling)
-    found: dict[Growth, NewUnits] = {}
+    trace = matching.target.trace
+    words = channels_of(trace)
+    found: dict[GroupPair, NewUnits] = {}
     problems = dict[str, list[Channels]]()
     for growth, expansion in widths.expansions.items():
         if expansion.is_identity:
             continue
         try:
-            units = hidden_units(coupling, growth.target)
+            units = hidden_units(trace, growth.target)
             _require_plain_layers(matching, units.writer, units.reader)
         except NoHiddenUnitsError as why:
             problems.setdefault(str(why), []).append(words[growth.target])
@@ -139,7 +144,7 @@ def _new_units(operator: str, widths: Widths, matching: Matching, zeroed: frozen
             # of a block that starts closed, the readers are zero: then the writers must not be
             columns = units.live_at_zero and units.reader not in zeroed
             bias = f"{units.writer.removesuffix('weight')}bias"
-            stored = coupling.tensors.keys()
+            stored = trace.tensors.keys()
             found[growth] = NewUnits(
                 units.writer, units.reader, columns, bias if bias in stored else None, units.statistics
             )
@@ -170,19 +175,19 @@ def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
 
 def _with_blanks(widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str]) -> Widths:
     """Blanks in place of copies where the operator wants them and every operation on the way lets them pass."""
-    coupling = matching.target.coupling
+    trace = matching.target.trace
     chosen = widths
     for growth, copied in widths.expansions.items():
         larger_heads = (
-            growth.target in widths.heads.atoms
+            growth.target in widths.heads.groups
         )  # new channels of q and k that are zero on both sides are dead
-        even = not uneven_mixings(coupling, {growth.target: copied}, matching.blocks.is_new, kept=widths.heads.atoms)
+        even = not uneven_mixings(trace, {growth.target: copied}, matching.blocks.is_new, kept=widths.heads.groups)
         if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
             continue
         blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
         for kind in _kinds(abilities, widths.measured.get(growth)):
-            found = passage(coupling, growth.target, kind, tried.of_target, zeroed)
+            found = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed)
             if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
                 break
@@ -191,7 +196,8 @@ def _with_blanks(widths: Widths, matching: Matching, abilities: Abilities, zeroe
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
     # what passes beside copies may not pass beside the blanks of other sets
     final = {
-        atom: passage(coupling, atom, found.blank, chosen.of_target, zeroed) for atom, found in chosen.passages.items()
+        group: propagate_blanks(trace, group, found.blank, chosen.of_target, zeroed)
+        for group, found in chosen.passages.items()
     }
     return replace(chosen, passages=final)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import WEIGHTS
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
-from growtool.coupling.depth import sequences
 from growtool.errors import CheckpointError
+from growtool.trace.stretches import sequences
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint

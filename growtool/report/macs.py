@@ -1,6 +1,6 @@
 """Multiply-accumulates of one image: of a traced pass, or of one that is run for them alone.
 
-What counts, and how much, `coupling.ops` says operation by operation. FLOPs are 2 x MACs.
+What counts, and how much, `trace.ops` says operation by operation. FLOPs are 2 x MACs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from growtool.checkpoint import ModelSpec
-    from growtool.coupling import Coupling
+    from growtool.trace import Trace
 
 COUNTED = "convolutions, matrix products and attention; norms, activations and element-wise operations are not counted"
 
@@ -63,7 +63,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: boo
     Raises:
         CheckpointError: the model does not run on such images, since its arguments do not fit each other.
     """
-    from growtool.coupling.counting import counted
+    from growtool.trace.counting import counted
 
     try:
         return _macs(counted(model if spent else copy.deepcopy(model), input_size))
@@ -74,11 +74,11 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: boo
         ) from error
 
 
-def traced_macs(coupling: Coupling) -> Macs:
+def traced_macs(trace: Trace) -> Macs:
     """What a trace shows of one of its images."""
-    from growtool.coupling.counting import of_pass
+    from growtool.trace.counting import of_pass
 
-    return _macs(of_pass(coupling.forward))
+    return _macs(of_pass(trace.forward))
 
 
 def _macs(counts: Iterable[tuple[str, str, Fraction]]) -> Macs:

@@ -16,7 +16,7 @@ from growtool.growing import grow, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
 from growtool.recipe.consent import require_consent
-from growtool.recipe.traced import Traced
+from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs, training_macs
 from growtool.study.fresh import write_fresh
 from growtool.study.names import names_of, taken_names
@@ -120,7 +120,7 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
     arms: list[Arm] = []
     names = names_of([loaded.path for loaded in plans])
     problems = taken_names(names, option="--plan", reserved=_RESERVED)
-    traced = Traced.of(source.spec, where=source.name)
+    traced = TracedModel.of(source.spec, where=source.name)
     for name, loaded in zip(names, plans, strict=True):
         try:
             recipe = resolve(loaded.plan, source, source=traced)

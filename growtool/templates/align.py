@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import TensorInfo, arithmetic_dtype
-from growtool.coupling import Atom, Axis, Coupling, atoms, positions
-from growtool.coupling.axis import factor_size
 from growtool.templates.assign import best_assignment
 from growtool.templates.grouping import Groups
+from growtool.trace import Axis, ChannelGroup, Trace, groups_on, positions
+from growtool.trace.axes import factor_size
 
 _SWEEPS = 4
 Read = Callable[[str], Tensor]
@@ -36,81 +36,81 @@ class Alignment:
     read: gives the tensors in the new order.
     """
 
-    orders: Mapping[Atom, Tensor]
+    orders: Mapping[ChannelGroup, Tensor]
     before: float
     after: float
     read: Read
 
 
-def align(coupling: Coupling, tensors: Mapping[str, TensorInfo], groups: Groups, read: Read) -> Alignment:
+def align(trace: Trace, tensors: Mapping[str, TensorInfo], groups: Groups, read: Read) -> Alignment:
     """Match the channels that belong to one layer of a bank alone.
 
     Args:
-        coupling: of the model.
+        trace: of the model.
         tensors: of the checkpoint.
         groups: for each weight the weights that share a bank with it.
         read: gives the values.
     """
-    carried = _carriers(coupling, groups)
+    carried = _carriers(trace, groups)
     names = sorted({member for carriers in carried.values() for name in carriers for member in groups[name]})
     weights = {name: read(name).to(arithmetic_dtype(tensors[name].torch_dtype)) for name in names}
     before = _mean_cosine(groups, weights)
-    orders = {atom: torch.arange(atom.size) for atom in carried}
+    orders = {group: torch.arange(group.size) for group in carried}
     for _ in range(_SWEEPS):
-        moved = [_match(coupling, groups, weights, atom, names, orders) for atom, names in carried.items()]
+        moved = [_match(trace, groups, weights, group, names, orders) for group, names in carried.items()]
         if not any(moved):
             break
-    changed = {atom: order for atom, order in orders.items() if not torch.equal(order, torch.arange(atom.size))}
+    changed = {group: order for group, order in orders.items() if not torch.equal(order, torch.arange(group.size))}
 
     def permuted(name: str) -> Tensor:
         tensor = read(name)
-        for dim, axis in enumerate(coupling.tensors.get(name, ())):
+        for dim, axis in enumerate(trace.tensors.get(name, ())):
             tensor = _ordered(tensor, dim, axis, changed)
         return tensor
 
     return Alignment(changed, before, _mean_cosine(groups, weights), permuted)
 
 
-def _carriers(coupling: Coupling, groups: Groups) -> dict[Atom, list[str]]:
+def _carriers(trace: Trace, groups: Groups) -> dict[ChannelGroup, list[str]]:
     """The sets of channels that may be reordered for the sake of a bank, with the weights of banks that carry them.
 
     A set that several layers of one bank carry would move all of them together.
     """
-    found: dict[Atom, list[str]] = defaultdict(list)
-    for group in coupling.groups:
+    found: dict[ChannelGroup, list[str]] = defaultdict(list)
+    for group in trace.groups:
         if group.fixed is None:
             members = dict.fromkeys(m.tensor for m in group.members if len(groups.get(m.tensor, ())) > 1)
             if members and len({groups[name] for name in members}) == len(members):
-                found[group.atom] = list(members)
+                found[group.group] = list(members)
     return found
 
 
 def _match(
-    coupling: Coupling,
+    trace: Trace,
     groups: Groups,
     weights: dict[str, Tensor],
-    atom: Atom,
+    group: ChannelGroup,
     names: list[str],
-    orders: dict[Atom, Tensor],
+    orders: dict[ChannelGroup, Tensor],
 ) -> bool:
     """Reorder one set of channels if that brings its weights closer to the mean of the others; whether it did."""
-    S_nn = torch.zeros(atom.size, atom.size, dtype=torch.float64)
+    S_nn = torch.zeros(group.size, group.size, dtype=torch.float64)
     for name in names:
         others = [weights[other] for other in groups[name] if other != name]
         mean = torch.stack(others).mean(0)
-        for dim, axis in enumerate(coupling.tensors[name]):
-            places = _places(axis, atom)
+        for dim, axis in enumerate(trace.tensors[name]):
+            places = _places(axis, group)
             if places is not None:
-                rows, columns = (_by_channel(W, dim, places, atom.size) for W in (mean, weights[name]))
+                rows, columns = (_by_channel(W, dim, places, group.size) for W in (mean, weights[name]))
                 S_nn += rows.double() @ columns.double().T
     order = best_assignment(S_nn)
-    gain = float(S_nn[torch.arange(atom.size), order].sum() - S_nn.diagonal().sum())
+    gain = float(S_nn[torch.arange(group.size), order].sum() - S_nn.diagonal().sum())
     if gain <= 1e-9 * float(S_nn.abs().max()):
         return False
-    orders[atom] = orders[atom][order]
+    orders[group] = orders[group][order]
     for name in names:
-        for dim, axis in enumerate(coupling.tensors[name]):
-            weights[name] = _ordered(weights[name], dim, axis, {atom: order})
+        for dim, axis in enumerate(trace.tensors[name]):
+            weights[name] = _ordered(weights[name], dim, axis, {group: order})
     return True
 
 
@@ -120,14 +120,14 @@ def _by_channel(W: Tensor, dim: int, places: Tensor, size: int) -> Tensor:
     return W.movedim(dim, 0)[order].reshape(size, -1)
 
 
-def _places(axis: Axis, atom: Atom) -> Tensor | None:
-    """int64: the channel of `atom` at each position of the axis; None where a position has none."""
+def _places(axis: Axis, group: ChannelGroup) -> Tensor | None:
+    """int64: the channel of `channel group` at each position of the axis; None where a position has none."""
     parts = []
     for segment in axis:
         part = torch.zeros(1, dtype=torch.int64)
         found = False
         for factor in segment:
-            inner = _inner_places(factor, atom)
+            inner = _inner_places(factor, group)
             size = factor_size(factor)
             found = found or inner is not None
             part = (part[:, None] + (torch.zeros(size, dtype=torch.int64) if inner is None else inner)).reshape(-1)
@@ -137,14 +137,14 @@ def _places(axis: Axis, atom: Atom) -> Tensor | None:
     return torch.cat(parts)
 
 
-def _inner_places(factor: Atom | Axis, atom: Atom) -> Tensor | None:
-    if isinstance(factor, Atom):
-        return torch.arange(atom.size) if factor is atom else None
-    return _places(factor, atom)
+def _inner_places(factor: ChannelGroup | Axis, group: ChannelGroup) -> Tensor | None:
+    if isinstance(factor, ChannelGroup):
+        return torch.arange(group.size) if factor is group else None
+    return _places(factor, group)
 
 
-def _ordered(tensor: Tensor, dim: int, axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor:
-    moves = not orders.keys().isdisjoint(atoms(axis))
+def _ordered(tensor: Tensor, dim: int, axis: Axis, orders: Mapping[ChannelGroup, Tensor]) -> Tensor:
+    moves = not orders.keys().isdisjoint(groups_on(axis))
     return tensor.index_select(dim, positions(axis, orders)) if moves else tensor
 
 

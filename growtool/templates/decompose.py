@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, held_as
-from growtool.coupling import Coupling
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.templates.measures import BankReport, gram, report_bank
 from growtool.templates.source import ExactForm, Read, bank_name, exact_form
+from growtool.trace import Trace
 
 Kind = Literal["raw", "svd", "sub_block", "low_rank"]
 
@@ -65,14 +65,14 @@ def coefficient_dtype(dtype: str) -> str:
 
 
 def decompose(
-    request: Request, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], read: Read
+    request: Request, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo], read: Read
 ) -> Decomposition:
     """Find the banks of a checkpoint.
 
     Args:
         request: which.
         model: the skeleton.
-        coupling: its coupling.
+        trace: its trace.
         tensors: the checkpoint's.
         read: gives their values.
 
@@ -81,13 +81,13 @@ def decompose(
     """
     if request.kind in ("raw", "sub_block"):
         parts = request.parts if request.kind == "sub_block" else 1
-        exact = exact_form(model, coupling, tensors, parts=parts, kind=request.kind)
+        exact = exact_form(model, trace, tensors, parts=parts, kind=request.kind)
         if parts > 1 and all(t.rows.blocks == t.columns.blocks == 1 for t in exact.form.tensors.values()):
             raise PlanError(
                 f"parts: found {parts}, which divides the channels of no layer, expected a number that does"
             )
         return _exact(exact, tensors, read)
-    return _factorised(request, model, coupling, tensors, read)
+    return _factorised(request, model, trace, tensors, read)
 
 
 def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> Decomposition:
@@ -112,9 +112,9 @@ def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> D
 
 
 def _factorised(
-    request: Request, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo], read: Read
+    request: Request, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo], read: Read
 ) -> Decomposition:
-    groups = _groups(request.kind, model, coupling, tensors)
+    groups = _groups(request.kind, model, trace, tensors)
     factorise = shared_directions if request.kind == "svd" else low_rank_atoms
     form = Form(
         dict.fromkeys(groups, request.kind),
@@ -160,11 +160,9 @@ def _producer(
     return lambda name: held_as(name, makers[name](), infos[name].torch_dtype) if name in makers else read(name)
 
 
-def _groups(
-    kind: str, model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo]
-) -> dict[str, tuple[str, ...]]:
+def _groups(kind: str, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:
     """Bank -> its layers. Directions are shared by two or more; atoms serve a layer alone, too."""
-    weights = templatable(model, coupling, tensors)
+    weights = templatable(model, trace, tensors)
     groups: dict[str, tuple[str, ...]] = {}
     for group in dict.fromkeys(like_tensors(weights).values()):
         shape = weights[group[0]].shape

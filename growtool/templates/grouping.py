@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from growtool.checkpoint import TensorInfo
-from growtool.coupling import Coupling, atoms
+from growtool.trace import Trace, groups_on
 
 Groups = dict[str, tuple[str, ...]]
 
@@ -28,7 +28,7 @@ def stage_of(name: str) -> str:
     return name[: numbered[-1].start()] if numbered else name
 
 
-def templatable(model: nn.Module, coupling: Coupling, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+def templatable(model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """The weights that may be a grid of blocks.
 
     These are the floating-point parameters of two or more dimensions of which only the first two may grow, and that the
@@ -43,5 +43,5 @@ def templatable(model: nn.Module, coupling: Coupling, tensors: Mapping[str, Tens
         and parameter.ndim >= 2
         and name in tensors
         and tensors[name].is_float
-        and not any(True for axis in coupling.tensors[name][2:] for atom in atoms(axis) if not atom.fixed)
+        and not any(True for axis in trace.tensors[name][2:] for group in groups_on(axis) if not group.fixed)
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import repeat
 
 from growtool.checkpoint import Layout
-from growtool.coupling import Atom, Axis
-from growtool.coupling.axis import axis_size, segment_size
+from growtool.trace import Axis, ChannelGroup
+from growtool.trace.axes import axis_size, segment_size
 
 
 def parted(axis: Axis, parts: int) -> Layout:
@@ -27,10 +27,10 @@ def parted(axis: Axis, parts: int) -> Layout:
     return Layout.of(places)
 
 
-def _segment_blocks(segment: tuple[Atom | Axis, ...], parts: int) -> list[int] | None:
+def _segment_blocks(segment: tuple[ChannelGroup | Axis, ...], parts: int) -> list[int] | None:
     """The block of each position of a product of factors: that of the outermost channels that may grow."""
     for place, factor in enumerate(segment):
-        if isinstance(factor, Atom) and not factor.fixed:
+        if isinstance(factor, ChannelGroup) and not factor.fixed:
             if factor.size % parts:
                 return None
             outer, inner = segment_size(segment[:place]), segment_size(segment[place + 1 :])

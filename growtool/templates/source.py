@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, Form, Layout, Templated, TensorInfo, coefficients_of
 from growtool.checkpoint.materialise import Bank
-from growtool.coupling import Coupling
 from growtool.templates.grouping import like_tensors, stage_of, templatable
 from growtool.templates.partition import parted
+from growtool.trace import Trace
 
 Read = Callable[[str], Tensor]
 
@@ -105,7 +105,7 @@ class CutBank:
 
 def exact_form(
     model: nn.Module,
-    coupling: Coupling,
+    trace: Trace,
     tensors: Mapping[str, TensorInfo],
     *,
     parts: int = 1,
@@ -118,20 +118,20 @@ def exact_form(
 
     Args:
         model: the skeleton.
-        coupling: its coupling.
+        trace: its trace.
         tensors: the tensors to consider.
         parts: into how many parts the channels on either side of a layer are cut.
         kind: what to call the banks.
         taken: names that no bank may have.
     """
-    weights = templatable(model, coupling, tensors)
+    weights = templatable(model, trace, tensors)
     templated: dict[str, Templated] = {}
     pieces: dict[str, tuple[Piece, ...]] = {}
     blocks: dict[str, tuple[int, ...]] = {}
     for name, group in like_tensors(weights).items():
         if name != group[0]:
             continue
-        layouts = {member: tuple(parted(axis, parts) for axis in coupling.tensors[member][:2]) for member in group}
+        layouts = {member: tuple(parted(axis, parts) for axis in trace.tensors[member][:2]) for member in group}
         by_grid: dict[tuple[int, int], list[str]] = {}
         for member, (rows, columns) in layouts.items():
             by_grid.setdefault((rows.blocks, columns.blocks), []).append(member)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from growtool.checkpoint import Checkpoint, build, input_size, refuse_existing
 from growtool.checkpoint.match import matched
-from growtool.coupling import trace_model
 from growtool.errors import PlanError
 from growtool.templates.align import Alignment, align
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.templates.measures import BankReport
+from growtool.trace import trace_model
 from growtool.verify import Comparison
 
 
@@ -55,11 +55,11 @@ def decompose_checkpoint(
         refuse_existing(output, force=force)
     model = build(source.spec, where=source.name)
     source = matched(source, model)
-    coupling = trace_model(model, input_size(model))
-    groups = like_tensors(templatable(model, coupling, source.tensors))
-    alignment = align(coupling, source.tensors, groups, source.read) if aligned else None
+    trace = trace_model(model, input_size(model))
+    groups = like_tensors(templatable(model, trace, source.tensors))
+    alignment = align(trace, source.tensors, groups, source.read) if aligned else None
     read = alignment.read if alignment else source.read
-    found = decompose(request, model, coupling, source.tensors, read)
+    found = decompose(request, model, trace, source.tensors, read)
     if not found.form.banks:
         raise PlanError(
             f"{source.name}: no two layers of a stage have the same shape, so a {request.kind} bank would be empty; "

@@ -22,11 +22,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from growtool.checkpoint import build, input_size, open_checkpoint
-from growtool.coupling import trace_model
 from growtool.finetune.device import in_use
 from growtool.finetune.model import load_model, place
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
+from growtool.trace import trace_model
 
 
 def models(architecture: str, request: Request, scratch: Path, **arguments: Any) -> tuple[nn.Module, nn.Module, str]:

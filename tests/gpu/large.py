@@ -10,7 +10,7 @@ from growtool.checkpoint import open_checkpoint
 from growtool.finetune.copies import Copies
 from growtool.finetune.device import in_use, peak_memory
 from growtool.finetune.model import load_model, place
-from growtool.finetune.snapshot import Course, take
+from growtool.finetune.snapshot import RunProgress, take
 from tests.gpu.checks import Check
 from tests.gpu.material import Material, batches_of, begun
 
@@ -35,7 +35,7 @@ def _stall(material: Material) -> str:
             if material.cuda:
                 torch.cuda.synchronize(material.device)
             start = time.perf_counter()
-            take(job.trainer, Course(), copies)
+            take(job.trainer, RunProgress(), copies)
             stalls.append(time.perf_counter() - start)
         peak = peak_memory(material.device)
     first, *later = stalls

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from growtool.checkpoint import build, input_size, open_checkpoint
-from growtool.coupling import trace_model
 from growtool.finetune.config import RunConfig
 from growtool.finetune.copies import Copies
 from growtool.finetune.device import in_use
@@ -21,10 +20,11 @@ from growtool.finetune.job import Job
 from growtool.finetune.journal import METRICS
 from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
-from growtool.finetune.snapshot import Course, take
+from growtool.finetune.snapshot import RunProgress, take
 from growtool.finetune.stopping import Stopped
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
+from growtool.trace import trace_model
 from tests.gpu.checks import Check
 from tests.gpu.material import Material, batches_of, begun, losses_of
 from tests.gpu.report import Skip
@@ -94,7 +94,7 @@ def _config_of(material: Material, kind: str, options: dict[str, Any]) -> RunCon
 
 def _three_updates(material: Material, kind: str, options: dict[str, Any]) -> str:
     def whole(job: Job) -> None:
-        snapshot = take(job.trainer, Course(), Copies())
+        snapshot = take(job.trainer, RunProgress(), Copies())
         assert snapshot is not None
         assert {tensor.device.type for tensor in snapshot.weights.values()} == {"cpu"}
         assert math.isfinite(job.evaluate().loss)

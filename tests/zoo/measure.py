@@ -14,12 +14,12 @@ from torch import nn
 
 from growtool.checkpoint import ModelSpec, build, input_size
 from growtool.checkpoint.reach import opened
-from growtool.coupling import Coupling, atoms, trace_model
 from growtool.errors import GrowtoolError
 from growtool.recipe import target as target_module
 from growtool.recipe.arguments import as_lists, constructor_numbers, constructor_switches, scaled
-from growtool.recipe.knobs import AXES, Knobs, find_knobs
 from growtool.recipe.siblings import larger_siblings
+from growtool.recipe.size_arguments import AXES, SizeArguments, find_size_arguments
+from growtool.trace import Trace, groups_on, trace_model
 
 from .attempt import Attempt, attempt
 from .models import Example
@@ -49,15 +49,15 @@ def measure(example: Example, record: dict[str, Any], save: Callable[[], None], 
 
     skeleton = build(example.spec)
     before = time.process_time()  # of one core, whatever else the machine is doing
-    coupling = trace_model(skeleton, input_size(skeleton))
-    saved(trace=_trace_facts(skeleton, coupling, time.process_time() - before))
+    trace = trace_model(skeleton, input_size(skeleton))
+    saved(trace=_trace_facts(skeleton, trace, time.process_time() - before))
     model = source_model(example.spec)
-    saved(permutation=asdict(permutation_proof(model, coupling)))
+    saved(permutation=asdict(permutation_proof(model, trace)))
     source = InMemory.of(example.spec, model)
-    with _remembering_knobs():
+    with _remembering_size_arguments():
         for axis, tried in (("width", _widened), ("depth", _deepened)):
             attempts: list[Attempt] = []
-            for made in tried(example, skeleton, coupling, source, model):
+            for made in tried(example, skeleton, trace, source, model):
                 attempts.append(made)
                 saved(**{axis: [asdict(a) for a in attempts]})
                 if made.verdict in ("exact", "FALSE PROMISE"):
@@ -68,24 +68,24 @@ def measure(example: Example, record: dict[str, Any], save: Callable[[], None], 
     saved(complete=True)
 
 
-def _trace_facts(model: nn.Module, coupling: Coupling, seconds: float) -> dict[str, Any]:
+def _trace_facts(model: nn.Module, trace: Trace, seconds: float) -> dict[str, Any]:
     total = growable = 0
     for name, parameter in model.named_parameters():
         total += parameter.numel()
-        held = [a.fixed for axis in coupling.tensors[name] for a in atoms(axis)]
+        held = [a.fixed for axis in trace.tensors[name] for a in groups_on(axis)]
         growable += parameter.numel() * all(reason is None or reason in _OUTSIDE for reason in held)
     return {
         "seconds": round(seconds, 2),
-        "unknown": dict(coupling.unknown),
-        "groups": len(coupling.groups),
-        "free": len(free_groups(model, coupling)),
+        "unknown": dict(trace.unknown),
+        "groups": len(trace.groups),
+        "free": len(free_groups(model, trace)),
         "parameters": total,
         "growable": round(growable / max(total, 1), 4),
     }
 
 
 def _widened(
-    example: Example, skeleton: nn.Module, coupling: Coupling, source: InMemory, model: nn.Module
+    example: Example, skeleton: nn.Module, trace: Trace, source: InMemory, model: nn.Module
 ) -> Iterator[Attempt]:
     """By two, then by the example's own arguments, then to registered models; the caller stops at a success."""
     yield from _copied("scale", {"scale": {"width": 2.0}}, source, model)
@@ -105,7 +105,7 @@ def _copied(how: str, target: Mapping[str, Any], source: InMemory, model: nn.Mod
 
 
 def _deepened(
-    example: Example, skeleton: nn.Module, coupling: Coupling, source: InMemory, model: nn.Module
+    example: Example, skeleton: nn.Module, trace: Trace, source: InMemory, model: nn.Module
 ) -> Iterator[Attempt]:
     """Twice as deep, then one more block in each stage or in one of them, then registered models.
 
@@ -118,8 +118,10 @@ def _deepened(
         yield attempt("scale", {"scale": {"depth": 2.0}}, {"depth": "net2deeper"}, source, model)
     if example.deeper:
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)
-    knobs = target_module.find_knobs(spec, skeleton, coupling, ["depth"]).depth
-    for name, value in (knobs or target_module.find_knobs(opened(spec), skeleton, coupling, ["depth"]).depth).items():
+    size_arguments = target_module.find_size_arguments(spec, skeleton, trace, ["depth"]).depth
+    for name, value in (
+        size_arguments or target_module.find_size_arguments(opened(spec), skeleton, trace, ["depth"]).depth
+    ).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
     for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
@@ -175,17 +177,17 @@ def single_changes(spec: ModelSpec, skeleton: nn.Module) -> Iterator[dict[str, A
 
 
 @contextlib.contextmanager
-def _remembering_knobs() -> Iterator[None]:
+def _remembering_size_arguments() -> Iterator[None]:
     """While open, the search for arguments runs once for each model: it does not depend on the growth."""
-    found: dict[str, Knobs] = {}
+    found: dict[str, SizeArguments] = {}
 
     def remembered(
-        spec: ModelSpec, model: nn.Module, coupling: Coupling, axes: Collection[str] = AXES, *_: object
-    ) -> Knobs:
+        spec: ModelSpec, model: nn.Module, trace: Trace, axes: Collection[str] = AXES, *_: object
+    ) -> SizeArguments:
         key = f"{spec.architecture} {dict(spec.model_args)} {axes}"
         if key not in found:
-            found[key] = find_knobs(spec, model, coupling, axes)
+            found[key] = find_size_arguments(spec, model, trace, axes)
         return found[key]
 
-    with mock.patch.object(target_module, "find_knobs", remembered):
+    with mock.patch.object(target_module, "find_size_arguments", remembered):
         yield

@@ -1,4 +1,4 @@
-"""Proofs of the coupling on real architectures: with every number random, in float64.
+"""Proofs of the trace on real architectures: with every number random, in float64.
 
 Permutation: permuting every free group consistently leaves the outputs as they are; one member alone does not.
 Growth: the grown model, built by timm from its arguments, computes what the source computes.
@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
-from growtool.coupling import Atom, Axis, Coupling, Group, atoms
 from growtool.growing.execute import produce
 from growtool.recipe import Recipe
+from growtool.trace import Axis, ChannelGroup, Group, Trace, groups_on
 
 TOLERANCE = 1e-9  # largest relative difference, in float64, that counts as equal
 
@@ -84,13 +84,13 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return max(float((x - y).abs().max() / x.abs().max().clamp(min=1e-12)) for x, y in zip(a, b, strict=True))
 
 
-def permuted_index(axis: Axis, orders: Mapping[Atom, Tensor]) -> Tensor:
-    """The positions of an axis after each of its atoms is permuted."""
+def permuted_index(axis: Axis, orders: Mapping[ChannelGroup, Tensor]) -> Tensor:
+    """The positions of an axis after each of its channel groups is permuted."""
     parts, offset = [], 0
     for segment in axis:
         index = torch.zeros(1, dtype=torch.int64)
         for factor in segment:
-            if isinstance(factor, Atom):
+            if isinstance(factor, ChannelGroup):
                 order = orders.get(factor, torch.arange(factor.size))
             else:
                 order = permuted_index(factor, orders)
@@ -122,9 +122,9 @@ class Permutation:
 class Permuter:
     """A model with random weights whose tensors can be permuted, all together or one alone."""
 
-    def __init__(self, model: nn.Module, coupling: Coupling, *, seed: int = 0, gain: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, trace: Trace, *, seed: int = 0, gain: float = 1.0) -> None:
         self._model = randomise(copy.deepcopy(model).double(), seed=seed, gain=gain)
-        self._coupling = coupling
+        self._trace = trace
         self._tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
         self._state = {name: tensor.clone() for name, tensor in self._tensors.items()}
         generator = torch.Generator().manual_seed(seed)
@@ -135,14 +135,15 @@ class Permuter:
         """The tensors that carry a group."""
         return list(dict.fromkeys(m.tensor for m in group.members if m.tensor in self._state))
 
-    def change(self, orders: Mapping[Atom, Tensor], *, only: str | None = None) -> float:
-        """Relative difference of the outputs with the atoms in these orders, in all tensors or in `only` one."""
+    def change(self, orders: Mapping[ChannelGroup, Tensor], *, only: str | None = None) -> float:
+        """Relative difference of the outputs with the channel groups in these orders, in all tensors or in `only` "
+        "one."""
         touched = [only] if only else list(self._state)
         with torch.no_grad():
             for name in touched:
                 value = self._state[name]
-                for dim, axis in enumerate(self._coupling.tensors[name]):
-                    if any(atom in orders for atom in atoms(axis)):
+                for dim, axis in enumerate(self._trace.tensors[name]):
+                    if any(group in orders for group in groups_on(axis)):
                         value = value.index_select(dim, permuted_index(axis, orders))
                 self._tensors[name].copy_(value)
             found = difference(self._expected, outputs(self._model, self._image))
@@ -151,22 +152,22 @@ class Permuter:
         return found
 
 
-def free_groups(model: nn.Module, coupling: Coupling) -> list[Group]:
+def free_groups(model: nn.Module, trace: Trace) -> list[Group]:
     """The groups that may grow and that a learned tensor carries."""
     learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return [g for g in coupling.groups if g.fixed is None and any(m.tensor in learned for m in g.members)]
+    return [g for g in trace.groups if g.fixed is None and any(m.tensor in learned for m in g.members)]
 
 
-def permutation_proof(model: nn.Module, coupling: Coupling, *, lone: int = 6, seed: int = 0) -> Permutation:
+def permutation_proof(model: nn.Module, trace: Trace, *, lone: int = 6, seed: int = 0) -> Permutation:
     """Permute every free group at once; then, one at a time, single members of `lone` groups.
 
     A member that does not show when permuted alone is tried with other weights; then other members of its group are.
     Some cannot show: the bias of an attention's keys adds the same to every logit, so softmax undoes it.
     """
     generator = torch.Generator().manual_seed(seed)
-    free = free_groups(model, coupling)
-    permuter = Permuter(model, coupling, seed=seed)
-    error = permuter.change({g.atom: torch.randperm(g.size, generator=generator) for g in free})
+    free = free_groups(model, trace)
+    permuter = Permuter(model, trace, seed=seed)
+    error = permuter.change({g.group: torch.randperm(g.size, generator=generator) for g in free})
     threshold = max(1e-9, 10 * error)
     shared = [g for g in free if len(permuter.members(g)) > 1]
     chosen = [shared[i] for i in torch.randperm(len(shared), generator=generator)[:lone].tolist()]
@@ -176,12 +177,12 @@ def permutation_proof(model: nn.Module, coupling: Coupling, *, lone: int = 6, se
         names = permuter.members(group)
         order = torch.randperm(len(names), generator=generator).tolist()
         for attempt, name in enumerate(names[i] for i in order):
-            rolled = {group.atom: torch.arange(group.size).roll(1)}
+            rolled = {group.group: torch.arange(group.size).roll(1)}
             if permuter.change(rolled, only=name) > threshold:
                 at_once += attempt == 0
                 detected += 1
                 break
-            others = others or [Permuter(model, coupling, seed=seed + 1, gain=3.0)]
+            others = others or [Permuter(model, trace, seed=seed + 1, gain=3.0)]
             if any(other.change(rolled, only=name) > threshold for other in others):
                 detected += 1
                 break
@@ -218,14 +219,14 @@ def _created(spec: ModelSpec) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Growth:
+class GroupPair:
     """How far source and grown model differ (relative), and how far once one grown tensor is spoilt by a percent."""
 
     error: float
     spoilt: float
 
 
-def growth_proof(source: nn.Module, recipe: Recipe) -> Growth:
+def growth_proof(source: nn.Module, recipe: Recipe) -> GroupPair:
     """Grow in memory, build the target with timm from its arguments, compare the outputs."""
     grown = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
     model = _created(recipe.target).double().eval()
@@ -235,7 +236,7 @@ def growth_proof(source: nn.Module, recipe: Recipe) -> Growth:
     image = torch.randn(1, *input_size(source), generator=generator, dtype=torch.float64)
     expected = outputs(source, image)
     error = difference(expected, outputs(model, image))
-    return Growth(error, _spoilt(model, recipe, image, expected))
+    return GroupPair(error, _spoilt(model, recipe, image, expected))
 
 
 def _spoilt(model: nn.Module, recipe: Recipe, image: Tensor, expected: list[Tensor]) -> float:

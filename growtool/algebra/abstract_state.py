@@ -1,0 +1,115 @@
+"""What is known of the tensors of a pass while blank channels are followed through it (`algebra.blank_propagation`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from growtool.algebra.expansion import Expansion
+from growtool.algebra.writers import Writers
+from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.kinds import Kind, keeps_zero
+from growtool.trace.steps import Step
+
+Blank = Literal["silent", "mean", "open"]
+Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class AbstractState:
+    """What is known of a tensor.
+
+    Attributes:
+        rows: its blank channels; None where it has none.
+        value: its old channels: the `same` as in the source; `centred`: their mean over channels taken off; `unscaled`:
+            to be multiplied by `scale` yet, with `level` the constant that scale has become; `zero`; or `other`.
+        scale: the scale per channel that was folded into its writers.
+    """
+
+    rows: Blank | None = None
+    value: Value = "same"
+    scale: str | None = None
+
+
+@dataclass
+class AbstractPass:
+    """A state for every tensor met so far, and the reasons why some are not known.
+
+    Attributes:
+        trace: the target's.
+        group: the set of channels that is followed.
+        blank: what its writers are to leave in blank channels.
+        expansions: how each set of channels grows.
+        zeroed: parameters that growth sets to zero.
+        writers: what is centred, or freed of its scale, before it grows.
+        states: by the tensor's number.
+        reasons: module path and why the function changes there.
+        nonzero_readers: parameters that meet something else than zeros at their blank columns.
+        read: parameters that read the channels.
+    """
+
+    trace: Trace
+    group: ChannelGroup
+    blank: Blank
+    expansions: Mapping[ChannelGroup, Expansion]
+    zeroed: frozenset[str]
+    writers: Writers
+    states: dict[int, AbstractState] = field(default_factory=dict)
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+    nonzero_readers: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        layouts = self.trace.forward.layouts
+        self._carrying = {n for n, axes in layouts.items() if any(self.group in groups_on(axis) for axis in axes)}
+
+    def _state(self, number: int) -> AbstractState:
+        return self.states.get(number) or AbstractState("open" if number in self._carrying else None)
+
+    def _lost(self, step: Step, why: str = "") -> Value:
+        """`other`, with the reason why."""
+        self.reasons.append((step.module, why or f"{step.name} treats the new channels in a way that is not known"))
+        return "other"
+
+    def _vanishes(self, step: Step) -> bool:
+        """Whether a single tensor's channels are gone from one of its axes: they were summed over, or so."""
+        return (
+            len(step.ins) == 1 and step.ins[0] in self._carrying
+            and any(self._times(number) < self._times(step.ins[0]) for number in step.outs)
+        )  # fmt: skip
+
+    def _over(self, number: int, dims: tuple[int, ...]) -> bool:
+        """Whether the channels are on one of these dimensions of a tensor."""
+        axes = self.trace.forward.axes(number)
+        return any(self.group in groups_on(axes[dim]) for dim in dims)
+
+    def _times(self, number: int) -> int:
+        """How often the channels stand among the factors of a tensor's axes."""
+        return sum(group is self.group for axis in self.trace.forward.axes(number) for group in groups_on(axis))
+
+    def _together(self, step: Step, states: list[AbstractState]) -> AbstractState:
+        """What holds of a sum or a concatenation of the tensors: zeros take part in anything."""
+        present = [state for state in states if state.value != "zero"] or states
+        rows = {state.rows for state in present if state.rows is not None}
+        value: Value = present[0].value
+        if len({(state.value, state.scale) for state in present}) > 1:
+            value = self._lost(step, "what is centred meets what cannot be (no linear layer wrote it)")
+        return AbstractState(rows.pop() if len(rows) == 1 else "open", value, present[0].scale)
+
+    def _elementwise(self, step: Step, states: list[AbstractState]) -> AbstractState:
+        """A function of each value, or of each channel over other axes: it takes the source's values."""
+        rows: Blank = "silent" if keeps_zero(step) and states[0].rows == "silent" else "open"
+        if all(state.value == "zero" for state in states) and keeps_zero(step):
+            return AbstractState(rows, "zero")
+        known = step.op.pointwise or step.op.per_channel or keeps_zero(step)
+        if any(state.value in ("centred", "unscaled", "level") for state in states):
+            return AbstractState(
+                "open", self._lost(step, f"{step.name} reads the channels themselves, not through a norm")
+            )
+        if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) and not self._over_dim(step):
+            return AbstractState("open")
+        return AbstractState(rows) if known else AbstractState("open", self._lost(step))
+
+    def _over_dim(self, step: Step) -> bool:
+        return self.group in groups_on(self.trace.forward.axes(step.ins[0])[step.args[1]])

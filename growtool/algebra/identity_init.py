@@ -1,0 +1,40 @@
+"""Layers that pass on what they receive: identity kernels, and norms that undo themselves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def identity_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tensor:
+    """What a layer that passes its input on holds under a name.
+
+    A convolution or linear layer has a one in the middle of the kernel where a row's own channel is read; its bias is
+    zero. A BatchNorm in evaluation divides by sqrt(running_var + eps), which a running variance of 1 and a weight of
+    sqrt(1 + eps) undo. Any other vector scales channels, and is one.
+
+    Args:
+        name: ends in the name timm gives the tensor within its layer.
+        shape: [O, I, *kernel] with I = O, or I = 1 for one channel per group (depthwise), kernels odd; else [channels].
+        eps: of the norm, None for any other layer.
+
+    Returns:
+        float64 of `shape`; for a norm's counter of batches int64 [].
+    """
+    own = name.rpartition(".")[2]
+    if own == "num_batches_tracked":
+        return torch.zeros((), dtype=torch.int64)
+    if len(shape) >= 2:
+        return _identity(shape)
+    value = {"weight": math.sqrt(1 + (eps or 0.0)), "bias": 0.0, "running_mean": 0.0}.get(own, 1.0)
+    return torch.full(shape, value, dtype=torch.float64)
+
+
+def _identity(shape: tuple[int, ...]) -> Tensor:
+    rows, columns, *kernel = shape
+    weight = torch.zeros(*shape, dtype=torch.float64)
+    for row in range(rows):
+        weight[(row, row if columns == rows else 0, *(size // 2 for size in kernel))] = 1.0
+    return weight

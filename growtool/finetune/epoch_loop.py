@@ -1,0 +1,286 @@
+"""A run under way: epochs, records and checkpoints in their order, from wherever it stands to its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint.loading import loading_line
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.advice import after_divergence
+from growtool.finetune.commands import resuming
+from growtool.finetune.copies import Copies
+from growtool.finetune.device import is_out_of_memory, peak_memory
+from growtool.finetune.evaluate import evaluate_source
+from growtool.finetune.job import Job
+from growtool.finetune.journal import Journal
+from growtool.finetune.loop import Diverged, Meter
+from growtool.finetune.records import (
+    EpochRecord,
+    Evaluation,
+    EvaluationRecord,
+    Progress,
+    Record,
+    StepRecord,
+    UnreadableRecord,
+)
+from growtool.finetune.shortfall import Shortfall, shortfall_of
+from growtool.finetune.snapshot import RunProgress, take
+from growtool.finetune.state import BackgroundSaver, RunFolder, step_name
+from growtool.finetune.stopping import Stopped, StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        output: the run's folder.
+        initial: the checkpoint before the first update.
+        best: the epoch whose weights stand in `best/`.
+        last: the final epoch, whose weights stand in `last/`.
+        final: `best/` read back from the disk and evaluated again.
+        steps: updates done.
+        skipped: updates left out because they were not finite.
+        unreadable: names of the images that could not be read.
+        seconds: of training and evaluation, interruptions left out.
+        macs: multiply-accumulates spent on training.
+        trained_parameters: parameters that trained, in elements.
+        parameters: all parameters, in elements.
+        shortfall: where the best epoch is below the start, by how much and what to change.
+    """
+
+    output: Path
+    initial: EpochRecord
+    best: EpochRecord
+    last: EpochRecord
+    final: Evaluation
+    steps: int
+    skipped: int
+    unreadable: tuple[str, ...]
+    seconds: float
+    macs: int
+    trained_parameters: int
+    parameters: int
+    shortfall: Shortfall | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the line that loads the best checkpoint."""
+        return asdict(self) | {"output": str(self.output), "load": loading_line(self.output / "best")}
+
+
+class EpochLoop:
+    """One run under way. `journal` and `saver` are None in all processes but the first."""
+
+    def __init__(
+        self,
+        job: Job,
+        course: RunProgress,
+        folder: RunFolder,
+        journal: Journal | None,
+        saver: BackgroundSaver | None,
+        progress: Progress,
+        request: StopRequest,
+    ) -> None:
+        self.job, self.course, self.folder = job, course, folder
+        self.journal, self.saver, self.progress, self.request = journal, saver, progress, request
+        self.world = job.trainer.world
+        self.copies = Copies() if saver is not None else None
+        self.meter = Meter()
+        self.begun = time.perf_counter() - course.seconds
+        self.told_unreadable = len(course.unreadable)
+
+    def result(self) -> RunResult:
+        """Run it, or what is left of it."""
+        job, course, trainer = self.job, self.course, self.job.trainer
+        self.progress.started(steps=job.steps, epochs=job.epochs, images=job.train.count, step=course.step)
+        try:
+            if course.initial is None:
+                self._before_training()
+            for epoch in range(course.epoch + 1, job.epochs + 1):
+                self._epoch(epoch)
+            self._collect_checkpoint()
+        except Diverged as error:
+            self._collect_checkpoint()
+            raise PlanError(after_divergence(error, job.config, self.folder)) from None
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._collect_checkpoint()  # what is said of the folder next holds for what is being written, too
+            raise
+        assert course.initial is not None and course.best is not None and course.last is not None
+        self.world.wait()
+        final = self._final()
+        return RunResult(
+            output=self.folder.root,
+            initial=course.initial,
+            best=course.best,
+            last=course.last,
+            final=final,
+            steps=trainer.step,
+            skipped=trainer.skipped,
+            unreadable=course.unreadable,
+            seconds=self._seconds(),
+            macs=self._macs(),
+            trained_parameters=trainer.selection.count(trainer.model),
+            parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+            shortfall=shortfall_of(job, self.folder, course.initial, course.best, final.count),
+        )
+
+    def _before_training(self) -> None:
+        result = self.job.evaluate()
+        if not math.isfinite(result.loss):
+            raise CheckpointError(
+                f"{self.job.source.name}: found an evaluation loss of {result.loss} before the first update, "
+                "expected a finite number; the weights are damaged, or --amp-dtype float16 does not suffice for them"
+            )
+        self.course.initial = EpochRecord(
+            0, 0, None, result.top1, result.top5, result.loss, best=False, seconds=self._seconds(), macs=0
+        )
+        self._tell(self.course.initial)
+
+    def _epoch(self, epoch: int) -> None:
+        """Train one epoch, or the rest of it; evaluate; save."""
+        job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
+        job.begin_epoch(epoch)
+        meter.restart(course, trainer.device)
+        if course.batch and self._is_owed():
+            self._evaluate_within(epoch)
+        for images, targets in job.train.epoch(epoch, course.batch):
+            loss = trainer.update(images, targets)
+            course.batch += 1
+            meter.add(loss, len(targets) * self.world.size)
+            self.progress.advanced(trainer.step)
+            finished = course.batch == len(job.train) or trainer.step == job.steps
+            if trainer.step % job.config.log_interval == 0 or finished:
+                self._tell_steps(epoch)
+            if finished:
+                break
+            if self.world.any(self.request.asked):
+                self._stop()
+            if self._is_due(job.config.eval_interval):
+                self._evaluate_within(epoch)
+            if self._is_due(job.config.recovery_interval):
+                self._save(None)
+        self._complete(epoch, self._evaluate())
+        if epoch < job.epochs and self.world.any(self.request.asked):
+            self._stop(saved=True)
+
+    def _is_due(self, interval: int) -> bool:
+        return interval > 0 and self.job.trainer.step % interval == 0
+
+    def _is_owed(self) -> bool:
+        """Whether the run was stopped before the evaluation after its latest update, so as to save without delay."""
+        lacking = self.journal is not None and self.job.trainer.step not in self.journal.evaluated
+        return self._is_due(self.job.config.eval_interval) and self.world.any(lacking)
+
+    def _evaluate(self) -> Evaluation:
+        result = self.job.evaluate()
+        if not math.isfinite(result.loss):
+            step = self.job.trainer.step
+            raise Diverged(f"step {step}: found an evaluation loss of {result.loss}, expected a finite number")
+        return result
+
+    def _evaluate_within(self, epoch: int) -> None:
+        """Evaluate and go on with the epoch; the time it takes is none of training's images per second."""
+        begun = time.perf_counter()
+        result, trainer = self._evaluate(), self.job.trainer
+        trainer.selection.train_mode(trainer.model)
+        self._tell(
+            EvaluationRecord(trainer.step, epoch, result.top1, result.top5, result.loss, self._seconds(), self._macs())
+        )
+        self.meter.since += time.perf_counter() - begun
+
+    def _complete(self, epoch: int, result: Evaluation) -> None:
+        """An epoch is over: note it, save it, tell it."""
+        course, meter = self.course, self.meter
+        train_loss = meter.epoch_sum / meter.epoch_count if meter.epoch_count else None
+        record = EpochRecord(
+            epoch, self.job.trainer.step, train_loss, result.top1, result.top5, result.loss, best=False,
+            seconds=self._seconds(), macs=self._macs(),
+        )  # fmt: skip
+        record = replace(record, best=course.best is None or record.rank > course.best.rank)
+        before = course.best, course.last, course.epoch, course.batch
+        course.best, course.last = (record if record.best else course.best), record
+        course.epoch, course.batch = epoch, 0
+        meter.restart(None, self.job.trainer.device)
+        try:
+            self._save(result)
+        except Diverged:
+            course.best, course.last, course.epoch, course.batch = before
+            raise
+        self._tell(record)
+
+    def _save(self, evaluation: Evaluation | None) -> None:
+        """Copy the state and have it written; `evaluation` is of the epoch that is complete with it."""
+        start = time.perf_counter()
+        self._collect_checkpoint()
+        self._note_course()
+        snapshot = take(self.job.trainer, self.course, self.copies)
+        if self.saver is not None and snapshot is not None:
+            self.saver.submit(snapshot, stall=time.perf_counter() - start, evaluation=evaluation)
+
+    def _note_course(self) -> None:
+        course, trainer, meter = self.course, self.job.trainer, self.meter
+        course.step, course.skipped, course.seconds = trainer.step, trainer.skipped, self._seconds()
+        course.pending = meter.pending(trainer)
+        course.epoch_sum, course.epoch_count = meter.epoch_sum, meter.epoch_count
+        self._note_unreadable()
+
+    def _note_unreadable(self) -> None:
+        batches = (*self.job.train.unreadable, *self.job.eval.unreadable)
+        found = [name for names in self.world.gathered(batches) for name in names]
+        self.course.unreadable = tuple(dict.fromkeys((*self.course.unreadable, *found)))
+        fresh = self.course.unreadable[self.told_unreadable :]
+        if fresh:
+            self.told_unreadable = len(self.course.unreadable)
+            self._write(UnreadableRecord(self.job.trainer.step, fresh))
+            more = f" and {len(fresh) - 1} more, all in {self.folder.metrics}" if len(fresh) > 1 else ""
+            self.progress.noticed(f"{fresh[0]}{more}; other images take their place in training")
+
+    def _collect_checkpoint(self) -> None:
+        """What the background made of the last snapshot."""
+        if self.saver is not None and (record := self.saver.wait()) is not None:
+            self._write(record)
+            self.progress.saved(record)
+
+    def _stop(self, *, saved: bool = False) -> None:
+        """Save, wait for the disk, and leave."""
+        if not saved:
+            self.job.trainer.settle()
+            self._save(None)
+        self._collect_checkpoint()
+        self.world.wait()
+        step = self.job.trainer.step
+        saved_as = str(self.folder.checkpoints / step_name(step))
+        raise Stopped(step, saved_as, self.request, line=resuming(self.folder.root))
+
+    def _tell_steps(self, epoch: int) -> None:
+        trainer = self.job.trainer
+        loss, speed = self.meter.flush(trainer)
+        record = StepRecord(
+            trainer.step, epoch, loss, trainer.lr, speed, self._seconds(), self._macs(),
+            peak_memory(trainer.device), trainer.skipped,
+        )  # fmt: skip
+        self._write(record)
+        self.progress.logged(record)
+
+    def _tell(self, record: EpochRecord | EvaluationRecord) -> None:
+        self._write(record)
+        self.progress.evaluated(record)
+
+    def _write(self, record: Record) -> None:
+        if self.journal is not None:
+            self.journal.write(record)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _macs(self) -> int:
+        return self.job.macs * self.job.config.batch_size * self.job.trainer.step
+
+    def _final(self) -> Evaluation:
+        """`best/` as it stands on the disk; every process reads it, each evaluates its part."""
+        return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)

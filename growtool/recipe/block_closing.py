@@ -1,0 +1,184 @@
+"""Which parameters of new blocks are zeros, and which layers pass on what they receive, so that nothing else changes.
+
+A new block is closed where it returns what it received (a residual block), or zeros that its caller adds to what the
+block received (`x + block(x)`). Where a block runs only in parts, each part is. That the model computes the rest as
+before is followed through both passes (`algebra.block_equivalence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from growtool.algebra.block_equivalence import Comparison, compare_passes
+from growtool.algebra.value_numbering import Closed
+from growtool.errors import PlanError
+from growtool.operators.placement import Placed
+from growtool.recipe.matching import Matching
+from growtool.trace import Params, places, within
+from growtool.trace.module_calls import ModuleCall, Outcome, Same
+
+_INSTEAD = "use stack or interleave (lossy), or net2deeper if it is made of convolutions, BatchNorm and ReLU"
+
+
+@dataclass(frozen=True)
+class BlockClosing:
+    """Attributes:
+
+    zero: path of a new block -> parameters that close it where they are zero.
+    passing: parameters and buffers of layers that pass on what they receive.
+    dropped: module path of the target -> entries of its signature that do nothing then.
+    difference: what the rest of the model computes differently even so; None: nothing.
+    """
+
+    zero: Mapping[str, Params] = field(default_factory=dict)
+    passing: Params = frozenset()
+    dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    difference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of a new block, or of a module in one that is only run in parts."""
+
+    block: str
+    start: str
+    call: ModuleCall
+
+
+def block_closing_of(matching: Matching) -> BlockClosing:
+    """Close every new block that does not run.
+
+    Raises:
+        PlanError: one cannot be, with the reason.
+    """
+    if any(placed.start == "copy" for placed in _new(matching)):
+        return BlockClosing()
+    runs = list(_runs(matching))
+    tried = [_closed(runs, matching, zeros_first=zeros_first) for zeros_first in (False, True)]
+    best = next((closings for closings in tried if closings.difference is None), tried[0])
+    if best.difference is not None:
+        _require_residual(runs, matching)
+    return best
+
+
+def _new(matching: Matching) -> Iterator[Placed]:
+    for blocks in matching.blocks.placed.values():
+        yield from (placed for placed in blocks.values() if placed.new)
+
+
+def _runs(matching: Matching) -> Iterator[_Run]:
+    """The outermost runs of modules of new blocks, in order."""
+    blocks, end = matching.blocks, 0
+    modules = {path: (block, start) for block, start in blocks.starts() for path in blocks.modules_of(block)}
+    for call in sorted(matching.target.trace.forward.calls, key=lambda c: (c.first, -c.end, len(c.path))):
+        module = next((path for path in modules if within(call.path, path)), None)
+        if module is not None and (call.first >= end and call.end > call.first):
+            end = call.end
+            yield _Run(*modules[module], call)
+
+
+def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> BlockClosing:
+    """Close every run by returning what it received or by returning zeros, whichever is preferred and possible."""
+    same: dict[str, set[str]] = {path: set() for path, _ in matching.blocks.starts()}
+    zeros: dict[str, tuple[str, Params]] = {}
+    passing: set[str] = set()
+    closed = []
+    for run in runs:
+        outs: list[tuple[int, int | str]] = []
+        for out in run.call.outs:
+            found, zero = _received(run, out, matching), _own(out.zero, run, matching)
+            if zero is not None and (found is None or zeros_first):
+                zeros[run.call.path] = run.block, zero | zeros.get(run.call.path, ("", frozenset()))[1]
+                outs.append((out.number, "zero"))
+            elif found is not None:
+                same[run.block] |= found.params
+                passing |= found.passing
+                outs.append((out.number, found.number))
+            else:
+                outs.append((out.number, "unknown"))
+        closed.append(Closed(run.call.path, run.call.first, run.call.end, tuple(outs)))
+    compared = _compared(closed, matching)
+    for path in compared.needed:
+        block, params = zeros[path]
+        same[block] |= params
+    difference = compared.difference
+    if any(params & passing for params in same.values()):
+        difference = "the same layer would have to be zero and pass on what it receives"
+    closing = {path: frozenset(params) for path, params in same.items()}
+    return BlockClosing(closing, frozenset(passing), compared.dropped, difference)
+
+
+def _compared(closed: list[Closed], matching: Matching) -> Comparison:
+    bridges = {bridge.path for bridge in matching.bridges.values()}
+    target = matching.target.trace
+    for call in target.forward.calls:
+        if call.path in bridges and len(call.ins) == len(call.outs) == 1:
+            outs = ((call.outs[0].number, call.ins[0]),)
+            closed.append(Closed(call.path, call.first, call.end, outs))
+    return compare_passes(matching.source.trace, target, closed, matching.blocks.source_name, matching.ignored, bridges)
+
+
+def _received(run: _Run, out: Outcome, matching: Matching) -> Same | None:
+    """The input that an output equals once the block is closed, if the block's own parameters can bring that about."""
+    if run.start == "identity":
+        lone = len(run.call.ins) == 1 and run.call.lone
+        return Same(run.call.ins[0], frozenset(), frozenset()) if lone else None
+    same = out.same
+    if same is None or (same.passing and not same.params):  # a layer without a residual connection, for net2deeper
+        return None
+    return same if _own(same.params | same.passing, run, matching) is not None else None
+
+
+def _own(params: Params | None, run: _Run, matching: Matching) -> Params | None:
+    """The parameters, if every one is held by new blocks that start in the same way, and by a checkpoint."""
+    starts, stored = dict(matching.blocks.starts()), matching.target.model.state_dict().keys()
+    for name in params or ():
+        found = matching.blocks.block_of(name)
+        if found is None or starts.get(found[0]) != run.start or name not in stored:
+            return None
+    return params
+
+
+def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
+    """Raises PlanError for blocks that do not return what they received, where zeros do not do either."""
+    runs = list(runs)
+    residual = {
+        run.block for run in runs for out in run.call.outs if (same := _received(run, out, matching)) and same.params
+    }
+    reasons: dict[str, list[str]] = {}
+    for path, start in matching.blocks.starts():
+        if start != "identity" and path not in residual:
+            why = _why_not(path, [run for run in runs if run.block == path], matching)
+            reasons.setdefault(f"{start} needs a residual connection around the block, {why}", []).append(path)
+    if reasons:
+        raise PlanError([f"{places(paths)}: {why}; {_INSTEAD}" for why, paths in reasons.items()])
+
+
+def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
+    """Why a block does not return what it received, in a clause."""
+    for run in runs:
+        for out in run.call.outs:
+            same = out.same
+            if same is not None and same.params:
+                names = sorted(same.params | same.passing)
+                foreign = [name for name in names if _own(frozenset([name]), run, matching) is None]
+                if foreign and not _reads(run, foreign[0], matching):
+                    return "and the trace found none: its sums add what is zero only if what it received is"
+                if foreign:
+                    return (
+                        f"and the one the trace found takes {foreign[0]} to be closed, which is not the block's alone"
+                    )
+            if out.lost is not None:
+                where = out.lost.replace(f"in {path}.", "in its ").replace(f"in {path}", "in it")
+                return (
+                    f"and the trace found none: {where} changes what it received, and no sum adds what it returns to it"
+                )
+    return "and the trace found none"
+
+
+def _reads(run: _Run, name: str, matching: Matching) -> bool:
+    """Whether any operation of a run reads a parameter."""
+    forward = matching.target.trace.forward
+    steps = forward.raw[run.call.first : run.call.end]
+    return any(name in forward.made_of.get(number, ()) for step in steps for number in step.ins)

@@ -1,0 +1,44 @@
+"""Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
+
+from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, ChannelGroup, groups_on, positions
+from growtool.trace.call import JointOp
+from growtool.trace.flow import Params
+from growtool.trace.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
+from growtool.trace.place_names import places
+from growtool.trace.record import Member, NamedGroup, Trace, trace_model
+from growtool.trace.sequential_blocks import InLine, layers_in_line
+from growtool.trace.stretches import Stretch, inside, shortened, stretches, within
+from growtool.trace.words import Channels, channels_of, told
+
+__all__ = [
+    "KERNEL_POSITION",
+    "LOOKED_UP",
+    "SPATIAL_POSITION",
+    "Axis",
+    "ChannelGroup",
+    "Channels",
+    "GroupPair",
+    "InLine",
+    "JointOp",
+    "Member",
+    "NamedGroup",
+    "PairedAxis",
+    "Params",
+    "Stretch",
+    "Trace",
+    "Unchanged",
+    "channels_of",
+    "groups_on",
+    "inside",
+    "layers_in_line",
+    "pair",
+    "pair_outputs",
+    "places",
+    "positions",
+    "shortened",
+    "stretches",
+    "told",
+    "torn_groups",
+    "trace_model",
+    "within",
+]

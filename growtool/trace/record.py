@@ -1,0 +1,253 @@
+"""The trace of a model: which axes of its parameters carry the same channels, found by one pass on the meta device."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from growtool.errors import CheckpointError
+from growtool.trace.axes import MODEL_OUTPUT, Axis, ChannelGroup, fix, groups_on, new_axis, resolve
+from growtool.trace.call import Axes, JointOp, Value
+from growtool.trace.constants import constant_axes
+from growtool.trace.flow import Flow, Params
+from growtool.trace.module_calls import exits_of
+from growtool.trace.recurrence import FirstPositions
+from growtool.trace.rms_norm import with_rms_norms
+from growtool.trace.shapes import ByShape
+from growtool.trace.steps import ForwardPass
+from growtool.trace.tape import Tape
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One parameter dimension that carries a group: as `consumer` (a sum runs over it), `producer` or `vector`."""
+
+    tensor: str
+    dim: int
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedGroup:
+    """Channels that grow as one, and every parameter dimension that carries them.
+
+    `name` is the first member with the place of these channels in its layout, e.g. `blocks.0.attn.qkv.weight[0].1` for
+    the head size behind the number of heads; it is stable for an architecture, whatever its widths.
+    """
+
+    name: str
+    group: ChannelGroup
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return self.group.size
+
+    @property
+    def fixed(self) -> str | None:
+        """Why the channels cannot grow, or None."""
+        return self.group.fixed
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What one forward pass tells about a model.
+
+    Attributes:
+        tensors: parameter or buffer name -> the symbolic layout of each of its dimensions.
+        consumers: (channel group, name, dim) where the channels of the channel group are summed over.
+        joint_ops: operations that treat channels jointly (norms, softmax, sums).
+        signatures: module path -> its operations in order, without sizes.
+        exits: module path -> parameters that, set to zero, make the module return its input unchanged.
+        scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
+        norm_eps: parameter or buffer of a BatchNorm that can pass on what it receives -> the eps of the norm.
+        received: module path -> the idempotent activation that its one input comes out of (`relu()`).
+        ambiguous: parameters that are summed over along different dimensions in different places.
+        unknown: operations without a rule (their axes are fixed) and how often they ran.
+        forward: every operation in order.
+    """
+
+    tensors: Mapping[str, Axes]
+    consumers: frozenset[tuple[ChannelGroup, str, int]]
+    joint_ops: tuple[JointOp, ...]
+    signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
+    exits: Mapping[str, Params]
+    scaled: Mapping[str, Params]
+    norm_eps: Mapping[str, float]
+    received: Mapping[str, str]
+    ambiguous: Params
+    unknown: Mapping[str, int]
+    forward: ForwardPass
+
+    @cached_property
+    def growable(self) -> frozenset[ChannelGroup]:
+        """The channels that parameters or buffers carry and that may grow."""
+        carried = (group for axes in self.tensors.values() for axis in axes for group in groups_on(axis))
+        return frozenset(group for group in carried if group.fixed is None)
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.tensors)} tensors, {len(self.groups)} groups of channels)"
+
+    @property
+    def names(self) -> dict[ChannelGroup, str]:
+        """The name of each group by its channels."""
+        return {group.group: group.name for group in self.groups}
+
+    @property
+    def groups(self) -> tuple[NamedGroup, ...]:
+        """Every width group with its members, in the order of the model's parameters."""
+        members: dict[ChannelGroup, list[Member]] = defaultdict(list)
+        names: dict[ChannelGroup, str] = {}
+        for name, axes in self.tensors.items():
+            for dim, axis in enumerate(axes):
+                for place, group in enumerate(dict.fromkeys(groups_on(axis))):
+                    names.setdefault(group, f"{name}[{dim}].{place}")
+                    role = "vector" if len(axes) == 1 else "producer"
+                    role = "consumer" if (group, name, dim) in self.consumers else role
+                    members[group].append(Member(name, dim, role))
+        return tuple(NamedGroup(names[group], group, tuple(found)) for group, found in members.items())
+
+
+def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Trace:
+    """Trace one forward pass of `model` on meta.
+
+    Args:
+        model: in eval mode; parameters may be on meta, buffers must be real (their values decide what may grow).
+        input_sizes: channels, height, width of each image that the model takes: one for every model of timm.
+
+    Returns:
+        The trace; the model is left as it was.
+
+    Raises:
+        CheckpointError: the model cannot run on such images.
+    """
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
+    replica = copy.deepcopy(model).to("meta").eval()
+    tape = Tape()
+    named = _register(tape, replica, constants)
+    images = [torch.zeros((2, *size), device="meta") for size in input_sizes]
+    for image in images:
+        tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in image.shape[1:]))))
+    handles = tape.watch(replica)
+    try:
+        with torch.no_grad(), FirstPositions(tape.recorder.repeat, tape.fix_positions), ByShape(), tape:
+            output = replica(*images)
+    except Exception as error:
+        sizes = ", ".join(map(str, input_sizes))
+        raise CheckpointError(
+            f"{type(model).__name__}: the forward pass failed on images of {sizes} (channels, height, width): "
+            f"{type(error).__name__}: {error}; check that input_size in pretrained_cfg is one the model takes"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if getattr(model, "num_classes", None) != 0:  # the features of a model without a head may grow
+        for leaf in leaves:
+            for axis in tape.axes(leaf)[1:]:
+                fix(axis, MODEL_OUTPUT)
+    ends = tuple(map(id, images)), tuple(map(id, leaves))
+    return _collect(tape, named, _names(replica), *ends)
+
+
+def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
+    named: dict[str, Axes] = {}
+    seen: dict[int, Axes] = {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = defaultdict(list)  # a shared parameter has several, and each plays its roles
+    for name, parameter in parameters.items():
+        names[id(parameter)].append(name)
+    for name, parameter in parameters.items():
+        if id(parameter) not in seen:
+            shared = names[id(parameter)]
+            axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(parameter.shape))
+            alone = name if len(shared) == 1 else None
+            tape.put(parameter, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared)), alone))
+            seen[id(parameter)] = axes
+        named[name] = seen[id(parameter)]
+    held = _names(model)
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        if id(buffer) not in seen:
+            axes = constants.get(name) or tuple(new_axis(n) for n in buffer.shape)
+            alone = name if len(held[id(buffer)]) == 1 else None
+            tape.put(buffer, Value(axes, frozenset([name]), stored=alone))
+            seen[id(buffer)] = axes
+        named[name] = seen[id(buffer)]
+    return named
+
+
+def _names(model: nn.Module) -> dict[int, tuple[str, ...]]:
+    names: dict[int, tuple[str, ...]] = {}
+    held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    for name, tensor in held:
+        names[id(tensor)] = (*names.get(id(tensor), ()), name)
+    return names
+
+
+def _collect(
+    tape: Tape,
+    named: Mapping[str, Axes],
+    stored: Mapping[int, tuple[str, ...]],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+) -> Trace:
+    consumers = frozenset(
+        (group, name, dim) for marked, (name, dim) in tape.consumers for group in groups_on(((marked,),))
+    )  # fmt: skip
+    joint_ops: dict[tuple[str, Axis, str, Params], JointOp] = {}
+    for joint in tape.joint_ops:
+        axis = resolve(joint.axis)
+        if joint.kind == "group_norm" or any(True for _ in groups_on(axis)):  # groups of one channel count too
+            joint_ops.setdefault(
+                (joint.kind, axis, joint.module, joint.params),
+                JointOp(joint.kind, axis, joint.module, joint.params),
+            )
+    tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
+    layouts = {number: value.axes for number, value in tape.known().items()}
+    _note_lengths(tape, tensors)
+    return Trace(
+        tensors=tensors,
+        consumers=consumers,
+        joint_ops=tuple(joint_ops.values()),
+        signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
+        exits=exits_of(tape.calls),
+        scaled={name: params for name, params in tape.scaled.items() if params},
+        norm_eps=tape.norm_eps,
+        received={path: name for path, name in tape.received.items() if name},
+        ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
+        unknown=dict(tape.unknown),
+        forward=ForwardPass(
+            steps=with_rms_norms(tape.recorder.steps, layouts, stored),
+            raw=tuple(tape.recorder.steps),
+            calls=tuple(tape.calls),
+            layouts=layouts,
+            made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
+            stored=stored,
+            inputs=inputs,
+            outputs=outputs,
+        ),
+    )
+
+
+def _note_lengths(tape: Tape, tensors: Mapping[str, Axes]) -> None:
+    """Add to the signatures how many positions operations run over jointly where no tensor carries them.
+
+    Such an axis (of an expanded or created tensor, say) is absent from every group: only its length tells of a change.
+    """
+    carried = {group for axes in tensors.values() for axis in axes for group in groups_on(axis)}
+    for joint in tape.joint_ops:
+        lengths = [group.size for group in groups_on(joint.axis) if group not in carried]
+        if lengths:
+            tape.signatures[joint.module].append((f"{joint.kind} over positions", *lengths))

@@ -1,0 +1,152 @@
+"""Axes through layers: convolutions, norms, pooling and resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from growtool.trace.axes import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
+from growtool.trace.call import Axes, Call
+from growtool.trace.unify import factor_out, unify
+
+if TYPE_CHECKING:
+    from growtool.trace.tape import Tape
+
+
+def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
+    x, weight, bias, stride, padding, _, transposed, _, groups = call.args[:9]
+    x_axes, w_axes = tape.axes(x), tape.axes(weight)
+    for axis in w_axes[2:]:
+        fix(axis, KERNEL_POSITION)
+    pointwise = all(n == 1 for n in (*weight.shape[2:], *stride)) and not any(padding)
+    if not pointwise:
+        _fix_all(x_axes[2:])
+    rows, columns = (w_axes[1], w_axes[0]) if transposed else (w_axes[0], w_axes[1])
+    if groups > 1:
+        rows = _grouped(tape, call, x_axes[1], rows, columns, groups, transposed)
+    else:
+        tape.contract(x, x_axes[1], weight, columns)
+    if bias is not None:
+        unify(rows, tape.axes(bias)[0])
+    places = x_axes[2:] if pointwise else tuple(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[2:])
+    return [(x_axes[0], rows, *places)]
+
+
+def _grouped(tape: Tape, call: Call, channels: Axis, rows: Axis, columns: Axis, groups: int, transposed: bool) -> Axis:
+    x, weight = call.args[:2]
+    of_input, inside = factor_out(channels, x.shape[1] // groups)
+    if transposed:
+        of_weight, columns = factor_out(columns, weight.shape[0] // groups)
+        unify(of_input, of_weight)
+        tape.contract(x, inside, weight, columns)
+        return resolve(((of_input, rows),))
+    tape.contract(x, inside, weight, columns)
+    of_weight, _ = factor_out(rows, weight.shape[0] // groups)
+    unify(of_input, of_weight)
+    return rows
+
+
+def layer_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    return _norm_over_last(tape, call, "layer_norm")
+
+
+def rms_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    return _norm_over_last(tape, call, "rms_norm")
+
+
+def _norm_over_last(tape: Tape, call: Call, kind: str) -> Sequence[Axes]:
+    axes, count = tape.axes(call.args[0]), len(call.args[1])
+    affine = [tensor for tensor in call.args[2:4] if isinstance(tensor, Tensor)]
+    for tensor in affine:
+        for own, shared in zip(tape.axes(tensor), axes[-count:], strict=True):
+            unify(shared, own)
+    for axis in axes[-count:]:
+        tape.mix(kind, axis)
+    statistics = axes[:-count] + (ONE,) * count
+    return [axes, *([statistics] * (len(call.outs) - 1))]
+
+
+def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, channels, groups = tape.axes(call.args[0]), call.args[4], call.args[6]
+    tape.mix("group_norm", factor_out(axes[1], channels // groups)[1])
+    for tensor in call.args[1:3]:
+        if tensor is not None:
+            unify(axes[1], tape.axes(tensor)[0])
+    statistics = [tuple(new_axis(n, "statistics of a norm") for n in out.shape) for out in call.outs[1:]]
+    return [axes, *statistics]
+
+
+def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+    x = call.args[0]
+    axes, params = tape.axes(x), tape.value(x).params
+    if params:  # weight standardisation: the statistics of a row of weights
+        for axis in axes:
+            tape.mix("weight", axis, params)
+    elif _from_batch(call):
+        for axis in (axes[0], *axes[2:]):
+            tape.mix("batch_norm", axis)
+    for tensor in call.args[1:5]:
+        if isinstance(tensor, Tensor):
+            unify(axes[1], tape.axes(tensor)[0])
+    channels = x.shape[1]
+    rest = [tuple(axes[1] if n == channels else new_axis(n) for n in out.shape) for out in call.outs[1:]]
+    return [axes, *rest]
+
+
+def _from_batch(call: Call) -> bool:
+    """Whether a batch norm takes its statistics from its input, as in training and in an instance norm."""
+    names = [argument.name for argument in call.func._schema.arguments]
+    if "running_mean" not in names:
+        return True
+    taught = bool(call.arg(names.index("training"), "training")) if "training" in names else False
+    return taught or call.arg(names.index("running_mean"), "running_mean") is None
+
+
+def resampling(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, count = tape.axes(call.args[0]), call.op.spatial
+    _fix_all(axes[-count:])
+    return [axes[:-count] + tuple(new_axis(n, SPATIAL_POSITION) for n in out.shape[-count:]) for out in call.outs]
+
+
+def pixel_shuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, factor = tape.axes(call.args[0]), call.arg(1, "upscale_factor")
+    channels, positions = factor_out(axes[-3], factor * factor)
+    _fix_all((positions, *axes[-2:]))
+    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
+
+
+def pixel_unshuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, factor = tape.axes(call.args[0]), call.arg(1, "downscale_factor")
+    _fix_all(axes[-2:])
+    channels = resolve(((axes[-3], new_axis(factor * factor, SPATIAL_POSITION)),))
+    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
+
+
+def image_to_columns(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = tape.axes(call.args[0]), call.outs[0]
+    _fix_all(axes[-2:])
+    window = out.shape[-2] // call.args[0].shape[-3]
+    places = new_axis(window, SPATIAL_POSITION), new_axis(out.shape[-1], SPATIAL_POSITION)
+    return [(*axes[:-3], resolve(((axes[-3], places[0]),)), places[1])]
+
+
+def columns_to_image(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = tape.axes(call.args[0]), call.outs[0]
+    channels, window = factor_out(axes[-2], call.args[0].shape[-2] // out.shape[-3])
+    _fix_all((window, axes[-1]))
+    return [(*axes[:-2], channels, *(new_axis(n, SPATIAL_POSITION) for n in out.shape[-2:]))]
+
+
+def unfold(tape: Tape, call: Call) -> Sequence[Axes]:
+    axes, out = list(tape.axes(call.args[0])), call.outs[0]
+    dim = call.arg(1, "dimension") % call.args[0].ndim
+    fix(axes[dim], SPATIAL_POSITION)
+    axes[dim] = new_axis(out.shape[dim], SPATIAL_POSITION)
+    return [(*axes, new_axis(out.shape[-1], SPATIAL_POSITION))]
+
+
+def _fix_all(axes: Axes) -> None:
+    for axis in axes:
+        fix(axis, SPATIAL_POSITION)

@@ -1,0 +1,149 @@
+"""Axes through arithmetic: elementwise operations, reductions, softmax, creations, matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from growtool.trace.axes import ONE, Axis, fix, new_axis
+from growtool.trace.call import BY_N_MINUS_1, Axes, Call
+from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.rules.views import same
+from growtool.trace.unify import unify
+
+if TYPE_CHECKING:
+    from growtool.trace.tape import Tape
+
+
+def pointwise(tape: Tape, call: Call) -> Sequence[Axes]:
+    """Operands broadcast against each other carry the same channels."""
+    _note_function_of_weights(tape, call)
+    return [_broadcast(tape, call.ins, out) for out in call.outs]
+
+
+def _broadcast(tape: Tape, operands: Sequence[Tensor], out: Tensor) -> Axes:
+    result: list[Axis] = []
+    for dim, size in enumerate(out.shape):
+        axis: Axis | None = None
+        for tensor in operands:
+            own = dim - (out.ndim - tensor.ndim)
+            if own < 0 or tensor.shape[own] != size:
+                continue
+            if axis is None:
+                axis = tape.axes(tensor)[own]
+            else:
+                unify(axis, tape.axes(tensor)[own])
+        result.append(axis if axis is not None else new_axis(size))
+    return tuple(result)
+
+
+def _note_function_of_weights(tape: Tape, call: Call) -> None:
+    """A function that is not linear in a weight undoes the scaling of its columns."""
+    made_of = [tape.value(tensor).params for tensor in call.ins]
+    if any(params is None for params in made_of):
+        return
+    together: frozenset[str] = frozenset().union(*(params for params in made_of if params))
+    apart = sum(len(params or ()) for params in made_of) == len(together)
+    divides_by_it = call.name == "div" and len(made_of) > 1 and bool(made_of[-1])
+    linear = call.op.kind in (Kind.MULTIPLY, Kind.OVERWRITE) or is_linear_per_channel(call)
+    if together and not (linear and apart and not divides_by_it):
+        _mix_weights(tape, call)
+
+
+def _mix_weights(tape: Tape, call: Call) -> None:
+    """Note that a tensor made of parameters goes through a function that need not respect how they are split."""
+    for tensor in call.ins:
+        for axis in tape.axes(tensor):
+            tape.mix("weight", axis, tape.value(tensor).params or ())
+
+
+def created(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
+
+
+def created_uneven(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [tuple(new_axis(n, "constant values that differ along it") for n in out.shape) for out in call.outs]
+
+
+def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
+    source = call.ins[0]
+    axes = tape.axes(source)
+    dims = _reduced_dims(call, source.ndim)
+    by_position = call.op.kind is Kind.POSITION or (call.op.kind is Kind.REDUCE and len(call.outs) == 2)
+    if tape.value(source).params:
+        _mix_weights(tape, call)
+    kind = BY_N_MINUS_1 if call.op.kind is Kind.VARIANCE and _correction(call) else call.name
+    for dim in dims:
+        if by_position:
+            fix(axes[dim], "a position among the channels")
+        elif call.op.kind is not Kind.EXTREME:  # which copies do not move
+            tape.mix(kind, axes[dim])
+    results = []
+    for out in call.outs:
+        kept = out.ndim == source.ndim
+        results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if kept or i not in dims))
+    return results
+
+
+def _correction(call: Call) -> float:
+    """What a variance takes off its divisor; torch's default is 1."""
+    names = [argument.name for argument in call.func._schema.arguments]
+    key = "correction" if "correction" in names else "unbiased"
+    value = call.arg(names.index(key), key) if key in names else None
+    return 1.0 if value is None else float(value)
+
+
+def _reduced_dims(call: Call, ndim: int) -> list[int]:
+    names = [argument.name for argument in call.func._schema.arguments]
+    dims = call.arg(names.index("dim"), "dim") if "dim" in names else None
+    if dims is None or dims == []:
+        return list(range(ndim))
+    return [d % max(ndim, 1) for d in (dims if isinstance(dims, list | tuple) else [dims])]
+
+
+def softmax(tape: Tape, call: Call) -> Sequence[Axes]:
+    tape.mix("softmax", tape.axes(call.args[0])[call.arg(1, "dim")])
+    if tape.value(call.args[0]).params:
+        _mix_weights(tape, call)
+    return same(tape, call)
+
+
+def cumulative(tape: Tape, call: Call) -> Sequence[Axes]:
+    fix(tape.axes(call.args[0])[call.arg(1, "dim")], "a running sum")
+    return same(tape, call)
+
+
+def matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+    return [_product(tape, call.args[0], call.args[1])]
+
+
+def added_matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+    result, bias = _product(tape, call.args[1], call.args[2]), call.args[0]
+    for i in range(1, bias.ndim + 1):
+        if bias.shape[-i] == call.outs[0].shape[-i]:
+            unify(result[-i], tape.axes(bias)[-i])
+    return [result]
+
+
+def _product(tape: Tape, left: Tensor, right: Tensor) -> Axes:
+    a, b = tape.axes(left), tape.axes(right)
+    for x, y in zip(a[:-2], b[:-2], strict=True):
+        unify(x, y)
+    tape.contract(left, a[-1], right, b[-2] if len(b) > 1 else b[0])
+    return a[:-1] + b[-1:] if len(b) > 1 else a[:-1]
+
+
+def attention(tape: Tape, call: Call) -> Sequence[Axes]:
+    """softmax(q k^T) v, fused: leading axes are shared, keys meet values along the tokens."""
+    query, key, value = (tape.axes(tensor) for tensor in call.args[:3])
+    for q, k, v in zip(query[:-2], key[:-2], value[:-2], strict=True):
+        unify(q, k)
+        unify(q, v)
+    unify(key[-2], value[-2])
+    tape.contract(call.args[0], query[-1], call.args[1], key[-1])
+    tape.mix("softmax", key[-2])
+    tape.mix("product", key[-2])
+    auxiliary = [tuple(new_axis(n, "bookkeeping of attention") for n in out.shape) for out in call.outs[1:]]
+    return [(*query[:-1], value[-1]), *auxiliary]

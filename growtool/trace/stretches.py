@@ -1,0 +1,148 @@
+"""Sequences of blocks: where depth may grow, and which blocks are alike."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from growtool.trace.record import Trace
+
+_INDEXED = re.compile(r"(.*?)(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Blocks numbered under a common prefix: `prefix` + index is a module path, e.g. `stages.2.blocks.` + `1`."""
+
+    prefix: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A sequence that is longer in the target.
+
+    Attributes:
+        prefix: the common prefix of the module paths.
+        source: block indices in the small model.
+        target: block indices in the large model.
+        alike: target index -> the source indices whose block has the same parameters and runs the same operations.
+    """
+
+    prefix: str
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    alike: Mapping[int, tuple[int, ...]]
+
+
+def sequences(names: Iterable[str]) -> dict[str, Numbered]:
+    """Every numbered run of modules that hold modules of their own, by prefix."""
+    found: dict[str, set[int]] = defaultdict(set)
+    deep: set[tuple[str, int]] = set()
+    for name in names:
+        parts = name.split(".")
+        for place, part in enumerate(parts[:-1]):
+            match = _INDEXED.fullmatch(part)
+            if match is None:
+                continue
+            prefix = "".join(f"{p}." for p in parts[:place]) + match[1]
+            found[prefix].add(int(match[2]))
+            if len(parts) - place > 2:
+                deep.add((prefix, int(match[2])))
+    return {
+        prefix: Numbered(prefix, tuple(sorted(indices)))
+        for prefix, indices in found.items()
+        if all((prefix, index) in deep for index in indices)
+    }
+
+
+def stretches(source: Trace, target: Trace, ignoring: Collection[str] = ()) -> list[Stretch]:
+    """The sequences in which the target has more blocks than the source, outermost first.
+
+    Args:
+        source: the small model.
+        target: the large model.
+        ignoring: tensors of the target that do not count when blocks are compared.
+    """
+    old, new = sequences(source.tensors), sequences(target.tensors)
+    longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
+    return [
+        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring))
+        for p in longer
+    ]  # fmt: skip
+
+
+def shortened(source: Trace, target: Trace) -> list[str]:
+    """A line for each sequence with fewer blocks in the target."""
+    old, new = sequences(source.tensors), sequences(target.tensors)
+    return [
+        f"{p}*: {len(old[p].indices)} blocks in the source, {len(new[p].indices)} in the target; "
+        "growth never removes blocks"
+        for p in sorted(old)
+        if p in new and len(new[p].indices) < len(old[p].indices)
+    ]
+
+
+def _alike(
+    source: Trace, target: Trace, old: Numbered, new: Numbered, ignoring: Collection[str]
+) -> dict[int, tuple[int, ...]]:
+    """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
+    names, parts, work = (
+        {i: facts(source, f"{old.prefix}{i}") for i in old.indices} for facts in (_names, _parts, work_of)
+    )
+    alike = {}
+    for j in new.indices:
+        path = f"{new.prefix}{j}"
+        # what may be ignored in the first block of a stage may be what another kind of block consists of
+        left_out = () if _names(target, path) in names.values() else ignoring
+        same = tuple(i for i in old.indices if names[i] == _names(target, path, left_out))
+        for ours, theirs in ((parts, _parts(target, path, left_out)), (work, work_of(target, path))):
+            same = tuple(i for i in same if ours[i] == theirs) or same
+        alike[j] = same
+    return alike
+
+
+def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, int]]:
+    """A block's parameters relative to its path, with their number of dimensions."""
+    inside = f"{path}."
+    return frozenset(
+        (n.removeprefix(inside), len(a)) for n, a in trace.tensors.items() if n.startswith(inside) and n not in ignoring
+    )
+
+
+def _parts(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Of how many parts the dimensions of a block's parameters consist: three for queries, keys and values."""
+    inside = f"{path}."
+    return frozenset(
+        (n.removeprefix(inside), tuple(map(len, a)))
+        for n, a in trace.tensors.items()
+        if n.startswith(inside) and n not in ignoring
+    )
+
+
+def work_of(trace: Trace, path: str) -> frozenset[tuple[str, object]]:
+    """The operations of a block's modules, relative to its path."""
+    return frozenset(
+        (p.removeprefix(path), tuple(_relative(entry, path) for entry in entries))
+        for p, entries in trace.signatures.items()
+        if within(p, path)
+    )
+
+
+def _relative(entry: tuple[object, ...], path: str) -> tuple[object, ...]:
+    return ("call", str(entry[1]).removeprefix(path)) if entry[0] == "call" else entry
+
+
+def within(path: str, module: str) -> bool:
+    """Whether a path is that of a module, or of something in it."""
+    return path == module or path.startswith(f"{module}.")
+
+
+def inside(path: str, prefix: str) -> int | None:
+    """The index of the block of sequence `prefix` that a tensor or module path lies in, None if in none."""
+    if not path.startswith(prefix):
+        return None
+    match = re.match(r"(\d+)(?:\.|$)", path[len(prefix) :])
+    return int(match[1]) if match else None
