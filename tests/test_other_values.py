@@ -9,9 +9,9 @@ from torch import nn
 from treacherous_values import OTHER_VALUES, TIED_MODULES, TIES, name_of
 from zoo.proofs import InMemory, source_model
 
-from growtool.algebra.block_equivalence import compare_passes
 from growtool.checkpoint import ModelSpec, build
 from growtool.plan import Plan
+from growtool.prove.block_equivalence import compare_passes
 from growtool.recipe import resolve
 from growtool.recipe.ties import torn_ties
 from growtool.trace import trace_model

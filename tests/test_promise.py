@@ -7,7 +7,7 @@ import torch
 from models import TINY, WIDER, Tiny, resolved, write_folder
 
 from growtool.algebra.expansion import Expansion, tiled
-from growtool.algebra.promise import Promise, copies_per_position
+from growtool.prove.promise import Promise, copies_per_position
 from growtool.trace import ChannelGroup
 
 NET2NET, TILE = {"operator": "net2net"}, {"operator": "tile"}

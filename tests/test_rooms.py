@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "growtool"
 FLOORS = [
     {"errors", "_timm_hook"},
     {"trace", "checkpoint"},
-    {"algebra", "templates", "plan", "report", "images", "verify"},
+    {"algebra", "prove", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},
     {"growing", "advise"},

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.functional import conv_transpose2d
 from zoo.proofs import InMemory
 
-from growtool.algebra.standardised import standardised_weights
 from growtool.checkpoint import ModelSpec, file_order
 from growtool.growing.execute import produce
 from growtool.plan.schema import Plan
+from growtool.prove.standardised import standardised_weights
 from growtool.recipe import Recipe
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of

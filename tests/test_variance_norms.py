@@ -5,9 +5,9 @@ import torch
 from stream_nets import apart, recipe_between
 from torch import nn
 
-from growtool.algebra.variance_norms import variance_norms
 from growtool.checkpoint import ModelSpec
 from growtool.plan import Plan
+from growtool.prove.variance_norms import variance_norms
 from growtool.recipe import resolve
 from growtool.trace import trace_model
 from tests.zoo.proofs import InMemory, source_model

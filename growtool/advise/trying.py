@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 from growtool.advise.sizes import Scaling, Shape
-from growtool.algebra.promise import NORM_LEAVES_A_MEAN, UNEVEN
 from growtool.checkpoint import Checkpoint
 from growtool.errors import GrowtoolError, PlanError
 from growtool.operators.table import OPERATORS
@@ -16,6 +15,7 @@ from growtool.plan.depth import Depth
 from growtool.plan.schema import Plan
 from growtool.plan.target import factor_text
 from growtool.plan.width import Width
+from growtool.prove.promise import NORM_LEAVES_A_MEAN, UNEVEN
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import recipe_of, require_digits

@@ -1,7 +1,7 @@
 """How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
 
 Axes: n channels before, m after. A row of E has a single 1, kept as the index of that 1, or none: a blank. What a blank
-channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`algebra.blank_propagation`).
+channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`prove.blank_propagation`).
 A reader of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
 """
 
@@ -14,7 +14,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from growtool.trace import GroupPair, PairedAxis, Unchanged
+from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Unchanged
 
 BLANK = -1  # in `Expansion.index`: a channel that copies none
 
@@ -312,3 +312,20 @@ def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, T
 
 def _forbidden(part: AxisMap) -> Tensor | None:
     return part.blank if part.free is None or part.blank is None else part.blank & ~part.free
+
+
+def copies_per_position(axis: Axis, expansions: Mapping[ChannelGroup, Expansion]) -> int | None:
+    """How often each source position of the axis stands in the target, if equally often, else None."""
+    per_segment = set()
+    for segment in axis:
+        copies = 1
+        for factor in segment:
+            if isinstance(factor, ChannelGroup):
+                times = expansions[factor].multiplicity if factor in expansions else 1
+            else:
+                times = copies_per_position(factor, expansions)
+            if times is None:
+                return None
+            copies *= times
+        per_segment.add(copies)
+    return per_segment.pop() if len(per_segment) == 1 else None

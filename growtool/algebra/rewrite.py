@@ -1,6 +1,6 @@
 """Writing the source's weights otherwise, so that they compute the same and can be grown.
 
-Centring, folded scales and rescaled gains (`algebra.writers`, `algebra.blank_propagation`) change tensors before they
+Centring, folded scales and rescaled gains (`prove.writers`, `prove.blank_propagation`) change tensors before they
 grow; every other tensor is read as it stands.
 """
 

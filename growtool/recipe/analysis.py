@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from growtool.algebra.scale_absorption import AbsorbedScale
-from growtool.algebra.standardised import Rescaled
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
+from growtool.prove.scale_absorption import AbsorbedScale
+from growtool.prove.standardised import Rescaled
 from growtool.recipe.block_init import BlockInit, block_init_of
 from growtool.recipe.matching import Matching
 from growtool.recipe.overrides import width_sections

@@ -2,7 +2,7 @@
 
 A new block is closed where it returns what it received (a residual block), or zeros that its caller adds to what the
 block received (`x + block(x)`). Where a block runs only in parts, each part is. That the model computes the rest as
-before is followed through both passes (`algebra.block_equivalence`).
+before is followed through both passes (`prove.block_equivalence`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from growtool.algebra.block_equivalence import Comparison, compare_passes
-from growtool.algebra.value_numbering import Closed
 from growtool.errors import PlanError
 from growtool.operators.placement import Placed
+from growtool.prove.block_equivalence import Comparison, compare_passes
+from growtool.prove.value_numbering import Closed
 from growtool.recipe.matching import Matching
 from growtool.trace import Params, places, within
 from growtool.trace.module_calls import ModuleCall, Outcome, Same

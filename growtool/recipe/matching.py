@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from growtool.algebra.wording import grouped
 from growtool.errors import PlanError
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
@@ -29,6 +28,7 @@ from growtool.trace import (
     within,
 )
 from growtool.trace.pair import as_paired, origin_of
+from growtool.trace.place_names import grouped
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from growtool.algebra.ensemble import mixed_halves
 from growtool.algebra.expansion import Expansion, axis_map
-from growtool.algebra.operations import different_operations
-from growtool.algebra.promise import (
+from growtool.operators.table import OPERATORS
+from growtool.plan.depth import Depth
+from growtool.plan.width import Width
+from growtool.prove.ensemble import mixed_halves
+from growtool.prove.operations import different_operations
+from growtool.prove.promise import (
     Promise,
     ambiguous_parameters,
     eps_shifts,
@@ -16,15 +19,12 @@ from growtool.algebra.promise import (
     stopped_blanks,
     uneven_mixings,
 )
-from growtool.algebra.variance_norms import eps_of_norms
-from growtool.algebra.wording import grouped
-from growtool.operators.table import OPERATORS
-from growtool.plan.depth import Depth
-from growtool.plan.width import Width
+from growtool.prove.variance_norms import eps_of_norms
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, places, torn_groups
+from growtool.trace.place_names import grouped
 
 
 def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:

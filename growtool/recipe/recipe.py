@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion
-from growtool.algebra.promise import Promise
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.skeleton import initialised
@@ -18,6 +17,7 @@ from growtool.operators.base import Fill
 from growtool.operators.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
+from growtool.prove.promise import Promise
 from growtool.recipe.blocks import BlockMap
 from growtool.recipe.changes import WidthChange
 from growtool.recipe.matching import Matching

@@ -9,7 +9,6 @@ from dataclasses import replace
 from torch import nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
-from growtool.algebra.promise import Promise
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
@@ -20,6 +19,7 @@ from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
+from growtool.prove.promise import Promise
 from growtool.recipe.choosing import chosen
 from growtool.recipe.eps_argument import spec_with_eps
 from growtool.recipe.fitting import growing_by

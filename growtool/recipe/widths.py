@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from growtool.algebra.abstract_state import Blank
-from growtool.algebra.blank_norms import RescaledNorm
-from growtool.algebra.blank_propagation import BlankPropagation, propagate_blanks
 from growtool.algebra.expansion import Expansion, padded
-from growtool.algebra.head_size import HeadSizes, head_sizes
-from growtool.algebra.hidden_units import NoHiddenUnitsError, hidden_units
-from growtool.algebra.promise import uneven_mixings
-from growtool.algebra.variance_norms import rescaled_variances
 from growtool.errors import PlanError, format_names
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
+from growtool.prove.abstract_state import Blank
+from growtool.prove.blank_norms import RescaledNorm
+from growtool.prove.blank_propagation import BlankPropagation, propagate_blanks
+from growtool.prove.head_size import HeadSizes, head_sizes
+from growtool.prove.promise import uneven_mixings
+from growtool.prove.variance_norms import rescaled_variances
 from growtool.recipe.changes import WidthChange, alike
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
 from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
+from growtool.trace.hidden_units import NoHiddenUnitsError, hidden_units
 
 
 class CannotWidenError(PlanError):

@@ -87,3 +87,11 @@ def _runs(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason, with the first few of the modules it was found in."""
+    modules: dict[str, list[str]] = {}
+    for module, reason in found:
+        modules.setdefault(reason, []).append(module)
+    return [f"{places(paths)}: {reason}" for reason, paths in modules.items()]

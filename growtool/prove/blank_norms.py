@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from growtool.algebra.abstract_state import AbstractState
-from growtool.algebra.blank_products import Products
 from growtool.algebra.expansion import Expansion
+from growtool.prove.abstract_state import AbstractState
+from growtool.prove.blank_products import Products
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
 from growtool.trace.kinds import Kind
 from growtool.trace.steps import ForwardPass, Ref, Step

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from growtool.algebra.linear import is_convolution, operands_of
-from growtool.algebra.standardised import Standardised, standardised_weights
+from growtool.prove.standardised import Standardised, standardised_weights
 from growtool.trace import Trace
+from growtool.trace.factors import is_convolution, operands_of
 from growtool.trace.kinds import is_linear_per_channel
 from growtool.trace.steps import ForwardPass, Step
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.product_scaling import Entry, Pass, Product, UnknownError, products, sums_over
+from growtool.prove.product_scaling import Entry, Pass, Product, UnknownError, products, sums_over
 from growtool.trace import ChannelGroup, Trace
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from growtool.algebra.abstract_state import AbstractPass, AbstractState, Value
-from growtool.algebra.linear import bias_of, operands_of, summed_dims
+from growtool.prove.abstract_state import AbstractPass, AbstractState, Value
 from growtool.trace import groups_on
+from growtool.trace.factors import bias_of, operands_of, summed_dims
 from growtool.trace.steps import Step
 
 

@@ -1,4 +1,4 @@
-"""What is known of the tensors of a pass while blank channels are followed through it (`algebra.blank_propagation`)."""
+"""What is known of the tensors of a pass while blank channels are followed through it (`prove.blank_propagation`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.writers import Writers
+from growtool.prove.writers import Writers
 from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.kinds import Kind, keeps_zero
 from growtool.trace.steps import Step

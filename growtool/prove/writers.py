@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from growtool.algebra.linear import bias_of, operands_of, summed_dims
 from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.factors import bias_of, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.steps import Ref, Step
 

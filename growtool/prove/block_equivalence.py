@@ -3,7 +3,7 @@
 Both passes are followed value by value. A closed block hands on what it received, or zeros, which a sum drops; every
 other operation of the target has to be the one at the same place of the same module in the source, to read what
 that one reads, and to run over as many positions but for channels that grow. What leads to no output does not count.
-Which operations those are, with which numbers, is compared elsewhere (`algebra.operations.different_operations`), by
+Which operations those are, with which numbers, is compared elsewhere (`prove.operations.different_operations`), by
 the same places.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from growtool.algebra.value_numbering import Closed, ValueNumbering, Values
+from growtool.prove.value_numbering import Closed, ValueNumbering, Values
 from growtool.trace import Trace
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from growtool.algebra.linear import is_convolution
+from growtool.trace.factors import is_convolution
 from growtool.trace.kinds import is_homogeneous, is_linear_per_channel
 from growtool.trace.steps import ForwardPass, Ref, Step
 

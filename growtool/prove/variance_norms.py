@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from growtool.algebra.blank_norms import RescaledNorm, norm_call
-from growtool.algebra.copies import copies_per_position
-from growtool.algebra.expansion import Expansion
+from growtool.algebra.expansion import Expansion, copies_per_position
+from growtool.prove.blank_norms import RescaledNorm, norm_call
 from growtool.trace import Axis, ChannelGroup, Trace
 from growtool.trace.axes import axis_size
 from growtool.trace.kinds import Kind

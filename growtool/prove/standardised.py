@@ -6,7 +6,7 @@ undone by this. Plain copies of the columns leave mean, variance and eps what th
 with the source's weight; the sum over k copies is k times as large, which the gain takes back: `g' = g s / (s' k)`.
 
 Without a gain of its own the norm in front takes it back, whose gain and shift are divided by k, if such convolutions
-are all that reads it (`algebra.absorbing_norms`).
+are all that reads it (`prove.absorbing_norms`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from growtool.algebra.absorbing_norms import norms_in_front
-from growtool.algebra.copies import copies_per_position
-from growtool.algebra.expansion import Expansion
-from growtool.algebra.linear import is_convolution
+from growtool.algebra.expansion import Expansion, copies_per_position
+from growtool.prove.absorbing_norms import norms_in_front
 from growtool.trace import ChannelGroup, Trace
+from growtool.trace.factors import is_convolution
 from growtool.trace.kinds import Kind
 from growtool.trace.steps import ForwardPass, Ref, Step
 

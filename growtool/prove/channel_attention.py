@@ -10,10 +10,10 @@ from collections import defaultdict
 
 import torch
 
-from growtool.algebra.index_replay import is_view, replayed
-from growtool.algebra.linear import is_convolution, operands_of, summed_dims
+from growtool.prove.index_replay import is_view, replayed
 from growtool.trace import Axis, Trace
 from growtool.trace.axes import axis_size
+from growtool.trace.factors import is_convolution, operands_of, summed_dims
 from growtool.trace.kinds import Kind
 from growtool.trace.steps import ForwardPass
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from growtool.algebra.abstract_state import AbstractState, Blank
-from growtool.algebra.blank_norms import Norms, RescaledNorm, multipliers, norm_call, norm_shifts
 from growtool.algebra.expansion import Expansion
-from growtool.algebra.linear import is_convolution, operands_of
-from growtool.algebra.writers import Writers, writers_of_norms
+from growtool.prove.abstract_state import AbstractState, Blank
+from growtool.prove.blank_norms import Norms, RescaledNorm, multipliers, norm_call, norm_shifts
+from growtool.prove.writers import Writers, writers_of_norms
 from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.factors import is_convolution, operands_of
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.steps import Ref, Step
 

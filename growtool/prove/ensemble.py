@@ -2,7 +2,7 @@
 
 Every width is twice the source's: the first half carries the first source's channels, the second half the second's.
 What is known of a tensor is one word: `shared` (both sources have it), `pair` (the halves carry one each), `mean` (it
-is the mean of the two), or `mixed`. Each operation is asked in turn (see `algebra.blank_propagation`).
+is the mean of the two), or `mixed`. Each operation is asked in turn (see `prove.blank_propagation`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from growtool.algebra.linear import bias_of, is_convolution, operands_of, summed_dims
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
+from growtool.trace.factors import bias_of, is_convolution, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.steps import Step
 

@@ -13,15 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from growtool.algebra.blank_norms import RescaledNorm
-from growtool.algebra.blank_propagation import BlankPropagation
-from growtool.algebra.channel_attention import softmax_sums
-from growtool.algebra.copies import copies_per_position
-from growtool.algebra.expansion import Expansion
-from growtool.algebra.wording import grouped
+from growtool.algebra.expansion import Expansion, copies_per_position
+from growtool.prove.blank_norms import RescaledNorm
+from growtool.prove.blank_propagation import BlankPropagation
+from growtool.prove.channel_attention import softmax_sums
 from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places
 from growtool.trace.axes import axis_size
 from growtool.trace.call import BY_N_MINUS_1
+from growtool.trace.place_names import grouped
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {
@@ -72,9 +71,9 @@ def uneven_mixings(
         trace: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
-        copied: weights that are not split among the copies of what they read (`algebra.standardised`).
-        kept: channels whose products are made up for (`algebra.head_size`).
-        variances: modules whose one variance is (`algebra.variance_norms`).
+        copied: weights that are not split among the copies of what they read (`prove.standardised`).
+        kept: channels whose products are made up for (`prove.head_size`).
+        variances: modules whose one variance is (`prove.variance_norms`).
     """
     found: dict[str, list[str]] = {}
     weighted = any(
@@ -83,7 +82,7 @@ def uneven_mixings(
     sums = softmax_sums(trace) if weighted else frozenset()
     for joint in trace.joint_ops:
         on_axis = list(dict.fromkeys(groups_on(joint.axis)))
-        # what becomes of blanks is followed operation by operation (`algebra.blank_propagation`)
+        # what becomes of blanks is followed operation by operation (`prove.blank_propagation`)
         grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
         watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
         even = copies_per_position(joint.axis, expansions) is not None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from growtool.algebra.linear import is_convolution, operands_of, summed_dims
 from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.factors import is_convolution, operands_of, summed_dims
 from growtool.trace.kinds import Kind, keeps_zero
 from growtool.trace.steps import Ref, Step
 
