@@ -12,7 +12,7 @@ from growtool.recipe.widths import CannotWidenError
 
 
 def growing_by(plan: Plan, matching: Matching) -> Analysis:
-    """What the plan does; see `Growing.by`.
+    """What the plan does; see `Analysis.by`.
 
     Raises:
         PlanError: channels or blocks cannot grow as it says; with an operator that can and keeps the function, if any.
