@@ -12,7 +12,7 @@ from models import TINY, Tiny, random_model
 from torch import Tensor, nn
 
 from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.trace import ChannelGroup, Group, Member, Trace, positions, trace_model
+from growtool.trace import ChannelGroup, Member, NamedGroup, Trace, positions, trace_model
 
 FAMILIES = sorted(TINY)
 NO_RESIDUAL_BLOCK = ("densenet", "efficientnet")
@@ -23,7 +23,7 @@ def traced(tiny: Tiny) -> Trace:
     return trace_model(model, input_size(model))
 
 
-def group_of(trace: Trace, tensor: str, dim: int) -> Group:
+def group_of(trace: Trace, tensor: str, dim: int) -> NamedGroup:
     """The one group that a dimension carries."""
     found = [g for g in trace.groups if any((m.tensor, m.dim) == (tensor, dim) for m in g.members)]
     assert len(found) == 1

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Unchanged
 
+Blank = Literal["silent", "mean", "open"]  # zeros, the mean of the old channels, anything
 BLANK = -1  # in `Expansion.index`: a channel that copies none
 
 

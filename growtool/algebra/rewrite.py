@@ -14,6 +14,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class RescaledNorm:
+    """A norm over old channels and blanks: its mean square falls by `s`, so its gain becomes gain * sqrt(s).
+
+    Attributes:
+        module: its path.
+        gains: names of its gain.
+        s: copies of the old positions over all positions, below 1.
+        eps: what the target's norm adds to the variance; it would have to be that of the source times s.
+    """
+
+    module: str
+    gains: tuple[str, ...]
+    s: float
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
     """What is done to one source tensor, in this order.
 

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap
+from growtool.algebra.expansion import AxisMap, Blank
 from growtool.algebra.layers import complete, split_evenly, summed_dim
-from growtool.prove.abstract_state import Blank
 from growtool.templates.source import Grid
 
 Fill = Literal["zero", "mean", "noise"]

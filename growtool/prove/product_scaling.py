@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from growtool.prove.blank_norms import norm_call
 from growtool.prove.index_replay import factor_of, is_scalar, is_view, numbers_in, replayed
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
 from growtool.trace.axes import axis_size
 from growtool.trace.factors import bias_of, is_convolution, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.norms import norm_call
 from growtool.trace.steps import Ref, Step
 
 Entry = tuple[object, ...]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion, copies_per_position
-from growtool.prove.blank_norms import RescaledNorm
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation
 from growtool.prove.channel_attention import softmax_sums
 from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from growtool.algebra.expansion import Expansion, copies_per_position
-from growtool.prove.blank_norms import RescaledNorm, norm_call
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.trace import Axis, ChannelGroup, Trace
 from growtool.trace.axes import axis_size
 from growtool.trace.kinds import Kind
+from growtool.trace.norms import norm_call
 from growtool.trace.steps import ForwardPass, Ref, Step
 
 _CHAIN = ("var", "add", "rsqrt", "mul", "mul")

@@ -13,12 +13,12 @@ from growtool.algebra.rewrite import Rewrite
 from growtool.operators.base import Fill
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
-from growtool.prove.blank_norms import norm_shifts
 from growtool.prove.scale_absorption import AbsorbedScale, absorbed_scales
 from growtool.prove.standardised import Rescaled, rescaled_weights
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis, groups_on, positions
+from growtool.trace.norms import norm_shifts
 
 
 def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[str, Rescaled]:

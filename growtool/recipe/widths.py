@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from growtool.algebra.expansion import Expansion, padded
+from growtool.algebra.expansion import Blank, Expansion, padded
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.errors import PlanError, format_names
 from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
-from growtool.prove.abstract_state import Blank
-from growtool.prove.blank_norms import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation, propagate_blanks
 from growtool.prove.head_size import HeadSizes, head_sizes
 from growtool.prove.promise import uneven_mixings

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
 from growtool.growing.execute import produce
 from growtool.recipe import Recipe
-from growtool.trace import Axis, ChannelGroup, Group, Trace, groups_on
+from growtool.trace import Axis, ChannelGroup, NamedGroup, Trace, groups_on
 
 TOLERANCE = 1e-9  # largest relative difference, in float64, that counts as equal
 
@@ -131,7 +131,7 @@ class Permuter:
         self._image = torch.randn(1, *input_size(model), generator=generator, dtype=torch.float64)
         self._expected = outputs(self._model, self._image)
 
-    def members(self, group: Group) -> list[str]:
+    def members(self, group: NamedGroup) -> list[str]:
         """The tensors that carry a group."""
         return list(dict.fromkeys(m.tensor for m in group.members if m.tensor in self._state))
 
@@ -152,7 +152,7 @@ class Permuter:
         return found
 
 
-def free_groups(model: nn.Module, trace: Trace) -> list[Group]:
+def free_groups(model: nn.Module, trace: Trace) -> list[NamedGroup]:
     """The groups that may grow and that a learned tensor carries."""
     learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return [g for g in trace.groups if g.fixed is None and any(m.tensor in learned for m in g.members)]
