@@ -80,3 +80,12 @@ def test_an_import_that_runs_up_is_seen_wherever_it_stands():
     source = "if TYPE_CHECKING:\n    from growtool.growing import grow\ndef f():\n    import growtool.cli.app\n"
     assert list(imported_rooms(source)) == [(2, "growing"), (4, "cli")]
     assert list(imported_rooms("from growtool import plan, Plan")) == [(1, "plan"), (1, "__init__")]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_docstring_opens_with_a_summary(path):
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    bare = [
+        node.name for node in nodes if (ast.get_docstring(node) or "").startswith(("Attributes:", "Args:", "Raises:"))
+    ]
+    assert not bare

@@ -50,12 +50,13 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Attributes:
+    """Plans that fit a budget, and why there are no more.
 
-    source: the size of the checkpoint.
-    proposals: one for each axis that can grow within the budget and keep the function.
-    beyond: for the other axes the smallest growth that keeps it, where there is one; it is beyond the budget.
-    refused: axis -> why there is no proposal.
+    Attributes:
+        source: the size of the checkpoint.
+        proposals: one for each axis that can grow within the budget and keep the function.
+        beyond: for the other axes the smallest growth that keeps it, where there is one; it is beyond the budget.
+        refused: axis -> why there is no proposal.
     """
 
     source: Size

@@ -23,10 +23,11 @@ BLANK = -1  # in `Expansion.index`: a channel that copies none
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """Attributes:
+    """How one channel group grows: `h' = E h`.
 
-    size: n, channels before.
-    index: int64 [m], the old channel that each new one copies, `BLANK` for one that copies none.
+    Attributes:
+        size: n, channels before.
+        index: int64 [m], the old channel that each new one copies, `BLANK` for one that copies none.
     """
 
     size: int

@@ -21,11 +21,12 @@ _SHOWN = 3  # tensors of a kind of change that are told by name
 
 @dataclass(frozen=True)
 class Loaded:
-    """Attributes:
+    """What timm made of a state dict.
 
-    model: what timm built, with the weights.
-    given: the state dict it put into the model.
-    missing: tensors of the model that it had no values for.
+    Attributes:
+        model: what timm built, with the weights.
+        given: the state dict it put into the model.
+        missing: tensors of the model that it had no values for.
     """
 
     model: nn.Module

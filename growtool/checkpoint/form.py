@@ -28,10 +28,11 @@ FACTORED = "low_rank"
 
 @dataclass(frozen=True, slots=True)
 class Templated:
-    """Attributes:
+    """A tensor that is a grid of combinations of templates.
 
-    bank: the bank the blocks are made of.
-    rows, columns: where the positions of the first two dimensions stand in the grid.
+    Attributes:
+        bank: the bank the blocks are made of.
+        rows, columns: where the positions of the first two dimensions stand in the grid.
     """
 
     bank: str
@@ -41,10 +42,11 @@ class Templated:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Attributes:
+    """Which tensors of a file are in template form, and of which banks.
 
-    banks: bank -> how its templates came to be, one of `BANK_KINDS`.
-    tensors: the templated tensors.
+    Attributes:
+        banks: bank -> how its templates came to be, one of `BANK_KINDS`.
+        tensors: the templated tensors.
     """
 
     banks: Mapping[str, str]

@@ -31,16 +31,17 @@ _PREPARING = ("mean", "std", "interpolation", "crop_pct", "img_size", "input_siz
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Attributes:
+    """What was read, and what was changed or left out on the way.
 
-    file: what was read.
-    keys: where the state dict stands in it, from outside in.
-    others: other keys that hold a state dict, too.
-    left: entries of the state dict that are no tensors of a model.
-    prefix: what was taken off the names.
-    unused: tensors whose names do not begin with it.
-    changes: what timm did to the rest while it loaded them, a phrase for each kind.
-    preparation: what the training script's arguments say of how images were prepared, and the config now says.
+    Attributes:
+        file: what was read.
+        keys: where the state dict stands in it, from outside in.
+        others: other keys that hold a state dict, too.
+        left: entries of the state dict that are no tensors of a model.
+        prefix: what was taken off the names.
+        unused: tensors whose names do not begin with it.
+        changes: what timm did to the rest while it loaded them, a phrase for each kind.
+        preparation: what the training script's arguments say of how images were prepared, and the config now says.
     """
 
     file: Path

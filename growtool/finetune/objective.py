@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """Attributes:
+    """A model whose outputs are a part of the loss.
 
-    forward: images [B, C, H, W] to logits [B, classes].
-    weight: its part in the loss, by the number of updates done.
-    temperature: of both distributions.
+    Attributes:
+        forward: images [B, C, H, W] to logits [B, classes].
+        weight: its part in the loss, by the number of updates done.
+        temperature: of both distributions.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -40,10 +41,11 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Attributes:
+    """What training minimises.
 
-    criterion: loss of (logits [B, classes], targets [B] or [B, classes]).
-    teacher: None without distillation.
+    Attributes:
+        criterion: loss of (logits [B, classes], targets [B] or [B, classes]).
+        teacher: None without distillation.
     """
 
     criterion: Callable[[Tensor, Tensor], Tensor]

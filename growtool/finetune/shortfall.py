@@ -20,12 +20,13 @@ _SHORT = 3  # epochs; fewer leave no time to win back what the first updates cos
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Attributes:
+    """How far a run ended below where it began, and what to change.
 
-    points: percentage points of top-1 by which the best epoch is below the start.
-    standard_error: of such an accuracy, in percentage points, from the number of images.
-    changes: options to give otherwise, each with what it was.
-    command: the run with these options.
+    Attributes:
+        points: percentage points of top-1 by which the best epoch is below the start.
+        standard_error: of such an accuracy, in percentage points, from the number of images.
+        changes: options to give otherwise, each with what it was.
+        command: the run with these options.
     """
 
     points: float

@@ -36,12 +36,13 @@ _DECOUPLED = ("decoupled_weight_decay", "decoupled_decay", "decoupled")
 
 @dataclass(frozen=True, slots=True)
 class GrownState:
-    """Attributes:
+    """The state of an optimizer, grown with its parameters.
 
-    state: for the target's parameters.
-    carried: parameters whose moments were mapped.
-    fresh: parameters that start without.
-    approximate: why the moments are not those that the grown model would have gathered itself; None where they are.
+    Attributes:
+        state: for the target's parameters.
+        carried: parameters whose moments were mapped.
+        fresh: parameters that start without.
+        approximate: why the moments are not those that the grown model would have gathered itself; None where they are.
     """
 
     state: OptimizerState

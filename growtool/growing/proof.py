@@ -19,12 +19,13 @@ from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, rando
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Attributes:
+    """What running source and target on the same images showed.
 
-    comparison: source against target on the same random images.
-    tolerance: the largest relative difference an exact plan may show.
-    holds: whether the promise holds; a lossy plan promises nothing and always does.
-    with_eps: the same comparison with the eps that makes the target exact; None unless that is what is promised.
+    Attributes:
+        comparison: source against target on the same random images.
+        tolerance: the largest relative difference an exact plan may show.
+        holds: whether the promise holds; a lossy plan promises nothing and always does.
+        with_eps: the same comparison with the eps that makes the target exact; None unless that is what is promised.
     """
 
     comparison: Comparison

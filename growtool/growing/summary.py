@@ -46,22 +46,23 @@ class GrownFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Attributes:
+    """A recipe in figures.
 
-    before: the source.
-    after: the target.
-    promise: `exact`, `exact up to eps` or `lossy`.
-    reasons: why it is not exact.
-    widths: what grows, in words and sizes, those that are alike once.
-    second: the checkpoint that grows beside the source; None where none does.
-    features: the dimensions of what a model without a head returns that grow.
-    new_blocks: paths of the blocks that growth adds.
-    copied, grown, zeroed: number of tensors by how they are made.
-    largest_bytes: of the largest tensor, as it is worked on; several of that size are in memory at once.
-    whole_models: whether source and target are held in memory as wholes, by what sees images.
-    idle: sections of the plan that have nothing to do, one sentence each.
-    advice: what the result needs before it is used, one sentence each.
-    templated: what is written as templates and coefficients, and what no longer is, one sentence each.
+    Attributes:
+        before: the source.
+        after: the target.
+        promise: `exact`, `exact up to eps` or `lossy`.
+        reasons: why it is not exact.
+        widths: what grows, in words and sizes, those that are alike once.
+        second: the checkpoint that grows beside the source; None where none does.
+        features: the dimensions of what a model without a head returns that grow.
+        new_blocks: paths of the blocks that growth adds.
+        copied, grown, zeroed: number of tensors by how they are made.
+        largest_bytes: of the largest tensor, as it is worked on; several of that size are in memory at once.
+        whole_models: whether source and target are held in memory as wholes, by what sees images.
+        idle: sections of the plan that have nothing to do, one sentence each.
+        advice: what the result needs before it is used, one sentence each.
+        templated: what is written as templates and coefficients, and what no longer is, one sentence each.
     """
 
     before: Size

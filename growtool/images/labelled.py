@@ -21,11 +21,12 @@ from growtool.images.split import Split, find_images, open_split
 
 
 class Batch(NamedTuple):
-    """Attributes:
+    """Images of a batch with their labels.
 
-    places: of the images in their split.
-    inputs: the images [N, C, H, W].
-    labels: numbers of their classes [N].
+    Attributes:
+        places: of the images in their split.
+        inputs: the images [N, C, H, W].
+        labels: numbers of their classes [N].
     """
 
     places: Sequence[int]
@@ -35,10 +36,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Attributes:
+    """A part of a split whose labels are those of a model.
 
-    split: where they lie, its classes numbered as the logits of a model are.
-    order: their places in the split, in the order in which they are seen.
+    Attributes:
+        split: where they lie, its classes numbered as the logits of a model are.
+        order: their places in the split, in the order in which they are seen.
     """
 
     split: Split

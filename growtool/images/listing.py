@@ -44,12 +44,13 @@ class File(Generic[Place]):
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Place]):
-    """Attributes:
+    """The images of a folder or archive, and what else lies there.
 
-    samples: path, place and class number of each image, in order.
-    classes: their names in order, in the composed form of Unicode (NFC).
-    left_out: paths of the files that are no images.
-    deeper: folders within the folders of classes that hold images.
+    Attributes:
+        samples: path, place and class number of each image, in order.
+        classes: their names in order, in the composed form of Unicode (NFC).
+        left_out: paths of the files that are no images.
+        deeper: folders within the folders of classes that hold images.
     """
 
     samples: tuple[tuple[str, Place, int], ...]

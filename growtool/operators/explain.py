@@ -36,13 +36,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Attributes:
+    """All that `growtool explain` shows of an operator.
 
-    info: the line of the table of operators.
-    prose: paragraphs of Markdown.
-    options: what the plan may say besides.
-    example: a plan.
-    measured: family -> what the operator kept of a tiny model of it, in words; empty for depth operators.
+    Attributes:
+        info: the line of the table of operators.
+        prose: paragraphs of Markdown.
+        options: what the plan may say besides.
+        example: a plan.
+        measured: family -> what the operator kept of a tiny model of it, in words; empty for depth operators.
     """
 
     info: OperatorInfo

@@ -18,11 +18,12 @@ from growtool.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Attributes:
+    """What a comparison of two passes found.
 
-    difference: where the target computes something else, None if nowhere.
-    dropped: module path -> entries of its signature in the target that fall away with the zeros.
-    needed: paths of the closed modules whose zeros some sum drops.
+    Attributes:
+        difference: where the target computes something else, None if nowhere.
+        dropped: module path -> entries of its signature in the target that fall away with the zeros.
+        needed: paths of the closed modules whose zeros some sum drops.
     """
 
     difference: str | None

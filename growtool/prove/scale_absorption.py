@@ -19,11 +19,12 @@ from growtool.trace.steps import ForwardPass, Step
 
 @dataclass(frozen=True, slots=True)
 class AbsorbedScale:
-    """Attributes:
+    """A factor of the target that weights behind it make up for.
 
-    own: the number of the target.
-    source: that of the source.
-    tensors: the target's tensors to be multiplied by source / own.
+    Attributes:
+        own: the number of the target.
+        source: that of the source.
+        tensors: the target's tensors to be multiplied by source / own.
     """
 
     own: float

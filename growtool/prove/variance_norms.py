@@ -23,12 +23,13 @@ _CHAIN = ("var", "add", "rsqrt", "mul", "mul")
 
 @dataclass(frozen=True, slots=True)
 class VarianceNorm:
-    """Attributes:
+    """A norm that divides by a deviation taken with N - 1.
 
-    module: its path, the only variance in which is this one.
-    axis: the channels it normalises.
-    gains: the names of its gain, which is used for nothing else.
-    eps: what it adds to the variance.
+    Attributes:
+        module: its path, the only variance in which is this one.
+        axis: the channels it normalises.
+        gains: the names of its gain, which is used for nothing else.
+        eps: what it adds to the variance.
     """
 
     module: str

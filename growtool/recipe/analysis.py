@@ -18,15 +18,16 @@ from growtool.recipe.widths import Widths, expand_widths
 
 @dataclass(frozen=True)
 class Analysis:
-    """Attributes:
+    """What a plan does to two models, before a weight is read.
 
-    plan: says the operators.
-    matching: source and target side by side.
-    starts: how new blocks are closed.
-    widths: how channels grow.
-    sections: tensors that grow by an override.
-    rescaled: standardised weights whose columns are copied, by module.
-    moved: factors that the layers behind make up for, by module.
+    Attributes:
+        plan: says the operators.
+        matching: source and target side by side.
+        starts: how new blocks are closed.
+        widths: how channels grow.
+        sections: tensors that grow by an override.
+        rescaled: standardised weights whose columns are copied, by module.
+        moved: factors that the layers behind make up for, by module.
     """
 
     plan: Plan

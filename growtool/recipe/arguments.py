@@ -138,5 +138,5 @@ def _is_count(value: object) -> bool:
 
 
 def _is_none(value: object) -> bool:
-    """Whether it counts what is not there: the blocks of an empty stage."""
+    """Whether it is a count of zero, as that of the blocks of an empty stage."""
     return type(value) is int and value == 0

@@ -23,12 +23,13 @@ _INSTEAD = "use stack or interleave (lossy), or net2deeper if it is made of conv
 
 @dataclass(frozen=True)
 class BlockClosing:
-    """Attributes:
+    """What closes the new blocks, so that the rest computes what the source does.
 
-    zero: path of a new block -> parameters that close it where they are zero.
-    passing: parameters and buffers of layers that pass on what they receive.
-    dropped: module path of the target -> entries of its signature that do nothing then.
-    difference: what the rest of the model computes differently even so; None: nothing.
+    Attributes:
+        zero: path of a new block -> parameters that close it where they are zero.
+        passing: parameters and buffers of layers that pass on what they receive.
+        dropped: module path of the target -> entries of its signature that do nothing then.
+        difference: what the rest of the model computes differently even so; None: nothing.
     """
 
     zero: Mapping[str, Params] = field(default_factory=dict)

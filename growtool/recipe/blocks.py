@@ -16,10 +16,11 @@ from growtool.trace import InLine, Stretch, inside, places
 
 @dataclass(frozen=True)
 class BlockMap:
-    """Attributes:
+    """Which block of the source each block of the target comes from.
 
-    placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
-    parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
+    Attributes:
+        placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
+        parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
     """
 
     placed: Mapping[str, Mapping[int, Placed]]

@@ -24,7 +24,7 @@ _Sizes = Mapping[_Dimension, int]
 
 
 class Closure:
-    """What numbers do alone, and which of them agree.
+    """What each number of a constructor changes when it alone is doubled, and which numbers may be doubled together.
 
     Args:
         shapes: of the model's tensors.

@@ -25,14 +25,15 @@ _PASSING = {"convolution", *RUNNING_NORMS}
 
 @dataclass(frozen=True, slots=True)
 class IdentityShortcut:
-    """Attributes:
+    """A projection of the target that stands where the source passes its channels on.
 
-    path: the module, e.g. `layer1.0.downsample`.
-    weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
-    values: buffers and parameters of its norm, or the projection's own bias.
-    eps: of its norm, None without.
-    columns: the channels it reads.
-    rows: the channels it writes; in the source the same.
+    Attributes:
+        path: the module, e.g. `layer1.0.downsample`.
+        weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
+        values: buffers and parameters of its norm, or the projection's own bias.
+        eps: of its norm, None without.
+        columns: the channels it reads.
+        rows: the channels it writes; in the source the same.
     """
 
     path: str

@@ -33,15 +33,16 @@ from growtool.trace.place_names import grouped
 
 @dataclass(frozen=True)
 class Matching:
-    """Attributes:
+    """Source and target side by side.
 
-    source, target: both models, traced.
-    blocks: where the blocks of grown sequences come from.
-    paired: target tensor -> its layout in both models.
-    outputs: of each returned tensor the layout of its dimensions after the first in both models.
-    bridges: tensor of a projection that only the target has -> that projection.
-    same: target channel groups that stand for the same channels of the source although the target keeps them apart,
-        because a layer that only the target has passes them on; each with the channel group that they count as.
+    Attributes:
+        source, target: both models, traced.
+        blocks: where the blocks of grown sequences come from.
+        paired: target tensor -> its layout in both models.
+        outputs: of each returned tensor the layout of its dimensions after the first in both models.
+        bridges: tensor of a projection that only the target has -> that projection.
+        same: target channel groups that stand for the same channels of the source although the target keeps them apart,
+            because a layer that only the target has passes them on; each with the channel group that they count as.
     """
 
     source: TracedModel

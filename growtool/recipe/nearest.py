@@ -28,10 +28,11 @@ _KEYS = ("target", "width", "depth", "overrides", "second", "recalibrate")
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """Attributes:
+    """A change of a plan after which it keeps the function.
 
-    replaced: keys of the plan that go.
-    content: what comes in their place.
+    Attributes:
+        replaced: keys of the plan that go.
+        content: what comes in their place.
     """
 
     replaced: tuple[str, ...]

@@ -102,12 +102,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class TargetForm:
-    """Attributes:
+    """The template form that the target is written in.
 
-    form: of the file to write.
-    kept: the tensors in it.
-    infos: the coefficients and banks it holds in their place.
-    left: why a tensor that could be in template form becomes dense -> those tensors.
+    Attributes:
+        form: of the file to write.
+        kept: the tensors in it.
+        infos: the coefficients and banks it holds in their place.
+        left: why a tensor that could be in template form becomes dense -> those tensors.
     """
 
     form: Form

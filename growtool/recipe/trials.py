@@ -19,12 +19,13 @@ Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes]
 
 
 class Trials:
-    """Attributes:
+    """Models of other sizes, built without weights to see what a number changes.
 
-    trace: of the source.
-    shapes: of the source's tensors.
-    built: what was built before, of the same source; None starts anew.
-    places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
+    Attributes:
+        trace: of the source.
+        shapes: of the source's tensors.
+        built: what was built before, of the same source; None starts anew.
+        places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
     """
 
     def __init__(self, spec: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None) -> None:

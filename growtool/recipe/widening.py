@@ -29,11 +29,12 @@ _Number = tuple[str, int]
 
 
 class Widening:
-    """Args:
+    """The arguments that widen a model, found by doubling them alone and together.
 
-    trials: builds models.
-    widening: arguments that widen the model alone; may grow between calls.
-    neutral: arguments that leave every shape alone; likewise.
+    Args:
+        trials: builds models.
+        widening: arguments that widen the model alone; may grow between calls.
+        neutral: arguments that leave every shape alone; likewise.
     """
 
     def __init__(self, trials: Trials, widening: Mapping[str, Value], neutral: Mapping[str, Value]) -> None:

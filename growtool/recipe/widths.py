@@ -31,16 +31,17 @@ class CannotWidenError(PlanError):
 
 @dataclass(frozen=True)
 class Widths:
-    """Attributes:
+    """How every channel group grows, and what makes up for it.
 
-    expansions: how each set of channels grows.
-    changes: the groups that grow.
-    passages: what the blank channels of a set go through; sets without blanks are absent.
-    every_tensor: whether the operator makes tensors that do not grow, too.
-    in_pairs: whether new units that nothing reads yet come in pairs.
-    measured: new hidden units whose weights images decide.
-    heads: what makes up for heads that become larger.
-    variances: norms by a variance with N - 1, whose gains make up for what copies change there.
+    Attributes:
+        expansions: how each set of channels grows.
+        changes: the groups that grow.
+        passages: what the blank channels of a set go through; sets without blanks are absent.
+        every_tensor: whether the operator makes tensors that do not grow, too.
+        in_pairs: whether new units that nothing reads yet come in pairs.
+        measured: new hidden units whose weights images decide.
+        heads: what makes up for heads that become larger.
+        variances: norms by a variance with N - 1, whose gains make up for what copies change there.
     """
 
     expansions: Mapping[GroupPair, Expansion]

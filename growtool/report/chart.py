@@ -38,12 +38,13 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Attributes:
+    """A picture of several lines over one axis.
 
-    title: above the picture.
-    x_label, y_label: what the axes show, units included.
-    series: the lines, in the order of the legend.
-    marks: positions on the x axis to mark with a line and a word, such as the points of growth.
+    Attributes:
+        title: above the picture.
+        x_label, y_label: what the axes show, units included.
+        series: the lines, in the order of the legend.
+        marks: positions on the x axis to mark with a line and a word, such as the points of growth.
     """
 
     title: str

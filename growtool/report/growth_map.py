@@ -27,11 +27,12 @@ class BlockOrigin:
 
 @dataclass(frozen=True)
 class GrowthMap:
-    """Attributes:
+    """Which tensor of the source each tensor of a grown model came from.
 
-    operator: of depth; None where no block is new.
-    sources: tensor of the grown model -> tensor of the source, None where it came from none.
-    new: tensors of blocks that growth added.
+    Attributes:
+        operator: of depth; None where no block is new.
+        sources: tensor of the grown model -> tensor of the source, None where it came from none.
+        new: tensors of blocks that growth added.
     """
 
     operator: str | None

@@ -18,11 +18,12 @@ from growtool.schedule.run import STATE, read_records
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Attributes:
+    """The evaluations of a run, or of all stages of a schedule.
 
-    name: of the run's folder.
-    points: in their order; a schedule's stages one after the other.
-    grown: the places among the points after which the model grew.
+    Attributes:
+        name: of the run's folder.
+        points: in their order; a schedule's stages one after the other.
+        grown: the places among the points after which the model grew.
     """
 
     name: str

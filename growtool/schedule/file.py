@@ -37,12 +37,13 @@ _OPTIONAL = frozenset({"train", "model_args"})
 
 @dataclass(frozen=True, slots=True)
 class LoadedSchedule:
-    """Attributes:
+    """A schedule as it was read.
 
-    path: the file.
-    text: its content.
-    checkpoint: where the first stage starts.
-    stages: in their order.
+    Attributes:
+        path: the file.
+        text: its content.
+        checkpoint: where the first stage starts.
+        stages: in their order.
     """
 
     path: Path

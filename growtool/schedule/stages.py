@@ -88,7 +88,7 @@ class Stage(Protocol):
         """Where it stands: file, line, column and key."""
 
     def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
-        """What it will leave of what it will find, without weights; raises for what is wrong with it."""
+        """The checkpoint that the stage will write, without weights; raises for what is wrong with the stage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,13 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Attributes:
+    """What training all arms of a study showed.
 
-    study: what was asked.
-    results: per arm, plans first.
-    source_macs: what training the source has cost, in MACs; None where it is not known.
-    batch_size: images of an update.
+    Attributes:
+        study: what was asked.
+        results: per arm, plans first.
+        source_macs: what training the source has cost, in MACs; None where it is not known.
+        batch_size: images of an update.
     """
 
     study: Study

@@ -29,11 +29,12 @@ Read = Callable[[str], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Attributes:
+    """An order of channels in which layers are more alike.
 
-    orders: set of channels -> int64 [n], the old channel at each new place.
-    before, after: mean cosine between the layers of banks, as they were and aligned.
-    read: gives the tensors in the new order.
+    Attributes:
+        orders: set of channels -> int64 [n], the old channel at each new place.
+        before, after: mean cosine between the layers of banks, as they were and aligned.
+        read: gives the tensors in the new order.
     """
 
     orders: Mapping[ChannelGroup, Tensor]

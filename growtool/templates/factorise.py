@@ -17,12 +17,13 @@ from growtool.checkpoint.materialise import template_of
 
 @dataclass(frozen=True, slots=True)
 class Factored:
-    """Attributes:
+    """Layers as combinations of templates that were computed from them.
 
-    parts: the templates [T, o, i, ...], or their factors [T, o] and [T, i, ...].
-    coefficients: [L, T].
-    block: shape of a template.
-    error: ||W - W'|| / ||W|| over all layers.
+    Attributes:
+        parts: the templates [T, o, i, ...], or their factors [T, o] and [T, i, ...].
+        coefficients: [L, T].
+        block: shape of a template.
+        error: ||W - W'|| / ||W|| over all layers.
     """
 
     parts: tuple[Tensor, ...]

@@ -19,12 +19,13 @@ from growtool.verify import Comparison
 
 @dataclass(frozen=True, slots=True)
 class Decomposed:
-    """Attributes:
+    """What came of writing a checkpoint in template form.
 
-    reports: one for each bank.
-    alignment: of the neurons, where it was asked for.
-    compared: what was written with its source; None where nothing was.
-    equal: whether every tensor of what was written equals the source's bit for bit.
+    Attributes:
+        reports: one for each bank.
+        alignment: of the neurons, where it was asked for.
+        compared: what was written with its source; None where nothing was.
+        equal: whether every tensor of what was written equals the source's bit for bit.
     """
 
     reports: tuple[BankReport, ...]

@@ -51,13 +51,14 @@ class Base(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Attributes:
+    """What would remain of a tensor if parameters were zero.
 
-    bases: token of an earlier tensor -> how this tensor equals it.
-    zeroed_by: parameters that make this tensor zero, or None.
-    lost: token of an earlier tensor that it was made of and equals on no terms -> the operation that made it so.
-    activation: the idempotent activation this tensor went through last (a second one would change nothing).
-    token: the identity of this very tensor.
+    Attributes:
+        bases: token of an earlier tensor -> how this tensor equals it.
+        zeroed_by: parameters that make this tensor zero, or None.
+        lost: token of an earlier tensor that it was made of and equals on no terms -> the operation that made it so.
+        activation: the idempotent activation this tensor went through last (a second one would change nothing).
+        token: the identity of this very tensor.
     """
 
     bases: Mapping[int, Base] = field(default_factory=dict)

@@ -16,12 +16,13 @@ from growtool.trace.steps import Ref, Step
 
 @dataclass(frozen=True, slots=True)
 class HiddenUnits:
-    """Attributes:
+    """The two layers around hidden units.
 
-    writer: the weight whose rows the units are.
-    reader: the weight whose columns they are.
-    live_at_zero: whether a unit that is zero everywhere has a gradient.
-    statistics: running mean and variance of the BatchNorm between the two, None without.
+    Attributes:
+        writer: the weight whose rows the units are.
+        reader: the weight whose columns they are.
+        live_at_zero: whether a unit that is zero everywhere has a gradient.
+        statistics: running mean and variance of the BatchNorm between the two, None without.
     """
 
     writer: str

@@ -25,12 +25,13 @@ class Same(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Attributes:
+    """One tensor that a module returned, against what it received.
 
-    number: of a tensor that a module returned.
-    same: on what terms it equals an input of the module; None: on none.
-    zero: parameters that make it zero if they are zero; None: none do.
-    lost: the operation after which it equals no input any more.
+    Attributes:
+        number: of a tensor that a module returned.
+        same: on what terms it equals an input of the module; None: on none.
+        zero: parameters that make it zero if they are zero; None: none do.
+        lost: the operation after which it equals no input any more.
     """
 
     number: int

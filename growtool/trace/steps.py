@@ -65,16 +65,17 @@ class Step:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """Attributes:
+    """A traced forward pass, operation by operation.
 
-    steps: in order, with every RMSNorm as one.
-    raw: the same as they ran.
-    calls: the runs of modules among the raw steps.
-    layouts: number -> the axes of the tensor, as the trace left them.
-    made_of: number -> parameters and buffers, for tensors made of nothing else.
-    stored: number -> the names of a parameter or buffer itself.
-    inputs: numbers of what the model was given, in order.
-    outputs: numbers of what the model returned.
+    Attributes:
+        steps: in order, with every RMSNorm as one.
+        raw: the same as they ran.
+        calls: the runs of modules among the raw steps.
+        layouts: number -> the axes of the tensor, as the trace left them.
+        made_of: number -> parameters and buffers, for tensors made of nothing else.
+        stored: number -> the names of a parameter or buffer itself.
+        inputs: numbers of what the model was given, in order.
+        outputs: numbers of what the model returned.
     """
 
     steps: tuple[Step, ...]

@@ -29,11 +29,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Wiring:
-    """Attributes:
+    """Which operation reads what another one wrote.
 
-    steps: every operation by its place, in order.
-    reads: place -> for each tensor the operation read, in order, what wrote it last; None for the images, parameters,
-        buffers and constants.
+    Attributes:
+        steps: every operation by its place, in order.
+        reads: place -> for each tensor the operation read, in order, what wrote it last; None for the images,
+            parameters, buffers and constants.
     """
 
     steps: dict[Place, Step]
