@@ -9,7 +9,7 @@ from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
-from growtool.prove.operations import different_operations
+from growtool.prove.operations import Excused, different_operations
 from growtool.prove.promise import (
     Promise,
     ambiguous_parameters,
@@ -29,50 +29,79 @@ from growtool.trace.place_names import grouped
 
 def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
-    plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
-    source, target = matching.source.trace, matching.target.trace
-    blocks, expansions, heads = matching.blocks, widths.of_target, widths.heads
-    norms = widths.norms
-    shares = {norm.module: norm.s for norm in norms}
-    bridged = {bridge.path for bridge in matching.bridges.values()}
+    plan, matching, widths = growing.plan, growing.matching, growing.widths
     wide, deep, other = _known_losses(growing)
     known = [*dict.fromkeys((*wide, *other, *deep))]
-    scales = {path: (found.target.scale, found.source_scale) for path, found in growing.rescaled.items()}
-    scales |= {path: (factor.own, factor.source) for path, factor in growing.moved.items()}
-    copied = {name for found in growing.rescaled.values() for name in found.target.weights}
-    others = different_operations(
-        source, target, blocks.source_name, matching.ignored, shares, bridged, scales, heads.entries, starts.dropped
-    )
-    followed = [starts.difference] if starts.difference and not known and not others else []
-    jointly = uneven_mixings(
-        target, expansions, blocks.is_new, copied, heads.groups, {norm.module for norm in widths.variances}
-    )
-    jointly += other_norm_groups(source, target, expansions, blocks.source_name, blocks.is_new)
-    jointly += stopped_blanks(widths.passages.values(), matching.ignored)
-    jointly += ambiguous_parameters(target, expansions)
-    if plan.second is not None:
-        grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
-        jointly += grouped(mixed_halves(target, grown))
+    others = _other_operations(growing)
+    followed = [growing.starts.difference] if growing.starts.difference and not known and not others else []
+    jointly = _joint_operations(growing)
     if not (known or others or followed or jointly):
-        old = [name for name in matching.paired if not matching.blocks.is_new(name)]
-        same = matching.same if widths.changes else {**starts.same, **matching.same}
-        jointly = torn_groups(matching.paired, old, untied(matching, same))
+        jointly = _torn_groups(growing)
     others += _other_buffers(matching, widths.expansions)
     if plan.recalibrate:
         known.append("recalibrate estimates the running statistics of BatchNorm anew")
-    wanted = needed_eps(eps_of_norms(source), norms, matching.blocks.source_name)
-    untold = [path for path in wanted if getattr(matching.target.model.get_submodule(path), "eps", None) is None]
-    if untold:
-        jointly.append(f"{places(untold)}: the norm's eps would have to change with its width and cannot be told")
+    wanted = needed_eps(eps_of_norms(matching.source.trace), widths.norms, matching.blocks.source_name)
+    jointly += _untold_eps(wanted, matching)
     if reasons := (*known, *others, *followed, *jointly):
-        deeper = "depth" if blocks.new else "target"
+        deeper = "depth" if matching.blocks.new else "target"
         accidents = [("width" if widths.changes else deeper, reason) for reason in jointly if not wide]
         accidents += [(deeper, reason) for reason in followed]
         accidents += [("target", reason) for reason in others if not wide and not deep]
         return Promise("lossy", reasons, tuple(accidents)), {}
     if not wanted or getattr(plan.width, "eps", "kept") == "told":
         return Promise("exact"), wanted
-    return Promise("exact up to eps", tuple(eps_shifts(norms, wanted))), wanted
+    return Promise("exact up to eps", tuple(eps_shifts(widths.norms, wanted))), wanted
+
+
+def _other_operations(growing: Analysis) -> list[str]:
+    """Modules that run other operations, or the same with other numbers that no weight makes up for."""
+    matching = growing.matching
+    source, target, source_name = matching.source.trace, matching.target.trace, matching.blocks.source_name
+    excused = Excused(
+        {path: dict(entries) for path, entries in growing.widths.heads.entries.items()},
+        growing.starts.dropped,
+        {bridge.path for bridge in matching.bridges.values()},
+    )
+    for norm in growing.widths.norms:
+        path = norm.module
+        excused.eps(path, norm.s, source.signatures.get(source_name(path), ()), target.signatures[path])
+    for path, found in growing.rescaled.items():
+        excused.factor(path, found.target.scale, found.source_scale, target.signatures[path])
+    for path, factor in growing.moved.items():
+        excused.factor(path, factor.own, factor.source, target.signatures[path])
+    return different_operations(source, target, source_name, matching.ignored, excused)
+
+
+def _joint_operations(growing: Analysis) -> list[str]:
+    """What treats new channels jointly with others in a way that changes its result."""
+    matching, widths = growing.matching, growing.widths
+    blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
+    copied = {name for found in growing.rescaled.values() for name in found.target.weights}
+    variances = {norm.module for norm in widths.variances}
+    found = uneven_mixings(target, expansions, blocks.is_new, copied, widths.heads.groups, variances)
+    found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
+    found += stopped_blanks(widths.passages.values(), matching.ignored)
+    found += ambiguous_parameters(target, expansions)
+    if growing.plan.second is not None:
+        grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
+        found += grouped(mixed_halves(target, grown))
+    return found
+
+
+def _torn_groups(growing: Analysis) -> list[str]:
+    """Where the target keeps channels apart that are one group in the source, or the other way round."""
+    matching = growing.matching
+    old = [name for name in matching.paired if not matching.blocks.is_new(name)]
+    same = matching.same if growing.widths.changes else {**growing.starts.same, **matching.same}
+    return torn_groups(matching.paired, old, untied(matching, same))
+
+
+def _untold_eps(wanted: Mapping[str, float], matching: Matching) -> list[str]:
+    model = matching.target.model
+    untold = [path for path in wanted if getattr(model.get_submodule(path), "eps", None) is None]
+    return (
+        [f"{places(untold)}: the norm's eps would have to change with its width and cannot be told"] if untold else []
+    )
 
 
 def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:
