@@ -7,6 +7,7 @@ import torch
 from models import TINY, WIDER, Tiny, resolved, write_folder
 
 from growtool.algebra.expansion import Expansion, tiled
+from growtool.prove.obstacle import Why, obstacles
 from growtool.prove.promise import Promise, copies_per_position
 from growtool.trace import ChannelGroup
 
@@ -20,7 +21,7 @@ def promise(tiny: Tiny, folder, plan: dict) -> Promise:
 
 def test_a_promise_is_told_with_its_reasons():
     assert str(Promise("exact")) == "exact"
-    assert str(Promise("lossy", ("a: b", "c: d"))) == "lossy: a: b; c: d"
+    assert str(Promise("lossy", tuple(obstacles(Why.VALUES, ("a: b", "c: d"))))) == "lossy: a: b; c: d"
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,9 @@ from typing import Any
 from growtool.advise.sizes import Scaling, Shape
 from growtool.checkpoint import Checkpoint
 from growtool.errors import GrowtoolError, PlanError
-from growtool.operators.table import OPERATORS
-from growtool.plan.depth import Depth
 from growtool.plan.schema import Plan
 from growtool.plan.target import factor_text
-from growtool.plan.width import Width
-from growtool.prove.promise import NORM_LEAVES_A_MEAN, UNEVEN
+from growtool.prove.obstacle import Obstacle, Why
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import recipe_of, require_digits
@@ -42,22 +39,25 @@ class Tried:
     Attributes:
         plan: as plain data; None where no operator keeps the function.
         recipe: of that plan.
-        reasons: of each operator that loses it.
+        obstacles: of each operator that loses it.
         refusals: of each operator that cannot grow it so.
     """
 
     plan: Mapping[str, Any] | None = None
     recipe: Recipe | None = None
-    reasons: list[tuple[str, ...]] = field(default_factory=list)
+    obstacles: list[tuple[Obstacle, ...]] = field(default_factory=list)
     refusals: list[tuple[str, ...]] = field(default_factory=list)
 
     @property
     def needs_whole_factors(self) -> bool:
         """Whether every operator that applies fails because some channels have more copies than others."""
-        return bool(self.reasons) and all(
-            any(UNEVEN in reason or reason.endswith(NORM_LEAVES_A_MEAN) for reason in reasons)
-            for reasons in self.reasons
-        )
+        uneven = (Why.UNEVEN, Why.MEAN)
+        return bool(self.obstacles) and all(any(o.why in uneven for o in found) for found in self.obstacles)
+
+    @property
+    def reasons(self) -> list[tuple[str, ...]]:
+        """Why each operator that loses the function does."""
+        return [tuple(obstacle.text for obstacle in found) for found in self.obstacles]
 
 
 def try_shape(checkpoint: Checkpoint, source: TracedModel, scaling: Scaling, shape: Shape) -> Tried:
@@ -102,8 +102,9 @@ def _try_widths(
         except PlanError as error:
             tried.refusals.append(error.problems)
             continue
-        if set(recipe.promise.reasons if recipe.promise.kind == "lossy" else ()) - _by_name(plan):
-            tried.reasons.append(recipe.promise.reasons)
+        promise = recipe.promise
+        if promise.kind == "lossy" and any(obstacle.why is not Why.BY_NAME for obstacle in promise.obstacles):
+            tried.obstacles.append(promise.obstacles)
         elif not (alike := stay_alike(recipe) is not None):
             tried.plan, tried.recipe = told, recipe
             return
@@ -113,13 +114,6 @@ def scale_of(shape: Shape) -> dict[str, Any]:
     """`target.scale` of a plan for a shape."""
     width, depths = shape
     return ({"width": _as_written(width)} if width else {}) | ({"depth": list(depths)} if depths else {})
-
-
-def _by_name(plan: Plan) -> set[str]:
-    """What the plan's operators lose wherever they are used."""
-    sections: list[Width | Depth] = [section for section in (plan.width, plan.depth) if section is not None]
-    losses = (OPERATORS[section.operator].implementation().loss(section) for section in sections)
-    return {loss for loss in losses if loss}
 
 
 def _as_written(factor: Fraction) -> int | float | str:

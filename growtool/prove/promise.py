@@ -9,7 +9,7 @@ and source and target must run the same operations in the first place. Each find
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation
 from growtool.prove.channel_attention import softmax_sums
+from growtool.prove.obstacle import SECTIONS, Obstacle, Section, Why, obstacles
 from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places
 from growtool.trace.axes import axis_size
 from growtool.trace.call import BY_N_MINUS_1
@@ -28,8 +29,7 @@ _AVERAGES = {
     "batch_norm": "a norm by the batch's statistics", "std": "a standard deviation", "var_mean": "mean and variance",
     "std_mean": "mean and standard deviation",
 }  # fmt: skip
-UNEVEN = "not all copied equally often"
-NORM_LEAVES_A_MEAN = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
+_MEAN_REMAINS = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
 _JOINTLY = {
     "softmax": "a softmax runs over the copied channels",
     "product": "two activations are multiplied and summed over the copied channels",
@@ -45,13 +45,22 @@ class Promise:
     Attributes:
         kind: `exact`: the same outputs up to rounding. `exact up to eps`: so if the norms named had another eps, which
             lives in the module and not in the weights. `lossy`: neither.
-        reasons: why it is not exact.
-        accidents: those of a lossy one that no operator is known for, each with the key of the plan that it is about.
+        obstacles: why it is not exact.
     """
 
     kind: Literal["exact", "exact up to eps", "lossy"]
-    reasons: tuple[str, ...] = ()
-    accidents: tuple[tuple[str, str], ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not exact, in words."""
+        return tuple(obstacle.text for obstacle in self.obstacles)
+
+    @property
+    def accidents(self) -> tuple[tuple[Section, str], ...]:
+        """The reasons that no operator is known for, by the section of the plan that each is about."""
+        found = [(obstacle.about, obstacle.text) for obstacle in self.obstacles if obstacle.about]
+        return tuple(sorted(found, key=lambda accident: SECTIONS.index(accident[0])))
 
     def __str__(self) -> str:
         return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)
@@ -64,7 +73,7 @@ def uneven_mixings(
     copied: Collection[str] = (),
     kept: Collection[ChannelGroup] = (),
     variances: Collection[str] = (),
-) -> list[str]:
+) -> list[Obstacle]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
     Args:
@@ -75,7 +84,7 @@ def uneven_mixings(
         kept: channels whose products are made up for (`prove.head_size`).
         variances: modules whose one variance is (`prove.variance_norms`).
     """
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[Why, str], list[str]] = {}
     weighted = any(
         m.kind == "softmax" and any(_grows(expansions, a) for a in groups_on(m.axis)) for m in trace.joint_ops
     )
@@ -96,7 +105,7 @@ def uneven_mixings(
         reason = _reason(trace, joint, expansions, grown, copied)
         if reason:
             found.setdefault(reason, []).append(joint.module)
-    return [f"{places(modules)}: {reason}" for reason, modules in found.items()]
+    return [Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()]
 
 
 def other_norm_groups(
@@ -105,7 +114,7 @@ def other_norm_groups(
     expansions: Mapping[ChannelGroup, Expansion],
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
-) -> list[str]:
+) -> list[Obstacle]:
     """GroupNorms of the target whose groups are not, each, the copies of one group of the source.
 
     A group may grow, or there may be more of them; but the number of channels in a group of the target has to be that
@@ -121,7 +130,11 @@ def other_norm_groups(
             continue  # channels copied unequally often are a reason of their own
         if [size * (times or 1) for size, times in zip(before, copies, strict=False)] != after:
             found.append(path)
-    return [f"{places(found)}: GroupNorm over groups that are not the source's, copied"] if found else []
+    return _one(found, "GroupNorm over groups that are not the source's, copied")
+
+
+def _one(paths: Sequence[str], reason: str) -> list[Obstacle]:
+    return [Obstacle(Why.JOINTLY, f"{places(paths)}: {reason}")] if paths else []
 
 
 def _norm_groups(trace: Trace) -> dict[str, list[Axis]]:
@@ -138,32 +151,33 @@ def _reason(
     expansions: Mapping[ChannelGroup, Expansion],
     grown: list[ChannelGroup],
     copied: Collection[str],
-) -> str | None:
+) -> tuple[Why, str] | None:
     words = channels_of(trace)
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
     even = copies_per_position(joint.axis, expansions) is not None
     if joint.kind in _AVERAGES:
-        return None if even else f"{_AVERAGES[joint.kind]} over channels that are {UNEVEN} ({sizes})"
+        uneven = f"{_AVERAGES[joint.kind]} over channels that are not all copied equally often ({sizes})"
+        return None if even else (Why.UNEVEN, uneven)
     if joint.kind == "weight" and even and (joint.params <= set(copied) or not _consumes(trace, joint, grown)):
         return None
-    return f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
+    return Why.JOINTLY, f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 
 
-def ambiguous_parameters(trace: Trace, expansions: Mapping[ChannelGroup, Expansion]) -> list[str]:
+def ambiguous_parameters(trace: Trace, expansions: Mapping[ChannelGroup, Expansion]) -> list[Obstacle]:
     """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
-    names = sorted(grown & trace.ambiguous)
-    return [f"{places(names)}: read as a matrix along its channels and in another way too"] if names else []
+    return _one(sorted(grown & trace.ambiguous), "read as a matrix along its channels and in another way too")
 
 
 def _consumes(trace: Trace, joint: JointOp, grown: list[ChannelGroup]) -> bool:
     return any(group in grown and name in joint.params for group, name, _ in trace.consumers)
 
 
-def stopped_blanks(passages: Iterable[BlankPropagation], skip: Callable[[str], bool]) -> list[str]:
+def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:
     """Operations of the target that new channels without a copy do not pass unchanged."""
-    found = [item for blanks in passages for item in blanks.reasons if not skip(item[0])]
-    return grouped([*found, *((module, NORM_LEAVES_A_MEAN) for blanks in passages for module in blanks.nearly)])
+    stopped = grouped(item for blanks in passages for item in blanks.reasons if not skip(item[0]))
+    means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.nearly)
+    return [*obstacles(Why.BLANKS, stopped), *obstacles(Why.MEAN, means)]
 
 
 def needed_eps(

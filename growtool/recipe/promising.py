@@ -9,6 +9,7 @@ from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
+from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
 from growtool.prove.operations import Excused, different_operations
 from growtool.prove.promise import (
     Promise,
@@ -31,26 +32,26 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
     plan, matching, widths = growing.plan, growing.matching, growing.widths
     wide, deep, other = _known_losses(growing)
-    known = [*dict.fromkeys((*wide, *other, *deep))]
-    others = _other_operations(growing)
-    followed = [growing.starts.difference] if growing.starts.difference and not known and not others else []
+    known = obstacles(Why.BY_NAME, dict.fromkeys((*wide, *other, *deep)))
+    others = obstacles(Why.OPERATIONS, _other_operations(growing))
+    difference = growing.starts.difference
+    followed = obstacles(Why.VALUES, [difference] if difference and not known and not others else [])
     jointly = _joint_operations(growing)
     if not (known or others or followed or jointly):
-        jointly = _torn_groups(growing)
-    others += _other_buffers(matching, widths.expansions)
+        jointly = obstacles(Why.GROUPS, _torn_groups(growing))
+    others += obstacles(Why.BUFFERS, _other_buffers(matching, widths.expansions))
     if plan.recalibrate:
-        known.append("recalibrate estimates the running statistics of BatchNorm anew")
+        known.append(Obstacle(Why.STATISTICS, "recalibrate estimates the running statistics of BatchNorm anew"))
     wanted = needed_eps(eps_of_norms(matching.source.trace), widths.norms, matching.blocks.source_name)
-    jointly += _untold_eps(wanted, matching)
-    if reasons := (*known, *others, *followed, *jointly):
-        deeper = "depth" if matching.blocks.new else "target"
-        accidents = [("width" if widths.changes else deeper, reason) for reason in jointly if not wide]
-        accidents += [(deeper, reason) for reason in followed]
-        accidents += [("target", reason) for reason in others if not wide and not deep]
-        return Promise("lossy", reasons, tuple(accidents)), {}
+    jointly += obstacles(Why.EPS, _untold_eps(wanted, matching))
+    if known or others or followed or jointly:
+        deeper: Section = "depth" if matching.blocks.new else "target"
+        others = blamed(others, None if wide or deep else "target")
+        jointly = blamed(jointly, None if wide else "width" if widths.changes else deeper)
+        return Promise("lossy", (*known, *others, *blamed(followed, deeper), *jointly)), {}
     if not wanted or getattr(plan.width, "eps", "kept") == "told":
         return Promise("exact"), wanted
-    return Promise("exact up to eps", tuple(eps_shifts(widths.norms, wanted))), wanted
+    return Promise("exact up to eps", tuple(obstacles(Why.EPS, eps_shifts(widths.norms, wanted)))), wanted
 
 
 def _other_operations(growing: Analysis) -> list[str]:
@@ -72,7 +73,7 @@ def _other_operations(growing: Analysis) -> list[str]:
     return different_operations(source, target, source_name, matching.ignored, excused)
 
 
-def _joint_operations(growing: Analysis) -> list[str]:
+def _joint_operations(growing: Analysis) -> list[Obstacle]:
     """What treats new channels jointly with others in a way that changes its result."""
     matching, widths = growing.matching, growing.widths
     blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
@@ -84,7 +85,7 @@ def _joint_operations(growing: Analysis) -> list[str]:
     found += ambiguous_parameters(target, expansions)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
-        found += grouped(mixed_halves(target, grown))
+        found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown)))
     return found
 
 

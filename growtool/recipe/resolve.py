@@ -19,6 +19,7 @@ from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
+from growtool.prove.obstacle import Obstacle, Why, blamed, obstacles
 from growtool.prove.promise import Promise
 from growtool.recipe.choosing import chosen
 from growtool.recipe.eps_argument import spec_with_eps
@@ -95,7 +96,8 @@ def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedMode
     advice = head_advice(target, source, traced.trace, accepted)
     if advice is None:
         return recipe
-    return replace(recipe, promise=replace(recipe.promise, reasons=(*recipe.promise.reasons, advice)))
+    told = (*recipe.promise.obstacles, Obstacle(Why.ADVICE, advice))
+    return replace(recipe, promise=replace(recipe.promise, obstacles=told))
 
 
 def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
@@ -145,7 +147,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
     if torn:
-        promise = Promise("lossy", (*torn, *(promise.reasons if promise.kind == "lossy" else ())))
+        known = blamed(promise.obstacles if promise.kind == "lossy" else (), None)
+        promise = Promise("lossy", (*obstacles(Why.TIES, torn), *known))
     return Recipe(
         plan=plan,
         source=checkpoint,
