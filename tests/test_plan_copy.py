@@ -109,7 +109,7 @@ def test_an_arm_of_a_comparison_says_its_own_seed(tmp_path):
         ),
         (["--depth", "2", "--operator", "map"], "--operator map: missing, expected the source block of every target"),
         (["--width", "2", "--operator", "gradmax"], "--operator gradmax: gradmax needs images, expected `data: {path:"),
-        (["--width", "1.01"], "target.scale.width: "),
+        (["--width", "1.01"], "--width 1.01: channels 4 x 1.01 = 4.04, "),
     ],
 )
 def test_what_is_wrong_with_the_options_is_told(growtool, tmp_path, monkeypatch, options, message):
