@@ -2,11 +2,13 @@
 
 import json
 import math
+import shlex
 
 import pytest
 from models import TINY, Tiny, plan_of, write_folder
 
-from growtool.advise import SizeBudget, advise, parse_budget
+from growtool.advise.budget import SizeBudget, parse_budget
+from growtool.advise.proposals import advise
 from growtool.advise.sizes import split
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
@@ -119,13 +121,35 @@ def test_sizes_that_cannot_be_built_do_not_hide_those_that_fit():
 def test_the_command_tells_and_writes_plans(growtool, tmp_path):
     source = write_folder(VIT, tmp_path / "source")
     code, out, err = growtool("advise", source, "--budget", "2x-macs", "-o", tmp_path / "plans")
-    assert (code, err) == (0, "")
+    assert (code, err.splitlines()[0]) == (0, "grow by one of these plans:")
     assert "] by zero_out" in out and "exact" in out
     assert "language" not in out
     for axis in ("width", "depth", "both"):
         text = (tmp_path / "plans" / f"{axis}.yaml").read_text()
         assert text.startswith(f"# growtool advise {source} --budget 2x-macs: ")
         load_plan(tmp_path / "plans" / f"{axis}.yaml")
+
+
+@pytest.mark.parametrize("lone", [False, True], ids=["folder", "lone file"])
+def test_the_line_that_is_printed_grows_by_a_plan_as_it_is_written(growtool, tmp_path, monkeypatch, lone):
+    source = write_folder(VIT, tmp_path / "source")
+    told = []
+    if lone:
+        told = ["--model", VIT.architecture, *(w for k, v in VIT.args.items() for w in ("--model-args", f"{k}={v}"))]
+        source = (source / "model.safetensors").rename(tmp_path / "lone.safetensors")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = growtool("advise", source.name, "--budget", "2x-macs", "-o", "plans", *told)
+    assert code == 0, err
+    line = err.splitlines()[-1]
+    assert line == f"growtool grow {source.name} plans/width.yaml -o grown"
+    code, _, err = growtool(*shlex.split(line)[1:])
+    assert code == 0, err
+    assert (tmp_path / "grown").is_dir()
+
+
+def test_plans_that_are_not_kept_can_be(growtool, tmp_path):
+    code, _, err = growtool("advise", write_folder(VIT, tmp_path / "source"), "--budget", "2x-macs")
+    assert (code, err) == (0, "-o FOLDER writes these plans into files, which `growtool grow CHECKPOINT PLAN` takes\n")
 
 
 def test_json_holds_the_plans(growtool, tmp_path):

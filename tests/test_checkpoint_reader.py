@@ -362,7 +362,7 @@ def test_arguments_the_constructor_refuses():
     with pytest.raises(CheckpointError) as caught:
         build(ModelSpec("vit_tiny_patch16_224", {"embed_dimm": 64}), where="folder")
     assert str(caught.value) == (
-        "folder: timm cannot build vit_tiny_patch16_224 with {'embed_dimm': 64}: TypeError: "
+        "folder: timm cannot build vit_tiny_patch16_224 with embed_dimm=64: TypeError: "
         "VisionTransformer.__init__() got an unexpected keyword argument 'embed_dimm'; check model_args against the "
         "constructor of vit_tiny_patch16_224"
     )

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from growtool.checkpoint import TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
+from growtool.checkpoint.folder import staging
 from growtool.checkpoint.reader import Checkpoint
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import known_dtypes
@@ -139,3 +140,13 @@ def test_a_missing_folder_is_named_and_no_hidden_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, atomic_file(path):
         pass
     assert caught.value.filename == str(path)
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_the_output_and_not_by_a_hidden_name(tmp_path, monkeypatch):
+    def denied(*_, suffix, dir, **__):
+        raise PermissionError(13, "Permission denied", f"{dir}/hidden{suffix}")
+
+    monkeypatch.setattr("tempfile.mkdtemp", denied)
+    with pytest.raises(PermissionError) as caught, staging(tmp_path / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "out")

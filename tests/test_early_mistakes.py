@@ -26,6 +26,8 @@ COMMANDS = {
     "compare IN --plan fine.yaml --budget 1epochs --config options.yaml": "found the option 'lrr'",
     "compare IN --plan fine.yaml --budget 1epochs --variant options.yaml": "found the option 'lrr'",
     "compare IN --plan fine.yaml --budget much": "--budget: found 'much'",
+    "advise IN --budget 2x-mcas": "--budget: found '2x-mcas', expected a factor",
+    "advise IN --budget 2x-macs -o made": "expected none of them; choose another place",
     "schedule missing.yaml": "missing.yaml: no such file, expected a schedule in YAML",
     "schedule schedule.yaml": "found the option 'epoch'",
     "schedule grows.yaml": "found 'tyle', expected one of",
@@ -54,6 +56,8 @@ print(json.dumps(found))
 def test_mistakes_are_told_before_torch_is_imported(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/width.yaml").touch()
     done = subprocess.run(
         [sys.executable, "-c", RUN], input=json.dumps(list(COMMANDS)), cwd=tmp_path, capture_output=True, text=True,
         check=True,

@@ -7,7 +7,8 @@ import pytest
 from models import TINY, Tiny, plan_of, resolved, write_folder
 from zoo.proofs import InMemory
 
-from growtool.advise import advise, parse_budget
+from growtool.advise.budget import parse_budget
+from growtool.advise.proposals import advise
 from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.plan.depth import ZeroOut

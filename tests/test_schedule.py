@@ -56,6 +56,7 @@ def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Pat
     records = run_schedule(load_schedule(file), tmp_path / "out")
     assert [record.kind for record in records] == ["train", "grow", "train", "grow", "train"]
     assert [record.steps for record in records][:4] == [2, 0, 3, 0]
+    assert [record.parameters for record in records[1::2]] == [record.parameters for record in records[2::2]]
     deeper = open_checkpoint(tmp_path / "out/05-train/last").spec.model_args
     assert (list(deeper["layers"]), list(deeper["channels"])) == ([1, 3, 1, 1], [8, 16, 16, 24])
     spent = records[4].macs

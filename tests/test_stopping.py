@@ -101,3 +101,11 @@ def test_the_command_leaves_ignored_what_it_was_started_with_ignored(number, gro
         assert signal.getsignal(number) is signal.SIG_IGN
     finally:
         signal.signal(number, before)
+
+
+def test_what_was_asked_before_a_part_begins_is_asked_of_the_part():
+    with stop_on_signals() as whole:
+        os.kill(os.getpid(), signal.SIGINT)
+        with stop_on_signals() as part:
+            assert part.asked
+    assert whole.signal == signal.SIGINT

@@ -71,6 +71,24 @@ def test_whatever_stops_one_trial_the_others_go_on(tmp_path: Path, untrained: No
     assert [failed.reason for failed in found] == ["RuntimeError: out of luck", "nothing is trained here"]
 
 
+def test_a_run_that_goes_on_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("growtool.study.trials._NEWS_SECONDS", 0.05)
+    trial, said = Trial(Arm("a", SPEC, 1, 1, "", 40), 0, None, tmp_path), []
+    running = Runner(Training(tmp_path, (), None, {}), jobs=1, devices=(), told=said.append)
+    line = json.dumps({"event": "evaluation", "step": 30, "top1": 51.5})
+    script = f"""
+import pathlib, time
+time.sleep(0.4)
+pathlib.Path("run").mkdir()
+pathlib.Path("run/metrics.jsonl").write_text({line!r})
+time.sleep(0.4)
+print("done")
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=tmp_path) as child:
+        assert running._awaited(child, trial) == b"done\n"
+    assert said == ["a, seed 0: reading images and checkpoint", "a, seed 0: update 30 of 40, 51.50 %"]
+
+
 def test_a_trial_whose_run_is_gone_is_named(tmp_path: Path) -> None:
     trial = Trial(Arm("a", SPEC, 1, 1, "", 1), 0, None, tmp_path / "a")
     trial.folder.mkdir()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from growtool.errors import PlanError
 
+AXES = ("width", "depth", "both")
+"""What a proposal grows."""
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)x-(macs|params)")
 
 

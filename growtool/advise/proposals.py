@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from growtool.advise.budget import SizeBudget
+from growtool.advise.budget import AXES, SizeBudget
 from growtool.advise.guidelines import GUIDELINES
 from growtool.advise.sizes import Scaling, Shape, Size, size_of
 from growtool.advise.trying import Tried, try_shape
@@ -19,8 +19,6 @@ from growtool.plan.target import Scale
 from growtool.recipe.target import scalable
 from growtool.recipe.traced_model import TracedModel
 from growtool.recipe.trials import Built
-
-AXES = ("width", "depth", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,9 @@ class Proposal:
     reasons: tuple[str, ...]
     guideline: str
 
-    def text(self, heading: str) -> str:
-        """The plan file, with `heading` as its first comment."""
-        return f"# {heading}\n{yaml.safe_dump(dict(self.plan), sort_keys=False, default_flow_style=None)}"
+    def text(self, heading: str, of: Mapping[str, Any] | None = None) -> str:
+        """The plan file, with `heading` as its first comment, and `of`: `model` and `model_args` of a lone file."""
+        return f"# {heading}\n{yaml.safe_dump({**(of or {}), **self.plan}, sort_keys=False, default_flow_style=None)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,11 @@ def staging(out: Path) -> Iterator[Path]:
     place = out.resolve()
     with made(place.parent) as parent:
         clear_leftovers(parent, place.name)
-        folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
+        except OSError as error:
+            error.filename = str(out)  # the hidden name means nothing to whom the message is for
+            raise
         try:
             yield folder
         finally:

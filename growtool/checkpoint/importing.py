@@ -164,8 +164,7 @@ def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, fil
         if not findings and problem is not None:
             findings = [f"{type(problem).__name__}: {problem}"]
         raise CheckpointError(
-            f"{file}: timm does not take the tensors as those of {spec.architecture} with "
-            f"{dict(spec.model_args)}:\n"
+            f"{file}: timm does not take the tensors as those of {spec.described}:\n"
             + "\n".join(f"- {line}" for line in findings)
             + "\nname the model it is of with --model, and its arguments with --model-args (num_classes=10, ...)"
         )

@@ -40,8 +40,7 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
         model = _create(spec)
     except Exception as error:  # whatever a constructor trips over when its arguments do not fit together
         raise CheckpointError(
-            f"{where}: timm cannot build {spec.architecture} with {dict(spec.model_args)}: "
-            f"{type(error).__name__}: {error}; {_remedy(spec, str(error))}"
+            f"{where}: timm cannot build {spec.described}: {type(error).__name__}: {error}; {_remedy(spec, str(error))}"
         ) from error
     config = cast("dict[str, Any]", model.pretrained_cfg)
     # timm leaves it as it was, whatever the arguments say, and takes this size where there is none

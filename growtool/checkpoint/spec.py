@@ -29,6 +29,12 @@ class ModelSpec:
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def described(self) -> str:
+        """The architecture and its arguments, as messages call them."""
+        arguments = ", ".join(f"{key}={value}" for key, value in self.model_args.items())
+        return f"{self.architecture} with {arguments or 'its default arguments'}"
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, where: str) -> ModelSpec:
         """Read the content of a timm `config.json`, also of the old form whose keys are not grouped yet.

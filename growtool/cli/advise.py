@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.cli.tables import new_table, show
 from growtool.report import units
 
 if TYPE_CHECKING:
-    from growtool.advise import Advice, Proposal
+    from growtool.advise.proposals import Advice, Proposal
 
 
 def advise(
@@ -35,24 +36,28 @@ def advise(
     Each keeps the function, and comes with the size it leads to. Where none does within the budget, the smallest growth
     that does is shown. No weight is read; `growtool grow CHECKPOINT PLAN` does it.
     """
-    from growtool.advise import advise as find
-    from growtool.advise import parse_budget
+    from growtool.advise.budget import parse_budget
 
+    # a mistake in the options is told before torch is imported
     wanted = parse_budget(budget)
     if output:
         _require_free(output)
+    from growtool.advise.proposals import advise as find
+
     (source,) = open_all([checkpoint], model, model_args)
     advice = find(source, wanted)
-    files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}") if output else {}
+    of = {"model": source.spec.architecture, "model_args": dict(source.spec.model_args)} if model else {}
+    files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}", of) if output else {}
     if as_json:
-        emit_json(_document(advice, files))
+        emit_json(_document(advice, files, of))
     else:
         _show(advice, files)
+        _show_next(checkpoint, advice, files, plugin or [])
 
 
 def _require_free(folder: Path) -> None:
     """Raises PlanError where a plan's file is there already."""
-    from growtool.advise import AXES
+    from growtool.advise.budget import AXES
     from growtool.errors import PlanError
 
     existing = [str(path) for path in (_file(folder, axis) for axis in AXES) if path.exists()]
@@ -64,14 +69,14 @@ def _file(folder: Path, axis: str) -> Path:
     return folder / f"{axis}.yaml"
 
 
-def _write(folder: Path, advice: Advice, command: str) -> dict[str, Path]:
-    """Axis -> the file of its plan."""
+def _write(folder: Path, advice: Advice, command: str, of: dict[str, Any]) -> dict[str, Path]:
+    """Axis -> the file of its plan, which says by `of` what a lone file of weights holds."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for proposal in advice.proposals:
         heading = f"{command}: {_ratios(proposal, advice)}, {proposal.promise}"
         files[proposal.axis] = _file(folder, proposal.axis)
-        files[proposal.axis].write_text(proposal.text(heading), encoding="utf-8")
+        files[proposal.axis].write_text(proposal.text(heading, of), encoding="utf-8")
     return files
 
 
@@ -82,11 +87,11 @@ def _ratios(proposal: Proposal, advice: Advice) -> str:
     )
 
 
-def _document(advice: Advice, files: dict[str, Path]) -> dict[str, Any]:
+def _document(advice: Advice, files: dict[str, Path], of: dict[str, Any]) -> dict[str, Any]:
     def proposed(proposal: Proposal) -> dict[str, Any]:
         return {
             "axis": proposal.axis,
-            "plan": dict(proposal.plan),
+            "plan": {**of, **proposal.plan},
             "macs": proposal.size.macs,
             "params": proposal.size.params,
             "promise": {"kind": proposal.promise, "reasons": list(proposal.reasons)},
@@ -122,6 +127,16 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
     for axis, why in advice.refused.items():
         remedy = f"; the smallest that does is shown, {_ratios(smallest[axis], advice)}" if axis in smallest else ""
         say(f"[bold]{axis}[/]: no plan: {escape(why + remedy)}")
+
+
+def _show_next(checkpoint: Path, advice: Advice, files: dict[str, Path], plugins: list[Path]) -> None:
+    """How to go on from here."""
+    if files:
+        words = ["growtool", "grow", str(checkpoint), str(next(iter(files.values()))), "-o", "grown"]
+        words += [word for plugin in plugins for word in ("--plugin", str(plugin))]
+        note(escape(f"grow by one of these plans:\n{shlex.join(words)}"))
+    elif advice.proposals:
+        note("-o FOLDER writes these plans into files, which `growtool grow CHECKPOINT PLAN` takes")
 
 
 def _plan_line(proposal: Proposal) -> str:

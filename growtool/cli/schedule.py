@@ -32,6 +32,7 @@ def schedule(
     from growtool.schedule.file import load_schedule
 
     loaded = load_schedule(file)  # a mistake in it is told before torch is imported
+    from growtool.checkpoint.loading import loading_line
     from growtool.finetune.distributed import World
     from growtool.report import units
     from growtool.schedule.run import run_schedule
@@ -57,6 +58,9 @@ def schedule(
             f"{record.top1:.2f} %" if record.top1 is not None else "-",
         )  # fmt: skip
     show(table)
+    if records:
+        last = (output or Path(file.stem)) / records[-1].checkpoint
+        note(f"load it: {escape(loading_line(last))}")
 
 
 def report(

@@ -75,7 +75,8 @@ def continuing_with(line: str) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
-    """While open these signals only ask, and what was asked within another such block is asked of that one, too.
+    """While open these signals only ask, and what was asked of a block around this one is asked of this one, too,
+    and the other way round.
 
     Signals belong to the main thread; elsewhere nothing is installed, nor for a signal that is ignored, as `nohup` has
     SIGHUP ignored and a shell Ctrl-C in the background.
@@ -91,12 +92,14 @@ def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
     taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in taken:
         signal.signal(number, request.ask)
+    outer = getattr(before[signal.SIGTERM], "__self__", None)
+    if isinstance(outer, StopRequest):
+        request.signal = outer.signal
     try:
         yield request
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
-        outer = getattr(before[signal.SIGTERM], "__self__", None)
         if request.signal is not None and isinstance(outer, StopRequest):
             outer.signal = request.signal
 

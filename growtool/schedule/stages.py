@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER
 
@@ -200,6 +200,7 @@ class Grow:
                 self._grow(site, site.root / folder)
             world.wait()
         grown = open_checkpoint(site.root / folder)
+        buffers = {name for name, _ in build(grown.spec).named_buffers()}
         return StageRecord(
             number=self.number,
             kind="grow",
@@ -209,7 +210,7 @@ class Grow:
             steps=0,
             macs=0,
             seconds=time.perf_counter() - start,
-            parameters=sum(info.numel for info in grown.tensors.values()),
+            parameters=sum(info.numel for name, info in grown.tensors.items() if name not in buffers),
             top1=None,
         )
 

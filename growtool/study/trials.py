@@ -19,6 +19,7 @@ from typing import Any
 
 from growtool.checkpoint.folder import json_text
 from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.journal import METRICS, read_events
 from growtool.finetune.points import read_points
 from growtool.study.arms import Arm
 from growtool.study.results import FRACTIONS, Outcome
@@ -26,6 +27,8 @@ from growtool.study.variant import Variant
 
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
 _START, _RUN = "start", "run"
+_NEWS_SECONDS = 10.0
+"""How often a run that goes on is told of."""
 
 
 @dataclass(frozen=True)
@@ -203,16 +206,38 @@ class Runner:
             self._children.add(child)
             if self._stopping.is_set():
                 child.terminate()
-            output, _ = child.communicate()
+            output = self._awaited(child, trial)
             self._children.discard(child)
         if child.returncode:
             raise GrowtoolError(f"growtool finetune ended with {child.returncode}: {_last_line(trial.folder / _LOG)}")
         (trial.folder / _RESULT).write_bytes(output)
 
+    def _awaited(self, child: subprocess.Popen[bytes], trial: Trial) -> bytes:
+        """What the process wrote; now and then it is told how far it is."""
+        reached = None
+        while True:
+            try:
+                return child.communicate(timeout=_NEWS_SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                before, reached = reached, _reached(trial)
+                if reached != before:
+                    self.told(f"{trial.name}: {reached}")
+
     def _environment(self) -> dict[str, str]:
         """This process's, with the cores shared out among the jobs unless the user has said how many to use."""
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         return {"OMP_NUM_THREADS": str(threads), **os.environ}
+
+
+def _reached(trial: Trial) -> str:
+    """How far a run is that is going on."""
+    try:
+        events = list(read_events(trial.folder / _RUN / METRICS))
+    except GrowtoolError:  # nothing is written yet
+        return "reading images and checkpoint"
+    done = max((event["step"] for event in events), default=0)
+    accuracy = [event["top1"] for event in events if event["event"] in ("epoch", "evaluation")]
+    return f"update {done:,} of {trial.arm.steps:,}" + (f", {accuracy[-1]:.2f} %" if accuracy else "")
 
 
 def _last_line(log: Path) -> str:
