@@ -26,8 +26,8 @@ PLANS = {
         "target:\n  model_args: {channels: [8, 12, 16]}\n",
         "error: plan.yaml:2:3 target.model_args: timm builds resnet10t so, but it does not run on images of "
         "(3, 176, 176) (channels, height, width): AttributeError: 'ResNet' object has no attribute 'layer4'; expected "
-        "arguments that fit each other, found {'num_classes': 3, 'global_pool': 'avg', 'channels': [8, 12, 16], "
-        "'stem_width': 4, 'in_chans': 3}\n",
+        "arguments that fit each other, found resnet10t with num_classes=3, global_pool=avg, channels=[8, 12, 16], "
+        "stem_width=4, in_chans=3\n",
     ),
 }
 

@@ -84,6 +84,8 @@ def _options(section: type[Section]) -> tuple[Option, ...]:
 def _default(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
+    if field.default is None:
+        return "null"
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 

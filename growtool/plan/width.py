@@ -92,7 +92,7 @@ class Mixture(Section):
     """Tiled, with new linear combinations of trained layers between the copies (MixtureGrowth).
 
     Attributes:
-        bank: the templates: `raw`, the same-shape layers of the stage; `sub_block`, equal parts of them. None: those of
+        bank: the templates: `raw`, the same-shape layers of the stage; `sub_block`, equal parts of them. null: those of
             a checkpoint in template form, else `raw`.
         parts: with `sub_block`, into how many parts the channels on either side of a layer are cut.
         coefficients: how the combinations are drawn.

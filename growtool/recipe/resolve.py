@@ -238,5 +238,5 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
         raise PlanError(
             f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "
             f"(channels, height, width): {type(error.__cause__).__name__}: {error.__cause__}; expected arguments "
-            f"that fit each other, found {dict(spec.model_args)}"
+            f"that fit each other, found {spec.described}"
         ) from error
