@@ -122,7 +122,7 @@ def _by_channel(W: Tensor, dim: int, places: Tensor, size: int) -> Tensor:
 
 
 def _places(axis: Axis, group: ChannelGroup) -> Tensor | None:
-    """int64: the channel of `channel group` at each position of the axis; None where a position has none."""
+    """int64: the channel of `group` at each position of the axis; None where a position has none."""
     parts = []
     for segment in axis:
         part = torch.zeros(1, dtype=torch.int64)

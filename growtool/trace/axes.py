@@ -1,11 +1,11 @@
 """A symbolic tensor axis: which channels it carries, and in what layout.
 
-An `Axis` is a concatenation of segments; a `Segment` is a row-major product of factors; a factor is an `ChannelGroup`
+An `Axis` is a concatenation of segments; a `Segment` is a row-major product of factors; a factor is a `ChannelGroup`
 (a set of channels that grows as one) or a nested axis. So a packed qkv axis of three heads times sixteen channels is
 `((H, D), (H, D), (H, D))`, and the input of a dense block is `((a,), (b,), (c,))`. Identity is structural: two axes of
 equal size have nothing to do with each other until an operation of the model says so.
 
-Channel groups are union-find roots: binding an channel group to an axis replaces it everywhere at the next `resolve`.
+Channel groups are union-find roots: binding a channel group to an axis replaces it everywhere at the next `resolve`.
 """
 
 from __future__ import annotations
@@ -107,8 +107,7 @@ def _resolve_segment(segment: Segment) -> Axis:
 
 
 def _root(group: ChannelGroup) -> ChannelGroup:
-    """The last of a chain of channel groups bound one to the next, and the chain made short: deep models bind "
-    "thousands."""
+    """The last of a chain of groups bound one to the next; the chain is made short, as deep models bind thousands."""
     chain = []
     while (
         group.term is not None
@@ -190,7 +189,7 @@ def fix(axis: Axis, reason: str) -> None:
 
 
 def bind(group: ChannelGroup, axis: Axis) -> None:
-    """Declare that `channel group` stands for `axis`, of the same size.
+    """Declare that `group` stands for `axis`, of the same size.
 
     Raises:
         Unsolvable: the axis contains the channel group.
