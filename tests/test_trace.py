@@ -1,4 +1,4 @@
-"""Channel groups, proved by permutation: what the trace calls one group may take any order, all of it together and not apart.
+"""Channel groups, proved by permutation: one group may take any order, all of it together and not apart.
 
 A group that lacks a member or holds a foreign one fails the first proof, channels that are tied without need fail the
 second. Every number of the models is random and in float64, so that no zero or one hides an error.

@@ -136,8 +136,7 @@ class Permuter:
         return list(dict.fromkeys(m.tensor for m in group.members if m.tensor in self._state))
 
     def change(self, orders: Mapping[ChannelGroup, Tensor], *, only: str | None = None) -> float:
-        """Relative difference of the outputs with the channel groups in these orders, in all tensors or in `only` "
-        "one."""
+        """Relative difference of the outputs with the groups in these orders, in all tensors or in `only` one."""
         touched = [only] if only else list(self._state)
         with torch.no_grad():
             for name in touched:
