@@ -94,7 +94,7 @@ class _Search:
         return None
 
     def _normed(self, step: Step) -> Writers | None:
-        """A norm's shift can be centred; that leaves what its gains make of the mean, which the blanks meet."""
+        """A shift can be centred; that leaves what the gains make of the mean, which `prove.blank_norms` tells."""
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         if affine and all(map(self._is_zeroed, affine)):
             return _NOTHING
