@@ -132,7 +132,7 @@ def _holding(names: Sequence[str]) -> str:
 
 
 def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Trace) -> IdentityShortcut | None:
-    inner = [entry for p, entries in target.signatures.items() if within(p, path) for entry in entries]
+    inner = [entry for inside in target.modules_in(path) for entry in target.signatures[inside]]
     operations = [entry for entry in inner if entry[0] != "call"]
     kernels = [entry for entry in operations if entry[0] == "convolution"]
     weights = [name for name in names if len(target.tensors[name]) == 4]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,6 +97,23 @@ class Trace:
         carried = (group for axes in self.tensors.values() for axis in axes for group in groups_on(axis))
         return frozenset(group for group in carried if group.fixed is None)
 
+    def tensors_in(self, path: str) -> Sequence[str]:
+        """The names of the tensors that a module holds, everything inside included."""
+        return _below(path, self._sorted_tensors)
+
+    def modules_in(self, path: str) -> Sequence[str]:
+        """The paths with a signature that are that of a module, or of something in it."""
+        own = [path] if path in self.signatures else []
+        return [*own, *_below(path, self._sorted_modules)]
+
+    @cached_property
+    def _sorted_tensors(self) -> list[str]:
+        return sorted(self.tensors)
+
+    @cached_property
+    def _sorted_modules(self) -> list[str]:
+        return sorted(self.signatures)
+
     def __repr__(self) -> str:
         return f"Trace({len(self.tensors)} tensors, {len(self.groups)} groups of channels)"
 
@@ -117,6 +135,11 @@ class Trace:
                     role = "consumer" if (group, name, dim) in self.consumers else role
                     members[group].append(Member(name, dim, role))
         return tuple(NamedGroup(names[group], group, tuple(found)) for group, found in members.items())
+
+
+def _below(path: str, names: Sequence[str]) -> Sequence[str]:
+    """Of sorted names those that begin with a path and a dot: they stand together, as `/` comes right after the dot."""
+    return names[bisect_left(names, f"{path}.") : bisect_left(names, f"{path}/")]
 
 
 def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Trace:

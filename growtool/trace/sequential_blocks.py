@@ -77,7 +77,7 @@ def _lines(model: nn.Module, trace: Trace) -> dict[str, list[_Layer]]:
 
 def _layer(trace: Trace, prefix: str, index: int) -> _Layer:
     inside = f"{prefix}{index}."
-    own = {n.removeprefix(inside): axes for n, axes in trace.tensors.items() if n.startswith(inside)}
+    own = {name.removeprefix(inside): trace.tensors[name] for name in trace.tensors_in(f"{prefix}{index}")}
     sizes = tuple((name, tuple(map(axis_size, axes))) for name, axes in sorted(own.items()))
     dimensions = tuple((name, len(shape)) for name, shape in sizes)
     return _Layer(index, sizes, (dimensions, work_of(trace, f"{prefix}{index}")))

@@ -108,7 +108,7 @@ def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset
     """A block's parameters relative to its path, with their number of dimensions."""
     inside = f"{path}."
     return frozenset(
-        (n.removeprefix(inside), len(a)) for n, a in trace.tensors.items() if n.startswith(inside) and n not in ignoring
+        (name.removeprefix(inside), len(trace.tensors[name])) for name in trace.tensors_in(path) if name not in ignoring
     )
 
 
@@ -116,18 +116,17 @@ def _parts(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset
     """Of how many parts the dimensions of a block's parameters consist: three for queries, keys and values."""
     inside = f"{path}."
     return frozenset(
-        (n.removeprefix(inside), tuple(map(len, a)))
-        for n, a in trace.tensors.items()
-        if n.startswith(inside) and n not in ignoring
+        (name.removeprefix(inside), tuple(map(len, trace.tensors[name])))
+        for name in trace.tensors_in(path)
+        if name not in ignoring
     )
 
 
 def work_of(trace: Trace, path: str) -> frozenset[tuple[str, object]]:
     """The operations of a block's modules, relative to its path."""
     return frozenset(
-        (p.removeprefix(path), tuple(_relative(entry, path) for entry in entries))
-        for p, entries in trace.signatures.items()
-        if within(p, path)
+        (inner.removeprefix(path), tuple(_relative(entry, path) for entry in trace.signatures[inner]))
+        for inner in trace.modules_in(path)
     )
 
 
