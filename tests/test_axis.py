@@ -40,7 +40,7 @@ def meaning(axis: Axis) -> list[Position]:
 
 def _factor_meaning(factor: Factor) -> list[Position]:
     if isinstance(factor, ChannelGroup):
-        assert factor.term is None, "bound atoms do not survive resolve"
+        assert factor.term is None, "bound groups do not survive resolve"
         return [((factor.serial, i),) for i in range(factor.size)]
     return meaning(factor)
 
@@ -48,7 +48,7 @@ def _factor_meaning(factor: Factor) -> list[Position]:
 @st.composite
 def axes(draw, size: int, *, depth: int = 3) -> Axis:
     """An axis of a given size: one channel group, a product, or a concatenation."""
-    kinds = ["atom"]
+    kinds = ["group"]
     divisors = [n for n in range(2, size) if size % n == 0]
     if depth and divisors:
         kinds.append("product")
