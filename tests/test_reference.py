@@ -89,6 +89,15 @@ def test_every_tensor_that_does_not_fit_is_named():
         assert part in text
 
 
+def test_numbers_that_are_not_finite_are_not_taken():
+    state, _ = reference()
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state["stages.1.conv_b.trainable_parameters.template_set_1"][0, 0, 0] = float("nan")
+    names = {name: path for name, (path, _) in LAYERS.items()}
+    with pytest.raises(CheckpointError, match=r"x\.pth: banks\.\S+\.templates holds nan, expected finite numbers"):
+        from_reference(state, timm.create_model("resnet18", **ARGS), names, where="x.pth")
+
+
 class Other:
     """Not a tensor."""
 

@@ -18,7 +18,7 @@ from growtool.checkpoint.reader import CONFIG, WEIGHTS, spec_beside
 from growtool.checkpoint.remedy import INDEX_ENDING, indices, shards, weight_files
 from growtool.checkpoint.skeleton import build, input_size
 from growtool.checkpoint.spec import ModelSpec
-from growtool.checkpoint.tensors import infos_of
+from growtool.checkpoint.tensors import infos_of, require_finite
 from growtool.checkpoint.torch_file import StateDict, read_state_dict
 from growtool.errors import CheckpointError, PlanError
 
@@ -83,7 +83,7 @@ def import_checkpoint(
         name: loaded.given.get(name, tensor).detach().contiguous().clone()
         for name, tensor in loaded.model.state_dict().items()
     }
-    _require_finite(file, values, skeleton)
+    require_finite(str(file), values, dict(skeleton.named_buffers()))
     config, preparation = _config(spec, loaded.model, skeleton, found.beside.get("args"))
     _write(out, replace(spec, pretrained_cfg=config), skeleton, values, force=force)
     return Imported(
@@ -169,25 +169,6 @@ def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, fil
             + "\nname the model it is of with --model, and its arguments with --model-args (num_classes=10, ...)"
         )
     return loaded
-
-
-def _require_finite(file: Path, values: Mapping[str, Tensor], skeleton: nn.Module) -> None:
-    """Refuse what diverged in training; a buffer may hold infinity where its constructor puts it, as masks do."""
-    import torch
-
-    built = dict(skeleton.named_buffers())
-    spoilt = {
-        name: tensor[~tensor.isfinite()][0].item()
-        for name, tensor in values.items()
-        if not tensor.isfinite().all() and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
-    }
-    if spoilt:
-        name, value = next(iter(spoilt.items()))
-        more = f" ({len(spoilt) - 1} more tensors likewise)" if len(spoilt) > 1 else ""
-        raise CheckpointError(
-            f"{file}: {name} holds {value}{more}, expected finite numbers; where the training "
-            "diverged, take a checkpoint from before"
-        )
 
 
 def _config(

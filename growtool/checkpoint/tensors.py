@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from growtool.errors import PlanError
+from growtool.errors import CheckpointError, PlanError
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,33 @@ def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
     import torch
 
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mapping[str, torch.Tensor]) -> None:
+    """Refuse what diverged in training.
+
+    Args:
+        where: what to call the file.
+        values: its tensors.
+        built: buffers as their constructor fills them; they may hold infinity, as masks do.
+
+    Raises:
+        CheckpointError: some hold numbers that are not finite.
+    """
+    import torch
+
+    spoilt = {
+        name: tensor[~tensor.isfinite()][0].item()
+        for name, tensor in values.items()
+        if not tensor.isfinite().all() and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
+    }
+    if spoilt:
+        name, value = next(iter(spoilt.items()))
+        more = f" ({len(spoilt) - 1} more tensors likewise)" if len(spoilt) > 1 else ""
+        raise CheckpointError(
+            f"{where}: {name} holds {value}{more}, expected finite numbers; where the training diverged, take a "
+            "checkpoint from before"
+        )
 
 
 def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str = "") -> torch.Tensor:

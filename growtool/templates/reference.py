@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Form, Layout, Templated, coefficients_of
+from growtool.checkpoint.tensors import require_finite
 from growtool.errors import CheckpointError
 
 _SET = "{}.trainable_parameters.template_set_{}"
@@ -33,7 +34,7 @@ def from_reference(
         where: what to call the file.
 
     Raises:
-        CheckpointError: tensors are missing or have other shapes; every one of them.
+        CheckpointError: tensors are missing or have other shapes, every one of them; or they are not finite.
     """
     tensors: dict[str, Tensor] = {}
     templated: dict[str, Templated] = {}
@@ -63,6 +64,7 @@ def from_reference(
             tensors[name] = state[there]
     if problems:
         raise CheckpointError(problems)
+    require_finite(where, tensors, {})
     return tensors, Form(dict.fromkeys((t.bank for t in templated.values()), "trained"), templated)
 
 
