@@ -115,5 +115,6 @@ def _import_templates(
             {"output": str(output), "templated": sorted(form.tensors), "dense": len(tensors) - 2 * len(form.banks)}
         )
         return
-    say(f"{len(form.tensors)} tensors in template form, {len(form.banks)} banks")
+    tensors, banks = len(form.tensors), len(form.banks)
+    say(f"{tensors} tensor{'s' * (tensors != 1)} in template form, {banks} bank{'s' * (banks != 1)}")
     say(f"written: {escape(str(output))}")
