@@ -115,6 +115,6 @@ def _import_templates(
             {"output": str(output), "templated": sorted(form.tensors), "dense": len(tensors) - 2 * len(form.banks)}
         )
         return
-    tensors, banks = len(form.tensors), len(form.banks)
-    say(f"{tensors} tensor{'s' * (tensors != 1)} in template form, {banks} bank{'s' * (banks != 1)}")
+    grids, banks = len(form.tensors), len(form.banks)
+    say(f"{grids} tensor{'s' * (grids != 1)} in template form, {banks} bank{'s' * (banks != 1)}")
     say(f"written: {escape(str(output))}")
