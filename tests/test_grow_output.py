@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.checkpoint.loading import loading_line
-from growtool.errors import CheckpointError
+from growtool.errors import CheckpointError, PlanError
 from growtool.operators import tile
 
 TILE = {"operator": "tile"}
@@ -167,6 +167,15 @@ def test_nothing_is_left_behind(failure, out, tmp_path, monkeypatch):
             str(raised.value),
         )
     assert {path.name for path in tmp_path.iterdir()} == {"source", "plan.yaml"}
+
+
+def test_rounding_that_a_growth_amplifies_is_told_as_such(tmp_path):
+    """Many copies with large noise: what float32 leaves between them grows in each block."""
+    source = write_folder(TINY["vit"].with_args(depth=4), tmp_path / "source", dtype=torch.float32)
+    plan = {"target": {"scale": {"width": 22}}, "width": {"operator": "mixture", "gain": 1.0}}
+    with pytest.raises(PlanError, match=r"in float64 the same growth differs by \S+e-\d+: what rounding leaves"):
+        grown(source, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_older_output_survives_a_failure_and_force_replaces_it(tmp_path, monkeypatch):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from growtool.checkpoint import Checkpoint, arithmetic_dtype
+from growtool.checkpoint import Checkpoint, arithmetic_dtype, file_order
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.device import in_use
-from growtool.growing.execute import WIDER, single_threaded
+from growtool.growing.execute import WIDER, produce, single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
 
@@ -90,7 +92,7 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
     holds = recipe.promise.kind == "lossy" or decisive.within(tolerance)
     proof = Proof(plain, tolerance, holds, None if decisive is plain else decisive)
     if not holds:
-        if coarse := _too_coarse(recipe, inputs, tolerance):
+        if coarse := _too_coarse(recipe, inputs, tolerance) or _amplified(recipe, inputs, tolerance):
             raise PlanError(f"verification failed: {proof}, expected at most {tolerance:g}: {coarse}")
         raise CheckpointError(
             f"verification failed: {proof}, expected at most {tolerance:g}: the plan promised the same function. "
@@ -134,6 +136,38 @@ def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str |
     return (
         f"the source alone, rounded to {name}, differs by {alone.relative_difference:.2e} already. {told}nothing was "
         f"written; {wider} may hold it: {WIDER}, or allow more with `verify: {{tolerance: ...}}`"
+    )
+
+
+@dataclass(frozen=True)
+class _InMemory(Checkpoint):
+    """A checkpoint that was never written."""
+
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def read(self, name: str) -> torch.Tensor:
+        return self.state[name]
+
+
+def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
+    """Why rounding is to blame, where the same growth with float64 numbers keeps the function."""
+    if recipe.measured:  # images have decided some of its numbers
+        return None
+    tensors = {
+        name: replace(tensor, info=replace(tensor.info, dtype="F64")) if tensor.info.is_float else tensor
+        for name, tensor in recipe.tensors.items()
+    }
+    wide = replace(recipe, tensors=tensors, form=None)
+    state = dict(zip(file_order(wide.infos), produce(wide, lambda _: None), strict=True))
+    target = _InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, {}, state=state)
+    with single_threaded():
+        _, decisive = _compared(wide, target, inputs.double(), torch.float64, CPU)
+    if not decisive.within(tolerance):
+        return None
+    return (
+        f"with numbers in float64 the same growth differs by {decisive.relative_difference:.2e}: what rounding leaves "
+        "between the copies grows from layer to layer. Nothing was written; take a smaller factor, "
+        f"{WIDER.replace('...', 'float64')}, or allow more with `verify: {{tolerance: ...}}`"
     )
 
 
