@@ -106,7 +106,7 @@ BAD = {
     ),
     "heads do not divide": (
         TINY["vit"], {"target": {"model_args": {"embed_dim": 18, "num_heads": 4}}, "width": NET2NET},
-        [r"target\.model_args: timm cannot build test_vit with .*'embed_dim': 18.*divisible by num_heads; "
+        [r"target\.model_args: timm cannot build test_vit with .*embed_dim=18.*divisible by num_heads; "
          r"check model_args"],
     ),
     "smaller heads": (
