@@ -60,13 +60,8 @@ class Scaling:
     def __init__(
         self, base: ModelSpec, model: nn.Module, source: Size, size_arguments: SizeArguments, budget: SizeBudget
     ) -> None:
-        self.base, self._model, self.source, self._size_arguments, self._budget = (
-            base,
-            model,
-            source,
-            size_arguments,
-            budget,
-        )
+        self.base, self._model, self.source, self._budget = base, model, source, budget
+        self._size_arguments = size_arguments
         self._depth_name = next(iter(size_arguments.depth), None)
         self.size = cache(self._size)
 
@@ -119,11 +114,9 @@ class Scaling:
         """
         wanted = {"width": width and float(width), "depth": depths}
         scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
-        return (
-            scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
-            if scale
-            else self.base
-        )
+        if not scale:
+            return self.base
+        return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
 
     def _size(self, width: Fraction | None, depths: tuple[int, ...] | None) -> Size | None:
         try:

@@ -33,7 +33,7 @@ def require_several_values(model: nn.Module, images: int, remedy: str, among: fr
     alone = [name for name in _alone(_on_meta(model), images) if among is None or name in among]
     if alone:
         raise PlanError(
-            f"found batches of one image, of which BatchNorm sees a single value for each channel "
+            "found batches of one image, of which BatchNorm sees a single value for each channel "
             f"({format_names(alone, 3)}), expected two or more, as it needs their variance; {remedy}"
         )
 

@@ -4,7 +4,7 @@ from growtool.checkpoint.folder import is_single_file, json_text, refuse_existin
 from growtool.checkpoint.form import Form, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.layout import Layout
-from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, open_checkpoint
+from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, InMemory, open_checkpoint
 from growtool.checkpoint.skeleton import build, input_size, runs
 from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, all_held_as, arithmetic_dtype, dtype_name, held_as, infos_of
@@ -15,6 +15,7 @@ __all__ = [
     "WEIGHTS",
     "Checkpoint",
     "Form",
+    "InMemory",
     "Layout",
     "ModelSpec",
     "Templated",

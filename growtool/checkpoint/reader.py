@@ -143,6 +143,17 @@ class Checkpoint:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class InMemory(Checkpoint):
+    """A checkpoint that was never written: its tensors are `state`."""
+
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def read(self, name: str) -> torch.Tensor:
+        """The values of one of the model's tensors, in its type."""
+        return self.state[name]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredBank:
     """Templates in a file: one tensor [T, o, i, ...], or the factors [T, o] and [T, i, ...] of rank-one templates."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from growtool.checkpoint import Checkpoint, arithmetic_dtype, file_order
+from growtool.checkpoint import Checkpoint, InMemory, arithmetic_dtype, file_order
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.device import in_use
 from growtool.growing.execute import WIDER, produce, single_threaded
@@ -75,7 +74,8 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
     Raises:
         CheckpointError: the source's own outputs are not finite, or the plan promised the same function and the written
             model computes another one.
-        PlanError: it does so because the type of the output is too coarse for the source's numbers.
+        PlanError: it does so because the type of the output is too coarse for the source's numbers, or for what the
+            network makes of rounding.
     """
     if recipe.plan.verify is None:
         return None
@@ -139,16 +139,6 @@ def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str |
     )
 
 
-@dataclass(frozen=True)
-class _InMemory(Checkpoint):
-    """A checkpoint that was never written."""
-
-    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-    def read(self, name: str) -> torch.Tensor:
-        return self.state[name]
-
-
 def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
     """Why rounding is to blame, where the same growth with float64 numbers keeps the function."""
     if recipe.measured:  # images have decided some of its numbers
@@ -159,7 +149,7 @@ def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | 
     }
     wide = replace(recipe, tensors=tensors, form=None)
     state = dict(zip(file_order(wide.infos), produce(wide, lambda _: None), strict=True))
-    target = _InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, {}, state=state)
+    target = InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, state=state)
     with single_threaded():
         _, decisive = _compared(wide, target, inputs.double(), torch.float64, CPU)
     if not decisive.within(tolerance):

@@ -80,8 +80,9 @@ def _run(blanks: BlankPass) -> BlankPropagation:
     """The whole pass, operation by operation."""
     forward = blanks.trace.forward
     gains = multipliers(blanks.trace)
+    shifts = norm_shifts(blanks.trace) if blanks.blank == "mean" else frozenset()
     for number, names in forward.stored.items():
-        blanks.states[number] = _stored(blanks, number, names, gains)
+        blanks.states[number] = _stored(blanks, number, names, gains, shifts)
     for joint in blanks.trace.joint_ops:
         if joint.kind in _NEVER and blanks.group in groups_on(joint.axis):
             blanks.reasons.append((joint.module, _NEVER[joint.kind]))
@@ -101,12 +102,14 @@ def _run(blanks: BlankPass) -> BlankPropagation:
     )  # fmt: skip
 
 
-def _stored(blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str]) -> AbstractState:
+def _stored(
+    blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str], shifts: frozenset[str]
+) -> AbstractState:
     folded = dict(blanks.writers.folded)
     levels = {scale for scale in folded.values() if scale}
     rows: Blank | None = None
     if number in blanks.carrying:
-        shift = blanks.blank == "mean" and any(name in norm_shifts(blanks.trace) for name in names)
+        shift = not shifts.isdisjoint(names)
         rows = "open" if gains.issuperset(names) else "silent" if shift else blanks.blank
     if blanks.zeroed.issuperset(names):
         return AbstractState(rows and "silent", "zero")

@@ -128,7 +128,7 @@ def _cancelling(
         )
     paired = {
         name: folds
-        for name in _within(path, target)
+        for name in target.tensors_in(path)
         if name not in ends and (folds := _folds(target.tensors[name], hidden))
     }
     return zero, paired, opposite
@@ -158,7 +158,3 @@ def _paired_units(name: str, path: str, target: Trace) -> tuple[int, ChannelGrou
 
 def _carriers(group: ChannelGroup, target: Trace) -> list[str]:
     return [name for name, axes in target.tensors.items() if any(group in groups_on(axis) for axis in axes)]
-
-
-def _within(path: str, target: Trace) -> list[str]:
-    return [name for name in target.tensors if name.startswith(f"{path}.")]

@@ -45,15 +45,12 @@ def main() -> None:
 
 def _cases(asked: argparse.Namespace, kept: Path) -> int:
     from .cases import drawn, shrunk, tried
-    from .material import write
+    from .material import workshop
 
     kept.mkdir(parents=True, exist_ok=True)
     codes: Counter[int] = Counter()
     faults: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        material, place = Path(folder, "material"), Path(folder, "place")
-        material.mkdir()
-        write(material)
+    with workshop() as (material, place):
         began = time.monotonic()
         numbers = (n for n in count(asked.first) if asked.only in " ".join(drawn(asked.seed, n)[0].words))
         with contextlib.suppress(KeyboardInterrupt):

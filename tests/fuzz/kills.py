@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from growtool.checkpoint.temporary import ASIDE, TEMPORARY
 
 from .child import command, start
 from .judge import loads, state
-from .material import write
+from .material import workshop
 
 _TRAIN = "--data data --epochs 2 --batch-size 5 --workers 0 --device cpu --recovery-interval 1"
 _CHANGES = frozenset(
@@ -76,10 +75,7 @@ def kill(count: int, seed: int, kept: Path) -> int:
     """Kill at `count` moments; the exit code."""
     faults: Counter[str] = Counter()
     moments: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        material, place = Path(folder, "material"), Path(folder, "place")
-        material.mkdir()
-        write(material)
+    with workshop() as (material, place):
         whole = [_uninterrupted(each, material, place) for each in COMMANDS]
         began = time.monotonic()
         with contextlib.suppress(KeyboardInterrupt):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -58,6 +61,16 @@ def their_resnet(pretrained=False, **kwargs):
 
 REFERENCE_NAMES = {"layer4.0.conv2.weight": "stages.3.conv_b"}
 """
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[tuple[Path, Path]]:
+    """A folder with all the material, and the path of another for what is made of it; both gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        material, place = Path(folder, "material"), Path(folder, "place")
+        material.mkdir()
+        write(material)
+        yield material, place
 
 
 def write(root: Path) -> None:

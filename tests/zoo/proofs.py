@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.checkpoint import Checkpoint, ModelSpec, TensorInfo, dtype_name, file_order, input_size
+from growtool import checkpoint
+from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order, input_size
 from growtool.growing.execute import produce
 from growtool.recipe import Recipe
 from growtool.trace import Axis, ChannelGroup, NamedGroup, Trace, groups_on
@@ -190,13 +191,8 @@ def permutation_proof(model: nn.Module, trace: Trace, *, lone: int = 6, seed: in
 
 
 @dataclass(frozen=True)
-class InMemory(Checkpoint):
-    """A checkpoint that was never written: the tensors of a model."""
-
-    state: Mapping[str, Tensor] = None  # type: ignore[assignment]
-
-    def read(self, name: str) -> Tensor:
-        return self.state[name]
+class InMemory(checkpoint.InMemory):
+    """The tensors of a model as a checkpoint."""
 
     @classmethod
     def of(cls, spec: ModelSpec, model: nn.Module) -> InMemory:
