@@ -54,6 +54,10 @@ def test_another_way_to_say_how_long_wins_over_the_files(tmp_path: Path):
         ("epoch: 2\n", r".*:1:1 epoch: found the option 'epoch', which there is not; did you mean 'epochs'\?"),
         ("lr: 1\nlr: 2\n", r".*run.yaml:2:1 lr: found again, first at 1:1; keep one"),
         ("- lr\n", r".*run.yaml:1:1 found a list, expected a mapping of options"),
+        ("data: [a]\n", r".*run.yaml:1:7 data: found \['a'\], expected a path"),
+        ("seed: 1\nopt: [sgd]\n", r".*run.yaml:2:6 opt: found \['sgd'\]: input should be a valid string"),
+        ('data: "a\\0b"\n', r".*run.yaml:1:7 data: found the character '\\x00', which no name and no path holds"),
+        ('data: "\\ud800"\n', r".*run.yaml:1:7 data: found the character '\\ud800', which no name and no path holds"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_place(tmp_path: Path, text: str, message: str):

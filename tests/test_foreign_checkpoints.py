@@ -233,6 +233,15 @@ def test_the_lines_for_a_lone_file_name_its_model(tmp_path):
     assert all(torch.equal(found.read(name), value) for name, value in expected.items())
 
 
+def test_timm_is_not_asked_to_build_a_model_of_many_times_the_numbers(tmp_path, monkeypatch):
+    def widen(config):
+        config["model_args"]["channels"] = [4, 8, 8, 12_000]
+
+    folder = edited(folder_of("resnet", tmp_path / "model"), widen)
+    monkeypatch.setattr("growtool.checkpoint.by_timm.load", lambda *_: pytest.fail("timm was asked"))
+    assert "config.json that does not match the weights?" in refused(folder)
+
+
 def test_a_model_that_timm_does_not_load_either_is_told_to_be_another(tmp_path):
     source = edited(folder_of("resnet", tmp_path / "source"), lambda c: c["model_args"].update(channels=[4, 8, 8, 16]))
     message = refused(source)

@@ -134,6 +134,8 @@ BAD: list[tuple[str, str, str]] = [
         "chekpoint: model",
         r":2:1 chekpoint: unknown key, expected one of checkpoint, train",
     ),
+    ("steps: 2", "steps: [2]", r":5:20 stages\[0\].train.steps: found \[2\]: input should be a valid integer"),
+    ("checkpoint: model", 'checkpoint: "mo\\0del"', r":2:13 checkpoint: found the character '\\x00', which no name"),
     ("- train: {steps: 2}", "- prune: 0.5", r":5:5 stages\[0\]: expected a mapping with one of train, grow"),
     ("operator: tile", "operator: tiles", r":6:\d\d stages\[1\].grow.width.operator: found 'tiles', .*mean 'tile'\?"),
     ("width: {operator", "widht: {operator", r":6:\d\d stages\[1\].grow.widht: unknown key, .*mean 'width'\?"),

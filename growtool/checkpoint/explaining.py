@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,20 +17,27 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint.reader import Checkpoint
 
+_MOST_MADE = 4  # times the numbers stored: a larger head, resampled positions, tied weights written out
+_LITTLE = 4_000_000  # numbers that are built in no time
+
 Attempt = tuple[by_timm.Loaded, list[str], list[str]]
 """What timm loaded, what it changed, and the lines that do it."""
 
 
-def explain(checkpoint: Checkpoint, expected: Collection[str]) -> str:
+def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> str:
     """The end of a message about a checkpoint that does not match its model.
 
     timm is asked to load it. Where it does, what it changes is told with the lines that make a folder of what it loads.
+    It is not asked for a model of many times the numbers stored: it never makes so much of so little, and to build it
+    could take minutes and all memory.
 
     Args:
         checkpoint: what does not match.
-        expected: names of the model's tensors.
+        expected: shapes of the model's tensors by their names.
     """
-    if checkpoint.form is not None:
+    stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
+    needed = sum(math.prod(shape) for shape in expected.values())
+    if checkpoint.form is not None or needed > _MOST_MADE * stored + _LITTLE:
         return _other_model(checkpoint)
     prefix = foreign_prefix(checkpoint.stored, expected) or common_prefix(checkpoint.stored)
     told = f"the model's names stand after {prefix!r} in the file. " if prefix and not _is_wrapper(prefix) else ""

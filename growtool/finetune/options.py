@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +15,11 @@ from growtool.errors import PlanError
 from growtool.finetune.config import ALTERNATIVES, PATHS, RunConfig
 from growtool.plan.document import read_document, read_scalar
 from growtool.plan.placing import placed
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from growtool.plan.document import Document, Loc
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
@@ -30,12 +35,23 @@ def read_config(path: Path) -> dict[str, Any]:
     document, values, _ = read_document(
         path, what="a configuration in YAML", need="a mapping of options, e.g. `lr: 3e-4`", optional=anything
     )
-    for key in values:
-        if unknown := unknown_option(key):
-            document.problems.append((document.keys[(key,)], (key,), unknown))
+    note_unfit(document, (), values)
     if document.problems:
         raise PlanError(document.lines())
     return {key: value for key, value in values.items() if key != RESOLVED}
+
+
+def note_unfit(document: Document, loc: Loc, options: Mapping[str, Any]) -> None:
+    """Note in `document` the `options` that stand at `loc` and that there are not, or that have another type."""
+    types = get_type_hints(RunConfig)
+    for key, value in options.items():
+        if unknown := unknown_option(key):
+            document.note((*loc, key), unknown, at_key=True)
+        elif key != RESOLVED:
+            try:
+                TypeAdapter(types[key]).validate_python(value)
+            except ValidationError as error:
+                document.note((*loc, key), _unfit(error.errors(include_url=False)[0]))
 
 
 def read_words(words: Sequence[str]) -> dict[str, Any]:
@@ -83,10 +99,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         try:
             return TypeAdapter(RunConfig).validate_python(merged)
         except ValidationError as error:
-            problems = [
-                f"{details['loc'][0]}: found {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
-                for details in error.errors(include_url=False)
-            ]
+            problems = [f"{details['loc'][0]}: {_unfit(details)}" for details in error.errors(include_url=False)]
     raise PlanError(problems)
 
 
@@ -155,6 +168,12 @@ def unknown_option(name: str) -> str | None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "; `growtool finetune --help` and config.yaml of a run list them"
     return f"found the option {name!r}, which there is not{hint}"
+
+
+def _unfit(details: ErrorDetails) -> str:
+    if details["type"] == "path_type":
+        return f"found {details['input']!r}, expected a path"
+    return f"found {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:

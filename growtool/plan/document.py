@@ -55,6 +55,9 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 }
 
 
+_UNFIT = re.compile(r"[\0\ud800-\udfff]")  # what an escape can write and no system call, no UTF-8 takes
+
+
 @dataclass
 class Document:
     """The plain values of a composed file, where each of them stands, and what is wrong with them.
@@ -96,6 +99,10 @@ class Document:
     def _scalar(self, node: yaml.ScalarNode, kind: str, loc: Loc) -> Any:
         if kind == "null" and not self.optional & set(loc):
             self.problems.append((_place(node), loc, "found nothing, expected a value; give one or drop the key"))
+        if unfit := _UNFIT.search(node.value):
+            self.problems.append(
+                (_place(node), loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
+            )
         try:
             return _SCALARS[kind](node.value)
         except ValueError:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options import merge, placed_options, unknown_option
+from growtool.finetune.options import merge, note_unfit, placed_options
 from growtool.plan import LoadedPlan, load_plan
 from growtool.plan.document import Document, Loc, dotted, read_document
 from growtool.plan.explain import add_invalid
@@ -102,8 +102,7 @@ def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str
     for key in content:
         if key in _SCHEDULED:
             document.note((*loc, key), "the schedule decides this; drop it", at_key=True)
-        elif unknown := unknown_option(key):
-            document.note((*loc, key), unknown, at_key=True)
+    note_unfit(document, loc, {key: value for key, value in content.items() if key not in _SCHEDULED})
     return placed_options(content, base, words={PREVIOUS})
 
 
