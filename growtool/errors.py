@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LARGEST = 2**63 - 1  # integer that torch takes as a size, a count or a seed; larger ones are refused
+
 
 class GrowtoolError(ValueError):
     """A problem the user can mend. `problems` holds one line (or block of lines) per finding, in the order found."""

@@ -207,6 +207,12 @@ SINGLE = {
 }
 
 
+@pytest.mark.parametrize("text", ["seed: {}", "verify: {{inputs: {}}}", "width: {{operator: ligo, steps: {}}}"])
+def test_a_number_that_torch_cannot_take(tmp_path, monkeypatch, text):
+    (found,) = problems(tmp_path, monkeypatch, "target: {model: resnet34}\n" + text.format(2**63) + "\n")
+    assert found.endswith(f"found {2**63}, expected an integer of less than 64 bits")
+
+
 @pytest.mark.parametrize("text, expected", SINGLE.values(), ids=SINGLE.keys())
 def test_one_problem(tmp_path, monkeypatch, text, expected):
     assert problems(tmp_path, monkeypatch, text) == [expected]

@@ -332,3 +332,9 @@ def test_images_in_a_tar_file_decide_the_same(vit, images, tmp_path, randomise):
     assert from_tar.source_top1 == from_folder.source_top1
     names = [f"{tmp_path / 'validation.tar'}: {'/'.join(Path(c.file).parts[-2:])}" for c in from_folder.changed]
     assert [change.file for change in from_tar.changed] == names != []
+
+
+@pytest.mark.parametrize("count", [10**13, 2**63 - 1])
+def test_more_random_inputs_than_memory_holds_are_refused(count):
+    with pytest.raises(PlanError, match=rf"found {count} random inputs of 3x32x32, expected as many as fit in memory"):
+        random_inputs((3, 32, 32), count, 0)

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, progress, remark, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.errors import LARGEST
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ def verify(
             help="An image folder (CLASS/*.jpg, or a parent with validation/ or validation.tar) to decide on."
         ),
     ] = None,
-    inputs: Annotated[int, typer.Option(min=1, help="Random inputs to run both on.")] = 8,
+    inputs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Random inputs to run both on.")] = 8,
     dtype: Annotated[Arithmetic, typer.Option(help="Type of the arithmetic.")] = Arithmetic.float32,
     tolerance: Annotated[
         float | None,
@@ -49,7 +50,7 @@ def verify(
     ] = None,
     device: Annotated[str, typer.Option(help="Runs both models: auto, cpu, cuda or cuda:N.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of --data run at a time.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of the random inputs.")] = 0,
     model: ModelOption = None,
     plugin: PluginOption = None,
     model_args: ModelArgsOption = None,

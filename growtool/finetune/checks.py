@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from growtool.errors import LARGEST
 from growtool.finetune.choices import AmpDtype, CropMode, Engine, Nonfinite, Schedule
 from growtool.finetune.config import (
     ALTERNATIVES,
@@ -56,6 +57,8 @@ def _bad_ranges(config: RunConfig) -> Iterator[str]:
         value = getattr(config, name)
         if value is not None and value < least:
             yield f"{_flag(name)}: found {value}, expected {least} or more"
+        if value is not None and value > LARGEST:
+            yield f"{_flag(name)}: found {value}, expected an integer of less than 64 bits"
     for name in _NOT_NEGATIVE:
         value = getattr(config, name)
         if value is not None and not (value >= 0 and math.isfinite(value)):

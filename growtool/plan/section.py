@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
+
+from growtool.errors import LARGEST
 
 
 class Section(BaseModel):
@@ -16,6 +18,14 @@ class Section(BaseModel):
 
     SHORT: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        """Refuse integers that torch cannot take."""
+        if isinstance(value, int) and value > LARGEST:
+            raise problem(f"found {value}, expected an integer of less than 64 bits")
+        return value
 
 
 def problem(text: str) -> PydanticCustomError:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
+from growtool.errors import PlanError
 from growtool.verify.pair import require_comparable, require_same_shapes
 from growtool.verify.stream import CPU, StreamedModel
 
@@ -120,9 +121,18 @@ def random_inputs(shape: tuple[int, ...], count: int, seed: int, dtype: torch.dt
     """Images [count, *shape] with independent standard normal values; the global random state is not touched.
 
     The same seed gives the same images in every `dtype`, up to its rounding.
+
+    Raises:
+        PlanError: memory does not hold so many.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    try:
+        return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    except RuntimeError as error:  # of the allocator, or as the bytes cannot be counted
+        raise PlanError(
+            f"found {count} random inputs of {'x'.join(map(str, shape))}, expected as many as fit in memory; lower "
+            "`verify: {inputs: ...}` in the plan, or --inputs of `growtool verify`"
+        ) from error
 
 
 def _decided_alike(a: Tensor, b: Tensor) -> float:
