@@ -178,6 +178,21 @@ def test_rounding_that_a_growth_amplifies_is_told_as_such(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rounding_beyond_float64_is_told_as_such(tmp_path):
+    source = write_folder(TINY["resnet"], tmp_path / "source", dtype=torch.float32)
+    plan = {"target": {"scale": {"width": 2}}, "width": {"operator": "net2net", "gain": 100_000}}
+    with pytest.raises(PlanError, match=r"inputs that differ by 4e-15 move the grown model as far, .* a smaller gain"):
+        grown(source, plan, tmp_path / "out")
+
+
+def test_a_wrong_growth_is_not_taken_for_rounding(tmp_path, monkeypatch):
+    source = write_folder(TINY["resnet"], tmp_path / "source", dtype=torch.float32)
+    original = tile.grow
+    monkeypatch.setattr("growtool.operators.tile.grow", lambda *given, **told: 2 * original(*given, **told))
+    with pytest.raises(CheckpointError, match=r"this is a bug of growtool"):
+        grown(source, wider("resnet", TILE), tmp_path / "out")
+
+
 def test_an_older_output_survives_a_failure_and_force_replaces_it(tmp_path, monkeypatch):
     source = write_folder(TINY["vit"], tmp_path / "source")
     grown(source, wider("vit", TILE), tmp_path / "out")

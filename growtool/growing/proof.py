@@ -16,6 +16,10 @@ from growtool.finetune.device import in_use
 from growtool.growing.execute import WIDER, produce, single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
+from growtool.verify.stream import StreamedModel
+
+_NUDGE = 2.0**-48  # of an input: some roundings of float64
+_BLOWN_UP = 2.0**-28  # of the outputs: no such nudge moves a sound model in float64 as far
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str |
 
 
 def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
-    """Why rounding is to blame, where the same growth with float64 numbers keeps the function."""
+    """Why rounding is to blame, where the same growth with float64 numbers keeps the function, or is all rounding."""
     if recipe.measured:  # images have decided some of its numbers
         return None
     tensors = {
@@ -153,11 +157,25 @@ def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | 
     with single_threaded():
         _, decisive = _compared(wide, target, inputs.double(), torch.float64, CPU)
     if not decisive.within(tolerance):
-        return None
+        return _all_rounding(target, inputs.double(), decisive)
     return (
         f"with numbers in float64 the same growth differs by {decisive.relative_difference:.2e}: what rounding leaves "
         "between the copies grows from layer to layer. Nothing was written; take a smaller factor, "
         f"{WIDER.replace('...', 'float64')}, or allow more with `verify: {{tolerance: ...}}`"
+    )
+
+
+def _all_rounding(target: Checkpoint, inputs: torch.Tensor, found: Comparison) -> str | None:
+    """Why rounding is to blame, where inputs that are almost the same move the grown model as far as it is off."""
+    model = StreamedModel(target, torch.float64)
+    with single_threaded():
+        a, b = (model.outputs(x) for x in (inputs, inputs * (1 + _NUDGE)))
+    moved = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+    if found.relative_difference < _BLOWN_UP or not moved >= found.max_abs / 100:  # a nan is no rounding
+        return None
+    return (
+        f"inputs that differ by {_NUDGE:.0e} move the grown model as far, even with numbers in float64: what rounding "
+        "leaves between the copies grows from layer to layer. Nothing was written; take a smaller gain or factor"
     )
 
 
