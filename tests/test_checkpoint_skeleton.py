@@ -83,3 +83,13 @@ def test_a_mistyped_number_of_blocks_is_refused_instead_of_built(monkeypatch):
     with pytest.raises(CheckpointError, match=r"found more than 500 tensors, expected a number of blocks"):
         build(ModelSpec("resnet18", {"layers": [1, 1, 2**63, 1], "channels": [4, 8, 8, 12]}))
     assert build(ModelSpec("resnet18", {"layers": [1, 1, 2, 1], "channels": [4, 8, 8, 12]}))
+
+
+def test_an_argument_that_is_null_is_handed_on_as_timm_does_for_a_folder():
+    """`timm.create_model` drops such an argument of its own, and keeps one that a config.json holds."""
+    with pytest.raises(CheckpointError, match=r"check model_args against the constructor of resnet18"):
+        build(ModelSpec("resnet18", {"channels": [4, 8, 8, 12], "in_chans": None}))
+    model = build(
+        ModelSpec("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 12, "class_token": None, "global_pool": "avg"})
+    )
+    assert model.cls_token is None

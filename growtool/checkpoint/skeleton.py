@@ -53,15 +53,13 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
 
 def initialised(spec: ModelSpec, seed: int) -> nn.Module:
     """The model of `spec` with the values timm draws for it from `seed`, in memory; the global random state stays."""
-    import timm
     import torch
 
     register()
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **_arguments(spec))
-    return model
+        return _created(spec)
 
 
 def require_known(architecture: str, *, where: str) -> None:
@@ -96,37 +94,40 @@ def runs(model: nn.Module) -> bool:
     return True
 
 
+def _created(spec: ModelSpec) -> nn.Module:
+    """What timm builds from a folder: there an argument that is null is handed on, while `create_model` drops it."""
+    from timm.models import model_entrypoint
+
+    name, _, tag = spec.architecture.partition(".")
+    model: nn.Module = model_entrypoint(name)(
+        pretrained=False,
+        pretrained_cfg=dict(spec.pretrained_cfg) or tag or None,
+        pretrained_cfg_overlay=None,
+        cache_dir=None,
+        **spec.model_args,
+    )
+    return model
+
+
 def _create(spec: ModelSpec) -> nn.Module:
-    import timm
     import torch
-
-    args = _arguments(spec)
-
-    def create() -> nn.Module:
-        model: nn.Module = timm.create_model(spec.architecture, pretrained=False, **args)
-        return model
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation():
         warnings.simplefilter("ignore")
         # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
         # built (hybrid patch embeddings); those need a full build.
         with contextlib.suppress(RuntimeError), _parameters_on_meta():
-            model = create()
+            model = _created(spec)
             if not any(buffer.is_meta for buffer in model.buffers()):
                 return model
-        return create().apply(partial(_drop_parameters, _MovedToMeta()))
+        return _created(spec).apply(partial(_drop_parameters, _MovedToMeta()))
 
 
 def _remedy(spec: ModelSpec, said: str) -> str:
     refused = re.search(r"unexpected keyword argument '(\w+)'", said)
-    if refused and refused[1] not in _arguments(spec):  # what timm hands to every entry point, such as `cache_dir`
+    if refused and refused[1] not in spec.model_args:  # what timm hands to every entry point, such as `cache_dir`
         return f"the entry point of {spec.architecture} has to take `**kwargs` and drop what it does not know"
     return f"check model_args against the constructor of {spec.architecture}"
-
-
-def _arguments(spec: ModelSpec) -> dict[str, Any]:
-    overlay = {"pretrained_cfg": dict(spec.pretrained_cfg)} if spec.pretrained_cfg else {}
-    return {**spec.model_args, **overlay}
 
 
 class _MovedToMeta:
