@@ -111,8 +111,6 @@ KEPT = {
     "a table, halved": with_tables(lambda s, q, k, v: q @ (s.rel[:4] / 2).mT),
     "two tables": with_tables(lambda s, q, k, v: q @ s.rel[:4].mT + s.other[:4] @ k.mT),
     "a table that values meet": with_tables(lambda s, q, k, v: v @ s.rel[:4].mT),
-}
-LOST = {
     "the value is the query": attended(lambda s, q, k, v: (q, k, q)),
     "the value is the key": attended(lambda s, q, k, v: (q, k, k)),
     "the query goes on": attended(lambda s, q, k, v: (q, k, v + q)),
@@ -134,6 +132,20 @@ LOST = {
     "a table by its norm": with_tables(lambda s, q, k, v: q @ s.norm(s.rel[:4]).mT),
     "a table that queries meet together with values": half_scaled,
     "a table for rectified queries": with_tables(lambda s, q, k, v: q.relu() @ s.rel[:4].mT),
+}
+LOST = {
+    "without gains": attended(lambda s, q, k, v: (s.bare(q), s.bare(k), v)),
+    "bounded": attended(lambda s, q, k, v: (q.tanh(), k.tanh(), v)),
+    "one softmax for both": attended(lambda s, q, k, v: (q.softmax(-1), k.softmax(-1), v)),
+    "the queries' own sums": attended(
+        lambda s, q, k, v: (s.bare(q), k, v * (s.bare(q) * s.bare(v)).sum(-1, True).tanh())
+    ),
+    "tables for both inside the scale": with_tables(
+        lambda s, q, k, v: s.bare(q) @ s.rel[:4].mT + s.bare(q) @ s.bare(k).mT, scale="last"
+    ),
+    "fused": lambda s, x: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        *(s.heads(layer(x)) for layer in (s.q, s.k, s.v))
+    )[0],
 }
 
 
@@ -161,7 +173,7 @@ def test_the_published_factor():
     found = {name: t.rewrite for name, t in recipe.tensors.items() if t.rewrite is not None}
     assert found.keys() == {"q.weight", "q.bias", "k.weight", "k.bias"}
     for rewrite in found.values():
-        assert rewrite.row_factor == pytest.approx(0.8409, abs=1e-4) and bool(rewrite.rows.all())
+        assert rewrite.factor == pytest.approx(0.8409, abs=1e-4) and rewrite.rows is None
 
 
 FAMILIES: dict[str, tuple[Tiny, dict]] = {
@@ -191,7 +203,7 @@ def test_rows_of_packed_queries_and_keys_alone_are_scaled(tmp_path):
         {"target": {"model_args": {"embed_dim": 16}}, "width": {"operator": "tile"}},
     )
     rewrite = recipe.tensors["blocks.0.attn.qkv.weight"].rewrite
-    assert rewrite is not None and rewrite.rows.tolist() == [True] * 16 + [False] * 8
+    assert rewrite is not None and rewrite.rows.tolist() == pytest.approx([2**-0.25] * 16 + [1] * 8)
 
 
 def test_copies_in_heads_part(tmp_path):

@@ -57,8 +57,7 @@ def test_copies_per_position(layout, copies):
         ),
         (
             TINY["vit"], {"embed_dim": 12}, NET2NET,
-            [r"^attn of blocks 0-1: the source computes ",
-             r"^attn of blocks 0-1: two activations are multiplied and summed over the copied channels "
+            [r"^attn of blocks 0-1: two activations are multiplied and summed over the copied channels "
              r"\(head size 4 -> 6\)$"],
         ),
         (TINY["convnext"], {"dims": [4, 6, 8, 11]}, NET2NET, [r"^stages\.3.*LayerNorm .*residual stream 8 -> 11\)$"]),

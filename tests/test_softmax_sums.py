@@ -1,6 +1,7 @@
 """Softmax over copied channels: exact where a sum over the same channels is all it is used for."""
 
 import pytest
+import torch
 from stream_nets import apart, recipe_between
 from torch import nn
 
@@ -18,7 +19,7 @@ class Channels(nn.Module):
     def forward(self, image):
         x = self.stem(image).flatten(2).mT
         q, k, v = (layer(x).mT.unflatten(1, (2, -1)) for layer in (self.q, self.k, self.v))
-        return self.head(self.run(self, q, k, v).flatten(1, 2).mean(2))
+        return self.head(torch.tanh(self.run(self, *map(torch.tanh, (q, k, v)))).flatten(1, 2).mean(2))
 
 
 KEPT = {
@@ -28,16 +29,16 @@ KEPT = {
     "two sums": lambda s, q, k, v: (a := (q @ k.mT).softmax(-1)) @ v + a @ k,
     "normalised by its length": lambda s, q, k, v: (
         nn.functional.normalize(q, dim=-1) @ nn.functional.normalize(k, dim=-1).mT).softmax(-1) @ v,
-}  # fmt: skip
-LOST = {
     "over the other channels": lambda s, q, k, v: (q @ k.mT).softmax(-1).mT @ v,
     "over the other ones of the same": lambda s, q, k, v: (q @ q.mT).softmax(-1).mT @ q,
+    "weighted by weights": lambda s, q, k, v: ((q @ k.mT).softmax(-1) @ s.few.mT).mean(-1, keepdim=True) * v,
+    "both weighted": lambda s, q, k, v: (q @ k.mT).softmax(-1) @ (k @ q.mT).softmax(-2) @ v,
+}  # fmt: skip
+LOST = {
     "read as well": lambda s, q, k, v: (a := (q @ k.mT).softmax(-1)) @ v + a.amax(-1, keepdim=True),
     "rectified": lambda s, q, k, v: ((q @ k.mT).softmax(-1) - 0.1).relu() @ v,
-    "weighted by weights": lambda s, q, k, v: ((q @ k.mT).softmax(-1) @ s.few.mT).mean(-1, keepdim=True) * v,
     "alone": lambda s, q, k, v: v.softmax(-2),
     "a sum without softmax beside it": lambda s, q, k, v: (q @ k.mT).softmax(-1) @ v + (q @ k.mT) @ v,
-    "both weighted": lambda s, q, k, v: (q @ k.mT).softmax(-1) @ (k @ q.mT).softmax(-2) @ v,
 }
 
 

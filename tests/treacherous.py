@@ -124,6 +124,16 @@ OTHER: dict[str, Body] = {
     "sum of new ones": lambda s, x: x * x.new_ones(s.dim).sum(),
     "matrix of ones": lambda s, x: x + x @ x.new_ones(s.dim, s.dim),
     "expanded weight": lambda s, x: x + x @ s.one.expand(s.dim)[:, None],
+    "weights beside rows of ones": lambda s, x: (
+        x + torch.tanh(x @ torch.cat([s.few, torch.ones_like(s.few)]).T).mean(-1, keepdim=True)
+    ),
+    "ones beside weights": lambda s, x: (
+        x + torch.tanh(x @ torch.cat([torch.ones_like(s.few), s.few]).T).mean(-1, keepdim=True)
+    ),
+    "two weights multiplied": lambda s, x: torch.tanh(x @ (s.fc.weight * s.fc2.weight).T),
+    "a gain for columns": lambda s, x: torch.tanh(x @ (s.fc2.weight * s.g).T),
+    "a gain under columns": lambda s, x: torch.tanh(x @ (s.fc2.weight / (s.g.square() + 1)).T),
+    "weights in two sums": lambda s, x: torch.tanh(x @ s.few.T @ s.few),
     "gram matrix": lambda s, x: x @ (x.transpose(1, 2) @ x),
     "attention over channels": lambda s, x: (x.transpose(1, 2) @ x).softmax(-1).matmul(x.transpose(1, 2)).mT,
     "attention": lambda s, x: F.scaled_dot_product_attention(x, s.fc2(x), x),
@@ -422,7 +432,7 @@ NOT_IN_LINE: dict[str, Callable[..., nn.Module]] = {
     "unheard": lambda **kwargs: Line(_plain, container=Unheard, **kwargs),
     "one by one": lambda **kwargs: Line(_one_by_one, **kwargs),
     "twice": lambda **kwargs: Line(lambda s, x: s.line(nn.functional.interpolate(s.line(x), (6, 6))), **kwargs),
-    "by number of layers": lambda **kwargs: Line(lambda s, x: s.line(x) / len(s.line), **kwargs),
+    "by number of layers": lambda **kwargs: Line(lambda s, x: (s.line(x).tanh() / len(s.line)).tanh(), **kwargs),
     "one layer again": lambda **kwargs: Line(lambda s, x: s.line[2](s.line(x)), **kwargs),
     "last but one": lambda **kwargs: Line(lambda s, x: s.line[:-3](x), **kwargs),
 }  # fmt: skip

@@ -40,8 +40,7 @@ class Rewrite:
         centre: whether the mean over the channels is taken off.
         dim: the dimension of the channels, for scale and centre.
         factor: what everything is multiplied by.
-        rows: bool [rows], those that `row_factor` multiplies; None: none.
-        row_factor: what they are multiplied by.
+        rows: float64 [rows], what each is multiplied by; None: nothing.
     """
 
     scale: str | None = None
@@ -50,7 +49,6 @@ class Rewrite:
     dim: int = 0
     factor: float = 1.0
     rows: Tensor | None = None
-    row_factor: float = 1.0
 
     @property
     def only_scales(self) -> bool:
@@ -78,9 +76,14 @@ class Rewrite:
         if self.factor != 1.0:
             W = W * self.factor**power
         if self.rows is not None:
-            by = torch.ones(len(self.rows), dtype=torch.float64).masked_fill(self.rows, self.row_factor**power)
-            W = W * by.to(W.dtype).reshape(-1, *[1] * (W.ndim - 1))
+            W = W * (self.rows**power).to(W.dtype).reshape(-1, *[1] * (W.ndim - 1))
         return W
+
+
+def scaled_by(rows: Tensor) -> Rewrite:
+    """Rows multiplied by numbers (float64 [rows]), by one where all are the same."""
+    first = float(rows[0])
+    return Rewrite(factor=first) if bool((rows == first).all()) else Rewrite(rows=rows)
 
 
 def _size(vector: Tensor) -> Tensor:

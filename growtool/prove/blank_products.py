@@ -70,6 +70,8 @@ def _consumed(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value
         names = forward.made_of.get(weight)
         if not names:
             continue
+        if forward.has_constants(weight):
+            return blanks.lost(step, "the new channels are summed with numbers that are no parameter's own")
         state = blanks.state(read)
         blanks.read |= names
         if state.rows != "silent":

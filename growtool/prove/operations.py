@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from growtool.trace import Trace, places
+from growtool.trace.steps import Step
 
 Entry = tuple[object, ...]  # of a module's signature: an operation with its numbers, or the call of a module
 
@@ -16,27 +18,61 @@ class Excused:
     """What may differ between the operations of source and target, since the weights make up for it.
 
     Attributes:
-        stands_for: module of the target -> an entry of its signature -> the source's entry that it stands for.
+        stands_for: module of the target -> place of an entry of its signature -> the source's entry that it stands for.
         dropped: module of the target -> places of entries that do nothing once new blocks are closed.
         replaced: modules of the source that do nothing and have an identity shortcut for a counterpart.
     """
 
-    stands_for: dict[str, dict[Entry, Entry]] = field(default_factory=dict)
+    stands_for: dict[str, dict[int, Entry]] = field(default_factory=dict)
     dropped: Mapping[str, Collection[int]] = field(default_factory=dict)
     replaced: Collection[str] = ()
 
     def eps(self, path: str, share: float, before: Sequence[Entry], now: Sequence[Entry]) -> None:
         """The eps of a norm may have fallen by `share`; `before` and `now` are the entries of source and target."""
-        for entry in now:
+        for place, entry in enumerate(now):
             standing = next((old for old in before if _differs_in_eps(old, entry, share)), None)
             if entry not in before and standing is not None:
-                self.stands_for.setdefault(path, {})[entry] = standing
+                self.stands_for.setdefault(path, {})[place] = standing
 
-    def factor(self, path: str, own: float, source: float, now: Sequence[Entry]) -> None:
-        """A multiplication by `own` stands for one by `source`, if the module has only one by `own`."""
-        entry, standing = (("mul", float(f"{number:.9g}")) for number in (own, source))
-        if list(now).count(entry) == 1:
-            self.stands_for.setdefault(path, {})[entry] = standing
+
+@dataclass
+class Counterparts:
+    """The operation of the source that one of the target comes from: the one at the same place of the same module.
+
+    Attributes:
+        source, target: both traces.
+        source_path: path of a module of the target -> that of its counterpart.
+        skip: paths of the target that have none, though they may be copies.
+        dropped, replaced: as in `Excused`.
+    """
+
+    source: Trace
+    target: Trace
+    source_path: Callable[[str], str]
+    skip: Callable[[str], bool]
+    dropped: Mapping[str, Collection[int]] = field(default_factory=dict)
+    replaced: Collection[str] = ()
+    _places: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    @cached_property
+    def _steps(self) -> dict[tuple[str, int], Step]:
+        return {(step.module, step.entry): step for step in self.source.forward.raw if step.entry is not None}
+
+    def __call__(self, step: Step) -> tuple[Step, Entry] | None:
+        """The operation with its entry in the signature; None where the modules do not run in step."""
+        if step.module not in self._places:
+            self._places[step.module] = self._aligned(step.module)
+        place, origin = self._places[step.module].get(step.entry or 0), self.source_path(step.module)
+        if step.entry is None or place is None or (origin, place) not in self._steps:
+            return None
+        return self._steps[origin, place], self.source.signatures[origin][place]
+
+    def _aligned(self, path: str) -> dict[int, int]:
+        """Places in a signature of the target, each with that in the source; none where they are not as many."""
+        skip = (lambda _: False) if self.skip(path) else self.skip  # what a new block calls is new, and a copy
+        new = _own_entries(self.target.signatures.get(path, ()), skip, self.dropped.get(path, ()))
+        old = _own_entries(self.source.signatures.get(self.source_path(path), ()), self.replaced.__contains__)
+        return {a: b for (a, _), (b, _) in zip(new, old, strict=True)} if len(new) == len(old) else {}
 
 
 def different_operations(
@@ -55,11 +91,10 @@ def different_operations(
     for path in target.signatures.keys() | source.signatures.keys():
         if skip(path):
             continue
-        before = source.signatures.get(source_path(path), ())
-        old = tuple(e for e in before if not (e[0] == "call" and e[1] in excused.replaced))
-        gone, same = excused.dropped.get(path, ()), excused.stands_for.get(path, {})
-        entries = tuple(entry for place, entry in enumerate(target.signatures.get(path, ())) if place not in gone)
-        new = tuple(same.get(entry, entry) for entry in _seen_from_source(entries, source_path, skip))
+        before = _own_entries(source.signatures.get(source_path(path), ()), excused.replaced.__contains__)
+        now = _own_entries(target.signatures.get(path, ()), skip, excused.dropped.get(path, ()))
+        old, same = tuple(entry for _, entry in before), excused.stands_for.get(path, {})
+        new = tuple(same[place] if place in same else _seen_from_source(entry, source_path) for place, entry in now)
         if old != new:
             reason = _difference(path, source_path(path), source, target, old, new)
             found.setdefault(reason, []).append(path)
@@ -68,12 +103,20 @@ def different_operations(
     ]
 
 
-def _seen_from_source(
-    entries: Sequence[Entry], source_path: Callable[[str], str], skip: Callable[[str], bool]
-) -> tuple[Entry, ...]:
-    """The target's entries with the modules it calls under their names in the source, those to skip left out."""
-    kept = (e for e in entries if not (e[0] == "call" and skip(str(e[1]))))
-    return tuple(("call", source_path(str(e[1]))) if e[0] == "call" else e for e in kept)
+def _own_entries(
+    signature: Sequence[Entry], uncalled: Callable[[str], bool], dropped: Collection[int] = ()
+) -> list[tuple[int, Entry]]:
+    """The entries that count, each with its place: no dropped ones, and no calls of modules that are `uncalled`."""
+    return [
+        (place, entry)
+        for place, entry in enumerate(signature)
+        if place not in dropped and not (entry[0] == "call" and uncalled(str(entry[1])))
+    ]
+
+
+def _seen_from_source(entry: Entry, source_path: Callable[[str], str]) -> Entry:
+    """An entry with the module that it calls under its name in the source."""
+    return ("call", source_path(str(entry[1]))) if entry[0] == "call" else entry
 
 
 def _differs_in_eps(old: Entry, new: Entry, share: float) -> bool:

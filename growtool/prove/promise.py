@@ -16,8 +16,8 @@ from typing import Literal
 from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation
-from growtool.prove.channel_attention import softmax_sums
 from growtool.prove.obstacle import SECTIONS, Obstacle, Section, Why, obstacles
+from growtool.prove.scaling import Scaling
 from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places
 from growtool.trace.axes import axis_size
 from growtool.trace.call import BY_N_MINUS_1
@@ -70,8 +70,7 @@ def uneven_mixings(
     trace: Trace,
     expansions: Mapping[ChannelGroup, Expansion],
     skip: Callable[[str], bool],
-    copied: Collection[str] = (),
-    kept: Collection[ChannelGroup] = (),
+    scaled: Scaling,
     variances: Collection[str] = (),
 ) -> list[Obstacle]:
     """Operations of the target that treat copied channels jointly in a way copies change.
@@ -80,32 +79,26 @@ def uneven_mixings(
         trace: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
-        copied: weights that are not split among the copies of what they read (`prove.standardised`).
-        kept: channels whose products are made up for (`prove.head_size`).
+        scaled: what weights make up for.
         variances: modules whose one variance is (`prove.variance_norms`).
     """
     found: dict[tuple[Why, str], list[str]] = {}
-    weighted = any(
-        m.kind == "softmax" and any(_grows(expansions, a) for a in groups_on(m.axis)) for m in trace.joint_ops
-    )
-    sums = softmax_sums(trace) if weighted else frozenset()
     for joint in trace.joint_ops:
         on_axis = list(dict.fromkeys(groups_on(joint.axis)))
         # what becomes of blanks is followed operation by operation (`prove.blank_propagation`)
         grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
         watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        even = copies_per_position(joint.axis, expansions) is not None
-        made_up_for = (
-            (joint.kind == "product" and all(group in kept for group in grown))
-            or (joint.kind == BY_N_MINUS_1 and joint.module in variances)
-            or (joint.kind in ("product", "softmax") and even and (joint.module, joint.axis) in sums)
+        made_up_for = (joint.kind, joint.module, joint.axis) in scaled.joint or (
+            joint.kind == BY_N_MINUS_1 and joint.module in variances
         )
         if not grown or watched or made_up_for or skip(joint.module):
             continue
-        reason = _reason(trace, joint, expansions, grown, copied)
+        reason = _reason(trace, joint, expansions, grown, scaled.copied)
         if reason:
             found.setdefault(reason, []).append(joint.module)
-    return [Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()]
+    lost = [path for path in scaled.lost if not skip(path)]
+    others = _one(lost, "channels are summed with weights that are not split among their copies")
+    return [*(Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()), *others]
 
 
 def other_norm_groups(
@@ -150,7 +143,7 @@ def _reason(
     joint: JointOp,
     expansions: Mapping[ChannelGroup, Expansion],
     grown: list[ChannelGroup],
-    copied: Collection[str],
+    copied: frozenset[str],
 ) -> tuple[Why, str] | None:
     words = channels_of(trace)
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
@@ -158,7 +151,7 @@ def _reason(
     if joint.kind in _AVERAGES:
         uneven = f"{_AVERAGES[joint.kind]} over channels that are not all copied equally often ({sizes})"
         return None if even else (Why.UNEVEN, uneven)
-    if joint.kind == "weight" and even and (joint.params <= set(copied) or not _consumes(trace, joint, grown)):
+    if joint.kind == "weight" and even and (joint.params <= copied or not _consumes(trace, joint, grown)):
         return None
     return Why.JOINTLY, f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
-from growtool.prove.scale_absorption import AbsorbedScale
-from growtool.prove.standardised import Rescaled
+from growtool.prove.scaling import Scaling
 from growtool.recipe.block_init import BlockInit, block_init_of
 from growtool.recipe.matching import Matching
 from growtool.recipe.overrides import width_sections
-from growtool.recipe.rewriting import copied_weights, factors_moved
+from growtool.recipe.scaled import scaling_of
 from growtool.recipe.widths import Widths, expand_widths
 
 
@@ -26,8 +25,7 @@ class Analysis:
         starts: how new blocks are closed.
         widths: how channels grow.
         sections: tensors that grow by an override.
-        rescaled: standardised weights whose columns are copied, by module.
-        moved: factors that the layers behind make up for, by module.
+        scaled: what weights make up for.
     """
 
     plan: Plan
@@ -35,8 +33,7 @@ class Analysis:
     starts: BlockInit
     widths: Widths
     sections: Mapping[str, Width]
-    rescaled: Mapping[str, Rescaled]
-    moved: Mapping[str, AbsorbedScale]
+    scaled: Scaling
 
     @classmethod
     def by(cls, plan: Plan, matching: Matching) -> Analysis:
@@ -46,13 +43,12 @@ class Analysis:
             PlanError: channels or blocks cannot grow as it says; every problem found.
         """
         starts = block_init_of(plan.depth, matching)
-        widths = expand_widths(plan, matching, starts.closed)
+        widths = expand_widths(plan, matching, starts)
         return cls(
             plan=plan,
             matching=matching,
             starts=starts,
             widths=widths,
             sections=width_sections(plan, matching, widths),
-            rescaled=copied_weights(plan, matching, widths),
-            moved=factors_moved(plan, matching),
+            scaled=scaling_of(plan, matching, widths.of_target, starts),
         )

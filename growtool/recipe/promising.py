@@ -59,17 +59,13 @@ def _other_operations(growing: Analysis) -> list[str]:
     matching = growing.matching
     source, target, source_name = matching.source.trace, matching.target.trace, matching.blocks.source_name
     excused = Excused(
-        {path: dict(entries) for path, entries in growing.widths.heads.entries.items()},
+        {path: dict(entries) for path, entries in growing.scaled.numbers.items()},
         growing.starts.dropped,
         {bridge.path for bridge in matching.bridges.values()},
     )
     for norm in growing.widths.norms:
         path = norm.module
         excused.eps(path, norm.s, source.signatures.get(source_name(path), ()), target.signatures[path])
-    for path, found in growing.rescaled.items():
-        excused.factor(path, found.target.scale, found.source_scale, target.signatures[path])
-    for path, factor in growing.moved.items():
-        excused.factor(path, factor.own, factor.source, target.signatures[path])
     return different_operations(source, target, source_name, matching.ignored, excused)
 
 
@@ -77,9 +73,8 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     """What treats new channels jointly with others in a way that changes its result."""
     matching, widths = growing.matching, growing.widths
     blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
-    copied = {name for found in growing.rescaled.values() for name in found.target.weights}
     variances = {norm.module for norm in widths.variances}
-    found = uneven_mixings(target, expansions, blocks.is_new, copied, widths.heads.groups, variances)
+    found = uneven_mixings(target, expansions, blocks.is_new, growing.scaled, variances)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
     found += stopped_blanks(widths.passages.values(), matching.ignored)
     found += ambiguous_parameters(target, expansions)

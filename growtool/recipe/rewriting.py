@@ -9,57 +9,32 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from growtool.algebra.rewrite import Rewrite
+from growtool.algebra.rewrite import Rewrite, scaled_by
 from growtool.operators.base import Fill
-from growtool.operators.table import OPERATORS
-from growtool.plan.schema import Plan
-from growtool.prove.scale_absorption import AbsorbedScale, absorbed_scales
-from growtool.prove.standardised import Rescaled, rescaled_weights
+from growtool.prove.scaling import Scaling
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths import Widths
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis, groups_on, positions
 from growtool.trace.norms import norm_shifts
 
 
-def copied_weights(plan: Plan, matching: Matching, widths: Widths) -> Mapping[str, Rescaled]:
-    """The standardised weights whose columns are copied and not split, by module; none if the operator loses anyway."""
-    lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
-    if lossy or plan.second is not None:
-        return {}
-    source, target = matching.source.trace, matching.target.trace
-    return rescaled_weights(source, target, widths.of_target, matching.blocks.source_name)
-
-
-def factors_moved(plan: Plan, matching: Matching) -> Mapping[str, AbsorbedScale]:
-    """The modules whose factor differs from the source's and whose readers make up for it."""
-    if plan.second is not None:
-        return {}
-    source, target = matching.source.trace, matching.target.trace
-    return absorbed_scales(source, target, matching.blocks.source_name, matching.ignored)
-
-
-def rewrites(
-    matching: Matching, widths: Widths, rescaled: Mapping[str, Rescaled], moved: Mapping[str, AbsorbedScale]
-) -> Mapping[str, Rewrite]:
+def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str, Rewrite]:
     """What is done to source tensors before they grow, by the target's names; absent: nothing."""
-    found = {name: Rewrite(factor=weight.factor) for weight in rescaled.values() for name in weight.target.gains}
+    found = {name: scaled_by(rows) for name, rows in scaled.rows.items()}
     for group, blanks in widths.passages.items():
         for name, scale in blanks.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None
-            found[name] = Rewrite(source, centre=blanks.blank != "mean", dim=_rows(matching, group, name))
+            found[name] = replace(
+                found.get(name, Rewrite()),
+                scale=source,
+                centre=blanks.blank != "mean",
+                dim=_rows(matching, group, name),
+            )
             if scale:
-                found[scale] = Rewrite(level=True)
+                found[scale] = replace(found.get(scale, Rewrite()), level=True)
     for gain, s in {gain: norm.s for norm in widths.norms for gain in norm.gains}.items():
         own = found.get(gain, Rewrite())
         found[gain] = replace(own, factor=own.factor * math.sqrt(s))
-    for name in matching.paired:
-        rows = widths.heads.rows.get(matching.blocks.source_name(name))
-        if rows is not None:
-            found[name] = replace(found.get(name, Rewrite()), rows=rows[0], row_factor=rows[1])
-    for factor in moved.values():
-        for name in factor.tensors:
-            before = found.get(name, Rewrite())
-            found[name] = replace(before, factor=before.factor * factor.source / factor.own)
     for names in matching.target.trace.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])

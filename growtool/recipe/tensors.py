@@ -25,8 +25,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     """The recipe of every tensor of the target, by its name."""
     plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
     trace, blocks = matching.target.trace, matching.blocks
-    rewritten = rewrites(matching, widths, growing.rescaled, growing.moved)
-    copied = {name for weight in growing.rescaled.values() for name in weight.target.weights}
+    rewritten = rewrites(matching, widths, growing.scaled)
     first = first_names(matching.target.model)
 
     @cache  # many tensors carry the same channels in the same layout
@@ -37,7 +36,8 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
         consumed = [
-            frozenset() if name in copied else _consumed(trace, axis, name, dim) for dim, axis in enumerate(axes)
+            frozenset() if name in growing.scaled.copied else _consumed(trace, axis, name, dim)
+            for dim, axis in enumerate(axes)
         ]
         maps = tuple(
             mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)

@@ -15,12 +15,14 @@ from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.prove.blank_propagation import BlankPropagation, propagate_blanks
-from growtool.prove.head_size import HeadSizes, head_sizes
 from growtool.prove.promise import uneven_mixings
+from growtool.prove.scaling import Scaling
 from growtool.prove.variance_norms import rescaled_variances
+from growtool.recipe.block_init import BlockInit
 from growtool.recipe.changes import WidthChange, alike
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
+from growtool.recipe.scaled import scaling_of
 from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
 from growtool.trace.hidden_units import NoHiddenUnitsError, hidden_units
 
@@ -40,7 +42,6 @@ class Widths:
         every_tensor: whether the operator makes tensors that do not grow, too.
         in_pairs: whether new units that nothing reads yet come in pairs.
         measured: new hidden units whose weights images decide.
-        heads: what makes up for heads that become larger.
         variances: norms by a variance with N - 1, whose gains make up for what copies change there.
     """
 
@@ -50,7 +51,6 @@ class Widths:
     every_tensor: bool = False
     in_pairs: bool = False
     measured: Mapping[GroupPair, NewUnits] = field(default_factory=dict)
-    heads: HeadSizes = field(default_factory=HeadSizes)
     variances: tuple[RescaledNorm, ...] = ()
 
     @property
@@ -67,17 +67,18 @@ class Widths:
         return {growth.target: expansion for growth, expansion in self.expansions.items()}
 
 
-def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Widths:
+def expand_widths(plan: Plan, matching: Matching, starts: BlockInit) -> Widths:
     """The expansion of each set of channels, and the list of those that change.
 
     Args:
         plan: says the operator.
         matching: source and target side by side.
-        zeroed: tensors that end the branches of new blocks.
+        starts: how new blocks are closed.
 
     Raises:
         CannotWidenError: the operator cannot grow something so far.
     """
+    zeroed = starts.closed
     tensors: dict[GroupPair, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
         tensors[growth].add(name)
@@ -109,13 +110,11 @@ def expand_widths(plan: Plan, matching: Matching, zeroed: frozenset[str]) -> Wid
         return widths
     abilities = OPERATORS[plan.width.operator].abilities()
     widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
-    if plan.second is None:
-        pair = matching.source.trace, matching.target.trace
-        widths = replace(widths, heads=head_sizes(*pair, widths.of_target, matching.blocks.source_name))
     if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     if abilities.blanks:
-        widths = _with_blanks(widths, matching, abilities, zeroed)
+        copied = scaling_of(plan, matching, widths.of_target, starts)
+        widths = _with_blanks(widths, matching, abilities, zeroed, copied)
     rescaled = rescaled_variances(matching.target.trace, widths.of_target) if plan.second is None else []
     return replace(widths, variances=tuple(rescaled))
 
@@ -173,15 +172,25 @@ def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
         raise NoHiddenUnitsError("a convolution pads by something else than a number of zeros")
 
 
-def _with_blanks(widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str]) -> Widths:
-    """Blanks in place of copies where the operator wants them and every operation on the way lets them pass."""
+def _with_blanks(
+    widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str], copied_all: Scaling
+) -> Widths:
+    """Blanks in place of copies where the operator wants them and every operation on the way lets them pass.
+
+    Args:
+        widths: copies everywhere, for which weights make up as `copied_all` says.
+        matching: source and target side by side.
+        abilities: of the operator.
+        zeroed: tensors that end the branches of new blocks.
+        copied_all: see `widths`.
+    """
     trace = matching.target.trace
     chosen = widths
     for growth, copied in widths.expansions.items():
         larger_heads = (
-            growth.target in widths.heads.groups
+            growth.target in copied_all.groups
         )  # new channels of q and k that are zero on both sides are dead
-        even = not uneven_mixings(trace, {growth.target: copied}, matching.blocks.is_new, kept=widths.heads.groups)
+        even = not uneven_mixings(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
         if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
             continue
         blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)

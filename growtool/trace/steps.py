@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from growtool.trace.axes import Axis, resolve
-from growtool.trace.kinds import Op
+from growtool.trace.kinds import Kind, Op
 from growtool.trace.module_calls import ModuleCall
 
 
@@ -90,6 +90,18 @@ class ForwardPass:
     def axes(self, number: int) -> tuple[Axis, ...]:
         """The axes of a tensor with every binding followed."""
         return tuple(map(resolve, self.layouts[number]))
+
+    def has_constants(self, number: int) -> bool:
+        """Whether a tensor made of parameters holds, or has had added to it, numbers that are no parameter's own."""
+        step = self.made_by.get(number)
+        if number in self.stored or step is None:
+            return number not in self.stored
+        if step.op.kind in (Kind.CREATE, Kind.FILL, Kind.DRAW):
+            return True
+        if step.op.kind is Kind.LOOKUP:
+            return self.has_constants(step.ins[0])
+        found = list(map(self.has_constants, step.ins))
+        return all(found) if step.op.kind is Kind.MULTIPLY else any(found)
 
     @cached_property
     def uses(self) -> tuple[tuple[Step, int], ...]:

@@ -1,0 +1,216 @@
+"""What operations make of the factors of their operands: one rule for each kind of operation.
+
+A rule returns the factors of the first result, or of all results in a list; what it requires goes to `values`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from growtool.prove.scale_pass import ScalePass
+from growtool.prove.scaled_values import Factors, moved, simple
+from growtool.trace.factors import bias_of, operands_of
+from growtool.trace.kinds import Kind, is_homogeneous, is_linear_per_channel
+from growtool.trace.steps import Ref, Step
+
+Rule = Callable[[ScalePass, Step], "Factors | list[Factors]"]
+
+
+def take(run: ScalePass, step: Step) -> None:
+    """Take in one operation."""
+    found = _RULES.get(step.op.kind, _unscaled)(run, step)
+    results = found if isinstance(found, list) else [found, *[0] * (len(step.outs) - 1)]
+    for number in step.overwritten:  # of what shares memory, a part is written anew
+        run.values.alike(run.values.one(run.of(number)), run.values.one(results[0]))
+    run.known.update(zip(step.outs, results, strict=False))
+
+
+def _unscaled(run: ScalePass, step: Step) -> Factors:
+    """Anything else takes no factor."""
+    run.nonlinear(step.ins)
+    return 0
+
+
+def _created(run: ScalePass, step: Step) -> Factors:
+    run.nonlinear(leaf.number for leaf in step.args[1:] if isinstance(leaf, Ref))
+    return 0
+
+
+def _moved(run: ScalePass, step: Step) -> Factors | list[Factors]:
+    """Values are moved, or summed and scaled alike in each channel."""
+    kind = step.kwargs.get("dtype")
+    if kind is not None and not kind.is_floating_point:
+        return _unscaled(run, step)
+    x, *others = step.ins
+    run.nonlinear(others)
+    factors = run.of(x)
+    if isinstance(factors, int):
+        return [factors] * len(step.outs)
+    if step.op.replays and not others:
+        return moved(step, {x: run.whole(x)})
+    return [run.values.one(factors)] * len(step.outs)
+
+
+def _pointwise(run: ScalePass, step: Step) -> Factors | list[Factors]:
+    """What is homogeneous passes a factor on."""
+    if len(step.ins) > 1 or not (is_homogeneous(step) or is_linear_per_channel(step)):
+        return _unscaled(run, step)
+    return run.of(step.ins[0])
+
+
+def _windowed(run: ScalePass, step: Step) -> Factors | list[Factors]:
+    """The same over several values; a maximum returns places, too."""
+    if len(step.ins) > 1 or not (is_homogeneous(step) or is_linear_per_channel(step)):
+        return _unscaled(run, step)
+    return run.values.one(run.of(step.ins[0]))
+
+
+def _joined(run: ScalePass, step: Step) -> Factors:
+    first, *others = map(run.of, step.ins)
+    if all(isinstance(own, int) and own == first for own in (first, *others)):
+        return first
+    join = torch.stack if step.name == "stack" else torch.cat
+    return simple(join([run.whole(number) for number in step.ins], step.arg(1, "dim", 0)))
+
+
+def _overwritten(run: ScalePass, step: Step) -> Factors:
+    source = step.args[1].number
+    return run.of(source) if run.shape(source) == run.shape(step.outs[0]) else run.values.one(run.of(source))
+
+
+def _added(run: ScalePass, step: Step) -> Factors:
+    if not all(isinstance(leaf, Ref) for leaf in step.args[:2]):
+        return run.of(step.ins[0]) if step.args[1] == 0 else _unscaled(run, step)  # 0 is where Python's `sum` begins
+    return run.values.alike(*(run.of(leaf.number) for leaf in step.args[:2]))
+
+
+def _multiplied(run: ScalePass, step: Step) -> Factors:
+    a, b = step.args[:2]
+    if step.kwargs or not isinstance(a, Ref):  # rounded, or one over it
+        return _unscaled(run, step)
+    if not isinstance(b, Ref):
+        return run.values.times(run.of(a.number), run.number(step))
+    run.apart(a.number, b.number)
+    return run.values.times(run.of(a.number), run.of(b.number), -1 if step.name == "div" else 1)
+
+
+def _product(run: ScalePass, step: Step) -> Factors:
+    """A matrix product: one factor along what is summed over."""
+    operands = operands_of(step)
+    assert operands is not None
+    a, b = map(run.of, operands)
+    dims = [len(run.shape(number)) for number in operands]
+    inner = -1 if dims[1] == 1 else -2
+    over = _over(run, step, operands, (-1, inner))
+    if run.trace.forward.made_of.get(operands[0]) and not run.trace.forward.made_of.get(operands[1]):
+        a = run.values.times(a, over)
+    else:
+        b = run.values.times(b, over if isinstance(over, int) or inner == -1 else over[:, None])
+    a, b = run.values.summed(a, [-1]), run.values.summed(b, [inner])
+    a = a if isinstance(a, int) or dims[1] == 1 else a.unsqueeze(-1)
+    b = b if isinstance(b, int) or dims[0] == 1 else b.unsqueeze(-2)
+    return _shifted(run, step, run.values.times(a, b))
+
+
+def _over(run: ScalePass, step: Step, operands: tuple[int, int], dims: tuple[int, int]) -> Factors:
+    """What a sum over copied channels multiplies by; a weight that is split among them divides by the same."""
+    left, right = (run.axis(number, dim) for number, dim in zip(operands, dims, strict=True))
+    for number, axis in zip(reversed(operands), (right, left), strict=True):
+        if run.trace.forward.made_of.get(number):
+            return run.weighted(step, number, axis)
+    return run.joint_op("product", step, left) if left == right else 0
+
+
+def _shifted(run: ScalePass, step: Step, factors: Factors) -> Factors:
+    """The factors of a sum with its bias, for each value of the result."""
+    bias = bias_of(step)
+    return factors if bias is None else run.values.alike(factors, run.of(bias))
+
+
+def _convolved(run: ScalePass, step: Step) -> Factors:
+    x, W = step.args[0].number, step.args[1].number
+    transposed, groups, out = step.args[6], step.args[8], run.shape(step.outs[0])
+    channels, own = run.of(x), run.of(W)
+    summed, kept = (0, 1) if transposed else (1, 0)
+    if groups == 1 or not transposed:
+        over = _over(run, step, (x, W), (1, summed)) if groups == 1 else run.weighted(step, W, run.axis(W, 1))
+        after = len(run.shape(W)) - summed - 1
+        own = run.values.times(own, over if isinstance(over, int) else over.reshape(-1, *[1] * after))
+        own = run.values.summed(own, [dim - len(run.shape(W)) for dim in range(len(run.shape(W))) if dim != kept])
+    else:
+        own = run.values.one(own)
+    if isinstance(channels, torch.Tensor) and groups == run.shape(x)[1] and not transposed:  # channel by channel
+        dims = len(run.shape(x))
+        channels = run.values.summed(channels, [dim - dims for dim in range(dims) if dim != 1])
+        channels = channels if isinstance(channels, int) else channels.repeat_interleave(out[1] // groups)
+    else:
+        channels = run.values.one(channels)
+    factors = run.values.times(channels, own)
+    bias = bias_of(step)
+    factors = factors if bias is None else run.values.alike(factors, run.of(bias))
+    return factors if isinstance(factors, int) else factors.reshape(1, -1, *[1] * (len(out) - 2))
+
+
+def _attended(run: ScalePass, step: Step) -> Factors:
+    """Fused attention: the scale in it depends on the head size, so nothing makes up for larger heads."""
+    query, key, value, *others = step.ins
+    q, k, v = (run.values.one(run.of(number)) for number in (query, key, value))
+    larger = run.joint_op("product", step, run.axis(query, -1))
+    run.values.unscaled(run.values.times(q, k), larger)
+    run.nonlinear(others)
+    return v
+
+
+def _normed(run: ScalePass, step: Step) -> Factors:
+    """A norm takes no factor, on account of its eps; its result is as large as gain and shift."""
+    given = [step.args[at] for at in step.op.affine if len(step.args) > at]
+    affine = [run.of(leaf.number) if isinstance(leaf, Ref) else None for leaf in given]
+    numbers = {leaf.number for leaf in given if isinstance(leaf, Ref)}
+    run.nonlinear(number for number in step.ins if number not in numbers)
+    gain = affine[0] if affine and affine[0] is not None else 0
+    factors = gain if len(affine) < 2 or affine[1] is None else run.values.alike(gain, affine[1])
+    if isinstance(factors, int) or step.op.kind not in (Kind.BATCH_NORM, Kind.GROUP_NORM):
+        return factors
+    return factors.reshape(1, -1, *[1] * (len(run.shape(step.outs[0])) - 2))
+
+
+def _softmax(run: ScalePass, step: Step) -> Factors:
+    """Over m copies each weight is 1/m of what it was."""
+    run.nonlinear(step.ins)
+    return run.values.one(run.joint_op("softmax", step, run.axis(step.ins[0], step.arg(1, "dim")), -1))
+
+
+def _summed(run: ScalePass, step: Step) -> Factors:
+    """A sum over m copies is m times as large."""
+    if not is_linear_per_channel(step):
+        return _unscaled(run, step)
+    axes, dims = run.trace.forward.axes(step.ins[0]), step.arg(1, "dim")
+    factors: Factors = run.values.one(run.of(step.ins[0]))
+    for dim in range(len(axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims:
+        factors = run.values.times(factors, run.values.one(run.joint_op("sum", step, axes[dim])))
+    return factors
+
+
+_RULES: dict[Kind, Rule] = {
+    **dict.fromkeys(
+        (Kind.RESHAPE, Kind.SAME, Kind.PERMUTE, Kind.TRANSPOSE, Kind.SQUEEZE, Kind.EXPAND, Kind.STRIDE, Kind.PICK,
+         Kind.SPLIT, Kind.LOOKUP, Kind.DROPOUT),
+        _moved,
+    ),
+    Kind.MOVE: lambda run, step: _moved(run, step) if is_linear_per_channel(step) else _unscaled(run, step),
+    Kind.JOIN: _joined,
+    Kind.OVERWRITE: _overwritten,
+    **dict.fromkeys((Kind.CREATE, Kind.FILL, Kind.DRAW), _created),
+    **dict.fromkeys((Kind.PAD, Kind.POOL, Kind.RESAMPLE, Kind.MEAN, Kind.EXTREME), _windowed),
+    Kind.POINTWISE: _pointwise,
+    Kind.ADD: _added,
+    Kind.MULTIPLY: _multiplied,
+    Kind.PRODUCT: _product,
+    Kind.CONVOLUTION: _convolved,
+    Kind.ATTENTION: _attended,
+    **dict.fromkeys((Kind.LAYER_NORM, Kind.RMS_NORM, Kind.GROUP_NORM, Kind.BATCH_NORM), _normed),
+    Kind.SOFTMAX: _softmax,
+    Kind.SUM: _summed,
+}  # fmt: skip

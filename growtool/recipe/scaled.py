@@ -1,0 +1,41 @@
+"""Which weights make up for what a plan brings in (`prove.scaling`), asked of two models that have been matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from growtool.algebra.expansion import Expansion
+from growtool.operators.table import OPERATORS
+from growtool.plan.schema import Plan
+from growtool.prove.operations import Counterparts
+from growtool.prove.scaling import Scaling, scaling
+from growtool.recipe.block_init import BlockInit
+from growtool.recipe.matching import Matching
+from growtool.trace import ChannelGroup, PairedAxis
+
+_ONE = PairedAxis(((),))  # of one position
+
+
+def scaling_of(
+    plan: Plan, matching: Matching, expansions: Mapping[ChannelGroup, Expansion], starts: BlockInit
+) -> Scaling:
+    """What makes up for the factors that growth brings in; nothing does where two sources become one."""
+    if plan.second is not None:
+        return Scaling()
+    lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
+    source, target, blocks = matching.source.trace, matching.target.trace, matching.blocks
+    replaced = {bridge.path for bridge in matching.bridges.values()}
+    counterpart = Counterparts(source, target, blocks.source_name, matching.ignored, starts.dropped, replaced)
+    return scaling(target, _scalable(matching, starts), expansions, counterpart, copying=not lossy)
+
+
+def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
+    """The first axis of each parameter of the target that is made of one of the source."""
+    without = matching.bridges.keys() | starts.passing
+    found = {}
+    for name, _ in matching.target.model.named_parameters(remove_duplicate=False):
+        block = matching.blocks.block_of(name)
+        made = name in without or (block is not None and block[1].start == "identity")
+        if name in matching.paired and not made:
+            found[name] = next(iter(matching.paired[name]), _ONE)
+    return found
