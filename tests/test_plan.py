@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from pydantic import ValidationError
 
 from growtool.plan import Plan, load_plan
 from growtool.plan.depth import DEPTH_OPERATORS, CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
-from growtool.plan.schema import SECTIONS, Output, Verify
+from growtool.plan.nesting import follow
+from growtool.plan.schema import Output, Verify
+from growtool.plan.section import Section
 from growtool.plan.target import Scale, Target
 from growtool.plan.width import WIDTH_OPERATORS, Mixture, Net2Net, Tile
 
@@ -66,9 +69,17 @@ def load(tmp_path: Path, text: str) -> Plan:
     return load_plan(path).plan
 
 
+def surface(section: type[Section], loc: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every key of a plan, those of an operator below its name; an override's width is a width."""
+    for key in section.model_fields:
+        yield ".".join((*loc, key))
+        for kind in follow(section, (key, 0))[1] + follow(section, (key,))[1]:
+            if kind.section is not None and (*loc, key) != ("overrides", "width"):
+                yield from surface(kind.section, (*loc, key, *([kind.tag] if kind.tag else [])))
+
+
 def test_the_surface_is_frozen():
-    found = [".".join((*loc, key)) for loc, section in SECTIONS.items() for key in section.model_fields]
-    assert found == SURFACE.split()
+    assert sorted(surface(Plan)) == sorted(SURFACE.split())
 
 
 def test_every_operator_stands_under_its_own_name():

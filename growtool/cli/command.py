@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 GLOBAL_OPTIONS = ("--debug", "--quiet", "-q")
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_LATE = "late"
 
 
 @dataclass
@@ -24,6 +25,16 @@ class Invocation:
 class Command(TyperCommand):
     """A command whose flags are shown without a type."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of a call; that of the whole command where its parameters are `late`."""
+        whole = getattr(self.callback, _LATE, None)
+        if whole is None:
+            return super().make_context(info_name, args, parent, **extra)
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        about: dict[str, Any] = {"help": self.help, "epilog": self.epilog, "context_settings": HELP_SETTINGS}
+        app.command(self.name, cls=Command, **about)(whole())
+        return typer.main.get_command(app).make_context(info_name, args, parent, **extra)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
@@ -33,6 +44,26 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
+
+
+def late(signature: Callable[[Callable[..., Any]], inspect.Signature]) -> Callable[..., Callable[..., Any]]:
+    """Mark the function of a command whose parameters `signature` makes once it is called, as that imports much."""
+
+    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+        registered = _with_signature(function, inspect.Signature())
+        setattr(registered, _LATE, lambda: _with_signature(function, signature(function)))
+        return registered
+
+    return marked
+
+
+def _with_signature(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    def called(*args: Any, **given: Any) -> Any:
+        return function(*args, **given)
+
+    called.__name__, called.__doc__ = function.__name__, function.__doc__
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    return called
 
 
 def _without_types(params: list[Any]) -> list[Any]:

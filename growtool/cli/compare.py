@@ -92,14 +92,15 @@ def compare(
     The same command run again skips what is done and resumes what was cut short, with other plans beside, too. A run
     that fails is named, and the others go on; the exit code is then 1.
     """
-    from growtool.finetune.options import read_config, read_words
+    from growtool.finetune.options import merge, read_config, read_words
     from growtool.plan import load_plan
     from growtool.study.budget import Budget
     from growtool.study.variant import read_variants
 
     # mistakes in files and options are told before torch is imported
     plans = [load_plan(path) for path in plan]
-    options = (read_config(config) if config else {}) | read_words(set_ or ())
+    given = {"data": str(data)} if data else {}
+    options = merge(read_config(config) if config else {}, read_words(set_ or ()), given)
     amount, variants = Budget.parse(budget), read_variants(variant or ())
     baselines = _baselines(baseline or [Baseline.scratch])
     from growtool.growing.source import open_planned
@@ -111,7 +112,7 @@ def compare(
     study = Study(
         source=source,
         plans=plans,
-        options=options | ({"data": str(data)} if data else {}),
+        options=options,
         output=output or Path(f"{source.label}-compared"),
         budget=amount,
         variants=variants,

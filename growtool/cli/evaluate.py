@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from growtool.cli.console import emit_json, remark
-from growtool.cli.finetune import DEFAULTS
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import new_table, show
 from growtool.errors import PlanError
@@ -27,8 +26,8 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     workers: Annotated[
-        int, typer.Option(min=0, show_default="cores, up to 16", help="Processes that read images.")
-    ] = DEFAULTS.workers,
+        int | None, typer.Option(min=0, show_default="cores, up to 16", help="Processes that read images.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     amp_dtype: Annotated[AmpDtype | None, typer.Option(help="Mixed precision.", show_default="none")] = None,
     settings: Annotated[
@@ -45,24 +44,22 @@ def evaluate(
     """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
     from growtool.finetune.evaluate import evaluate_checkpoint
     from growtool.finetune.options import read_words
+    from growtool.finetune.settings import own_workers
 
     chosen = read_words(settings or ())
     if others := sorted(chosen.keys() - {"data_kwargs"}):
         raise PlanError(f"--set {', '.join(others)}: found options of training, expected data_kwargs alone; drop them")
-    options = chosen.get("data_kwargs", {})
-    if not isinstance(options, dict):
-        raise PlanError(f"--set data_kwargs: found {options!r}, expected a mapping such as {{input_key: img}}")
     found = evaluate_checkpoint(
         checkpoint,
         data,
         dataset=dataset,
         split=split,
         batch_size=batch_size,
-        workers=workers,
+        workers=own_workers() if workers is None else workers,
         device=device,
-        autocast=amp_dtype.value if amp_dtype else None,
+        autocast=amp_dtype,
         channels_last=channels_last,
-        data_kwargs=options,
+        data_kwargs=chosen.get("data_kwargs", {}),
         told=remark,
         tf32=tf32,
     )

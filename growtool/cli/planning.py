@@ -46,13 +46,13 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
     from pydantic import ValidationError
 
     from growtool.plan import LoadedPlan
-    from growtool.plan.document import read_scalar
+    from growtool.plan.document import parse_word
     from growtool.plan.explain import explain
-    from growtool.plan.schema import SECTIONS
+    from growtool.plan.schema import Plan
 
-    scale: dict[str, Any] = {} if width is None else {"width": read_scalar(width)}
+    scale: dict[str, Any] = {} if width is None else {"width": parse_word(width)[0]}
     if depth is not None:
-        numbers = [read_scalar(number) for number in depth.split(",")]
+        numbers = [parse_word(number)[0] for number in depth.split(",")]
         scale["depth"] = numbers if "," in depth else numbers[0]
     sections = _sections(operators)
     asked = {"width": width, "depth": depth}
@@ -70,7 +70,7 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
     except ValidationError as error:
         raise PlanError(
             [
-                f"{_option(details['loc'], operators)}{explain(details, SECTIONS)}"
+                f"{_option(details['loc'], operators)}{explain(details, Plan)}"
                 for details in error.errors(include_url=False)
             ]
         ) from error

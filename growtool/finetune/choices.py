@@ -1,41 +1,12 @@
-"""Options of training that take one of a few words, as the command line wants them."""
+"""Words that an option of training takes; neither torch nor pydantic here, as the command line asks at once."""
 
-from enum import StrEnum
+from typing import Literal
 
-
-class Schedule(StrEnum):
-    """What `--sched` accepts."""
-
-    cosine = "cosine"
-    wsd = "wsd"
-    constant = "constant"
-    none = "none"
-
-
-class CropMode(StrEnum):
-    """What `--train-crop-mode` accepts."""
-
-    rrc = "rrc"
-    rkrc = "rkrc"
-    rkrr = "rkrr"
-
-
-class AmpDtype(StrEnum):
-    """What `--amp-dtype` accepts."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Nonfinite(StrEnum):
-    """What `--nonfinite` accepts."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-class Engine(StrEnum):
-    """What `--engine` accepts."""
-
-    ddp = "ddp"
-    fsdp = "fsdp"
+AmpDtype = Literal["bfloat16", "float16"]
+Annealing = Literal["linear", "cosine", "constant"]
+ClipMode = Literal["norm", "value", "agc"]
+CropMode = Literal["rrc", "rkrc", "rkrr"]
+Engine = Literal["ddp", "fsdp"]
+Nonfinite = Literal["stop", "skip"]
+Schedule = Literal["cosine", "wsd", "constant", "none"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]

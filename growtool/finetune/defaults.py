@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from growtool.calibration import tracking_norms
@@ -97,7 +97,7 @@ def choose(config: RunConfig, model: nn.Module, *, lossy: bool, steps: int, per_
 
 def applied(config: RunConfig, choices: Mapping[str, Choice]) -> RunConfig:
     """The configuration with what was chosen."""
-    return replace(config, **{name: choice.value for name, choice in choices.items()})
+    return config.model_copy(update={name: choice.value for name, choice in choices.items()})
 
 
 def in_words(choices: Mapping[str, Choice]) -> str:

@@ -18,6 +18,7 @@ from growtool.finetune.distributed import World
 from growtool.finetune.fields import require_labels
 from growtool.finetune.loaders import eval_batches
 from growtool.finetune.model import compiled, count_classes, layout, load_model, place
+from growtool.finetune.options import make_config
 from growtool.finetune.reading import NOT_COUNTED
 from growtool.finetune.records import Evaluation
 from growtool.finetune.sources import open_source
@@ -96,18 +97,19 @@ def evaluate_checkpoint(
         CheckpointError: the checkpoint cannot be opened or is not what its config says.
         PlanError: no such folder, no images, other classes than the checkpoint's, no such device.
     """
-    config = RunConfig(
-        checkpoint=Path(checkpoint),
-        data=Path(data),
-        output=Path(),
-        dataset=dataset,
-        val_split=split,
-        batch_size=batch_size,
-        workers=workers,
-        amp=autocast is not None,
-        amp_dtype=autocast,
-        channels_last=channels_last,
-        data_kwargs=dict(data_kwargs or {}),
+    config = make_config(
+        {
+            "checkpoint": checkpoint,
+            "data": data,
+            "dataset": dataset,
+            "val_split": split,
+            "batch_size": batch_size,
+            "workers": workers,
+            "amp": autocast is not None,
+            "amp_dtype": autocast,
+            "channels_last": channels_last,
+            "data_kwargs": dict(data_kwargs or {}),
+        }
     )
     found = resolve_device(device)
     with in_use(found, tf32=tf32):

@@ -2,108 +2,124 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from growtool.errors import PlanError
-from growtool.finetune.config import ALTERNATIVES, PATHS, RunConfig
-from growtool.plan.document import read_document, read_scalar
+from growtool.finetune.checks import ALTERNATIVES
+from growtool.finetune.config import RunConfig
+from growtool.finetune.settings import Settings, flag_of
+from growtool.plan.document import parse_word, read_document
+from growtool.plan.explain import add_invalid, explain
 from growtool.plan.placing import placed
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-    from growtool.plan.document import Document, Loc
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
+PATHS = tuple(name for name, kind in get_type_hints(Settings).items() if kind == Path | None)
+_NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
 
 
-def read_config(path: Path) -> dict[str, Any]:
+class Layer(Mapping[str, Any]):
+    """Options that were given together, and what messages call each: `run.yaml:2:1 lr`, `--set lr=1`."""
+
+    def __init__(self, options: Mapping[str, Any], places: Mapping[str, str] | None = None) -> None:
+        self._options, self.places = dict(options), dict(places or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._options[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
+
+
+def read_config(path: Path) -> Layer:
     """The options in a YAML file, `config.yaml` of an earlier run included; relative paths start in the working folder.
 
     Raises:
-        PlanError: the file is not such a mapping, or has keys that are no options; all of them at once.
+        PlanError: the file is not such a mapping, or has keys that are no options, or values that are not theirs; all
+            of them at once.
     """
-    anything = frozenset({f.name for f in fields(RunConfig)} | {RESOLVED})
+    anything = frozenset({*Settings.model_fields, RESOLVED})
     document, values, _ = read_document(
         path, what="a configuration in YAML", need="a mapping of options, e.g. `lr: 3e-4`", optional=anything
     )
-    note_unfit(document, (), values)
+    options = {key: value for key, value in values.items() if key != RESOLVED}
+    try:
+        Settings.model_validate(options)
+    except ValidationError as error:
+        add_invalid(document, error, Settings)
     if document.problems:
         raise PlanError(document.lines())
-    return {key: value for key, value in values.items() if key != RESOLVED}
+    return Layer(options, {name: document.place(name) for name in options})
 
 
-def note_unfit(document: Document, loc: Loc, options: Mapping[str, Any]) -> None:
-    """Note in `document` the `options` that stand at `loc` and that there are not, or that have another type."""
-    types = get_type_hints(RunConfig)
-    for key, value in options.items():
-        if unknown := unknown_option(key):
-            document.note((*loc, key), unknown, at_key=True)
-        elif key != RESOLVED:
-            try:
-                TypeAdapter(types[key]).validate_python(value)
-            except ValidationError as error:
-                document.note((*loc, key), _unfit(error.errors(include_url=False)[0]))
-
-
-def read_words(words: Sequence[str]) -> dict[str, Any]:
+def read_words(words: Sequence[str]) -> Layer:
     """`key=value` words as the YAML file would hold them; `opt_kwargs.betas=[0.9, 0.95]` reaches into a mapping.
 
     Raises:
-        PlanError: a word is malformed or names no option; all of them at once.
+        PlanError: a word is malformed, names no option, or gives it what it does not take; all of them at once.
     """
     options: dict[str, Any] = {}
-    problems = []
+    places, problems = {}, []
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, text = word.partition("=")
         name, _, inner = key.strip().replace("-", "_").partition(".")
+        value, unfit = parse_word(text)
+        problems += [f"--set {word}: {found}" for found in unfit]
         if not equals:
             problems.append(f"--set {word}: expected KEY=VALUE, such as hflip=0")
-        elif unknown := unknown_option(name):
-            problems.append(f"--set {word}: {unknown}")
-        elif inner:
-            options.setdefault(name, {})[inner] = read_scalar(value)
+            continue
+        places[name] = f"--set {word}"
+        if inner:
+            before = options.get(name)
+            options[name] = {**(before if isinstance(before, dict) else {}), inner: value}
         else:
-            options[name] = read_scalar(value)
+            options[name] = value
+    try:
+        Settings.model_validate(options)
+    except ValidationError as error:
+        problems += _problems(error, places, Settings)
     if problems:
         raise PlanError(problems)
-    return options
+    return Layer(options, places)
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     """The configuration that `layers` of options come to, the last one strongest.
 
     Raises:
-        PlanError: a value has the wrong type, or what every run needs is missing; all of them at once.
+        PlanError: a value is not what its option takes, what every run needs is missing, or options contradict each
+            other; all of them at once.
     """
     merged = merge(*layers)
-    merged |= {key: Path(merged[key]) for key in PATHS if isinstance(merged.get(key), str)}
-    problems = [
-        f"{shown}: missing, expected {what}; give it on the command line or in the file of --config"
-        for key, shown, what in (
-            ("checkpoint", "CHECKPOINT", "the checkpoint to train"),
-            ("data", "--data", "a folder of images"),
-        )
-        if merged.get(key) is None
-    ]
-    if not problems:
-        merged["output"] = merged.get("output") or _named_after(merged["checkpoint"])
-        try:
-            return TypeAdapter(RunConfig).validate_python(merged)
-        except ValidationError as error:
-            problems = [f"{details['loc'][0]}: {_unfit(details)}" for details in error.errors(include_url=False)]
-    raise PlanError(problems)
+    options = {name: value for name, value in merged.items() if value is not None or name not in _NEEDED}
+    checkpoint = options.get("checkpoint")
+    options.setdefault("output", _named_after(checkpoint) if isinstance(checkpoint, str | Path) else Path())
+    try:
+        return RunConfig.model_validate(options)
+    except ValidationError as error:
+        raise PlanError(_problems(error, merged.places, RunConfig)) from error
 
 
-def continued(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def _problems(error: ValidationError, places: Mapping[str, str], section: type[Settings]) -> list[str]:
+    """What pydantic found, one line each, with what messages call the options it is about."""
+    lines = []
+    for details in error.errors(include_url=False):
+        names = [part for part in details["loc"] if isinstance(part, str)]
+        called = " and ".join(places.get(name) or flag_of(name) for name in names)
+        hint = "; give it on the command line or in the file of --config" if details["type"] == "missing" else ""
+        lines.append(f"{called}: {explain(details, section)}{hint}")
+    return lines
+
+
+def continued(*layers: Mapping[str, Any]) -> Layer:
     """The options of the run that `layers` say to resume, which stand below them; none where there is no run yet.
 
     Raises:
@@ -111,14 +127,14 @@ def continued(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """
     asked = merge(*layers)
     if asked.get("resume") is None:
-        return {}
+        return Layer({})
     output, checkpoint = asked.get("output"), asked.get("checkpoint")
     if output is None and checkpoint is None:
         raise PlanError(f"--resume {asked['resume']}: expected the folder of the run as well; add -o RUN")
     path = (_named_after(checkpoint) if output is None else Path(output)) / RUN_CONFIG
     if not path.is_file():
         if checkpoint is not None:
-            return {}
+            return Layer({})
         raise PlanError(
             f"--resume {asked['resume']}: found no run in {path.parent}, which has no {RUN_CONFIG}, expected one to go "
             "on with; correct --output, or name CHECKPOINT and --data to begin a run there"
@@ -126,13 +142,13 @@ def continued(*layers: Mapping[str, Any]) -> dict[str, Any]:
     options = read_config(path)
     problems = [
         f"{path}: {key}: {options[key]} starts in the folder the run was begun in, and is not here; resume it there, "
-        f"or name it with {flag}"
-        for key, flag in PATHS.items()
+        f"or name it with {flag_of(key)}"
+        for key in PATHS
         if asked.get(key) is None and key != "output" and _is_elsewhere(options.get(key))
     ]
     if problems:
         raise PlanError(problems)
-    return {key: value for key, value in options.items() if key != "output"}
+    return Layer({key: value for key, value in options.items() if key != "output"}, options.places)
 
 
 def _is_elsewhere(text: str | None) -> bool:
@@ -140,15 +156,17 @@ def _is_elsewhere(text: str | None) -> bool:
     return text is not None and not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*layers: Mapping[str, Any]) -> Layer:
     """All options of `layers`, the last one strongest; `steps` there takes the place of `epochs` before it."""
     merged: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for layer in layers:
         for group in ALTERNATIVES:
             if any(layer.get(name) is not None for name in group):
                 merged = {name: value for name, value in merged.items() if name not in group}
         merged |= layer
-    return merged
+        places |= layer.places if isinstance(layer, Layer) else dict.fromkeys(layer, "")
+    return Layer(merged, places)
 
 
 def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
@@ -158,22 +176,6 @@ def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[
     if options.get("plugins"):
         found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
     return found
-
-
-def unknown_option(name: str) -> str | None:
-    """Why `name` is no option; None where it is one."""
-    known = [field.name for field in fields(RunConfig)]
-    if name in (*known, RESOLVED):
-        return None
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; `growtool finetune --help` and config.yaml of a run list them"
-    return f"found the option {name!r}, which there is not{hint}"
-
-
-def _unfit(details: ErrorDetails) -> str:
-    if details["type"] == "path_type":
-        return f"found {details['input']!r}, expected a path"
-    return f"found {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:

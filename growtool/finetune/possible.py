@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.checks import find_problems
 from growtool.finetune.device import resolve_device
 from growtool.finetune.journal import require_installed
 from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
@@ -31,7 +30,7 @@ def require_possible(config: RunConfig, folder: RunFolder, world: World) -> torc
         PlanError: one problem for each option that is wrong.
     """
     found = unknown_optimizer(config.opt) or unused_momentum(config), _unknown_backend(config)
-    problems = [*find_problems(config), *filter(None, found)]
+    problems = [*filter(None, found)]
     if config.batch_size % (world.size * config.grad_accum_steps):
         problems.append(
             f"--batch-size: found {config.batch_size}, expected a multiple of {world.size} processes times "

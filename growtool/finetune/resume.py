@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import TypeAdapter
 
 from growtool.checkpoint import WEIGHTS
 from growtool.checkpoint.documents import UNLIKE
@@ -17,6 +15,7 @@ from growtool.checkpoint.header import read_header
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.defaults import AUTOMATIC, DEFAULTS, from_document
+from growtool.finetune.settings import Settings
 from growtool.finetune.snapshot import read_course
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def as_it_began(config: RunConfig, folder: RunFolder) -> tuple[RunConfig, dict[s
     ]
     chosen = from_document(settings["resolved"].get(DEFAULTS, {}))
     return (
-        replace(config, **{name: before[name] for name in unset}),
+        config.model_copy(update={name: before[name] for name in unset}),
         {name: choice for name, choice in chosen.items() if name in unset},
     )
 
@@ -153,7 +152,7 @@ def read_settings(folder: RunFolder) -> dict[str, Any]:
         settings: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         settings["resolved"]["steps"]
         effective = _effective(settings)
-        TypeAdapter(RunConfig).validate_python({field.name: effective[field.name] for field in fields(RunConfig)})
+        Settings.model_validate({name: effective[name] for name in Settings.model_fields})
         from_document(settings["resolved"].get(DEFAULTS, {}))
     except (OSError, yaml.YAMLError, RecursionError, *UNLIKE) as error:
         raise CheckpointError(
@@ -169,7 +168,7 @@ def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
     A run without a note on what it chose had all of them in its configuration, and left the others out.
     """
     chosen = settings["resolved"].get(DEFAULTS)
-    values = {field.name: field.default for field in fields(RunConfig) if field.default is not MISSING} | dict(settings)
+    values = Settings().model_dump(mode="json", exclude={"checkpoint", "data", "output"}) | dict(settings)
     if chosen is None:
         warmed = values["warmup_epochs"] is not None or values["warmup_steps"] is not None
         values |= {"clip_grad": values["clip_grad"] or 0} | ({} if warmed else {"warmup_steps": 0})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from growtool.finetune.commands import beginning_anew
-from growtool.finetune.defaults import choose, grown_with_losses, network_of, shown
+from growtool.finetune.defaults import AUTOMATIC, choose, grown_with_losses, network_of, shown
 
 if TYPE_CHECKING:
     from growtool.finetune.job import Job
@@ -67,8 +67,7 @@ def _changes(job: Job) -> Iterator[tuple[list[str], str]]:
     """The words of each option that is to be another, and what it is now."""
     config, per_epoch = job.config, len(job.train)
     assert config.lr is not None and config.weight_decay is not None
-    unset = replace(config, lr=None, weight_decay=None, warmup_epochs=None, warmup_steps=None, clip_grad=None)
-    unset = replace(unset, train_crop_mode=None, scale=None)
+    unset = config.model_copy(update=dict.fromkeys((*AUTOMATIC, "scale")))
     lossy = grown_with_losses(job.source)
     usual = choose(unset, job.trainer.model, lossy=lossy, steps=job.steps, per_epoch=per_epoch)
     rate = usual["lr"].value if config.lr > usual["lr"].value else config.lr / 3

@@ -99,20 +99,24 @@ class Document:
     def _scalar(self, node: yaml.ScalarNode, kind: str, loc: Loc) -> Any:
         if kind == "null" and not self.optional & set(loc):
             self.problems.append((_place(node), loc, "found nothing, expected a value; give one or drop the key"))
-        if unfit := _UNFIT.search(node.value):
-            self.problems.append(
-                (_place(node), loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
-            )
+        self._require_fit(node, loc)
         try:
             return _SCALARS[kind](node.value)
         except ValueError:
             self.problems.append((_place(node), loc, f"found {node.value[:20]!r}, expected a number that can be read"))
             return None
 
+    def _require_fit(self, node: yaml.Node, loc: Loc) -> None:
+        if isinstance(node, yaml.ScalarNode) and (unfit := _UNFIT.search(node.value)):
+            self.problems.append(
+                (_place(node), loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
+            )
+
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, child in node.value:
             inner = (*loc, str(key.value))
+            self._require_fit(key, inner)
             if key.tag != "tag:yaml.org,2002:str":
                 shown = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a collection as key"
                 self.problems.append((_place(key), loc, f"found {shown}, expected a word"))
@@ -131,6 +135,11 @@ class Document:
         places = self.keys if at_key else self.values
         around = next((loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in places), ())
         self.problems.append((places.get(around) or self.values[()], loc, text))
+
+    def place(self, *loc: str | int) -> str:
+        """How a line about the key at `loc` begins: `plan.yaml:7:3 width.operator`."""
+        line, column = self.keys[loc]
+        return f"{self.path}:{line}:{column} {dotted(loc).removesuffix(': ')}"
 
     def lines(self) -> list[str]:
         """Every problem as `plan.yaml:7:5 width.operator: text`, in the order of the file."""
@@ -181,12 +190,17 @@ def write_document(content: Mapping[str, Any]) -> str:
     )
 
 
-def read_scalar(text: str) -> Any:
-    """One value as it would be read from a file; text that is no YAML stands for itself."""
+def parse_word(text: str) -> tuple[Any, list[str]]:
+    """One value as it would be read from a file, and what is wrong with it; text that is no YAML stands for itself."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError):
-        return text
+        return text, []
+    if node is None:
+        return None, []
+    document = Document(Path(), optional=frozenset({""}))
+    value = document.value(node, ("",))
+    return value, [found for _, _, found in document.problems]
 
 
 def _read_text(path: Path, what: str) -> str:

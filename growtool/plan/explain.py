@@ -4,61 +4,47 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from growtool.plan.document import Document, Loc
+from growtool.plan.nesting import follow, section_at
 from growtool.plan.section import Section
 
-Sections = Mapping[tuple[str, ...], type[Section]]
 _OWN = "plan"  # findings of growtool's own, whose text says all; see `growtool.plan.section.problem`
 
 
-def add_invalid(document: Document, error: ValidationError, sections: Sections, at: Loc = ()) -> None:
+def add_invalid(document: Document, error: ValidationError, root: type[Section]) -> None:
     """Take in the findings of pydantic, but those about what was found wanting before.
 
     Args:
         document: where the values were read from.
         error: what pydantic found.
-        sections: the mappings of what was validated.
-        at: where in the document that stands.
+        root: what they were to be.
     """
     for details in error.errors(include_url=False):
-        _add(document, details, sections, at)
+        _add(document, details, root)
 
 
-def _add(document: Document, details: ErrorDetails, sections: Sections, at: Loc) -> None:
-    loc = _as_written(document, at, (*at, *_without_operator(details["loc"])))
-    text = explain(details, sections)
+def _add(document: Document, details: ErrorDetails, root: type[Section]) -> None:
+    loc = _as_written(document, follow(root, details["loc"])[0])
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         loc = (*loc, "operator")
     place = document.keys.get(loc) if details["type"] == "extra_forbidden" else document.values.get(loc)
     if place is None:
         place = document.values[loc[:-1]]
     if not any(other[: len(loc)] == loc for _, other, _ in document.problems):
-        document.problems.append((place, loc, text))
+        document.problems.append((place, loc, explain(details, root)))
 
 
-def _as_written(document: Document, at: Loc, loc: Loc) -> Loc:
+def _as_written(document: Document, loc: Loc) -> Loc:
     """`scale` at the top of a plan stands for one in its target."""
-    short = loc[: len(at) + 2] == (*at, "target", "scale") and (*at, "target") not in document.values
-    return (*at, *loc[len(at) + 1 :]) if short else loc
-
-
-def _without_operator(loc: Loc) -> Loc:
-    """Pydantic names the operator after `width` and `depth`; the file does not."""
-    if loc[:1] == ("overrides",) and len(loc) > 2:
-        return (*loc[:2], *_without_operator(loc[2:]))
-    return (loc[0], *loc[2:]) if loc and loc[0] in ("width", "depth") else loc
-
-
-def _section(loc: Loc, sections: Sections) -> type[Section]:
-    """The section at a place as pydantic names it."""
-    if loc[:1] == ("overrides",):
-        loc = loc[2:] or ("overrides",)
-    return sections[tuple(str(part) for part in loc)]
+    for end in range(1, len(loc)):
+        if loc[end - 1 : end + 1] == ("target", "scale") and loc[:end] not in document.values:
+            return (*loc[: end - 1], *loc[end:])
+    return loc
 
 
 _EXPECTED = {
@@ -70,30 +56,39 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "more than",
+    "less_than_equal": "at most",
+    "less_than": "less than",
 }
 
 
-def explain(details: ErrorDetails, sections: Sections) -> str:
-    """What is wrong, what was expected and what to do, without the place."""
+def explain(details: ErrorDetails, root: type[Section]) -> str:
+    """What is wrong with what was to be a `root`, what was expected and what to do, without the place."""
     kind, found, context = details["type"], details["input"], details.get("ctx", {})
     loc = details["loc"]
     if kind == "extra_forbidden":
-        section = _section(loc[:-1], sections)
-        return f"unknown key, expected one of {_choices(str(loc[-1]), [*section.model_fields, *section.SHORT])}"
+        section = section_at(root, loc[:-1])
+        known = [*section.model_fields, *section.SHORT]
+        keys = section.KEYS or f"one of {', '.join(known)}"
+        return f"unknown key, expected {keys}{_near(str(loc[-1]), known)}"
     if kind == "missing":
-        return f"missing, expected {_section(loc[:-1], sections).model_fields[str(loc[-1])].description}"
+        return f"missing, expected {section_at(root, loc[:-1]).model_fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":
-        operators = [name for section, *rest in filter(None, sections) if section == loc[-1] for name in rest]
+        operators = [kind.tag for kind in follow(root, loc)[1] if kind.tag is not None]
         return f"missing, expected one of {', '.join(operators)}"
     if kind == "union_tag_invalid":
         choices = _choices(context["tag"], _quoted(context["expected_tags"]))
         return f"found {_shown(found['operator'])}, expected one of {choices}"
     if kind == "literal_error":
         return f"found {_shown(found)}, expected one of {_choices(str(found), _quoted(context['expected']))}"
-    if kind == "greater_than_equal":
-        return f"found {found!r}, expected at least {context['ge']:g}"
-    if kind == "greater_than":
-        return f"found {found!r}, expected more than {context['gt']:g}"
+    if kind in _BOUNDS:
+        bound, (limit,) = _BOUNDS[kind], context.values()
+        return f"found {found!r}, expected {bound} {limit:g}"
     if kind in _EXPECTED:
         return f"found {_shown(found)}, expected {_EXPECTED[kind]}"
     return details["msg"] if kind == _OWN else f"found {_shown(found)}, {details['msg'][0].lower()}{details['msg'][1:]}"
@@ -108,5 +103,9 @@ def _quoted(text: str) -> list[str]:
 
 
 def _choices(found: str, choices: Sequence[str]) -> str:
+    return ", ".join(choices) + _near(found, choices)
+
+
+def _near(found: str, choices: Sequence[str]) -> str:
     near = difflib.get_close_matches(found, choices, n=1)
-    return ", ".join(choices) + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"; did you mean {near[0]!r}?" if near else ""

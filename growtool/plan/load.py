@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from growtool.errors import PlanError
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import add_invalid
-from growtool.plan.schema import SECTIONS, Plan
+from growtool.plan.schema import Plan
 
 _NEED = "a mapping with at least `target:`"
 _OPTIONAL = frozenset({"model_args"})
@@ -159,7 +159,7 @@ def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
     try:
         plan = Plan.model_validate(content)
     except ValidationError as error:
-        add_invalid(document, error, SECTIONS)
+        add_invalid(document, error, Plan)
     if document.problems or plan is None:
         raise PlanError(document.lines())
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from growtool.plan.depth import DEPTH_OPERATORS, Depth
+from growtool.plan.depth import Depth
 from growtool.plan.section import Learned, Section, SeesImages, problem
-from growtool.plan.target import Scale, Target
-from growtool.plan.width import WIDTH_OPERATORS, TwoSource, Width
+from growtool.plan.target import Target
+from growtool.plan.width import TwoSource, Width
 
 DEFAULT_INPUTS = 4
 MIRROR = "mirror"
@@ -172,17 +172,3 @@ class Plan(Section):
         if self.second is not None and not two:
             raise problem("second: only `width: {operator: two_source}` takes a second checkpoint")
         return self
-
-
-# Where each mapping stands, spelled as pydantic spells it: an operator's options lie one level below its section.
-SECTIONS: dict[tuple[str, ...], type[Section]] = {
-    (): Plan,
-    ("target",): Target,
-    ("target", "scale"): Scale,
-    **{("width", name): section for name, section in WIDTH_OPERATORS.items()},
-    **{("depth", name): section for name, section in DEPTH_OPERATORS.items()},
-    ("data",): Data,
-    ("overrides",): Override,
-    ("output",): Output,
-    ("verify",): Verify,
-}

@@ -14,9 +14,14 @@ from growtool.errors import LARGEST
 
 
 class Section(BaseModel):
-    """A mapping of the plan; `SHORT` names keys beside its fields that stand for some of these."""
+    """A mapping of the plan.
+
+    `SHORT` names keys beside its fields that stand for some of these, `KEYS` says what its keys are where they are too
+    many to be listed.
+    """
 
     SHORT: ClassVar[tuple[str, ...]] = ()
+    KEYS: ClassVar[str] = ""
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*")

@@ -14,7 +14,6 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +21,19 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from growtool.errors import PlanError
-from growtool.finetune.options import merge, placed_options, unknown_option
+from growtool.finetune.options import merge, placed_options
+from growtool.finetune.settings import Settings
 from growtool.plan.document import read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.section import Section, problem
 from growtool.plan.width import Coefficients
 
-_DECIDED = {"checkpoint", "output", "resume", "force", "train"}  # what the protocol itself decides
-_TRAININGS = ("train", "member_0", "member_1", "grown")
+
+class Training(Settings):
+    """Settings of one of the trainings."""
+
+    DECIDED = frozenset({"checkpoint", "output", "resume", "force", "train"})
+    BY = "protocol"
 
 
 class Protocol(Section):
@@ -58,10 +62,10 @@ class Protocol(Section):
     noise: float | None = Field(default=None, ge=0)
     coefficients: Coefficients = "orthogonal"
     gain: float = Field(default=1.0, ge=0)
-    train: dict[str, Any] = Field(default_factory=dict)
-    member_0: dict[str, Any] = Field(default_factory=dict)
-    member_1: dict[str, Any] = Field(default_factory=dict)
-    grown: dict[str, Any] = Field(default_factory=dict)
+    train: Training = Training()
+    member_0: Training = Training()
+    member_1: Training = Training()
+    grown: Training = Training()
     seed: int = Field(default=0, ge=0)
 
     @field_validator("noise")
@@ -83,7 +87,8 @@ class LoadedProtocol:
     def options(self, stage: str) -> dict[str, Any]:
         """Options of a training: what all have in common, and over that its own."""
         protocol = self.protocol
-        merged = merge({"seed": protocol.seed}, protocol.train, getattr(protocol, stage))
+        own: Training = getattr(protocol, stage)
+        merged = merge({"seed": protocol.seed}, protocol.train.as_given(), own.as_given())
         return placed_options(merged, self.path.parent)
 
 
@@ -97,17 +102,11 @@ def load_protocol(path: Path) -> LoadedProtocol:
         path, what="a protocol in YAML", need="a mapping with `model`, `member_args` and `train`",
         optional=frozenset({"model_args", "member_args"}),
     )  # fmt: skip
-    for stage in _TRAININGS:
-        options = content.get(stage)
-        for key in options if isinstance(options, Mapping) else ():
-            found = "the protocol decides this; drop it" if key in _DECIDED else unknown_option(key)
-            if found:
-                document.note((stage, key), found, at_key=True)
     protocol = None
     try:
         protocol = Protocol.model_validate(content)
     except ValidationError as error:
-        add_invalid(document, error, {(): Protocol})
+        add_invalid(document, error, Protocol)
     if document.problems or protocol is None:
         raise PlanError(document.lines())
     return LoadedProtocol(protocol, path, text)

@@ -16,23 +16,71 @@ Paths start in the folder of the file; those within a plan that has a file of it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options import merge, note_unfit, placed_options
-from growtool.plan import LoadedPlan, load_plan
-from growtool.plan.document import Document, Loc, dotted, read_document
+from growtool.finetune.options import Layer, make_config, merge, placed_options
+from growtool.finetune.settings import Settings
+from growtool.plan import LoadedPlan, Plan, load_plan
+from growtool.plan.document import Document, Loc, read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.placing import placed, placed_plan
-from growtool.plan.schema import SECTIONS
-from growtool.schedule.stages import KINDS, PREVIOUS, Grow, Stage, Train
+from growtool.plan.section import Section, problem
+from growtool.schedule.stages import PREVIOUS, Grow, Stage, Train
 
-_KEYS = ("checkpoint", "train", "stages")
-_SCHEDULED = {"checkpoint", "output", "resume", "force"}  # what the schedule itself decides
 _OPTIONAL = frozenset({"train", "model_args"})
+
+
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class Training(Settings):
+    """Settings of a training."""
+
+    DECIDED = frozenset({"checkpoint", "output", "resume", "force"})
+    BY = "schedule"
+
+
+Trained = Annotated[Training, BeforeValidator(_none_is_empty)]
+Grown = Annotated[
+    Annotated[str, Tag("file")] | Annotated[Plan, Tag("plan")],
+    Discriminator(lambda value: "file" if isinstance(value, str) else "plan"),
+]
+
+
+class Step(Section):
+    """One stage: `train`, options of `growtool finetune`; or `grow`, a plan or its file."""
+
+    train: Trained = Field(default=Training(), description="options of `growtool finetune`, over those of all stages")
+    grow: Grown | None = Field(default=None, description="a plan, or the path of its file")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Step:
+        if len(self.model_fields_set) != 1:
+            raise problem("expected a mapping with one of train, grow")
+        return self
+
+
+def _stages(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise problem("expected a list of stages, each `train:` or `grow:`")
+    return tuple(value)
+
+
+class Schedule(Section):
+    """A schedule: where it starts, what its trainings have in common, and its stages."""
+
+    checkpoint: str = Field(description="the path of the checkpoint to start from")
+    train: Trained = Field(default=Training(), description="options of `growtool finetune` for every stage that trains")
+    stages: Annotated[tuple[Step, ...], BeforeValidator(_stages)] = Field(
+        description="a list of stages, each `train:` or `grow:`"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,66 +109,65 @@ def load_schedule(path: Path) -> LoadedSchedule:
     document, content, text = read_document(
         path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
     )
-    for key in content:
-        if key not in _KEYS:
-            document.note((key,), f"unknown key, expected one of {', '.join(_KEYS)}", at_key=True)
-    checkpoint = content.get("checkpoint")
-    if not isinstance(checkpoint, str):
-        document.note(("checkpoint",), "expected the path of the checkpoint to start from")
-    common = _options(document, ("train",), content.get("train", {}), path.parent)
-    stages = content.get("stages")
-    if not isinstance(stages, list) or not stages:
-        document.note(("stages",), "expected a list of stages, each `train:` or `grow:`")
-        stages = []
-    read = [_stage(document, number, stage, common, path) for number, stage in enumerate(stages)]
-    if document.problems:
-        raise PlanError(document.lines())
-    start = str(placed(str(checkpoint), path.parent))
-    return LoadedSchedule(path, text, start, tuple(stage for stage in read if stage is not None))
-
-
-def _stage(document: Document, index: int, content: Any, common: Mapping[str, Any], path: Path) -> Stage | None:
-    loc: Loc = ("stages", index)
-    if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in KINDS:
-        document.note(loc, f"expected a mapping with one of {', '.join(KINDS)}")
-        return None
-    (kind, value), number = next(iter(content.items())), index + 1
-    line, column = document.keys[(*loc, kind)]
-    place = f"{path}:{line}:{column} {dotted((*loc, kind))}"
-    if kind == "train":
-        options = merge(common, _options(document, (*loc, kind), value or {}, path.parent))
-        return Train(number, _digest(kind, options), place, options)
-    plan = _plan(document, (*loc, kind), value, path)
-    digest = _digest(kind, plan.text if isinstance(value, str) else value) if plan else ""
-    return Grow(number, digest, place, plan) if plan else None
-
-
-def _options(document: Document, loc: Loc, content: Any, base: Path) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        document.note(loc, "expected a mapping of options of `growtool finetune`")
-        return {}
-    for key in content:
-        if key in _SCHEDULED:
-            document.note((*loc, key), "the schedule decides this; drop it", at_key=True)
-    note_unfit(document, loc, {key: value for key, value in content.items() if key not in _SCHEDULED})
-    return placed_options(content, base, words={PREVIOUS})
-
-
-def _plan(document: Document, loc: Loc, content: Any, path: Path) -> LoadedPlan | None:
-    """The plan a stage names or holds; one that is written out keeps its text for the lineage."""
-    from pydantic import ValidationError
-
+    schedule = None
     try:
-        if isinstance(content, str):
-            return load_plan(placed(content, path.parent))
-        loaded = LoadedPlan.of(content, path)
-        return loaded.saying(placed_plan(loaded.plan, path.parent))
+        schedule = Schedule.model_validate(content)
     except ValidationError as error:
-        add_invalid(document, error, SECTIONS, at=loc)
-    except GrowtoolError as error:
-        for problem in error.problems:
-            document.note(loc, problem)
-    return None
+        add_invalid(document, error, Schedule)
+    stages = content.get("stages")
+    plans = _named_plans(document, stages if isinstance(stages, list) else ())
+    if document.problems or schedule is None:
+        raise PlanError(document.lines())
+    start = str(placed(schedule.checkpoint, path.parent))
+    read = tuple(_read_stages(document, content, plans))
+    if problems := [line for stage in read if isinstance(stage, Train) for line in _contradictions(stage, start, path)]:
+        raise PlanError(problems)
+    return LoadedSchedule(path, text, start, read)
+
+
+def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedPlan]:
+    """The plans that have files of their own, by the number of their stage; what is wrong with them is noted."""
+    plans = {}
+    for index, stage in enumerate(stages):
+        named = stage.get("grow") if isinstance(stage, dict) else None
+        if isinstance(named, str):
+            try:
+                plans[index] = load_plan(placed(named, document.path.parent))
+            except GrowtoolError as error:
+                for found in error.problems:
+                    document.note(("stages", index, "grow"), found)
+    return plans
+
+
+def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
+    """The stages of a sound schedule."""
+    path = document.path
+    common = _layer(document, ("train",), content.get("train"))
+    for index, stage in enumerate(content["stages"]):
+        ((kind, value),), number, loc = stage.items(), index + 1, ("stages", index)
+        place = f"{document.place(*loc, kind)}: "
+        if kind == "train":
+            options = merge(common, _layer(document, (*loc, kind), value))
+            yield Train(number, _digest(kind, dict(options)), place, options)
+        elif index in plans:
+            yield Grow(number, _digest(kind, plans[index].text), place, plans[index])
+        else:
+            loaded = LoadedPlan.of(value, path)
+            yield Grow(number, _digest(kind, value), place, loaded.saying(placed_plan(loaded.plan, path.parent)))
+
+
+def _layer(document: Document, loc: Loc, content: Mapping[str, Any] | None) -> Layer:
+    options = placed_options(content or {}, document.path.parent, words={PREVIOUS})
+    return Layer(options, {name: document.place(*loc, name) for name in options})
+
+
+def _contradictions(stage: Train, start: str, path: Path) -> list[str]:
+    """What is wrong with the options of a stage together, which no look at each of them can tell."""
+    try:
+        make_config(stage.options, {"checkpoint": start, "output": path})
+    except PlanError as error:
+        return [found if found.startswith(f"{path}:") else f"{stage.place}{found}" for found in error.problems]
+    return []
 
 
 def _digest(kind: str, content: Any) -> str:

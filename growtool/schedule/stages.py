@@ -14,6 +14,7 @@ from growtool.checkpoint.folder import OPTIMIZER
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
+    from growtool.finetune.config import RunConfig
     from growtool.finetune.records import Progress
     from growtool.plan import LoadedPlan
 
@@ -142,14 +143,16 @@ class Train:
             top1=result.last.top1,
         )
 
-    def _config(self, source: Path, output: Path, teacher: Path) -> Any:
+    def _config(self, source: Path, output: Path, teacher: Path) -> RunConfig:
         from growtool.finetune.options import make_config
 
-        options = dict(self.options)
+        options: dict[str, Any] = dict(self.options)
         if options.get("kd_teacher") == PREVIOUS:
             options["kd_teacher"] = str(teacher)
-        options.setdefault("carry_optimizer", _same_optimizer(source, str(options.get("opt", "adamw"))))
-        return make_config(options, {"checkpoint": source, "output": output, "resume": "auto"})
+        own: dict[str, Any] = {"checkpoint": source, "output": output, "resume": "auto"}
+        if "carry_optimizer" not in options and not options.get("lora_rank"):
+            own["carry_optimizer"] = _same_optimizer(source, str(options.get("opt", "adamw")))
+        return make_config(options, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,3 @@ def _same_optimizer(checkpoint: Path, name: str) -> bool:
     return bool(
         read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == class_name(name)
     )
-
-
-KINDS = ("train", "grow")

@@ -11,11 +11,12 @@ import yaml
 from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig, own_workers
+from growtool.finetune.config import RunConfig
 from growtool.finetune.defaults import Choice, choose, grown_with_losses, in_words
 from growtool.finetune.distributed import World
 from growtool.finetune.options import merge
 from growtool.finetune.prepare import teacher_macs
+from growtool.finetune.settings import own_workers
 from growtool.finetune.sources import open_splits
 from growtool.growing.optimizer import find_state
 from growtool.images import other_classes, require_readable
@@ -144,9 +145,9 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
 
 def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
     """What an arm's training takes for the options that are left unset: all alike, but fresh weights another rate."""
-    config = replace(study.config_of(arm.variant), from_scratch=arm.from_scratch)
+    config = study.config_of(arm.variant).model_copy(update={"from_scratch": arm.from_scratch})
     if study.rates:
-        config = replace(config, lr=study.rates[0])
+        config = config.model_copy(update={"lr": study.rates[0]})
     lossy = arm.promise == "lossy" if arm.plan else arm.source is not None and grown_with_losses(arm.source)
     model = build(arm.target, where=arm.name)
     return choose(config, model, lossy=lossy, steps=arm.steps, per_epoch=per_epoch)
@@ -248,7 +249,7 @@ def _write_options(study: Study) -> None:
         options = merge(
             {"workers": own_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
         )
-        text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
+        text = yaml.safe_dump(dict(options), sort_keys=True, allow_unicode=True)
         (study.output / options_file(variant)).write_text(text, encoding="utf-8")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from growtool.checkpoint import Checkpoint, ModelSpec
 from growtool.errors import PlanError
-from growtool.finetune.checks import find_problems
 from growtool.finetune.config import RunConfig
 from growtool.finetune.options import make_config
 from growtool.plan import LoadedPlan
@@ -60,13 +60,13 @@ class Study:
         """The options that all share, with their defaults."""
         return self.config_of(None)
 
-    def config_of(self, variant: Variant | None) -> RunConfig:
-        """Those and a variant's.
+    def config_of(self, variant: Variant | None, more: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+        """Those, a variant's, and `more`.
 
         Raises:
-            PlanError: an option is missing or of a wrong type.
+            PlanError: an option is missing, is not what it takes, or contradicts another.
         """
-        own = {"checkpoint": self.source.path, "output": self.output}
+        own = {"checkpoint": self.source.path, "output": self.output, **more}
         return make_config(self.options, variant.options if variant else {}, own)
 
     def require_possible(self) -> None:
@@ -94,16 +94,19 @@ class Study:
             )
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
-        if not problems:
-            problems += find_problems(self.config)
-        if not problems:
-            problems = [
-                f"--variant {variant.name}: {problem}"
-                for variant in self.variants
-                for problem in find_problems(self.config_of(variant))
-            ]
+        for variant in () if problems else (None, *self.variants):
+            problems += self._unfit(variant)
         if problems:
-            raise PlanError(problems)
+            raise PlanError(list(dict.fromkeys(problems)))
+
+    def _unfit(self, variant: Variant | None) -> Iterator[str]:
+        """What is wrong with the options of a variant, at each of the rates."""
+        where = f"--variant {variant.name}: " if variant else ""
+        for rate in self.rates or (None,):
+            try:
+                self.config_of(variant, {} if rate is None else {"lr": rate})
+            except PlanError as error:
+                yield from (f"{where}{problem}" for problem in error.problems)
 
 
 def _tells_its_model(source: Checkpoint) -> bool:
