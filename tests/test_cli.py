@@ -21,7 +21,7 @@ from growtool.verify import random_inputs
 
 COMMANDS = [
     "grow", "advise", "finetune", "evaluate", "schedule", "report", "compare", "inspect", "verify", "decompose",
-    "export", "protocol", "import",
+    "export", "protocol", "import", "schema",
 ]  # fmt: skip
 
 

@@ -18,13 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from growtool.errors import PlanError
 from growtool.finetune import model as finetune_model
 from growtool.finetune.adapters import LowRank, initial_factors
-from growtool.finetune.config import own_workers
 from growtool.finetune.copies import Copies, Finite
 from growtool.finetune.device import device_of, in_use, is_out_of_memory, resolve_device
 from growtool.finetune.distributed import World, joined, synchronised
 from growtool.finetune.evaluate import evaluate
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
+from growtool.finetune.settings import own_workers
 from growtool.finetune.snapshot import RunProgress, Snapshot, take
 
 CPU = torch.device("cpu")

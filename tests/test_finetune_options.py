@@ -48,10 +48,10 @@ def test_another_way_to_say_how_long_wins_over_the_files(tmp_path: Path):
     ("text", "message"),
     [
         (
-            "lr: 1\nlearning_rate: 2\n",
-            r".*run.yaml:2:1 learning_rate: unknown key, expected an option as `growtool finetune --help-all`",
+            "lr: 1\nrate: 2\n",
+            r".*run.yaml:2:1 rate: unknown key, expected an option as `growtool finetune --help-all`",
         ),
-        ("epoch: 2\n", r".*:1:1 epoch: unknown key, .*; did you mean 'epochs'\?"),
+        ("epoch: 2\n", r".*:1:1 epoch: unknown key; did you mean 'epochs'\?"),
         ("lr: 1\nlr: 2\n", r".*run.yaml:2:1 lr: found again, first at 1:1; keep one"),
         ("- lr\n", r".*run.yaml:1:1 found a list, expected a mapping of options"),
         ("data: [a]\n", r".*run.yaml:1:7 data: found \['a'\], expected a path"),

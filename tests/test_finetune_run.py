@@ -223,11 +223,11 @@ def test_options_that_are_honoured_in_part_are_said(checkpoint: Path, data: Path
 
 def test_every_problem_of_a_command_is_named_at_once(checkpoint: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
-    bad = run_config(checkpoint, tmp_path / "none", tmp_path / "file", opt="adamv", lr=-1, device="gpu")
+    bad = run_config(checkpoint, tmp_path / "none", tmp_path / "file", opt="adamv", device="gpu")
     with pytest.raises(PlanError) as caught:
         finetune(bad)
     places = [problem.split(":")[0].split(" ")[0] for problem in caught.value.problems]
-    assert places == ["--lr", "--opt", "--device", "--output", "--data"]
+    assert places == ["--opt", "--device", "--output", "--data"]
 
 
 def cli(*arguments: str | Path) -> Any:

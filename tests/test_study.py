@@ -124,8 +124,8 @@ def test_everything_wrong_with_files_of_variants_is_told(tmp_path: Path) -> None
         read_variants(paths)
     assert [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems] == [
         "--variant: found the file name a twice, expected a name of its own for each; rename the files",
-        "b.yaml:1:1 rate: found the option 'rate', which there is not; `growtool finetune --help` and config.yaml of a "
-        "run list them",
+        "b.yaml:1:1 rate: unknown key, expected an option as `growtool finetune --help-all` and config.yaml of a run "
+        "list them",
     ]
 
 

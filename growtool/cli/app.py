@@ -25,6 +25,7 @@ from growtool.cli.list import app as list_app
 from growtool.cli.protocol import protocol
 from growtool.cli.reference import import_reference
 from growtool.cli.schedule import report, schedule
+from growtool.cli.schema import schema
 from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
 from growtool.finetune.stopping import ENDING, Stopped
@@ -87,6 +88,10 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     explain: (
         "growtool explain tile",
         "growtool explain zero_out --json",
+    ),
+    schema: (
+        "growtool schema plan > plan.schema.json",
+        "growtool schema run > run.schema.json",
     ),
     verify: (
         "growtool verify ./vit_small ./vit_grown",

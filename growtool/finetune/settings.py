@@ -39,8 +39,8 @@ class Settings(Section):
 
     model_config = ConfigDict(use_attribute_docstrings=True, title="A training")
     KEYS: ClassVar[str] = "an option as `growtool finetune --help-all` and config.yaml of a run list them"
-    DECIDED: ClassVar[frozenset[str]] = frozenset()  # not to be said where these settings stand, as `BY` decides them
-    BY: ClassVar[str] = ""
+    NULL: ClassVar[bool] = True
+    BY: ClassVar[str] = ""  # what decides those that are `DECIDED`
 
     checkpoint: Annotated[FilePath | None, Flag("CHECKPOINT")] = None
     """A timm folder or a .safetensors file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from growtool.operators.table import OPERATORS, OperatorInfo
 from growtool.plan.depth import DEPTH_OPERATORS
+from growtool.plan.json_schema import meanings
 from growtool.plan.section import Section
 from growtool.plan.width import WIDTH_OPERATORS
 
@@ -76,7 +76,7 @@ def _kept(found: Mapping[str, Any]) -> str:
 
 
 def _options(section: type[Section]) -> tuple[Option, ...]:
-    described = _described(section)
+    described = meanings(section)
     fields = {name: field for name, field in section.model_fields.items() if name != "operator"}
     return tuple(Option(name, _default(field), described[name]) for name, field in fields.items())
 
@@ -87,13 +87,3 @@ def _default(field: FieldInfo) -> str | None:
     if field.default is None:
         return "null"
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-
-
-def _described(section: type[Section]) -> dict[str, str]:
-    """What the docstrings of the schema say of each option."""
-    found = {"placement": "`interleaved`: spread evenly over the old blocks; `end`: after all of them."}
-    for cls in reversed(section.__mro__):
-        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2] if issubclass(cls, Section) else ""
-        for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
-            found[name] = " ".join(meaning.split())
-    return found

@@ -8,7 +8,11 @@ from pydantic import BeforeValidator, Field
 
 from growtool.plan.section import Learned, Section, named, problem
 
-Placement = Literal["interleaved", "end"]
+Placement = Annotated[
+    Literal["interleaved", "end"],
+    Field(description="`interleaved`: spread evenly over the old blocks; `end`: after all of them."),
+]
+_Blocks = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class Stack(Section):
@@ -77,9 +81,10 @@ class Map(Section):
     """
 
     operator: Literal["map"] = "map"
-    map: Annotated[tuple[int, ...] | dict[str, tuple[int, ...]], BeforeValidator(_block_lists)] = Field(
-        description="the source block of every target block, e.g. [0, 0, 1]"
-    )
+    map: Annotated[
+        _Blocks | dict[str, _Blocks],
+        BeforeValidator(_block_lists, json_schema_input_type=_Blocks | dict[str, _Blocks]),
+    ] = Field(description="the source block of every target block, e.g. [0, 0, 1]")
     start: Literal["copy", "zero_out", "cancel_out"] = "copy"
 
 

@@ -74,8 +74,10 @@ def explain(details: ErrorDetails, root: type[Section]) -> str:
     if kind == "extra_forbidden":
         section = section_at(root, loc[:-1])
         known = [*section.model_fields, *section.SHORT]
-        keys = section.KEYS or f"one of {', '.join(known)}"
-        return f"unknown key, expected {keys}{_near(str(loc[-1]), known)}"
+        near = _near(str(loc[-1]), known)
+        if section.KEYS:
+            return f"unknown key{near or f', expected {section.KEYS}'}"
+        return f"unknown key, expected one of {', '.join(known)}{near}"
     if kind == "missing":
         return f"missing, expected {section_at(root, loc[:-1]).model_fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":

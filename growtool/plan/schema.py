@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -92,7 +93,7 @@ class Plan(Section):
         allow_lossy: whether the plan is carried out where its operators, which keep the function elsewhere, lose it.
     """
 
-    SHORT: ClassVar[tuple[str, ...]] = ("scale",)
+    SHORT: ClassVar[Mapping[str, str]] = {"scale": "target"}
     model: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     target: Target = Field(description="the name of a timm model, or a mapping with one of model, model_args and scale")
@@ -103,7 +104,7 @@ class Plan(Section):
     data: Data | None = None
     recalibrate: bool = False
     output: Output = Output()
-    verify: Annotated[Verify | None, BeforeValidator(_switch)] = Verify()
+    verify: Annotated[Verify | None, BeforeValidator(_switch, json_schema_input_type=bool | Verify)] = Verify()
     seed: int = Field(default=0, ge=0)
     allow_lossy: bool = False
 

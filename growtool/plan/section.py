@@ -5,6 +5,7 @@ Values are taken literally: no string becomes a number and no number a truth val
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -14,14 +15,13 @@ from growtool.errors import LARGEST
 
 
 class Section(BaseModel):
-    """A mapping of the plan.
+    """A mapping of the plan."""
 
-    `SHORT` names keys beside its fields that stand for some of these, `KEYS` says what its keys are where they are too
-    many to be listed.
-    """
-
-    SHORT: ClassVar[tuple[str, ...]] = ()
-    KEYS: ClassVar[str] = ""
+    SHORT: ClassVar[Mapping[str, str]] = {}  # keys beside its fields that are short for a key within one of these
+    KEYS: ClassVar[str] = ""  # what its keys are, where they are too many to be listed
+    ALONE: ClassVar[Mapping[str, Any] | None] = None  # the JSON schema of what may stand in its place
+    NULL: ClassVar[bool] = False  # whether a file may give null for what is unset
+    DECIDED: ClassVar[frozenset[str]] = frozenset()  # fields that a file must not give where the section stands
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from growtool.plan.section import Section, problem
 
-_QUOTIENT = re.compile(r"[0-9]+\s*/\s*[1-9][0-9]*")
+_QUOTIENT = re.compile(r"^[0-9]+\s*/\s*[1-9][0-9]*$")
 _LARGEST = 1000
+_Factor = Annotated[float, Field(ge=1)] | Annotated[str, Field(pattern=_QUOTIENT.pattern)]
+_Blocks = Annotated[int, Field(ge=1)]
 
 
 def factor_text(factor: float | Fraction) -> str:
@@ -56,8 +59,17 @@ class Scale(Section):
         depth: factor for the number of blocks of every stage, at least 1; or the number of blocks of each stage.
     """
 
-    width: Annotated[float | None, BeforeValidator(_factor)] = Field(default=None, ge=1)
-    depth: Annotated[float | tuple[int, ...] | None, BeforeValidator(_stage_depths), BeforeValidator(_factor)] = None
+    ALONE: ClassVar[Mapping[str, Any]] = {
+        "type": ["number", "string"],
+        "minimum": 1,
+        "pattern": _QUOTIENT.pattern,
+    }
+    width: Annotated[float | None, BeforeValidator(_factor, json_schema_input_type=_Factor)] = Field(default=None, ge=1)
+    depth: Annotated[
+        float | tuple[int, ...] | None,
+        BeforeValidator(_stage_depths),
+        BeforeValidator(_factor, json_schema_input_type=_Factor | tuple[_Blocks, ...]),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +93,7 @@ class Target(Section):
         scale: factors of the source.
     """
 
+    ALONE: ClassVar[Mapping[str, Any]] = {"type": "string"}
     model: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     scale: Scale | None = None

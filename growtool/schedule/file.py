@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options import Layer, make_config, merge, placed_options
@@ -47,7 +47,7 @@ class Training(Settings):
     BY = "schedule"
 
 
-Trained = Annotated[Training, BeforeValidator(_none_is_empty)]
+Trained = Annotated[Training, BeforeValidator(_none_is_empty, json_schema_input_type=Training | None)]
 Grown = Annotated[
     Annotated[str, Tag("file")] | Annotated[Plan, Tag("plan")],
     Discriminator(lambda value: "file" if isinstance(value, str) else "plan"),
@@ -57,6 +57,7 @@ Grown = Annotated[
 class Step(Section):
     """One stage: `train`, options of `growtool finetune`; or `grow`, a plan or its file."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
     train: Trained = Field(default=Training(), description="options of `growtool finetune`, over those of all stages")
     grow: Grown | None = Field(default=None, description="a plan, or the path of its file")
 
@@ -78,9 +79,9 @@ class Schedule(Section):
 
     checkpoint: str = Field(description="the path of the checkpoint to start from")
     train: Trained = Field(default=Training(), description="options of `growtool finetune` for every stage that trains")
-    stages: Annotated[tuple[Step, ...], BeforeValidator(_stages)] = Field(
-        description="a list of stages, each `train:` or `grow:`"
-    )
+    stages: Annotated[
+        tuple[Step, ...], BeforeValidator(_stages, json_schema_input_type=Annotated[list[Step], Field(min_length=1)])
+    ] = Field(description="a list of stages, each `train:` or `grow:`")
 
 
 @dataclass(frozen=True, slots=True)
