@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
+from growtool.finetune.kinds import Flag
+from growtool.finetune.settings import Settings, flag_of
 from growtool.verify import random_inputs
 
 COMMANDS = [
@@ -37,7 +39,7 @@ def other_folder(resnet_folder, tmp_path):
 
 
 def test_neither_torch_nor_timm_is_imported_for_help():
-    code = "import sys, growtool.cli.app; print(*sorted({'torch', 'timm', 'numpy'} & set(sys.modules)))"
+    code = "import sys, growtool.cli.app; print(*sorted({'torch', 'timm', 'numpy', 'pydantic'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
 
@@ -72,6 +74,23 @@ def test_the_usual_options_of_finetune_take_a_page_and_a_half(growtool, monkeypa
     assert usual.count("\n") <= 60 and "--lora-rank" not in usual
     assert set(re.findall(r"--[a-z-]+", usual)) < set(re.findall(r"--[a-z-]+", everything))
     assert "--lora-rank" in everything and "--clip-grad" in everything
+
+
+def test_the_help_of_finetune_is_made_of_its_settings_without_torch(growtool, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, everything, _ = growtool("finetune", "--help-all")
+    rows = {row.split()[1]: row for row in everything.splitlines() if re.match(r"│ +(--|CHECKPOINT)", row)}
+    for name, field in Settings.model_fields.items():
+        flag = next((data for data in field.metadata if isinstance(data, Flag)), None)
+        assert field.description, name
+        row = rows.get(flag_of(name)) or rows.get(f"--no-{name}")
+        assert (row is None) == (flag is None), name
+        if row and flag:
+            assert (flag.help or field.description).split(". ")[0].rstrip(".") in row
+    code = "import sys; from growtool.cli.app import main; main()"
+    words = [sys.executable, "-X", "importtime", "-c", code, "finetune", "--help"]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "pydantic" in run.stderr and not re.search(r"\| +(torch|timm)$", run.stderr, re.MULTILINE)
 
 
 def test_debug_and_quiet_may_stand_anywhere_before_two_dashes():

@@ -54,8 +54,15 @@ def test_another_way_to_say_how_long_wins_over_the_files(tmp_path: Path):
         ("epoch: 2\n", r".*:1:1 epoch: unknown key; did you mean 'epochs'\?"),
         ("lr: 1\nlr: 2\n", r".*run.yaml:2:1 lr: found again, first at 1:1; keep one"),
         ("- lr\n", r".*run.yaml:1:1 found a list, expected a mapping of options"),
-        ("data: [a]\n", r".*run.yaml:1:7 data: found \['a'\], expected a path"),
+        ("data: [a]\n", r".*run.yaml:1:7 data: found a list, expected a path"),
         ("seed: 1\nopt: [sgd]\n", r".*run.yaml:2:6 opt: found a list, expected a string"),
+        ("lr: 1e-3\nkd_weight: 2\n", r".*run.yaml:2:12 kd_weight: found 2, expected at most 1"),
+        ("epochs: '3'\n", r".*run.yaml:1:9 epochs: found '3', expected an integer"),
+        ("lr: true\n", r".*run.yaml:1:5 lr: found True, expected a number"),
+        ("sched: cosin\n", r".*run.yaml:1:8 sched: found 'cosin', expected one of cosine, .*; did you mean 'cosine'\?"),
+        ("log: [wandb, mlflow]\n", r".*run.yaml:1:14 log\[1\]: found 'mlflow', expected one of tensorboard"),
+        ("seed: 9223372036854775808\n", r".*run.yaml:1:7 seed: found 9223372036854775808, expected an integer of less"),
+        ('data_kwargs: {"a\\0": 1}\n', r".*run.yaml:1:15 data_kwargs.a\x00: found the character '\\x00', which no"),
         ('data: "a\\0b"\n', r".*run.yaml:1:7 data: found the character '\\x00', which no name and no path holds"),
         ('data: "\\ud800"\n', r".*run.yaml:1:7 data: found the character '\\ud800', which no name and no path holds"),
     ],
@@ -76,6 +83,52 @@ def test_bad_words_and_bad_values_are_named_at_once():
     with pytest.raises(PlanError) as caught:
         make_config({})
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["CHECKPOINT", "--data"]
+
+
+def test_what_is_wrong_between_options_is_told_where_each_of_them_stands(tmp_path: Path):
+    path = written(tmp_path, "lr: 0.1\nkd_anneal: linear\nepochs: 3\n")
+    with pytest.raises(PlanError) as caught:
+        make_config(NEEDED, read_config(path), read_words(["kd_temperature=2"]), {"model_ema_decay": 0.9})
+    assert [problem.removeprefix(str(tmp_path)) for problem in caught.value.problems] == [
+        "--model-ema-decay: given without --model-ema, so it would do nothing; add --model-ema",
+        "--set kd_temperature=2: given without --kd-teacher, so it would do nothing; add --kd-teacher",
+        "/run.yaml:2:1 kd_anneal: given without --kd-teacher, so it would do nothing; add --kd-teacher",
+    ]
+
+
+@pytest.mark.parametrize(
+    "word", ['opt="a\\0"', 'data_kwargs={"a\\0": 1}', "seed=9223372036854775808", "epochs='3'", "amp=1"]
+)
+def test_words_are_taken_as_literally_as_files(word: str):
+    with pytest.raises(PlanError, match=re.escape(f"--set {word}: found ")):
+        read_words([word])
+
+
+def test_a_large_round_number_is_a_number_of_updates():
+    assert make_config(NEEDED, read_words(["steps=1e4"])).steps == 10_000
+
+
+EARLIER = """\
+{checkpoint: /m, data: /d, output: r, plugins: [/p.py], dataset: '', val_data: null, train_split: null,
+  val_split: null, data_kwargs: {}, epochs: null, steps: null, macs: 2000000000000.0, batch_size: 128,
+  grad_accum_steps: 1, num_classes: null, train: all, freeze_epochs: 0, lora_rank: 0, lora_alpha: 16.0, lora_targets: '*', recalibrate: 0,
+  carry_optimizer: false, lr_factors: false, drop_path: null, kd_teacher: null, kd_weight: null,
+  kd_temperature: 1.0, kd_anneal: cosine,
+  opt: adamw, opt_kwargs: {betas: [0.9, 0.95]}, momentum: 0.9, from_scratch: false, lr: 1.0e-05, weight_decay: null,
+  layer_decay: null, clip_grad: null, clip_mode: norm, sched: cosine, min_lr: 0.0, warmup_lr: 0.0, warmup_epochs: null,
+  warmup_steps: null, train_crop_mode: null, scale: [0.5, 1.0], hflip: 0.5, color_jitter: 0.4, aa: null, reprob: 0.0,
+  no_aug: false, mixup: 0.0, cutmix: 0.0, smoothing: 0.1, amp: false, amp_dtype: null, channels_last: false, tf32: true,
+  torchcompile: null, model_ema: false, model_ema_decay: null, engine: ddp, sync_bn: false, nonfinite: stop, seed: 42,
+  workers: 2, device: auto, log_interval: 50, log: [wandb], eval_interval: 0, recovery_interval: 1000,
+  checkpoint_hist: 2, resolved: {steps: 5}}
+"""  # as config.yaml was written before options were a model of pydantic
+
+
+def test_the_configuration_of_an_earlier_run_is_read_as_it_was_meant(tmp_path: Path):
+    config = make_config(read_config(written(tmp_path, EARLIER)))
+    known = yaml.safe_load(EARLIER)
+    del known["resolved"]
+    assert {name: value for name, value in config.as_dict().items() if name in known} == known
 
 
 @UNCLOSED_IMAGES

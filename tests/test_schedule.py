@@ -140,6 +140,15 @@ BAD: list[tuple[str, str, str]] = [
     ("operator: tile", "operator: tiles", r":6:\d\d stages\[1\].grow.width.operator: found 'tiles', .*mean 'tile'\?"),
     ("width: {operator", "widht: {operator", r":6:\d\d stages\[1\].grow.widht: unknown key, .*mean 'width'\?"),
     ("deeper.yaml", "deepest.yaml", r":8:11 stages\[3\].grow: .*deepest.yaml: no such file, expected a plan"),
+    ("epochs: 1}", "epochs: 1, hflip: 2}", r":3:\d+ train.hflip: found 2, expected at most 1"),
+    ("steps: 2", "kd_weight: 0.1", r":5:13 stages\[0\].train.kd_weight: given without --kd-teacher, so it would do"),
+    ("data: data, ", "", r":5:5 stages\[0\].train: --data: missing, expected a folder of images"),
+    ("  - grow: deeper.yaml", "  - grow: 3", r":8:11 stages\[3\].grow: found 3, expected a mapping"),
+    (
+        "  - grow: deeper.yaml",
+        "  - {grow: deeper.yaml, train: {}}",
+        r":8:5 stages\[3\]: expected a mapping with one of",
+    ),
     ("epochs: 1}", "epochs: 1, resume: auto}", r"train.resume: the schedule decides this; drop it"),
 ]
 

@@ -36,12 +36,11 @@ def _whole(value: Any) -> Any:
 
 
 def _path(value: Any) -> Any:
-    if not isinstance(value, str | Path):
-        raise problem(f"found {value!r}, expected a path")
-    return Path(value)
+    return Path(value) if isinstance(value, str) else value
 
 
 def as_tuple(value: Any) -> Any:
+    """A list of YAML as what a frozen section keeps."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -114,7 +114,7 @@ def _problems(error: ValidationError, places: Mapping[str, str], section: type[S
     for details in error.errors(include_url=False):
         names = [part for part in details["loc"] if isinstance(part, str)]
         called = " and ".join(places.get(name) or flag_of(name) for name in names)
-        hint = "; give it on the command line or in the file of --config" if details["type"] == "missing" else ""
+        hint = "; give it as an option or in the file" if details["type"] == "missing" else ""
         lines.append(f"{called}: {explain(details, section)}{hint}")
     return lines
 

@@ -58,6 +58,7 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "tuple_type": "a list",
     "list_type": "a list",
+    "is_instance_of": "a path",  # the one class of values that is no type of YAML
 }
 _BOUNDS = {
     "greater_than_equal": "at least",
