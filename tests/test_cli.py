@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
-from growtool.finetune.kinds import Flag
-from growtool.finetune.settings import Settings, flag_of
+from growtool.finetune.settings import FLAGS, Settings, flag_of
 from growtool.verify import random_inputs
 
 COMMANDS = [
@@ -81,7 +80,7 @@ def test_the_help_of_finetune_is_made_of_its_settings_without_torch(growtool, mo
     _, everything, _ = growtool("finetune", "--help-all")
     rows = {row.split()[1]: row for row in everything.splitlines() if re.match(r"│ +(--|CHECKPOINT)", row)}
     for name, field in Settings.model_fields.items():
-        flag = next((data for data in field.metadata if isinstance(data, Flag)), None)
+        flag = FLAGS.get(name)
         assert field.description, name
         row = rows.get(flag_of(name)) or rows.get(f"--no-{name}")
         assert (row is None) == (flag is None), name

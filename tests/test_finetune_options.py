@@ -111,7 +111,8 @@ def test_a_large_round_number_is_a_number_of_updates():
 EARLIER = """\
 {checkpoint: /m, data: /d, output: r, plugins: [/p.py], dataset: '', val_data: null, train_split: null,
   val_split: null, data_kwargs: {}, epochs: null, steps: null, macs: 2000000000000.0, batch_size: 128,
-  grad_accum_steps: 1, num_classes: null, train: all, freeze_epochs: 0, lora_rank: 0, lora_alpha: 16.0, lora_targets: '*', recalibrate: 0,
+  grad_accum_steps: 1, num_classes: null, train: all, freeze_epochs: 0, lora_rank: 0,
+  lora_alpha: 16.0, lora_targets: '*', recalibrate: 0,
   carry_optimizer: false, lr_factors: false, drop_path: null, kd_teacher: null, kd_weight: null,
   kd_temperature: 1.0, kd_anneal: cosine,
   opt: adamw, opt_kwargs: {betas: [0.9, 0.95]}, momentum: 0.9, from_scratch: false, lr: 1.0e-05, weight_decay: null,

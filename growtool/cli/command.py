@@ -57,6 +57,17 @@ def late(signature: Callable[[Callable[..., Any]], inspect.Signature]) -> Callab
     return marked
 
 
+def borrowing(*names: str) -> Callable[..., Callable[..., Any]]:
+    """Mark the function of a command whose parameters of these names are settings of a training."""
+
+    def signature(function: Callable[..., Any]) -> inspect.Signature:
+        from growtool.cli.run_options import with_borrowed
+
+        return with_borrowed(function, names)
+
+    return late(signature)
+
+
 def _with_signature(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
     def called(*args: Any, **given: Any) -> Any:
         return function(*args, **given)

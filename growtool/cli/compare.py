@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from growtool.cli.command import borrowing
 from growtool.cli.console import emit_json, note, results, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import new_table, show
@@ -32,13 +33,14 @@ class Baseline(StrEnum):
     none = "none"
 
 
+@borrowing("data")
 def compare(
     checkpoint: CheckpointArgument,
     plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
     budget: Annotated[
         str, typer.Option(metavar="AMOUNT", help="Training of each arm: 3epochs, 500steps or 2.5e15macs.")
     ],
-    data: Annotated[Path | None, typer.Option(help="Folder with train/CLASS/* and validation/CLASS/* images.")] = None,
+    data: Path | None = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the comparison.", show_default="NAME-compared"),

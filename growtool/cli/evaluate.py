@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from growtool.cli.command import borrowing
 from growtool.cli.console import emit_json, remark
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import new_table, show
@@ -15,20 +16,19 @@ from growtool.errors import PlanError
 from growtool.finetune.choices import AmpDtype
 
 
+@borrowing("dataset", "workers", "device", "channels_last", "tf32")
 def evaluate(
     checkpoint: CheckpointArgument,
     data: Annotated[
         Path, typer.Option(help="Folder with validation/CLASS/* (or val, valid, test); or the root of --dataset.")
     ],
-    dataset: Annotated[str, typer.Option(help="A data set of timm, e.g. hfds/uoft-cs/cifar10.")] = "",
+    dataset: str = "",
     split: Annotated[
         str | None, typer.Option(show_default="validation, val, valid or test", help="Name of the split.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
-    workers: Annotated[
-        int | None, typer.Option(min=0, show_default="cores, up to 16", help="Processes that read images.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: int | None = None,
+    device: str = "auto",
     amp_dtype: Annotated[AmpDtype | None, typer.Option(help="Mixed precision.", show_default="none")] = None,
     settings: Annotated[
         list[str] | None,
@@ -36,8 +36,8 @@ def evaluate(
             "--set", metavar="data_kwargs={KEY: VALUE}", help="Options of the reader of --dataset or parquet."
         ),
     ] = None,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory layout of convolutions.")] = False,
-    tf32: Annotated[bool, typer.Option(" /--no-tf32", help="On CUDA: full float32 products.")] = True,
+    channels_last: bool = False,
+    tf32: bool = True,
     plugin: PluginOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
 ) -> None:

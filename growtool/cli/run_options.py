@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
 
 from growtool.finetune.kinds import Flag
-from growtool.finetune.settings import Settings, flag_of
+from growtool.finetune.settings import FLAGS, Settings, flag_of
 
 _SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z0-9`])")
 
@@ -21,22 +21,28 @@ def with_run_options(function: Callable[..., Any]) -> inspect.Signature:
     """The signature of `growtool finetune`, with an option for each setting that has a flag as its `**options`."""
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(function, eval_str=True).parameters.values()]
     ctx, config, settings, *rest, _ = own
-    checkpoint, data, *options = _parameters()
+    checkpoint, data, *options = (_parameter(name, flag) for name, flag in FLAGS.items())
     return inspect.Signature([ctx, checkpoint, data, config, settings, *options, *rest])
 
 
-def _parameters() -> Iterator[inspect.Parameter]:
-    kinds = get_type_hints(Settings)
-    for name, field in Settings.model_fields.items():
-        flag = next((data for data in field.metadata if isinstance(data, Flag)), None)
-        if flag is not None:
-            default = None if field.default_factory else field.default
-            yield inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default or None if isinstance(default, tuple | Path) else default,
-                annotation=Annotated[_kind(kinds[name]), _info(name, field, flag)],
-            )
+def with_borrowed(function: Callable[..., Any], names: Sequence[str]) -> inspect.Signature:
+    """The signature of `function`, whose parameters of these names are options as the settings tell them."""
+    own = inspect.signature(function, eval_str=True)
+    made = dict(own.parameters)
+    for name in names:
+        option = _parameter(name, replace(FLAGS[name], panel=None))
+        made[name] = option.replace(kind=made[name].kind, default=made[name].default)
+    return own.replace(parameters=list(made.values()))
+
+
+def _parameter(name: str, flag: Flag) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if field.default_factory or field.default == () else field.default,
+        annotation=Annotated[_kind(get_type_hints(Settings)[name]), _info(name, field, flag)],
+    )
 
 
 def _kind(kind: Any) -> Any:

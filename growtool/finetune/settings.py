@@ -211,10 +211,13 @@ class Settings(Section):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+FLAGS = {
+    name: data for name, field in Settings.model_fields.items() for data in field.metadata if isinstance(data, Flag)
+}
+
+
 def flag_of(name: str) -> str:
     """What messages call an option: its flag, or how `--set` says it."""
-    field = Settings.model_fields.get(name)
-    flag = next((data for data in field.metadata if isinstance(data, Flag)), None) if field else None
-    if flag is not None and flag.metavar == name.upper():
-        return name.upper()
-    return f"--{name.replace('_', '-')}" if flag is not None else f"--set {name}"
+    if name not in FLAGS:
+        return f"--set {name}"
+    return name.upper() if FLAGS[name].metavar == name.upper() else f"--{name.replace('_', '-')}"
