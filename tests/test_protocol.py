@@ -235,15 +235,21 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path):
         assert part in text
 
 
+def test_what_is_wrong_between_options_is_told_with_its_place(tmp_path):
+    file = write_protocol(tmp_path / "p.yaml", tmp_path, grown={"kd_weight": 0.1})
+    with pytest.raises(PlanError, match=r"p.yaml:\d+:\d+ grown.kd_weight: given without --kd-teacher"):
+        load_protocol(file)
+
+
 def test_options_of_a_training_are_its_own_over_the_common_ones(tmp_path):
     common = {"data": "images", "val_data": "others", "kd_teacher": "/teacher", "epochs": 2, "warmup_epochs": 1}
     own = {"steps": 40, "warmup_steps": 10, "data": "~/images"}
     loaded = load_protocol(write_protocol(tmp_path / "p.yaml", tmp_path, seed=3, train=common, grown=own))
-    assert loaded.options("member_0") == {
+    assert loaded.trainings["member_0"] == {
         "seed": 3, "epochs": 2, "warmup_epochs": 1, "data": str(tmp_path / "images"),
         "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
     }  # fmt: skip
-    assert loaded.options("grown") == {
+    assert loaded.trainings["grown"] == {
         "seed": 3, "steps": 40, "warmup_steps": 10, "data": str(Path.home() / "images"),
         "val_data": str(tmp_path / "others"), "kd_teacher": "/teacher",
     }  # fmt: skip

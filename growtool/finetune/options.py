@@ -13,7 +13,7 @@ from growtool.errors import PlanError
 from growtool.finetune.checks import ALTERNATIVES
 from growtool.finetune.config import RunConfig
 from growtool.finetune.settings import Settings, flag_of
-from growtool.plan.document import parse_word, read_document
+from growtool.plan.document import Document, Loc, parse_word, read_document
 from growtool.plan.explain import add_invalid, explain
 from growtool.plan.placing import placed
 
@@ -176,6 +176,32 @@ def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[
     if options.get("plugins"):
         found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
     return found
+
+
+def read_layer(document: Document, loc: Loc, content: Mapping[str, Any] | None, words: Collection[str] = ()) -> Layer:
+    """The options that stand at `loc` in a file, their paths placed in its folder but for `words`."""
+    options = placed_options(content or {}, document.path.parent, words=words)
+    return Layer(options, {name: document.place(*loc, name) for name in options})
+
+
+def require_sound(layers: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Look at the options of each training in a file together, before the first one begins.
+
+    Args:
+        layers: by where the training stands in the file, `schedule.yaml:3:5 stages[0].train`.
+        path: the file.
+
+    Raises:
+        PlanError: what is missing, and what contradicts each other, in all of them.
+    """
+    problems: list[str] = []
+    for place, layer in layers.items():
+        try:
+            make_config({"checkpoint": path, "output": path}, layer)
+        except PlanError as error:
+            problems += [found if found.startswith(f"{path}:") else f"{place}: {found}" for found in error.problems]
+    if problems:
+        raise PlanError(list(dict.fromkeys(problems)))
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:

@@ -14,19 +14,22 @@ file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from growtool.errors import PlanError
-from growtool.finetune.options import merge, placed_options
+from growtool.finetune.options import Layer, merge, read_layer, require_sound
 from growtool.finetune.settings import Settings
 from growtool.plan.document import read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.section import Section, problem
 from growtool.plan.width import Coefficients
+
+TRAININGS = ("member_0", "member_1", "grown")
 
 
 class Training(Settings):
@@ -68,6 +71,10 @@ class Protocol(Section):
     grown: Training = Training()
     seed: int = Field(default=0, ge=0)
 
+    @field_serializer("train", *TRAININGS)
+    def _as_given(self, training: Training) -> dict[str, Any]:
+        return training.as_given()
+
     @field_validator("noise")
     @classmethod
     def _has_a_copy(cls, noise: float | None, info: Any) -> float | None:
@@ -78,18 +85,12 @@ class Protocol(Section):
 
 @dataclass(frozen=True, slots=True)
 class LoadedProtocol:
-    """A protocol, the file it came from, and its text."""
+    """A protocol, the file it came from, its text, and the options of each training: what all have, and its own."""
 
     protocol: Protocol
     path: Path
     text: str
-
-    def options(self, stage: str) -> dict[str, Any]:
-        """Options of a training: what all have in common, and over that its own."""
-        protocol = self.protocol
-        own: Training = getattr(protocol, stage)
-        merged = merge({"seed": protocol.seed}, protocol.train.as_given(), own.as_given())
-        return placed_options(merged, self.path.parent)
+    trainings: Mapping[str, Layer]
 
 
 def load_protocol(path: Path) -> LoadedProtocol:
@@ -109,4 +110,7 @@ def load_protocol(path: Path) -> LoadedProtocol:
         add_invalid(document, error, Protocol)
     if document.problems or protocol is None:
         raise PlanError(document.lines())
-    return LoadedProtocol(protocol, path, text)
+    common = merge({"seed": protocol.seed}, read_layer(document, ("train",), content.get("train")))
+    trainings = {name: merge(common, read_layer(document, (name,), content.get(name))) for name in TRAININGS}
+    require_sound({f"{path}: {name}": layer for name, layer in trainings.items()}, path)
+    return LoadedProtocol(protocol, path, text, trainings)

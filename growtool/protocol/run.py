@@ -19,7 +19,7 @@ from growtool.finetune.options import make_config
 from growtool.finetune.run import finetune
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
-from growtool.protocol.file import LoadedProtocol, Protocol
+from growtool.protocol.file import TRAININGS, LoadedProtocol, Protocol
 from growtool.protocol.member import write_copy, write_member
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def run_protocol(
     grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
     member = grown.with_args(**protocol.member_args)
     growing = two_sided(growth_maps(member, grown)[0])
-    starts = {name: output / name / "start" for name in ("member_0", "member_1", "grown")}
-    _require_sound(loaded, starts)
+    starts = {name: output / name / "start" for name in TRAININGS}
     steps: list[Step] = []
     with (
         locked(output) if world.is_main else nullcontext(),
@@ -153,7 +152,7 @@ def _carry_out(
 def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
     fresh = name == "member_0" or (name == "member_1" and loaded.protocol.second == "scratch")
     decided = {"checkpoint": start, "output": start.parent / "run", "resume": "auto"}
-    return make_config({"from_scratch": fresh}, loaded.options(name), decided)
+    return make_config({"from_scratch": fresh}, loaded.trainings[name], decided)
 
 
 def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> None:
@@ -170,15 +169,3 @@ def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> 
         going_on = f", or go on with\n{line}" if copy.is_file() else ""
         raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
     write_text(copy, loaded.text)
-
-
-def _require_sound(loaded: LoadedProtocol, starts: dict[str, Path]) -> None:
-    """Look at the options of every training before the first begins."""
-    problems = []
-    for name, start in starts.items():
-        try:
-            _config(loaded, name, start)
-        except PlanError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-    if problems:
-        raise PlanError([f"{loaded.path}: {problem}" for problem in problems])

@@ -24,10 +24,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options import Layer, make_config, merge, placed_options
+from growtool.finetune.options import merge, read_layer, require_sound
 from growtool.finetune.settings import Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
-from growtool.plan.document import Document, Loc, read_document
+from growtool.plan.document import Document, read_document
 from growtool.plan.explain import add_invalid
 from growtool.plan.placing import placed, placed_plan
 from growtool.plan.section import Section, problem
@@ -121,8 +121,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
         raise PlanError(document.lines())
     start = str(placed(schedule.checkpoint, path.parent))
     read = tuple(_read_stages(document, content, plans))
-    if problems := [line for stage in read if isinstance(stage, Train) for line in _contradictions(stage, start, path)]:
-        raise PlanError(problems)
+    require_sound({stage.place: stage.options for stage in read if isinstance(stage, Train)}, path)
     return LoadedSchedule(path, text, start, read)
 
 
@@ -143,32 +142,18 @@ def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedP
 def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
     """The stages of a sound schedule."""
     path = document.path
-    common = _layer(document, ("train",), content.get("train"))
+    common = read_layer(document, ("train",), content.get("train"), {PREVIOUS})
     for index, stage in enumerate(content["stages"]):
         ((kind, value),), number, loc = stage.items(), index + 1, ("stages", index)
-        place = f"{document.place(*loc, kind)}: "
+        place = document.place(*loc, kind)
         if kind == "train":
-            options = merge(common, _layer(document, (*loc, kind), value))
+            options = merge(common, read_layer(document, (*loc, kind), value, {PREVIOUS}))
             yield Train(number, _digest(kind, dict(options)), place, options)
         elif index in plans:
             yield Grow(number, _digest(kind, plans[index].text), place, plans[index])
         else:
             loaded = LoadedPlan.of(value, path)
             yield Grow(number, _digest(kind, value), place, loaded.saying(placed_plan(loaded.plan, path.parent)))
-
-
-def _layer(document: Document, loc: Loc, content: Mapping[str, Any] | None) -> Layer:
-    options = placed_options(content or {}, document.path.parent, words={PREVIOUS})
-    return Layer(options, {name: document.place(*loc, name) for name in options})
-
-
-def _contradictions(stage: Train, start: str, path: Path) -> list[str]:
-    """What is wrong with the options of a stage together, which no look at each of them can tell."""
-    try:
-        make_config(stage.options, {"checkpoint": start, "output": path})
-    except PlanError as error:
-        return [found if found.startswith(f"{path}:") else f"{stage.place}{found}" for found in error.problems]
-    return []
 
 
 def _digest(kind: str, content: Any) -> str:

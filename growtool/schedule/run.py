@@ -135,7 +135,7 @@ def _told_where(stage: Stage) -> Iterator[None]:
     try:
         yield
     except GrowtoolError as error:
-        raise type(error)([f"{stage.place}{problem}" for problem in error.problems]) from error
+        raise type(error)([f"{stage.place}: {problem}" for problem in error.problems]) from error
 
 
 def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
