@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonRef, JsonSchemaValue
 from pydantic_core import core_schema
 
 from growtool.plan.nesting import follow
@@ -61,7 +61,7 @@ class _Fitted(GenerateJsonSchema):
         """Sections by their `operator`, whose name alone stands for one that needs no more."""
         found = super().tagged_union_schema(schema)
         operators = found.pop("discriminator", {}).get("mapping", {})
-        sections = {name: self.resolve_ref_schema({"$ref": ref}) for name, ref in operators.items()}
+        sections = {name: self.get_schema_from_definitions(JsonRef(ref)) or {} for name, ref in operators.items()}
         names = [name for name, section in sections.items() if section.get("required") == ["operator"]]
         return {"anyOf": [{"enum": names}, found]} if names else found
 
