@@ -99,24 +99,27 @@ class Document:
     def _scalar(self, node: yaml.ScalarNode, kind: str, loc: Loc) -> Any:
         if kind == "null" and not self.optional & set(loc):
             self.problems.append((_place(node), loc, "found nothing, expected a value; give one or drop the key"))
-        self._require_fit(node, loc)
+        self._is_fit(node, loc)
         try:
             return _SCALARS[kind](node.value)
         except ValueError:
             self.problems.append((_place(node), loc, f"found {node.value[:20]!r}, expected a number that can be read"))
             return None
 
-    def _require_fit(self, node: yaml.Node, loc: Loc) -> None:
-        if isinstance(node, yaml.ScalarNode) and (unfit := _UNFIT.search(node.value)):
+    def _is_fit(self, node: yaml.Node, loc: Loc) -> bool:
+        unfit = _UNFIT.search(node.value) if isinstance(node, yaml.ScalarNode) else None
+        if unfit is not None:
             self.problems.append(
                 (_place(node), loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
             )
+        return unfit is None
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, child in node.value:
             inner = (*loc, str(key.value))
-            self._require_fit(key, inner)
+            if not self._is_fit(key, loc):
+                continue
             if key.tag != "tag:yaml.org,2002:str":
                 shown = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a collection as key"
                 self.problems.append((_place(key), loc, f"found {shown}, expected a word"))
