@@ -92,6 +92,18 @@ def test_the_help_of_finetune_is_made_of_its_settings_without_torch(growtool, mo
     assert "pydantic" in run.stderr and not re.search(r"\| +(torch|timm)$", run.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("compare", ["data"]), ("evaluate", ["dataset", "workers", "device", "channels_last"])],
+)
+def test_what_commands_share_with_training_is_told_alike(growtool, monkeypatch, command, names):
+    monkeypatch.setenv("COLUMNS", "250")
+    _, usual, _ = growtool(command, "--help")
+    for name in names:
+        text = (Settings.model_fields[name].description or "").split(". ")[0]
+        assert re.search(rf"{flag_of(name)} .*{re.escape(text)}", usual)
+
+
 def test_debug_and_quiet_may_stand_anywhere_before_two_dashes():
     assert global_options_first(["inspect", "x", "--debug", "-q"]) == ["--debug", "-q", "inspect", "x"]
     assert global_options_first(["inspect", "--", "--debug"]) == ["inspect", "--", "--debug"]

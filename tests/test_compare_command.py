@@ -150,6 +150,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
             ["--budget", "1epochs", "--variant", "carry.yaml"],
             r"tile\+carry: carry_optimizer: found no optimizer\.json beside .*, expected a checkpoint that",
         ),
+        (["--budget", "1epochs", "--lr", "0.1", "--lr", "-1"], r"--lr: found -1.0, expected at least 0"),
         (["--budget", "1epochs", "--set", "batch_size=999"], r"batch_size: found 999, expected at most the 24"),
     ],
 )

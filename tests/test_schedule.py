@@ -227,6 +227,12 @@ def test_a_schedule_may_begin_by_growing_a_lone_file(file: Path, tmp_path: Path)
     assert list(wider) == [4 * channels for channels in args["channels"]]
 
 
+def test_adapters_leave_the_state_of_the_stage_before(file: Path, tmp_path: Path):
+    stages = "stages: [train: {steps: 1}, train: {steps: 1, lora_rank: 2}]\n"
+    file.write_text(file.read_text().partition("stages:")[0] + stages)
+    assert [record.steps for record in run_schedule(load_schedule(file), tmp_path / "out")] == [1, 1]
+
+
 def test_what_goes_wrong_within_a_stage_says_which(file: Path, tmp_path: Path):
     file.write_text(file.read_text().replace("{steps: 2}", "{steps: 5, opt: sgd, lr: 1e30}"))
     with pytest.raises(PlanError, match=r"schedule.yaml:5:5 stages\[0\].train: step \d: found"):
