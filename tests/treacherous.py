@@ -127,6 +127,9 @@ OTHER: dict[str, Body] = {
     "weights beside rows of ones": lambda s, x: (
         x + torch.tanh(x @ torch.cat([s.few, torch.ones_like(s.few)]).T).mean(-1, keepdim=True)
     ),
+    "written over weights": lambda s, x: (
+        x + torch.tanh(x @ (s.few * 1).add_(1).mul_(2).T).mean(-1, keepdim=True)
+    ),
     "ones beside weights": lambda s, x: (
         x + torch.tanh(x @ torch.cat([torch.ones_like(s.few), s.few]).T).mean(-1, keepdim=True)
     ),

@@ -120,7 +120,10 @@ def _over(run: ScalePass, step: Step, operands: tuple[int, int], dims: tuple[int
     for number, axis in zip(reversed(operands), (right, left), strict=True):
         if run.trace.forward.made_of.get(number):
             return run.weighted(step, number, axis)
-    return run.joint_op("product", step, left) if left == right else 0
+    factors = run.joint_op("product", step, left)
+    if left != right:
+        run.values.unscaled(factors)
+    return factors
 
 
 def _shifted(run: ScalePass, step: Step, factors: Factors) -> Factors:
@@ -135,15 +138,16 @@ def _convolved(run: ScalePass, step: Step) -> Factors:
     channels, own = run.of(x), run.of(W)
     summed, kept = (0, 1) if transposed else (1, 0)
     if groups == 1 or not transposed:
-        over = _over(run, step, (x, W), (1, summed)) if groups == 1 else run.weighted(step, W, run.axis(W, 1))
+        pair, dims = ((x, W), (1, summed)) if groups == 1 else ((W, W), (1, 1))  # a group's channels are on W alone
+        over = _over(run, step, pair, dims)
         after = len(run.shape(W)) - summed - 1
         own = run.values.times(own, over if isinstance(over, int) else over.reshape(-1, *[1] * after))
         own = run.values.summed(own, [dim - len(run.shape(W)) for dim in range(len(run.shape(W))) if dim != kept])
     else:
         own = run.values.one(own)
     if isinstance(channels, torch.Tensor) and groups == run.shape(x)[1] and not transposed:  # channel by channel
-        dims = len(run.shape(x))
-        channels = run.values.summed(channels, [dim - dims for dim in range(dims) if dim != 1])
+        rank = len(run.shape(x))
+        channels = run.values.summed(channels, [dim - rank for dim in range(rank) if dim != 1])
         channels = channels if isinstance(channels, int) else channels.repeat_interleave(out[1] // groups)
     else:
         channels = run.values.one(channels)

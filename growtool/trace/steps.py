@@ -96,8 +96,8 @@ class ForwardPass:
         step = self.made_by.get(number)
         if number in self.stored or step is None:
             return number not in self.stored
-        if step.op.kind in (Kind.CREATE, Kind.FILL, Kind.DRAW):
-            return True
+        if number in step.ins or step.op.kind in (Kind.CREATE, Kind.FILL, Kind.DRAW):
+            return True  # what was written in place may have held some before
         if step.op.kind is Kind.LOOKUP:
             return self.has_constants(step.ins[0])
         found = list(map(self.has_constants, step.ins))
