@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench gpu zoo fuzz clean
+.PHONY: help test test-all lint demo bench gpu zoo fuzz clean
 
 help: ## Show what can be made
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
 
-test: lint ## Check style and types, then run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+test: $(if $(ROOM),$(READY),lint) ## Check style and types, then run the tests; ROOM=prove runs those of tests/prove alone
+	$(PYTEST) -m "not slow" $(ROOM:%=tests/%)
+
+test-all: lint ## Check style and types, then run all tests, those too that take long and show what is rare
+	$(PYTEST)
 
 lint: $(READY) ## Check style and types
 	$(RUN) -m ruff check .

@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,11 +12,13 @@ import hypothesis
 import pytest
 import timm
 import torch
-from finetune_support import write_checkpoint, write_data
 from timm.models import save_for_hf
 from torch import nn
 
 from growtool.cli.app import main
+from tests.support.finetune import write_checkpoint, write_data
+from tests.support.models import TINY_RESNET
+from tests.support.shared_work import share
 
 hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("growtool")
@@ -38,9 +40,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
-TINY_RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 12], "num_classes": 5}
-
-
 @torch.no_grad()
 def randomise_(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """Every parameter and buffer drawn anew; variances stay positive, counters and other integers as they are."""
@@ -56,6 +55,14 @@ def randomise_(model: nn.Module, *, seed: int = 0) -> nn.Module:
 def randomise() -> Callable[..., nn.Module]:
     """`randomise(model, seed=0)`: see `randomise_`."""
     return randomise_
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_work() -> Iterator[None]:
+    """See `tests.support.shared_work`."""
+    with pytest.MonkeyPatch.context() as patch:
+        share(patch)
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap
 
-_AT_ONCE = 1 << 20  # numbers computed together
+AT_ONCE = 1 << 20  # numbers computed together
 
 
 def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:
@@ -119,7 +119,7 @@ def in_runs(positions: Tensor, across: Tensor) -> Sequence[Tensor]:
         positions: int64.
         across: what stands at one of them.
     """
-    return positions.split(max(1, _AT_ONCE // max(1, across.numel()))) if len(positions) else ()
+    return positions.split(max(1, AT_ONCE // max(1, across.numel()))) if len(positions) else ()
 
 
 def _correct(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], dim: int, weight: Tensor) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint.spec import ModelSpec
 
-_MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
+MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
 # What initialisers do in place to a parameter.
 _DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
 
@@ -183,9 +183,9 @@ def _parameters_on_meta() -> Iterator[None]:
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
         nonlocal held
         held += 1
-        if held > _MOST_PARAMETERS:
+        if held > MOST_PARAMETERS:
             raise ValueError(
-                f"found more than {_MOST_PARAMETERS} tensors, expected a number of blocks that can be built"
+                f"found more than {MOST_PARAMETERS} tensors, expected a number of blocks that can be built"
             )
         return on_meta(parameter)
 

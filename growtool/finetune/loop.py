@@ -110,7 +110,7 @@ class Trainer:
         images = images.contiguous(memory_format=self.memory_format)
         statistics = _statistics(self.model) if self.skips else {}
         self.optimizer.zero_grad()
-        loss = self._backward(images, targets)
+        loss = self.backward(images, targets)
         self.held.mask_gradients()
         done = not self.skips or self._is_finite(loss)
         if done:
@@ -122,7 +122,7 @@ class Trainer:
         self._count(done)
         return loss if done else None
 
-    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
+    def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Gradients of the mean loss over all images of the update, part by part; returns that loss."""
         second_order = bool(getattr(self.optimizer, "is_second_order", False))
         parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))

@@ -178,10 +178,10 @@ def _named(
             f"--dataset {dataset}: found a stream for evaluation, expected images that can be told apart by number; "
             "name a folder of images, tar files or parquet for evaluation with --set val_data=FOLDER"
         )
-    return Split(place, images, _classes(images, place), mode, is_stream=streamed)
+    return Split(place, images, names_by_number(images, place), mode, is_stream=streamed)
 
 
-def _classes(images: Any, place: Path) -> tuple[str, ...]:
+def names_by_number(images: Any, place: Path) -> tuple[str, ...]:
     """Names by number, the first where a class has several; empty where the dataset does not tell.
 
     Raises:

@@ -113,7 +113,7 @@ def let_unreadable_pass(reader: Any) -> None:
     if not hasattr(reader.ds, "pipeline"):
         reader.ds = reader.ds if isinstance(reader.ds, _Streamed) else _Streamed(reader.ds, reader.input_key)
         return
-    reader.ds.pipeline = [_Decoding(stage) if _decodes(stage) else stage for stage in reader.ds.pipeline]
+    reader.ds.pipeline = [Decoding(stage) if _decodes(stage) else stage for stage in reader.ds.pipeline]
 
 
 def shuffle_by(reader: Any, seed: int) -> None:
@@ -151,7 +151,7 @@ class _Streamed:
             return Unreadable(f"{(stored or {}).get('path') or f'sample {place}'}: {reason(error)}")
 
 
-class _Decoding:
+class Decoding:
     """The stage of webdataset's pipeline that decodes."""
 
     def __init__(self, stage: Any) -> None:

@@ -65,7 +65,7 @@ def grow(
         place = Path(temporary) / "grown" if out is None else Path(out)
         carries = out is not None and not is_single_file(place) and not in_template_form(recipe)
         state = find_state(source.path.parent) if carries else None
-        device = _device_of(model_or_path) if isinstance(model_or_path, nn.Module) else CPU
+        device = first_device(model_or_path) if isinstance(model_or_path, nn.Module) else CPU
         grown = grow_recipe(recipe, loaded, place, force=force, optimizer=state, device=device)
         written = open_checkpoint(grown.out)
         if out is not None:
@@ -77,7 +77,7 @@ def grow(
     return model
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def first_device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.state_dict().values()), CPU)
 
 

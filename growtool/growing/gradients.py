@@ -97,8 +97,8 @@ def _seen(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[
                 channels = 1 if isinstance(writer, nn.Conv2d) else -1
                 x_old = x.index_select(channels, recipe.tensors[units.writer].maps[1].kept)
                 g_old = gradients[id(y)].index_select(channels, recipe.tensors[units.reader].maps[0].kept)
-                columns_NK1P = _columns(writer, x_old.double())
-                M, flat = _products(reader, columns_NK1P, g_old.double()), columns_NK1P.flatten(2)
+                columns_NK1P = input_columns(writer, x_old.double())
+                M, flat = column_products(reader, columns_NK1P, g_old.double()), columns_NK1P.flatten(2)
                 xx = torch.einsum("nkp,nlp->kl", flat, flat)
                 before = found.get(units, (torch.zeros_like(M), torch.zeros_like(xx)))
                 found[units] = before[0] + M, before[1] + xx
@@ -139,7 +139,7 @@ def _recorded(
             handle.remove()
 
 
-def _columns(writer: nn.Module, x: Tensor) -> Tensor:
+def input_columns(writer: nn.Module, x: Tensor) -> Tensor:
     """What each hidden position is made of, and a one: [N, K1, P], P in two dimensions for a convolution."""
     if not isinstance(writer, nn.Conv2d):
         columns = x.reshape(1, -1, x.shape[-1]).transpose(1, 2)
@@ -151,7 +151,7 @@ def _columns(writer: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([columns, torch.ones_like(columns[:, :1])], 1)
 
 
-def _products(reader: nn.Module, columns: Tensor, g: Tensor) -> Tensor:
+def column_products(reader: nn.Module, columns: Tensor, g: Tensor) -> Tensor:
     """`sum g (x, 1)^T` over images and positions, [O, K1]."""
     if not isinstance(reader, nn.Conv2d):
         return torch.einsum("po,nkp->ok", g.reshape(-1, g.shape[-1]), columns)

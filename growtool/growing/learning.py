@@ -56,7 +56,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
     images = opened_images(recipe, model, told)
     with single_threaded(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.plan.seed)  # stochastic depth and dropout, where the model has any
-        maps = _Maps(recipe)
+        maps = Maps(recipe)
         weights = _train(model, maps, itertools.cycle(list(images.batches())), section)
         model.load_state_dict(weights, strict=False, assign=True)
         recalibrate(model, (batch.to(maps.dtype) for batch, _ in images.batches()))
@@ -67,7 +67,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
 
 
 def _train(
-    model: nn.Module, maps: _Maps, batches: Iterator[tuple[Tensor, Tensor]], section: Ligo | Mixing
+    model: nn.Module, maps: Maps, batches: Iterator[tuple[Tensor, Tensor]], section: Ligo | Mixing
 ) -> dict[str, Tensor]:
     """The target's parameters after `section.steps` updates of the maps."""
     optimizer = torch.optim.AdamW(maps.trained, lr=section.lr, weight_decay=0.0)
@@ -95,7 +95,7 @@ class _Mixed:
     w: Tensor
 
 
-class _Maps:
+class Maps:
     """The trained matrices and combinations, and the target's weights as a function of them.
 
     Attributes:
@@ -109,7 +109,7 @@ class _Maps:
         self.dtype = torch.float64 if any(info.dtype == "F64" for info in floats) else torch.float32
         self._parameters = {name for name, _ in recipe.models[1].named_parameters()}
         self._names = recipe.matching.target.trace.names
-        self._matrices: dict[tuple[GroupPair, bool], Tensor] = {}
+        self.matrices: dict[tuple[GroupPair, bool], Tensor] = {}
         self._mixed = {name: self._mix(t) for name, t in recipe.tensors.items() if self._is_learned(t)}
         self._stored = {
             source: recipe.source.read(source).to(self.dtype)
@@ -117,7 +117,7 @@ class _Maps:
             for source in mixed.sources
         }
         self.weights()  # makes every matrix that is needed
-        self.trained = [*self._matrices.values(), *(m.w for m in self._mixed.values() if m.w.requires_grad)]
+        self.trained = [*self.matrices.values(), *(m.w for m in self._mixed.values() if m.w.requires_grad)]
         if not self.trained:
             raise PlanError("learning: found nothing that grows, so there is nothing to learn; use a larger target")
 
@@ -179,9 +179,9 @@ class _Maps:
         if expansion.is_identity:
             return torch.eye(expansion.size, dtype=self.dtype)
         reads = (factor.target, name, dim) in self._recipe.matching.target.trace.consumers
-        if (factor, reads) not in self._matrices:
-            self._matrices[factor, reads] = self._start(factor, reads)
-        return self._matrices[factor, reads]
+        if (factor, reads) not in self.matrices:
+            self.matrices[factor, reads] = self._start(factor, reads)
+        return self.matrices[factor, reads]
 
     def _start(self, growth: GroupPair, reads: bool) -> Tensor:
         """E, or the transpose of its left inverse R, [m, n]; noise on E keeps copies from staying alike."""

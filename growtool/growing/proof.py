@@ -209,14 +209,14 @@ def _compared(
     recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    run = partial(compare, recipe.source, written, inputs, dtype=dtype, align=partial(_aligned, recipe), device=device)
+    run = partial(compare, recipe.source, written, inputs, dtype=dtype, align=partial(aligned, recipe), device=device)
     plain = run(second=recipe.second)
     if recipe.promise.kind != "exact up to eps":
         return plain, plain
     return plain, run(eps=recipe.eps)
 
 
-def _aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
+def aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
     """Outputs that grew beside what each of their channels copies; those that copy none are left out."""
     before, after = [], []
     for x, y, maps in zip(a, b, recipe.outputs, strict=True):

@@ -64,8 +64,8 @@ class TarFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            self._plain = _unpacked(root, self)
-            with tarfile.open(self._plain, "r:") as archive:
+            self.unpacked = _unpacked(root, self)
+            with tarfile.open(self.unpacked, "r:") as archive:
                 self._files = list(_members(archive, "", 0))
         except _DAMAGED as error:
             found = str(error).splitlines() or [type(error).__name__]
@@ -75,12 +75,12 @@ class TarFiles:
         return iter(self._files)
 
     def __getstate__(self) -> Mapping[str, Any]:  # for other processes, which list nothing
-        return {"root": self.root, "_plain": self._plain, "_files": []}
+        return {"root": self.root, "unpacked": self.unpacked, "_files": []}
 
     def open(self, span: Span) -> BinaryIO:
         """Open a file; processes and threads may do so at once."""
         start, size = span
-        with self._plain.open("rb") as archive:
+        with self.unpacked.open("rb") as archive:
             archive.seek(start)
             return io.BytesIO(archive.read(size))
 

@@ -18,7 +18,7 @@ from growtool.plan.json_schema import meanings
 from growtool.plan.section import Section
 from growtool.plan.width import WIDTH_OPERATORS
 
-MEASURED = "measured.json"  # written by `python tests/golden_widths.py`
+MEASURED = "measured.json"  # written by `python -m tests.support.golden_widths`
 _SECTIONS: dict[str, type[Section]] = {**WIDTH_OPERATORS, **DEPTH_OPERATORS}
 _EXAMPLE = re.compile(r"\n\n```yaml\n(.*?)```\n", re.DOTALL)
 _ROUNDING = 1e-9

@@ -36,7 +36,7 @@ from growtool.recipe.ties import torn_ties
 from growtool.recipe.traced_model import TracedModel
 from growtool.recipe.whole_heads import head_advice
 from growtool.recipe.widths import Widths
-from growtool.trace import PairedAxis, trace_model
+from growtool.trace import PairedAxis
 
 
 def resolve(
@@ -233,7 +233,7 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
     except CheckpointError as error:
         raise PlanError(unknown_arguments(target, source.spec) or error.problems) from error
     try:
-        return TracedModel(spec, model, trace_model(model, input_size(model)), remarks)
+        return TracedModel.around(spec, model, remarks)
     except CheckpointError as error:
         raise PlanError(
             f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "

@@ -14,7 +14,7 @@ from growtool.errors import CheckpointError
 from growtool.plan.target import Target
 
 INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
-_TRIED = 16
+TRIED = 16
 _NAMED = 4
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -46,7 +46,7 @@ def larger_siblings(spec: ModelSpec, model: nn.Module, candidates: Iterable[str]
     """
     own = shapes_of(model)
     found = []
-    for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=_TRIED, cutoff=0.0):
+    for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=TRIED, cutoff=0.0):
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         try:
             shapes = shapes_of(build(ModelSpec(name, kept)))

@@ -26,8 +26,12 @@ class TracedModel:
     @classmethod
     def of(cls, spec: ModelSpec, *, where: str) -> TracedModel:
         """Build and trace. Raises CheckpointError where timm cannot build or run it."""
-        model = build(spec, where=where)
-        return cls(spec, model, trace_model(model, input_size(model)))
+        return cls.around(spec, build(spec, where=where))
+
+    @classmethod
+    def around(cls, spec: ModelSpec, model: nn.Module, remarks: tuple[str, ...] = ()) -> TracedModel:
+        """Trace a model that has been built. Raises CheckpointError where timm cannot run it."""
+        return cls(spec, model, trace_model(model, input_size(model)), remarks)
 
     @property
     def input_size(self) -> tuple[int, int, int]:

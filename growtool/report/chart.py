@@ -120,7 +120,7 @@ class _Frame:
         xs = [x for series in chart.series for x in series.x] + [x for x, _ in chart.marks]
         bands = [value for series in chart.series for pair in _band(series) for value in pair]
         ys = [y for y in bands if math.isfinite(y)]
-        return cls(*(_ticks(min(values, default=0.0), max(values, default=1.0)) for values in (xs, ys)))
+        return cls(*(ticks(min(values, default=0.0), max(values, default=1.0)) for values in (xs, ys)))
 
     def x(self, value: float) -> float:
         low, high = self.x_ticks[0], self.x_ticks[-1]
@@ -136,7 +136,7 @@ def _band(series: Series) -> list[tuple[float, float]]:
     return [(y - s, y + s) for y, s in zip(series.y, spread, strict=True)]
 
 
-def _ticks(low: float, high: float) -> tuple[float, ...]:
+def ticks(low: float, high: float) -> tuple[float, ...]:
     """About five round numbers, the first at or below `low`, the last at or above `high`."""
     span = (high - low) or abs(high) or 1.0
     rough = span / 5

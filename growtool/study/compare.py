@@ -98,7 +98,7 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
     arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in _arms(study, per_epoch, source_macs)]
     _tell_choices(arms, told)
     rates = study.rates or (None,)
-    runner = Runner(_training(study), jobs=study.jobs, devices=study.devices, told=told)
+    runner = Runner(training_of(study), jobs=study.jobs, devices=study.devices, told=told)
     runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
     _write_options(study)
     with runner:
@@ -228,7 +228,7 @@ def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[st
     return replace(arm, name=name, variant=variant, carried=carried, **teacher)
 
 
-def _training(study: Study) -> Training:
+def training_of(study: Study) -> Training:
     """What every trial does alike."""
     decisive = {
         key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers", "plugins"}

@@ -27,7 +27,7 @@ from growtool.study.variant import Variant
 
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
 _START, _RUN = "start", "run"
-_NEWS_SECONDS = 10.0
+NEWS_SECONDS = 10.0
 """How often a run that goes on is told of."""
 
 
@@ -143,7 +143,7 @@ class Runner:
                 self._start(trial)
                 with self._device() as device:
                     self.told(f"{trial.name}: training for {trial.arm.steps:,} updates")
-                    self._train(trial, device)
+                    self.train(trial, device)
             outcome = Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
         except Exception as error:  # whatever stops one, the others go on
             reason = str(error) if isinstance(error, GrowtoolError | OSError) else f"{type(error).__name__}: {error}"
@@ -184,7 +184,7 @@ class Runner:
         finally:
             self._devices.put(device)
 
-    def _train(self, trial: Trial, device: str | None) -> None:
+    def train(self, trial: Trial, device: str | None) -> None:
         """Train to the end.
 
         Raises:
@@ -206,18 +206,18 @@ class Runner:
             self._children.add(child)
             if self._stopping.is_set():
                 child.terminate()
-            output = self._awaited(child, trial)
+            output = self.awaited(child, trial)
             self._children.discard(child)
         if child.returncode:
             raise GrowtoolError(f"growtool finetune ended with {child.returncode}: {_last_line(trial.folder / _LOG)}")
         (trial.folder / _RESULT).write_bytes(output)
 
-    def _awaited(self, child: subprocess.Popen[bytes], trial: Trial) -> bytes:
+    def awaited(self, child: subprocess.Popen[bytes], trial: Trial) -> bytes:
         """What the process wrote; now and then it is told how far it is."""
         reached = None
         while True:
             try:
-                return child.communicate(timeout=_NEWS_SECONDS)[0]
+                return child.communicate(timeout=NEWS_SECONDS)[0]
             except subprocess.TimeoutExpired:
                 before, reached = reached, _reached(trial)
                 if reached != before:

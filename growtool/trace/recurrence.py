@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _LAYERS = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
-_RUN = 3  # positions: a first one, whose state is constant, and two that read what the one before them has left
+POSITIONS = 3  # positions: a first one, whose state is constant, and two that read what the one before them has left
 
 
 class FirstPositions(TorchFunctionMode):
@@ -46,13 +46,13 @@ class FirstPositions(TorchFunctionMode):
     def _run(self, func: Any, sequence: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The layer on a sequence [positions, images, channels]."""
         self._fix(sequence)
-        self._repeat(Fraction(len(sequence), min(len(sequence), _RUN)))
+        self._repeat(Fraction(len(sequence), min(len(sequence), POSITIONS)))
         try:
-            result, *states = func(sequence[:_RUN], *rest, False, **kwargs)
+            result, *states = func(sequence[:POSITIONS], *rest, False, **kwargs)
         finally:
             self._repeat(None)
-        if len(sequence) > _RUN:
-            further = result[-1:].expand(len(sequence) - _RUN, -1, -1)
+        if len(sequence) > POSITIONS:
+            further = result[-1:].expand(len(sequence) - POSITIONS, -1, -1)
             self._fix(further)
             result = torch.cat((result, further))
         return (result, *states)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from tests.finetune_support import CLASSES, PRETRAINED_CFG, write_data
-from tests.models import TINY, Tiny, random_model, write_folder
+from tests.support.finetune import CLASSES, PRETRAINED_CFG, write_data
+from tests.support.models import TINY, Tiny, random_model, write_folder
 
 from .child import command
 

@@ -70,18 +70,18 @@ def made(check: Check, material: Material) -> Entry:
     try:
         with _ended_after(material.left):
             status, found = "passed", check.act()
-        _tidy(material)  # an error of the device itself shows here at the latest
+        tidy(material)  # an error of the device itself shows here at the latest
     except Skip as skipped:
         status, found = "skipped", str(skipped)
     except Exception as error:
         known = isinstance(error, AssertionError | GrowtoolError)
         status, found = "failed", str(error) if known else f"{type(error).__name__}: {error}"
     with suppress(RuntimeError):  # of a device that answers no more: each check to come says so itself
-        _tidy(material)
+        tidy(material)
     return Entry(check.part, check.name, status, found[:600], time.monotonic() - start)
 
 
-def _tidy(material: Material) -> None:
+def tidy(material: Material) -> None:
     """Free what a check held on the CUDA device."""
     if material.cuda:
         gc.collect()

@@ -110,15 +110,15 @@ def _peak(config: RunConfig) -> int:
 @contextmanager
 def _pretended() -> Iterator[None]:
     """A CPU that cannot hold all images of an update at once."""
-    backward = Trainer._backward
+    backward = Trainer.backward
 
     def refusing(self: Trainer, *arguments: Any) -> Any:
         if self.accumulate == 1:
             raise torch.OutOfMemoryError("out of memory, as it is pretended here")
         return backward(self, *arguments)
 
-    Trainer._backward = refusing  # type: ignore[method-assign]
+    Trainer.backward = refusing  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Trainer._backward = backward  # type: ignore[method-assign]
+        Trainer.backward = backward  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from growtool.finetune.run import finetune
 from tests.gpu.checks import Check
 from tests.gpu.material import Material
 from tests.gpu.report import Skip
-from tests.processes import in_processes
+from tests.support.processes import in_processes
 
 _CLOSE = 1e-3
 
@@ -42,7 +42,7 @@ def _marked(material: Material) -> str:
         raise Skip("pytest is not installed here")
     root = Path(__file__).parents[2]
     files = [
-        str(file) for file in root.glob("tests/test_*.py") if "pytest.mark.gpu" in file.read_text(encoding="utf-8")
+        str(file) for file in root.glob("tests/*/test_*.py") if "pytest.mark.gpu" in file.read_text(encoding="utf-8")
     ]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=material.left)

@@ -1,0 +1,424 @@
+"""Checkpoints as others leave them: taken where timm takes them as they are, else refused with lines that convert them.
+
+Every line that a message gives to copy is run here, on a file of the kind that makes it appear.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import timm
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file, save_model
+from timm.models import register_model, save_for_hf
+from torch import nn
+
+from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
+from growtool.checkpoint.folder import spare_source
+from growtool.checkpoint.importing import import_checkpoint
+from growtool.checkpoint.loading import loading_line
+from growtool.checkpoint.match import matched
+from growtool.checkpoint.torch_file import read_state_dict
+from growtool.cli import console as console_module
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.model import load_model
+from tests.support.models import TINY, grown, randomise_, write_folder
+
+TWICE = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
+
+
+def folder_of(kind, folder, change=lambda state: state):
+    """A timm folder in float32 whose state dict `change` has changed."""
+    write_folder(TINY[kind], folder, dtype=torch.float32)
+    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+def edited(folder, change):
+    """The folder with another config."""
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    (folder / CONFIG).write_text(json.dumps(config))
+    return folder
+
+
+def by_timm(folder):
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def lines_of(message):
+    """The lines that a message gives to copy: nothing else in it is indented."""
+    return [line[2:] for line in message.splitlines() if line.startswith("  ")]
+
+
+def refused(source, **told):
+    with pytest.raises(CheckpointError) as caught:
+        matched(open_checkpoint(source, **told))
+    return "\n".join(caught.value.problems)
+
+
+def assert_same(model, checkpoint):
+    """Every tensor of the model is the checkpoint's."""
+    found = matched(checkpoint).state_dict()
+    state = model.state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name].to(tensor.dtype), tensor) for name, tensor in state.items())
+
+
+def without_counts(state):
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+TAKEN = {
+    "ddp": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    "compiled in ddp": lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+    "ddp in compiled": lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+    "no counts of batches": without_counts,
+    "neither": lambda state: {f"module.{name}": value for name, value in without_counts(state).items()},
+}
+
+
+@pytest.mark.parametrize("change", TAKEN.values(), ids=TAKEN.keys())
+def test_what_timm_takes_as_it_is_grows_and_trains(tmp_path, change):
+    source = folder_of("resnet", tmp_path / "source", change)
+    timms = by_timm(source)
+    assert_same(timms, open_checkpoint(source))
+    trained = load_model(open_checkpoint(source))
+    x = TINY["resnet"].inputs(dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(trained(x), timms(x))
+    out = grown(source, TWICE, tmp_path / "out").out
+    with torch.no_grad():
+        torch.testing.assert_close(by_timm(out)(x), timms(x))
+
+
+def test_names_that_differ_by_a_wrapper_alone_are_no_two_tensors_for_one(tmp_path):
+    source = folder_of("resnet", tmp_path / "source", lambda state: {**state, "module.fc.bias": state["fc.bias"] + 1})
+    assert "unexpected (1): module.fc.bias [5]" in refused(source)
+
+
+class TiedMixer(nn.Module):
+    """Two layers that share their weight."""
+
+    def __init__(self, num_classes=4, dim=8, **kwargs):
+        super().__init__()
+        self.num_classes = self.num_features = num_classes
+        self.stem = nn.Conv2d(3, dim, 8, 8)
+        self.a, self.b = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.b.weight = self.a.weight
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x).mean((2, 3))
+        return self.head(self.b(self.a(x).relu()))
+
+
+@register_model
+def tied_mixer_of_tests(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **kwargs):
+    model = TiedMixer(**kwargs)
+    model.pretrained_cfg = model.default_cfg = {"input_size": (3, 32, 32), "architecture": "tied_mixer_of_tests"}
+    return model
+
+
+@pytest.mark.parametrize("how", ["save_model", "one name", "both names"])
+def test_a_tensor_that_the_model_shares_may_be_there_once(tmp_path, how):
+    model, path = randomise_(TiedMixer()), tmp_path / "tied.safetensors"
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if how == "save_model":
+        save_model(model, path)
+        assert len(load_file(path)) == len(state) - 1
+    else:
+        save_file({n: v for n, v in state.items() if how == "both names" or n != "a.weight"}, path)
+    checkpoint = open_checkpoint(path, architecture="tied_mixer_of_tests")
+    assert_same(model, checkpoint)
+    trained = load_model(checkpoint)
+    assert trained.a.weight is trained.b.weight
+    assert len(list(trained.parameters())) == len(list(model.parameters()))
+
+
+def test_a_file_may_say_itself_which_name_it_kept(tmp_path):
+    path = tmp_path / "lone.safetensors"
+    state = timm.create_model("resnet18", **TINY["resnet"].args).state_dict()
+    twin, kept = "layer1.1.bn1.weight", "layer1.0.bn1.weight"
+    save_file({name: value for name, value in state.items() if name != twin}, path, {twin: kept})
+    found = matched(open_checkpoint(path, architecture="resnet18", model_args=TINY["resnet"].args))
+    assert torch.equal(found.read(twin), state[kept])
+
+
+def test_different_numbers_for_a_shared_tensor_are_refused(tmp_path):
+    path = tmp_path / "tied.safetensors"
+    state = {name: value.clone() for name, value in TiedMixer().state_dict().items()}
+    save_file({**state, "b.weight": state["b.weight"] + 1}, path)
+    assert refused(path, architecture="tied_mixer_of_tests") == (
+        f"{path}: found different numbers in a.weight, b.weight, which are one tensor that the model shares; keep one "
+        "of them in the file"
+    )
+
+
+def old_swin(state):
+    """Names and buffers of Swin files from before timm 0.9."""
+    old = {name.replace("head.fc.", "head."): value for name, value in state.items()}
+    old = {name.replace("layers.1.downsample", "layers.0.downsample"): value for name, value in old.items()}
+    return old | {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16)}
+
+
+CHANGED = {
+    "position embedding": (
+        "vit",
+        lambda state: state,
+        lambda c: c["model_args"].update(img_size=64) or c["pretrained_cfg"].update(input_size=[3, 64, 64]),
+        "while loading, resamples or cuts pos_embed from ",
+    ),
+    "old Swin": ("swin", old_swin, lambda c: None, "leaves out layers.0.blocks.0.attn.relative_position_index"),
+    "label offset": (
+        "resnet",
+        lambda s: {**s, "fc.weight": torch.cat([s["fc.weight"][:1], s["fc.weight"]]),
+                   "fc.bias": torch.cat([s["fc.bias"][:1], s["fc.bias"]])},
+        lambda c: c["pretrained_cfg"].update(label_offset=1),
+        "while loading, resamples or cuts fc.bias from [6] to [5], fc.weight from [6, 12] to [5, 12]",
+    ),
+    "prefix": (
+        "resnet", lambda s: {f"backbone.{name}": v for name, v in s.items()}, lambda c: None,
+        "the model's names stand after 'backbone.' in the file. timm takes it without them",
+    ),
+    "prefix among others": (
+        "resnet",
+        lambda s: {**{f"module.model.{name}": v for name, v in s.items()}, "loss.weight": torch.ones(2)},
+        lambda c: None,
+        "the model's names stand after 'module.model.' in the file. timm takes it without them",
+    ),
+    "other classes": (
+        "resnet", lambda s: s, lambda c: c.update(num_classes=5) or c["model_args"].update(num_classes=7),
+        "starts anew, with numbers of its own, fc.weight, fc.bias",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "change", "config", "told"), CHANGED.values(), ids=CHANGED.keys())
+@pytest.mark.parametrize("way", ["lines", "import"])
+def test_what_timm_changes_is_told_with_what_makes_a_folder_of_it(tmp_path, kind, change, config, told, way):
+    source = edited(folder_of(kind, tmp_path / "it's", change), config)
+    message = refused(source)
+    assert told in message
+    out = tmp_path / "it's-loaded"
+    if way == "lines":
+        exec("\n".join(lines_of(message)), {})
+    elif told.startswith("starts anew"):
+        with pytest.raises(CheckpointError, match=r"not take the tensors as those of .* with .*num_classes=7"):
+            import_checkpoint(source, out, model=None, model_args={})
+        return
+    else:
+        import_checkpoint(source, out, model=None, model_args={})
+    loaded = by_timm(out)
+    assert_same(loaded, open_checkpoint(out))
+    if "without them" not in told and not told.startswith("starts anew"):
+        assert_same(by_timm(source), open_checkpoint(out))
+    assert "label_offset" not in json.loads((out / CONFIG).read_text())["pretrained_cfg"]
+
+
+def test_the_lines_for_a_lone_file_name_its_model(tmp_path):
+    source = folder_of("resnet", tmp_path / "source", lambda s: {f"backbone.{name}": v for name, v in s.items()})
+    (source / CONFIG).unlink()
+    (lone := source / WEIGHTS).rename(lone := tmp_path / "lone.safetensors")
+    message = refused(lone, architecture="resnet18", model_args=TINY["resnet"].args)
+    assert f"`growtool import {lone} --model NAME -o FOLDER`" in message
+    exec("\n".join(lines_of(message)), {})
+    found = matched(open_checkpoint(tmp_path / "lone-loaded"))
+    expected = {name.removeprefix("backbone."): value for name, value in load_file(lone).items()}
+    assert all(torch.equal(found.read(name), value) for name, value in expected.items())
+
+
+def test_timm_is_not_asked_to_build_a_model_of_many_times_the_numbers(tmp_path, monkeypatch):
+    def widen(config):
+        config["model_args"]["channels"] = [4, 8, 8, 12_000]
+
+    folder = edited(folder_of("resnet", tmp_path / "model"), widen)
+    monkeypatch.setattr("growtool.checkpoint.by_timm.load", lambda *_: pytest.fail("timm was asked"))
+    assert "config.json that does not match the weights?" in refused(folder)
+
+
+def test_a_model_that_timm_does_not_load_either_is_told_to_be_another(tmp_path):
+    source = edited(folder_of("resnet", tmp_path / "source"), lambda c: c["model_args"].update(channels=[4, 8, 8, 16]))
+    message = refused(source)
+    assert message.endswith("correct its architecture and model_args") and not lines_of(message)
+
+
+STATE = timm.create_model("resnet18", **TINY["resnet"].args).state_dict()
+OTHER = {name: value + 1 for name, value in STATE.items()}
+WRAPPED = {
+    "train.py": {
+        "epoch": 3, "arch": "resnet18", "state_dict": OTHER, "state_dict_ema": STATE, "version": 2, "metric": 71.2,
+        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"params": [0]}]},
+        "args": argparse.Namespace(lr=0.1, data_dir=pathlib.Path("/data")),
+    },
+    "no average": {"state_dict": STATE, "state_dict_ema": None},
+    "DeiT": {"model": OTHER, "model_ema": STATE, "scaler": {"scale": 1.0}},
+    "averaged": {"model_ema": {"n_averaged": torch.tensor(3), **{f"module.{n}": v for n, v in STATE.items()}}},
+    "model_state_dict": {"model_state_dict": STATE, "best": np.float64(3), "count": np.int64(2)},
+    "net": {"net": {f"module.{name}": value for name, value in STATE.items()}, "acc": torch.tensor(1.0)},
+    "Lightning": {"state_dict": {f"model.{name}": value for name, value in STATE.items()}, "loops": {}},
+    "DINO": {
+        "student": {f"module.backbone.{name}": value for name, value in OTHER.items()},
+        "teacher": {**{f"backbone.{name}": v for name, v in STATE.items()}, "head.mlp.weight": torch.ones(2, 2)},
+    },
+    "nested": {"checkpoint": {"model": {}}, "state_dict": {"model": STATE}},
+    "another key": {"my_weights": STATE, "epoch": 3},
+    "with a number": {**STATE, "version": 3},
+    "bare": STATE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", WRAPPED.values(), ids=WRAPPED.keys())
+@pytest.mark.parametrize("way", ["lines", "import", "lines without config"])
+def test_training_checkpoints_are_unwrapped(tmp_path, content, way):
+    source = write_folder(TINY["resnet"], tmp_path / "run", dtype=torch.float32)
+    (source / WEIGHTS).unlink()
+    path = source / "pytorch_model.bin"
+    torch.save(content, path)
+    out = tmp_path / "out"
+    if way == "import":
+        import_checkpoint(path, out, model=None, model_args={})
+    else:
+        if way == "lines without config":
+            (source / CONFIG).rename(source / "kept.json")
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(source)
+        torch.serialization.clear_safe_globals()
+        exec("\n".join(lines_of(str(caught.value))), {})
+        if way == "lines without config":
+            (source / "kept.json").rename(source / CONFIG)
+        torch.serialization.clear_safe_globals()
+        out = source
+    if way == "lines without config" and "teacher" in content:  # without a model none can say what the rest is for
+        with pytest.raises(CheckpointError, match=r"the model's names stand after 'backbone\."):
+            matched(open_checkpoint(out))
+        return
+    found = matched(open_checkpoint(out))
+    assert all(torch.equal(found.read(name), value) for name, value in STATE.items())
+    assert_same(by_timm(out), open_checkpoint(out))
+
+
+def test_the_command_tells_what_it_took(growtool, tmp_path):
+    path = tmp_path / "last.pth.tar"
+    said = argparse.Namespace(mean=[0.1, 0.2, 0.3], std=None, lr=0.1)
+    torch.save({**WRAPPED["train.py"], "args": said}, path)
+    code, _, err = growtool("import", path, "-o", tmp_path / "out")
+    assert code == 1 and "its `arch` is resnet18: --model resnet18" in err
+    arguments = [word for key, value in TINY["resnet"].args.items() for word in ("--model-args", f"{key}={value}")]
+    code, _, err = growtool("import", path, "--model", "resnet18", "-o", tmp_path / "out")
+    assert code == 1 and "wrong shape" in err and not (tmp_path / "out").exists()
+    code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "out")
+    assert code == 0, err
+    assert f"taken: state_dict_ema of {path}\nnot taken: state_dict\n" in out
+    assert by_timm(tmp_path / "out").pretrained_cfg["mean"] == [0.1, 0.2, 0.3]
+    code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "one.safetensors",
+                              "--json")  # fmt: skip
+    assert code == 0 and json.loads(out)["keys"] == ["state_dict_ema"], err
+    assert torch.equal(open_checkpoint(tmp_path / "one.safetensors").read("fc.bias"), STATE["fc.bias"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("fc.bias", float("nan")), ("bn1.running_var", float("inf"))])
+def test_numbers_that_are_not_finite_are_not_imported(tmp_path, name, value):
+    source = folder_of("resnet", tmp_path / "source", lambda state: state | {name: state[name] * value})
+    with pytest.raises(CheckpointError, match=rf"{name} holds {value}, expected finite numbers"):
+        import_checkpoint(source, tmp_path / "out", model=None, model_args={})
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_imported_by_their_index(tmp_path):
+    source = folder_of("resnet", tmp_path / "source")
+    state = load_file(source / WEIGHTS)
+    (source / WEIGHTS).unlink()
+    parts = {"one.safetensors": sorted(state)[:9], "two.safetensors": sorted(state)[9:]}
+    for file, names in parts.items():
+        save_file({name: state[name] for name in names}, source / file)
+    index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
+    (source / "x.safetensors.index.json").write_text(json.dumps(index))
+    import_checkpoint(source, tmp_path / "out", model=None, model_args={})
+    found = matched(open_checkpoint(tmp_path / "out"))
+    assert all(torch.equal(found.read(name), value) for name, value in state.items())
+
+
+class Code:
+    """Something that takes code to unpickle."""
+
+
+def test_code_is_never_run(tmp_path):
+    torch.save({"state_dict": STATE, "config": Code()}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"it holds .*Code; growtool runs no code of a file"):
+        read_state_dict(tmp_path / "x.pth")
+    torch.save({"a": STATE, "b": OTHER}, tmp_path / "y.pth")
+    with pytest.raises(CheckpointError, match="found several state dicts, under a, b"):
+        read_state_dict(tmp_path / "y.pth")
+
+
+def test_a_flat_config_is_read_as_timm_reads_it(tmp_path):
+    model = randomise_(timm.create_model("test_resnet", num_classes=4))
+    save_for_hf(model, tmp_path / "old", safe_serialization=True)
+    told = {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5, "input_size": [3, 64, 64], "labels": ["a", "b", "c", "d"]}
+
+    def flatten(config):
+        flat = {**config.pop("pretrained_cfg"), **told, "architecture": "test_resnet", "num_classes": 4}
+        config.clear()
+        config.update(flat)
+
+    source = edited(tmp_path / "old", flatten)
+    spec = open_checkpoint(source).spec
+    assert spec.label_names == ("a", "b", "c", "d") and spec.num_classes == 4 and not spec.extra
+    out, timms = grown(source, TWICE, tmp_path / "out").out, by_timm(source)
+    for key in ("mean", "std", "crop_pct", "input_size", "label_names", "interpolation"):
+        assert list(np.atleast_1d(by_timm(out).pretrained_cfg[key])) == list(np.atleast_1d(timms.pretrained_cfg[key]))
+
+
+def test_a_config_without_pretrained_cfg_keeps_what_timm_does_not_know(tmp_path):
+    config = {"architecture": "resnet18", "model_args": {"num_classes": 3}, "growtool": {"lineage": []}}
+    spec = ModelSpec.from_config(config, where="x")
+    assert spec == ModelSpec("resnet18", {"num_classes": 3}, {}, {"growtool": {"lineage": []}})
+
+
+def test_a_link_into_a_cache_is_known_by_its_folder(tmp_path):
+    source, blobs, snapshot = folder_of("resnet", tmp_path / "tmp"), tmp_path / "blobs", tmp_path / "snapshots/rev"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for number, name in enumerate((WEIGHTS, CONFIG)):
+        (source / name).rename(blobs / f"f00{number}")
+        (snapshot / name).symlink_to(f"../../blobs/f00{number}")
+    checkpoint = open_checkpoint(snapshot)
+    assert checkpoint.label == "rev"
+    (tmp_path / "linked.safetensors").symlink_to(blobs / "f000")
+    assert open_checkpoint(tmp_path / "linked.safetensors", architecture="resnet18").label == "linked"
+    for place in (snapshot, snapshot.parent, blobs, blobs / "f000"):
+        with pytest.raises(PlanError, match="holds the checkpoint itself"):
+            spare_source(place, checkpoint)
+    spare_source(tmp_path / "out", checkpoint)
+
+
+@pytest.mark.parametrize("name", ["plain", 'it\'s "new" ü', "back\\slash", "new\nline", "a [b] {c}", "{'x'}"])
+def test_the_loading_line_works_whatever_the_name(tmp_path, name):
+    source = folder_of("resnet", tmp_path / name)
+    model = eval(loading_line(source), {"timm": timm})
+    assert_same(model, open_checkpoint(source))
+
+
+def test_a_model_that_timm_would_save_under_another_name_is_imported(tmp_path):
+    source = folder_of("resnet", tmp_path / "source", lambda s: {f"net.{name}": v for name, v in s.items()})
+    edited(source, lambda c: c.update(architecture="growtool_open", model_args={"base": "resnet18", **c["model_args"]}))
+    message = refused(source)
+    assert message.endswith(f"`growtool import {source} -o FOLDER` makes a folder of what timm loads")
+    assert not lines_of(message)
+    import_checkpoint(source, tmp_path / "out", model=None, model_args={})
+    assert_same(by_timm(tmp_path / "out"), open_checkpoint(tmp_path / "out"))
+
+
+def test_a_terminal_shows_lines_of_code_whole(monkeypatch):
+    shown = Console(width=30, force_terminal=True, file=io.StringIO(), color_system=None)
+    monkeypatch.setattr(console_module, "console", lambda: shown)
+    code = "  import torch; from safetensors.torch import save_file"
+    console_module.print_problems((f"x: a long text that has to be broken somewhere:\n{code}",))
+    lines = shown.file.getvalue().splitlines()
+    assert code in lines and len(lines) > 2

@@ -1,0 +1,82 @@
+"""The rooms of growtool: imports run down the table or along a floor one way, wherever in a file they stand."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support.rooms import FLOORS, PACKAGE
+
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(path: Path) -> str:
+    """`growtool/plan/load.py` and `growtool/plan.py` are both in the room `plan`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str) -> Iterator[tuple[int, str]]:
+    """Line and room of every import of growtool, those under `if TYPE_CHECKING` and in functions included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, *rest = name.split(".")
+            if package == "growtool":
+                yield node.lineno, rest[0] if rest and rest[0] in FLOOR else "__init__"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_import_runs_up(path):
+    here = room_of(path)
+    assert here in FLOOR, f"{path.name}: a new room; give it a floor"
+    upward = [
+        f"line {line}: {here} imports {room}"
+        for line, room in imported_rooms(path.read_text())
+        if FLOOR[room] > FLOOR[here]
+    ]
+    assert not upward
+
+
+def test_rooms_of_a_floor_import_each_other_one_way():
+    along = {
+        (room_of(path), room)
+        for path in PACKAGE.rglob("*.py")
+        for _, room in imported_rooms(path.read_text())
+        if room != room_of(path) and FLOOR[room] == FLOOR[room_of(path)]
+    }
+    TopologicalSorter(group(along)).prepare()  # raises where there is a way back
+
+
+def group(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for room, imported in pairs:
+        found.setdefault(room, set()).add(imported)
+    return found
+
+
+def test_a_way_back_is_seen():
+    with pytest.raises(CycleError):
+        TopologicalSorter(group([("a", "b"), ("b", "c"), ("c", "a")])).prepare()
+
+
+def test_an_import_that_runs_up_is_seen_wherever_it_stands():
+    source = "if TYPE_CHECKING:\n    from growtool.growing import grow\ndef f():\n    import growtool.cli.app\n"
+    assert list(imported_rooms(source)) == [(2, "growing"), (4, "cli")]
+    assert list(imported_rooms("from growtool import plan, Plan")) == [(1, "plan"), (1, "__init__")]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_docstring_opens_with_a_summary(path):
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    bare = [
+        node.name for node in nodes if (ast.get_docstring(node) or "").startswith(("Attributes:", "Args:", "Raises:"))
+    ]
+    assert not bare

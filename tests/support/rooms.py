@@ -1,0 +1,16 @@
+"""The rooms of growtool, floor by floor."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE, TESTS = ROOT / "growtool", ROOT / "tests"
+FLOORS = [
+    {"errors", "_timm_hook"},
+    {"trace", "checkpoint"},
+    {"algebra", "prove", "templates", "plan", "report", "images", "verify"},
+    {"operators", "finetune", "calibration"},
+    {"recipe"},
+    {"growing", "advise"},
+    {"study", "schedule", "protocol"},
+    {"cli", "__main__", "__init__"},
+]

@@ -1,0 +1,105 @@
+"""Sequences of blocks, which of them are alike, and where their copies go."""
+
+import pytest
+
+from growtool.checkpoint import input_size
+from growtool.errors import PlanError
+from growtool.trace import Trace, inside, shortened, stretches, trace_model
+from growtool.trace.stretches import sequences
+from tests.support.models import TINY, Tiny, resolved, write_folder
+
+RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
+
+
+def traced(tiny: Tiny) -> Trace:
+    model = tiny.create()
+    return trace_model(model, input_size(model))
+
+
+def test_sequences_are_numbered_modules_with_modules_inside():
+    names = [
+        "layer1.0.conv1.weight", "layer1.1.conv1.weight", "layer2.0.conv1.weight", "downsample.0.weight",
+        "stages.0.blocks.0.fc.weight", "stages.0.blocks.3.fc.weight", "stages.1.blocks.0.fc.weight", "conv1.weight",
+    ]  # fmt: skip
+    found = {prefix: sequence.indices for prefix, sequence in sequences(names).items()}
+    assert found == {
+        "layer1.": (0, 1), "layer2.": (0,), "layer": (1, 2), "stages.": (0, 1), "stages.0.blocks.": (0, 3),
+        "stages.1.blocks.": (0,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "index"),
+    [
+        ("blocks.3.attn.qkv.weight", "blocks.", 3), ("blocks.12", "blocks.", 12), ("blocks.3x.weight", "blocks.", None),
+        ("head.weight", "blocks.", None), ("layer1.0.conv1.weight", "layer", 1), ("blocks.attn", "blocks.", None),
+    ],
+)  # fmt: skip
+def test_the_block_a_path_lies_in(path, prefix, index):
+    assert inside(path, prefix) == index
+
+
+def test_blocks_with_another_way_around_them_are_not_alike():
+    """The first block of a stage has a projection on its skip connection; new blocks copy the others."""
+    found = {s.prefix: s for s in stretches(traced(RESNET), traced(RESNET.with_args(layers=[3, 2, 4, 2])))}
+    assert found.keys() == {"layer1.", "layer3."}
+    assert found["layer3."].source == (0, 1) and found["layer3."].target == (0, 1, 2, 3)
+    assert found["layer3."].alike == {0: (0,), 1: (1,), 2: (1,), 3: (1,)}
+
+
+def test_shifted_windows_are_another_kind_of_block():
+    source, target = TINY["swin"], TINY["swin"].with_args(depths=[4, 2])
+    (stretch,) = stretches(traced(source), traced(target))
+    assert stretch.alike == {0: (0,), 1: (1,), 2: (0,), 3: (1,)}
+
+
+def test_equal_blocks_are_all_alike_and_nothing_stretches_by_itself():
+    (stretch,) = stretches(traced(TINY["vit"]), traced(TINY["vit"].with_args(depth=3)))
+    assert stretch.alike == {0: (0, 1), 1: (0, 1), 2: (0, 1)}
+    assert stretches(traced(TINY["vit"]), traced(TINY["vit"])) == []
+
+
+def test_what_became_shorter_is_named():
+    lines = shortened(traced(TINY["vit"]), traced(TINY["vit"].with_args(depth=1)))
+    assert lines == ["blocks.*: 2 blocks in the source, 1 in the target; growth never removes blocks"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "sources"),
+    [
+        ({"operator": "stack"}, [0, 1, 0, 1, 0]),
+        ({"operator": "interleave"}, [0, 0, 0, 1, 1]),
+        ({"operator": "zero_out"}, [0, 0, 1, 1, 1]),
+        ({"operator": "zero_out", "placement": "end"}, [0, 1, 1, 1, 1]),
+    ],
+    ids=str,
+)
+def test_blocks_of_the_recipe_are_those_of_the_operator(depth, sources, tmp_path):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    recipe = resolved(source, {"target": {"model_args": {"depth": 5}}, "depth": depth})
+    assert [recipe.blocks.placed["blocks."][i].source for i in range(5)] == sources
+    for name, tensor in recipe.tensors.items():
+        index = inside(name, "blocks.")
+        expected = name if index is None else name.replace(f"blocks.{index}.", f"blocks.{sources[index]}.", 1)
+        assert tensor.source == expected
+        assert tensor.new == (index is not None and recipe.blocks.placed["blocks."][index].new)
+    closing = {name for name, tensor in recipe.tensors.items() if tensor.zero}
+    ends = ("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias")
+    new = recipe.blocks.new if depth["operator"] == "zero_out" else []
+    assert closing == {f"{block}.{end}" for block in new for end in ends}
+
+
+def test_a_stage_whose_only_block_is_special_cannot_grow_deeper(tmp_path):
+    source = write_folder(TINY["resnet"], tmp_path / "source")
+    with pytest.raises(PlanError, match=r"layer2\.1: found no block with the same parameters among layer2\.0 of"):
+        resolved(source, {"target": {"model_args": {"layers": [2, 2, 1, 1]}}, "depth": {"operator": "zero_out"}})
+
+
+def test_kinds_that_would_leave_their_order_stay_in_it(tmp_path):
+    """Two new blocks of one kind and one of the other, spread out, would put an old block before its predecessor."""
+    source = write_folder(TINY["swin"].with_args(depths=[6, 2]), tmp_path / "source")
+    plan = {"target": {"model_args": {"depths": [9, 2]}}, "depth": {"operator": "zero_out"}}
+    recipe = resolved(source, plan)
+    assert recipe.promise.kind == "exact"
+    assert recipe.blocks.new == [f"layers.0.blocks.{index}" for index in (6, 7, 8)]
+    assert [p.source for p in recipe.blocks.placed["layers.0.blocks."].values()] == [0, 1, 2, 3, 4, 5, 4, 5, 4]
