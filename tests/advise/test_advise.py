@@ -89,7 +89,7 @@ def test_the_smallest_exact_growth_is_told_where_nothing_smaller_keeps_the_funct
     assert [path.name for path in (tmp_path / "plans").iterdir()] == ["depth.yaml"], "what is beyond it is not written"
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3", "convnext", "vit", "resnet"])
+@pytest.mark.parametrize("name", [pytest.param("mobilenetv3", marks=pytest.mark.slow), "convnext", "vit", "resnet"])
 def test_what_is_proposed_grows(name, growtool, tmp_path):
     """The real command takes each plan that was written, and promises the same function."""
     source = write_folder(SMALL[name], tmp_path / "source")

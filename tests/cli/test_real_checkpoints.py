@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from growtool.cli import app as cli
 
-pytestmark = pytest.mark.slow
 RESNET, VIT, CONVNEXT, MOBILENET = (
     f"{name}_cifar10_s0" for name in ("resnet", "vit", "convnext", "mobilenetv3")
 )  # fmt: skip
@@ -76,16 +75,19 @@ def images(model: nn.Module, dtype: torch.dtype) -> Tensor:
     return torch.randn(16, *model.pretrained_cfg["input_size"], generator=generator, dtype=torch.float64).to(dtype)
 
 
+PLANS = [
+    (VIT, {"target": {"scale": {"width": 2, "depth": 1.5}}, "width": MIXTURE, "depth": ZERO_OUT}),
+    (RESNET, {"target": {"scale": {"width": 1.25}}, "width": NET2NET}),
+]
+MORE = [
+    *[(name, {"target": TWICE, "width": width}) for name in (RESNET, VIT, CONVNEXT) for width in (TILE, MIXTURE)],
+    *[(name, {"target": {"model_args": deeper}, "depth": ZERO_OUT}) for name, deeper in DEEPER.items()],
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "plan"),
-    [
-        *[(name, {"target": TWICE, "width": width}) for name in (RESNET, VIT, CONVNEXT) for width in (TILE, MIXTURE)],
-        (RESNET, {"target": {"scale": {"width": 1.25}}, "width": NET2NET}),
-        *[(name, {"target": {"model_args": deeper}, "depth": ZERO_OUT}) for name, deeper in DEEPER.items()],
-        (VIT, {"target": {"scale": {"width": 2, "depth": 1.5}}, "width": MIXTURE, "depth": ZERO_OUT}),
-    ],
-    ids=str,
-)  # fmt: skip
+    ("name", "plan"), [*PLANS, *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE)], ids=str
+)
 def test_trained_models_keep_their_function(name, plan, grow, shared, tmp_path):
     source = shared / "checkpoints" / name
     report = grow(source, {**plan, "output": {"dtype": "float64"}}, tmp_path / "out")
@@ -95,7 +97,7 @@ def test_trained_models_keep_their_function(name, plan, grow, shared, tmp_path):
     assert difference(source, tmp_path / "out", torch.float32) <= 1e-5
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT, CONVNEXT])
+@pytest.mark.parametrize("name", [RESNET, *(pytest.param(name, marks=pytest.mark.slow) for name in (VIT, CONVNEXT))])
 def test_the_default_output_keeps_the_function_in_float32(name, shared, tmp_path):
     source = shared / "checkpoints" / name
     report = grow_apart(source, {"target": TWICE, "width": MIXTURE}, tmp_path / "out")
@@ -106,6 +108,7 @@ def test_the_default_output_keeps_the_function_in_float32(name, shared, tmp_path
     assert difference(source, tmp_path / "out", torch.float32) <= 1e-5
 
 
+@pytest.mark.slow
 def test_mobilenet_is_lossy_for_the_skip_it_loses_and_exact_before(shared, tmp_path):
     """mobilenetv3_small_100 has no skip connection at blocks.3.0: everything before it is the source's, copied by E."""
     source = shared / "checkpoints" / MOBILENET

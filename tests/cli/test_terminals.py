@@ -84,7 +84,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("where", ["terminal", "pipe", "dumb"])
+@pytest.mark.parametrize("where", ["terminal", "pipe", pytest.param("dumb", marks=pytest.mark.slow)])
 def test_every_command_runs_to_its_end_and_is_seen_as_before(where: str, prepared: Path, tmp_path: Path) -> None:
     place = tmp_path / "work"
     shutil.copytree(prepared, place)

@@ -74,9 +74,9 @@ def train(count: int, output: Path, **settings: Any) -> None:
     ("count", "settings"),
     [
         (2, {"model_ema": True, "grad_accum_steps": 2}),
-        (4, {"clip_grad": 0.5}),
+        pytest.param(4, {"clip_grad": 0.5}, marks=pytest.mark.slow),
         (2, {"engine": "fsdp", "model_ema": True, "clip_grad": 0.5, "channels_last": True}),
-        (4, {"engine": "fsdp", "grad_accum_steps": 2}),
+        pytest.param(4, {"engine": "fsdp", "grad_accum_steps": 2}, marks=pytest.mark.slow),
         (2, {"lora_rank": 2}),
         (2, {"engine": "fsdp", "opt": "swan", "train": "blocks.1.*", "freeze_epochs": 1, "nonfinite": "skip"}),
     ],

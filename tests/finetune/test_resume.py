@@ -150,10 +150,15 @@ def _interruptible() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "workers"),
-    [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2), (signal.SIGHUP, 129, 2), (signal.SIGUSR1, 138, 0)],
+    [
+        (signal.SIGINT, 130, 2),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in ((signal.SIGTERM, 143, 0), (signal.SIGHUP, 129, 2), (signal.SIGUSR1, 138, 0))
+        ),
+    ],
 )
 def test_the_command_saves_and_leaves(number, code, workers, checkpoint: Path, data: Path, tmp_path: Path):
     """A terminal sends Ctrl-C to the whole group, the processes that read images among it."""

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def fuzz(*arguments: object) -> tuple[int, str]:
     """Exit code and output of the fuzzer, in a process of its own, as it forks."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.fuzz", *map(str, arguments)],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths},
@@ -78,16 +78,16 @@ def test_edits_are_decided_by_their_number(tmp_path):
     assert len(results) > 50
 
 
-@pytest.mark.slow
-def test_damaged_files_and_options_end_in_a_message(tmp_path):
-    code, told = fuzz("--cases", 200, "--seed", 0, "--keep", tmp_path)
+@pytest.mark.parametrize(("first", "cases"), [(0, 20), pytest.param(20, 180, marks=pytest.mark.slow)])
+def test_damaged_files_and_options_end_in_a_message(first, cases, tmp_path):
+    code, told = fuzz("--cases", cases, "--first", first, "--seed", 0, "--keep", tmp_path)
     assert code == 0, told
-    assert told.startswith("200 cases of seed 0 in ") and told.endswith("\n0 faults\n")
+    assert told.startswith(f"{cases} cases of seed 0 in ") and told.endswith("\n0 faults\n")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_killed_commands_leave_nothing_half(tmp_path):
-    code, told = fuzz("--kills", 12, "--seed", 0, "--keep", tmp_path)
+@pytest.mark.parametrize(("kills", "seed"), [(1, 1), pytest.param(12, 0, marks=pytest.mark.slow)])
+def test_killed_commands_leave_nothing_half(kills, seed, tmp_path):
+    code, told = fuzz("--kills", kills, "--seed", seed, "--keep", tmp_path)
     assert code == 0, told
-    assert told.startswith("12 kills of seed 0 in ") and told.endswith("; 0 faults\n")
+    assert told.startswith(f"{kills} kills of seed {seed} in ") and told.endswith("; 0 faults\n")
