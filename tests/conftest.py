@@ -13,11 +13,10 @@ import pytest
 import timm
 import torch
 from timm.models import save_for_hf
-from torch import nn
 
 from growtool.cli.app import main
 from tests.support.finetune import write_checkpoint, write_data
-from tests.support.models import TINY_RESNET
+from tests.support.models import TINY_RESNET, randomise_
 from tests.support.shared_work import share
 
 hypothesis.settings.register_profile("growtool", deadline=None, derandomize=True, database=None)
@@ -40,23 +39,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
-@torch.no_grad()
-def randomise_(model: nn.Module, *, seed: int = 0) -> nn.Module:
-    """Every parameter and buffer drawn anew; variances stay positive, counters and other integers as they are."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.randn(tensor.shape, generator=generator)
-            tensor.copy_(0.5 + noise.abs() if name.endswith("running_var") else noise * 0.3)
-    return model.eval()
-
-
-@pytest.fixture(scope="session")
-def randomise() -> Callable[..., nn.Module]:
-    """`randomise(model, seed=0)`: see `randomise_`."""
-    return randomise_
-
-
 @pytest.fixture(scope="session", autouse=True)
 def shared_work() -> Iterator[None]:
     """See `tests.support.shared_work`."""
@@ -68,7 +50,7 @@ def shared_work() -> Iterator[None]:
 @pytest.fixture
 def resnet_folder(tmp_path: Path) -> Path:
     """A tiny ResNet as timm itself saves it, every number random."""
-    model = randomise_(timm.create_model("resnet18", **TINY_RESNET))
+    model = randomise_(timm.create_model("resnet18", **TINY_RESNET).eval())
     folder = tmp_path / "resnet"
     save_for_hf(model, folder, model_args=TINY_RESNET, safe_serialization=True)
     return folder

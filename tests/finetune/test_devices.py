@@ -27,6 +27,7 @@ from growtool.finetune.run import finetune
 from growtool.finetune.settings import own_workers
 from growtool.finetune.snapshot import RunProgress, Snapshot, take
 from tests.support.finetune import UNCLOSED_IMAGES, run_config
+from tests.support.models import randomise_
 
 CPU = torch.device("cpu")
 
@@ -140,8 +141,8 @@ def test_memory_that_runs_out_is_recognised_whoever_says_it(words: str):
     assert not is_out_of_memory(ValueError(words))
 
 
-def test_synchronised_norms_keep_the_activation_that_is_part_of_them(randomise: Callable[..., nn.Module]):
-    model = randomise(timm.create_model("test_efficientnet", num_classes=3)).double()
+def test_synchronised_norms_keep_the_activation_that_is_part_of_them():
+    model = randomise_(timm.create_model("test_efficientnet", num_classes=3).eval()).double()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         before = model(images)
@@ -226,8 +227,8 @@ def test_evaluation_is_compiled_where_training_is(
     assert len({id(model) for model, training in called if not training}) == 2  # of the run, and best/ read back
 
 
-def test_adapters_compute_in_autocast_what_is_written(randomise: Callable[..., nn.Module]):
-    layer = randomise(nn.Linear(6, 5))
+def test_adapters_compute_in_autocast_what_is_written():
+    layer = randomise_(nn.Linear(6, 5))
     up, down = torch.randn(5, 2), torch.randn(2, 6)
     parametrize.register_parametrization(layer, "weight", LowRank(up, down, 0.7))
     written = layer.weight

@@ -14,13 +14,14 @@ from growtool.errors import CheckpointError
 from growtool.report import units
 from growtool.report.inspect import OWN, inspect_checkpoint, read_lineage
 from growtool.report.macs import count_macs
+from tests.support.models import randomise_
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "num_classes": 5}
 
 
 @pytest.fixture
-def vit_folder(tmp_path, randomise):
-    model = randomise(timm.create_model("vit_tiny_patch16_224", **VIT))
+def vit_folder(tmp_path):
+    model = randomise_(timm.create_model("vit_tiny_patch16_224", **VIT).eval())
     save_for_hf(model, tmp_path / "vit", model_args=VIT, safe_serialization=True)
     return tmp_path / "vit"
 

@@ -27,6 +27,7 @@ from growtool.verify import (
     default_tolerance,
     random_inputs,
 )
+from tests.support.models import randomise_
 
 # One of each way a forward pass comes by its weights: weights standardised, relative positions looked up and cached,
 # rotary tables, functional attention with fused or absent biases, recurrent layers with lists of weights.
@@ -56,15 +57,15 @@ def save(model: torch.nn.Module, folder: Path, **model_args) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory, randomise):
-    model = randomise(timm.create_model("test_vit", num_classes=5))
+def vit(tmp_path_factory):
+    model = randomise_(timm.create_model("test_vit", num_classes=5).eval())
     return open_checkpoint(save(model, tmp_path_factory.mktemp("vit"), num_classes=5))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_streamed_forward_is_the_loaded_models(name, tmp_path, randomise):
+def test_streamed_forward_is_the_loaded_models(name, tmp_path):
     args = {**MODELS[name], "num_classes": 5}
-    folder = save(randomise(timm.create_model(name, **args)), tmp_path, **args)
+    folder = save(randomise_(timm.create_model(name, **args).eval()), tmp_path, **args)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     streamed = StreamedModel(open_checkpoint(folder))
     inputs = random_inputs(streamed.input_size, 2, seed=0)
@@ -205,9 +206,9 @@ def test_random_inputs_are_those_of_the_seed():
     assert torch.equal(a, random_inputs((3, 4, 4), 2, seed=1, dtype=torch.float64).float())
 
 
-def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path, randomise):
+def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path):
     args = {"num_classes": 7, "img_size": 64}
-    other = open_checkpoint(save(randomise(timm.create_model("test_vit", **args)), tmp_path, **args))
+    other = open_checkpoint(save(randomise_(timm.create_model("test_vit", **args).eval()), tmp_path, **args))
     with pytest.raises(PlanError) as error:
         compare(vit, other, random_inputs((3, 64, 64), 1, seed=0))
     assert len(error.value.problems) == 2
@@ -215,8 +216,10 @@ def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path, randomise):
     assert error.match(r"classes: .* has 5, .* has 7; expected the same number")
 
 
-def test_a_model_without_a_classifier_has_features_but_decides_nothing(tmp_path, randomise, images):
-    headless = open_checkpoint(save(randomise(timm.create_model("test_vit", num_classes=0)), tmp_path, num_classes=0))
+def test_a_model_without_a_classifier_has_features_but_decides_nothing(tmp_path, images):
+    headless = open_checkpoint(
+        save(randomise_(timm.create_model("test_vit", num_classes=0).eval()), tmp_path, num_classes=0)
+    )
     result = compare(headless, headless, random_inputs(common_input_size(headless, headless), 2, seed=0))
     assert (result.relative_difference, result.argmax_agreement, result.count) == (0, None, 2) and result.scale > 0
     with pytest.raises(PlanError, match=r"has no classifier \(num_classes 0\), expected one that labels can be held"):
@@ -269,7 +272,7 @@ def labelled(folder):
     )
 
 
-def test_images_that_change_class_are_named_with_their_margin(vit, images, tmp_path, randomise):
+def test_images_that_change_class_are_named_with_their_margin(vit, images, tmp_path):
     changed_head = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
     with torch.no_grad():
         changed_head.head.bias += torch.tensor([50.0, 0, 0, 0, 0])
@@ -320,7 +323,7 @@ def test_a_damaged_image_is_named(vit, tmp_path):
         compare_images(vit, vit, labelled(tmp_path))
 
 
-def test_images_in_a_tar_file_decide_the_same(vit, images, tmp_path, randomise):
+def test_images_in_a_tar_file_decide_the_same(vit, images, tmp_path):
     changed_head = timm.create_model(f"local-dir:{vit.path.parent}", pretrained=True).eval()
     with torch.no_grad():
         changed_head.head.bias += torch.tensor([50.0, 0, 0, 0, 0])
