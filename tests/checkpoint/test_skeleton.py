@@ -73,7 +73,7 @@ def test_what_timm_hands_over_is_not_blamed_on_the_arguments(monkeypatch, argume
     def refuses(*_, **__):
         raise TypeError(f"net() got an unexpected keyword argument '{argument}'")
 
-    monkeypatch.setattr(timm, "create_model", refuses)
+    monkeypatch.setattr("timm.models.model_entrypoint", lambda name: refuses)
     with pytest.raises(CheckpointError, match=remedy):
         build(ModelSpec("resnet18", {"depth": 3}))
 
