@@ -189,7 +189,7 @@ def test_the_whole_way_through_the_command_line(tmp_path, growtool):
     """decompose, grow, finetune, grow again, export, and plain timm computes what the template form does."""
     source, data = write_checkpoint(tmp_path / "source"), write_data(tmp_path / "data")
 
-    def growtool(*arguments):
+    def done(*arguments):
         code, out, err = growtool(*arguments)
         assert code == 0, err
         return out
@@ -202,15 +202,15 @@ def test_the_whole_way_through_the_command_line(tmp_path, growtool):
         return path
 
     at = {name: tmp_path / name for name in ("templates", "grown", "run", "again", "dense")}
-    growtool("decompose", source, "--bank", "sub_block", "-o", at["templates"])
-    growtool("grow", at["templates"], plan([6, 12, 12, 18]), "-o", at["grown"])
-    trained = json.loads(growtool(
+    done("decompose", source, "--bank", "sub_block", "-o", at["templates"])
+    done("grow", at["templates"], plan([6, 12, 12, 18]), "-o", at["grown"])
+    trained = json.loads(done(
         "finetune", at["grown"], "--data", data, "-o", at["run"], "--steps", 3, "--batch-size", 6, "--workers", 0,
         "--device", "cpu", "--train", "all", "--json",
     ))  # fmt: skip
     assert trained["steps"] == 3
-    growtool("grow", at["run"] / "last", plan([12, 24, 24, 36]), "-o", at["again"])
-    growtool("export", at["again"], "-o", at["dense"])
+    done("grow", at["run"] / "last", plan([12, 24, 24, 36]), "-o", at["again"])
+    done("export", at["again"], "-o", at["dense"])
     model = timm.create_model(f"local-dir:{at['dense']}", pretrained=True).eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -139,12 +139,16 @@ _VARIES = (
     (r"(?<![-\w.,])(\d+(?= +# %)|\d+(?= +-$))", "#"),  # seconds in tables
     (r"[0-9a-f]{16,}…?", "#"),
 )
+# how far a run is, of which a slow machine alone tells
+_NEWS = re.compile(r"\S+, seed \d+: (reading images and checkpoint|update \d.*)")
 
 
 def steady(lines: Sequence[str]) -> str:
     """The lines without what differs between machines: durations, memory, rounding, accuracies of random networks."""
     found = []
     for line in lines:
+        if _NEWS.fullmatch(line.strip()):
+            continue
         shown = re.sub("[─━]{4,}", "────", line.rstrip())
         for pattern, place in _VARIES:
             shown = re.sub(pattern, place, shown)
