@@ -31,6 +31,7 @@ def run_script(report: Path) -> None:
     raise SystemExit(main(["--device", "cpu", "--tiny", "--report", str(report)]))
 
 
+@pytest.mark.slow
 def test_the_script_for_gpus_runs_on_a_cpu(tmp_path: Path):
     child = FORKS.Process(target=run_script, args=(tmp_path,))
     child.start()

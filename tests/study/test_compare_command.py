@@ -115,6 +115,7 @@ def _losses(run: Path) -> list[float]:
     return [event["loss"] for event in _events(run) if event["event"] == "step"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
     arguments = ["--plan", str(place / "tile.yaml"), "--baseline", "none", "--budget", "1steps"]
     code, found, said = run(place, *arguments, "--lr", "1e30", "--lr", "0.01", output="failing")
