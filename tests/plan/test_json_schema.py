@@ -15,7 +15,7 @@ from growtool.plan.document import parse_word, write_document
 from growtool.protocol.file import load_protocol
 from growtool.schedule.file import load_schedule
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "growtool").rglob("*.md"))]
 EXAMPLES = [
     *(text for page in PAGES for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)),
