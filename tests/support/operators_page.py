@@ -17,8 +17,8 @@ copy of the plan beside the output say which.
 
 The promise below is what the operator can keep at best; whether it holds for your model is decided from the model
 itself before anything is written, and a dry run (`growtool grow CHECKPOINT PLAN --dry-run`) shows it with its reasons.
-A norm over channels, attention over the channels of a head, or weights standardised without a gain behind can make an
-exact operator lossy. Such a plan is refused, with the nearest plan that keeps the function, unless it says
+A norm over channels that are not all copied equally often, or a product of two activations that no weight makes up for,
+can make an exact operator lossy. Such a plan is refused, with the nearest plan that keeps the function, unless it says
 `allow_lossy: true` (or the command `--allow-lossy`). An operator that is lossy by name, as the table says, needs no
 such word.
 
