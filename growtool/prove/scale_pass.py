@@ -87,13 +87,13 @@ class ScalePass:
         """An axis of a tensor."""
         return self.trace.forward.axes(number)[dim]
 
-    def over(self, axis: Axis, brought: Iterable[list[int]], power: int = 1, *, split: bool = False) -> Factors:
+    def over(self, axis: Axis, brought: Iterable[list[int]], power: float = 1, *, split: bool = False) -> Factors:
         """What a sum over an axis multiplies by at each position: the copies of the channel, to a power.
 
         Args:
             axis: what is summed over.
             brought: lists that take in the terms.
-            power: -1 for a mean.
+            power: -1 for a mean, 1/2 for a length.
             split: whether a weight may be split among the copies.
         """
         if not any(group in self._copies for group in groups_on(axis)):
@@ -111,7 +111,7 @@ class ScalePass:
 
         return self._along(axis, times)
 
-    def joint_op(self, kind: str, step: Step, axis: Axis, power: int = 1) -> Factors:
+    def joint_op(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
         """The same for a joint operation of the trace."""
         return self.over(axis, [self.joint[kind, step.module, axis]], power)
 

@@ -5,6 +5,7 @@ A rule returns the factors of the first result, or of all results in a list; wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -187,13 +188,19 @@ def _softmax(run: ScalePass, step: Step) -> Factors:
 
 
 def _summed(run: ScalePass, step: Step) -> Factors:
-    """A sum over m copies is m times as large."""
-    if not is_linear_per_channel(step):
+    """A sum over m copies is m times as large; a length, the p-th root of a sum of p-th powers, m^(1/p) times."""
+    order, dims = (
+        (1, step.arg(1, "dim")) if is_linear_per_channel(step) else (step.arg(1, "ord", 2), step.arg(2, "dim"))
+    )
+    if not isinstance(order, int | float) or not 0 < order < math.inf:
         return _unscaled(run, step)
-    axes, dims = run.trace.forward.axes(step.ins[0]), step.arg(1, "dim")
+    axes = run.trace.forward.axes(step.ins[0])
     factors: Factors = run.values.one(run.of(step.ins[0]))
     for dim in range(len(axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims:
-        factors = run.values.times(factors, run.values.one(run.joint_op("sum", step, axes[dim])))
+        over = run.joint_op(step.name, step, axes[dim], 1 / order)
+        factors = run.values.times(factors, run.values.one(over))
+    if order != 1:
+        run.transformed |= run.trace.forward.made_of.get(step.ins[0], frozenset())
     return factors
 
 

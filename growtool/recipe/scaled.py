@@ -30,10 +30,12 @@ def scaling_of(
 
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
-    """The first axis of each parameter of the target that is made of one of the source."""
-    without = matching.bridges.keys() | starts.passing
-    found = {}
-    for name, _ in matching.target.model.named_parameters(remove_duplicate=False):
+    """The first axis of each parameter of the target that one of the source becomes, and of constants that are zero."""
+    model, without, found = matching.target.model, matching.bridges.keys() | starts.passing, dict[str, PairedAxis]()
+    stored = model.state_dict().keys()
+    constant = ((n, b) for n, b in model.named_buffers() if n not in stored and not b.is_meta)
+    zeros = [name for name, buffer in constant if not bool(buffer.any())]
+    for name in (*(name for name, _ in model.named_parameters(remove_duplicate=False)), *zeros):
         block = matching.blocks.block_of(name)
         made = name in without or (block is not None and block[1].start == "identity")
         if name in matching.paired and not made:

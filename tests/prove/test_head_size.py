@@ -4,6 +4,8 @@ The small networks attend in every way that must or must not be believed; where 
 what comes out, in float64, every number random.
 """
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -133,8 +135,21 @@ KEPT = {
     "a table by its norm": with_tables(lambda s, q, k, v: q @ s.norm(s.rel[:4]).mT),
     "a table that queries meet together with values": half_scaled,
     "a table for rectified queries": with_tables(lambda s, q, k, v: q.relu() @ s.rel[:4].mT),
+    "by their length": attended(
+        lambda s, q, k, v: (nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1), v), scale=False
+    ),
+    "by the sum of their sizes, and by the largest": attended(
+        lambda s, q, k, v: (nn.functional.normalize(q, p=1, dim=-1), nn.functional.normalize(k, p=math.inf, dim=-1), v),
+        scale=False,
+    ),
 }
 LOST = {
+    "by their length and elsewhere": attended(
+        lambda s, q, k, v: (q.tanh() / q.tanh().norm(dim=-1, keepdim=True).clamp_min(0.1), k.tanh(), v)
+    ),
+    "by the largest": attended(
+        lambda s, q, k, v: (q / q.norm(p=math.inf, dim=-1, keepdim=True), s.bare(k), v), scale=False
+    ),
     "without gains": attended(lambda s, q, k, v: (s.bare(q), s.bare(k), v)),
     "bounded": attended(lambda s, q, k, v: (q.tanh(), k.tanh(), v)),
     "one softmax for both": attended(lambda s, q, k, v: (q.softmax(-1), k.softmax(-1), v)),
