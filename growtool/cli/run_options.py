@@ -6,13 +6,13 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from growtool.finetune.kinds import Flag
-from growtool.finetune.settings import FLAGS, Settings, flag_of
+from growtool.finetune.settings import FLAGS, KINDS, Settings, flag_of
 
 _SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z0-9`])")
 
@@ -41,7 +41,7 @@ def _parameter(name: str, flag: Flag) -> inspect.Parameter:
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None if field.default_factory or field.default == () else field.default,
-        annotation=Annotated[_kind(get_type_hints(Settings)[name]), _info(name, field, flag)],
+        annotation=Annotated[_kind(KINDS[name]), _info(name, field, flag)],
     )
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import ValidationError
 
 from growtool.errors import PlanError
 from growtool.finetune.checks import ALTERNATIVES
 from growtool.finetune.config import RunConfig
-from growtool.finetune.settings import Settings, flag_of
+from growtool.finetune.settings import KINDS, Settings, flag_of
 from growtool.plan.document import Document, Loc, parse_word, read_document
 from growtool.plan.explain import add_invalid, explain
 from growtool.plan.placing import placed
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
-PATHS = tuple(name for name, kind in get_type_hints(Settings).items() if kind == Path | None)
+PATHS = tuple(name for name, kind in KINDS.items() if kind == Path | None)
 _NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
 
 

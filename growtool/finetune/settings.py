@@ -7,7 +7,7 @@ about them are all made from this. Where timm's train script has an option of th
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -211,6 +211,7 @@ class Settings(Section):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+KINDS = get_type_hints(Settings)  # without what is said about them
 FLAGS = {
     name: data for name, field in Settings.model_fields.items() for data in field.metadata if isinstance(data, Flag)
 }

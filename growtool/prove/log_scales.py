@@ -20,6 +20,11 @@ _ALIKE = 1e-9  # sums of logarithms that differ by less are equal
 _SWEEPS = 20
 
 
+def alone(term: int) -> Log:
+    """The sum of one term."""
+    return ((term, Fraction(1)),)
+
+
 def added(a: Log, b: Log, times: int = 1) -> Log:
     """`a + times b`."""
     return _log(_plus(dict(a), dict(b), Fraction(times)))
@@ -46,12 +51,12 @@ class LogScales:
         self._uneven = set[int]()
         self._required: dict[Log, None] = {}
 
-    def unknown(self) -> Log:
-        """The factor of some tensor, to be found."""
+    def unknown(self) -> int:
+        """The term of a factor that is to be found."""
         return self._term(None)
 
-    def change(self, ratio: float, *, uneven: bool = False) -> Log:
-        """A positive factor that growth has brought in.
+    def change(self, ratio: float, *, uneven: bool = False) -> int:
+        """The term of a positive factor that growth has brought in.
 
         Args:
             ratio: the factor.
@@ -59,7 +64,7 @@ class LogScales:
                 against its inverse, and no weight makes up for it.
         """
         term = self._term(ratio)
-        self._uneven |= {term[0][0]} if uneven else set()
+        self._uneven |= {term} if uneven else set()
         return term
 
     def require(self, log: Log) -> None:
@@ -91,9 +96,9 @@ class LogScales:
         factors = {term: self._value(own) for term, own in found.items()}
         return Solution({term: factor for term, factor in factors.items() if factor != 1.0}, frozenset(failed))
 
-    def _term(self, ratio: float | None) -> Log:
+    def _term(self, ratio: float | None) -> int:
         self._ratios.append(ratio)
-        return ((len(self._ratios) - 1, Fraction(1)),)
+        return len(self._ratios) - 1
 
     def _eliminated(self, failed: Collection[int]) -> tuple[dict[int, _Sum], list[_Sum]]:
         """Unknowns as sums of those that remain and of changes; and the sums of changes that are not zero."""

@@ -87,21 +87,30 @@ class ScalePass:
         """An axis of a tensor."""
         return self.trace.forward.axes(number)[dim]
 
-    def over(self, axis: Axis, brought: Iterable[list[int]], power: float = 1, *, split: bool = False) -> Factors:
+    def over(
+        self,
+        axis: Axis,
+        brought: Iterable[list[int]],
+        power: float = 1,
+        *,
+        split: bool = False,
+        among: Callable[[ChannelGroup], bool] = lambda _: True,
+    ) -> Factors:
         """What a sum over an axis multiplies by at each position: the copies of the channel, to a power.
 
         Args:
             axis: what is summed over.
             brought: lists that take in the terms.
-            power: -1 for a mean, 1/2 for a length.
+            power: -1 for a mean or a split, 1/2 for a length.
             split: whether a weight may be split among the copies.
+            among: the sets of channels that count.
         """
         if not any(group in self._copies for group in groups_on(axis)):
             return 0
         lists = list(brought)
 
         def times(group: ChannelGroup) -> int:
-            if group not in self._copies:
+            if group not in self._copies or not among(group):
                 return 0
             copies, uneven = self._copies[group]
             number = self._brought(copies**power, lists, uneven=uneven)
@@ -147,10 +156,10 @@ class ScalePass:
         return found
 
     def _brought(self, ratio: float, lists: Iterable[list[int]], *, uneven: bool = False) -> int:
-        log = self.values.scales.change(ratio, uneven=uneven)
+        term = self.values.scales.change(ratio, uneven=uneven)
         for terms in lists:
-            terms.append(log[0][0])
-        return self.values.number(log)
+            terms.append(term)
+        return self.values.number_of(term)
 
     def _along(self, axis: Axis, times: Callable[[ChannelGroup], int]) -> Factors:
         """The factor at each position of an axis, from that of each set of channels on it."""
@@ -184,21 +193,16 @@ class ScalePass:
 
     def _unknown(self, name: str, dims: int) -> Factors:
         parts, count = parts_of(self.rows[name], 1)
-        self.unknown[name] = [self.values.scales.unknown()[0][0] for _ in range(count)]
+        self.unknown[name] = [self.values.scales.unknown() for _ in range(count)]
         numbers = [self.values.number_of(term) for term in self.unknown[name]]
         return numbers[0] if count == 1 else torch.tensor(numbers)[parts].reshape(-1, *[1] * (dims - 1))
 
     def _split(self, name: str, dim: int, axis: Axis) -> Factors:
-        def times(group: ChannelGroup) -> int:
-            if group not in self._copies or (group, name, dim) not in self.trace.consumers:
-                return 0
-            copies, uneven = self._copies[group]
-            terms = list[int]()
-            number = self._brought(1 / copies, [terms], uneven=uneven)
-            self.sums[terms[0]] = name
-            return number
-
-        return self._along(axis, times) if any(group in self._copies for group in groups_on(axis)) else 0
+        terms = list[int]()
+        consumed = self.trace.consumers
+        found = self.over(axis, [terms], -1, split=True, among=lambda group: (group, name, dim) in consumed)
+        self.sums |= dict.fromkeys(terms, name)
+        return found
 
 
 def parts_of(axis: PairedAxis, side: int) -> tuple[Tensor, int]:

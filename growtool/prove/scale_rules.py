@@ -12,7 +12,7 @@ import torch
 
 from growtool.prove.scale_pass import ScalePass
 from growtool.prove.scaled_values import Factors, moved, simple
-from growtool.trace.factors import bias_of, operands_of
+from growtool.trace.factors import bias_of, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_homogeneous, is_linear_per_channel
 from growtool.trace.steps import Ref, Step
 
@@ -54,18 +54,16 @@ def _moved(run: ScalePass, step: Step) -> Factors | list[Factors]:
     return [run.values.one(factors)] * len(step.outs)
 
 
-def _pointwise(run: ScalePass, step: Step) -> Factors | list[Factors]:
+def _pointwise(run: ScalePass, step: Step) -> Factors:
     """What is homogeneous passes a factor on."""
     if len(step.ins) > 1 or not (is_homogeneous(step) or is_linear_per_channel(step)):
         return _unscaled(run, step)
     return run.of(step.ins[0])
 
 
-def _windowed(run: ScalePass, step: Step) -> Factors | list[Factors]:
+def _windowed(run: ScalePass, step: Step) -> Factors:
     """The same over several values; a maximum returns places, too."""
-    if len(step.ins) > 1 or not (is_homogeneous(step) or is_linear_per_channel(step)):
-        return _unscaled(run, step)
-    return run.values.one(run.of(step.ins[0]))
+    return run.values.one(_pointwise(run, step))
 
 
 def _joined(run: ScalePass, step: Step) -> Factors:
@@ -102,16 +100,16 @@ def _product(run: ScalePass, step: Step) -> Factors:
     operands = operands_of(step)
     assert operands is not None
     a, b = map(run.of, operands)
-    dims = [len(run.shape(number)) for number in operands]
-    inner = -1 if dims[1] == 1 else -2
+    ranks = len(run.shape(operands[0])), len(run.shape(operands[1]))
+    inner = summed_dims(step, ranks)[1] - ranks[1]
     over = _over(run, step, operands, (-1, inner))
     if run.trace.forward.made_of.get(operands[0]) and not run.trace.forward.made_of.get(operands[1]):
         a = run.values.times(a, over)
     else:
         b = run.values.times(b, over if isinstance(over, int) or inner == -1 else over[:, None])
     a, b = run.values.summed(a, [-1]), run.values.summed(b, [inner])
-    a = a if isinstance(a, int) or dims[1] == 1 else a.unsqueeze(-1)
-    b = b if isinstance(b, int) or dims[0] == 1 else b.unsqueeze(-2)
+    a = a if isinstance(a, int) or ranks[1] == 1 else a.unsqueeze(-1)
+    b = b if isinstance(b, int) or ranks[0] == 1 else b.unsqueeze(-2)
     return _shifted(run, step, run.values.times(a, b))
 
 

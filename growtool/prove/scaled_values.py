@@ -6,13 +6,12 @@ A tensor of numbers of factors stands for the tensor of values; what only moves 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from growtool.prove.log_scales import ZERO, Log, LogScales, added
+from growtool.prove.log_scales import ZERO, Log, LogScales, added, alone
 from growtool.trace.steps import Ref, Step
 
 Factors = int | Tensor  # the number of a factor, or several that broadcast to the tensor's shape
@@ -35,7 +34,7 @@ class ScaledValues:
 
     def number_of(self, term: int) -> int:
         """The number of a factor that is one term of the system."""
-        return self.number(((term, Fraction(1)),))
+        return self.number(alone(term))
 
     def times(self, a: Factors, b: Factors, power: int = 1) -> Factors:
         """The factors of a product `a b^power`."""

@@ -69,7 +69,7 @@ def scaling(
         copying: whether weights that are transformed (standardised, say) before use may grow by plain copies.
     """
     run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset()))
-    if copying and run.transformed:
+    if copying and not run.transformed.isdisjoint(run.sums.values()):  # the names of split weights are among these
         run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset(run.transformed)))
     told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
     solution = run.values.scales.solve(told | {term for term, _ in run.numbers.values()})

@@ -111,7 +111,7 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
 
 
 def _compared(closed: list[Closed], matching: Matching) -> Comparison:
-    bridges = {bridge.path for bridge in matching.bridges.values()}
+    bridges = matching.shortcuts
     target = matching.target.trace
     for call in target.forward.calls:
         if call.path in bridges and len(call.ins) == len(call.outs) == 1:

@@ -58,6 +58,11 @@ class Matching:
         return ((growth, name) for name, axes in self.paired.items() for axis in axes for growth in axis.growths())
 
     @property
+    def shortcuts(self) -> frozenset[str]:
+        """The modules that are identity shortcuts."""
+        return frozenset(bridge.path for bridge in self.bridges.values())
+
+    @property
     def is_wider(self) -> bool:
         """Whether the target has channels that only a `width` can make."""
         return any(growth.sizes[0] != growth.sizes[1] for growth, _ in self.carried())

@@ -61,7 +61,7 @@ def _other_operations(growing: Analysis) -> list[str]:
     excused = Excused(
         {path: dict(entries) for path, entries in growing.scaled.numbers.items()},
         growing.starts.dropped,
-        {bridge.path for bridge in matching.bridges.values()},
+        matching.shortcuts,
     )
     for norm in growing.widths.norms:
         path = norm.module

@@ -24,8 +24,7 @@ def scaling_of(
         return Scaling()
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
     source, target, blocks = matching.source.trace, matching.target.trace, matching.blocks
-    replaced = {bridge.path for bridge in matching.bridges.values()}
-    counterpart = Counterparts(source, target, blocks.source_name, matching.ignored, starts.dropped, replaced)
+    counterpart = Counterparts(source, target, blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
     return scaling(target, _scalable(matching, starts), expansions, counterpart, copying=not lossy)
 
 

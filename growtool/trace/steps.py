@@ -128,11 +128,6 @@ class ForwardPass:
         return found
 
     @cached_property
-    def reads(self) -> Counter[int]:
-        """How often each tensor is read."""
-        return Counter(number for step in self.steps for number in step.ins)
-
-    @cached_property
     def made_by(self) -> Mapping[int, Step]:
         """Number of a tensor -> the operation that wrote it last."""
         return {number: step for step in self.steps for number in step.outs}

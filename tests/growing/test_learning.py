@@ -10,7 +10,7 @@ from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.growing.learning import Maps, learned
 from growtool.plan.schema import Data
-from tests.support.finetune import UNCLOSED_IMAGES, write_checkpoint, write_images
+from tests.support.finetune import UNCLOSED_IMAGES, images_to_grow_on, write_checkpoint, write_images
 from tests.support.models import TINY, difference, grown, load, resolved, write_folder
 
 pytestmark = UNCLOSED_IMAGES
@@ -22,11 +22,7 @@ DEEPER = {"model_args": {"depth": 4}}
 
 @pytest.fixture
 def data(tmp_path):
-    return {
-        "path": str(write_images(tmp_path / "images", per_class=4, classes=CLASSES)),
-        "batches": 2,
-        "batch_size": 10,
-    }
+    return images_to_grow_on(tmp_path / "images", CLASSES)
 
 
 def loss_on(model: nn.Module, data: dict) -> float:

@@ -11,7 +11,7 @@ from growtool.errors import PlanError
 from growtool.growing.gradients import column_products, input_columns
 from growtool.operators.gradmax import directions, with_directions
 from growtool.plan.schema import Data
-from tests.support.finetune import UNCLOSED_IMAGES, write_images
+from tests.support.finetune import UNCLOSED_IMAGES, images_to_grow_on
 from tests.support.models import TINY, Tiny, difference, grown, load, resolved, write_folder
 
 pytestmark = UNCLOSED_IMAGES
@@ -34,11 +34,7 @@ HIDDEN: dict[str, tuple[Tiny, dict, str, bool]] = {
 
 @pytest.fixture
 def data(tmp_path):
-    return {
-        "path": str(write_images(tmp_path / "images", per_class=4, classes=CLASSES)),
-        "batches": 2,
-        "batch_size": 10,
-    }
+    return images_to_grow_on(tmp_path / "images", CLASSES)
 
 
 def gradients(folder, data: dict) -> dict[str, Tensor]:

@@ -1,21 +1,15 @@
 """Standardised weights grow by copies, and their gains make up for it; or the plan says that the function changes."""
 
+from functools import partial
+
 import pytest
 import torch
 from timm.layers import ScaledStdConv2d, StdConv2d
 from torch import nn
 from torch.nn.functional import conv_transpose2d
 
-from growtool.checkpoint import ModelSpec, file_order
-from growtool.growing.execute import produce
-from growtool.plan.schema import Plan
-from growtool.recipe import Recipe
-from growtool.recipe.matching import match
-from growtool.recipe.resolve import recipe_of
-from growtool.recipe.traced_model import TracedModel
-from growtool.trace import trace_model
-from tests.support.models import TINY, WIDER, difference, grown, load, randomise_, resolved, write_folder
-from tests.zoo.proofs import InMemory
+from tests.support.models import TINY, WIDER, difference, grown, load, resolved, write_folder
+from tests.support.stream_nets import apart, recipe_between
 
 EXACT = 1e-10
 
@@ -76,27 +70,9 @@ RUNS = {
 }
 
 
-def recipe_between(run, before: int, after: int, layer=ScaledStdConv2d) -> tuple[nn.Module, nn.Module, Recipe]:
-    models = [Net(width, run, layer).eval() for width in (before, after)]
-    spec = ModelSpec("test_vit")
-    source, target = (TracedModel(spec, model, trace_model(model, (3, 8, 8))) for model in models)
-    models = [randomise_(model.double()) for model in models]
-    operator = "tile" if after % before == 0 else "net2net"
-    plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(spec, models[0]), match(source, target, None))
-
-
-@torch.no_grad()
-def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
-    large.load_state_dict(dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True)))
-    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    expected = small(images)
-    return float((large(images) - expected).abs().max() / expected.abs().max())
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_only_a_weight_that_convolves_is_promised(run):
-    small, large, recipe = recipe_between(RUNS[run], 4, 12)
+    small, large, recipe = recipe_between(RUNS[run], "tile", 4, 12, net=Net)
     if "weight read elsewhere" in run:
         assert recipe.promise.kind == "lossy"
     else:
@@ -106,7 +82,8 @@ def test_only_a_weight_that_convolves_is_promised(run):
 
 @pytest.mark.parametrize(("layer", "after"), [(ScaledStdConv2d, 6), (StdConv2d, 8)], ids=["uneven copies", "no gain"])
 def test_what_no_gain_makes_up_for_is_lossy(layer, after):
-    small, large, recipe = recipe_between(RUNS["once"], 4, after, layer)
+    operator = "tile" if after % 4 == 0 else "net2net"
+    small, large, recipe = recipe_between(RUNS["once"], operator, 4, after, net=partial(Net, layer=layer))
     assert recipe.promise.kind == "lossy"
     assert "the weights are transformed (standardised, say) before use" in str(recipe.promise)
     assert apart(small, large, recipe) > 1e-3
@@ -187,24 +164,16 @@ NOT_IN_FRONT = {
 }
 
 
-def normed(run, operator="tile"):
-    models = [Normed(width, run).eval() for width in (4, 8)]
-    source, target = (TracedModel(ModelSpec("test_vit"), m, trace_model(m, (3, 8, 8))) for m in models)
-    models = [randomise_(model.double()) for model in models]
-    plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
-    return *models, recipe_of(plan, InMemory.of(ModelSpec("test_vit"), models[0]), match(source, target, None))
-
-
 @pytest.mark.parametrize("operator", ["tile", "mixture"])
 @pytest.mark.parametrize("name", IN_FRONT)
 def test_the_norm_in_front_makes_up_for_copies(name, operator):
-    small, large, recipe = normed(IN_FRONT[name], operator)
+    small, large, recipe = recipe_between(IN_FRONT[name], operator, 4, 8, net=Normed)
     assert recipe.promise.kind == "exact", recipe.promise
     assert apart(small, large, recipe) < EXACT
 
 
 @pytest.mark.parametrize("name", NOT_IN_FRONT)
 def test_a_norm_that_cannot_is_not_promised_to(name):
-    small, large, recipe = normed(NOT_IN_FRONT[name])
+    small, large, recipe = recipe_between(NOT_IN_FRONT[name], "tile", 4, 8, net=Normed)
     assert recipe.promise.kind == "lossy"
     assert apart(small, large, recipe) > 1e-8

@@ -44,6 +44,11 @@ def write_images(root: Path, *, per_class: int, classes: tuple[str, ...] = CLASS
     return root
 
 
+def images_to_grow_on(folder: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The `data` of a plan: two batches of images, four of each class."""
+    return {"path": str(write_images(folder, per_class=4, classes=classes)), "batches": 2, "batch_size": 10}
+
+
 def write_data(root: Path, *, train: int = 8, validation: int = 4, classes: tuple[str, ...] = CLASSES) -> Path:
     """An image folder with both splits."""
     write_images(root / "train", per_class=train, classes=classes)
