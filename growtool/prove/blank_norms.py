@@ -10,11 +10,16 @@ from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_pass import AbstractState, BlankPass
 from growtool.trace import Axis, ChannelGroup, groups_on
 from growtool.trace.norms import NORMS, norm_call
+from growtool.trace.reductions import takes_batch_statistics
 from growtool.trace.steps import Ref, Step
 
 
 def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
     """A norm of each channel over images and positions."""
+    number = step.args[0].number
+    others = tuple(dim for dim in range(len(blanks.trace.forward.layouts[number])) if dim != 1)
+    if takes_batch_statistics(step) and blanks.over(number, others):
+        return AbstractState("open", blanks.lost(step, "a norm takes its statistics over the new channels"))
     x, *affine = (blanks.state(leaf.number) for leaf in step.args[:5] if isinstance(leaf, Ref))
     if x.value not in ("same", "zero"):
         return AbstractState("open", blanks.lost(step, "BatchNorm reads the channels themselves, one by one"))

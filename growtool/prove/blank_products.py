@@ -70,7 +70,8 @@ def _consumed(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value
         names = forward.made_of.get(weight)
         if not names:
             continue
-        if forward.has_constants(weight):
+        read_there = {name for group, name, _ in blanks.trace.consumers if group is blanks.group}
+        if forward.has_constants(weight) or read_there.isdisjoint(names):
             return blanks.lost(step, "the new channels are summed with numbers that are no parameter's own")
         state = blanks.state(read)
         blanks.read |= names

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
@@ -24,11 +25,7 @@ from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step
 
-_NEVER = {  # operations that no blank channel passes, whatever is in it
-    "weight": "weights are transformed (standardised, say) before use",
-    "constant": "the new channels are summed with numbers that are no parameter's own",
-    "batch_norm": "a norm takes its statistics over the new channels",
-}
+_TRANSFORMED = "weights are transformed (standardised, say) before use"
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ def propagate_blanks(
     blank: Blank,
     expansions: Mapping[ChannelGroup, Expansion],
     zeroed: frozenset[str] = frozenset(),
+    transformed: Mapping[str, str] = MappingProxyType({}),
 ) -> BlankPropagation:
     """Follow the blank channels of one set through the whole model.
 
@@ -69,23 +67,24 @@ def propagate_blanks(
         blank: what its writers are to leave there.
         expansions: how each set of channels grows.
         zeroed: parameters that growth sets to zero.
+        transformed: weights that go through a function before use -> where.
     """
     writers = writers_of_norms(trace, group, zeroed) if blank != "open" else Writers()
     if blank == "mean":  # a mean needs no centring, only scales out of the way
         writers = Writers(tuple((name, scale) for name, scale in writers.folded if scale is not None))
-    return _run(BlankPass(trace, group, blank, expansions, zeroed, writers))
+    return _run(BlankPass(trace, group, blank, expansions, zeroed, writers), transformed)
 
 
-def _run(blanks: BlankPass) -> BlankPropagation:
+def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
     """The whole pass, operation by operation."""
     forward = blanks.trace.forward
     gains = multipliers(blanks.trace)
     shifts = norm_shifts(blanks.trace) if blanks.blank == "mean" else frozenset()
     for number, names in forward.stored.items():
         blanks.states[number] = _stored(blanks, number, names, gains, shifts)
-    for joint in blanks.trace.joint_ops:
-        if joint.kind in _NEVER and blanks.group in groups_on(joint.axis):
-            blanks.reasons.append((joint.module, _NEVER[joint.kind]))
+    for name, module in transformed.items():
+        if any(blanks.group in groups_on(axis) for axis in blanks.trace.tensors[name]):
+            blanks.reasons.append((module, _TRANSFORMED))
     for step in forward.steps:
         numbers = (*step.ins, *step.outs)
         if any(n in blanks.carrying or blanks.state(n).value != "same" for n in numbers):

@@ -10,30 +10,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from growtool.prove.scaling import Scaling
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
 from growtool.trace.factors import bias_of, is_convolution, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.norms import NORMS
 from growtool.trace.steps import Step
 
 Carried = Literal["shared", "pair", "mean", "mixed"]
 
-_JOINT_NORMS = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
 
 # What treats channels jointly and leaves them where they are, so that no axis tells of it.
-_JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax", "weight": "weights are transformed (standardised, say)"}
+_JOINT = {"group_norm": "GroupNorm", "softmax": "a softmax"}
+_TRANSFORMED = "weights are transformed (standardised, say) over the channels of both sources"
 
 
-def mixed_halves(trace: Trace, grown: frozenset[ChannelGroup]) -> list[tuple[str, str]]:
+def mixed_halves(trace: Trace, grown: frozenset[ChannelGroup], scaled: Scaling) -> list[tuple[str, str]]:
     """Module path and reason wherever the two halves meet before the output, or the output is no mean.
 
     Args:
         trace: the target's.
         grown: the sets of channels that are twice as large as in the source.
+        scaled: what treats channels jointly, and which weights are transformed.
     """
     run = _Run(trace, grown)
-    for joint in trace.joint_ops:
-        if joint.kind in _JOINT and any(group in grown for group in groups_on(joint.axis)):
+    for joint in scaled.joint:
+        if joint.kind in _JOINT and run.on(joint.axis):
             run.reasons.append((joint.module, f"{_JOINT[joint.kind]} over the channels of both sources"))
+    for name, module in scaled.transformed.items():
+        if any(map(run.on, trace.tensors[name])):
+            run.reasons.append((module, _TRANSFORMED))
     for step in trace.forward.steps:
         run.take(step)
     for number in trace.forward.outputs:
@@ -66,9 +72,10 @@ class _Run:
                 self.kinds[number] = self._mixed(step)
 
     def _paired(self, number: int) -> bool:
-        return any(self._on(axis) for axis in self.trace.forward.layouts[number])
+        return any(self.on(axis) for axis in self.trace.forward.layouts[number])
 
-    def _on(self, axis: Axis) -> bool:
+    def on(self, axis: Axis) -> bool:
+        """Whether an axis holds channels of both sources."""
         return any(group in self.grown for group in groups_on(axis))
 
     def _mixed(self, step: Step, why: str = "") -> Carried:
@@ -81,10 +88,10 @@ class _Run:
         kinds = {self.kind(number) for number in step.ins}
         if "mixed" in kinds:
             return "mixed"
-        if step.op.kind in _JOINT_NORMS:
+        if step.op.kind in NORMS:
             last = self.trace.forward.axes(step.ins[0])[-len(step.args[1]) :]
-            if any(map(self._on, last)):
-                return self._mixed(step, f"{_JOINT_NORMS[step.op.kind]} over the channels of both sources")
+            if any(map(self.on, last)):
+                return self._mixed(step, f"{NORMS[step.op.kind]} over the channels of both sources")
         if operands_of(step) is not None or is_convolution(step) or step.op.kind is Kind.ATTENTION:
             return self._product(step)
         if any(map(self._paired, step.ins)) and not any(map(self._paired, step.outs)):
@@ -111,7 +118,7 @@ class _Run:
     def _product(self, step: Step) -> Carried:
         if step.op.kind is Kind.ATTENTION:
             query, key = step.args[0].number, step.args[1].number
-            over = self._on(self.trace.forward.axes(query)[-1])
+            over = self.on(self.trace.forward.axes(query)[-1])
             return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
         left, right, over = self._operands(step)
         kinds = {self.kind(left), self.kind(right)}
@@ -131,6 +138,6 @@ class _Run:
         operands = operands_of(step)
         if operands is None:  # a grouped convolution
             x, weight = step.args[0].number, step.args[1].number
-            return x, weight, self._on(axes(weight)[0 if step.args[6] else 1])
+            return x, weight, self.on(axes(weight)[0 if step.args[6] else 1])
         dims = summed_dims(step, (len(axes(operands[0])), len(axes(operands[1]))))
-        return *operands, any(self._on(axes(number)[dim]) for number, dim in zip(operands, dims, strict=True))
+        return *operands, any(self.on(axes(number)[dim]) for number, dim in zip(operands, dims, strict=True))

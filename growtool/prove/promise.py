@@ -17,10 +17,12 @@ from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation
 from growtool.prove.obstacle import SECTIONS, Obstacle, Section, Why, obstacles
+from growtool.prove.scale_pass import JointOp
 from growtool.prove.scaling import Scaling
-from growtool.trace import Axis, ChannelGroup, JointOp, Trace, channels_of, groups_on, places
+from growtool.trace import Axis, ChannelGroup, Trace, channels_of, groups_on, places
 from growtool.trace.axes import axis_size
-from growtool.trace.call import BY_N_MINUS_1
+from growtool.trace.kinds import Kind
+from growtool.trace.norms import group_axis
 from growtool.trace.place_names import grouped
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
@@ -31,11 +33,12 @@ _AVERAGES = {
 }  # fmt: skip
 _MEAN_REMAINS = "a norm writes the channels, and its gains leave a mean that cannot be taken off"
 _JOINTLY = {
+    "variance_norm": "a norm by a variance by N - 1 over the copied channels",
     "softmax": "a softmax runs over the copied channels",
     "product": "two activations are multiplied and summed over the copied channels",
-    "constant": "the copied channels are summed with numbers that are no parameter's own",
-    "weight": "the weights are transformed (standardised, say) before use, which undoes their split among the copies",
 }
+_UNSPLIT = "channels are summed with weights that are not split among their copies"
+_UNDONE = "the weights are transformed (standardised, say) before use, which undoes their split among the copies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,8 @@ class Promise:
         return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)
 
 
-def uneven_mixings(
-    trace: Trace,
-    expansions: Mapping[ChannelGroup, Expansion],
-    skip: Callable[[str], bool],
-    scaled: Scaling,
-    variances: Collection[str] = (),
+def joint_obstacles(
+    trace: Trace, expansions: Mapping[ChannelGroup, Expansion], skip: Callable[[str], bool], scaled: Scaling
 ) -> list[Obstacle]:
     """Operations of the target that treat copied channels jointly in a way copies change.
 
@@ -79,26 +78,28 @@ def uneven_mixings(
         trace: the target's.
         expansions: how each set of channels grows; those that stay may be absent.
         skip: module paths whose result does not matter (closed blocks).
-        scaled: what weights make up for.
-        variances: modules whose one variance is (`prove.variance_norms`).
+        scaled: the joint operations, and what weights make up for.
     """
     found: dict[tuple[Why, str], list[str]] = {}
-    for joint in trace.joint_ops:
+    for joint, made_up_for in scaled.joint.items():
         on_axis = list(dict.fromkeys(groups_on(joint.axis)))
         # what becomes of blanks is followed operation by operation (`prove.blank_propagation`)
         grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
         watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        made_up_for = (joint.kind, joint.module, joint.axis) in scaled.joint or (
-            joint.kind == BY_N_MINUS_1 and joint.module in variances
-        )
         if not grown or watched or made_up_for or skip(joint.module):
             continue
-        reason = _reason(trace, joint, expansions, grown, scaled.copied)
+        reason = _reason(trace, joint, expansions, grown)
         if reason:
             found.setdefault(reason, []).append(joint.module)
-    lost = [path for path in scaled.lost if not skip(path)]
-    others = _one(lost, "channels are summed with weights that are not split among their copies")
-    return [*(Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()), *others]
+    others = [(scaled.lost, _UNSPLIT), (scaled.undone, _UNDONE)]
+    return [
+        *(Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()),
+        *(
+            told
+            for lost, reason in others
+            for told in _one([path for path, group in lost if group in expansions and not skip(path)], reason)
+        ),
+    ]
 
 
 def other_norm_groups(
@@ -132,9 +133,9 @@ def _one(paths: Sequence[str], reason: str) -> list[Obstacle]:
 
 def _norm_groups(trace: Trace) -> dict[str, list[Axis]]:
     groups: dict[str, list[Axis]] = {}
-    for joint in trace.joint_ops:
-        if joint.kind == "group_norm":
-            groups.setdefault(joint.module, []).append(joint.axis)
+    for step in trace.forward.steps:
+        if step.op.kind is Kind.GROUP_NORM:
+            groups.setdefault(step.module, []).append(group_axis(step, trace.forward))
     return groups
 
 
@@ -143,7 +144,6 @@ def _reason(
     joint: JointOp,
     expansions: Mapping[ChannelGroup, Expansion],
     grown: list[ChannelGroup],
-    copied: frozenset[str],
 ) -> tuple[Why, str] | None:
     words = channels_of(trace)
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
@@ -151,8 +151,6 @@ def _reason(
     if joint.kind in _AVERAGES:
         uneven = f"{_AVERAGES[joint.kind]} over channels that are not all copied equally often ({sizes})"
         return None if even else (Why.UNEVEN, uneven)
-    if joint.kind == "weight" and even and (joint.params <= copied or not _consumes(trace, joint, grown)):
-        return None
     return Why.JOINTLY, f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 
 
@@ -160,10 +158,6 @@ def ambiguous_parameters(trace: Trace, expansions: Mapping[ChannelGroup, Expansi
     """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
     return _one(sorted(grown & trace.ambiguous), "read as a matrix along its channels and in another way too")
-
-
-def _consumes(trace: Trace, joint: JointOp, grown: list[ChannelGroup]) -> bool:
-    return any(group in grown and name in joint.params for group, name, _ in trace.consumers)
 
 
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:

@@ -10,15 +10,30 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import Expansion
+from growtool.algebra.expansion import Expansion, copies_per_position
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.operations import Entry
 from growtool.prove.scaled_values import Factors, ScaledValues, simple
 from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace, Unchanged, groups_on
 from growtool.trace.axes import axis_size
 from growtool.trace.steps import Step
 
-Joint = tuple[str, str, Axis]  # kind, module and channels of a joint operation
 Counterpart = Callable[[Step], "tuple[Step, Entry] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class JointOp:
+    """An operation that treats the channels of an axis jointly, so that copies of a channel may change its result.
+
+    Attributes:
+        kind: `layer_norm`, `softmax`, `sum`, `product` (of two activations), ...
+        module: path of the module it ran in.
+        axis: the channels.
+    """
+
+    kind: str
+    module: str
+    axis: Axis
 
 
 @dataclass
@@ -34,10 +49,12 @@ class ScalePass:
         values: the factors and what is required of them.
         known: number of a tensor -> the factors of its values.
         unknown: tensor that may be multiplied -> the term of each of its parts.
-        joint: joint operation -> the terms of what it brings in.
+        joint: joint operation -> the terms of what copies bring in there.
+        norms: norms by a variance with N - 1 -> the term of what copies bring in there.
         copied: weight of `unsplit` -> the terms of what sums over its columns bring in.
         numbers: module and place of an entry -> the term of a number that is another, and the source's entry.
-        transformed: weights that go through a function that a split of their columns does not pass.
+        transformed: weight that goes through a function that a split of its columns does not pass -> where.
+        copies_of: term of what copies bring in -> the channels.
         sums: term of what a sum with a weight brings in, or a weight's split -> the module or weight.
     """
 
@@ -49,11 +66,13 @@ class ScalePass:
     values: ScaledValues = field(default_factory=ScaledValues)
     known: dict[int, Factors] = field(default_factory=dict)
     unknown: dict[str, list[int]] = field(default_factory=dict)
-    joint: defaultdict[Joint, list[int]] = field(default_factory=lambda: defaultdict(list))
+    joint: defaultdict[JointOp, list[int]] = field(default_factory=lambda: defaultdict(list))
+    norms: dict[RescaledNorm, int] = field(default_factory=dict)
     copied: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     numbers: dict[tuple[str, int], tuple[int, Entry]] = field(default_factory=dict)
-    transformed: set[str] = field(default_factory=set)
+    transformed: dict[str, str] = field(default_factory=dict)
     sums: dict[int, str] = field(default_factory=dict)
+    copies_of: dict[int, ChannelGroup] = field(default_factory=dict)
     _stored: dict[str, Factors] = field(default_factory=dict)
 
     def of(self, number: int) -> Factors:
@@ -71,17 +90,22 @@ class ScalePass:
         """The sizes of a tensor."""
         return tuple(map(axis_size, self.trace.forward.layouts[number]))
 
-    def nonlinear(self, numbers: Iterable[int]) -> None:
-        """Tensors go through a function that takes no factor."""
+    def nonlinear(self, step: Step, numbers: Iterable[int]) -> None:
+        """Operands go through a function that takes no factor."""
+        numbers = list(numbers)
         for number in numbers:
             self.values.unscaled(self.of(number))
-            self.transformed |= self.trace.forward.made_of.get(number, frozenset())
+        self.transforms(step, numbers)
 
-    def apart(self, a: int, b: int) -> None:
+    def transforms(self, step: Step, numbers: Iterable[int]) -> None:
+        """Operands go through a function that a split of columns does not pass, though other factors may."""
+        for number in numbers:
+            self.transformed |= dict.fromkeys(self.trace.forward.made_of.get(number, ()), step.module)
+
+    def apart(self, step: Step, a: int, b: int) -> None:
         """Two tensors are multiplied: of weights alone, a split of one does not go with one of the other."""
-        both = [self.trace.forward.made_of.get(number, frozenset()) for number in (a, b)]
-        if all(both):
-            self.transformed |= both[0] | both[1]
+        if all(self.trace.forward.made_of.get(number) for number in (a, b)):
+            self.transforms(step, (a, b))
 
     def axis(self, number: int, dim: int) -> Axis:
         """An axis of a tensor."""
@@ -113,7 +137,9 @@ class ScalePass:
             if group not in self._copies or not among(group):
                 return 0
             copies, uneven = self._copies[group]
-            number = self._brought(copies**power, lists, uneven=uneven)
+            term = self._brought(copies**power, lists, uneven=uneven)
+            self.copies_of[term] = group
+            number = self.values.number_of(term)
             if uneven and not split:  # some terms count more often than others: no multiple of the source's sum
                 self.values.unscaled(number)
             return number
@@ -121,8 +147,27 @@ class ScalePass:
         return self._along(axis, times)
 
     def joint_op(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
-        """The same for a joint operation of the trace."""
-        return self.over(axis, [self.joint[kind, step.module, axis]], power)
+        """The same for an operation of which weights may make up for copies."""
+        return self.over(axis, [self.joint[JointOp(kind, step.module, axis)]], power)
+
+    def jointly(self, kind: str, step: Step, number: int, dims: Iterable[int]) -> None:
+        """Note an operation of which no weight makes up for copies."""
+        for dim in dims:
+            self.joint.setdefault(JointOp(kind, step.module, self.axis(number, dim)), [])
+
+    def rescaled(self, step: Step, axis: Axis, eps: float) -> int:
+        """What a norm by a variance with N - 1 brings in over m copies of each channel.
+
+        The variance is `r = (m N - m) / (m N - 1)` of what it was, and so is the eps that the norm needs.
+        """
+        terms = self.joint[JointOp(step.name, step.module, axis)]
+        copies, size = copies_per_position(axis, self.expansions), axis_size(axis)
+        if copies is None or not 1 < copies < size:
+            return 0
+        share = (size - copies) / (size - 1)
+        term = self._brought(share**-0.5, [terms])
+        self.norms[RescaledNorm(step.module, (), share, eps)] = term
+        return self.values.number_of(term)
 
     def weighted(self, step: Step, weight: int, axis: Axis) -> Factors:
         """The same for a sum that a parameter has a part in."""
@@ -140,10 +185,9 @@ class ScalePass:
         own, source = step.args[1], found[0].args[1]
         if not isinstance(source, int | float) or own * source <= 0 or f"{own:.9g}" == f"{source:.9g}":
             return 0
-        terms = list[int]()
-        brought = self._brought(source / own if step.name == "div" else own / source, [terms])
-        self.numbers[step.module, step.entry] = terms[0], found[1]
-        return brought
+        term = self._brought(source / own if step.name == "div" else own / source)
+        self.numbers[step.module, step.entry] = term, found[1]
+        return self.values.number_of(term)
 
     @cached_property
     def _copies(self) -> dict[ChannelGroup, tuple[float, bool]]:
@@ -155,11 +199,11 @@ class ScalePass:
                 found[group] = float(expansion.copies or 2 + place / 7), uneven
         return found
 
-    def _brought(self, ratio: float, lists: Iterable[list[int]], *, uneven: bool = False) -> int:
+    def _brought(self, ratio: float, lists: Iterable[list[int]] = (), *, uneven: bool = False) -> int:
         term = self.values.scales.change(ratio, uneven=uneven)
         for terms in lists:
             terms.append(term)
-        return self.values.number_of(term)
+        return term
 
     def _along(self, axis: Axis, times: Callable[[ChannelGroup], int]) -> Factors:
         """The factor at each position of an axis, from that of each set of channels on it."""

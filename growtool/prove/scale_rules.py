@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import torch
 
-from growtool.prove.scale_pass import ScalePass
+from growtool.prove.scale_pass import JointOp, ScalePass
 from growtool.prove.scaled_values import Factors, moved, simple
 from growtool.trace.factors import bias_of, operands_of, summed_dims
 from growtool.trace.kinds import Kind, is_homogeneous, is_linear_per_channel
+from growtool.trace.norms import NORMS, group_axis
+from growtool.trace.reductions import divisor_correction, reduced_dims, takes_batch_statistics
 from growtool.trace.steps import Ref, Step
 
 Rule = Callable[[ScalePass, Step], "Factors | list[Factors]"]
@@ -30,12 +32,22 @@ def take(run: ScalePass, step: Step) -> None:
 
 def _unscaled(run: ScalePass, step: Step) -> Factors:
     """Anything else takes no factor."""
-    run.nonlinear(step.ins)
+    run.nonlinear(step, step.ins)
     return 0
 
 
+def _reduced(run: ScalePass, step: Step) -> Factors:
+    """A function of all values along some dimensions."""
+    x = step.args[0].number
+    kind = "variance by N - 1" if step.op.kind is Kind.VARIANCE and divisor_correction(step) else step.name
+    run.jointly(kind, step, x, reduced_dims(step, len(run.shape(x))))
+    if step.op.kind is Kind.MEAN:
+        return _windowed(run, step)
+    return _unscaled(run, step)
+
+
 def _created(run: ScalePass, step: Step) -> Factors:
-    run.nonlinear(leaf.number for leaf in step.args[1:] if isinstance(leaf, Ref))
+    run.nonlinear(step, (leaf.number for leaf in step.args[1:] if isinstance(leaf, Ref)))
     return 0
 
 
@@ -45,7 +57,7 @@ def _moved(run: ScalePass, step: Step) -> Factors | list[Factors]:
     if kind is not None and not kind.is_floating_point:
         return _unscaled(run, step)
     x, *others = step.ins
-    run.nonlinear(others)
+    run.nonlinear(step, others)
     factors = run.of(x)
     if isinstance(factors, int):
         return [factors] * len(step.outs)
@@ -91,7 +103,7 @@ def _multiplied(run: ScalePass, step: Step) -> Factors:
         return _unscaled(run, step)
     if not isinstance(b, Ref):
         return run.values.times(run.of(a.number), run.number(step))
-    run.apart(a.number, b.number)
+    run.apart(step, a.number, b.number)
     return run.values.times(run.of(a.number), run.of(b.number), -1 if step.name == "div" else 1)
 
 
@@ -162,7 +174,8 @@ def _attended(run: ScalePass, step: Step) -> Factors:
     q, k, v = (run.values.one(run.of(number)) for number in (query, key, value))
     larger = run.joint_op("product", step, run.axis(query, -1))
     run.values.unscaled(run.values.times(q, k), larger)
-    run.nonlinear(others)
+    run.nonlinear(step, others)
+    run.jointly("softmax", step, key, [-2])
     return v
 
 
@@ -170,35 +183,56 @@ def _normed(run: ScalePass, step: Step) -> Factors:
     """A norm takes no factor, on account of its eps; its result is as large as gain and shift."""
     given = [step.args[at] for at in step.op.affine if len(step.args) > at]
     affine = [run.of(leaf.number) if isinstance(leaf, Ref) else None for leaf in given]
-    numbers = {leaf.number for leaf in given if isinstance(leaf, Ref)}
-    run.nonlinear(number for number in step.ins if number not in numbers)
+    others = set(step.ins) - {leaf.number for leaf in given if isinstance(leaf, Ref)}
+    run.nonlinear(step, [step.args[0].number])
+    run.values.unscaled(*map(run.of, others))  # running statistics are those of the source
     gain = affine[0] if affine and affine[0] is not None else 0
+    gain = run.values.times(gain, _note_norm(run, step))
     factors = gain if len(affine) < 2 or affine[1] is None else run.values.alike(gain, affine[1])
     if isinstance(factors, int) or step.op.kind not in (Kind.BATCH_NORM, Kind.GROUP_NORM):
         return factors
     return factors.reshape(1, -1, *[1] * (len(run.shape(step.outs[0])) - 2))
 
 
+def _note_norm(run: ScalePass, step: Step) -> int:
+    """Note what a norm runs over, and return the factor that copies bring in there."""
+    x, kind = step.args[0].number, step.op.kind
+    ndim = len(run.shape(x))
+    if kind is Kind.VARIANCE_NORM:
+        return run.rescaled(step, run.axis(x, -1), step.args[3])
+    if kind is Kind.GROUP_NORM:
+        run.joint.setdefault(JointOp("group_norm", step.module, group_axis(step, run.trace.forward)), [])
+    elif kind is not Kind.BATCH_NORM:
+        run.jointly(kind.name.lower(), step, x, range(ndim - len(step.args[1]), ndim))
+    elif takes_batch_statistics(step):
+        run.jointly("batch_norm", step, x, [dim for dim in range(ndim) if dim != 1])
+    return 0
+
+
 def _softmax(run: ScalePass, step: Step) -> Factors:
     """Over m copies each weight is 1/m of what it was."""
-    run.nonlinear(step.ins)
+    run.nonlinear(step, step.ins)
     return run.values.one(run.joint_op("softmax", step, run.axis(step.ins[0], step.arg(1, "dim")), -1))
+
+
+def _log_softmax(run: ScalePass, step: Step) -> Factors:
+    """Over m copies each is less by log m."""
+    run.jointly("softmax", step, step.ins[0], [step.arg(1, "dim")])
+    return _unscaled(run, step)
 
 
 def _summed(run: ScalePass, step: Step) -> Factors:
     """A sum over m copies is m times as large; a length, the p-th root of a sum of p-th powers, m^(1/p) times."""
-    order, dims = (
-        (1, step.arg(1, "dim")) if is_linear_per_channel(step) else (step.arg(1, "ord", 2), step.arg(2, "dim"))
-    )
+    order = 1 if is_linear_per_channel(step) else step.arg(1, "ord", 2)
     if not isinstance(order, int | float) or not 0 < order < math.inf:
-        return _unscaled(run, step)
+        return _reduced(run, step)
     axes = run.trace.forward.axes(step.ins[0])
     factors: Factors = run.values.one(run.of(step.ins[0]))
-    for dim in range(len(axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims:
+    for dim in reduced_dims(step, len(axes)):
         over = run.joint_op(step.name, step, axes[dim], 1 / order)
         factors = run.values.times(factors, run.values.one(over))
     if order != 1:
-        run.transformed |= run.trace.forward.made_of.get(step.ins[0], frozenset())
+        run.transforms(step, step.ins)
     return factors
 
 
@@ -212,14 +246,16 @@ _RULES: dict[Kind, Rule] = {
     Kind.JOIN: _joined,
     Kind.OVERWRITE: _overwritten,
     **dict.fromkeys((Kind.CREATE, Kind.FILL, Kind.DRAW), _created),
-    **dict.fromkeys((Kind.PAD, Kind.POOL, Kind.RESAMPLE, Kind.MEAN, Kind.EXTREME), _windowed),
+    **dict.fromkeys((Kind.PAD, Kind.POOL, Kind.RESAMPLE, Kind.EXTREME), _windowed),
     Kind.POINTWISE: _pointwise,
     Kind.ADD: _added,
     Kind.MULTIPLY: _multiplied,
     Kind.PRODUCT: _product,
     Kind.CONVOLUTION: _convolved,
     Kind.ATTENTION: _attended,
-    **dict.fromkeys((Kind.LAYER_NORM, Kind.RMS_NORM, Kind.GROUP_NORM, Kind.BATCH_NORM), _normed),
+    **dict.fromkeys((*NORMS, Kind.GROUP_NORM, Kind.BATCH_NORM), _normed),
     Kind.SOFTMAX: _softmax,
+    Kind.LOG_SOFTMAX: _log_softmax,
     Kind.SUM: _summed,
+    **dict.fromkeys((Kind.MEAN, Kind.VARIANCE, Kind.REDUCE), _reduced),
 }  # fmt: skip

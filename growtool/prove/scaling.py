@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.operations import Entry
-from growtool.prove.scale_pass import Counterpart, Joint, ScalePass, parts_of
+from growtool.prove.scale_pass import Counterpart, JointOp, ScalePass, parts_of
 from growtool.prove.scale_rules import take
 from growtool.trace import ChannelGroup, PairedAxis, Trace, groups_on
 
@@ -33,22 +34,34 @@ class Scaling:
 
     Attributes:
         rows: tensor of the target -> float64 [rows of its source], what they are multiplied by.
-        joint: kind, module and channels of joint operations that are made up for.
+        joint: every joint operation of the target, and whether weights make up for copies there.
+        norms: norms by a variance with N - 1 that are made up for, if their eps may change.
+        transformed: weight that goes through a function that a split of its columns does not pass -> where.
         copied: weights whose columns are copied, not split.
         numbers: module path of the target -> place of an entry of its signature -> the source's that it stands for.
-        lost: modules, or weights, where channels are summed with weights that are not split among their copies.
+        lost: modules, or weights, where channels are summed with weights that are not split among their copies, with
+            these channels.
+        undone: modules that transform weights whose split among copies that undoes, with the channels.
     """
 
     rows: Mapping[str, Tensor] = field(default_factory=dict)
-    joint: frozenset[Joint] = frozenset()
+    joint: Mapping[JointOp, bool] = field(default_factory=dict)
+    norms: tuple[RescaledNorm, ...] = ()
+    transformed: Mapping[str, str] = field(default_factory=dict)
     copied: frozenset[str] = frozenset()
     numbers: Mapping[str, Mapping[int, Entry]] = field(default_factory=dict)
-    lost: tuple[str, ...] = ()
+    lost: tuple[tuple[str, ChannelGroup], ...] = ()
+    undone: tuple[tuple[str, ChannelGroup], ...] = ()
+
+    def unused(self) -> Scaling:
+        """The same operations, of which weights make up for none."""
+        return Scaling(joint=dict.fromkeys(self.joint, False), transformed=self.transformed)
 
     @property
     def groups(self) -> frozenset[ChannelGroup]:
         """Channels over which products of two activations are made up for."""
-        return frozenset(group for kind, _, axis in self.joint if kind == "product" for group in groups_on(axis))
+        made_up_for = (joint.axis for joint, made_up in self.joint.items() if made_up and joint.kind == "product")
+        return frozenset(group for axis in made_up_for for group in groups_on(axis))
 
 
 def scaling(
@@ -69,7 +82,8 @@ def scaling(
         copying: whether weights that are transformed (standardised, say) before use may grow by plain copies.
     """
     run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset()))
-    if copying and not run.transformed.isdisjoint(run.sums.values()):  # the names of split weights are among these
+    # names of split weights are among the places of sums
+    if copying and not run.transformed.keys().isdisjoint(run.sums.values()):
         run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset(run.transformed)))
     told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
     solution = run.values.scales.solve(told | {term for term, _ in run.numbers.values()})
@@ -81,12 +95,19 @@ def scaling(
         name: torch.tensor([solution.factors.get(term, 1.0) for term in terms], dtype=torch.float64)
         for name, terms in run.unknown.items()
     }
+    places = run.sums | {term: name for name, terms in run.copied.items() for term in terms}
+    failing = [(place, run.copies_of[term]) for term, place in places.items() if term in solution.failed]
     return Scaling(
         rows={name: own[parts_of(rows[name], 0)[0]] for name, own in factors.items() if bool((own != 1).any())},
-        joint=frozenset(key for key, terms in run.joint.items() if terms and solution.failed.isdisjoint(terms)),
+        joint={joint: bool(terms) and solution.failed.isdisjoint(terms) for joint, terms in run.joint.items()},
+        norms=tuple(norm for norm, term in run.norms.items() if term not in solution.failed),
+        transformed=run.transformed,
         copied=frozenset(name for name, terms in run.copied.items() if terms and solution.failed.isdisjoint(terms)),
         numbers=numbers,
-        lost=tuple(dict.fromkeys(place for term, place in run.sums.items() if term in solution.failed)),
+        lost=tuple(dict.fromkeys((place, group) for place, group in failing if place not in run.transformed)),
+        undone=tuple(
+            dict.fromkeys((run.transformed[name], group) for name, group in failing if name in run.transformed)
+        ),
     )
 
 

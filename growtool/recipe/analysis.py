@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from growtool.algebra.rewrite import RescaledNorm
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
 from growtool.prove.scaling import Scaling
@@ -34,6 +35,11 @@ class Analysis:
     widths: Widths
     sections: Mapping[str, Width]
     scaled: Scaling
+
+    @property
+    def norms(self) -> tuple[RescaledNorm, ...]:
+        """Every norm whose gain makes up for blanks or copies, and whose eps would have to change."""
+        return (*self.scaled.norms, *self.widths.norms)
 
     @classmethod
     def by(cls, plan: Plan, matching: Matching) -> Analysis:

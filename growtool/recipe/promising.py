@@ -15,16 +15,16 @@ from growtool.prove.promise import (
     Promise,
     ambiguous_parameters,
     eps_shifts,
+    joint_obstacles,
     needed_eps,
     other_norm_groups,
     stopped_blanks,
-    uneven_mixings,
 )
-from growtool.prove.variance_norms import eps_of_norms
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, places, torn_groups
+from growtool.trace.norms import eps_of_norms
 from growtool.trace.place_names import grouped
 
 
@@ -42,7 +42,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     others += obstacles(Why.BUFFERS, _other_buffers(matching, widths.expansions))
     if plan.recalibrate:
         known.append(Obstacle(Why.STATISTICS, "recalibrate estimates the running statistics of BatchNorm anew"))
-    wanted = needed_eps(eps_of_norms(matching.source.trace), widths.norms, matching.blocks.source_name)
+    wanted = needed_eps(eps_of_norms(matching.source.trace), growing.norms, matching.blocks.source_name)
     jointly += obstacles(Why.EPS, _untold_eps(wanted, matching))
     if known or others or followed or jointly:
         deeper: Section = "depth" if matching.blocks.new else "target"
@@ -51,7 +51,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
         return Promise("lossy", (*known, *others, *blamed(followed, deeper), *jointly)), {}
     if not wanted or getattr(plan.width, "eps", "kept") == "told":
         return Promise("exact"), wanted
-    return Promise("exact up to eps", tuple(obstacles(Why.EPS, eps_shifts(widths.norms, wanted)))), wanted
+    return Promise("exact up to eps", tuple(obstacles(Why.EPS, eps_shifts(growing.norms, wanted)))), wanted
 
 
 def _other_operations(growing: Analysis) -> list[str]:
@@ -63,7 +63,7 @@ def _other_operations(growing: Analysis) -> list[str]:
         growing.starts.dropped,
         matching.shortcuts,
     )
-    for norm in growing.widths.norms:
+    for norm in growing.norms:
         path = norm.module
         excused.eps(path, norm.s, source.signatures.get(source_name(path), ()), target.signatures[path])
     return different_operations(source, target, source_name, matching.ignored, excused)
@@ -73,14 +73,13 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     """What treats new channels jointly with others in a way that changes its result."""
     matching, widths = growing.matching, growing.widths
     blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
-    variances = {norm.module for norm in widths.variances}
-    found = uneven_mixings(target, expansions, blocks.is_new, growing.scaled, variances)
+    found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
     found += stopped_blanks(widths.passages.values(), matching.ignored)
     found += ambiguous_parameters(target, expansions)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
-        found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown)))
+        found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown, growing.scaled)))
     return found
 
 

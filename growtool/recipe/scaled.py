@@ -20,12 +20,11 @@ def scaling_of(
     plan: Plan, matching: Matching, expansions: Mapping[ChannelGroup, Expansion], starts: BlockInit
 ) -> Scaling:
     """What makes up for the factors that growth brings in; nothing does where two sources become one."""
-    if plan.second is not None:
-        return Scaling()
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
     source, target, blocks = matching.source.trace, matching.target.trace, matching.blocks
     counterpart = Counterparts(source, target, blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
-    return scaling(target, _scalable(matching, starts), expansions, counterpart, copying=not lossy)
+    found = scaling(target, _scalable(matching, starts), expansions, counterpart, copying=not lossy)
+    return found if plan.second is None else found.unused()
 
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:

@@ -17,13 +17,13 @@ from growtool.recipe.closure import Closure
 from growtool.recipe.siblings import Shapes
 from growtool.recipe.trials import Trials, twice_at
 from growtool.trace import groups_on, pair, trace_model
+from growtool.trace.factors import sums_of_activations
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
 _SLACK = 0.35  # how much of the way to double may be given up for arguments that leave attention alone
 _COMPARED = 6  # sets of arguments compared so
 _BUILT = 8  # sets of arguments of one size that are built, those that promise most
-_JOINT = ("product", "softmax")
 _Numbers = Mapping[str, frozenset[int]]  # argument -> places among its numbers
 _Number = tuple[str, int]
 
@@ -224,4 +224,5 @@ class Widening:
             for growth in axis.growths()
             if growth.sizes[0] != growth.sizes[1]
         }
-        return sum(m.kind in _JOINT and any(a in grown for a in groups_on(m.axis)) for m in target.joint_ops)
+        sums = {(step.op.kind, step.module, axis) for step, axis in sums_of_activations(target.forward)}
+        return sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums)

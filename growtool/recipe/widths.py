@@ -15,9 +15,8 @@ from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.prove.blank_propagation import BlankPropagation, propagate_blanks
-from growtool.prove.promise import uneven_mixings
+from growtool.prove.promise import joint_obstacles
 from growtool.prove.scaling import Scaling
-from growtool.prove.variance_norms import rescaled_variances
 from growtool.recipe.block_init import BlockInit
 from growtool.recipe.changes import WidthChange, alike
 from growtool.recipe.matching import Matching
@@ -42,7 +41,6 @@ class Widths:
         every_tensor: whether the operator makes tensors that do not grow, too.
         in_pairs: whether new units that nothing reads yet come in pairs.
         measured: new hidden units whose weights images decide.
-        variances: norms by a variance with N - 1, whose gains make up for what copies change there.
     """
 
     expansions: Mapping[GroupPair, Expansion]
@@ -51,15 +49,11 @@ class Widths:
     every_tensor: bool = False
     in_pairs: bool = False
     measured: Mapping[GroupPair, NewUnits] = field(default_factory=dict)
-    variances: tuple[RescaledNorm, ...] = ()
 
     @property
     def norms(self) -> tuple[RescaledNorm, ...]:
-        """Every norm whose gain makes up for blanks or copies."""
-        return (
-            *self.variances,
-            *(norm for blanks in self.passages.values() for norm in blanks.norms),
-        )
+        """Every norm whose gain makes up for blanks."""
+        return tuple(norm for blanks in self.passages.values() for norm in blanks.norms)
 
     @property
     def of_target(self) -> dict[ChannelGroup, Expansion]:
@@ -115,8 +109,7 @@ def expand_widths(plan: Plan, matching: Matching, starts: BlockInit) -> Widths:
     if abilities.blanks:
         copied = scaling_of(plan, matching, widths.of_target, starts)
         widths = _with_blanks(widths, matching, abilities, zeroed, copied)
-    rescaled = rescaled_variances(matching.target.trace, widths.of_target) if plan.second is None else []
-    return replace(widths, variances=tuple(rescaled))
+    return widths
 
 
 def _new_units(
@@ -190,13 +183,13 @@ def _with_blanks(
         larger_heads = (
             growth.target in copied_all.groups
         )  # new channels of q and k that are zero on both sides are dead
-        even = not uneven_mixings(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
+        even = not joint_obstacles(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
         if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
             continue
         blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
         for kind in _kinds(abilities, widths.measured.get(growth)):
-            found = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed)
+            found = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed, copied_all.transformed)
             if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
                 break
@@ -205,7 +198,7 @@ def _with_blanks(
                 chosen = replace(tried, passages={**chosen.passages, growth.target: found})
     # what passes beside copies may not pass beside the blanks of other sets
     final = {
-        group: propagate_blanks(trace, group, found.blank, chosen.of_target, zeroed)
+        group: propagate_blanks(trace, group, found.blank, chosen.of_target, zeroed, copied_all.transformed)
         for group, found in chosen.passages.items()
     }
     return replace(chosen, passages=final)

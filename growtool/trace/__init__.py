@@ -1,7 +1,6 @@
 """Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
 
 from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, ChannelGroup, groups_on, positions
-from growtool.trace.call import JointOp
 from growtool.trace.flow import Params
 from growtool.trace.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
 from growtool.trace.place_names import places
@@ -19,7 +18,6 @@ __all__ = [
     "Channels",
     "GroupPair",
     "InLine",
-    "JointOp",
     "Member",
     "NamedGroup",
     "PairedAxis",

@@ -13,7 +13,6 @@ from growtool.trace.flow import Flow, Params
 from growtool.trace.kinds import Op
 
 Axes: TypeAlias = "tuple[Axis, ...]"
-BY_N_MINUS_1 = "variance by N - 1"  # a kind of joint operation
 
 
 @dataclass(slots=True)
@@ -49,20 +48,3 @@ class Call:
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
-
-
-@dataclass(frozen=True, slots=True)
-class JointOp:
-    """An operation that treats the channels of an axis jointly, so that copies of a channel may change its result.
-
-    Attributes:
-        kind: `layer_norm`, `softmax`, `sum`, `product` (of two activations), `weight` (a function of weights), ...
-        axis: the channels treated jointly.
-        module: path of the module the operation ran in.
-        params: for `weight`, the parameters that are transformed before use.
-    """
-
-    kind: str
-    axis: Axis
-    module: str
-    params: Params = frozenset()

@@ -48,6 +48,7 @@ class Kind(Enum):
     # over whole dimensions
     LAYER_NORM = auto()
     RMS_NORM = auto()
+    VARIANCE_NORM = auto()  # by a deviation that is taken with N - 1
     GROUP_NORM = auto()
     BATCH_NORM = auto()
     SOFTMAX = auto()

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from growtool.trace.axes import Axis
 from growtool.trace.kinds import Kind
 from growtool.trace.record import Trace
 from growtool.trace.steps import ForwardPass, Ref, Step
+from growtool.trace.unify import factor_out
 
-NORMS: dict[Kind, Literal["LayerNorm", "RMSNorm"]] = {Kind.LAYER_NORM: "LayerNorm", Kind.RMS_NORM: "RMSNorm"}
+NormName = Literal["LayerNorm", "RMSNorm", "SimpleNorm"]
+NORMS: dict[Kind, NormName] = {
+    Kind.LAYER_NORM: "LayerNorm",
+    Kind.RMS_NORM: "RMSNorm",
+    Kind.VARIANCE_NORM: "SimpleNorm",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class NormCall:
         eps: what it adds to the variance; None where it has a default of its own.
     """
 
-    kind: Literal["LayerNorm", "RMSNorm"]
+    kind: NormName
     x: int
     dims: tuple[int, ...]
     gain: int | None
@@ -51,6 +58,18 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
         shift=shift.number if isinstance(shift, Ref) else None,
         eps=None if eps is None else float(eps),
     )
+
+
+def group_axis(step: Step, forward: ForwardPass) -> Axis:
+    """The channels of one group of a GroupNorm."""
+    channels, groups = step.args[4], step.args[6]
+    return factor_out(forward.axes(step.args[0].number)[1], channels // groups)[1]
+
+
+def eps_of_norms(trace: Trace) -> dict[str, float]:
+    """Module path -> what a norm over the channels of each position adds to the variance."""
+    calls = ((step.module, norm_call(step, trace.forward)) for step in trace.forward.steps)
+    return {module: call.eps for module, call in calls if call is not None and call.eps is not None}
 
 
 def multipliers(trace: Trace) -> frozenset[str]:

@@ -182,13 +182,15 @@ OPS: dict[str, Op] = {
     **_rows(
         "native_layer_norm",
         Kind.LAYER_NORM,
-        axes=layers.layer_norm,
+        axes=layers.norm_over_last,
         affine=(2, 3),
         eps=4,
         per_channel=True,
         form=form.of_layer_norm,
     ),
-    **_rows("_fused_rms_norm rms_norm", Kind.RMS_NORM, axes=layers.rms_norm, affine=(2,), eps=3, per_channel=True),
+    **_rows(
+        "_fused_rms_norm rms_norm", Kind.RMS_NORM, axes=layers.norm_over_last, affine=(2,), eps=3, per_channel=True
+    ),
     **_rows("native_group_norm", Kind.GROUP_NORM, axes=layers.group_norm, affine=(1, 2)),
     **_rows(
         "native_batch_norm",
@@ -211,9 +213,9 @@ OPS: dict[str, Op] = {
         axes=layers.batch_norm,
         affine=(1, 2),
     ),
-    **_rows("_softmax", Kind.SOFTMAX, axes=math.softmax),
-    **_rows("_safe_softmax", Kind.SOFTMAX, axes=math.softmax, form=form.of_softmax),
-    **_rows("_log_softmax", Kind.LOG_SOFTMAX, axes=math.softmax),
+    **_rows("_softmax", Kind.SOFTMAX, axes=views.same),
+    **_rows("_safe_softmax", Kind.SOFTMAX, axes=views.same, form=form.of_softmax),
+    **_rows("_log_softmax", Kind.LOG_SOFTMAX, axes=views.same),
     **_rows("sum", Kind.SUM, axes=math.reduction, linear=True),
     **_rows("linalg_vector_norm norm", Kind.SUM, axes=math.reduction),
     **_rows("mean", Kind.MEAN, axes=math.reduction, linear=True),

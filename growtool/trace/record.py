@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from growtool.errors import CheckpointError
-from growtool.trace.axes import MODEL_OUTPUT, Axis, ChannelGroup, fix, groups_on, new_axis, resolve
-from growtool.trace.call import Axes, JointOp, Value
+from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
+from growtool.trace.call import Axes, Value
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow import Flow, Params
+from growtool.trace.fused_norms import with_fused_norms
 from growtool.trace.module_calls import exits_of
 from growtool.trace.recurrence import FirstPositions
-from growtool.trace.rms_norm import with_rms_norms
 from growtool.trace.shapes import ByShape
 from growtool.trace.steps import ForwardPass
 from growtool.trace.tape import Tape
@@ -68,7 +68,6 @@ class Trace:
     Attributes:
         tensors: parameter or buffer name -> the symbolic layout of each of its dimensions.
         consumers: (channel group, name, dim) where the channels of the channel group are summed over.
-        joint_ops: operations that treat channels jointly (norms, softmax, sums).
         signatures: module path -> its operations in order, without sizes.
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
         scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
@@ -81,7 +80,6 @@ class Trace:
 
     tensors: Mapping[str, Axes]
     consumers: frozenset[tuple[ChannelGroup, str, int]]
-    joint_ops: tuple[JointOp, ...]
     signatures: Mapping[str, tuple[tuple[Any, ...], ...]]
     exits: Mapping[str, Params]
     scaled: Mapping[str, Params]
@@ -229,21 +227,11 @@ def _collect(
     consumers = frozenset(
         (group, name, dim) for marked, (name, dim) in tape.consumers for group in groups_on(((marked,),))
     )  # fmt: skip
-    joint_ops: dict[tuple[str, Axis, str, Params], JointOp] = {}
-    for joint in tape.joint_ops:
-        axis = resolve(joint.axis)
-        if joint.kind == "group_norm" or any(True for _ in groups_on(axis)):  # groups of one channel count too
-            joint_ops.setdefault(
-                (joint.kind, axis, joint.module, joint.params),
-                JointOp(joint.kind, axis, joint.module, joint.params),
-            )
     tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
     layouts = {number: value.axes for number, value in tape.known().items()}
-    _note_lengths(tape, tensors)
     return Trace(
         tensors=tensors,
         consumers=consumers,
-        joint_ops=tuple(joint_ops.values()),
         signatures={path: tuple(entries) for path, entries in tape.signatures.items()},
         exits=exits_of(tape.calls),
         scaled={name: params for name, params in tape.scaled.items() if params},
@@ -252,7 +240,7 @@ def _collect(
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
-            steps=with_rms_norms(tape.recorder.steps, layouts, stored),
+            steps=with_fused_norms(tape.recorder.steps, layouts, stored),
             raw=tuple(tape.recorder.steps),
             calls=tuple(tape.calls),
             layouts=layouts,
@@ -262,15 +250,3 @@ def _collect(
             outputs=outputs,
         ),
     )
-
-
-def _note_lengths(tape: Tape, tensors: Mapping[str, Axes]) -> None:
-    """Add to the signatures how many positions operations run over jointly where no tensor carries them.
-
-    Such an axis (of an expanded or created tensor, say) is absent from every group: only its length tells of a change.
-    """
-    carried = {group for axes in tensors.values() for axis in axes for group in groups_on(axis)}
-    for joint in tape.joint_ops:
-        lengths = [group.size for group in groups_on(joint.axis) if group not in carried]
-        if lengths:
-            tape.signatures[joint.module].append((f"{joint.kind} over positions", *lengths))

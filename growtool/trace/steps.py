@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
@@ -19,6 +19,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from growtool.trace.axes import Axis, resolve
 from growtool.trace.kinds import Kind, Op
 from growtool.trace.module_calls import ModuleCall
+
+if TYPE_CHECKING:
+    from growtool.trace.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Step:
         op: what is known of such operations.
         repeats: for an operation of a recurrent layer, how many it stands for.
         entry: its place among the entries of its module's signature; None for an operation without one.
+        func: torch's operation, with the names of its arguments; None for several that were made one.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Step:
     overwritten: tuple[int, ...]
     entry: int | None = None
     repeats: Fraction | None = None
+    func: Any = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
@@ -68,7 +73,7 @@ class ForwardPass:
     """A traced forward pass, operation by operation.
 
     Attributes:
-        steps: in order, with every RMSNorm as one.
+        steps: in order, with every RMSNorm and SimpleNorm as one.
         raw: the same as they ran.
         calls: the runs of modules among the raw steps.
         layouts: number -> the axes of the tensor, as the trace left them.
@@ -146,17 +151,15 @@ class Recorder:
 
     def add(
         self,
-        name: str,
-        op: Op,
-        args: Any,
-        kwargs: Any,
-        outs: Iterable[Tensor],
+        call: Call,
         others: Iterable[Tensor],
         module: str,
         entry: int | None,
     ) -> None:
         """Take in one operation; `others` share the memory of what it wrote in place."""
-        args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-        numbers = tuple(map(id, outs))
+        given = call.args, call.kwargs
+        args, kwargs = tree_map(lambda leaf: Ref(id(leaf)) if isinstance(leaf, Tensor) else leaf, given)
+        numbers = tuple(map(id, call.outs))
         overwritten = tuple({id(other) for other in others} - set(numbers))
-        self.steps.append(Step(name, op, module, args, kwargs, numbers, overwritten, entry, self._repeats))
+        own = call.name, call.op, module, args, kwargs, numbers, overwritten, entry, self._repeats, call.func
+        self.steps.append(Step(*own))

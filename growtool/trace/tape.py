@@ -8,7 +8,7 @@ touches, so that what growtool does not understand can never be grown wrongly.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,10 @@ from growtool.trace.axes import (
     axis_size,
     fix,
     is_fixed,
-    leaves,
     new_axis,
     owners,
 )
-from growtool.trace.call import Axes, Call, JointOp, Value
+from growtool.trace.call import Axes, Call, Value
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow import Flow, Params
 from growtool.trace.flow_rules import flow_after, params_after, scaling
@@ -54,7 +53,7 @@ class _Running:
 class Tape(TorchDispatchMode):
     """Observes a forward pass.
 
-    Results: `joint_ops`, `consumers`, `uses`, `signatures`, `calls`, `scaled`, `norm_eps`, `unknown`, `recorder`.
+    Results: `consumers`, `uses`, `signatures`, `calls`, `scaled`, `norm_eps`, `unknown`, `recorder`.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,6 @@ class Tape(TorchDispatchMode):
         self._aliases = Aliases()
         self._modules: list[_Running] = [_Running("", (), (), 0)]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
-        self.joint_ops: list[JointOp] = []
         self.consumers: set[tuple[ChannelGroup, Owner]] = set()
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.calls: list[ModuleCall] = []
@@ -109,10 +107,6 @@ class Tape(TorchDispatchMode):
         """The name of the one parameter or buffer that a tensor is, transposed or not, a vector in any shape."""
         return self.value(tensor).stored
 
-    def mix(self, kind: str, axis: Axis, params: Iterable[str] = ()) -> None:
-        """Note that an operation treats the channels of `axis` jointly."""
-        self.joint_ops.append(JointOp(kind, axis, self.module, frozenset(params)))
-
     def fix_positions(self, tensor: Tensor) -> None:
         """Fix the first axis of what a recurrent layer reads or writes: a position depends on all before it."""
         fix(self.axes(tensor)[0], "positions of a recurrent layer")
@@ -125,13 +119,7 @@ class Tape(TorchDispatchMode):
                 found = {(group, owner) for group, owner in owners(axis) if owner[0] in made_of}
                 self.consumers |= found
                 self._consumed |= {owner for _, owner in found}
-                brought = {group for group, _ in found}
-                for group in leaves(axis):
-                    if group not in brought:  # made of parameters, but on an axis that none of them brought along
-                        self.mix("constant", ((group,),))
                 break
-        else:
-            self.mix("product", left_axis)
         unify(left_axis, right_axis)
 
     def __torch_dispatch__(
@@ -185,7 +173,7 @@ class Tape(TorchDispatchMode):
                 axes = known.axes
             self.put(out, Value(axes, params, flow.renewed(bases={}) if number else flow, stored))
         others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
-        self.recorder.add(call.name, call.op, call.args, call.kwargs, call.outs, others, self.module, place)
+        self.recorder.add(call, others, self.module, place)
         for other in others:  # what was known of the values in that memory holds no more; the axes stay
             known = self._values[id(other)]
             made_of = None if params is None or known.params is None else params | known.params

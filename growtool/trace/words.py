@@ -13,9 +13,13 @@ from functools import lru_cache
 from itertools import pairwise
 
 from growtool.trace.axes import Axis, ChannelGroup, Segment, axis_size, groups_on
+from growtool.trace.factors import sums_of_activations
+from growtool.trace.kinds import Kind
 from growtool.trace.place_names import places
 from growtool.trace.record import Member, NamedGroup, Trace
 from growtool.trace.stretches import sequences
+
+_SOFTMAX = (Kind.SOFTMAX, Kind.LOG_SOFTMAX, Kind.ATTENTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +121,18 @@ def _common(paths: Sequence[str]) -> str:
 
 def _heads(trace: Trace) -> dict[ChannelGroup, str]:
     """The factors of axes that are products: heads and their size, groups and theirs."""
-    joint = {group for joint in trace.joint_ops if joint.kind == "product" for group in groups_on(joint.axis)}
-    attending = {joint.module for joint in trace.joint_ops if joint.kind == "softmax"}
-    attended = {
-        group
-        for joint in trace.joint_ops
-        if joint.kind == "product" and joint.module in attending
-        for group in groups_on(joint.axis)
-    }
+    sums = list(sums_of_activations(trace.forward))
+    attending = {step.module for step, _ in sums if step.op.kind in _SOFTMAX}
+    products = [(step.module, axis) for step, axis in sums if step.op.kind not in (Kind.SOFTMAX, Kind.LOG_SOFTMAX)]
+    joint = {group for _, axis in products for group in groups_on(axis)}
+    attended = {group for module, axis in products if module in attending for group in groups_on(axis)}
     found: dict[ChannelGroup, str] = {}
-    products = list(_products(trace))
-    for outer, inner in products:
+    nested = list(_products(trace))
+    for outer, inner in nested:
         if inner in joint:
             found[inner] = "head size"
             found[outer] = "heads"
-    for outer, inner in products:
+    for outer, inner in nested:
         if inner not in found:
             of_heads = found.get(outer) == "heads"
             found.setdefault(outer, "groups")

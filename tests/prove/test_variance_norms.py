@@ -6,9 +6,9 @@ from torch import nn
 
 from growtool.checkpoint import ModelSpec
 from growtool.plan import Plan
-from growtool.prove.variance_norms import variance_norms
 from growtool.recipe import resolve
 from growtool.trace import trace_model
+from growtool.trace.norms import norm_call
 from tests.support.stream_nets import apart, recipe_between
 from tests.zoo.proofs import InMemory, source_model
 
@@ -46,18 +46,20 @@ def changed_between(s, x, variance):
     return x * scale * s.weight
 
 
-LOST = {
+KEPT = {  # where there is no gain, what reads the result makes up for it
     "no gain": lambda s, x, v: x * torch.rsqrt(v + s.eps),
+    "the gain beside one": lambda s, x, v: x * torch.rsqrt(v + s.eps) * (s.weight + 1),
+    "the normed read elsewhere": lambda s, x, v: (y := x * torch.rsqrt(v + s.eps)) * s.weight + y,
+}
+LOST = {
     "the gain read elsewhere": lambda s, x, v: normed(s, x, v) + s.weight,
     "the variance read elsewhere": lambda s, x, v: normed(s, x, v) * v,
     "another variance": lambda s, x, v: normed(s, x, v) * x.var(-1, keepdim=True),
-    "the normed read elsewhere": lambda s, x, v: (y := x * torch.rsqrt(v + s.eps)) * s.weight + y,
     "another stream": lambda s, x, v: x.tanh() * torch.rsqrt(v + s.eps) * s.weight,
     "changed between": changed_between,
     "a square root": lambda s, x, v: x * (v + s.eps).sqrt() * s.weight,
     "half the channels": lambda s, x, v: x * torch.rsqrt(
         x[..., : len(s.weight) // 2].var(-1, keepdim=True) + s.eps) * s.weight + 0 * v,
-    "the gain beside one": lambda s, x, v: x * torch.rsqrt(v + s.eps) * (s.weight + 1),
 }  # fmt: skip
 
 
@@ -74,6 +76,13 @@ def test_exact_up_to_eps(operator, after):
     assert apart(small, large, recipe) < EXACT  # with that eps
 
 
+@pytest.mark.parametrize("name", KEPT)
+def test_another_weight_makes_up_for_it(name):
+    small, large, recipe = recipe_between(KEPT[name], "tile", 4, 8, net=Normed)
+    assert recipe.promise.kind == "exact up to eps"
+    assert apart(small, large, recipe) < EXACT
+
+
 def test_what_is_off_is_told():
     """At eps 0.01 and variance 1 the norm is off by 0.01 (7 / 6 - 1) / 2 from 4 to 8 channels."""
     *_, recipe = recipe_between(normed, "tile", 4, 8, net=Normed)
@@ -88,8 +97,9 @@ def test_anything_else_is_lossy(name):
 
 def test_the_norm_is_found():
     model = Normed(6, normed).eval()
-    [norm] = variance_norms(trace_model(model, (3, 8, 8)))
-    assert (norm.module, norm.gains, norm.eps) == ("norm", ("norm.weight",), pytest.approx(1e-2))
+    forward = trace_model(model, (3, 8, 8)).forward
+    [norm] = filter(None, (norm_call(step, forward) for step in forward.steps))
+    assert (norm.kind, forward.stored[norm.gain], norm.eps) == ("SimpleNorm", ("norm.weight",), pytest.approx(1e-2))
 
 
 def test_convnext():

@@ -2,7 +2,7 @@
 
 Exits: whatever parameters the trace names as a block's exits, zeroing them makes the block the identity, to the bit.
 Signatures: models that differ only in order, in a constant or in the position they pick have different signatures.
-Uses: functions of weights and parameters read in two ways are noticed.
+Uses: parameters read in two ways are noticed.
 """
 
 import copy
@@ -96,32 +96,6 @@ def test_what_differs_has_another_signature(one, other):
     assert traced(lambda s, x: x + one(s, x))[1].signatures != traced(lambda s, x: x + other(s, x))[1].signatures
 
 
-def kinds(trace):
-    return {joint.kind for joint in trace.joint_ops if joint.module == "block"}
-
-
-def test_a_variance_by_n_minus_one_is_no_average():
-    assert "variance by N - 1" in kinds(traced(lambda s, x: x + x.var(1, keepdim=True))[1])
-    assert "var" in kinds(traced(lambda s, x: x + x.var(1, keepdim=True, correction=0))[1])
-
-
-@pytest.mark.parametrize(
-    "function",
-    [lambda w, g: w * w, lambda w, g: w.softmax(0), lambda w, g: w / w.norm(dim=0), lambda w, g: g / w, torch.tanh],
-    ids=["square", "softmax", "normalised", "divisor", "tanh"],
-)
-def test_functions_of_weights_are_noticed(function):
-    def forward(s, x):
-        weight = function(s.fc.weight) if function is torch.tanh else function(s.fc.weight, s.g)
-        return x @ weight.t()
-
-    assert "weight" in kinds(traced(forward)[1])
-
-
 def test_a_parameter_read_in_two_ways_is_noticed():
     assert "block.q" in traced(lambda s, x: x + (x @ s.q)[:, None] + s.q)[1].ambiguous
     assert "block.q" not in traced(lambda s, x: x + (x @ s.q)[:, None])[1].ambiguous
-
-
-def test_a_contraction_with_what_no_parameter_brought_along_is_noticed():
-    assert "constant" in kinds(traced(lambda s, x: x + x @ s.g[:1].expand(WIDTH)[:, None].expand(-1, WIDTH))[1])

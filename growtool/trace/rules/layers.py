@@ -48,29 +48,20 @@ def _grouped(tape: Tape, call: Call, channels: Axis, rows: Axis, columns: Axis, 
     return rows
 
 
-def layer_norm(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _norm_over_last(tape, call, "layer_norm")
-
-
-def rms_norm(tape: Tape, call: Call) -> Sequence[Axes]:
-    return _norm_over_last(tape, call, "rms_norm")
-
-
-def _norm_over_last(tape: Tape, call: Call, kind: str) -> Sequence[Axes]:
+def norm_over_last(tape: Tape, call: Call) -> Sequence[Axes]:
+    """A norm over the last dimensions."""
     axes, count = tape.axes(call.args[0]), len(call.args[1])
     affine = [tensor for tensor in call.args[2:4] if isinstance(tensor, Tensor)]
     for tensor in affine:
         for own, shared in zip(tape.axes(tensor), axes[-count:], strict=True):
             unify(shared, own)
-    for axis in axes[-count:]:
-        tape.mix(kind, axis)
     statistics = axes[:-count] + (ONE,) * count
     return [axes, *([statistics] * (len(call.outs) - 1))]
 
 
 def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     axes, channels, groups = tape.axes(call.args[0]), call.args[4], call.args[6]
-    tape.mix("group_norm", factor_out(axes[1], channels // groups)[1])
+    factor_out(axes[1], channels // groups)
     for tensor in call.args[1:3]:
         if tensor is not None:
             unify(axes[1], tape.axes(tensor)[0])
@@ -80,28 +71,13 @@ def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
 
 def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     x = call.args[0]
-    axes, params = tape.axes(x), tape.value(x).params
-    if params:  # weight standardisation: the statistics of a row of weights
-        for axis in axes:
-            tape.mix("weight", axis, params)
-    elif _from_batch(call):
-        for axis in (axes[0], *axes[2:]):
-            tape.mix("batch_norm", axis)
+    axes = tape.axes(x)
     for tensor in call.args[1:5]:
         if isinstance(tensor, Tensor):
             unify(axes[1], tape.axes(tensor)[0])
     channels = x.shape[1]
     rest = [tuple(axes[1] if n == channels else new_axis(n) for n in out.shape) for out in call.outs[1:]]
     return [axes, *rest]
-
-
-def _from_batch(call: Call) -> bool:
-    """Whether a batch norm takes its statistics from its input, as in training and in an instance norm."""
-    names = [argument.name for argument in call.func._schema.arguments]
-    if "running_mean" not in names:
-        return True
-    taught = bool(call.arg(names.index("training"), "training")) if "training" in names else False
-    return taught or call.arg(names.index("running_mean"), "running_mean") is None
 
 
 def resampling(tape: Tape, call: Call) -> Sequence[Axes]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from growtool.trace.axes import ONE, Axis, fix, new_axis
-from growtool.trace.call import BY_N_MINUS_1, Axes, Call
-from growtool.trace.kinds import Kind, is_linear_per_channel
+from growtool.trace.call import Axes, Call
+from growtool.trace.kinds import Kind
+from growtool.trace.reductions import reduced_dims
 from growtool.trace.rules.views import same
 from growtool.trace.unify import unify
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 def pointwise(tape: Tape, call: Call) -> Sequence[Axes]:
     """Operands broadcast against each other carry the same channels."""
-    _note_function_of_weights(tape, call)
     return [_broadcast(tape, call.ins, out) for out in call.outs]
 
 
@@ -39,26 +39,6 @@ def _broadcast(tape: Tape, operands: Sequence[Tensor], out: Tensor) -> Axes:
     return tuple(result)
 
 
-def _note_function_of_weights(tape: Tape, call: Call) -> None:
-    """A function that is not linear in a weight undoes the scaling of its columns."""
-    made_of = [tape.value(tensor).params for tensor in call.ins]
-    if any(params is None for params in made_of):
-        return
-    together: frozenset[str] = frozenset().union(*(params for params in made_of if params))
-    apart = sum(len(params or ()) for params in made_of) == len(together)
-    divides_by_it = call.name == "div" and len(made_of) > 1 and bool(made_of[-1])
-    linear = call.op.kind in (Kind.MULTIPLY, Kind.OVERWRITE) or is_linear_per_channel(call)
-    if together and not (linear and apart and not divides_by_it):
-        _mix_weights(tape, call)
-
-
-def _mix_weights(tape: Tape, call: Call) -> None:
-    """Note that a tensor made of parameters goes through a function that need not respect how they are split."""
-    for tensor in call.ins:
-        for axis in tape.axes(tensor):
-            tape.mix("weight", axis, tape.value(tensor).params or ())
-
-
 def created(tape: Tape, call: Call) -> Sequence[Axes]:
     return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
 
@@ -70,44 +50,15 @@ def created_uneven(tape: Tape, call: Call) -> Sequence[Axes]:
 def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
     source = call.ins[0]
     axes = tape.axes(source)
-    dims = _reduced_dims(call, source.ndim)
+    dims = reduced_dims(call, source.ndim)
     by_position = call.op.kind is Kind.POSITION or (call.op.kind is Kind.REDUCE and len(call.outs) == 2)
-    if tape.value(source).params:
-        _mix_weights(tape, call)
-    kind = BY_N_MINUS_1 if call.op.kind is Kind.VARIANCE and _correction(call) else call.name
-    for dim in dims:
-        if by_position:
-            fix(axes[dim], "a position among the channels")
-        elif call.op.kind is not Kind.EXTREME:  # which copies do not move
-            tape.mix(kind, axes[dim])
+    for dim in dims if by_position else ():
+        fix(axes[dim], "a position among the channels")
     results = []
     for out in call.outs:
         kept = out.ndim == source.ndim
         results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if kept or i not in dims))
     return results
-
-
-def _correction(call: Call) -> float:
-    """What a variance takes off its divisor; torch's default is 1."""
-    names = [argument.name for argument in call.func._schema.arguments]
-    key = "correction" if "correction" in names else "unbiased"
-    value = call.arg(names.index(key), key) if key in names else None
-    return 1.0 if value is None else float(value)
-
-
-def _reduced_dims(call: Call, ndim: int) -> list[int]:
-    names = [argument.name for argument in call.func._schema.arguments]
-    dims = call.arg(names.index("dim"), "dim") if "dim" in names else None
-    if dims is None or dims == []:
-        return list(range(ndim))
-    return [d % max(ndim, 1) for d in (dims if isinstance(dims, list | tuple) else [dims])]
-
-
-def softmax(tape: Tape, call: Call) -> Sequence[Axes]:
-    tape.mix("softmax", tape.axes(call.args[0])[call.arg(1, "dim")])
-    if tape.value(call.args[0]).params:
-        _mix_weights(tape, call)
-    return same(tape, call)
 
 
 def cumulative(tape: Tape, call: Call) -> Sequence[Axes]:
@@ -143,7 +94,5 @@ def attention(tape: Tape, call: Call) -> Sequence[Axes]:
         unify(q, v)
     unify(key[-2], value[-2])
     tape.contract(call.args[0], query[-1], call.args[1], key[-1])
-    tape.mix("softmax", key[-2])
-    tape.mix("product", key[-2])
     auxiliary = [tuple(new_axis(n, "bookkeeping of attention") for n in out.shape) for out in call.outs[1:]]
     return [(*query[:-1], value[-1]), *auxiliary]

@@ -1,4 +1,7 @@
-"""RMSNorm in a recorded pass: torch computes it in five or six operations, which are one for whoever asks."""
+"""Norms that torch computes in five or six operations, which are one for whoever asks.
+
+RMSNorm is `x * rsqrt(mean(x^2) + eps) * gain`; timm's SimpleNorm has a variance taken with N - 1 in place of the mean.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from growtool.trace.axes import Axis, axis_size
+from growtool.trace.kinds import Kind, Op
 from growtool.trace.ops import OPS
+from growtool.trace.reductions import divisor_correction, reduced_dims
 from growtool.trace.steps import Ref, Step
 
-_PATTERN = ("pow", "mean", "add", "rsqrt", "mul")
-
-
+_SIZES = {  # first operation -> the norm, and the operations from there on
+    "pow": ("rms_norm", OPS["rms_norm"], ("pow", "mean", "add", "rsqrt", "mul")),
+    "var": ("variance_norm", Op(kind=Kind.VARIANCE_NORM, affine=(2,), eps=3), ("var", "add", "rsqrt", "mul")),
+}
 _Layouts = Mapping[int, tuple[Axis, ...]]
 
 
-def with_rms_norms(steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int, tuple[str, ...]]) -> tuple[Step, ...]:
-    """The steps with every `x * rsqrt(mean(x^2) + eps) * gain` over the last axis as one `rms_norm`.
+def with_fused_norms(
+    steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int, tuple[str, ...]]
+) -> tuple[Step, ...]:
+    """The steps with every such norm over the last axis as one.
 
     Args:
         steps: of a pass, in order.
@@ -46,11 +54,12 @@ def with_rms_norms(steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int
         gain = _gain(steps[gained], steps[chain[-1]].outs[0], stored) if gained is not None else None
         if gain is not None and gained is not None:
             chain.append(gained)
+        (name, op, _), added = _SIZES[step.name], next(steps[p] for p in chain if steps[p].name == "add")
         # the trace is in float32, in which torch rounds eps
-        eps, last = float(f"{steps[chain[2]].args[1]:.8g}"), steps[chain[-1]]
+        eps, last = float(f"{added.args[1]:.8g}"), steps[chain[-1]]
         arguments = (Ref(x), (axis_size(layouts[x][-1]),), gain, eps)
         made |= dict.fromkeys(chain)
-        made[chain[-1]] = Step("rms_norm", OPS["rms_norm"], step.module, arguments, {}, last.outs, last.overwritten)
+        made[chain[-1]] = Step(name, op, step.module, arguments, {}, last.outs, last.overwritten)
     found = (made.get(place, step) for place, step in enumerate(steps))
     return tuple(step for step in found if step is not None)
 
@@ -58,12 +67,12 @@ def with_rms_norms(steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int
 def _chain(
     start: int, steps: Sequence[Step], alone: Callable[[int], int | None], layouts: _Layouts
 ) -> list[int] | None:
-    """The places of x^2 to x * rsqrt(...), None where the operations are others."""
+    """The places of the operations up to `x * rsqrt(...)`, None where they are others."""
     step = steps[start]
-    if step.name != "pow" or not isinstance(step.args[0], Ref) or step.args[1] != 2:
+    if step.name not in _SIZES or not isinstance(step.args[0], Ref):
         return None
     chain = [start]
-    for name in _PATTERN[1:]:
+    for name in _SIZES[step.name][2][1:]:
         following = alone(chain[-1])
         if following is None or steps[following].name != name or steps[following].module != step.module:
             return None
@@ -71,11 +80,20 @@ def _chain(
     x = step.args[0].number
     if any(x in (*between.outs, *between.overwritten) for between in steps[start : chain[-1]]):
         return None
-    _, mean, add, _, product = (steps[place] for place in chain)
-    last = len(layouts[x]) - 1
-    over_last = [dim % (last + 1) for dim in mean.args[1]] == [last] and mean.arg(2, "keepdim") is True
+    *size, add, _, product = (steps[place] for place in chain)
     plain = isinstance(add.args[1], int | float) and not add.kwargs
-    return chain if over_last and plain and x in product.ins and len(product.ins) == 2 else None
+    return chain if _is_size(size, len(layouts[x])) and plain and x in product.ins and len(product.ins) == 2 else None
+
+
+def _is_size(steps: Sequence[Step], ndim: int) -> bool:
+    """Whether operations compute a mean square, or a variance by N - 1, over the last axis, which stays."""
+    last = steps[-1]
+    if steps[0].name == "pow" and steps[0].args[1] != 2:
+        return False
+    if last.name == "var" and divisor_correction(last) != 1:
+        return False
+    keeps = last.kwargs.get("keepdim", last.arg(2, "keepdim")) is True
+    return reduced_dims(last, ndim) == [ndim - 1] and keeps
 
 
 def _gain(step: Step, normed: int, stored: Mapping[int, tuple[str, ...]]) -> Ref | None:
