@@ -11,22 +11,22 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.advise import advise
 from growtool.cli.command import HELP_SETTINGS, Command, Group, Invocation, examples, global_options_first, help_of
-from growtool.cli.compare import compare
+from growtool.cli.commands.advise import advise
+from growtool.cli.commands.compare import compare
+from growtool.cli.commands.decompose import decompose, export
+from growtool.cli.commands.evaluate import evaluate
+from growtool.cli.commands.explain import explain
+from growtool.cli.commands.finetune import finetune
+from growtool.cli.commands.grow import grow
+from growtool.cli.commands.inspect import inspect
+from growtool.cli.commands.list import app as list_app
+from growtool.cli.commands.protocol import protocol
+from growtool.cli.commands.reference import import_reference
+from growtool.cli.commands.schedule import report, schedule
+from growtool.cli.commands.schema import schema
+from growtool.cli.commands.verify import verify
 from growtool.cli.console import describe_os_error, note, print_problems, set_quiet
-from growtool.cli.decompose import decompose, export
-from growtool.cli.evaluate import evaluate
-from growtool.cli.explain import explain
-from growtool.cli.finetune import finetune
-from growtool.cli.grow import grow
-from growtool.cli.inspect import inspect
-from growtool.cli.list import app as list_app
-from growtool.cli.protocol import protocol
-from growtool.cli.reference import import_reference
-from growtool.cli.schedule import report, schedule
-from growtool.cli.schema import schema
-from growtool.cli.verify import verify
 from growtool.errors import GrowtoolError
 from growtool.finetune.stopping import ENDING, Stopped
 

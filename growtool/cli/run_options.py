@@ -1,4 +1,4 @@
-"""The options of `growtool finetune`, made from those of a training; see `growtool.finetune.settings`."""
+"""The options of `growtool finetune`, made from those of a training; see `growtool.finetune.options.settings`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from growtool.finetune.kinds import Flag
-from growtool.finetune.settings import FLAGS, KINDS, Settings, flag_of
+from growtool.finetune.options.kinds import Flag
+from growtool.finetune.options.settings import FLAGS, KINDS, Settings, flag_of
 
 _SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z0-9`])")
 

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from growtool.cli.console import console, is_quiet, note, remark
-from growtool.finetune.records import EpochRecord
+from growtool.finetune.state.records import EpochRecord
 from growtool.report import units
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from growtool.finetune.records import CheckpointRecord, EvaluationRecord, Progress, StepRecord
+    from growtool.finetune.state.records import CheckpointRecord, EvaluationRecord, Progress, StepRecord
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def shown_progress() -> Iterator[Progress | None]:
 
 
 class _LogLines:
-    """One plain line for each log interval, evaluation, epoch and checkpoint; see `growtool.finetune.records.Progress`.
+    """One plain line for each log interval, evaluation, epoch and checkpoint; see `Progress`.
 
     Every line is flushed, for `nohup`, batch systems and CI.
     """

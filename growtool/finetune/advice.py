@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from growtool.errors import PlanError
 from growtool.finetune.commands import beginning_anew, resuming
-from growtool.finetune.device import is_out_of_memory
-from growtool.finetune.snapshot import read_course
+from growtool.finetune.parallel.device import is_out_of_memory
+from growtool.finetune.state.snapshot import read_course
 
 if TYPE_CHECKING:
     import torch
 
     from growtool.finetune.config import RunConfig
-    from growtool.finetune.distributed import World
-    from growtool.finetune.loop import Diverged
-    from growtool.finetune.state import RunFolder
+    from growtool.finetune.parallel.distributed import World
+    from growtool.finetune.state.folder import RunFolder
+    from growtool.finetune.update.loop import Diverged
 
 
 def after_divergence(error: Diverged, config: RunConfig, folder: RunFolder) -> str:
@@ -30,7 +30,7 @@ def after_divergence(error: Diverged, config: RunConfig, folder: RunFolder) -> s
         gentler += ["--amp-dtype", "bfloat16"]
     advice = (
         f"{error}; {held}; the rate (--lr, now {config.lr:g}) is too high or the warm-up too short: begin a new run "
-        f"there, with\n{beginning_anew(folder, found, *gentler)}"
+        f"there, with\n{beginning_anew(folder.root, found, *gentler)}"
     )
     if error.skippable and config.nonfinite == "stop":
         advice += f"\nor leave such updates out, with\n{resuming(folder.root, '--nonfinite', 'skip')}"
@@ -80,7 +80,7 @@ def _to_save_memory(config: RunConfig, folder: RunFolder | None, world: World) -
         )
     advice = [f"go on with {effect}:\n{resuming(folder.root, flag, value)}" for flag, value, effect in same]
     if other:
-        anew = beginning_anew(folder, _last_good(folder)[0])
+        anew = beginning_anew(folder.root, _last_good(folder)[0])
         advice.append(f"begin a new run there, with {' or '.join(other)} added to\n{anew}")
     return "\nor ".join(advice)
 

@@ -11,14 +11,14 @@ import torch
 
 from growtool.calibration import recalibrate
 from growtool.checkpoint import open_checkpoint
-from growtool.finetune.adapters import add_adapters
-from growtool.finetune.device import forget_peak, mixed_precision
-from growtool.finetune.distributed import World, average_statistics, replicate, shard, synchronised
-from growtool.finetune.loop import Trainer
-from growtool.finetune.lr_factors import read_factors, scale_rates
-from growtool.finetune.model import compiled, count_classes, layout, load_model, place
-from growtool.finetune.objective import Objective, Teacher, annealed, require_same_task
-from growtool.finetune.optimizer import create_optimizer, create_schedule
+from growtool.finetune.parallel.device import forget_peak, mixed_precision
+from growtool.finetune.parallel.distributed import World, average_statistics, replicate, shard, synchronised
+from growtool.finetune.update.adapters import add_adapters
+from growtool.finetune.update.loop import Trainer
+from growtool.finetune.update.lr_factors import read_factors, scale_rates
+from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
+from growtool.finetune.update.objective import Objective, Teacher, annealed, require_same_task
+from growtool.finetune.update.optimizer import create_optimizer, create_schedule
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint import Checkpoint
     from growtool.finetune.config import RunConfig
-    from growtool.finetune.loaders import ImageBatches, StreamBatches
-    from growtool.finetune.trainable import Selection
+    from growtool.finetune.data.loaders import ImageBatches, StreamBatches
+    from growtool.finetune.update.trainable import Selection
 
 
 def open_teacher(

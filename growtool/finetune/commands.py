@@ -6,10 +6,8 @@ import os
 import shlex
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from growtool.finetune.state import RunFolder
+from growtool.finetune.options.merging import RUN_CONFIG
 
 
 def command(*words: object) -> str:
@@ -26,8 +24,8 @@ def resuming(folder: Path, *more: object) -> str:
     return command("finetune", "-o", folder, "--resume", "auto", *more)
 
 
-def beginning_anew(folder: RunFolder, checkpoint: Path | None, *more: object) -> str:
+def beginning_anew(folder: Path, checkpoint: Path | None, *more: object) -> str:
     """The command that begins a new run with the options of this one, from its start or from one of its checkpoints."""
-    output = next(path for n in count(2) if not (path := folder.root.with_name(f"{folder.root.name}-{n}")).exists())
+    output = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
     start = [] if checkpoint is None else [checkpoint]
-    return command("finetune", *start, "-c", folder.config, "-o", output, *more)
+    return command("finetune", *start, "-c", folder / RUN_CONFIG, "-o", output, *more)

@@ -12,13 +12,15 @@ from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.advice import after_divergence
 from growtool.finetune.commands import resuming
-from growtool.finetune.copies import Copies
-from growtool.finetune.device import is_out_of_memory, peak_memory
 from growtool.finetune.evaluate import evaluate_source
 from growtool.finetune.job import Job
-from growtool.finetune.journal import Journal
-from growtool.finetune.loop import Diverged, Meter
-from growtool.finetune.records import (
+from growtool.finetune.parallel.device import is_out_of_memory, peak_memory
+from growtool.finetune.shortfall import Shortfall, shortfall_of
+from growtool.finetune.state.copies import Copies
+from growtool.finetune.state.folder import BackgroundSaver, RunFolder, step_name
+from growtool.finetune.state.journal import Journal
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.records import (
     EpochRecord,
     Evaluation,
     EvaluationRecord,
@@ -27,10 +29,9 @@ from growtool.finetune.records import (
     StepRecord,
     UnreadableRecord,
 )
-from growtool.finetune.shortfall import Shortfall, shortfall_of
-from growtool.finetune.snapshot import RunProgress, take
-from growtool.finetune.state import BackgroundSaver, RunFolder, step_name
+from growtool.finetune.state.snapshot import take
 from growtool.finetune.stopping import Stopped, StopRequest
+from growtool.finetune.update.loop import Diverged, Meter
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ from torch.nn.functional import cross_entropy
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError, format_names
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import in_use, mixed_precision, resolve_device
-from growtool.finetune.distributed import World
-from growtool.finetune.fields import require_labels
-from growtool.finetune.loaders import eval_batches
-from growtool.finetune.model import compiled, count_classes, layout, load_model, place
-from growtool.finetune.options import make_config
-from growtool.finetune.reading import NOT_COUNTED
-from growtool.finetune.records import Evaluation
-from growtool.finetune.sources import open_source
+from growtool.finetune.data.fields import require_labels
+from growtool.finetune.data.loaders import eval_batches
+from growtool.finetune.data.reading import NOT_COUNTED
+from growtool.finetune.data.sources import open_source
+from growtool.finetune.options.merging import make_config
+from growtool.finetune.parallel.device import in_use, mixed_precision, resolve_device
+from growtool.finetune.parallel.distributed import World
+from growtool.finetune.state.records import Evaluation
+from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
 from growtool.images import ImageFormat, class_names, numbered, require_readable
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from growtool.checkpoint import infos_of, json_text, write_safetensors
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
 from growtool.errors import CheckpointError
-from growtool.finetune.sharding import as_sharded, whole
+from growtool.finetune.parallel.distributed import as_sharded, whole
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.device import resolve_device
-from growtool.finetune.journal import require_installed
-from growtool.finetune.optimizer import unknown_optimizer, unused_momentum
-from growtool.finetune.sources import require_source
+from growtool.finetune.data.sources import require_source
+from growtool.finetune.parallel.device import resolve_device
+from growtool.finetune.state.journal import require_installed
+from growtool.finetune.update.optimizer import unknown_optimizer, unused_momentum
 
 if TYPE_CHECKING:
     from growtool.finetune.config import RunConfig
-    from growtool.finetune.distributed import World
-    from growtool.finetune.state import RunFolder
+    from growtool.finetune.parallel.distributed import World
+    from growtool.finetune.state.folder import RunFolder
 
 
 def require_possible(config: RunConfig, folder: RunFolder, world: World) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,21 @@ from growtool.calibration import require_several_values, tracking_norms
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.assemble import assemble, open_teacher
-from growtool.finetune.defaults import applied, choose, grown_with_losses
-from growtool.finetune.distributed import World
+from growtool.finetune.data.loaders import eval_batches, train_batches
+from growtool.finetune.data.sources import open_splits
 from growtool.finetune.job import Job
-from growtool.finetune.length import length_of
-from growtool.finetune.loaders import eval_batches, train_batches
-from growtool.finetune.loop import Trainer
-from growtool.finetune.model import load_model, replace_head
-from growtool.finetune.optimizer import class_name
 from growtool.finetune.optimizer_state import adopt, read_state
+from growtool.finetune.options.defaults import applied, choose, grown_with_losses
+from growtool.finetune.parallel.distributed import World
 from growtool.finetune.possible import require_possible
-from growtool.finetune.remarks import remarks
-from growtool.finetune.resume import as_it_began
-from growtool.finetune.sources import open_splits
-from growtool.finetune.state import RunFolder
-from growtool.finetune.template_form import refuse_what_templates_cannot
-from growtool.finetune.trainable import Selection, select
+from growtool.finetune.state.folder import RunFolder
+from growtool.finetune.state.resume import as_it_began
+from growtool.finetune.update.adapters import LowRank
+from growtool.finetune.update.loop import Trainer
+from growtool.finetune.update.model import load_model, replace_head
+from growtool.finetune.update.optimizer import class_name
+from growtool.finetune.update.template_form import refuse_what_templates_cannot
+from growtool.finetune.update.trainable import Selection, select
 from growtool.images import ImageFormat, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint import Checkpoint, ModelSpec
     from growtool.finetune.config import RunConfig
+    from growtool.images import Split
 
 
 def prepare(config: RunConfig, device: torch.device, world: World | None = None) -> Job:
@@ -182,3 +183,79 @@ def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, fresh: froze
             )
         )
     return carried
+
+
+def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int:
+    """Updates of the run.
+
+    Args:
+        config: of the run.
+        train: the images it trains on.
+        per_epoch: updates of an epoch.
+        macs: multiply-accumulates of training on one image.
+
+    Raises:
+        PlanError: fewer images than a batch, no whole update in the budget, or an option about a part of the run that
+            is longer than the run.
+    """
+    if per_epoch == 0:
+        raise PlanError(
+            f"--batch-size: found {config.batch_size}, expected at most the {len(train)} images of {train.root}; "
+            "lower it or add images"
+        )
+    steps = config.budget(per_epoch, macs * config.batch_size)
+    if steps == 0:
+        raise PlanError(
+            f"--set macs={config.macs:g}: found less than one update, which takes {macs * config.batch_size:.3g} MACs; "
+            "raise it or lower --batch-size"
+        )
+    warmup, epochs = config.warmup(per_epoch), math.ceil(steps / per_epoch)
+    problems = []
+    if warmup >= steps:
+        problems.append(
+            f"--warmup-epochs, --warmup-steps: found a warm-up of {warmup} updates, expected fewer than the {steps} of "
+            f"the whole run ({per_epoch} an epoch); shorten it or train longer"
+        )
+    elif config.warmup_epochs and not warmup:
+        problems.append(
+            f"--warmup-epochs: found {config.warmup_epochs:g}, which is less than half an update of the {per_epoch} "
+            "an epoch has; drop it or lengthen it"
+        )
+    if config.freeze_epochs >= epochs:
+        problems.append(
+            f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
+            "which nothing would be released; lower it, drop it or train longer"
+        )
+    seen = per_epoch * config.batch_size
+    if config.recalibrate > seen:
+        problems.append(
+            f"--recalibrate: found {config.recalibrate}, expected at most the {seen} images of an epoch; lower it"
+        )
+    if problems:
+        raise PlanError(problems)
+    return steps
+
+
+def remarks(config: RunConfig, trainer: Trainer, carried: int) -> Iterator[str]:
+    """One sentence for each option that does less than its value says.
+
+    Args:
+        config: of the run.
+        trainer: as it stands before the first update.
+        carried: parameters whose optimizer state was taken over.
+    """
+    ranks = [module.up.shape[1] for module in trainer.model.modules() if isinstance(module, LowRank)]
+    if smaller := [rank for rank in ranks if rank < config.lora_rank]:
+        yield (
+            f"--lora-rank {config.lora_rank}: {len(smaller)} of {len(ranks)} adapters have a smaller one, down to "
+            f"{min(smaller)}, half of the smaller side of their matrices"
+        )
+    groups = trainer.optimizer.param_groups
+    held = sum(len(group["params"]) for group in groups)
+    if config.carry_optimizer and carried < held:
+        yield f"--carry-optimizer: the state fits {carried} of the {held} tensors that train, the others begin without"
+    if all(group.get("lr_scale", 1.0) == 1.0 for group in groups):
+        if config.layer_decay is not None:
+            yield f"--layer-decay {config.layer_decay:g}: all that trains is in the topmost layer, whose rate is --lr"
+        if config.lr_factors:
+            yield "--lr-factors: growth.json has no factor but 1 for what trains, so every rate is --lr"

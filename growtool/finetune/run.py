@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
-from growtool.finetune.defaults import DEFAULTS, as_document, in_words
-from growtool.finetune.device import in_use
-from growtool.finetune.distributed import World, joined
+from growtool.finetune.data.seeding import isolated_generators
 from growtool.finetune.epoch_loop import EpochLoop, RunResult
 from growtool.finetune.job import Job
-from growtool.finetune.journal import Journal, open_trackers
-from growtool.finetune.lock import locked
-from growtool.finetune.options import placed_options
+from growtool.finetune.options.defaults import DEFAULTS, as_document, in_words
+from growtool.finetune.options.merging import placed_options
+from growtool.finetune.parallel.device import in_use
+from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.possible import require_possible
 from growtool.finetune.prepare import prepare
-from growtool.finetune.records import Progress, Silent
-from growtool.finetune.resume import find_checkpoint, require_same_run
-from growtool.finetune.rewind import Best, find_best, mend, rewind
-from growtool.finetune.seeding import isolated_generators
-from growtool.finetune.snapshot import RunProgress, put_back, read_course
-from growtool.finetune.state import BackgroundSaver, RunFolder, Saver
+from growtool.finetune.state.folder import BackgroundSaver, RunFolder, Saver
+from growtool.finetune.state.journal import Journal, open_trackers
+from growtool.finetune.state.lock import locked
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.records import Progress, Silent
+from growtool.finetune.state.resume import find_checkpoint, require_same_run
+from growtool.finetune.state.rewind import Best, find_best, mend, rewind
+from growtool.finetune.state.snapshot import put_back, read_course
 from growtool.finetune.stopping import stop_on_signals
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from growtool.finetune.commands import beginning_anew
-from growtool.finetune.defaults import AUTOMATIC, choose, grown_with_losses, network_of, shown
+from growtool.finetune.options.defaults import AUTOMATIC, choose, grown_with_losses, network_of, shown
 
 if TYPE_CHECKING:
     from growtool.finetune.job import Job
-    from growtool.finetune.records import EpochRecord
-    from growtool.finetune.state import RunFolder
+    from growtool.finetune.state.folder import RunFolder
+    from growtool.finetune.state.records import EpochRecord
 
 _SHORT = 3  # epochs; fewer leave no time to win back what the first updates cost
 
@@ -59,7 +59,7 @@ def shortfall_of(job: Job, folder: RunFolder, initial: EpochRecord, best: EpochR
         points=initial.top1 - best.top1,
         standard_error=100 * math.sqrt(share * (1 - share) / max(count, 1)),
         changes=tuple(f"{' '.join(words)} (now {now})" for words, now in changes),
-        command=beginning_anew(folder, None, *(word for words, _ in changes for word in words)),
+        command=beginning_anew(folder.root, None, *(word for words, _ in changes for word in words)),
     )
 
 

@@ -15,7 +15,7 @@ from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order, held_as
 from growtool.errors import PlanError
 from growtool.operators.base import Layer, generator_for
-from growtool.operators.cancel_out import cancelling
+from growtool.operators.depth.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 

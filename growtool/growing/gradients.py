@@ -26,7 +26,7 @@ from growtool.errors import PlanError
 from growtool.growing.execute import WIDER, single_threaded
 from growtool.growing.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
-from growtool.operators.gradmax import directions, with_directions
+from growtool.operators.width.gradmax import directions, with_directions
 from growtool.plan.width import Gradmax
 from growtool.recipe import Recipe
 from growtool.recipe.recipe import NewUnits

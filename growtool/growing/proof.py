@@ -12,7 +12,7 @@ import torch
 
 from growtool.checkpoint import Checkpoint, InMemory, arithmetic_dtype, file_order
 from growtool.errors import CheckpointError, PlanError, format_names
-from growtool.finetune.device import in_use
+from growtool.finetune.parallel.device import in_use
 from growtool.growing.execute import WIDER, produce, single_threaded
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs

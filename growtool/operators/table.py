@@ -1,4 +1,4 @@
-"""The one table of growth operators. A new operator is a file beside this one and a line here."""
+"""The one table of growth operators. A new operator is a file in `width/` or `depth/` and a line here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OperatorInfo:
 
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
-        return importlib.import_module(f"growtool.operators.{self.name}")
+        return importlib.import_module(f"growtool.operators.{self.axis}.{self.name}")
 
     def known_loss(self, section: Any) -> str | None:
         """Why the operator with these options is lossy by name, for whatever model; None where it keeps functions.

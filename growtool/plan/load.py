@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from growtool.errors import PlanError
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import add_invalid
-from growtool.plan.schema import Plan
+from growtool.plan.schema import MIRROR, Plan
 
 _NEED = "a mapping with at least `target:`"
 _OPTIONAL = frozenset({"model_args"})
@@ -166,3 +166,19 @@ def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
     short = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
     short |= {key.removesuffix(".scale"): place for key, place in short.items() if key == "target.scale"}
     return LoadedPlan(plan, text, document.path, content, places | short)
+
+
+def placed(text: str, base: Path) -> Path:
+    """A path as it stands in a file of the folder `base`."""
+    path = Path(text.removeprefix("local-dir:")).expanduser()
+    return path if path.is_absolute() else base / path
+
+
+def placed_plan(plan: Plan, base: Path) -> Plan:
+    """The plan with its second source and its images placed, where it has some."""
+    changes: dict[str, object] = {}
+    if plan.second not in (None, MIRROR):
+        changes["second"] = str(placed(str(plan.second), base))
+    if plan.data is not None:
+        changes["data"] = plan.data.model_copy(update={"path": str(placed(plan.data.path, base))})
+    return plan.model_copy(update=changes)

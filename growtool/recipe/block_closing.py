@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from growtool.errors import PlanError
-from growtool.operators.placement import Placed
+from growtool.operators.depth.placement import Placed
 from growtool.prove.block_equivalence import Comparison, compare_passes
 from growtool.prove.value_numbering import Closed
 from growtool.recipe.matching import Matching

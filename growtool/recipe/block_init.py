@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from growtool.errors import PlanError, format_names
-from growtool.operators.cancel_out import Cancellation, pairs
+from growtool.operators.depth.cancel_out import Cancellation, pairs
 from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.block_closing import block_closing_of
 from growtool.recipe.matching import Matching

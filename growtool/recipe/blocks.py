@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from growtool.errors import PlanError
-from growtool.operators import map as explicit
-from growtool.operators.placement import Placed, Start
+from growtool.operators.depth import map as explicit
+from growtool.operators.depth.placement import Placed, Start
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth, Map
 from growtool.trace import InLine, Stretch, inside, places

@@ -14,7 +14,7 @@ from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.checkpoint.skeleton import initialised
 from growtool.operators.base import Fill
-from growtool.operators.cancel_out import Cancellation
+from growtool.operators.depth.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
 from growtool.prove.promise import Promise

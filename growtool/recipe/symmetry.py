@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion
-from growtool.operators import mixture
+from growtool.operators.width import mixture
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Recipe, TensorRecipe
 from growtool.trace import GroupPair, channels_of, told

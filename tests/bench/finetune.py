@@ -26,11 +26,11 @@ from timm.utils import dispatch_clip_grad
 from torch import Tensor
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import in_use, mixed_precision
-from growtool.finetune.distributed import World
-from growtool.finetune.loaders import train_batches
-from growtool.finetune.model import layout, place
+from growtool.finetune.data.loaders import train_batches
+from growtool.finetune.parallel.device import in_use, mixed_precision
+from growtool.finetune.parallel.distributed import World
 from growtool.finetune.prepare import prepare
+from growtool.finetune.update.model import layout, place
 from growtool.images import ImageFormat, open_split
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -22,8 +22,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 from growtool.checkpoint import build, input_size, open_checkpoint
-from growtool.finetune.device import in_use
-from growtool.finetune.model import load_model, place
+from growtool.finetune.parallel.device import in_use
+from growtool.finetune.update.model import load_model, place
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.trace import trace_model

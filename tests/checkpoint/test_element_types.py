@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.model import load_model
+from growtool.finetune.update.model import load_model
 from growtool.templates.convert import export_dense
 from growtool.templates.decompose import Request
 from growtool.templates.whole import decompose_checkpoint

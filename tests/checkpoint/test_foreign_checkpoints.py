@@ -25,7 +25,7 @@ from growtool.checkpoint.match import matched
 from growtool.checkpoint.torch_file import read_state_dict
 from growtool.cli import console as console_module
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.model import load_model
+from growtool.finetune.update.model import load_model
 from tests.support.models import TINY, grown, randomise_, write_folder
 
 TWICE = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}

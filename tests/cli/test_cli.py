@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
-from growtool.finetune.settings import FLAGS, Settings, flag_of
+from growtool.finetune.options.settings import FLAGS, Settings, flag_of
 from growtool.verify import random_inputs
 from tests.support.models import TINY, write_folder
 

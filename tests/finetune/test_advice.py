@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import PlanError
-from growtool.finetune import assemble, evaluate, job, state
-from growtool.finetune.device import is_out_of_memory
+from growtool.finetune import assemble, evaluate, job
 from growtool.finetune.evaluate import evaluate_checkpoint
-from growtool.finetune.loop import Trainer
+from growtool.finetune.parallel.device import is_out_of_memory
 from growtool.finetune.run import finetune
+from growtool.finetune.state import folder as state
+from growtool.finetune.update.loop import Trainer
 from tests.support.finetune import UNCLOSED_IMAGES, read_metrics, run_config
 
 pytestmark = UNCLOSED_IMAGES

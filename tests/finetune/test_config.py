@@ -8,7 +8,7 @@ import pytest
 
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.options import make_config
+from growtool.finetune.options.merging import make_config
 
 
 def config(**changes: Any) -> RunConfig:

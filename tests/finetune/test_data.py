@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from growtool.errors import PlanError
-from growtool.finetune.loaders import EpochBatches
+from growtool.finetune.data.loaders import EpochBatches
 from growtool.finetune.run import finetune
 from growtool.images import class_names, numbered, open_split
 from tests.support.finetune import (

@@ -15,7 +15,7 @@ from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.defaults import choose, grown_with_losses, in_words, network_of, shown
+from growtool.finetune.options.defaults import choose, grown_with_losses, in_words, network_of, shown
 from growtool.finetune.run import finetune
 from tests.support.finetune import UNCLOSED_IMAGES, Notices, losses, run_config, write_checkpoint
 

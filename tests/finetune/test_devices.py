@@ -16,16 +16,17 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.errors import PlanError
-from growtool.finetune import model as finetune_model
-from growtool.finetune.adapters import LowRank, initial_factors
-from growtool.finetune.copies import Copies, Finite
-from growtool.finetune.device import device_of, in_use, is_out_of_memory, resolve_device
-from growtool.finetune.distributed import World, joined, synchronised
 from growtool.finetune.evaluate import evaluate
+from growtool.finetune.options.settings import own_workers
+from growtool.finetune.parallel.device import device_of, in_use, is_out_of_memory, resolve_device
+from growtool.finetune.parallel.distributed import World, joined, synchronised
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
-from growtool.finetune.settings import own_workers
-from growtool.finetune.snapshot import RunProgress, Snapshot, take
+from growtool.finetune.state.copies import Copies, Finite
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.snapshot import Snapshot, take
+from growtool.finetune.update import model as finetune_model
+from growtool.finetune.update.adapters import LowRank, initial_factors
 from tests.support.finetune import UNCLOSED_IMAGES, run_config
 from tests.support.models import randomise_
 

@@ -21,14 +21,13 @@ from timm.models import save_for_hf
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from growtool.finetune.copies import Copies
-from growtool.finetune.distributed import World, joined
-from growtool.finetune.objective import Objective
+from growtool.finetune.parallel.distributed import World, joined, whole
 from growtool.finetune.prepare import prepare
-from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
-from growtool.finetune.sharding import whole
+from growtool.finetune.state.copies import Copies
+from growtool.finetune.state.records import Silent
 from growtool.finetune.stopping import Stopped
+from growtool.finetune.update.objective import Objective
 from tests.support.finetune import (
     CLASSES,
     PRETRAINED_CFG,
@@ -208,7 +207,7 @@ def hold_one_whole_tensor(settings: dict[str, Any], rank: int) -> None:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("weights", "optimizer_state"):
+        for module in ("state.weights", "optimizer_state"):
             patch.setattr(f"growtool.finetune.{module}.whole", counted)
         finetune(run_config(**settings))
     assert gathered

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.adapters import LowRank, initial_factors
-from growtool.finetune.objective import annealed, divergence
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
-from growtool.finetune.trainable import new_mask, new_tensors
-from growtool.finetune.weights import exported
+from growtool.finetune.state.weights import exported
+from growtool.finetune.update.adapters import LowRank, initial_factors
+from growtool.finetune.update.objective import annealed, divergence
+from growtool.finetune.update.trainable import new_mask, new_tensors
 from growtool.growing import grow
 from growtool.plan import load_plan
 from growtool.recipe import resolve

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import PlanError
-from growtool.finetune.options import make_config, read_config, read_words
+from growtool.finetune.options.merging import make_config, read_config, read_words
 from tests.support.finetune import UNCLOSED_IMAGES, losses, write_checkpoint, write_data
 
 NEEDED = {"checkpoint": "c", "data": "d"}

@@ -19,9 +19,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune import state
-from growtool.finetune.records import Silent
 from growtool.finetune.run import finetune
+from growtool.finetune.state import folder as state
+from growtool.finetune.state.records import Silent
 from growtool.finetune.stopping import Stopped
 from tests.support.finetune import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config
 from tests.support.processes import kill_this, killed

@@ -14,9 +14,9 @@ import pytest
 
 from growtool.errors import PlanError
 from growtool.finetune.job import Job
-from growtool.finetune.lock import locked
-from growtool.finetune.records import Evaluation
 from growtool.finetune.run import finetune
+from growtool.finetune.state.lock import locked
+from growtool.finetune.state.records import Evaluation
 from growtool.finetune.stopping import Stopped
 from tests.support.finetune import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config
 from tests.support.processes import FORKS

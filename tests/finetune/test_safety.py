@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.evaluate import evaluate_checkpoint
-from growtool.finetune.journal import Journal, read_events
-from growtool.finetune.loop import Trainer
 from growtool.finetune.run import finetune
+from growtool.finetune.state.journal import Journal, read_events
+from growtool.finetune.update.loop import Trainer
 from tests.support.finetune import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint
 
 pytestmark = UNCLOSED_IMAGES

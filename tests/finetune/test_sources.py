@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data import IterableImageDataset
 
 from growtool.errors import PlanError
-from growtool.finetune import sources
+from growtool.finetune.data import sources
 from growtool.finetune.run import finetune
 from tests.support.finetune import CLASSES, UNCLOSED_IMAGES, losses, run_config
 

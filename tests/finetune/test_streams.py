@@ -17,9 +17,9 @@ from timm.data import IterableImageDataset
 from timm.data.readers.reader_wds import _decode
 
 from growtool.errors import PlanError
-from growtool.finetune import streams
+from growtool.finetune.data import streams
+from growtool.finetune.data.streams import SeededStream, Unreadable
 from growtool.finetune.run import finetune
-from growtool.finetune.streams import SeededStream, Unreadable
 from growtool.images import Split, numbered
 from tests.support.finetune import CLASSES, UNCLOSED_IMAGES, losses, run_config
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from growtool.finetune.swan import Swan, direction, grad_norm, grad_whitening
+from growtool.finetune.update.swan import Swan, direction, grad_norm, grad_whitening
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,12 +11,12 @@ import yaml
 from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.loading import loading_line
 from growtool.errors import PlanError
-from growtool.finetune.model import load_model, place
-from growtool.finetune.optimizer import create_optimizer
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
-from growtool.finetune.template_form import as_stored
-from growtool.finetune.trainable import select
+from growtool.finetune.update.model import load_model, place
+from growtool.finetune.update.optimizer import create_optimizer
+from growtool.finetune.update.template_form import as_stored
+from growtool.finetune.update.trainable import select
 from growtool.templates.decompose import Request
 from tests.support.finetune import UNCLOSED_IMAGES, run_config, write_checkpoint, write_data
 from tests.support.models import TINY, grown, write_folder

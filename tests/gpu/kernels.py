@@ -12,9 +12,9 @@ import torch
 
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import in_use, peak_memory
-from growtool.finetune.loop import Trainer
+from growtool.finetune.parallel.device import in_use, peak_memory
 from growtool.finetune.run import finetune
+from growtool.finetune.update.loop import Trainer
 from tests.gpu.checks import Check
 from tests.gpu.material import Material, batches_of, begun
 

@@ -7,10 +7,11 @@ from functools import partial
 import torch
 
 from growtool.checkpoint import open_checkpoint
-from growtool.finetune.copies import Copies
-from growtool.finetune.device import in_use, peak_memory
-from growtool.finetune.model import load_model, place
-from growtool.finetune.snapshot import RunProgress, take
+from growtool.finetune.parallel.device import in_use, peak_memory
+from growtool.finetune.state.copies import Copies
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.snapshot import take
+from growtool.finetune.update.model import load_model, place
 from tests.gpu.checks import Check
 from tests.gpu.material import Material, batches_of, begun
 

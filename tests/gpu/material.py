@@ -13,8 +13,8 @@ from timm.models import save_for_hf
 from torch import Tensor
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.device import in_use
 from growtool.finetune.job import Job
+from growtool.finetune.parallel.device import in_use
 from growtool.finetune.prepare import prepare
 from growtool.growing import grow
 from growtool.growing.source import open_planned

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.journal import METRICS
 from growtool.finetune.run import finetune
+from growtool.finetune.state.journal import METRICS
 from tests.gpu.checks import Check
 from tests.gpu.material import Material
 from tests.gpu.report import Skip

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from growtool.finetune.device import in_use
-from growtool.finetune.settings import own_workers
+from growtool.finetune.options.settings import own_workers
+from growtool.finetune.parallel.device import in_use
 from growtool.templates.decompose import Request
 from tests.bench.finetune import LARGE, SMALL, Row, Setting, compare, compare_files
 from tests.bench.templates import medians, models, step_of

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from growtool import grow
-from growtool.finetune.copies import Copies, Finite
-from growtool.finetune.device import in_use, peak_memory
+from growtool.finetune.parallel.device import in_use, peak_memory
+from growtool.finetune.state.copies import Copies, Finite
 from growtool.verify import compare
 from tests.bench import finetune as bench
 from tests.gpu.__main__ import made, main
@@ -105,10 +105,10 @@ def test_proofs_run_on_the_device_that_is_named_in_full_float32(
         used.append((device, tf32))
         return nullcontext()
 
-    monkeypatch.setattr("growtool.finetune.device.resolve_device", {"cuda": device}.__getitem__)
+    monkeypatch.setattr("growtool.finetune.parallel.device.resolve_device", {"cuda": device}.__getitem__)
     for place in ("growtool.growing.proof", "growtool.verify"):
         monkeypatch.setattr(f"{place}.compare", compared)
-    for place in ("growtool.growing.proof", "growtool.finetune.device"):
+    for place in ("growtool.growing.proof", "growtool.finetune.parallel.device"):
         monkeypatch.setattr(f"{place}.in_use", in_turn)
     if what == "a model":
         monkeypatch.setattr("growtool.growing.call.first_device", lambda model: device)

@@ -14,13 +14,14 @@ import torch
 
 from growtool.checkpoint import build, input_size, open_checkpoint
 from growtool.finetune.config import RunConfig
-from growtool.finetune.copies import Copies
-from growtool.finetune.device import in_use
 from growtool.finetune.job import Job
-from growtool.finetune.journal import METRICS
-from growtool.finetune.records import Silent
+from growtool.finetune.parallel.device import in_use
 from growtool.finetune.run import finetune
-from growtool.finetune.snapshot import RunProgress, take
+from growtool.finetune.state.copies import Copies
+from growtool.finetune.state.journal import METRICS
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.records import Silent
+from growtool.finetune.state.snapshot import take
 from growtool.finetune.stopping import Stopped
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose

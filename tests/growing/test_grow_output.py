@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from growtool.checkpoint import WEIGHTS, open_checkpoint
 from growtool.checkpoint.loading import loading_line
 from growtool.errors import CheckpointError, PlanError
-from growtool.operators import tile
+from growtool.operators.width import tile
 from tests.support.models import TINY, WIDER, Tiny, grown, write_folder
 from tests.support.plain_timm import in_plain_timm
 
@@ -82,7 +82,7 @@ def test_operators_compute_on_one_thread(tmp_path, monkeypatch):
         seen.add(torch.get_num_threads())
         return original(*arguments)
 
-    monkeypatch.setattr("growtool.operators.tile.grow", watched)
+    monkeypatch.setattr("growtool.operators.width.tile.grow", watched)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
@@ -158,7 +158,7 @@ def test_nothing_is_left_behind(failure, out, tmp_path, monkeypatch):
     if failure == "proof":
         monkeypatch.setattr("growtool.operators.base.split_evenly", wrong)
     else:
-        monkeypatch.setattr("growtool.operators.tile.grow", interrupted if failure == "interrupt" else broken)
+        monkeypatch.setattr("growtool.operators.width.tile.grow", interrupted if failure == "interrupt" else broken)
     with pytest.raises(expected) as raised:
         grown(source, wider("vit", SPLIT_EVENLY), tmp_path / out)
     if failure == "proof":
@@ -188,7 +188,7 @@ def test_rounding_beyond_float64_is_told_as_such(tmp_path):
 def test_a_wrong_growth_is_not_taken_for_rounding(tmp_path, monkeypatch):
     source = write_folder(TINY["resnet"], tmp_path / "source", dtype=torch.float32)
     original = tile.grow
-    monkeypatch.setattr("growtool.operators.tile.grow", lambda *given, **told: 2 * original(*given, **told))
+    monkeypatch.setattr("growtool.operators.width.tile.grow", lambda *given, **told: 2 * original(*given, **told))
     with pytest.raises(CheckpointError, match=r"this is a bug of growtool"):
         grown(source, wider("resnet", TILE), tmp_path / "out")
 

@@ -13,10 +13,10 @@ from timm.data.loader import adapt_to_chs
 from growtool.calibration import open_images, require_several_values
 from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune import sources
-from growtool.finetune.distributed import World
+from growtool.finetune.data import sources
+from growtool.finetune.data.fields import require_labels
 from growtool.finetune.evaluate import evaluate_checkpoint
-from growtool.finetune.fields import require_labels
+from growtool.finetune.parallel.distributed import World
 from growtool.finetune.prepare import foresee, prepare
 from growtool.images import ImageFormat, Split, numbered, other_classes
 from growtool.plan.schema import Data

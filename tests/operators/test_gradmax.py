@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from growtool.calibration import open_images
 from growtool.errors import PlanError
 from growtool.growing.gradients import column_products, input_columns
-from growtool.operators.gradmax import directions, with_directions
+from growtool.operators.width.gradmax import directions, with_directions
 from growtool.plan.schema import Data
 from tests.support.finetune import UNCLOSED_IMAGES, images_to_grow_on
 from tests.support.models import TINY, Tiny, difference, grown, load, resolved, write_folder

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from growtool.errors import PlanError
-from growtool.operators.cancel_out import Cancellation, cancelling, pairs
+from growtool.operators.depth.cancel_out import Cancellation, cancelling, pairs
 from tests.support.golden_depth import DEEPER, GOLDEN, MOBILENET, RESNET, record
 from tests.support.models import TINY, Tiny, difference, grown, load, resolved, write_folder
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
 from growtool.checkpoint import Layout
-from growtool.operators import mixture, net2net, tile
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.table import OPERATORS
+from growtool.operators.width import mixture, net2net, tile
 from growtool.plan.depth import CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
 from growtool.plan.width import Mixture, Net2Net, Tile
 from growtool.templates.coefficients import new_vectors

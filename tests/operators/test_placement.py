@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growtool.operators import cancel_out, interleave, net2deeper, stack, zero_out
-from growtool.operators import map as explicit
-from growtool.operators.placement import Placed
+from growtool.operators.depth import cancel_out, interleave, net2deeper, stack, zero_out
+from growtool.operators.depth import map as explicit
+from growtool.operators.depth.placement import Placed
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import CancelOut, Interleave, Map, Net2Deeper, Stack, ZeroOut
 

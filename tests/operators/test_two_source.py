@@ -5,8 +5,8 @@ import torch
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
 from growtool.errors import PlanError
-from growtool.operators import two_source
 from growtool.operators.base import Layer
+from growtool.operators.width import two_source
 from growtool.plan.width import TwoSource
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 from tests.support.models import TINY, WIDER, Tiny, grown, load, resolved, write_folder

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_evenly, padded, tiled
 from growtool.growing import summarise
-from growtool.operators import aki, random, variance_transfer
 from growtool.operators.base import Layer
+from growtool.operators.width import aki, random, variance_transfer
 from growtool.plan.width import Aki, Random, VarianceTransfer
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis
 from tests.support.copies import COPIES

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from growtool.errors import GrowtoolError
-from growtool.finetune.options import make_config, read_config
+from growtool.finetune.options.merging import make_config, read_config
 from growtool.plan import load_plan
 from growtool.plan.document import parse_word, write_document
-from growtool.protocol.file import load_protocol
-from growtool.schedule.file import load_schedule
+from growtool.workflows.protocol.file import load_protocol
+from growtool.workflows.schedule.file import load_schedule
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "growtool").rglob("*.md"))]

@@ -8,9 +8,9 @@ import yaml
 
 from growtool.checkpoint import open_checkpoint
 from growtool.plan import load_plan
-from growtool.schedule.file import load_schedule
-from growtool.schedule.run import run_schedule
-from growtool.study.arms import grown_arms
+from growtool.workflows.compare.arms import grown_arms
+from growtool.workflows.schedule.file import load_schedule
+from growtool.workflows.schedule.run import run_schedule
 from tests.support.finetune import write_checkpoint, write_data
 from tests.support.models import TINY, plan_of, write_folder
 

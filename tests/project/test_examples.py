@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from growtool.checkpoint import ModelSpec, build
-from growtool.finetune.options import make_config
+from growtool.finetune.options.merging import make_config
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 from tests.zoo.proofs import InMemory

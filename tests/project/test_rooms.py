@@ -1,13 +1,14 @@
 """The rooms of growtool: imports run down the table or along a floor one way, wherever in a file they stand."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.support.rooms import FLOORS, PACKAGE
+from tests.support.rooms import FLOORS, FULLER, MODULES, PACKAGE, ROOT
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -60,6 +61,38 @@ def group(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     for room, imported in pairs:
         found.setdefault(room, set()).add(imported)
     return found
+
+
+def module_of(path: Path) -> str:
+    """`growtool.plan` for `growtool/plan/__init__.py`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(source: str, modules: Collection[str]) -> Iterator[str]:
+    """Those of the modules that are imported, wherever in the file: itself, or the package a name is taken from."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from {name if name in modules else str(node.module) for name in names} & set(modules)
+        elif isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & set(modules)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    paths = {module_of(path): path for path in PACKAGE.rglob("*.py") if room_of(path) not in FULLER}
+    imports = {module: set(imported_modules(path.read_text(), paths)) - {module} for module, path in paths.items()}
+    TopologicalSorter(imports).prepare()  # raises where there is a circle, and names it
+
+
+def test_every_import_of_a_module_is_seen():
+    source = "from a.b import c, d\nif TYPE_CHECKING:\n    import e\ndef f():\n    from a import b"
+    assert sorted(imported_modules(source, {"a", "a.b", "a.b.c", "e"})) == ["a.b", "a.b", "a.b.c", "e"]
+
+
+def test_no_folder_is_too_full():
+    held = Counter(path.parent for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+    full = {str(folder.relative_to(PACKAGE)): count for folder, count in held.items() if count > MODULES}
+    assert full.keys() <= FULLER, full
 
 
 def test_a_way_back_is_seen():

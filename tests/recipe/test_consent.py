@@ -16,9 +16,9 @@ from growtool.plan.width import WIDTH_OPERATORS, Mixture, TwoSource, VarianceTra
 from growtool.recipe import resolve
 from growtool.recipe.consent import require_consent
 from growtool.recipe.symmetry import stay_alike
-from growtool.schedule.file import load_schedule
-from growtool.schedule.run import run_schedule
-from growtool.study.arms import grown_arms
+from growtool.workflows.compare.arms import grown_arms
+from growtool.workflows.schedule.file import load_schedule
+from growtool.workflows.schedule.run import run_schedule
 from tests.support.finetune import CLASSES
 from tests.support.models import TINY, Tiny, grown, plan_of, resolved, write_folder
 

@@ -5,8 +5,6 @@ from functools import cache
 
 import pytest
 
-from growtool.advise.budget import parse_budget
-from growtool.advise.proposals import advise
 from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.plan.depth import ZeroOut
@@ -15,6 +13,8 @@ from growtool.recipe.blocks import place_blocks
 from growtool.recipe.consent import require_consent
 from growtool.recipe.size_arguments import SizeArguments
 from growtool.recipe.symmetry import stay_alike
+from growtool.workflows.advise.budget import parse_budget
+from growtool.workflows.advise.proposals import advise
 from tests.support.blocks import alternating
 from tests.support.copies import COPIES
 from tests.support.models import TINY, Tiny, plan_of, resolved, write_folder

@@ -12,7 +12,7 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.records import Silent
+from growtool.finetune.state.records import Silent
 
 # timm's reader leaves closing its image files to the garbage collector.
 UNCLOSED_IMAGES = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -10,7 +10,9 @@ FLOORS = [
     {"algebra", "prove", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},
     {"recipe"},
-    {"growing", "advise"},
-    {"study", "schedule", "protocol"},
+    {"growing"},
+    {"workflows"},
     {"cli", "__main__", "__init__"},
 ]
+MODULES = 14  # in a folder at most, `__init__.py` not counted
+FULLER = frozenset({"trace", "recipe", "prove", "checkpoint"})  # rooms that hold more as yet

@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import build, input_size, open_checkpoint
-from growtool.templates.align import align
-from growtool.templates.assign import best_assignment
+from growtool.templates.align import align, best_assignment
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.trace import trace_model
 from tests.support.models import TINY, difference, load, write_folder

@@ -15,7 +15,7 @@ from growtool.checkpoint.materialise import assemble, materialise
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.convert import export_dense
 from growtool.templates.decompose import Request, decompose
-from growtool.templates.partition import parted
+from growtool.templates.source import parted
 from growtool.trace import trace_model
 from tests.support.models import TINY, Tiny, write_folder
 from tests.support.templates import EXACT, to_templates

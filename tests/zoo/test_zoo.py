@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap
 from growtool.checkpoint import build, input_size
-from growtool.cli.list import families
+from growtool.cli.commands.list import families
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
 from growtool.report.zoo import count_models, read_zoo

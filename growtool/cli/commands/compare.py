@@ -1,0 +1,169 @@
+"""`growtool compare`: which way of growing pays, on the user's own images."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.command import borrowing
+from growtool.cli.console import emit_json, note, results, say
+from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.tables import new_table, show
+from growtool.errors import PlanError
+
+if TYPE_CHECKING:
+    from growtool.workflows.compare.compare import Comparison
+
+
+_WIDE = 110  # columns of a terminal that has room for more than the outcome
+
+
+class Baseline(StrEnum):
+    """What `--baseline` accepts."""
+
+    scratch = "scratch"
+    source = "source"
+    none = "none"
+
+
+@borrowing("data")
+def compare(
+    checkpoint: CheckpointArgument,
+    plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
+    budget: Annotated[
+        str, typer.Option(metavar="AMOUNT", help="Training of each arm: 3epochs, 500steps or 2.5e15macs.")
+    ],
+    data: Path | None = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the comparison.", show_default="NAME-compared"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per arm; growth and training are drawn anew for each.")] = 1,
+    baseline: Annotated[
+        list[Baseline] | None,
+        typer.Option(
+            show_default="scratch",
+            help="Train the targets from scratch too; the source as it is; or nothing besides the plans. Repeatable.",
+        ),
+    ] = None,
+    source_epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            show_default="from its training.json",
+            help="Passes over these images that the source was trained for; scratch then also gets that much longer.",
+        ),
+    ] = None,
+    lr: Annotated[
+        list[float] | None,
+        typer.Option(help="Learning rate; repeat it to let each arm choose the best one with its first seed."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Options of `growtool finetune` in YAML, the same for all arms.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One such option, e.g. opt=sgd; repeatable."),
+    ] = None,
+    variant: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Such options in YAML on top: every plan trains with them, too, as the arm PLAN+FILE; repeatable.",
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once.", show_default="one for each --device")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="A torch device to run on; repeat it to share the runs out.")
+    ] = None,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document on stdout.")] = False,
+) -> None:
+    """Grow a checkpoint by several plans, train each alike, and compare with training the target from scratch.
+
+    The folder gets table.md, table.csv, results.json, evaluations.csv, index.html and, where matplotlib is installed,
+    curves.png; they are about the arms of the last command.
+
+    The same command run again skips what is done and resumes what was cut short, with other plans beside, too. A run
+    that fails is named, and the others go on; the exit code is then 1.
+    """
+    from growtool.finetune.options.merging import merge, read_config, read_words
+    from growtool.plan import load_plan
+    from growtool.workflows.compare.budget import Budget
+    from growtool.workflows.compare.variant import read_variants
+
+    # mistakes in files and options are told before torch is imported
+    plans = [load_plan(path) for path in plan]
+    given = {"data": str(data)} if data else {}
+    options = merge(read_config(config) if config else {}, read_words(set_ or ()), given)
+    amount, variants = Budget.parse(budget), read_variants(variant or ())
+    baselines = _baselines(baseline or [Baseline.scratch])
+    from growtool.growing.source import open_planned
+    from growtool.workflows.compare.compare import compare as run
+    from growtool.workflows.compare.study import Study
+    from growtool.workflows.compare.write import to_json, write
+
+    source = open_planned(checkpoint, [loaded.plan for loaded in plans])
+    study = Study(
+        source=source,
+        plans=plans,
+        options=options,
+        output=output or Path(f"{source.label}-compared"),
+        budget=amount,
+        variants=variants,
+        seeds=seeds,
+        rates=tuple(dict.fromkeys(lr or ())),
+        baselines=baselines,
+        source_epochs=source_epochs,
+        plugins=tuple(plugin or ()),
+        jobs=jobs or max(1, len(device or ())),
+        devices=tuple(device or ()),
+    )
+    try:
+        comparison = run(study, lambda line: note(escape(line)))
+    except (KeyboardInterrupt, SystemExit):
+        note(escape(f"stopped; continue with\n{shlex.join(['growtool', *sys.argv[1:]])}"))
+        raise
+    write(comparison)
+    if as_json:
+        emit_json(to_json(comparison))
+    else:
+        _show(comparison)
+    if comparison.failed:
+        raise typer.Exit(1)
+
+
+def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
+    named = frozenset(str(baseline) for baseline in asked)
+    if "none" in named and len(named) > 1:
+        raise PlanError(f"--baseline: found {', '.join(sorted(named))}, expected none alone; drop it or the others")
+    return named - {"none"}
+
+
+def _show(comparison: Comparison) -> None:
+    from growtool.report.chart import can_draw_png
+    from growtool.workflows.compare.table import table
+
+    text = table(comparison)
+    # what fits a terminal; the files have everything
+    wanted = ("arm", "start %", "end %", "updates", "training MACs")
+    narrow = results().width < _WIDE
+    shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 12]
+    drawn = new_table(*(text.header[n] if n == 0 else f">{text.header[n]}" for n in shown))
+    for row in text.rows:
+        drawn.add_row(*(escape(row[n]) for n in shown))
+    show(drawn)
+    for failed in comparison.failed:
+        say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
+    drawn_too = can_draw_png()
+    written = "index.html, table.md, results.json" + (", curves.png" if drawn_too else "")
+    say(f"written: {escape(str(comparison.study.output))}/{written}")
+    if not drawn_too:
+        note("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")

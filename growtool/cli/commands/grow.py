@@ -1,0 +1,242 @@
+"""`growtool grow`: show what a plan will do, do it, and show the proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import emit_json, note, progress, say
+from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.planning import asked_plan, overridden
+from growtool.cli.tables import new_table, show
+from growtool.errors import PlanError
+from growtool.report import units
+
+if TYPE_CHECKING:
+    from growtool.finetune.optimizer_state import OptimizerState
+    from growtool.growing import Grown, Summary
+    from growtool.plan import LoadedPlan
+    from growtool.recipe import Recipe
+
+
+def grow(
+    checkpoint: CheckpointArgument,
+    plan: Annotated[
+        Path | None,
+        typer.Argument(metavar="PLAN", help="The growth plan, a YAML file; or say it by --width and --depth."),
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(metavar="FACTOR", help="Without PLAN: a factor for every width, such as 2 or 4/3.")
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR", help="Without PLAN: a factor for the blocks of every stage, or their numbers: 2,2,3,2."
+        ),
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Without PLAN: a width or a depth operator; repeatable. Default: the first that keeps the function.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder or .safetensors file to write.", show_default="NAME-grown",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and what it promises; write nothing.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of images for what has to see some; overrides the plan's data.path."),
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Estimate BatchNorm's running statistics anew from the images.")
+    ] = False,
+    optimizer_state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Fine-tuning run whose optimizer grows too. Default: CHECKPOINT, if it has a state."
+        ),
+    ] = None,
+    no_optimizer_state: Annotated[
+        bool, typer.Option("--no-optimizer-state", help="Leave the optimizer's state behind.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the plan's seed.")] = None,
+    allow_lossy: Annotated[
+        bool,
+        typer.Option("--allow-lossy", help="Grow although the operators, which keep the function elsewhere, lose it."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Runs both models for the proof: auto, cpu, cuda or cuda:N.")] = "cpu",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel="Output")
+    ] = False,
+) -> None:  # fmt: skip
+    """Grow a checkpoint by a plan, and prove that the result keeps what the plan promises.
+
+    The result is an ordinary timm folder, with the plan that was carried out beside it. Weights are read and written
+    tensor by tensor; nothing appears under the output's name before it is complete and checked.
+
+    A plan that loses the function by accident is refused (exit code 1, for --dry-run too, once all has been shown).
+    """
+    if optimizer_state is not None and no_optimizer_state:
+        raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
+    asked = asked_plan(plan, width, depth, operator or (), data)
+    loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
+    # a mistake in the plan or the options is told before torch is imported
+    from growtool.checkpoint.folder import refuse_existing
+    from growtool.finetune.parallel.device import resolve_device
+    from growtool.growing import grow as execute
+    from growtool.growing import summarise
+    from growtool.growing.source import open_planned
+    from growtool.recipe import resolve
+
+    proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan])
+    out = output or Path(f"{source.label}-grown")
+    taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
+    try:
+        with loaded.located():
+            recipe = resolve(loaded.plan, source)
+    except PlanError as error:
+        raise _joined(taken, error) or error from error
+    summary = summarise(recipe)
+    if not (as_json or taken):
+        _show_plan(recipe, summary)
+    refusal = _joined(taken, _refusal(recipe, loaded))
+    if dry_run and as_json:
+        refused = refusal.problems[0] if refusal else None
+        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+    if refusal:
+        raise refusal
+    if dry_run:
+        return
+    state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
+    with progress("growing", summary.after.bytes) as advance:
+        grown = execute(
+            recipe,
+            loaded,
+            out,
+            force=force,
+            summary=summary,
+            optimizer=state,
+            device=proving,
+            advance=advance,
+            told=lambda line: note(escape(line)),
+        )
+    if as_json:
+        emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
+    else:
+        _show_result(grown)
+
+
+def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
+    """The state in `run`, or beside the source's weights where there is one."""
+    from growtool.growing.optimizer import find_state, in_template_form
+
+    state = find_state(run or recipe.source.path.parent)
+    if run is None and state is not None and in_template_form(recipe):
+        note("optimizer: the state beside the weights is left behind, it does not grow in template form")
+        return None
+    if run is not None and state is None:
+        raise PlanError(f"--optimizer-state {run}: found no optimizer.json, expected a run of `growtool finetune`")
+    return state
+
+
+def _refusal(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
+    """Why the recipe may not be carried out."""
+    from growtool.recipe.consent import require_consent
+
+    def required() -> None:
+        with loaded.located():
+            require_consent(recipe)
+
+    return _refused(required)
+
+
+def _refused(check: Callable[[], None]) -> PlanError | None:
+    """What a check found wrong."""
+    try:
+        check()
+    except PlanError as error:
+        return error
+    return None
+
+
+def _joined(*errors: PlanError | None) -> PlanError | None:
+    """The problems of all of them, which are told at once."""
+    return PlanError(problems) if (problems := [p for error in errors if error for p in error.problems]) else None
+
+
+def _choices(recipe: Recipe) -> dict[str, object]:
+    return {"choices": list(recipe.choices)}
+
+
+def _target(recipe: Recipe) -> dict[str, object]:
+    spec = recipe.target
+    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
+
+
+_MEANING = {
+    "exact": "the same function",
+    "exact up to eps": "the same function but for the eps of norms",
+    "lossy": "not the same function",
+}
+
+
+def _show_plan(recipe: Recipe, summary: Summary) -> None:
+    before, after = summary.before, summary.after
+    title = f"{recipe.source.name} -> {recipe.target.architecture}"
+    say(f"[bold]{escape(title)}[/]")
+    table = new_table("", ">before", ">after", ">ratio")
+    for label, a, b, shown in (
+        ("parameters", before.parameters, after.parameters, units.count),
+        ("MACs", before.macs, after.macs, units.count),
+        ("FLOPs (2 MACs)", 2 * before.macs, 2 * after.macs, units.count),
+        ("weights file", before.bytes, after.bytes, units.size),
+    ):
+        table.add_row(label, shown(a), shown(b), units.ratio(b, a))
+    show(table)
+    for line in (*recipe.choices, *summary.growth()):
+        say(f"  {escape(line)}", hanging=2)
+    tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
+    whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
+    say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
+    how = f"with {recipe.needs} imported" if recipe.needs else "as is"
+    say(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
+    colour = "green" if summary.promise == "exact" else "yellow"
+    meaning = _MEANING[summary.promise]
+    say(f"promise: [{colour}]{summary.promise}[/] ({meaning})")
+    for reason in summary.reasons:
+        say(f"  {escape(reason)}", hanging=2)
+
+
+def _show_result(grown: Grown) -> None:
+    from growtool.checkpoint.loading import loading_line
+
+    if grown.proof is None:
+        say("[yellow]not verified[/]: the plan says verify: false")
+    else:
+        say(f"verified: {escape(str(grown.proof))}")
+    if grown.optimizer is not None:
+        o = grown.optimizer
+        how = f"approximate, {o.approximate}" if o.approximate else "as the grown model would have gathered them"
+        say(
+            f"optimizer: moments of {o.carried} parameters grown ({how}), {o.fresh} start without; use them with "
+            "`growtool finetune --carry-optimizer`",
+        )
+    say(f"written: {escape(str(grown.out))}")
+    note(f"load it: {escape(loading_line(grown.out))}")

@@ -1,0 +1,53 @@
+"""`growtool protocol`: the published training of MixtureGrowth from one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import emit_json, note, say
+from growtool.cli.opening import PluginOption
+from growtool.cli.tables import new_table, show
+from growtool.cli.training import shown_progress
+
+
+def protocol(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The protocol, a YAML file: model, member_args, train.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder.", show_default="FILE's name")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+) -> None:
+    """Train two members from scratch as templates, grow them onto the diagonal of a larger model, train that.
+
+    The published way of MixtureGrowth (arXiv 2311.04251).
+    """
+    from growtool.workflows.protocol.file import load_protocol
+
+    loaded, out = load_protocol(file), output or Path(file.stem)  # a mistake in it is told before torch is imported
+    from growtool.finetune.parallel.distributed import World
+    from growtool.workflows.protocol.run import run_protocol
+
+    main = World.from_environment().is_main
+    with shown_progress() as progress:
+        told = note if main else lambda line: None
+        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=told)
+    if not main:
+        return
+    if as_json:
+        emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
+        return
+    table = new_table("", ">parameters", ">updates", ">seconds", ">top-1 before", ">after")
+    for step in steps:
+        table.add_row(
+            step.name, f"{step.parameters:,}", str(step.steps), f"{step.seconds:.0f}", f"{step.before:.2f} %",
+            f"{step.after:.2f} %",
+        )  # fmt: skip
+    show(table)
+    say(f"written: {escape(str(out / 'grown' / 'run'))}")

@@ -1,0 +1,135 @@
+"""`growtool schedule` and `growtool report`: progressive growth from one file, and pictures of training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from growtool.cli.console import emit_json, note, say
+from growtool.cli.opening import PluginOption
+from growtool.cli.tables import new_table, show
+from growtool.cli.training import shown_progress
+
+
+def schedule(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The schedule, a YAML file: checkpoint, train, stages.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the stages.", show_default="FILE's name"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
+    plugin: PluginOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the stages as one JSON document on stdout.")] = False,
+) -> None:
+    """Train, grow, train, grow again: the stages of a file, each starting from the one before.
+
+    Each stage has its budget in epochs, steps or MACs; schedule.json says what each spent and came to.
+    """
+    from growtool.workflows.schedule.file import load_schedule
+
+    loaded = load_schedule(file)  # a mistake in it is told before torch is imported
+    from growtool.checkpoint.loading import loading_line
+    from growtool.finetune.parallel.distributed import World
+    from growtool.report import units
+    from growtool.workflows.schedule.run import run_schedule
+
+    main = World.from_environment().is_main
+
+    def told(line: str) -> None:
+        if main:
+            note(line)
+
+    with shown_progress() as progress:
+        records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
+    if not main:
+        return
+    if as_json:
+        emit_json({"output": str(output or file.stem), "stages": [asdict(record) for record in records]})
+        return
+    table = new_table("stage", "", ">parameters", ">updates", ">MACs", ">seconds", ">top-1")
+    for record in records:
+        table.add_row(
+            f"{record.number}", record.kind, f"{record.parameters:,}", f"{record.steps:,}" if record.steps else "-",
+            units.count(record.macs) if record.macs else "-", f"{record.seconds:.0f}",
+            f"{record.top1:.2f} %" if record.top1 is not None else "-",
+        )  # fmt: skip
+    show(table)
+    if records:
+        last = (output or Path(file.stem)) / records[-1].checkpoint
+        note(f"load it: {escape(loading_line(last))}")
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or schedules, complete or not.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The page, one HTML file that needs no network.",
+            show_default="RUN.html beside the run; report.html here for several",
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="The same charts as PNG (needs matplotlib).", show_default=False)
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Accuracy against updates alone, as SVG.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the points as one JSON document on stdout.")] = False,
+) -> None:
+    """Draw accuracy and loss against updates, MACs and time, several runs in one picture, growth marked."""
+    from growtool.checkpoint.folder import write_text
+    from growtool.report.chart import to_svg, write_png
+    from growtool.report.page import html_page
+    from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve
+
+    page = output or _page_of(runs)
+    _require_places(page, png, svg)
+    curves = [read_curve(run) for run in runs]
+    charts, table = curve_charts(curves), curve_table(curves)
+    note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
+    if png is not None:
+        write_png(charts, png)  # first, as it may want for matplotlib
+    write_text(page, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
+    if svg is not None:
+        write_text(svg, to_svg(charts[0]) + "\n")
+    if as_json:
+        emit_json({"curves": [asdict(curve) for curve in curves], "output": str(page)})
+        return
+    shown = new_table(table.header[0], *(f">{title}" for title in table.header[1:]))
+    for row in table.rows:
+        shown.add_row(*row)
+    show(shown)
+    written = ", ".join(str(path) for path in (page, png, svg) if path is not None)
+    say(f"written: {escape(written)}")
+
+
+def _page_of(runs: list[Path]) -> Path:
+    """Beside the run; of several runs in the working folder."""
+    if len(runs) > 1:
+        return Path("report.html")
+    run = runs[0] if runs[0].name else runs[0].resolve()
+    return run.with_name(f"{run.name}.html")
+
+
+def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:
+    """Raises PlanError, before anything is drawn, for each file that cannot be written as asked."""
+    from growtool.errors import PlanError
+
+    named = [(name, path) for name, path in (("--output", output), ("--png", png), ("--svg", svg)) if path is not None]
+    problems = [
+        f"{name} {path}: found no folder {path.parent}, expected one; create it or name another place"
+        for name, path in named
+        if not path.parent.is_dir()
+    ]
+    if png is not None and png.suffix.lower() != ".png":
+        problems.append(f"--png {png}: found a name in {png.suffix or 'no ending'}, expected one that ends in .png")
+    if problems:
+        raise PlanError(problems)

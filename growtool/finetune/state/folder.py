@@ -1,0 +1,247 @@
+"""The folder of a run: what lies where, and how checkpoints get into it without ever being half there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from growtool.checkpoint import infos_of, json_text, write_folder
+from growtool.checkpoint.folder import (
+    CARD,
+    PLAN,
+    REPORT,
+    STATE,
+    TRAINING,
+    documents_beside,
+    staging,
+    sync_folder,
+    take_place,
+    write_text,
+)
+from growtool.checkpoint.temporary import TEMPORARY, prefix_for
+from growtool.errors import PlanError
+from growtool.finetune.commands import resuming
+from growtool.finetune.options.merging import RUN_CONFIG
+from growtool.finetune.state.journal import METRICS, SUMMARY
+from growtool.finetune.state.lock import LOCK
+from growtool.finetune.state.records import CheckpointRecord, EpochRecord, Evaluation
+from growtool.finetune.state.snapshot import Snapshot, write_training_state
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from growtool.checkpoint import Checkpoint, ModelSpec
+
+_CONTENT = frozenset({"best", "last", "checkpoints", "tensorboard", METRICS, SUMMARY, RUN_CONFIG})
+_SECTION = "\n## Fine-tuning\n"
+
+
+class RunFolder:
+    """`best/`, `last/`, `checkpoints/`, `metrics.jsonl`, `summary.csv` and `config.yaml` below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.best, self.last, self.checkpoints = root / "best", root / "last", root / "checkpoints"
+        self.metrics, self.config = root / METRICS, root / RUN_CONFIG
+
+    def require_free(self, checkpoint: Path, *, force: bool) -> None:
+        """Raise unless a run may be written here; `checkpoint` is what it starts from.
+
+        Raises:
+            PlanError: there is something that would be lost.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise PlanError(f"--output {self.root}: found a file, expected to write a folder; choose another place")
+        held = sorted(path.name for path in self.root.iterdir() if path.name != LOCK) if self.root.is_dir() else []
+        if held and not force:
+            going_on = f", or continue its run with\n{resuming(self.root)}" if self.config.is_file() else ""
+            raise PlanError(
+                f"--output {self.root}: it exists and is not empty; choose another place, add --force{going_on}"
+            )
+        if foreign := [name for name in held if name not in _CONTENT and not name.startswith(".")]:
+            raise PlanError(
+                f"--output {self.root}: found {', '.join(foreign[:4])}, expected nothing but an earlier run "
+                f"({', '.join(sorted(_CONTENT))}), which is all that --force replaces; choose another place"
+            )
+        if held and checkpoint.resolve().is_relative_to(self.root.resolve()):
+            raise PlanError(
+                f"--output {self.root}: the checkpoint to start from lies in it and would be lost; choose another place"
+            )
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the folder, without what an earlier run left there, and write down what this one does."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in (self.best, self.last, self.checkpoints, self.root / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=not folder.exists())
+        self.metrics.unlink(missing_ok=True)
+        (self.root / SUMMARY).unlink(missing_ok=True)
+        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def saved(self) -> list[Path]:
+        """The checkpoints, oldest first. One has its name only since it is complete."""
+        return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
+
+    def keep(self, count: int) -> None:
+        """Remove all but the latest `count` checkpoints."""
+        for path in self.saved()[:-count]:
+            remove(path)
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint; names sort as steps do."""
+    return f"step-{step:08d}"
+
+
+class Saver:
+    """Writes a model as a timm folder with the lineage and the documents of the checkpoint it came from."""
+
+    def __init__(self, source: Checkpoint, spec: ModelSpec, num_features: int) -> None:
+        self.spec, self.num_features = spec, num_features
+        self._metadata = {"growtool_version": version("growtool"), **(source.form.metadata() if source.form else {})}
+        self._documents = documents_beside(source, (REPORT, PLAN))
+
+    def save(
+        self,
+        folder: Path,
+        weights: Mapping[str, Tensor],
+        training: Mapping[str, Any],
+        *,
+        state: Snapshot | None = None,
+    ) -> None:
+        """Write `folder`, replacing an earlier checkpoint there once the new one is complete.
+
+        Args:
+            folder: the timm folder to appear.
+            weights: by name, on the CPU, in the types they have.
+            training: what `training.json` says: epoch, step, evaluation and more.
+            state: with it the run can be resumed from the folder.
+
+        Raises:
+            OSError: the disk is full; the earlier checkpoint stays.
+        """
+
+        def documents(staged: Path) -> Mapping[str, str]:
+            if state is not None:
+                write_training_state(staged, state)
+            return self._documents | {CARD: self._card(training), TRAINING: json_text(training)}
+
+        write_folder(
+            folder,
+            self.spec,
+            infos_of(weights),
+            lambda name: weights[name],
+            num_features=self.num_features,
+            documents=documents,
+            metadata=self._metadata,
+            force=True,
+        )
+
+    def _card(self, training: Mapping[str, Any]) -> str:
+        """The card of the source with a section on the training; it takes the place of an earlier one."""
+        before = self._documents[CARD].split(_SECTION)[0].rstrip("\n")
+        result = training["evaluation"]
+        measured = f"Top-1 {result['top1']:.2f} % of {result['count']} validation images. " if result else ""
+        return (
+            f"{before}\n{_SECTION}\n"
+            f"`growtool finetune` trained the weights further: {training['step']} updates, to epoch "
+            f"{training['epoch']}. {measured}"
+            f"What is said above about computing the same function as another checkpoint holds for the weights before "
+            f"that. Settings and results are in `{TRAINING}`.\n"
+        )
+
+
+class BackgroundSaver:
+    """Writes one snapshot at a time while training goes on; what goes wrong is raised at the next call.
+
+    A snapshot of the end of an epoch appears as `checkpoints/step-N`, then as `last/` (the same files under a second
+    name), and its weights as `best/` if they are. At no moment is there less on disk than before, nor a `best/` that
+    resuming would not come back to.
+    """
+
+    def __init__(self, folder: RunFolder, saver: Saver, settings: Mapping[str, Any], keep: int) -> None:
+        self._folder, self._saver, self._settings, self._keep = folder, saver, settings, keep
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._running: Future[CheckpointRecord] | None = None
+
+    def wait(self) -> CheckpointRecord | None:
+        """Until nothing is being written; what came of it, once.
+
+        Raises:
+            OSError: it could not be written; the checkpoints of before are as they were.
+        """
+        running, self._running = self._running, None
+        return running.result() if running is not None else None
+
+    def submit(self, snapshot: Snapshot, *, stall: float, evaluation: Evaluation | None) -> None:
+        """Begin to write; `wait` must have been called since the last time.
+
+        Args:
+            snapshot: written as it is.
+            stall: seconds for which training stood still so far.
+            evaluation: of the epoch that is complete with this snapshot; None within an epoch.
+        """
+        assert self._running is None, "an earlier snapshot is still being written"
+        self._running = self._pool.submit(self._write, snapshot, stall, evaluation)
+
+    def close(self) -> None:
+        """Wait for the thread; errors were raised by `wait`."""
+        self._pool.shutdown(wait=True)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self._folder.checkpoints / step_name(step)
+
+    def _write(self, snapshot: Snapshot, stall: float, evaluation: Evaluation | None) -> CheckpointRecord:
+        start, course = time.perf_counter(), snapshot.course
+        training = {
+            "epoch": course.epoch,
+            "step": course.step,
+            "train_loss": course.last.train_loss if course.last and evaluation else None,
+            "evaluation": asdict(evaluation) if evaluation else None,
+            "config": dict(self._settings),
+        }
+        path = self.path(course.step)
+        self._saver.save(path, snapshot.weights, training | {"weights": "model"}, state=snapshot)
+        if evaluation is not None:
+            link(path, self._folder.last)
+            if _is_best(course.last, course.best):
+                weights = "ema" if snapshot.ema is not None else "model"
+                self._saver.save(self._folder.best, snapshot.evaluated, training | {"weights": weights})
+        self._folder.keep(self._keep)
+        size = sum(file.stat().st_size for file in path.iterdir())
+        return CheckpointRecord(course.step, stall, time.perf_counter() - start, size)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint if it is there; its name goes first, so that no half-removed folder has it."""
+    if not path.exists():
+        return
+    doomed = path.with_name(f"{prefix_for(path.name)}removed{TEMPORARY}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _is_best(last: EpochRecord | None, best: EpochRecord | None) -> bool:
+    return last is not None and last == best
+
+
+def link(source: Path, target: Path) -> None:
+    """`target` becomes a folder of the same files, copied only where the file system has no second names."""
+    with staging(target) as folder:
+        for file in source.iterdir():
+            try:
+                os.link(file, folder / file.name)
+            except OSError:
+                shutil.copy2(file, folder / file.name)
+        folder.chmod(source.stat().st_mode & 0o777)
+        sync_folder(folder)
+        take_place(folder, target.resolve())

@@ -1,0 +1,195 @@
+"""The records of a run on disk: `metrics.jsonl`, `summary.csv`, and whatever tracker was asked for."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from growtool.checkpoint import atomic_file
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.state.records import (
+    CheckpointRecord,
+    EpochRecord,
+    EvaluationRecord,
+    Record,
+    StepRecord,
+    UnreadableRecord,
+)
+
+METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
+_EVENTS = {
+    StepRecord: "step",
+    EpochRecord: "epoch",
+    EvaluationRecord: "evaluation",
+    CheckpointRecord: "checkpoint",
+    UnreadableRecord: "unreadable",
+}
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+class Tracker(Protocol):
+    """A service or file format that shows metrics."""
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Take in the values of one update, by name."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class Journal:
+    """A JSON line per record, on disk as soon as it is known, and a row of `summary.csv` per epoch.
+
+    Args:
+        folder: of the run.
+        trackers: told the same.
+        step: on resuming, the update to continue after; later records are dropped. None begins anew.
+        epoch: on resuming, the last epoch that was complete.
+
+    Attributes:
+        evaluated: on resuming, the updates after which the records kept hold an evaluation.
+    """
+
+    def __init__(
+        self, folder: Path, trackers: tuple[Tracker, ...] = (), *, step: int | None = None, epoch: int = 0
+    ) -> None:
+        self._summary = folder / SUMMARY
+        self._trackers = trackers
+        self._epochs: list[dict[str, Any]] = []
+        path = folder / METRICS
+        kept = [] if step is None else [event for event in read_events(path) if _is_before(event, step, epoch)]
+        with atomic_file(path) as file:
+            file.write("".join(_line(event) for event in kept).encode())
+        self._epochs = [event for event in kept if event["event"] == "epoch"]
+        self.evaluated = {event["step"] for event in kept if event["event"] in ("epoch", "evaluation")}
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        event: dict[str, Any] = {"event": _EVENTS[type(record)], **asdict(record)}
+        self._file.write(_line(event))
+        self._file.flush()
+        if isinstance(record, EpochRecord):
+            self._epochs.append(event)
+            self._write_summary()
+        values = {key: float(value) for key, value in event.items() if isinstance(value, int | float)}
+        for tracker in self._trackers:
+            tracker.write({f"{event['event']}/{key}": value for key, value in values.items()}, record.step)
+
+    def _write_summary(self) -> None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self._epochs)
+        with atomic_file(self._summary) as file:
+            file.write(text.getvalue().encode())
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a `metrics.jsonl`; a last line that a crash cut short is left out.
+
+    Raises:
+        CheckpointError: the file is missing, or damaged elsewhere.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}), expected the metrics of a run") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                return
+            raise CheckpointError(f"{path}:{number}: not JSON ({error}); restore the file") from error
+        if (
+            not isinstance(event, dict)
+            or not _is_number(event.get("step"))
+            or event.get("event") not in _EVENTS.values()
+        ):
+            raise CheckpointError(f"{path}:{number}: found no record of a run, expected one; restore the file")
+        if event["event"] == "epoch" and not _is_number(event.get("epoch")):
+            raise CheckpointError(f"{path}:{number}: found no number of the epoch, expected one; restore the file")
+        yield event
+
+
+def open_trackers(names: tuple[str, ...], folder: Path, settings: Mapping[str, Any]) -> tuple[Tracker, ...]:
+    """The trackers of these names, told how the run is configured.
+
+    Raises:
+        PlanError: one is not installed.
+    """
+    require_installed(names)
+    return tuple(_TensorBoard(folder) if name == "tensorboard" else _Online(name, folder, settings) for name in names)
+
+
+def require_installed(names: tuple[str, ...]) -> None:
+    """Raise unless the packages of these trackers can be imported.
+
+    Raises:
+        PlanError: one line for each that cannot.
+    """
+    problems = []
+    for name in names:
+        try:
+            importlib.import_module(_PACKAGES[name])
+        except ImportError:
+            problems.append(f"--log {name}: not installed; pip install {_PACKAGES[name]}, or drop the option")
+    if problems:
+        raise PlanError(problems)
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Online:
+    """wandb, and trackio, which speaks the same language."""
+
+    def __init__(self, package: str, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._package: Any = importlib.import_module(package)
+        self._package.init(project="growtool", name=folder.resolve().name, config=dict(settings))
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        self._package.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._package.finish()
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, allow_nan=False) + "\n"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_before(event: Mapping[str, Any], step: int, epoch: int) -> bool:
+    if event["event"] == "epoch":
+        return bool(event["epoch"] <= epoch)
+    return bool(event["step"] <= step)

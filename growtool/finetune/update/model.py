@@ -1,0 +1,101 @@
+"""A checkpoint as a model in memory, ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from growtool.checkpoint import build, held_as
+from growtool.checkpoint.match import matched, shared_names
+from growtool.errors import PlanError
+from growtool.finetune.data.seeding import derive_seed
+from growtool.templates.training import even_out_gradients, put_in_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from growtool.checkpoint import Checkpoint
+
+
+def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
+    """The timm model on CPU in eval mode with the stored weights; floating-point tensors become float32.
+
+    A checkpoint in template form gives a model that computes its weights from templates and coefficients.
+
+    Args:
+        checkpoint: names the model.
+        model_args: further arguments of its constructor that change no tensor, such as `drop_path_rate`.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture, or it does not take the arguments.
+    """
+    model = build(checkpoint.spec.with_args(**model_args), where=checkpoint.name)
+    checkpoint = matched(checkpoint, model)
+    if checkpoint.form is not None:
+        put_in_form(model, checkpoint.form, checkpoint.stored)
+    state = {}
+    for name in checkpoint.stored:
+        tensor = checkpoint.read_stored(name)
+        wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        state[name] = held_as(f"{checkpoint.name}: {name}", tensor, wanted)
+    shared = shared_names(model.state_dict(keep_vars=True))
+    model.load_state_dict(state, strict=True, assign=True)
+    _share(model, shared)
+    if checkpoint.form is not None:
+        even_out_gradients(model)
+    return model
+
+
+def _share(model: nn.Module, groups: Iterable[list[str]]) -> None:
+    """Let modules hold the same tensor again that were given one each."""
+    for first, *others in groups:
+        tensor = model.state_dict(keep_vars=True)[first]
+        for name in others:
+            path, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(path), leaf, tensor)
+
+
+def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
+    """Give a timm model a fresh head, drawn from `seed`; the global random state stays.
+
+    Returns:
+        The names of its parameters.
+
+    Raises:
+        PlanError: the model has none that timm can replace.
+    """
+    reset = getattr(model, "reset_classifier", None)
+    if not callable(reset):
+        raise PlanError(
+            f"--num-classes: {type(model).__name__} has no head that timm can replace; drop the option, or build the "
+            f"model with `timm.create_model(..., num_classes={classes})`"
+        )
+    before = dict(model.named_parameters())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "head"))
+        reset(classes)
+    return frozenset(name for name, parameter in model.named_parameters() if parameter is not before.get(name))
+
+
+def count_classes(model: nn.Module) -> int:
+    """Logits of a timm model."""
+    return cast("int", model.num_classes)
+
+
+def layout(channels_last: bool) -> torch.memory_format:
+    """How images and convolutions are laid out in memory."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def compiled(model: nn.Module, backend: str | None) -> Callable[[Tensor], Tensor]:
+    """The model as it is called: by torch.compile with that backend, or itself without one."""
+    return torch.compile(model, backend=backend) if backend else model
+
+
+def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
+    """The model on `device` in that layout."""
+    return model.to(device).to(memory_format=layout(channels_last))

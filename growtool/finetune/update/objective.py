@@ -1,0 +1,116 @@
+"""What training minimises: the loss on the labels and, with a teacher, on what the teacher says of the same images.
+
+Distillation follows Hinton et al. (arXiv 1503.02531, section 2): the student's distribution at temperature T approaches
+the teacher's, scaled by T^2. After growth the teacher is usually the source: what it knew is not forgotten while new
+weights find their use, and as its part anneals to 0 the student may become better than it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from growtool.errors import PlanError
+from growtool.finetune.update.model import count_classes
+from growtool.images import ImageFormat, other_classes, require_names
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model whose outputs are a part of the loss.
+
+    Attributes:
+        forward: images [B, C, H, W] to logits [B, classes].
+        weight: its part in the loss, by the number of updates done.
+        temperature: of both distributions.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    weight: Callable[[int], float]
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What training minimises.
+
+    Attributes:
+        criterion: loss of (logits [B, classes], targets [B] or [B, classes]).
+        teacher: None without distillation.
+    """
+
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    teacher: Teacher | None = None
+
+    def __call__(self, logits: Tensor, targets: Tensor, images: Tensor, step: int) -> Tensor:
+        """The loss of logits [B, classes] on images [B, C, H, W] in update `step`."""
+        loss = self.criterion(logits.float(), targets)
+        weight = self.teacher.weight(step) if self.teacher else 0.0
+        if self.teacher is None or weight == 0:
+            return loss
+        with torch.no_grad():
+            taught = self.teacher.forward(images)
+        return (1 - weight) * loss + weight * divergence(logits, taught, self.teacher.temperature)
+
+
+def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student), the mean over the batch of logits [B, classes]."""
+    student = functional.log_softmax(logits.float() / temperature, dim=1)
+    teacher = functional.log_softmax(taught.float() / temperature, dim=1)
+    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def annealed(weight: float, how: str, steps: int) -> Callable[[int], float]:
+    """`weight` at update 0, 0 at update `steps`, along a line or half a cosine; or `constant`."""
+    courses: dict[str, Callable[[float], float]] = {
+        "constant": lambda part: 1.0,
+        "linear": lambda part: 1 - part,
+        "cosine": lambda part: (1 + math.cos(math.pi * part)) / 2,
+    }
+    return lambda step: weight * courses[how](min(step / steps, 1.0))
+
+
+def require_same_task(
+    student: nn.Module,
+    teacher: nn.Module,
+    name: str,
+    *,
+    classes: Sequence[str] | None,
+    taught: Sequence[str] | None,
+) -> None:
+    """Raise unless both look at the same images and tell the same classes apart, in the same order.
+
+    Args:
+        student, teacher: the two models.
+        name: of the teacher.
+        classes: names of the student's classes, where its checkpoint or the data tell them.
+        taught: names of the teacher's, where its checkpoint tells them.
+
+    Raises:
+        PlanError: one line for each difference.
+    """
+    if taught is not None:
+        require_names(taught, count_classes(teacher), f"--kd-teacher {name}")
+    problems = []
+    if count_classes(student) != count_classes(teacher):
+        problems.append(f"--kd-teacher {name}: {count_classes(teacher)} classes, expected {count_classes(student)}")
+    elif difference := other_classes(classes, taught):
+        problems.append(f"--kd-teacher {name}: {difference}, the student's (label_names in config.json)")
+    ours, theirs = ImageFormat.of(student), ImageFormat.of(teacher)
+    problems += [
+        f"--kd-teacher {name}: pretrained_cfg.{key} is {getattr(theirs, key)}, expected {getattr(ours, key)}, the "
+        "student's"
+        for key in ("input_size", "mean", "std")
+        if getattr(ours, key) != getattr(theirs, key)
+    ]
+    if problems:
+        raise PlanError([f"{problem}; name a checkpoint trained for the same task" for problem in problems])

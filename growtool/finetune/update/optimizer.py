@@ -1,0 +1,112 @@
+"""The optimizer and the course of its rate: timm's, and SWAN."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from growtool.errors import PlanError
+from growtool.finetune.config import STATELESS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from growtool.finetune.config import RunConfig
+
+
+def unknown_optimizer(name: str) -> str | None:
+    """What is wrong with the name of an optimizer; None where it is one."""
+    from timm.optim import list_optimizers
+
+    known = [*list_optimizers(), STATELESS]
+    if name.lower().removeprefix("lookahead_") in known and name.lower() != f"lookahead_{STATELESS}":
+        return None
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `timm.optim.list_optimizers()`"
+    return f"--opt: found {name!r}, expected the name of an optimizer of timm, or {STATELESS}; {hint}"
+
+
+def unused_momentum(config: RunConfig) -> str | None:
+    """That an optimizer of a known name has no use for the momentum that was set; None where it has, or none was."""
+    from timm.optim import get_optimizer_info
+
+    name = config.opt.lower().removeprefix("lookahead_")
+    if not config.changes("momentum") or (name != STATELESS and get_optimizer_info(name).has_momentum):
+        return None
+    return f"--momentum: found {config.momentum:g}, but --opt {config.opt} has none; drop it, or see --set opt_kwargs"
+
+
+def class_name(name: str) -> str:
+    """The class of the optimizer of this name, as `optimizer.json` has it; empty where there is none."""
+    from timm.optim import get_optimizer_class
+
+    if name.lower().startswith("lookahead_"):
+        return "Lookahead"
+    if name.lower() == STATELESS:
+        return "Swan"
+    return "" if unknown_optimizer(name) else str(get_optimizer_class(name, bind_defaults=False).__name__)
+
+
+def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Over the parameters that train; biases, norms and what the model names itself are not decayed.
+
+    Raises:
+        PlanError: timm cannot create it, or it does not take `opt_kwargs`.
+    """
+    from timm.optim import create_optimizer_v2
+
+    create = _create_swan if config.opt.lower() == STATELESS else create_optimizer_v2
+    try:
+        return create(
+            model,
+            opt=config.opt,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            layer_decay=config.layer_decay,
+            **config.opt_kwargs,
+        )
+    except (AssertionError, AttributeError, ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise PlanError(
+            f"--opt: timm cannot create {config.opt!r} here ({type(error).__name__}: {error}); "
+            "correct --set opt_kwargs and --layer-decay, install what it needs, or choose another, e.g. adamw or sgd"
+        ) from error
+
+
+def create_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, warmup: int) -> Any:
+    """timm's scheduler with one update as its unit of time.
+
+    Raises:
+        PlanError: timm cannot lay it out over so few updates.
+    """
+    from timm.scheduler import create_scheduler_v2
+
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.sched,
+            num_epochs=steps,
+            warmup_epochs=warmup,
+            warmup_lr=config.warmup_lr,
+            min_lr=config.min_lr,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+    except (AssertionError, ValueError) as error:
+        raise PlanError(
+            f"--sched: timm cannot create {config.sched!r} for {steps} updates, {warmup} of them warm-up ({error}); "
+            "shorten the warm-up, train longer, or choose another"
+        ) from error
+    return scheduler
+
+
+def _create_swan(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    """By a registry of its own: timm's groups and layer decay hold for it, and timm's registry stays as it is."""
+    from timm.optim import OptimInfo, OptimizerRegistry
+
+    from growtool.finetune.update.swan import Swan
+
+    registry = OptimizerRegistry()
+    registry.register(OptimInfo(STATELESS, Swan, has_eps=False))
+    return registry.create_optimizer(model, **options)  # type: ignore[no-any-return]

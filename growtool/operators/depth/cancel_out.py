@@ -1,0 +1,71 @@
+"""`cancel_out`: copied blocks whose residual branch ends in weights that cancel (LEMON, arXiv 2310.07999, section 4.2).
+
+The hidden units of a new block are copies of each other in pairs, and the layer that ends the branch reads the two of a
+pair with opposite weights: the branch adds nothing, and yet no weight in it has a zero gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from growtool.operators.depth.placement import Placed, inserted
+from growtool.plan.depth import CancelOut
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Where opposite weights stand in the tensor that closes a branch.
+
+    Attributes:
+        dim: the dimension that the branch's hidden units are summed over.
+        partner: int64 [its size], the other position of each pair; a position without partner names itself.
+        gain: deviation of the weights relative to that of the layer they stand in for.
+    """
+
+    dim: int
+    partner: Tensor
+    gain: float
+
+
+def arrange(spec: CancelOut, sources: tuple[int, ...], count: int) -> list[Placed]:
+    """New blocks among the old ones, each a closed copy of the one before it."""
+    return inserted(spec.placement, sources, count, "cancel_out")
+
+
+def loss(spec: CancelOut) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None
+
+
+def pairs(size: int) -> tuple[Tensor, Tensor]:
+    """The unit whose parameters each of `size` hidden units has, and the other unit of its pair.
+
+    The first half stays and the second half copies it; of an odd number the last unit stays alone.
+
+    Returns:
+        int64 [size] twice.
+    """
+    half = size // 2
+    unit = torch.arange(size)
+    source = torch.where((unit >= half) & (unit < 2 * half), unit - half, unit)
+    partner = torch.where(unit < half, unit + half, source)
+    return source, partner
+
+
+def cancelling(W: Tensor, where: Cancellation, generator: torch.Generator) -> Tensor:
+    """Random weights that are opposite for the two positions of a pair, and zero for a position without partner.
+
+    Args:
+        W: a weight of the shape wanted, whose scale they take.
+        where: the pairs.
+        generator: draws them.
+
+    Returns:
+        Weights of the shape and type of `W`; those that have a partner deviate by `gain` times W's own deviation.
+    """
+    noise = torch.randn(W.shape, generator=generator, dtype=W.dtype)
+    opposite = noise - noise.index_select(where.dim, where.partner)  # twice the variance of one draw
+    return opposite.mul_(where.gain * float(W.std(correction=0)) / 2**0.5)

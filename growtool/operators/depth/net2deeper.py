@@ -1,0 +1,21 @@
+"""`net2deeper`: new layers that pass on what they receive, in networks without residual streams (Net2Net, arXiv
+1511.05641, section 2.3).
+
+A convolution becomes the identity kernel, a BatchNorm undoes itself, and the activation after them must be the one that
+the input went through already, and idempotent: `relu(relu(x)) = relu(x)`.
+"""
+
+from __future__ import annotations
+
+from growtool.operators.depth.placement import Placed, inserted
+from growtool.plan.depth import Net2Deeper
+
+
+def arrange(spec: Net2Deeper, sources: tuple[int, ...], count: int) -> list[Placed]:
+    """New blocks among the old ones."""
+    return inserted(spec.placement, sources, count, "identity")
+
+
+def loss(spec: Net2Deeper) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

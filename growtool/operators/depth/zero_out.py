@@ -1,0 +1,17 @@
+"""`zero_out`: copied blocks whose residual branch ends in zeros, so that they start as the identity (LLaMA Pro, arXiv
+2401.02415). Exactly the last affine layer of each branch is zeroed; its gradient is not zero, so the block learns."""
+
+from __future__ import annotations
+
+from growtool.operators.depth.placement import Placed, inserted
+from growtool.plan.depth import ZeroOut
+
+
+def arrange(spec: ZeroOut, sources: tuple[int, ...], count: int) -> list[Placed]:
+    """New blocks among the old ones, each a closed copy of the one before it."""
+    return inserted(spec.placement, sources, count, "zero_out")
+
+
+def loss(spec: ZeroOut) -> str | None:
+    """Why the operator itself changes the function, or None."""
+    return None

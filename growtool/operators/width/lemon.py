@@ -1,0 +1,15 @@
+"""`lemon`: average expansion (LEMON, arXiv 2310.07999, section 4).
+
+The residual stream is copied as often as it fits; what remains holds the mean of the old channels, which a LayerNorm
+turns into zeros. An RMSNorm does not take the mean off: there zeros stand in the remainder. Hidden units and heads are
+copied in turn.
+"""
+
+from __future__ import annotations
+
+from growtool.operators.base import Abilities
+from growtool.operators.width.centre_zero import expand, grow, loss
+
+ABILITIES = Abilities(blanks=("mean", "silent"))
+
+__all__ = ["ABILITIES", "expand", "grow", "loss"]

@@ -1,0 +1,1 @@
+"""Several growths and trainings in a row: comparisons, schedules, protocols; and what growth to begin with."""

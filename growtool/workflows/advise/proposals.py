@@ -1,0 +1,139 @@
+"""Plans that grow a checkpoint within a budget that keep the function: wider, deeper, and both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from growtool.checkpoint import Checkpoint
+from growtool.checkpoint.match import matched
+from growtool.checkpoint.reach import OPEN
+from growtool.plan.target import Scale
+from growtool.recipe.target import scalable
+from growtool.recipe.traced_model import TracedModel
+from growtool.recipe.trials import Built
+from growtool.workflows.advise.budget import AXES, GUIDELINES, SizeBudget
+from growtool.workflows.advise.sizes import Scaling, Shape, Size, size_of
+from growtool.workflows.advise.trying import Tried, try_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One plan.
+
+    Attributes:
+        axis: `width`, `depth` or `both`.
+        plan: what the file says, as plain data.
+        size: of the grown model.
+        promise: `exact`, `exact up to eps`; `lossy` where the operator is so by its name and nothing else can.
+        reasons: why it is lossy.
+        guideline: what was measured of growing so, or where its shape comes from.
+    """
+
+    axis: str
+    plan: Mapping[str, Any]
+    size: Size
+    promise: str
+    reasons: tuple[str, ...]
+    guideline: str
+
+    def text(self, heading: str, of: Mapping[str, Any] | None = None) -> str:
+        """The plan file, with `heading` as its first comment, and `of`: `model` and `model_args` of a lone file."""
+        return f"# {heading}\n{yaml.safe_dump({**(of or {}), **self.plan}, sort_keys=False, default_flow_style=None)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Plans that fit a budget, and why there are no more.
+
+    Attributes:
+        source: the size of the checkpoint.
+        proposals: one for each axis that can grow within the budget and keep the function.
+        beyond: for the other axes the smallest growth that keeps it, where there is one; it is beyond the budget.
+        refused: axis -> why there is no proposal.
+    """
+
+    source: Size
+    proposals: tuple[Proposal, ...]
+    beyond: tuple[Proposal, ...]
+    refused: Mapping[str, str]
+
+
+def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
+    """The largest plan of each axis that keeps the function within the budget; no weight is read.
+
+    Raises:
+        CheckpointError: the checkpoint's model cannot be built or run.
+    """
+    source = TracedModel.of(checkpoint.spec, where=checkpoint.name)
+    checkpoint = matched(checkpoint, source.model)
+    scalings = _scalings(source, budget)
+    proposals, beyond, refused = [], [], {}
+    for axis in AXES:
+        search = _Search(axis, checkpoint, source, scalings[axis])
+        within, further = scalings[axis].shapes(axis)
+        if found := search.first(within):
+            proposals.append(found)
+        elif found := search.first(further):
+            beyond.append(found)
+            refused[axis] = "no growth that keeps the function is within the budget"
+        else:
+            refused[axis] = search.why()
+    return Advice(scalings["both"].source, tuple(proposals), tuple(beyond), refused)
+
+
+def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
+    """What each axis can be scaled by, as a plan that scales it alone finds it."""
+    built: Built = {}
+    size = size_of(source.model)
+
+    def of(**axes: float) -> Scaling:
+        base, size_arguments = scalable(Scale(**axes), source.spec, source.model, source.trace, built)
+        return Scaling(base, source.model, size, size_arguments, budget)
+
+    both = of(width=2.0, depth=2.0)
+    if both.base.architecture != OPEN:  # then neither axis has arguments of its own beyond the constructor's
+        return dict.fromkeys(AXES, both)
+    return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
+
+
+class _Search:
+    """Looks for the first shape that some operator grows to while it keeps the function."""
+
+    def __init__(self, axis: str, checkpoint: Checkpoint, source: TracedModel, scaling: Scaling) -> None:
+        self._axis, self._checkpoint, self._source, self._scaling = axis, checkpoint, source, scaling
+        self._last = Tried()
+
+    def first(self, shapes: Iterable[Shape]) -> Proposal | None:
+        """The first of them in their order.
+
+        Where channels have to be copied equally often, only whole factors of the width are tried further. Nothing is
+        once two sizes in a row are refused for the same reasons.
+        """
+        for shape in shapes:
+            if self._last.needs_whole_factors and shape[0] is not None and shape[0].denominator != 1:
+                continue
+            before, tried = self._last, try_shape(self._checkpoint, self._source, self._scaling, shape)
+            self._last = tried
+            if tried.plan is not None and tried.recipe is not None:
+                size, promise = self._scaling.size(*shape), tried.recipe.promise
+                assert size is not None, "what has a recipe has a size"
+                return Proposal(self._axis, tried.plan, size, promise.kind, promise.reasons, GUIDELINES[self._axis])
+            if tried.refusals and not tried.reasons and tried.refusals == before.refusals:
+                break
+        return None
+
+    def why(self) -> str:
+        """Why there is none."""
+        lacking = [
+            what
+            for what, found in (("width", self._scaling.width_factors), ("depth", self._scaling.depths))
+            if self._axis in (what, "both") and not found
+        ]
+        if lacking:
+            return f"no argument of the constructor scales its {' or '.join(lacking)}"
+        found = [*self._last.reasons, *self._last.refusals]
+        return "; ".join(found[0]) if found else "no operator tells the copies of its channels apart"

@@ -1,0 +1,121 @@
+"""Which operators keep the function at one size: each is asked for its promise, the first that keeps it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from growtool.checkpoint import Checkpoint
+from growtool.errors import GrowtoolError, PlanError
+from growtool.plan.schema import Plan
+from growtool.plan.target import factor_text
+from growtool.prove.obstacle import Obstacle, Why
+from growtool.recipe.matching import Matching, match
+from growtool.recipe.recipe import Recipe
+from growtool.recipe.resolve import recipe_of, require_digits
+from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.traced_model import TracedModel
+from growtool.workflows.advise.sizes import Scaling, Shape
+
+WIDTHS: tuple[Mapping[str, Any], ...] = (
+    {"operator": "mixture"},
+    {"operator": "mixture", "bank": "sub_block"},
+    {"operator": "centre_zero"},
+    {"operator": "net2net"},
+)
+DEPTHS: tuple[Mapping[str, Any], ...] = (
+    {"operator": "zero_out"},
+    {"operator": "net2deeper"},
+    {"operator": "interleave"},  # lossy by its name, where nothing else can
+)
+
+
+@dataclass
+class Tried:
+    """What came of a shape.
+
+    Attributes:
+        plan: as plain data; None where no operator keeps the function.
+        recipe: of that plan.
+        obstacles: of each operator that loses it.
+        refusals: of each operator that cannot grow it so.
+    """
+
+    plan: Mapping[str, Any] | None = None
+    recipe: Recipe | None = None
+    obstacles: list[tuple[Obstacle, ...]] = field(default_factory=list)
+    refusals: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def needs_whole_factors(self) -> bool:
+        """Whether every operator that applies fails because some channels have more copies than others."""
+        uneven = (Why.UNEVEN, Why.MEAN)
+        return bool(self.obstacles) and all(any(o.why in uneven for o in found) for found in self.obstacles)
+
+    @property
+    def reasons(self) -> list[tuple[str, ...]]:
+        """Why each operator that loses the function does."""
+        return [tuple(obstacle.text for obstacle in found) for found in self.obstacles]
+
+
+def try_shape(checkpoint: Checkpoint, source: TracedModel, scaling: Scaling, shape: Shape) -> Tried:
+    """Ask the operators in their order; the checkpoint holds what its model has (`growtool.checkpoint.match`)."""
+    tried = Tried()
+    scale = scale_of(shape)
+    try:
+        target = TracedModel.of(scaling.spec(*shape), where=f"{checkpoint.name}, scaled by {scale}")
+    except GrowtoolError as error:
+        tried.refusals.append(error.problems)
+        return tried
+    for deeper in DEPTHS if shape[1] else (None,):
+        sections: dict[str, Any] = {"depth": dict(deeper)} if deeper else {}
+        try:
+            matching = match(source, target, Plan.model_validate({"target": {"scale": scale}, **sections}).depth)
+        except PlanError as error:
+            tried.refusals.append(error.problems)
+            continue
+        _try_widths(({"scale": scale}, sections), WIDTHS if shape[0] else (None,), checkpoint, matching, tried)
+        if tried.plan is not None:
+            break
+    return tried
+
+
+def _try_widths(
+    asked: tuple[Mapping[str, Any], Mapping[str, Any]],
+    widths: Sequence[Mapping[str, Any] | None],
+    checkpoint: Checkpoint,
+    matching: Matching,
+    tried: Tried,
+) -> None:
+    """Ask the width operators for a target and a depth section; what came of it is added to `tried`."""
+    (target, deeper), alike = asked, True
+    for wider in widths:
+        if wider and "bank" in wider and not alike:
+            continue  # another bank tells copies apart; it keeps no function that the first does not
+        told = {"target": target, **({"width": dict(wider)} if wider else {}), **deeper}
+        plan, alike = Plan.model_validate(told), False
+        try:
+            require_digits(plan, checkpoint)
+            recipe = recipe_of(plan, checkpoint, matching)
+        except PlanError as error:
+            tried.refusals.append(error.problems)
+            continue
+        promise = recipe.promise
+        if promise.kind == "lossy" and any(obstacle.why is not Why.BY_NAME for obstacle in promise.obstacles):
+            tried.obstacles.append(promise.obstacles)
+        elif not (alike := stay_alike(recipe) is not None):
+            tried.plan, tried.recipe = told, recipe
+            return
+
+
+def scale_of(shape: Shape) -> dict[str, Any]:
+    """`target.scale` of a plan for a shape."""
+    width, depths = shape
+    return ({"width": _as_written(width)} if width else {}) | ({"depth": list(depths)} if depths else {})
+
+
+def _as_written(factor: Fraction) -> int | float | str:
+    text = factor_text(factor)
+    return text if "/" in text else int(text) if text.isdecimal() else float(text)

@@ -1,0 +1,171 @@
+"""The arms of a comparison: one per plan, and the targets from scratch beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from growtool.checkpoint import Checkpoint, ModelSpec, build, infos_of, input_size, write_folder
+from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.skeleton import initialised
+from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.optimizer_state import OptimizerState
+from growtool.finetune.options.defaults import Choice
+from growtool.growing import grow, summarise
+from growtool.plan import LoadedPlan
+from growtool.recipe import resolve
+from growtool.recipe.consent import require_consent
+from growtool.recipe.traced_model import TracedModel
+from growtool.report.macs import count_macs, training_macs
+from growtool.workflows.compare.variant import Variant, names_of, taken_names
+
+_RESERVED = ("scratch", "source")  # what the names and folders of baselines begin with
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come to a trained model.
+
+    Attributes:
+        name: unique in the comparison.
+        target: the model that trains.
+        macs: of its forward pass, for one image.
+        parameters: it has.
+        promise: what growing keeps; empty where nothing grows.
+        steps: updates it trains for.
+        source: whose weights it starts from; None from scratch.
+        plan: by which they grow; None trains the source as it is.
+        variant: how its training differs from that of the others.
+        teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
+        carried: the state of the source's optimizer, where training is to start from it.
+        teacher: SHA-256 of that checkpoint.
+        second: SHA-256 of its plan's second source.
+        choices: what its training takes for the options that are left unset.
+    """
+
+    name: str
+    target: ModelSpec
+    macs: int
+    parameters: int
+    promise: str
+    steps: int
+    source: Checkpoint | None = None
+    plan: LoadedPlan | None = None
+    variant: Variant | None = None
+    teacher_macs: int = 0
+    carried: OptimizerState | None = None
+    teacher: str = ""
+    second: str = ""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: a plan's own, and for baselines one that other plans beside them do not change."""
+        kind = "scratch" if self.from_scratch else "source"
+        return self.name if self.plan else f"{kind}-{self.fingerprint()[:8]}"
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it starts as timm initialises it."""
+        return self.source is None
+
+    def training_macs(self, images: int) -> int:
+        """MACs of training on so many images, the teacher's among them."""
+        return training_macs(self.macs, images) + self.teacher_macs * images
+
+    @property
+    def target_key(self) -> str:
+        """Equal for equal targets."""
+        return json_text({"name": self.target.architecture, "args": dict(self.target.model_args)}, sort_keys=True)
+
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides its start and its length."""
+        plan = self.plan.plan.model_dump(mode="json", exclude={"allow_lossy"}) if self.plan else None
+        other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
+        decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{self.second}{self.teacher}"
+        return hashlib.sha256(decisive.encode()).hexdigest()
+
+    def start(self, out: Path) -> Path:
+        """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
+        return self.source.path if self.source and self.plan is None else out
+
+    def write_start(self, out: Path, seed: int, told: Callable[[str], None] = lambda remark: None) -> None:
+        """Write it, unless it is the source: grown, and proven, or as timm initialises the model.
+
+        Args:
+            out: a folder.
+            seed: added to the plan's.
+            told: called with a sentence on each thing that the user should know of the images that growth sees.
+
+        Raises:
+            GrowtoolError: growing failed.
+        """
+        if self.source is None:
+            write_fresh(self.target, out, seed)
+        elif self.plan is not None:
+            plan = self.plan.plan.model_copy(update={"seed": self.plan.plan.seed + seed})
+            grow(resolve(plan, self.source), self.plan, out, force=True, optimizer=self.carried, told=told)
+
+
+def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
+    """An arm per plan, named after its file; `steps` is yet to be set.
+
+    Raises:
+        CheckpointError: the source's model cannot be built or run.
+        PlanError: plans that cannot be carried out, each problem with its plan; or two plans of one name.
+    """
+    arms: list[Arm] = []
+    names = names_of([loaded.path for loaded in plans])
+    problems = taken_names(names, option="--plan", reserved=_RESERVED)
+    traced = TracedModel.of(source.spec, where=source.name)
+    for name, loaded in zip(names, plans, strict=True):
+        try:
+            recipe = resolve(loaded.plan, source, source=traced)
+            require_consent(recipe)
+        except GrowtoolError as error:
+            problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
+            continue
+        told = loaded.saying(recipe.plan, recipe.choices)
+        size = summarise(recipe).after
+        arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, told)
+        arms.append(replace(arm, second=recipe.second.sha256()) if recipe.second else arm)
+    if problems:
+        raise PlanError(problems)
+    return arms
+
+
+def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
+    """One arm for each different target, with weights as timm initialises them."""
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None, second=""))
+    several = len(found) > 1
+    return [
+        replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)
+    ]
+
+
+def source_arm(source: Checkpoint) -> Arm:
+    """The source trained on as it is; `steps` is yet to be set."""
+    model = build(source.spec, where=source.name)
+    macs = count_macs(model, input_size(model)).total
+    return Arm("source", source.spec, macs, sum(p.numel() for p in model.parameters()), "", 0, source)
+
+
+def write_fresh(spec: ModelSpec, out: Path, seed: int) -> None:
+    """Initialise the model of `spec` from `seed` and write it as a timm folder, replacing an earlier one."""
+    model = initialised(spec, seed)
+    state = model.state_dict()
+    write_folder(
+        out,
+        spec,
+        infos_of(state),
+        state.__getitem__,
+        num_features=int(getattr(model, "num_features", 0)),
+        documents={},
+        metadata={"growtool_version": version("growtool"), "growtool_seed": str(seed)},
+        force=True,
+    )

@@ -1,0 +1,274 @@
+"""`growtool compare`: grow one checkpoint in several ways, train each alike, and see what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from growtool.checkpoint import build, open_checkpoint
+from growtool.checkpoint.folder import OPTIMIZER
+from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.data.sources import open_splits
+from growtool.finetune.options.defaults import Choice, choose, grown_with_losses, in_words
+from growtool.finetune.options.merging import merge
+from growtool.finetune.options.settings import own_workers
+from growtool.finetune.parallel.distributed import World
+from growtool.finetune.prepare import teacher_macs
+from growtool.growing.optimizer import find_state
+from growtool.images import other_classes, require_readable
+from growtool.workflows.compare.arms import Arm, grown_arms, scratch_arms, source_arm
+from growtool.workflows.compare.results import Outcome, best_rate
+from growtool.workflows.compare.study import DECIDED, Study, source_cost
+from growtool.workflows.compare.trials import Failed, Runner, Training, Trial, options_file
+from growtool.workflows.compare.variant import Variant
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm with the outcomes of all its trials.
+
+    Attributes:
+        arm: what trained.
+        lr: the learning rate it was given, or chose.
+        outcomes: one per seed, at that rate.
+        tried: final accuracies of seed 0 by learning rate, where there was a choice.
+        failed: trials that came to nothing.
+    """
+
+    arm: Arm
+    lr: float | None
+    outcomes: tuple[Outcome, ...]
+    tried: dict[float, float]
+    failed: tuple[Failed, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What training all arms of a study showed.
+
+    Attributes:
+        study: what was asked.
+        results: per arm, plans first.
+        source_macs: what training the source has cost, in MACs; None where it is not known.
+        batch_size: images of an update.
+    """
+
+    study: Study
+    results: tuple[ArmResult, ...]
+    source_macs: int | None
+    batch_size: int
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """Every trial that came to nothing."""
+        return tuple(failed for result in self.results for failed in result.failed)
+
+
+def compare(study: Study, told: Callable[[str], None]) -> Comparison:
+    """Run every trial that is not done yet.
+
+    Args:
+        study: what to compare.
+        told: called with a line on each step.
+
+    Raises:
+        PlanError: a plan cannot be carried out, the data are not there or of other classes, or the output holds
+            something else. A trial that fails is no error here: it is named in the comparison, and the others go on.
+    """
+    if (processes := World.from_environment().size) > 1:
+        raise PlanError(
+            f"compare: found {processes} processes, expected one, as each trial gets a process of its own; start it "
+            "without torchrun, with --jobs N for N trials at once and a --device for each, e.g. --device cuda:0 "
+            "--device cuda:1"
+        )
+    study.require_possible()
+    config = study.config
+    images = _training_images(study, told)
+    per_epoch = images // config.batch_size
+    if per_epoch == 0:
+        raise PlanError(
+            f"batch_size: found {config.batch_size}, expected at most the {images} training images; lower it"
+        )
+    source_macs = source_cost(study, images)
+    arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in _arms(study, per_epoch, source_macs)]
+    _tell_choices(arms, told)
+    rates = study.rates or (None,)
+    runner = Runner(training_of(study), jobs=study.jobs, devices=study.devices, told=told)
+    runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
+    _write_options(study)
+    with runner:
+        first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
+        tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
+        chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
+        further = [  # none where seed 0 failed at every rate: there is none to go on with
+            [_trial(study, arm, seed, lr) for seed in range(1, study.seeds)] if _any_ended(outcomes) else []
+            for arm, lr, outcomes in zip(arms, chosen, tried, strict=True)
+        ]
+        rest = iter(runner.run([trial for trials in further for trial in trials]))
+    others = [[next(rest) for _ in trials] for trials in further]
+    results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
+    return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+
+
+def _training_images(study: Study, told: Callable[[str], None]) -> int:
+    """How many images each arm trains on, once all that the trials open is held against the source.
+
+    Raises:
+        PlanError: they are not there, or they or a teacher are of other classes.
+        CheckpointError: the names of the source's classes are not those of its logits.
+    """
+    source, config = study.source, study.config
+    spec = source.spec if config.num_classes is None else source.spec.with_classes(config.num_classes)
+    train, held_out, classes = open_splits(config, spec, build(spec, where=source.name), source.name)
+    for split in (train, held_out):
+        require_readable(split)
+    for remark in dict.fromkeys((*train.remarks, *held_out.remarks)):
+        told(remark)
+    problems = []
+    for variant in (None, *study.variants):
+        teacher = study.config_of(variant).kd_teacher
+        taught = None if teacher is None else open_checkpoint(teacher).spec.label_names
+        if difference := other_classes(classes, taught):
+            problems.append(
+                f"{f'--variant {variant.name}: ' if variant else ''}kd_teacher {teacher}: {difference}, the student's "
+                "(label_names in config.json); name a checkpoint trained for the same task"
+            )
+    if problems:
+        raise PlanError(problems)
+    return len(train)
+
+
+def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
+    """What an arm's training takes for the options that are left unset: all alike, but fresh weights another rate."""
+    config = study.config_of(arm.variant).model_copy(update={"from_scratch": arm.from_scratch})
+    if study.rates:
+        config = config.model_copy(update={"lr": study.rates[0]})
+    lossy = arm.promise == "lossy" if arm.plan else arm.source is not None and grown_with_losses(arm.source)
+    model = build(arm.target, where=arm.name)
+    return choose(config, model, lossy=lossy, steps=arm.steps, per_epoch=per_epoch)
+
+
+def _tell_choices(arms: Sequence[Arm], told: Callable[[str], None]) -> None:
+    """A line for each set of defaults, with the arms that take it."""
+    alike: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.choices:
+            alike.setdefault(in_words(arm.choices), []).append(arm.name)
+    for text, names in alike.items():
+        told(f"{', '.join(names)}: {text}")
+
+
+def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
+    return any(isinstance(found, Outcome) for found in outcomes)
+
+
+def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
+    """The plans with every variant, and what they are measured by.
+
+    Their targets from scratch train at the budget, and at it and the source's cost; the source for as many updates, and
+    for as many MACs.
+    """
+    batch = study.config.batch_size
+
+    def timed(arm: Arm) -> Arm:
+        steps = study.budget.steps(updates_per_epoch=per_epoch, batch_macs=arm.training_macs(batch))
+        return replace(arm, steps=steps)
+
+    plans = grown_arms(study.source, study.plans)
+    variants = [(variant, _teacher(study.config_of(variant))) for variant in (None, *study.variants)]
+    grown = [timed(_varied(study, arm, variant, teacher)) for arm in plans for variant, teacher in variants]
+    plain = [arm for arm in grown if arm.variant is None]
+    arms = [*grown]
+    if "scratch" in study.baselines:
+        fresh = scratch_arms(plain)
+        arms += [*fresh, *(_longer(arm, batch, by=source_macs) for arm in fresh if source_macs)]
+    if "source" in study.baselines:
+        source = timed(_varied(study, source_arm(study.source), *variants[0]))
+        spare = max(arm.training_macs(arm.steps * batch) for arm in plain) - source.training_macs(source.steps * batch)
+        longer = _longer(source, batch, by=spare)
+        arms += [source, longer] if longer.steps > source.steps else [source]
+    return arms
+
+
+def _longer(arm: Arm, batch: int, *, by: int) -> Arm:
+    """The same arm for so many MACs more of training."""
+    return replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(by / arm.training_macs(batch)))
+
+
+def _teacher(config: RunConfig) -> dict[str, Any]:
+    """What an arm holds of the checkpoint that it learns from.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if config.kd_teacher is None:
+        return {}
+    return {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
+
+
+def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
+    """An arm with what its training needs beside the weights; `teacher` as `_teacher` gives it.
+
+    Raises:
+        PlanError: it is to start from the state of the source's optimizer, and there is none.
+    """
+    config = study.config_of(variant)
+    name = f"{arm.name}+{variant.name}" if variant else arm.name
+    carried = find_state(study.source.path.parent) if config.carry_optimizer else None
+    if config.carry_optimizer and carried is None:
+        raise PlanError(
+            f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
+            "`growtool finetune` wrote; drop the option"
+        )
+    return replace(arm, name=name, variant=variant, carried=carried, **teacher)
+
+
+def training_of(study: Study) -> Training:
+    """What every trial does alike."""
+    decisive = {
+        key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers", "plugins"}
+    }
+    rate = {} if study.rates else {"shared_lr": study.config.lr}
+    return Training(
+        study.output,
+        study.plugins,
+        study.options.get("eval_interval"),
+        decisive | rate | _data(study) | {"source": study.source.sha256()},
+    )
+
+
+def _write_options(study: Study) -> None:
+    """Write what every trial reads."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    for variant in (None, *study.variants):
+        options = merge(
+            {"workers": own_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
+        )
+        text = yaml.safe_dump(dict(options), sort_keys=True, allow_unicode=True)
+        (study.output / options_file(variant)).write_text(text, encoding="utf-8")
+
+
+def _data(study: Study) -> dict[str, str]:
+    return {"data": str(study.config.data.resolve())}
+
+
+def _trial(study: Study, arm: Arm, seed: int, lr: float | None) -> Trial:
+    rate = f"lr{lr:g}-" if lr is not None else ""
+    return Trial(arm, seed, lr, study.output / arm.folder / f"{rate}seed{seed}")
+
+
+def _result(
+    arm: Arm, lr: float | None, tried: Sequence[Outcome | Failed], others: Sequence[Outcome | Failed]
+) -> ArmResult:
+    every = [*tried, *others]
+    return ArmResult(
+        arm=arm,
+        lr=lr,
+        outcomes=tuple(found for found in every if isinstance(found, Outcome) and found.lr == lr),
+        tried={found.lr: found.final for found in tried if isinstance(found, Outcome) and found.lr is not None},
+        failed=tuple(found for found in every if isinstance(found, Failed)),
+    )

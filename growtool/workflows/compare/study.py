@@ -1,0 +1,149 @@
+"""What a comparison is asked to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from growtool.checkpoint import Checkpoint, ModelSpec
+from growtool.checkpoint.documents import parse_json
+from growtool.checkpoint.folder import TRAINING
+from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.options.merging import make_config
+from growtool.plan import LoadedPlan
+from growtool.report.macs import macs_of, training_macs
+from growtool.workflows.compare.budget import Budget
+from growtool.workflows.compare.variant import Variant, undue_options
+
+DECIDED = frozenset("checkpoint output resume force epochs steps macs seed device from_scratch plugins".split())
+"""Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
+_OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to compare.
+
+    Attributes:
+        source: the checkpoint that grows.
+        plans: the ways of growing it.
+        options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
+        variants: other options on top of these, with which every plan is trained, too.
+        output: the folder of the comparison.
+        budget: of each arm.
+        seeds: how many; 0, 1, ...
+        rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
+        baselines: what to train beside them: `scratch`, the targets from scratch; `source`, the source as it is.
+        source_epochs: passes over the same images that the source was trained for; None where it is not known.
+        plugins: files that register models.
+        jobs: trials at once.
+        devices: torch devices to share out among them.
+    """
+
+    source: Checkpoint
+    plans: Sequence[LoadedPlan]
+    options: Mapping[str, Any]
+    output: Path
+    budget: Budget
+    variants: Sequence[Variant] = ()
+    seeds: int = 1
+    rates: tuple[float, ...] = ()
+    baselines: frozenset[str] = frozenset({"scratch"})
+    source_epochs: float | None = None
+    plugins: tuple[Path, ...] = ()
+    jobs: int = 1
+    devices: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """The options that all share, with their defaults."""
+        return self.config_of(None)
+
+    def config_of(self, variant: Variant | None, more: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+        """Those, a variant's, and `more`.
+
+        Raises:
+            PlanError: an option is missing, is not what it takes, or contradicts another.
+        """
+        own = {"checkpoint": self.source.path, "output": self.output, **more}
+        return make_config(self.options, variant.options if variant else {}, own)
+
+    def require_possible(self) -> None:
+        """Look at every option of every variant.
+
+        Raises:
+            PlanError: one problem for each that is wrong.
+        """
+        problems = []
+        if decided := sorted(set(self.options) & DECIDED):
+            problems.append(
+                f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
+                f"({', '.join(sorted(DECIDED))}); drop them"
+            )
+        grown = sorted(name for name, value in _OF_GROWTH.items() if self.options.get(name) == value)
+        if grown and self.baselines:
+            problems.append(
+                f"found the options {', '.join(grown)}, which need a grown checkpoint, and the baselines "
+                f"{', '.join(sorted(self.baselines))}, which are none; give them in a --variant, or --baseline none"
+            )
+        if "source" in self.baselines and not _tells_its_model(self.source):
+            problems.append(
+                f"--baseline source: found that plans say which model {self.source.name} is, and training it as it is "
+                "reads no plan; put a config.json beside it that says so, or drop the baseline"
+            )
+        rate = {"lr"} if self.rates else set()
+        problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
+        for variant in () if problems else (None, *self.variants):
+            problems += self._unfit(variant)
+        if problems:
+            raise PlanError(list(dict.fromkeys(problems)))
+
+    def _unfit(self, variant: Variant | None) -> Iterator[str]:
+        """What is wrong with the options of a variant, at each of the rates."""
+        where = f"--variant {variant.name}: " if variant else ""
+        for rate in self.rates or (None,):
+            try:
+                self.config_of(variant, {} if rate is None else {"lr": rate})
+            except PlanError as error:
+                yield from (f"{where}{problem}" for problem in error.problems)
+
+
+def _tells_its_model(source: Checkpoint) -> bool:
+    """Whether a checkpoint says all of what its model is, and nothing else does."""
+    return bool(source.config) and ModelSpec.from_config(source.config, where=source.name) == source.spec
+
+
+def source_cost(study: Study, images: int) -> int | None:
+    """MACs: as the user says, or as the runs of `growtool finetune` have left it that led to the source.
+
+    Args:
+        study: says how many epochs, where the user does.
+        images: of an epoch.
+
+    Returns:
+        None where nothing tells. What a checkpoint was trained from counts as long as it is still where it was; what
+        came before it was grown does not.
+    """
+    told = study.source_epochs
+    seen = _images_seen(study.source.path.parent, frozenset()) if told is None else round(told * images)
+    if told is None and not seen:
+        return None
+    return training_macs(macs_of(study.source.spec, where=study.source.name), seen)
+
+
+def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
+    """Images that the checkpoint in `folder` was trained on, and before it those it was trained from."""
+    record = folder / TRAINING
+    if folder.resolve() in passed or not record.is_file():
+        return 0
+    training = parse_json(record.read_bytes(), str(record))
+    config = training.get("config") if isinstance(training, dict) else None
+    if not isinstance(config, dict) or "step" not in training:
+        return 0
+    before = Path(config["checkpoint"])
+    own = int(training["step"]) * int(config["batch_size"])
+    return own + _images_seen(before if before.is_dir() else before.parent, passed | {folder.resolve()})

@@ -1,0 +1,153 @@
+"""A comparison as a table, as data, and as curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from growtool.finetune.state.points import COSTS, EVAL_LOSS, TOP1
+from growtool.report import units
+from growtool.report.chart import Chart, Series
+from growtool.report.page import TableText
+from growtool.workflows.compare.compare import ArmResult, Comparison
+from growtool.workflows.compare.results import FRACTIONS, Spread
+
+
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A mapping per arm, numbers as they are; accuracies in percent, MACs of training and of a forward pass."""
+    return [_row(comparison, result) for result in comparison.results]
+
+
+def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
+    arm, outcomes = result.arm, result.outcomes
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        "folder": arm.folder,
+        "promise": arm.promise or None,
+        "parameters": arm.parameters,
+        "macs": arm.macs,
+        "lr": arm.choices["lr"].value if "lr" in arm.choices else result.lr,
+        "lr_tried": result.tried,
+        "seeds": len(outcomes),
+        "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],
+        "steps": arm.steps,
+        "training_macs": arm.training_macs(arm.steps * comparison.batch_size),
+    }
+    if not outcomes:
+        return row
+    row["start"] = asdict(Spread.of([outcome.start for outcome in outcomes]))
+    for fraction in FRACTIONS:
+        row[f"at_{fraction:.0%}"] = asdict(Spread.of([outcome.at(fraction * arm.steps) for outcome in outcomes]))
+    row["final"] = asdict(Spread.of([outcome.final for outcome in outcomes]))
+    row["seconds"] = asdict(Spread.of([outcome.seconds for outcome in outcomes]))
+    row["steps_to_scratch"] = _steps_to_scratch(comparison, result)
+    return row
+
+
+def _steps_to_scratch(comparison: Comparison, result: ArmResult) -> dict[str, Any] | None:
+    """Updates until the final accuracy of the same target from scratch at the same budget, if every seed gets there."""
+    for other in comparison.results:
+        same = other.arm.from_scratch and other.arm.target_key == result.arm.target_key
+        if same and other.outcomes:  # the one at the plain budget stands before the longer one
+            goal = Spread.of([outcome.final for outcome in other.outcomes]).mean
+            reached = [outcome.reached(goal) for outcome in result.outcomes]
+            found = [step for step in reached if step is not None]
+            return asdict(Spread.of(found)) if len(found) == len(reached) else None
+    return None
+
+
+def table(comparison: Comparison) -> TableText:
+    """For people: mean and standard deviation over seeds."""
+    header = (
+        "arm", "promise", "parameters", "MACs", "lr", "seeds", "start %", *(f"{f:.0%} of budget" for f in FRACTIONS),
+        "end %", "updates", "training MACs", "seconds",
+    )  # fmt: skip
+    scratch = "scratch" in comparison.study.baselines
+    goal = ("updates to scratch's end",) if scratch else ()
+    return TableText((*header, *goal), tuple(_cells(row, scratch=scratch) for row in rows(comparison)))
+
+
+def _cells(row: dict[str, Any], *, scratch: bool) -> tuple[str, ...]:
+    def spread(key: str, places: int = 2) -> str:
+        value = row.get(key)
+        if value is None:
+            return "-"
+        mean = f"{value['mean']:,.{places}f}"
+        return mean if value["deviation"] is None else f"{mean} ± {value['deviation']:,.{places}f}"
+
+    return (
+        row["arm"], row["promise"] or "-", units.count(row["parameters"]), units.count(row["macs"]),
+        "-" if row["lr"] is None else f"{row['lr']:g}", str(row["seeds"] or "failed"), spread("start"),
+        *(spread(f"at_{fraction:.0%}") for fraction in FRACTIONS), spread("final"), f"{row['steps']:,}",
+        units.count(row["training_macs"]), spread("seconds", 0),
+        *([spread("steps_to_scratch", 0)] if scratch else []),
+    )  # fmt: skip
+
+
+def evaluations(comparison: Comparison) -> list[dict[str, Any]]:
+    """A mapping per evaluation of every run that is in the table: arm, rate, seed, updates, MACs, top-1 and loss."""
+    return [
+        {
+            "arm": result.arm.name,
+            "lr": outcome.lr,
+            "seed": outcome.seed,
+            "updates": point.step,
+            "training_macs": point.macs,
+            "seconds": point.seconds,
+            "top1": point.top1,
+            "eval_loss": point.eval_loss,
+        }
+        for result in comparison.results
+        for outcome in result.outcomes
+        for point in outcome.points
+    ]
+
+
+def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
+    """For spreadsheets: each spread as its mean and its deviation."""
+    flat = []
+    for row in data:
+        line: dict[str, Any] = {}
+        for key, value in row.items():
+            if isinstance(value, dict) and "mean" in value:
+                line |= {key: value["mean"], f"{key}_deviation": value["deviation"]}
+            elif not isinstance(value, dict | list):
+                line[key] = value
+        flat.append(line)
+    columns = list(dict.fromkeys(key for line in flat for key in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def charts(comparison: Comparison) -> list[Chart]:
+    """Top-1 and validation loss against updates, MACs of training and minutes; mean and deviation over seeds."""
+    return [
+        Chart(
+            title,
+            x_label,
+            y_label,
+            tuple(_series(result, measure, axis) for result in comparison.results if result.outcomes),
+        )
+        for measure, title, y_label in (TOP1, EVAL_LOSS)
+        for axis, x_label in COSTS
+    ]
+
+
+def _series(result: ArmResult, measure: str, axis: str) -> Series:
+    """Update by update; those after which a seed was not evaluated are left out, as their mean would be of fewer."""
+    seeds = [{point.step: point for point in outcome.points} for outcome in result.outcomes]
+    together = [[points[step] for points in seeds] for step in seeds[0] if all(step in points for points in seeds)]
+    spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
+    deviations = tuple(spread.deviation or 0.0 for spread in spreads)
+    return Series(
+        result.arm.name,
+        tuple(Spread.of([getattr(point, axis) for point in points]).mean for points in together),
+        tuple(spread.mean for spread in spreads),
+        deviations if any(deviations) else (),
+    )

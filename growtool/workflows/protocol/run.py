@@ -1,0 +1,171 @@
+"""Running a protocol: member 0, member 1, growth, and training on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from growtool.checkpoint import ModelSpec
+from growtool.checkpoint.folder import json_text, write_text
+from growtool.errors import PlanError
+from growtool.finetune.commands import command
+from growtool.finetune.options.merging import make_config
+from growtool.finetune.parallel.device import device_of
+from growtool.finetune.parallel.distributed import World, joined
+from growtool.finetune.run import finetune
+from growtool.finetune.state.lock import LOCK, locked
+from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.workflows.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
+from growtool.workflows.protocol.file import TRAININGS, LoadedProtocol, Protocol
+from growtool.workflows.protocol.member import write_copy, write_member
+
+if TYPE_CHECKING:
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.state.records import Progress
+
+REPORT, COPY = "protocol.json", "protocol.yaml"
+_NOISE = 0.1  # of a copied member, where the file does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One training of a protocol.
+
+    Attributes:
+        name: `member_0`, `member_1` or `grown`.
+        before: top-1 in percent before its first update.
+        after: top-1 after its last.
+        steps: updates.
+        parameters: in elements, templates and coefficients as they are stored.
+        seconds: of training and evaluation.
+    """
+
+    name: str
+    before: float
+    after: float
+    steps: int
+    parameters: int
+    seconds: float
+
+
+def run_protocol(
+    loaded: LoadedProtocol,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> list[Step]:
+    """Train two members, grow them onto the diagonal and train the grown model.
+
+    Started by torchrun, every process calls this; the first one grows and writes.
+
+    Args:
+        loaded: the protocol.
+        output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, a copy of the
+            protocol and a report.
+        resume: go on where an earlier call was interrupted, within a training at its latest checkpoint.
+        progress: who watches each training.
+        told: hears which training begins, and what each came to.
+
+    Raises:
+        PlanError: the folder is not empty, or of another protocol than it is to be resumed with; an option is wrong, or
+            the members are no narrower versions of the model.
+        CheckpointError: timm cannot build a model.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last training was complete.
+    """
+    world, protocol = World.from_environment(), loaded.protocol
+    line = command("protocol", loaded.path, "-o", output, "--resume")
+    grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
+    member = grown.with_args(**protocol.member_args)
+    growing = two_sided(growth_maps(member, grown)[0])
+    starts = {name: output / name / "start" for name in TRAININGS}
+    steps: list[Step] = []
+    with (
+        locked(output) if world.is_main else nullcontext(),
+        continuing_with(line),
+        stop_on_signals(patient=world.size > 1) as request,
+        joined(world, device_of([_config(loaded, name, start).device for name, start in starts.items()], world)),
+    ):
+        if world.is_main:
+            _begin(loaded, output, line, resume=resume)
+
+        def write(act: Callable[..., None], start: Path, *arguments: Any, **named: Any) -> None:
+            if world.is_main and not start.exists():  # it appears once it is complete
+                act(start, *arguments, **named)
+            world.wait()
+
+        def run_of(name: str) -> Path:
+            return starts[name].parent / "run"
+
+        def train(name: str) -> Path:
+            if world.any(request.asked):
+                done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
+                raise Stopped(done, str(saved), request, line=line)
+            told(f"{name}: training")
+            result = finetune(_config(loaded, name, starts[name]), progress)
+            tops = result.initial.top1, result.last.top1
+            steps.append(Step(name, *tops, result.steps, result.parameters, result.seconds))
+            told(f"{name}: top-1 {tops[0]:.2f} % -> {tops[1]:.2f} %")
+            return run_of(name) / "last"
+
+        _carry_out(protocol, member, grown, growing, starts, write, train)
+    if world.is_main:
+        report: dict[str, Any] = {
+            "protocol": protocol.model_dump(mode="json"),
+            "steps": [asdict(step) for step in steps],
+        }
+        (output / REPORT).write_text(json_text(report), encoding="utf-8")
+    return steps
+
+
+def _carry_out(
+    protocol: Protocol,
+    member: ModelSpec,
+    grown: ModelSpec,
+    growing: frozenset[str],
+    starts: Mapping[str, Path],
+    write: Callable[..., None],
+    train: Callable[[str], Path],
+) -> None:
+    """Write what each training starts from and train it.
+
+    `write` calls a function in the first process, unless its result is there, and the others wait for it; `train` takes
+    the name of a training and returns its last checkpoint.
+    """
+    write(write_member, starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
+    first = train("member_0")
+    if protocol.second == "copy":
+        noise = _NOISE if protocol.noise is None else protocol.noise
+        write(write_copy, starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
+    else:
+        write(write_member, starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
+    last = train("member_1")
+    new = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
+    write(write_grown, starts["grown"], grown, (first, last), new)
+    train("grown")
+
+
+def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
+    fresh = name == "member_0" or (name == "member_1" and loaded.protocol.second == "scratch")
+    decided = {"checkpoint": start, "output": start.parent / "run", "resume": "auto"}
+    return make_config({"from_scratch": fresh}, loaded.trainings[name], decided)
+
+
+def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> None:
+    """Leave a copy of the protocol in the folder, or find the same one there."""
+    copy = output / COPY
+    if resume and copy.is_file():
+        if copy.read_text(encoding="utf-8") != loaded.text:
+            raise PlanError(
+                f"{loaded.path}: reads differently than when the protocol in {output} began, expected the same; "
+                f"restore it from {copy}, or choose another --output"
+            )
+        return
+    if any(path.name != LOCK for path in output.iterdir()):
+        going_on = f", or go on with\n{line}" if copy.is_file() else ""
+        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
+    write_text(copy, loaded.text)

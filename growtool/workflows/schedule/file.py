@@ -1,0 +1,160 @@
+"""The file of a schedule: where it starts, what every training stage has in common, and the stages.
+
+    checkpoint: resnet_cifar10
+    train: {data: images, lr: 5e-4, batch_size: 128}
+    stages:
+      - train: {epochs: 2}
+      - grow: {target: {scale: {width: 2}}, width: {operator: mixture}}
+      - train: {macs: 2e12, kd_teacher: previous}
+      - grow: deeper.yaml
+      - train: {steps: 500}
+
+Training takes the options of `growtool finetune` under their names in config.yaml; growing takes a plan, or its file.
+Paths start in the folder of the file; those within a plan that has a file of its own, in the working folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.options.merging import merge, read_layer, require_sound
+from growtool.finetune.options.settings import Settings
+from growtool.plan import LoadedPlan, Plan, load_plan
+from growtool.plan.document import Document, read_document
+from growtool.plan.explain import add_invalid
+from growtool.plan.load import placed, placed_plan
+from growtool.plan.section import Section, problem
+from growtool.workflows.schedule.stages import PREVIOUS, Grow, Stage, Train
+
+_OPTIONAL = frozenset({"train", "model_args"})
+
+
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class Training(Settings):
+    """Settings of a training."""
+
+    DECIDED = frozenset({"checkpoint", "output", "resume", "force"})
+    BY = "schedule"
+
+
+Trained = Annotated[Training, BeforeValidator(_none_is_empty, json_schema_input_type=Training | None)]
+Grown = Annotated[
+    Annotated[str, Tag("file")] | Annotated[Plan, Tag("plan")],
+    Discriminator(lambda value: "file" if isinstance(value, str) else "plan"),
+]
+
+
+class Step(Section):
+    """One stage: `train`, options of `growtool finetune`; or `grow`, a plan or its file."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    train: Trained = Field(default=Training(), description="options of `growtool finetune`, over those of all stages")
+    grow: Grown | None = Field(default=None, description="a plan, or the path of its file")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Step:
+        if len(self.model_fields_set) != 1:
+            raise problem("expected a mapping with one of train, grow")
+        return self
+
+
+def _stages(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise problem("expected a list of stages, each `train:` or `grow:`")
+    return tuple(value)
+
+
+class Schedule(Section):
+    """A schedule: where it starts, what its trainings have in common, and its stages."""
+
+    checkpoint: str = Field(description="the path of the checkpoint to start from")
+    train: Trained = Field(default=Training(), description="options of `growtool finetune` for every stage that trains")
+    stages: Annotated[
+        tuple[Step, ...], BeforeValidator(_stages, json_schema_input_type=Annotated[list[Step], Field(min_length=1)])
+    ] = Field(description="a list of stages, each `train:` or `grow:`")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSchedule:
+    """A schedule as it was read.
+
+    Attributes:
+        path: the file.
+        text: its content.
+        checkpoint: where the first stage starts.
+        stages: in their order.
+    """
+
+    path: Path
+    text: str
+    checkpoint: str
+    stages: tuple[Stage, ...]
+
+
+def load_schedule(path: Path) -> LoadedSchedule:
+    """Read a schedule, and every plan it names.
+
+    Raises:
+        PlanError: it is not a schedule, or a plan in it is not one; every finding with its place.
+    """
+    document, content, text = read_document(
+        path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
+    )
+    schedule = None
+    try:
+        schedule = Schedule.model_validate(content)
+    except ValidationError as error:
+        add_invalid(document, error, Schedule)
+    stages = content.get("stages")
+    plans = _named_plans(document, stages if isinstance(stages, list) else ())
+    if document.problems or schedule is None:
+        raise PlanError(document.lines())
+    start = str(placed(schedule.checkpoint, path.parent))
+    read = tuple(_read_stages(document, content, plans))
+    require_sound({stage.place: stage.options for stage in read if isinstance(stage, Train)}, path)
+    return LoadedSchedule(path, text, start, read)
+
+
+def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedPlan]:
+    """The plans that have files of their own, by the number of their stage; what is wrong with them is noted."""
+    plans = {}
+    for index, stage in enumerate(stages):
+        named = stage.get("grow") if isinstance(stage, dict) else None
+        if isinstance(named, str):
+            try:
+                plans[index] = load_plan(placed(named, document.path.parent))
+            except GrowtoolError as error:
+                for found in error.problems:
+                    document.note(("stages", index, "grow"), found)
+    return plans
+
+
+def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
+    """The stages of a sound schedule."""
+    path = document.path
+    common = read_layer(document, ("train",), content.get("train"), {PREVIOUS})
+    for index, stage in enumerate(content["stages"]):
+        ((kind, value),), number, loc = stage.items(), index + 1, ("stages", index)
+        place = document.place(*loc, kind)
+        if kind == "train":
+            options = merge(common, read_layer(document, (*loc, kind), value, {PREVIOUS}))
+            yield Train(number, _digest(kind, dict(options)), place, options)
+        elif index in plans:
+            yield Grow(number, _digest(kind, plans[index].text), place, plans[index])
+        else:
+            loaded = LoadedPlan.of(value, path)
+            yield Grow(number, _digest(kind, value), place, loaded.saying(placed_plan(loaded.plan, path.parent)))
+
+
+def _digest(kind: str, content: Any) -> str:
+    return hashlib.sha256(repr((kind, content)).encode()).hexdigest()

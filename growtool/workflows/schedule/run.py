@@ -1,0 +1,175 @@
+"""Running a schedule, and running on after an interruption at any point."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from growtool.checkpoint.documents import read_document
+from growtool.checkpoint.folder import json_text, write_text
+from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.commands import command
+from growtool.finetune.parallel.device import device_of
+from growtool.finetune.parallel.distributed import World, joined
+from growtool.finetune.state.lock import LOCK, locked
+from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.workflows.schedule.stages import Grow, Site, Stage, StageRecord, Train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from growtool.finetune.state.records import Progress
+    from growtool.workflows.schedule.file import LoadedSchedule
+
+STATE, COPY = "schedule.json", "schedule.yaml"
+
+
+def run_schedule(
+    schedule: LoadedSchedule,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> list[StageRecord]:
+    """Run every stage that is not complete yet.
+
+    Started by torchrun, every process calls this; the first one grows and writes.
+
+    Args:
+        schedule: from `load_schedule`.
+        output: gets a folder for each stage, and `schedule.json` with what each came to.
+        resume: go on where an earlier call was interrupted, within a training stage at its latest checkpoint.
+        progress: watches each training stage.
+        told: hears which stage begins, and which were complete before.
+
+    Returns:
+        Every stage, those of earlier calls included.
+
+    Raises:
+        PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
+        CheckpointError: a checkpoint is at fault.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last stage was complete; the state is saved.
+    """
+    world = World.from_environment()
+    source = teacher = Path(schedule.checkpoint)
+    resume_line = _going_on(schedule, output)
+    with (
+        locked(output) if world.is_main else nullcontext(),
+        continuing_with(resume_line),
+        stop_on_signals(patient=world.size > 1) as request,
+    ):
+        begun = resume and (output / STATE).is_file()
+        done = _done(schedule, output) if begun else []
+        _foresee(schedule, output, done)
+        if world.is_main and not begun:
+            _begin(schedule, output)
+        with joined(world, device_of(_devices(schedule.stages[len(done) :]), world)):
+            for stage in schedule.stages:
+                which = f"stage {stage.number} of {len(schedule.stages)}"
+                if stage.number <= len(done):
+                    record = done[stage.number - 1]
+                    told(f"{which}: {record.kind}, done before")
+                else:
+                    if world.any(request.asked):
+                        raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
+                    told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
+                    with _told_where(stage):
+                        record = stage.run(Site(output, source, teacher, progress))
+                    done.append(record)
+                    if world.is_main:
+                        _write(output, schedule, done)
+                if record.kind == "grow":
+                    teacher = source
+                source = output / record.checkpoint
+    return done
+
+
+def read_records(output: Path) -> list[StageRecord]:
+    """The stages of a schedule's folder that are complete.
+
+    Raises:
+        CheckpointError: the folder's own record is damaged.
+    """
+    return read_document(
+        output / STATE,
+        lambda content: [StageRecord(**entry) for entry in content["stages"]],
+        expected="the record of a schedule",
+    )
+
+
+def _devices(coming: Sequence[Stage]) -> list[str]:
+    """What the stages that train say of their device."""
+    return [str(stage.options.get("device", "auto")) for stage in coming if isinstance(stage, Train)]
+
+
+def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> None:
+    """Raise for what is wrong with any stage that is to come, before the first of them trains."""
+    source = teacher = Path(schedule.checkpoint)
+    for record in done:
+        teacher = source if record.kind == "grow" else teacher
+        source = output / record.checkpoint
+    coming = schedule.stages[len(done) :]
+    if not coming:
+        return
+    found = coming[0].open(source)
+    problems: list[str] = []
+    for stage in coming:
+        try:
+            with _told_where(stage):
+                found = stage.foresee(found, Site(output, source, teacher, None))
+        except GrowtoolError as error:
+            problems.extend(error.problems)
+            if stage.number < len(schedule.stages) and isinstance(stage, Grow):
+                break  # what the later ones would find is not known
+    if problems:
+        raise PlanError(problems)
+
+
+@contextmanager
+def _told_where(stage: Stage) -> Iterator[None]:
+    """While open errors say where the stage stands."""
+    try:
+        yield
+    except GrowtoolError as error:
+        raise type(error)([f"{stage.place}: {problem}" for problem in error.problems]) from error
+
+
+def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
+    """The stages of an earlier call that are complete."""
+    done = read_records(output)
+    changed = [r.number for r, s in zip(done, schedule.stages, strict=False) if r.digest != s.digest]
+    if changed or len(done) > len(schedule.stages):
+        numbers = ", ".join(map(str, changed)) or str(len(done))
+        raise PlanError(
+            f"{schedule.path}: stage {numbers} is complete in {output} and reads differently there, expected the "
+            "same; restore it, or run the changed schedule into another folder"
+        )
+    return done
+
+
+def _going_on(schedule: LoadedSchedule, output: Path) -> str:
+    """The command that goes on with a schedule."""
+    return command("schedule", schedule.path, "-o", output, "--resume")
+
+
+def _begin(schedule: LoadedSchedule, output: Path) -> None:
+    if any(path.name != LOCK for path in output.iterdir()):
+        going_on = f", or go on with\n{_going_on(schedule, output)}" if (output / STATE).is_file() else ""
+        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
+    write_text(output / COPY, schedule.text)
+    _write(output, schedule, [])
+
+
+def _write(output: Path, schedule: LoadedSchedule, done: list[StageRecord]) -> None:
+    document = {
+        "growtool": version("growtool"),
+        "checkpoint": schedule.checkpoint,
+        "macs": sum(record.macs for record in done),
+        "seconds": sum(record.seconds for record in done),
+        "stages": [asdict(record) for record in done],
+    }
+    write_text(output / STATE, json_text(document))

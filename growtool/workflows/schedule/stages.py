@@ -1,0 +1,241 @@
+"""The kinds of stages. Each takes a checkpoint, writes its folder, and leaves a checkpoint for the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from growtool.checkpoint import build, open_checkpoint
+from growtool.checkpoint.documents import read_document
+from growtool.checkpoint.folder import OPTIMIZER
+
+if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
+    from growtool.finetune.config import RunConfig
+    from growtool.finetune.state.records import Progress
+    from growtool.plan import LoadedPlan
+
+PREVIOUS = "previous"  # as a teacher: the checkpoint before the latest growth
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """A stage that is complete.
+
+    Attributes:
+        number: from 1.
+        kind: `train` or `grow`.
+        digest: of what was asked, to notice a changed file on resuming.
+        folder: what the stage wrote, relative to the schedule's folder.
+        checkpoint: what the next stage starts from, relative as well.
+        steps: updates of the stage.
+        macs: multiply-accumulates it spent on training.
+        seconds: it took, interruptions left out.
+        parameters: of the model after it.
+        top1: accuracy in percent of the checkpoint it leaves; None where nothing was evaluated.
+    """
+
+    number: int
+    kind: str
+    digest: str
+    folder: str
+    checkpoint: str
+    steps: int
+    macs: int
+    seconds: float
+    parameters: int
+    top1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a stage works.
+
+    Attributes:
+        root: the schedule's folder.
+        source: the checkpoint to start from.
+        teacher: the checkpoint before the latest growth, or the first one.
+        progress: who watches.
+    """
+
+    root: Path
+    source: Path
+    teacher: Path
+    progress: Progress | None
+
+
+class Stage(Protocol):
+    """One entry of `stages`."""
+
+    @property
+    def number(self) -> int:
+        """Its place, from 1."""
+
+    @property
+    def digest(self) -> str:
+        """Of what was asked."""
+
+    def open(self, path: Path) -> Checkpoint:
+        """The checkpoint in `path`, which it starts from; raises CheckpointError where it cannot be opened."""
+
+    def run(self, site: Site) -> StageRecord:
+        """Do it, or what an interruption left of it."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands: file, line, column and key."""
+
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """The checkpoint that the stage will write, without weights; raises for what is wrong with the stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Fine-tuning with these options."""
+
+    number: int
+    digest: str
+    place: str
+    options: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """What it writes, in the schedule's folder."""
+        return f"{self.number:02d}-train"
+
+    def open(self, path: Path) -> Checkpoint:
+        """As it says itself what it is."""
+        return open_checkpoint(path)
+
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """The same model, which then knows the names of its classes.
+
+        Raises:
+            PlanError: options or data that do not fit it.
+            CheckpointError: the teacher cannot be opened.
+        """
+        from growtool.finetune.parallel.distributed import World
+        from growtool.finetune.prepare import foresee
+
+        if self.options.get("kd_teacher") not in (None, PREVIOUS):
+            open_checkpoint(self.options["kd_teacher"])
+        config = self._config(site.source, site.root / self.folder, site.teacher)
+        return replace(source, spec=foresee(config, source, World.from_environment()))
+
+    def run(self, site: Site) -> StageRecord:
+        """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
+        from growtool.finetune.run import finetune
+
+        result = finetune(self._config(site.source, site.root / self.folder, site.teacher), site.progress)
+        return StageRecord(
+            number=self.number,
+            kind="train",
+            digest=self.digest,
+            folder=self.folder,
+            checkpoint=f"{self.folder}/last",
+            steps=result.steps,
+            macs=result.macs,
+            seconds=result.seconds,
+            parameters=result.parameters,
+            top1=result.last.top1,
+        )
+
+    def _config(self, source: Path, output: Path, teacher: Path) -> RunConfig:
+        from growtool.finetune.options.merging import make_config
+
+        options: dict[str, Any] = dict(self.options)
+        if options.get("kd_teacher") == PREVIOUS:
+            options["kd_teacher"] = str(teacher)
+        own: dict[str, Any] = {"checkpoint": source, "output": output, "resume": "auto"}
+        if "carry_optimizer" not in options and not options.get("lora_rank"):
+            own["carry_optimizer"] = _same_optimizer(source, str(options.get("opt", "adamw")))
+        return make_config(options, own)
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Growing by this plan."""
+
+    number: int
+    digest: str
+    place: str
+    plan: LoadedPlan
+
+    def open(self, path: Path) -> Checkpoint:
+        """As the plan says what it is."""
+        from growtool.growing.source import open_planned
+
+        return open_planned(path, [self.plan.plan])
+
+    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+        """The target.
+
+        Raises:
+            CheckpointError: the plan says that `source` holds another model.
+            PlanError: it cannot be reached from `source`, or not without losing the function by accident, or the images
+                that growth would see do not do.
+        """
+        from growtool.calibration import open_images
+        from growtool.recipe import resolve
+        from growtool.recipe.consent import require_consent
+
+        plan = self.plan.plan
+        source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))
+        recipe = resolve(plan, source)
+        require_consent(recipe)
+        if plan.data is not None and (plan.recalibrate or plan.seeing):
+            open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
+        form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
+        return replace(source, spec=recipe.target, stored=recipe.infos, form=form)
+
+    def run(self, site: Site) -> StageRecord:
+        """Grow into `NN-grow/`, in the first process where there are several."""
+        import torch
+
+        from growtool.finetune.parallel.distributed import World, joined
+
+        folder, start, world = f"{self.number:02d}-grow", time.perf_counter(), World.from_environment()
+        with joined(world, torch.device("cpu")):
+            if world.is_main:
+                self._grow(site, site.root / folder)
+            world.wait()
+        grown = open_checkpoint(site.root / folder)
+        buffers = {name for name, _ in build(grown.spec).named_buffers()}
+        return StageRecord(
+            number=self.number,
+            kind="grow",
+            digest=self.digest,
+            folder=folder,
+            checkpoint=folder,
+            steps=0,
+            macs=0,
+            seconds=time.perf_counter() - start,
+            parameters=sum(info.numel for name, info in grown.tensors.items() if name not in buffers),
+            top1=None,
+        )
+
+    def _grow(self, site: Site, out: Path) -> None:
+        from growtool.growing import grow
+        from growtool.growing.optimizer import can_grow, find_state
+        from growtool.recipe import resolve
+
+        recipe = resolve(self.plan.plan, self.open(site.source))
+        state = find_state(site.source)
+        optimizer = state if state and can_grow(recipe, state) else None
+        told = site.progress.noticed if site.progress is not None else lambda remark: None
+        grow(recipe, self.plan, out, force=True, optimizer=optimizer, told=told)
+
+
+def _same_optimizer(checkpoint: Path, name: str) -> bool:
+    """Whether the state of this optimizer lies beside a checkpoint, from the stage before or mapped through growth."""
+    from growtool.finetune.update.optimizer import class_name
+
+    path = checkpoint / OPTIMIZER
+    if not path.is_file():
+        return False
+    return bool(
+        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == class_name(name)
+    )

@@ -1,0 +1,220 @@
+"""`growtool compare` from the command line, with real growing and training of tiny models."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from growtool.checkpoint import ModelSpec
+from growtool.cli.app import app
+from growtool.errors import GrowtoolError, PlanError
+from growtool.growing.source import open_planned
+from growtool.plan import load_plan
+
+OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]
+
+
+def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, str]:
+    words = ["compare", str(place / "small"), "--data", str(place / "data"), "-o", str(place / output), "--json"]
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", *OPTIONS, *arguments])
+    if isinstance(result.exception, GrowtoolError):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout), result.stderr
+
+
+COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--source-epochs", "6"]
+COMPARED += ["--baseline", "scratch", "--baseline", "source"]
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> dict:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        code, found, said = run(place, *COMPARED)
+    assert code == 0, said
+    return found
+
+
+def test_it_is_refused_under_torchrun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlanError, match=r"found 2 processes, expected one.*without torchrun, with --jobs N.*--device"):
+        run(place, *COMPARED, output="never")
+    assert not (place / "never").exists()
+
+
+def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
+    tile, scratch, longer, *_ = compared["arms"]
+    names = ["tile", "scratch", "scratch-longer", "source", "source-longer"]
+    assert [arm["arm"] for arm in compared["arms"]] == names
+    assert tile["promise"] == "exact" and tile["steps"] == scratch["steps"] == 6
+    assert tile["training_macs"] == scratch["training_macs"] == 3 * tile["macs"] * 8 * 6
+    cost = longer["training_macs"] - scratch["training_macs"]
+    assert cost == pytest.approx(compared["source_training_macs"], rel=0.1), "to a whole number of updates"
+    evaluated = [json.loads(line) for line in (place / "out/tile/seed0/run/metrics.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in evaluated if e["event"] in ("epoch", "evaluation")] == [0, 1, 2, 3, 4, 5, 6], "quarters"
+    written = {path.name for path in (place / "out").iterdir()}
+    assert {"table.md", "table.csv", "results.json", "index.html", "training.yaml"} <= written
+
+
+def test_a_second_call_repeats_nothing(place: Path, compared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("result.json")}
+    code, again, said = run(place, *COMPARED)
+    assert code == 0 and again["arms"] == compared["arms"] and said.count("done before") == 5
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("result.json")} == before
+
+
+def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(GrowtoolError, match=r"holds a trial of other settings .* choose another --output or remove it"):
+        run(place, *COMPARED, "--set", "weight_decay=0.5")
+
+
+def test_the_source_is_trained_on_beside_the_plans(place: Path, compared: dict) -> None:
+    """For as many updates, and for as many MACs; it starts as it is, and nothing is written for that."""
+    tile, *_, source, longer = compared["arms"]
+    assert source["steps"] == tile["steps"] and source["parameters"] < tile["parameters"]
+    assert abs(longer["training_macs"] - tile["training_macs"]) <= source["training_macs"] / source["steps"] / 2
+    assert source["start"] == longer["start"] == tile["start"] and source["promise"] is None
+    assert source["steps_to_scratch"] is None and not (place / "out" / source["folder"] / "seed0/start").exists()
+
+
+@pytest.mark.slow
+def test_every_plan_trains_with_every_variant_too(place: Path) -> None:
+    """Distillation counts the teacher's passes; carried moments are grown from those beside the source."""
+    data, recipe = ["--data", str(place / "data")], ["--config", str(place / "recipe.yaml")]
+    (place / "recipe.yaml").write_text("opt: sgd\nmomentum: 0.9\nbatch_size: 8\nworkers: 0\nlog_interval: 1\n")
+    trained, teacher = place / "trained", place / "trained/last"
+    words = ["finetune", str(place / "small"), *data, *recipe, "-o", str(trained), "--steps", "2", "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (place / "taught.yaml").write_text(f"kd_teacher: {teacher}\n")
+    (place / "carried.yaml").write_text("carry_optimizer: true\n")
+    words = ["compare", str(teacher), *data, *recipe, "-o", str(place / "varied"), "--device", "cpu", "--json"]
+    words += ["--plan", str(place / "tile.yaml"), "--variant", str(place / "taught.yaml"), "--baseline", "none"]
+    result = CliRunner().invoke(app, [*words, "--variant", str(place / "carried.yaml"), "--budget", "3steps"])
+    assert result.exit_code == 0, result.stderr
+    plain, taught, carried = json.loads(result.stdout)["arms"]
+    assert [arm["arm"] for arm in (plain, taught, carried)] == ["tile", "tile+taught", "tile+carried"]
+    losses = {arm["arm"]: _losses(place / "varied" / arm["arm"] / "seed0/run") for arm in (plain, taught, carried)}
+    assert losses["tile"][0] == losses["tile+carried"][0], "the same start"
+    assert losses["tile"][1] != losses["tile+carried"][1], "the first update has the source's momentum in it"
+    assert losses["tile"][0] != losses["tile+taught"][0], "the loss has the teacher in it"
+    spent = _events(place / "varied/tile+taught/seed0/run")[-1]["macs"]
+    assert taught["training_macs"] == spent > plain["training_macs"] == carried["training_macs"]
+
+
+def _events(run: Path) -> list[dict]:
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in events if "macs" in event]
+
+
+def _losses(run: Path) -> list[float]:
+    return [event["loss"] for event in _events(run) if event["event"] == "step"]
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
+    arguments = ["--plan", str(place / "tile.yaml"), "--baseline", "none", "--budget", "1steps"]
+    code, found, said = run(place, *arguments, "--lr", "1e30", "--lr", "0.01", output="failing")
+    (tile,) = found["arms"]
+    assert code == 1
+    assert tile["lr"] == 0.01 and tile["seeds"] == 1 and list(tile["lr_tried"]) == ["0.01"]
+    (failure,) = tile["failed"]
+    assert failure.startswith("tile, seed 0, lr 1e+30: growtool finetune ended with 1: ") and "failed" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "3"], r"--budget: found '3', expected a positive number"),
+        (["--budget", "1epochs", "--set", "epochs=3"], r"found the options epochs, expected none of those"),
+        (
+            ["--budget", "1epochs", "--baseline", "none", "--baseline", "source"],
+            r"--baseline: found none, source, expected none alone; drop it or the others",
+        ),
+        (
+            ["--budget", "1epochs", "--set", "smoothing=3"],
+            r"--set smoothing=3: found 3, expected less than 1",
+        ),
+        (
+            ["--budget", "1epochs", "--lr", "0.1", "--variant", "undue.yaml"],
+            r"--variant undue: found the options batch_size, lr, seed, expected none that has to be the same for all",
+        ),
+        (
+            ["--budget", "1epochs", "--variant", "wrong.yaml"],
+            r"--variant wrong: wrong.yaml:1:1 kd_weight: given without --kd-teacher",
+        ),
+        (
+            ["--budget", "1epochs", "--variant", "carry.yaml"],
+            r"tile\+carry: carry_optimizer: found no optimizer\.json beside .*, expected a checkpoint that",
+        ),
+        (["--budget", "1epochs", "--lr", "0.1", "--lr", "-1"], r"--lr: found -1.0, expected at least 0"),
+        (["--budget", "1epochs", "--set", "batch_size=999"], r"batch_size: found 999, expected at most the 24"),
+    ],
+)
+def test_bad_questions_are_refused_before_anything_is_written(
+    place: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    Path("undue.yaml").write_text("lr: 0.1\nbatch_size: 4\nseed: 3\n")
+    Path("wrong.yaml").write_text("kd_weight: 0.3\n")
+    Path("carry.yaml").write_text("carry_optimizer: true\n")
+    with pytest.raises(GrowtoolError, match=message):
+        run(place, "--plan", str(place / "tile.yaml"), *arguments, output="refused")
+    assert not (place / "refused").exists()
+
+
+def test_every_device_named_gets_a_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compare(study, told):
+        asked.append((study.jobs, study.devices, study.rates))
+        raise GrowtoolError("enough")
+
+    monkeypatch.setattr("growtool.workflows.compare.compare.compare", compare)
+    words = ["compare", str(place / "small"), "--plan", str(place / "tile.yaml"), "--budget", "1steps"]
+    for more in ([], ["--device", "cuda:0", "--device", "cuda:1"], ["--jobs", "3", "--lr", "0.1", "--lr", "0.1"]):
+        CliRunner().invoke(app, [*words, *more])
+    assert asked == [(1, (), ()), (2, ("cuda:0", "cuda:1"), ()), (3, (), (0.1,))]
+
+
+def test_a_lone_file_is_what_the_plans_say(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans that say different things are refused, and so is a baseline that would read none."""
+    tile, lone = (place / "tile.yaml").read_text(), tmp_path / "lone.safetensors"
+    lone.write_bytes((place / "small/model.safetensors").read_bytes())
+    args = json.loads((place / "small/config.json").read_text())["model_args"]
+    for name, told in (("named", {"model": "resnet18", "model_args": args}), ("other", {"model": "resnet34"})):
+        (tmp_path / f"{name}.yaml").write_text(tile + "".join(f"{key}: {json.dumps(told[key])}\n" for key in told))
+    asked = []
+    monkeypatch.setattr(
+        "growtool.workflows.compare.compare.grown_arms", lambda source, plans: asked.append(source.spec) or 1 / 0
+    )
+
+    def compare(*words: str) -> BaseException | None:
+        common = ["compare", str(lone), "--plan", str(tmp_path / "named.yaml"), "--budget", "1steps"]
+        return CliRunner().invoke(app, [*common, "--data", str(place / "data"), *words]).exception
+
+    compare("--plan", str(place / "tile.yaml"), "--set", "batch_size=8")
+    assert asked == [ModelSpec("resnet18", args)]
+    assert re.match(
+        r"model: found 'resnet18' and 'resnet34' in the plans for .*lone\.safetensors, expected the same in all",
+        str(compare("--plan", str(tmp_path / "other.yaml"))),
+    )
+    assert "--baseline source: found that plans say which model" in str(compare("--baseline", "source"))
+    assert len(asked) == 1
+    told = [load_plan(path).plan for path in (tmp_path / "named.yaml", place / "tile.yaml")]
+    with pytest.raises(PlanError, match=r"^model_args: found .* and 'nothing' in the plans for .*/small, expected the"):
+        open_planned(place / "small", told)
+
+
+def test_every_problem_of_every_plan_is_told(place: Path) -> None:
+    for name in ("one", "two"):
+        (place / f"{name}.yaml").write_text(
+            "target: {model_args: {channels: [5, 9, 9, 13]}}\nwidth: {operator: tile}\n"
+        )
+    with pytest.raises(GrowtoolError) as caught:
+        run(place, "--plan", str(place / "one.yaml"), "--plan", str(place / "two.yaml"), "--budget", "1steps")
+    assert {Path(problem.split(":")[0]).name for problem in caught.value.problems} == {"one.yaml", "two.yaml"}
