@@ -12,13 +12,11 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
-from growtool.prove.operations import Entry
+from growtool.prove.lockstep import Entry, Lockstep
 from growtool.prove.scaled_values import Factors, ScaledValues, simple
 from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace, Unchanged, groups_on
 from growtool.trace.axes import axis_size
 from growtool.trace.steps import Step
-
-Counterpart = Callable[[Step], "tuple[Step, Entry] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,9 @@ class ScalePass:
     """A pass under way.
 
     Attributes:
-        trace: the target's.
+        lockstep: both passes side by side; the target's is followed.
         rows: first axis of each tensor that may be multiplied; of one without dimensions, an axis of one position.
         expansions: how each set of channels grows; those that stay may be absent.
-        counterpart: the operation of the source that one of the target comes from, with its entry in the signature.
         unsplit: weights whose columns are copied and not split.
         values: the factors and what is required of them.
         known: number of a tensor -> the factors of its values.
@@ -58,10 +55,9 @@ class ScalePass:
         sums: term of what a sum with a weight brings in, or a weight's split -> the module or weight.
     """
 
-    trace: Trace
+    lockstep: Lockstep
     rows: Mapping[str, PairedAxis]
     expansions: Mapping[ChannelGroup, Expansion]
-    counterpart: Counterpart
     unsplit: frozenset[str]
     values: ScaledValues = field(default_factory=ScaledValues)
     known: dict[int, Factors] = field(default_factory=dict)
@@ -74,6 +70,11 @@ class ScalePass:
     sums: dict[int, str] = field(default_factory=dict)
     copies_of: dict[int, ChannelGroup] = field(default_factory=dict)
     _stored: dict[str, Factors] = field(default_factory=dict)
+
+    @property
+    def trace(self) -> Trace:
+        """The target's."""
+        return self.lockstep.target
 
     def of(self, number: int) -> Factors:
         """The factors of a tensor's values; 1 for an input or a constant."""
@@ -179,8 +180,8 @@ class ScalePass:
 
     def number(self, step: Step) -> Factors:
         """What a multiplication by a number brings in where the source has another."""
-        found = self.counterpart(step)
-        if found is None or step.entry is None or found[0].name != step.name:
+        found = self.lockstep.counterpart(step)
+        if found is None or step.entry is None:
             return 0
         own, source = step.args[1], found[0].args[1]
         if not isinstance(source, int | float) or own * source <= 0 or f"{own:.9g}" == f"{source:.9g}":

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.rewrite import RescaledNorm
-from growtool.prove.operations import Entry
-from growtool.prove.scale_pass import Counterpart, JointOp, ScalePass, parts_of
+from growtool.prove.lockstep import Entry, Lockstep
+from growtool.prove.scale_pass import JointOp, ScalePass, parts_of
 from growtool.prove.scale_rules import take
-from growtool.trace import ChannelGroup, PairedAxis, Trace, groups_on
+from growtool.trace import ChannelGroup, PairedAxis, groups_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +65,24 @@ class Scaling:
 
 
 def scaling(
-    target: Trace,
+    lockstep: Lockstep,
     rows: Mapping[str, PairedAxis],
     expansions: Mapping[ChannelGroup, Expansion],
-    counterpart: Counterpart,
     *,
     copying: bool,
 ) -> Scaling:
     """Find the factors; what nothing makes up for is left out.
 
     Args:
-        target: the target's trace.
+        lockstep: source and target.
         rows: first axis of each tensor of the target that may be multiplied; see `ScalePass`.
         expansions: how each set of channels grows; those that stay may be absent.
-        counterpart: the operation of the source that one of the target comes from, with its entry in the signature.
         copying: whether weights that are transformed (standardised, say) before use may grow by plain copies.
     """
-    run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset()))
+    run = _followed(ScalePass(lockstep, rows, expansions, frozenset()))
     # names of split weights are among the places of sums
     if copying and not run.transformed.keys().isdisjoint(run.sums.values()):
-        run = _followed(ScalePass(target, rows, expansions, counterpart, frozenset(run.transformed)))
+        run = _followed(ScalePass(lockstep, rows, expansions, frozenset(run.transformed)))
     told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
     solution = run.values.scales.solve(told | {term for term, _ in run.numbers.values()})
     numbers = defaultdict[str, dict[int, Entry]](dict)

@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from torch.utils._pytree import tree_leaves
 
+from growtool.prove.lockstep import Places
 from growtool.trace import Trace, groups_on
 from growtool.trace.axes import Axis, axis_size, segment_size
 from growtool.trace.kinds import Kind
@@ -64,7 +66,7 @@ class ValueNumbering:
     Attributes:
         trace: of the model.
         values: shared by both passes.
-        place: path of a module -> that of its counterpart in the source.
+        source_path: path of a module -> that of its counterpart in the source.
         left_out: runs of operations to leave out, in order.
         uncalled: paths of modules whose calls do not count as entries of a signature.
         name: names of a parameter or buffer -> what identifies it; None: no tensor of the source.
@@ -80,7 +82,7 @@ class ValueNumbering:
 
     trace: Trace
     values: Values
-    place: Callable[[str], str]
+    source_path: Callable[[str], str]
     left_out: Sequence[Closed]
     uncalled: Callable[[str], bool]
     name: Callable[[tuple[str, ...]], object | None]
@@ -145,7 +147,7 @@ class ValueNumbering:
             outs = [self.value(ins[0])] * len(step.outs)
         else:
             operands = self._operand(step.args), *((name, self._operand(v)) for name, v in step.kwargs.items())
-            place = self._picked(step) if step.entry is None else self._place(step, step.entry)
+            place = self._picked(step) if step.entry is None else self._places.of(step)
             outs = [self.values.of(step.name, place, which, operands) for which in range(len(step.outs))]
             self.ran += ((value, step) for value in outs[:1])
             if any(self.value(number) in self.strange for number in ins):
@@ -167,12 +169,9 @@ class ValueNumbering:
             return tuple(map(self._operand, argument))
         return None if argument is None else "number"
 
-    def _place(self, step: Step, entry: int) -> Any:
-        """The module and which of its operations it is: what both passes agree upon."""
-        dropped = self.dropped.get(step.module, ())
-        calls = self.trace.signatures[step.module][:entry]
-        gone = sum(place < entry for place in dropped)
-        return self.place(step.module), entry - gone - sum(e[0] == "call" and self.uncalled(e[1]) for e in calls)
+    @cached_property
+    def _places(self) -> Places:
+        return Places(self.trace, self.source_path, self.uncalled, self.dropped)
 
     def _keeps_elements(self, step: Step) -> bool:
         """Whether an operation hands on all elements in their order, up to rounding."""

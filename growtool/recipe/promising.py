@@ -10,7 +10,6 @@ from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
 from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
-from growtool.prove.operations import Excused, different_operations
 from growtool.prove.promise import (
     Promise,
     ambiguous_parameters,
@@ -22,6 +21,7 @@ from growtool.prove.promise import (
 )
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
+from growtool.recipe.scaled import lockstep_of
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, places, torn_groups
 from growtool.trace.norms import eps_of_norms
@@ -56,17 +56,11 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
 
 def _other_operations(growing: Analysis) -> list[str]:
     """Modules that run other operations, or the same with other numbers that no weight makes up for."""
-    matching = growing.matching
-    source, target, source_name = matching.source.trace, matching.target.trace, matching.blocks.source_name
-    excused = Excused(
-        {path: dict(entries) for path, entries in growing.scaled.numbers.items()},
-        growing.starts.dropped,
-        matching.shortcuts,
-    )
+    lockstep = lockstep_of(growing.matching, growing.starts)
+    stands_for = {path: dict(entries) for path, entries in growing.scaled.numbers.items()}
     for norm in growing.norms:
-        path = norm.module
-        excused.eps(path, norm.s, source.signatures.get(source_name(path), ()), target.signatures[path])
-    return different_operations(source, target, source_name, matching.ignored, excused)
+        stands_for.setdefault(norm.module, {}).update(lockstep.told_eps(norm))
+    return lockstep.differences(stands_for)
 
 
 def _joint_operations(growing: Analysis) -> list[Obstacle]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from growtool.algebra.expansion import Expansion
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
-from growtool.prove.operations import Counterparts
+from growtool.prove.lockstep import Lockstep
 from growtool.prove.scaling import Scaling, scaling
 from growtool.recipe.block_init import BlockInit
 from growtool.recipe.matching import Matching
@@ -21,10 +21,14 @@ def scaling_of(
 ) -> Scaling:
     """What makes up for the factors that growth brings in; nothing does where two sources become one."""
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
-    source, target, blocks = matching.source.trace, matching.target.trace, matching.blocks
-    counterpart = Counterparts(source, target, blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
-    found = scaling(target, _scalable(matching, starts), expansions, counterpart, copying=not lossy)
+    found = scaling(lockstep_of(matching, starts), _scalable(matching, starts), expansions, copying=not lossy)
     return found if plan.second is None else found.unused()
+
+
+def lockstep_of(matching: Matching, starts: BlockInit) -> Lockstep:
+    """Both passes side by side, the new blocks closed."""
+    source, target = matching.source.trace, matching.target.trace
+    return Lockstep(source, target, matching.blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
 
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from growtool.prove.lockstep import Lockstep
 from growtool.prove.scaling import scaling
 from growtool.trace import trace_model
 from tests.support.stream_nets import Net, recipe_between
@@ -14,7 +15,8 @@ WIDTH = 4
 def found(forward):
     """What is found in a network around `forward`, of which nothing grows."""
     trace = trace_model(Net(WIDTH, lambda s, x: forward(s, x.mean(1))).eval(), (3, 8, 8))
-    return trace, scaling(trace, {}, {}, lambda step: None, copying=False)
+    lockstep = Lockstep(trace, trace, lambda path: path, lambda path: False)
+    return trace, scaling(lockstep, {}, {}, copying=False)
 
 
 @pytest.mark.parametrize(
