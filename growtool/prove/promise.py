@@ -8,13 +8,11 @@ and source and target must run the same operations in the first place. Each find
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion, copies_per_position
-from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blank_propagation import BlankPropagation
 from growtool.prove.obstacle import SECTIONS, Obstacle, Section, Why, obstacles
 from growtool.prove.scale_pass import JointOp
@@ -165,38 +163,6 @@ def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str],
     stopped = grouped(item for blanks in passages for item in blanks.reasons if not skip(item[0]))
     means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.nearly)
     return [*obstacles(Why.BLANKS, stopped), *obstacles(Why.MEAN, means)]
-
-
-def needed_eps(
-    before: Mapping[str, float], norms: Iterable[RescaledNorm], source_path: Callable[[str], str]
-) -> dict[str, float]:
-    """The eps each rescaled norm of the target needs, where it is not the one it has.
-
-    Args:
-        before: path of a norm of the source -> its eps.
-        norms: of the target.
-        source_path: path of a module of the target -> that of its counterpart.
-    """
-    needed = {}
-    for norm in norms:
-        wanted = before.get(source_path(norm.module), norm.eps) * norm.s
-        if not math.isclose(wanted, norm.eps, rel_tol=1e-6):
-            needed[norm.module] = wanted
-    return needed
-
-
-def eps_shifts(norms: Iterable[RescaledNorm], wanted: Mapping[str, float]) -> list[str]:
-    """How much each norm is off while its eps is the source's: to first order (1 / s - 1) eps / (2 variance)."""
-    found: dict[tuple[float, float], list[str]] = {}
-    for norm in norms:
-        if norm.module in wanted:
-            found.setdefault((norm.eps, wanted[norm.module]), []).append(norm.module)
-    return [
-        f"{places(modules)}: eps is {eps:.3g} and would have to be {target:.3g}; the norm's output is too small by "
-        f"{(eps / target - 1) * eps / 2:.1e} (relative) where the variance over the old channels is 1, in inverse "
-        "proportion to it elsewhere"
-        for (eps, target), modules in found.items()
-    ]
 
 
 def _has_blanks(expansions: Mapping[ChannelGroup, Expansion], group: ChannelGroup) -> bool:

@@ -9,13 +9,12 @@ from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
+from growtool.prove.eps import eps_obstacles, eps_shifts, needed_eps
 from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
 from growtool.prove.promise import (
     Promise,
     ambiguous_parameters,
-    eps_shifts,
     joint_obstacles,
-    needed_eps,
     other_norm_groups,
     stopped_blanks,
 )
@@ -23,8 +22,7 @@ from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
 from growtool.recipe.scaled import lockstep_of
 from growtool.recipe.ties import untied
-from growtool.trace import GroupPair, places, torn_groups
-from growtool.trace.norms import eps_of_norms
+from growtool.trace import GroupPair, torn_groups
 from growtool.trace.place_names import grouped
 
 
@@ -42,8 +40,8 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     others += obstacles(Why.BUFFERS, _other_buffers(matching, widths.expansions))
     if plan.recalibrate:
         known.append(Obstacle(Why.STATISTICS, "recalibrate estimates the running statistics of BatchNorm anew"))
-    wanted = needed_eps(eps_of_norms(matching.source.trace), growing.norms, matching.blocks.source_name)
-    jointly += obstacles(Why.EPS, _untold_eps(wanted, matching))
+    wanted = needed_eps(matching.source.trace, growing.norms, matching.blocks.source_name)
+    jointly += eps_obstacles(wanted, growing.norms, matching.target.trace, matching.target.model)
     if known or others or followed or jointly:
         deeper: Section = "depth" if matching.blocks.new else "target"
         others = blamed(others, None if wide or deep else "target")
@@ -83,14 +81,6 @@ def _torn_groups(growing: Analysis) -> list[str]:
     old = [name for name in matching.paired if not matching.blocks.is_new(name)]
     same = matching.same if growing.widths.changes else {**growing.starts.same, **matching.same}
     return torn_groups(matching.paired, old, untied(matching, same))
-
-
-def _untold_eps(wanted: Mapping[str, float], matching: Matching) -> list[str]:
-    model = matching.target.model
-    untold = [path for path in wanted if getattr(model.get_submodule(path), "eps", None) is None]
-    return (
-        [f"{places(untold)}: the norm's eps would have to change with its width and cannot be told"] if untold else []
-    )
 
 
 def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:

@@ -66,12 +66,6 @@ def group_axis(step: Step, forward: ForwardPass) -> Axis:
     return factor_out(forward.axes(step.args[0].number)[1], channels // groups)[1]
 
 
-def eps_of_norms(trace: Trace) -> dict[str, float]:
-    """Module path -> what a norm over the channels of each position adds to the variance."""
-    calls = ((step.module, norm_call(step, trace.forward)) for step in trace.forward.steps)
-    return {module: call.eps for module, call in calls if call is not None and call.eps is not None}
-
-
 def multipliers(trace: Trace) -> frozenset[str]:
     """Parameters that only ever multiply what channels carry (gains, scales), and variances."""
     multiplies, other = set[str](), set[str]()
