@@ -8,7 +8,7 @@ from dataclasses import replace
 from growtool.algebra.expansion import Blank
 from growtool.prove.blank_norms import batch_normed, normed
 from growtool.prove.blank_pass import AbstractState, BlankPass
-from growtool.prove.blank_products import attended, convolved, multiplied
+from growtool.prove.blank_products import attended, multiplied
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.steps import Ref, Step
 
@@ -83,7 +83,7 @@ _TRANSFER: Mapping[Kind, Callable[[BlankPass, Step], AbstractState]] = {
     Kind.ADD: _added,
     Kind.MULTIPLY: _scaled,
     Kind.PRODUCT: multiplied,
-    Kind.CONVOLUTION: convolved,
+    Kind.CONVOLUTION: multiplied,
     Kind.ATTENTION: attended,
     Kind.LAYER_NORM: _normed,
     Kind.RMS_NORM: _normed,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from growtool.prove.scaling import Scaling
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
-from growtool.trace.factors import bias_of, is_convolution, operands_of, summed_dims
+from growtool.trace.factors import Product, product_of
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.norms import NORMS
 from growtool.trace.steps import Step
@@ -92,8 +92,13 @@ class _Run:
             last = self.trace.forward.axes(step.ins[0])[-len(step.args[1]) :]
             if any(map(self.on, last)):
                 return self._mixed(step, f"{NORMS[step.op.kind]} over the channels of both sources")
-        if operands_of(step) is not None or is_convolution(step) or step.op.kind is Kind.ATTENTION:
-            return self._product(step)
+        if step.op.kind is Kind.ATTENTION:
+            query, key = step.args[0].number, step.args[1].number
+            over = self.on(self.trace.forward.axes(query)[-1])
+            return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
+        product = product_of(step, self.trace.forward)
+        if product is not None:
+            return self._product(step, product)
         if any(map(self._paired, step.ins)) and not any(map(self._paired, step.outs)):
             return self._mixed(step, f"{step.name} over the channels of both sources")
         if kinds == {"shared"}:
@@ -115,29 +120,15 @@ class _Run:
             return self._mixed(step, f"{step.name} of a parameter that both sources would need their own of")
         return "pair" if "pair" in kinds else "mean"
 
-    def _product(self, step: Step) -> Carried:
-        if step.op.kind is Kind.ATTENTION:
-            query, key = step.args[0].number, step.args[1].number
-            over = self.on(self.trace.forward.axes(query)[-1])
-            return self._mixed(step) if over or self.kind(query) != self.kind(key) else self.kind(query)
-        left, right, over = self._operands(step)
-        kinds = {self.kind(left), self.kind(right)}
-        weight = right if right in self.trace.forward.made_of else left
-        if over and weight not in self.trace.forward.made_of:
+    def _product(self, step: Step, product: Product) -> Carried:
+        kinds = set(map(self.kind, product.operands))
+        activations = not any(number in self.trace.forward.made_of for number in product.operands)
+        if activations and any(map(self.on, product.summed)):
             return self._mixed(step, "two activations are multiplied and summed over the channels of both sources")
         if "mean" in kinds and (kinds != {"mean", "shared"}):
             return self._mixed(step, f"{step.name} with a parameter that both sources would need their own of")
-        bias = bias_of(step)
         result: Carried = "pair" if "pair" in kinds else "mean" if "mean" in kinds else "shared"
         if any(map(self._paired, step.outs)):
-            return result if bias is None or self._paired(bias) else self._mixed(step, "both halves share a bias")
+            shared = product.bias is not None and not self._paired(product.bias)
+            return self._mixed(step, "both halves share a bias") if shared else result
         return "mean" if result == "pair" else result
-
-    def _operands(self, step: Step) -> tuple[int, int, bool]:
-        axes = self.trace.forward.axes
-        operands = operands_of(step)
-        if operands is None:  # a grouped convolution
-            x, weight = step.args[0].number, step.args[1].number
-            return x, weight, self.on(axes(weight)[0 if step.args[6] else 1])
-        dims = summed_dims(step, (len(axes(operands[0])), len(axes(operands[1]))))
-        return *operands, any(self.on(axes(number)[dim]) for number, dim in zip(operands, dims, strict=True))

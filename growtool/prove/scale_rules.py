@@ -12,7 +12,7 @@ import torch
 
 from growtool.prove.scale_pass import JointOp, ScalePass
 from growtool.prove.scaled_values import Factors, moved, simple
-from growtool.trace.factors import bias_of, operands_of, summed_dims
+from growtool.trace.factors import Product, product_of
 from growtool.trace.kinds import Kind, is_homogeneous, is_linear_per_channel
 from growtool.trace.norms import NORMS, group_axis
 from growtool.trace.reductions import divisor_correction, reduced_dims, takes_batch_statistics
@@ -109,26 +109,28 @@ def _multiplied(run: ScalePass, step: Step) -> Factors:
 
 def _product(run: ScalePass, step: Step) -> Factors:
     """A matrix product: one factor along what is summed over."""
-    operands = operands_of(step)
-    assert operands is not None
-    a, b = map(run.of, operands)
-    ranks = len(run.shape(operands[0])), len(run.shape(operands[1]))
-    inner = summed_dims(step, ranks)[1] - ranks[1]
-    over = _over(run, step, operands, (-1, inner))
-    if run.trace.forward.made_of.get(operands[0]) and not run.trace.forward.made_of.get(operands[1]):
+    product = product_of(step, run.trace.forward)
+    assert product is not None
+    made_of = run.trace.forward.made_of
+    a, b = map(run.of, product.operands)
+    ranks = [len(run.shape(number)) for number in product.operands]
+    inner = -min(ranks[1], 2)
+    over = _over(run, step, product)
+    if made_of.get(product.operands[0]) and not made_of.get(product.operands[1]):
         a = run.values.times(a, over)
     else:
         b = run.values.times(b, over if isinstance(over, int) or inner == -1 else over[:, None])
     a, b = run.values.summed(a, [-1]), run.values.summed(b, [inner])
     a = a if isinstance(a, int) or ranks[1] == 1 else a.unsqueeze(-1)
     b = b if isinstance(b, int) or ranks[0] == 1 else b.unsqueeze(-2)
-    return _shifted(run, step, run.values.times(a, b))
+    factors = run.values.times(a, b)
+    return factors if product.bias is None else run.values.alike(factors, run.of(product.bias))
 
 
-def _over(run: ScalePass, step: Step, operands: tuple[int, int], dims: tuple[int, int]) -> Factors:
+def _over(run: ScalePass, step: Step, product: Product) -> Factors:
     """What a sum over copied channels multiplies by; a weight that is split among them divides by the same."""
-    left, right = (run.axis(number, dim) for number, dim in zip(operands, dims, strict=True))
-    for number, axis in zip(reversed(operands), (right, left), strict=True):
+    left, right = product.summed
+    for number, axis in zip(reversed(product.operands), (right, left), strict=True):
         if run.trace.forward.made_of.get(number):
             return run.weighted(step, number, axis)
     factors = run.joint_op("product", step, left)
@@ -137,25 +139,19 @@ def _over(run: ScalePass, step: Step, operands: tuple[int, int], dims: tuple[int
     return factors
 
 
-def _shifted(run: ScalePass, step: Step, factors: Factors) -> Factors:
-    """The factors of a sum with its bias, for each value of the result."""
-    bias = bias_of(step)
-    return factors if bias is None else run.values.alike(factors, run.of(bias))
-
-
 def _convolved(run: ScalePass, step: Step) -> Factors:
-    x, W = step.args[0].number, step.args[1].number
+    product = product_of(step, run.trace.forward)
+    assert product is not None
+    x, W = product.operands
     transposed, groups, out = step.args[6], step.args[8], run.shape(step.outs[0])
-    channels, own = run.of(x), run.of(W)
+    channels, own, over = run.of(x), run.of(W), _over(run, step, product)
     summed, kept = (0, 1) if transposed else (1, 0)
     if groups == 1 or not transposed:
-        pair, dims = ((x, W), (1, summed)) if groups == 1 else ((W, W), (1, 1))  # a group's channels are on W alone
-        over = _over(run, step, pair, dims)
         after = len(run.shape(W)) - summed - 1
         own = run.values.times(own, over if isinstance(over, int) else over.reshape(-1, *[1] * after))
         own = run.values.summed(own, [dim - len(run.shape(W)) for dim in range(len(run.shape(W))) if dim != kept])
     else:
-        own = run.values.one(own)
+        own = run.values.times(run.values.one(own), run.values.one(over))
     if isinstance(channels, torch.Tensor) and groups == run.shape(x)[1] and not transposed:  # channel by channel
         rank = len(run.shape(x))
         channels = run.values.summed(channels, [dim - rank for dim in range(rank) if dim != 1])
@@ -163,8 +159,7 @@ def _convolved(run: ScalePass, step: Step) -> Factors:
     else:
         channels = run.values.one(channels)
     factors = run.values.times(channels, own)
-    bias = bias_of(step)
-    factors = factors if bias is None else run.values.alike(factors, run.of(bias))
+    factors = factors if product.bias is None else run.values.alike(factors, run.of(product.bias))
     return factors if isinstance(factors, int) else factors.reshape(1, -1, *[1] * (len(out) - 2))
 
 

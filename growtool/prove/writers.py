@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.factors import bias_of, operands_of, summed_dims
+from growtool.trace.factors import product_of
 from growtool.trace.kinds import Kind, is_linear_per_channel
 from growtool.trace.steps import Ref, Step
 
@@ -86,9 +86,10 @@ class _Search:
             return self._scaled(step, carrying)
         if is_linear_per_channel(step) and len(carrying) == len(step.ins):
             return self._joined(carrying)
-        operands = operands_of(step)
-        if operands is not None:
-            return self._multiplied(step, operands)
+        product = product_of(step, self._forward)
+        if product is not None:
+            kept = [n for n, own in zip(product.operands, product.keeps(self._group), strict=True) if own]
+            return self._joined(kept if product.bias is None else [*kept, product.bias]) if len(kept) == 1 else None
         if step.op.affine:
             return self._normed(step)
         return None
@@ -121,18 +122,6 @@ class _Search:
             if step.name == "mul" and len(names) == 1 and other not in self._forward.made_of and written:
                 return Writers(tuple((name, names[0]) for name, _ in written.folded)) if written.plain else None
         return None
-
-    def _multiplied(self, step: Step, operands: tuple[int, int]) -> Writers | None:
-        axes = [self._forward.layouts[number] for number in operands]
-        summed = summed_dims(step, (len(axes[0]), len(axes[1])))
-        free = [
-            number
-            for number, own, dim in zip(operands, axes, summed, strict=True)
-            if any(self._group in groups_on(axis) for i, axis in enumerate(own) if i != dim)
-        ]
-        bias = bias_of(step)
-        numbers = free if bias is None else [*free, bias]
-        return self._joined(numbers) if len(free) == 1 else None
 
     def _is_zeroed(self, number: int) -> bool:
         made_of = self._forward.made_of.get(number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.factors import is_convolution, operands_of, summed_dims
+from growtool.trace.factors import Product, is_grouped, product_of
 from growtool.trace.kinds import Kind, keeps_zero
 from growtool.trace.steps import Ref, Step
 
@@ -48,11 +48,11 @@ def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
         involved = [n for n in (*step.ins, *step.outs) if any(group in groups_on(axis) for axis in forward.layouts[n])]
         if not involved or all(number in forward.made_of for number in step.ins):
             continue
-        operands = operands_of(step)
-        if operands is not None:
-            (writers if _writes(trace, group, step, operands) else readers).add(_weight(trace, operands))
-        elif is_convolution(step):
+        product = product_of(step, forward)
+        if is_grouped(step):
             raise NoHiddenUnitsError(f"{step.module} reads each of them in a group of its own")
+        if product is not None:
+            (writers if _writes(trace, group, step, product) else readers).add(_weight(trace, product.operands))
         elif step.name == "add" and sum(number not in forward.made_of for number in step.ins) == 1:
             continue  # a bias
         elif step.op.kind is Kind.BATCH_NORM:
@@ -79,11 +79,9 @@ def _stored(trace: Trace, step: Step, place: int) -> str:
     return names[0]
 
 
-def _writes(trace: Trace, group: ChannelGroup, step: Step, operands: tuple[int, int]) -> bool:
+def _writes(trace: Trace, group: ChannelGroup, step: Step, product: Product) -> bool:
     """Whether a product has the units in its result, else it sums over them."""
-    axes = [trace.forward.axes(number) for number in operands]
-    dims = summed_dims(step, (len(axes[0]), len(axes[1])))
-    summed = any(group in groups_on(own[dim]) for own, dim in zip(axes, dims, strict=True))
+    summed = product.sums(group)
     kept = any(group in groups_on(axis) for number in step.outs for axis in trace.forward.axes(number))
     if summed and kept:
         raise NoHiddenUnitsError(f"{step.module} reads and writes them")
