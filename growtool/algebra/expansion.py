@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Literal
 
 import torch
@@ -18,10 +18,11 @@ from torch import Tensor
 from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Unchanged
 
 Blank = Literal["silent", "mean", "open"]  # zeros, the mean of the old channels, anything
+Places = Tensor | range
 BLANK = -1  # in `Expansion.index`: a channel that copies none
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Expansion:
     """How one channel group grows: `h' = E h`.
 
@@ -38,26 +39,26 @@ class Expansion:
         """Nothing changes."""
         return cls(size, torch.arange(size))
 
-    @property
+    @cached_property
     def blank(self) -> Tensor:
         """bool [m]: which new channels copy none."""
         return self.index == BLANK
 
-    @property
+    @cached_property
     def has_blanks(self) -> bool:
         """Whether some new channel copies none."""
         return bool(self.blank.any())
 
-    @property
+    @cached_property
     def _copies_of_each(self) -> Tensor:
         return torch.bincount(self.index[~self.blank], minlength=self.size)
 
-    @property
+    @cached_property
     def counts(self) -> Tensor:
         """int64 [m]: how many copies the channel at each new position has, itself included; 1 for a blank."""
         return self._copies_of_each[self.index.clamp(min=0)].where(~self.blank, torch.ones_like(self.index))
 
-    @property
+    @cached_property
     def replica(self) -> Tensor:
         """int64 [m]: how many copies of the same channel stand before this position; 0 for a blank."""
         replica = torch.zeros_like(self.index)
@@ -66,7 +67,7 @@ class Expansion:
         replica[order] = torch.arange(len(order)) - starts[self.index[order]]
         return replica
 
-    @property
+    @cached_property
     def copies(self) -> int | None:
         """Copies per old channel where all have equally many, blanks aside, else None."""
         counts = self._copies_of_each
@@ -77,7 +78,7 @@ class Expansion:
         """Copies per old channel where all have equally many and no channel is blank, else None."""
         return None if self.has_blanks else self.copies
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether nothing changes."""
         return len(self.index) == self.size and bool((self.index == torch.arange(self.size)).all())
@@ -124,7 +125,7 @@ def copied_evenly(size: int, new_size: int, generator: torch.Generator) -> Expan
     return Expansion(size, torch.cat([torch.arange(size).repeat(whole), drawn]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AxisMap:
     """One tensor dimension, N positions before and M after, assembled from the expansions of its factors.
 
@@ -178,7 +179,7 @@ class AxisMap:
         some = AxisMap.copied(self.size, self.index[positions], self.replica[positions])
         return some if self.blank is None else replace(some, blank=self.blank[positions])
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether the dimension stays as it is."""
         return (
@@ -197,10 +198,27 @@ class AxisMap:
         source[self.slot[self.kept]] = self.index[self.kept]
         return source
 
+    @cached_property
+    def turns(self) -> tuple[tuple[Places, Places], ...]:
+        """Of the first position in each slot, of the second, and so on: the positions, and their slots."""
+        order = self.kept[torch.argsort(self.slot[self.kept], stable=True)]
+        slots = self.slot[order]
+        starts = torch.searchsorted(slots, slots)
+        turn = torch.arange(len(slots)) - starts
+        found = (turn == number for number in range(int(turn.max()) + 1 if len(turn) else 0))
+        return tuple((_places(order[own]), _places(slots[own])) for own in found)
+
     @property
     def kept(self) -> Tensor:
         """int64: the positions that are copies, in order."""
         return torch.arange(len(self.index)) if self.blank is None else torch.nonzero(~self.blank).flatten()
+
+
+def _places(positions: Tensor) -> Places:
+    """Positions as a range where they are one: whatever is read there need not be copied."""
+    first, count = int(positions[0]), len(positions)
+    together = bool((positions == torch.arange(first, first + count)).all())
+    return range(first, first + count) if together else positions
 
 
 def axis_map(
@@ -266,8 +284,10 @@ def _factor_map(
     if isinstance(factor, PairedAxis):
         return axis_map(factor, expansions, consumed, free)
     if isinstance(factor, Unchanged):
-        return AxisMap.unchanged(factor.size)
+        return _unchanged(factor.size, False)
     expansion = expansions[factor]
+    if expansion.is_identity:
+        return _unchanged(expansion.size, factor in consumed)
     blank = expansion.blank if expansion.has_blanks else None
     index = expansion.index.clamp(min=0)
     if factor not in consumed:
@@ -279,6 +299,11 @@ def _factor_map(
         expansion.size, index, expansion.replica, index, expansion.size, share, True,
         blank, None if blank is None else blank & (factor in free),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=256)  # most dimensions of most tensors stay
+def _unchanged(size: int, consumes: bool) -> AxisMap:
+    return replace(AxisMap.unchanged(size), consumes=consumes)
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:

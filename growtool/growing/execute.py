@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
+from growtool.algebra.threads import single_threaded
 from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order, held_as
 from growtool.errors import PlanError
 from growtool.operators.base import Layer, generator_for
@@ -157,14 +157,3 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
 
 def _of_second(second: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
     return second.read(name).to(dtype)
-
-
-@contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """torch computes on one thread while this is open."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

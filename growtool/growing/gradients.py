@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, unfold
 from torch.utils.hooks import RemovableHandle
 
+from growtool.algebra.threads import single_threaded
 from growtool.checkpoint import all_held_as
 from growtool.errors import PlanError
-from growtool.growing.execute import WIDER, single_threaded
+from growtool.growing.execute import WIDER
 from growtool.growing.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.operators.width.gradmax import directions, with_directions

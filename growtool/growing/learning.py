@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from growtool.algebra.threads import single_threaded
 from growtool.calibration import recalibrate, tracking_norms
 from growtool.checkpoint import all_held_as
 from growtool.errors import PlanError
-from growtool.growing.execute import WIDER, single_threaded
+from growtool.growing.execute import WIDER
 from growtool.growing.statistics import Told, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing

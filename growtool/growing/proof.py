@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from growtool.algebra.threads import single_threaded
 from growtool.checkpoint import Checkpoint, InMemory, arithmetic_dtype, file_order
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.parallel.device import in_use
-from growtool.growing.execute import WIDER, produce, single_threaded
+from growtool.growing.execute import WIDER, produce
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
 from growtool.verify.stream import StreamedModel

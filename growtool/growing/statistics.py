@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from growtool.algebra.threads import single_threaded
 from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
 from growtool.checkpoint import all_held_as, file_order
-from growtool.growing.execute import WIDER, produce, single_threaded
+from growtool.growing.execute import WIDER, produce
 from growtool.recipe import Recipe
 
 Told = Callable[[str], None]

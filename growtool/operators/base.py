@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from growtool.algebra.layers import complete, split_evenly, summed_dim
 from growtool.templates.source import Grid
 
 Fill = Literal["zero", "mean", "noise"]
+_POOL = 1 << 18  # random numbers that a large tensor reads its own from
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,28 @@ def generator_for(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
+def drawn(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype, deviation: float = 1.0) -> Tensor:
+    """Normal random numbers with mean zero; a large tensor repeats them, no two of its rows in the same places.
+
+    A row of a large tensor is a stretch of one pool of numbers, each at an offset of its own: drawing a number for
+    every weight would take longer than anything else that growth does.
+
+    Args:
+        shape: of the result, rows first.
+        generator: of the tensor.
+        dtype: of the result.
+        deviation: standard deviation.
+    """
+    rows, length = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+    starts = max(_POOL, rows)
+    if rows * length <= starts + length:
+        return torch.randn(shape, generator=generator, dtype=dtype).mul_(deviation)
+    pool = torch.randn(starts + length, generator=generator, dtype=dtype).mul_(deviation)
+    each = starts // rows  # offsets in strata differ from each other
+    offsets = torch.randperm(rows, generator=generator) * each + torch.randint(each, (rows,), generator=generator)
+    return pool.unfold(0, length, 1).index_select(0, offsets).reshape(tuple(shape))
+
+
 def rows_of(maps: Sequence[AxisMap]) -> int | None:
     """The first dimension that grows and that no sum runs over; None if there is none."""
     return next((dim for dim, axis in enumerate(maps) if not axis.consumes and not axis.is_identity), None)
@@ -101,12 +125,15 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
     blank = any(axis.blank is not None for axis in layer.maps)
     if dim is None or (gain is None and not blank):
         return fill_rows(split_evenly(W, layer.maps), W, layer)
-    noise = torch.randn(layer.shape, generator=layer.generator(), dtype=W.dtype).mul_(float(W.std(correction=0)))
-    size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype)
     columns = layer.maps[dim]
-    if columns.blank is not None and columns.free is not None:
-        size.masked_fill_(columns.blank, 0.0).masked_fill_(columns.free, 1.0)
-    draft = noise.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
+    draft = drawn(layer.shape, layer.generator(), W.dtype, float(W.std(correction=0)))
+    if columns.blank is None:
+        draft.mul_(gain or 0.0)
+    else:
+        size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype).masked_fill_(columns.blank, 0.0)
+        if columns.free is not None:
+            size.masked_fill_(columns.free, 1.0)
+        draft.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
     return fill_rows(complete(draft, W, layer.maps), W, layer)
 
 
@@ -126,8 +153,8 @@ def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
             mean = grown.index_select(dim, axis.kept).mean(dim, keepdim=True)
             grown.index_copy_(dim, rows, mean.expand_as(grown.index_select(dim, rows)).contiguous())
         elif layer.fill == "noise":
-            drawn = torch.randn(grown.shape, generator=layer.generator(), dtype=grown.dtype).index_select(dim, rows)
-            grown.index_copy_(dim, rows, drawn.mul_(float(W.std(correction=0))))
+            noise = drawn(grown.shape, layer.generator(), grown.dtype, float(W.std(correction=0)))
+            grown.index_copy_(dim, rows, noise.index_select(dim, rows))
         else:
             grown.index_fill_(dim, rows, 0)
     return grown

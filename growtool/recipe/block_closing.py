@@ -56,11 +56,14 @@ def block_closing_of(matching: Matching) -> BlockClosing:
     if any(placed.start == "copy" for placed in _new(matching)):
         return BlockClosing()
     runs = list(_runs(matching))
-    tried = [_closed(runs, matching, zeros_first=zeros_first) for zeros_first in (False, True)]
-    best = next((closings for closings in tried if closings.difference is None), tried[0])
-    if best.difference is not None:
-        _require_residual(runs, matching)
-    return best
+    first = _closed(runs, matching, zeros_first=False)
+    if first.difference is None:
+        return first
+    second = _closed(runs, matching, zeros_first=True)
+    if second.difference is None:
+        return second
+    _require_residual(runs, matching)
+    return first
 
 
 def _new(matching: Matching) -> Iterator[Placed]:

@@ -88,6 +88,8 @@ def in_place_of_nothing(
         target, source: both passes.
         source_path: path of a module of the target -> that of its counterpart.
     """
+    if not bridges:
+        return []
     new, old = Wiring.of(target), Wiring.of(source)
     return [bridge for bridge in bridges if _passes_on(bridge.path, new, old, target, source_path)]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
+from growtool.algebra.threads import single_threaded
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
 from growtool.checkpoint.loading import needed_import
@@ -39,6 +40,7 @@ from growtool.recipe.widths import Widths
 from growtool.trace import PairedAxis
 
 
+@single_threaded()
 def resolve(
     plan: Plan, checkpoint: Checkpoint, *, source: TracedModel | None = None, target: TracedModel | None = None
 ) -> Recipe:
