@@ -1,9 +1,11 @@
-"""Computing target tensors one after the other, with memory for a few of them at a time."""
+"""Computing target tensors on all cores, with memory for a few of them at a time."""
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -20,15 +22,17 @@ from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 
 WIDER = "set `output: {dtype: ...}` in the plan"
+_WORKERS = 8  # more would wait for the disk
 _SHOWN = 8  # tensors with numbers beyond their type that are told one by one
 
 
 def produce(
     recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
 ) -> Iterator[Tensor]:
-    """The target's tensors in file order, the next one being computed while the last one is written.
+    """The target's tensors in file order, the next ones being computed while the last one is written.
 
-    Every operation runs on one thread: sums then have one order, and the bytes do not depend on the machine's cores.
+    Every tensor is made by one thread, with a generator of its own: sums then have one order, and the bytes do not
+    depend on the machine's cores.
 
     Args:
         recipe: what to make.
@@ -38,26 +42,38 @@ def produce(
     Raises:
         PlanError: the types of the file cannot hold some numbers; one problem for each tensor.
     """
-    infos = recipe.infos
-    makers = _makers(recipe)
-    names = file_order(infos)
-    with single_threaded(), ThreadPoolExecutor(max_workers=1) as pool:
-        following = pool.submit(makers[names[0]])
-        problems: list[str] = []
-        for name, after in zip(names, [*names[1:], None], strict=True):
-            finished = following
-            if after is not None:
-                following = pool.submit(makers[after])
-            try:
-                made = finished.result()
-            except PlanError as error:
-                problems += error.problems
-            if not problems:  # else the rest is made to find what else is wrong
-                yield (replaced or {}).get(name, made)
-            advance(infos[name].nbytes)
+    infos, problems = recipe.infos, list[str]()
+    for name, finished in _ahead(_makers(recipe), {name: infos[name].nbytes for name in file_order(infos)}):
+        try:
+            made = finished.result()
+        except PlanError as error:
+            problems += error.problems
+        if not problems:  # else the rest is made to find what else is wrong
+            yield (replaced or {}).get(name, made)
+        advance(infos[name].nbytes)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []
         raise PlanError([*problems[:_SHOWN], *more])
+
+
+def _ahead(
+    makers: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int]
+) -> Iterator[tuple[str, Future[Tensor]]]:
+    """Tensors in the order of `sizes`, in bytes; what is made ahead takes the memory of two large ones at most."""
+    waiting, under_way = deque(sizes), deque[tuple[str, Future[Tensor]]]()
+    budget, workers = 2 * max(sizes.values()), min(os.cpu_count() or 1, _WORKERS)
+    with single_threaded(), ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            while waiting or under_way:
+                while waiting and (not under_way or sizes[waiting[0]] <= budget) and len(under_way) <= workers:
+                    name = waiting.popleft()
+                    budget -= sizes[name]
+                    under_way.append((name, pool.submit(makers[name])))
+                name, finished = under_way.popleft()
+                yield name, finished
+                budget += sizes[name]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:

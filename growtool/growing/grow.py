@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,14 +90,16 @@ def grow(
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
-    spec = target_with_lineage(recipe, loaded, recipe.source.sha256())
+    hashing = ThreadPoolExecutor(max_workers=1)
+    digest = hashing.submit(recipe.source.sha256)
+    hashing.shutdown(wait=False)
     found: list[tuple[Proof | None, ModelSpec, str]] = []
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
             told(f"verifying on {recipe.plan.verify.inputs} random images")
         proof = prove(recipe, open_checkpoint(weights), device)
-        measured = with_measurement(spec, proof)
+        measured = with_measurement(target_with_lineage(recipe, loaded, digest.result()), proof)
         found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
         return found[0]
 
@@ -117,7 +120,7 @@ def grow(
     if is_single_file(out):
         write_file(
             out,
-            spec,
+            target_with_lineage(recipe, loaded, digest.result()),
             recipe.infos,
             tensors,
             num_features=recipe.num_features,
@@ -127,9 +130,15 @@ def grow(
         )
     else:
         write_folder(
-            out, spec, recipe.infos, tensors, num_features=recipe.num_features, documents=documents, metadata=metadata,
+            out,
+            recipe.target,
+            recipe.infos,
+            tensors,
+            num_features=recipe.num_features,
+            documents=documents,
+            metadata=metadata,
             force=force,
-        )  # fmt: skip
+        )
     proof, _, report = found[0]
     return Grown(out, summary, proof, report, carried)
 

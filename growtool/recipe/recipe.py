@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ from growtool.recipe.changes import WidthChange
 from growtool.recipe.matching import Matching
 from growtool.templates.source import Templates
 from growtool.trace import GroupPair
+
+_INITIALISING = threading.Lock()  # one thread builds the model, as torch's global generator fills it
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,8 @@ class Recipe:
 
     def initial(self, name: str) -> Tensor:
         """A target tensor as timm initialises it, by the plan's seed; the first call keeps the whole model."""
-        return self._initial[name]
+        with _INITIALISING:
+            return self._initial[name]
 
     @cached_property
     def _initial(self) -> Mapping[str, Tensor]:

@@ -1,7 +1,8 @@
 """`python -m tests.bench.grow`: time and memory of growing a large model, beside copying the file it writes.
 
-A `vit_large_patch16_224` (304 million parameters, 1.2 GB in float32) grows to depth 36 with `zero_out`, and to 1.25 of
-its width with `net2net`. Every figure comes from a process of its own. Takes 5 GB of disk for some minutes.
+A `vit_large_patch16_224` (304 million parameters, 1.2 GB in float32) grows to depth 36 with `zero_out`, to 1.25 of its
+width with `centre_zero`, and to twice its hidden units with `tile`, `net2net` and `mixture`. Every figure comes from a
+process of its own. Takes 5 GB of disk for some minutes.
 """
 
 import argparse
@@ -21,9 +22,13 @@ from pathlib import Path
 
 PLANS = {
     "depth 24 -> 36, zero_out": {"target": {"model_args": {"depth": 36}}, "depth": {"operator": "zero_out"}},
-    "width x 1.25, net2net": {
+    "width x 1.25, centre_zero": {
         "target": {"model_args": {"embed_dim": 1280, "num_heads": 20}},
-        "width": {"operator": "net2net"},
+        "width": {"operator": "centre_zero"},
+    },
+    **{
+        f"hidden units x 2, {operator}": {"target": {"model_args": {"mlp_ratio": 8}}, "width": {"operator": operator}}
+        for operator in ("tile", "net2net", "mixture")
     },
 }
 WEIGHTS = "model.safetensors"

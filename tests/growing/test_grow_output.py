@@ -50,13 +50,14 @@ def test_bytes_depend_on_the_seed_and_not_on_the_process(tmp_path):
     assert (other.out / WEIGHTS).read_bytes() != (here.out / WEIGHTS).read_bytes()
 
 
-def test_bytes_do_not_depend_on_torchs_threads_or_random_state(tmp_path):
+def test_bytes_do_not_depend_on_threads_cores_or_random_state(tmp_path, monkeypatch):
     source = write_folder(RESNET, tmp_path / "source", dtype=torch.float32)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     written = []
     try:
         for count in (1, 4):
             torch.set_num_threads(count)
+            monkeypatch.setattr("os.cpu_count", lambda count=count: count)
             torch.manual_seed(count)
             before = torch.get_rng_state()
             grown(
