@@ -89,7 +89,7 @@ def assemble(
     from timm.data import Mixup
     from timm.data.random_erasing import RandomErasing
     from timm.loss import create_classification_loss
-    from timm.utils import NativeScaler, dispatch_clip_grad
+    from timm.utils import dispatch_clip_grad
 
     model, selection = _prepared(config, model, selection, batches, device, world)
     criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
@@ -115,7 +115,7 @@ def assemble(
         objective=Objective(criterion, teacher),
         optimizer=optimizer,
         schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
-        scaler=NativeScaler(device=device.type) if config.autocast == "float16" else None,
+        scaler=torch.amp.GradScaler(device.type) if config.autocast == "float16" else None,
         ema=ema,
         mix=mix,
         erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,

@@ -1,7 +1,9 @@
 """An optimizer's state under the names of the parameters, so that it outlives the process and can follow growth.
 
 torch numbers parameters in the order in which the optimizer holds them. That order changes with the options, with the
-number of processes and with growth; a name does not. On disk the state is a pair of files beside the weights:
+number of processes and with growth; a name does not. (The names of
+`torch.distributed.checkpoint.state_dict` would cost exactness: it takes a step where a state is still empty, and drops
+what an optimizer keeps of its own, such as kron's generator.) On disk the state is a pair of files beside the weights:
 
 - `optimizer.safetensors`: every tensor, as `PARAMETER/SLOT` (`layer1.0.conv1.weight/exp_avg`). A slot with the shape of
   its parameter is a moment of each weight and grows as it does; any other, such as the scalar `step`, counts.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import yaml
-
 from growtool.checkpoint.card import card_of_form
 
 _LOADING = """\
@@ -66,10 +64,9 @@ def model_card(
 
 
 def _front_matter(license: str | None) -> str:
-    fields: dict[str, object] = {"library_name": "timm", "tags": list(TAGS)}
-    if license:
-        fields["license"] = license
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+    from huggingface_hub import ModelCardData
+
+    return f"---\n{ModelCardData(library_name='timm', tags=list(TAGS), license=license or None)}\n---"
 
 
 def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:

@@ -17,11 +17,11 @@ FACTS = {
 CARD = """\
 ---
 library_name: timm
+license: mit
 tags:
 - growtool
 - image-classification
 - timm
-license: mit
 ---
 
 # resnet18, grown

@@ -1,7 +1,8 @@
 """One process at a time writes into a folder.
 
 The lock is the operating system's and goes with its process, however that ends, so that none is ever left behind. It is
-of the POSIX kind, which NFS knows and which processes that were forked to read images do not inherit.
+of the POSIX kind, which NFS knows and which processes that were forked to read images do not inherit. (`filelock` takes
+one of the BSD kind, which they inherit, and does not tell who holds it.)
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Trainer:
         objective: what is minimised.
         optimizer: over the selected parameters.
         schedule: timm's scheduler counting updates, None where the rate stays.
-        scaler: timm's gradient scaler for float16, else None.
+        scaler: of gradients, for float16; else None.
         ema: timm's weight average, else None.
         mix: mixup and cutmix, (images, class numbers) to (images, class weights); None without.
         erase: random erasing of a batch, None without.
@@ -72,7 +72,7 @@ class Trainer:
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any
-    scaler: Any
+    scaler: torch.amp.GradScaler | None
     ema: Any
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     erase: Callable[[Tensor], Tensor] | None
@@ -133,7 +133,7 @@ class Trainer:
                     logits = self.forward(part)
                     loss = self.objective(logits, labels, part, self.step)
                 loss = loss * (len(part) / len(images)) if len(parts) > 1 else loss
-                scaled = self.scaler._scaler.scale(loss) if self.scaler is not None else loss
+                scaled = self.scaler.scale(loss) if self.scaler is not None else loss
                 scaled.backward(create_graph=second_order)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
@@ -141,12 +141,11 @@ class Trainer:
 
     def _step(self) -> None:
         if self.scaler is not None:
-            scaler = self.scaler._scaler
             if self.clip is not None:
-                scaler.unscale_(self.optimizer)
+                self.scaler.unscale_(self.optimizer)
                 self.clip()
-            scaler.step(self.optimizer)
-            scaler.update()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             return
         if self.clip is not None:
             self.clip()
