@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from growtool.checkpoint import input_size
 from growtool.errors import PlanError, format_names
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 def require_several_values(model: nn.Module, images: int, remedy: str, among: frozenset[str] | None = None) -> None:

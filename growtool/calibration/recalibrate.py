@@ -8,16 +8,12 @@ A few hundred images without gradients set that right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from growtool.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def tracking_norms(model: nn.Module) -> dict[str, _BatchNorm]:

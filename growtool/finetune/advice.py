@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from growtool.errors import PlanError
 from growtool.finetune.commands import beginning_anew, resuming
+from growtool.finetune.config import RunConfig
 from growtool.finetune.parallel.device import is_out_of_memory
+from growtool.finetune.parallel.distributed import World
+from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.snapshot import read_course
-
-if TYPE_CHECKING:
-    import torch
-
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.parallel.distributed import World
-    from growtool.finetune.state.folder import RunFolder
-    from growtool.finetune.update.loop import Diverged
+from growtool.finetune.update.loop import Diverged
 
 
 def after_divergence(error: Diverged, config: RunConfig, folder: RunFolder) -> str:

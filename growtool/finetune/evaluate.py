@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from growtool.checkpoint import open_checkpoint
@@ -23,9 +23,6 @@ from growtool.finetune.parallel.distributed import World
 from growtool.finetune.state.records import Evaluation
 from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
 from growtool.images import ImageFormat, class_names, numbered, require_readable
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def evaluate(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from growtool.checkpoint import Checkpoint, ModelSpec
 from growtool.finetune.assemble import as_called
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.loaders import ImageBatches, StreamBatches
 from growtool.finetune.evaluate import evaluate
+from growtool.finetune.options.defaults import Choice
+from growtool.finetune.state.records import Evaluation
 from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.trainable import Selection
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from growtool.checkpoint import Checkpoint, ModelSpec
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.options.defaults import Choice
-    from growtool.finetune.state.records import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from growtool.checkpoint import infos_of, json_text, write_safetensors
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.parallel.distributed import as_sharded, whole
-
-if TYPE_CHECKING:
-    from torch import nn
 
 FORMAT = 1
 Keep = Callable[[str, Tensor], Tensor]

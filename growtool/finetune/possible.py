@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
 from growtool.errors import GrowtoolError, PlanError
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.sources import require_source
 from growtool.finetune.parallel.device import resolve_device
+from growtool.finetune.parallel.distributed import World
+from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.journal import require_installed
 from growtool.finetune.update.optimizer import unknown_optimizer, unused_momentum
-
-if TYPE_CHECKING:
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.parallel.distributed import World
-    from growtool.finetune.state.folder import RunFolder
 
 
 def require_possible(config: RunConfig, folder: RunFolder, world: World) -> torch.device:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from growtool.calibration import require_several_values, tracking_norms
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import Checkpoint, ModelSpec, build, input_size, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.assemble import assemble, open_teacher
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.loaders import eval_batches, train_batches
 from growtool.finetune.data.sources import open_splits
 from growtool.finetune.job import Job
@@ -28,15 +29,8 @@ from growtool.finetune.update.model import load_model, replace_head
 from growtool.finetune.update.optimizer import class_name
 from growtool.finetune.update.template_form import refuse_what_templates_cannot
 from growtool.finetune.update.trainable import Selection, select
-from growtool.images import ImageFormat, require_readable
+from growtool.images import ImageFormat, Split, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from growtool.checkpoint import Checkpoint, ModelSpec
-    from growtool.finetune.config import RunConfig
-    from growtool.images import Split
 
 
 def prepare(config: RunConfig, device: torch.device, world: World | None = None) -> Job:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.seeding import isolated_generators
 from growtool.finetune.epoch_loop import EpochLoop, RunResult
 from growtool.finetune.job import Job
@@ -28,11 +30,6 @@ from growtool.finetune.state.resume import find_checkpoint, require_same_run
 from growtool.finetune.state.rewind import Best, find_best, mend, rewind
 from growtool.finetune.state.snapshot import put_back, read_course
 from growtool.finetune.stopping import stop_on_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from growtool.finetune.config import RunConfig
 
 
 def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:

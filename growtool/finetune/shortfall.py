@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from growtool.finetune.commands import beginning_anew
+from growtool.finetune.job import Job
 from growtool.finetune.options.defaults import AUTOMATIC, choose, grown_with_losses, network_of, shown
-
-if TYPE_CHECKING:
-    from growtool.finetune.job import Job
-    from growtool.finetune.state.folder import RunFolder
-    from growtool.finetune.state.records import EpochRecord
+from growtool.finetune.state.folder import RunFolder
+from growtool.finetune.state.records import EpochRecord
 
 _SHORT = 3  # epochs; fewer leave no time to win back what the first updates cost
 

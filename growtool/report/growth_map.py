@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from growtool.checkpoint import WEIGHTS
+from growtool.checkpoint import WEIGHTS, Checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError
 from growtool.trace.stretches import sequences
-
-if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from growtool.checkpoint import WEIGHTS, build, coefficients_of, input_size
+from torch import nn
+
+from growtool.checkpoint import WEIGHTS, Checkpoint, build, coefficients_of, input_size
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
 from growtool.report.macs import COUNTED, Macs, count_macs
 from growtool.templates.measures import BankReport, report_stored
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from growtool.checkpoint import Checkpoint
 
 OWN = "(own)"  # the row for what belongs to the model itself and to none of its modules: tokens, position tables
 _COUNTS = ("parameters", "buffers", "bytes", "macs")

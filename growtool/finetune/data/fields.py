@@ -8,13 +8,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from growtool.errors import PlanError, format_names
-from growtool.images import numbered
-
-if TYPE_CHECKING:
-    from growtool.images import Split
+from growtool.images import Split, numbered
 
 _ASKED = {"input_key": "image", "target_key": "label"}  # what timm's readers ask for by default
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.reading import PADDING, SampleKey, SeededImages, collate
 from growtool.finetune.data.seeding import derive_seed
 from growtool.finetune.data.streams import SeededStream
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.stopping import leave_interrupts
-from growtool.images import ImageFormat
-
-if TYPE_CHECKING:
-    from growtool.finetune.config import RunConfig
-    from growtool.images import Split
+from growtool.images import ImageFormat, Split
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 

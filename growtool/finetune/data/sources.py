@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from growtool.checkpoint import input_size
+from torch import nn
+
+from growtool.checkpoint import ModelSpec, input_size
 from growtool.errors import PlanError, format_names
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.fields import field_problems, require_labels
 from growtool.finetune.update.model import count_classes
 from growtool.images import (
@@ -20,12 +23,6 @@ from growtool.images import (
     numbered,
     open_split,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from growtool.checkpoint import ModelSpec
-    from growtool.finetune.config import RunConfig
 
 _CANONICAL = {
     "train": "train",

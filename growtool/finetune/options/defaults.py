@@ -9,18 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import input_size
+from growtool.checkpoint import Checkpoint, input_size
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT, TRAINING
 from growtool.finetune.config import STATELESS, RunConfig
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from growtool.checkpoint import Checkpoint
 
 DEFAULTS = "defaults"  # the key below `resolved` in config.yaml
 AUTOMATIC = ("lr", "weight_decay", "warmup_epochs", "warmup_steps", "train_crop_mode", "clip_grad")

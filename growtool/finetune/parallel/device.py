@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
 
 import torch
 
 from growtool.errors import PlanError
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from growtool.finetune.parallel.distributed import World
-
+from growtool.finetune.parallel.distributed import World
 
 _OUT_OF_MEMORY = (  # as torch's allocators, CUDA, cuBLAS, cuDNN and NCCL say it
     "can't allocate memory",

@@ -10,11 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from torch import Tensor
 
-from growtool.checkpoint import infos_of, json_text, write_folder
+from growtool.checkpoint import Checkpoint, ModelSpec, infos_of, json_text, write_folder
 from growtool.checkpoint.folder import (
     CARD,
     PLAN,
@@ -35,11 +36,6 @@ from growtool.finetune.state.journal import METRICS, SUMMARY
 from growtool.finetune.state.lock import LOCK
 from growtool.finetune.state.records import CheckpointRecord, EpochRecord, Evaluation
 from growtool.finetune.state.snapshot import Snapshot, write_training_state
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from growtool.checkpoint import Checkpoint, ModelSpec
 
 _CONTENT = frozenset({"best", "last", "checkpoints", "tensorboard", METRICS, SUMMARY, RUN_CONFIG})
 _SECTION = "\n## Fine-tuning\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -14,13 +14,10 @@ from growtool.checkpoint.folder import STATE
 from growtool.checkpoint.header import read_header
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.options.defaults import AUTOMATIC, DEFAULTS, from_document
+from growtool.finetune.options.defaults import AUTOMATIC, DEFAULTS, Choice, from_document
 from growtool.finetune.options.settings import Settings
+from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.snapshot import read_course
-
-if TYPE_CHECKING:
-    from growtool.finetune.options.defaults import Choice
-    from growtool.finetune.state.folder import RunFolder
 
 # What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
 _FREE = {

@@ -6,22 +6,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import TRAINING
 from growtool.checkpoint.temporary import ASIDE, TEMPORARY
 from growtool.finetune.state.copies import Copies
-from growtool.finetune.state.folder import Saver, link, remove, step_name
+from growtool.finetune.state.folder import RunFolder, Saver, link, remove, step_name
+from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.state.records import EpochRecord
 from growtool.finetune.state.snapshot import put_back, take
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from growtool.finetune.state.folder import RunFolder
-    from growtool.finetune.state.progress import RunProgress
-    from growtool.finetune.state.records import EpochRecord
-    from growtool.finetune.update.loop import Trainer
+from growtool.finetune.update.loop import Trainer
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from growtool.finetune.parallel.distributed import as_sharded, whole
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _MARK = ".parametrizations."
 

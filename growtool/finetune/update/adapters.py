@@ -11,18 +11,15 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.update.trainable import Selection
-
-if TYPE_CHECKING:
-    from growtool.finetune.config import RunConfig
 
 _GAMMA = 16.0  # the paper's stable scale: adapters begin at (out features)^(1/4) / sqrt(gamma)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from growtool.finetune.data.seeding import derive_seed, seed_generators
 from growtool.finetune.parallel.device import mixed_precision
 from growtool.finetune.parallel.distributed import World, average_statistics, without_exchange
+from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.update.objective import Objective
 from growtool.finetune.update.trainable import FrozenSlices, Selection
-
-if TYPE_CHECKING:
-    from growtool.finetune.state.progress import RunProgress
 
 _SKIPS_IN_A_ROW = 20  # more of them are no accident
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
-from growtool.checkpoint import build, held_as
+from growtool.checkpoint import Checkpoint, build, held_as
 from growtool.checkpoint.match import matched, shared_names
 from growtool.errors import PlanError
 from growtool.finetune.data.seeding import derive_seed
 from growtool.templates.training import even_out_gradients, put_in_form
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor, nn
-
-    from growtool.checkpoint import Checkpoint
 
 
 def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:

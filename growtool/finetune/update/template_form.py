@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import Form, Layout, coefficients_of
+from growtool.checkpoint import Checkpoint, Form, Layout, coefficients_of
 from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
 from growtool.templates.training import kinds_of_parameters
-
-if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
-    from growtool.finetune.config import RunConfig
-
 
 Slices = tuple[tuple[tuple[int, int], ...], ...]
 """For each dimension the ranges [start, stop) of its new positions; an element is new where any of its positions is."""

@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.parallel.distributed import as_sharded
 from growtool.finetune.update.growth_report import read_tensors
 from growtool.finetune.update.template_form import Slices, as_stored, names_of_kind
-
-if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

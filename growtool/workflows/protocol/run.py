@@ -6,25 +6,23 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import PlanError
 from growtool.finetune.commands import command
+from growtool.finetune.config import RunConfig
 from growtool.finetune.options.merging import make_config
 from growtool.finetune.parallel.device import device_of
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.run import finetune
 from growtool.finetune.state.lock import LOCK, locked
+from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.workflows.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
 from growtool.workflows.protocol.file import TRAININGS, LoadedProtocol, Protocol
 from growtool.workflows.protocol.member import write_copy, write_member
-
-if TYPE_CHECKING:
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.state.records import Progress
 
 REPORT, COPY = "protocol.json", "protocol.yaml"
 _NOISE = 0.1  # of a copied member, where the file does not say

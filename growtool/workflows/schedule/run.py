@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import json_text, write_text
@@ -15,14 +15,10 @@ from growtool.finetune.commands import command
 from growtool.finetune.parallel.device import device_of
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.state.lock import LOCK, locked
+from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.workflows.schedule.file import LoadedSchedule
 from growtool.workflows.schedule.stages import Grow, Site, Stage, StageRecord, Train
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from growtool.finetune.state.records import Progress
-    from growtool.workflows.schedule.file import LoadedSchedule
 
 STATE, COPY = "schedule.json", "schedule.yaml"
 
