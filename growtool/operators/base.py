@@ -80,6 +80,10 @@ class Abilities:
     in_span: Callable[[Any], bool] = lambda section: False
 
 
+def no_loss(spec: object) -> None:
+    """An operator's `loss` where it keeps functions whatever its options; others say why they do not."""
+
+
 def generator_for(seed: int, name: str) -> torch.Generator:
     """A generator seeded by the plan's seed and a name."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -13,19 +14,21 @@ from growtool.plan.document import Document, Loc
 from growtool.plan.nesting import follow, section_at
 from growtool.plan.section import Section
 
+SectionT = TypeVar("SectionT", bound=Section)
 _OWN = "plan"  # findings of growtool's own, whose text says all; see `growtool.plan.section.problem`
 
 
-def add_invalid(document: Document, error: ValidationError, root: type[Section]) -> None:
-    """Take in the findings of pydantic, but those about what was found wanting before.
+def validated(document: Document, content: Any, root: type[SectionT]) -> SectionT | None:
+    """The content of a document as a section; None where pydantic finds it wrong.
 
-    Args:
-        document: where the values were read from.
-        error: what pydantic found.
-        root: what they were to be.
+    The document takes in what it finds, but for what was found wanting before.
     """
-    for details in error.errors(include_url=False):
-        _add(document, details, root)
+    try:
+        return root.model_validate(content)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            _add(document, details, root)
+        return None
 
 
 def _add(document: Document, details: ErrorDetails, root: type[Section]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from growtool.errors import PlanError
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
-from growtool.plan.explain import add_invalid
+from growtool.plan.explain import validated
 from growtool.plan.schema import MIRROR, Plan
 
 _NEED = "a mapping with at least `target:`"
@@ -155,11 +155,7 @@ def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
 
 
 def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
-    plan: Plan | None = None
-    try:
-        plan = Plan.model_validate(content)
-    except ValidationError as error:
-        add_invalid(document, error, Plan)
+    plan = validated(document, content, Plan)
     if document.problems or plan is None:
         raise PlanError(document.lines())
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}

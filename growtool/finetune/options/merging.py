@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from growtool.errors import PlanError
 from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.finetune.options.settings import KINDS, Settings, flag_of
 from growtool.plan.document import Document, Loc, parse_word, read_document
-from growtool.plan.explain import add_invalid, explain
+from growtool.plan.explain import explain, validated
 from growtool.plan.load import placed
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
@@ -22,20 +22,12 @@ PATHS = tuple(name for name, kind in KINDS.items() if kind == Path | None)
 _NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
 
 
-class Layer(Mapping[str, Any]):
+class Layer(dict[str, Any]):
     """Options that were given together, and what messages call each: `run.yaml:2:1 lr`, `--set lr=1`."""
 
     def __init__(self, options: Mapping[str, Any], places: Mapping[str, str] | None = None) -> None:
-        self._options, self.places = dict(options), dict(places or {})
-
-    def __getitem__(self, name: str) -> Any:
-        return self._options[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._options)
-
-    def __len__(self) -> int:
-        return len(self._options)
+        super().__init__(options)
+        self.places = dict(places or {})
 
 
 def read_config(path: Path) -> Layer:
@@ -50,10 +42,7 @@ def read_config(path: Path) -> Layer:
         path, what="a configuration in YAML", need="a mapping of options, e.g. `lr: 3e-4`", optional=anything
     )
     options = {key: value for key, value in values.items() if key != RESOLVED}
-    try:
-        Settings.model_validate(options)
-    except ValidationError as error:
-        add_invalid(document, error, Settings)
+    validated(document, options, Settings)
     if document.problems:
         raise PlanError(document.lines())
     return Layer(options, {name: document.place(name) for name in options})

@@ -45,10 +45,7 @@ class Point:
         if earlier is None:
             return self
         return replace(
-            self,
-            step=self.step + earlier.step,
-            macs=self.macs + earlier.macs,
-            seconds=self.seconds + earlier.seconds,
+            self, step=self.step + earlier.step, macs=self.macs + earlier.macs, seconds=self.seconds + earlier.seconds
         )
 
 
@@ -60,12 +57,7 @@ def read_points(folder: Path) -> tuple[Point, ...]:
     """
     return tuple(
         Point(
-            event["step"],
-            event["macs"],
-            event["seconds"],
-            event["top1"],
-            event["eval_loss"],
-            event.get("train_loss"),
+            event["step"], event["macs"], event["seconds"], event["top1"], event["eval_loss"], event.get("train_loss")
         )
         for event in read_events(folder / METRICS)
         if event["event"] in ("epoch", "evaluation")

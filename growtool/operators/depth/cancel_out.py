@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from growtool.operators.base import no_loss
 from growtool.operators.depth.placement import Placed, inserted
 from growtool.plan.depth import CancelOut
+
+loss = no_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,6 @@ class Cancellation:
 def arrange(spec: CancelOut, sources: tuple[int, ...], count: int) -> list[Placed]:
     """New blocks among the old ones, each a closed copy of the one before it."""
     return inserted(spec.placement, sources, count, "cancel_out")
-
-
-def loss(spec: CancelOut) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None
 
 
 def pairs(size: int) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
+from growtool.operators.base import no_loss
 from growtool.operators.depth.placement import Placed, inserted
 from growtool.plan.depth import ZeroOut
+
+loss = no_loss
 
 
 def arrange(spec: ZeroOut, sources: tuple[int, ...], count: int) -> list[Placed]:
     """New blocks among the old ones, each a closed copy of the one before it."""
     return inserted(spec.placement, sources, count, "zero_out")
-
-
-def loss(spec: ZeroOut) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None

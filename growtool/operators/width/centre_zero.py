@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
 from growtool.plan.width import CentreZero, Lemon
 
 ABILITIES = Abilities(blanks=("silent",))
+loss = no_loss
 
 
 def expand(spec: CentreZero | Lemon, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -25,8 +26,3 @@ def expand(spec: CentreZero | Lemon, size: int, new_size: int, generator: torch.
 def grow(spec: CentreZero | Lemon, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among copies with noise that cancels."""
     return split_among_copies(W, layer, spec.gain)
-
-
-def loss(spec: CentreZero | Lemon) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None

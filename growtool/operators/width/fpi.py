@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
 from growtool.plan.width import Fpi
 
 ABILITIES = Abilities()
+loss = no_loss
 
 
 def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -24,8 +25,3 @@ def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> E
 def grow(spec: Fpi, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
     return split_among_copies(W, layer, spec.noise)
-
-
-def loss(spec: Fpi) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
 from growtool.plan.width import Gradmax
 
 ABILITIES = Abilities(blanks=("silent", "open"), always_blank=True, hidden_alone=True)
+loss = no_loss
 _NEGLIGIBLE = 1e-6  # of the largest singular value
 
 
@@ -30,11 +31,6 @@ def expand(spec: Gradmax, size: int, new_size: int, generator: torch.Generator) 
 def grow(spec: Gradmax, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Old values where units were, zeros beside them; `directions` go there once images have been seen."""
     return split_among_copies(W, replace(layer, fill="zero" if layer.fill == "noise" else layer.fill), None)
-
-
-def loss(spec: Gradmax) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None
 
 
 def directions(M: Tensor, count: int, generator: torch.Generator, *, columns: bool) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, copied_at_random
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies, split_coefficients
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies, split_coefficients
 from growtool.plan.width import Net2Net
 
 ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
+loss = no_loss
 
 
 def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -20,11 +21,6 @@ def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) 
 def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
     return split_among_copies(W, layer, spec.noise)
-
-
-def loss(spec: Net2Net) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None
 
 
 def grow_coefficients(spec: Net2Net, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:

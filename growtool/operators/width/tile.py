@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import AxisMap, Expansion, tiled
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies, split_coefficients
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies, split_coefficients
 from growtool.plan.width import Tile
 
 ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
+loss = no_loss
 
 
 def expand(spec: Tile, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -20,11 +21,6 @@ def expand(spec: Tile, size: int, new_size: int, generator: torch.Generator) -> 
 def grow(spec: Tile, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Share W among the copies as `spec.split` says."""
     return split_among_copies(W, layer, spec.noise)
-
-
-def loss(spec: Tile) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None
 
 
 def grow_coefficients(spec: Tile, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:

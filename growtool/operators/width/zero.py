@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
 from growtool.plan.width import Zero
 
 ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True)
+loss = no_loss
 
 
 def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -24,8 +25,3 @@ def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> 
 def grow(spec: Zero, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Old values where channels were, zeros or random numbers beside them."""
     return split_among_copies(W, layer, None)
-
-
-def loss(spec: Zero) -> str | None:
-    """Why the operator itself changes the function, or None."""
-    return None

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from growtool.errors import PlanError
 from growtool.finetune.options.merging import Layer, merge, read_layer, require_sound
 from growtool.finetune.options.settings import Settings
 from growtool.plan.document import read_document
-from growtool.plan.explain import add_invalid
+from growtool.plan.explain import validated
 from growtool.plan.section import Section, problem
 from growtool.plan.width import Coefficients
 
@@ -103,11 +103,7 @@ def load_protocol(path: Path) -> LoadedProtocol:
         path, what="a protocol in YAML", need="a mapping with `model`, `member_args` and `train`",
         optional=frozenset({"model_args", "member_args"}),
     )  # fmt: skip
-    protocol = None
-    try:
-        protocol = Protocol.model_validate(content)
-    except ValidationError as error:
-        add_invalid(document, error, Protocol)
+    protocol = validated(document, content, Protocol)
     if document.problems or protocol is None:
         raise PlanError(document.lines())
     common = merge({"seed": protocol.seed}, read_layer(document, ("train",), content.get("train")))

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options.merging import merge, read_layer, require_sound
 from growtool.finetune.options.settings import Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
 from growtool.plan.document import Document, read_document
-from growtool.plan.explain import add_invalid
+from growtool.plan.explain import validated
 from growtool.plan.load import placed, placed_plan
 from growtool.plan.section import Section, problem
 from growtool.workflows.schedule.stages import PREVIOUS, Grow, Stage, Train
@@ -110,11 +110,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     document, content, text = read_document(
         path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
     )
-    schedule = None
-    try:
-        schedule = Schedule.model_validate(content)
-    except ValidationError as error:
-        add_invalid(document, error, Schedule)
+    schedule = validated(document, content, Schedule)
     stages = content.get("stages")
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.documents import read_document
@@ -67,34 +67,15 @@ class Site:
     progress: Progress | None
 
 
-class Stage(Protocol):
-    """One entry of `stages`."""
-
-    @property
-    def number(self) -> int:
-        """Its place, from 1."""
-
-    @property
-    def digest(self) -> str:
-        """Of what was asked."""
-
-    def open(self, path: Path) -> Checkpoint:
-        """The checkpoint in `path`, which it starts from; raises CheckpointError where it cannot be opened."""
-
-    def run(self, site: Site) -> StageRecord:
-        """Do it, or what an interruption left of it."""
-
-    @property
-    def place(self) -> str:
-        """Where it stands: file, line, column and key."""
-
-    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
-        """The checkpoint that the stage will write, without weights; raises for what is wrong with the stage."""
-
-
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Fine-tuning with these options."""
+    """Fine-tuning with these options.
+
+    Attributes:
+        number: its place in the schedule, from 1.
+        digest: of what was asked.
+        place: where it stands: file, line, column and key.
+    """
 
     number: int
     digest: str
@@ -157,7 +138,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """Growing by this plan."""
+    """Growing by this plan; see `Train`."""
 
     number: int
     digest: str
@@ -227,6 +208,9 @@ class Grow:
         optimizer = state if state and can_grow(recipe, state) else None
         told = site.progress.noticed if site.progress is not None else lambda remark: None
         grow(recipe, self.plan, out, force=True, optimizer=optimizer, told=told)
+
+
+Stage = Train | Grow
 
 
 def _same_optimizer(checkpoint: Path, name: str) -> bool:
