@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from growtool.cli.console import say
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 
 if TYPE_CHECKING:
     from growtool.trace import Channels, Trace
@@ -48,16 +48,14 @@ def show_coupling(name: str, coupling: Trace) -> None:
         else:
             growing[words[group.group].what, group.size].append(words[group.group])
     say(f"\n[bold]{escape(name)}[/]: channels that grow together")
-    table = new_table("channels", ">size", ">groups", "where")
+    rows = []
     for (what, size), alike in growing.items():
         where = places((path for channels in alike for path in channels.where), None)
-        table.add_row(escape(what), str(size), str(len(alike)), escape(where))
-    show(table)
+        rows.append((escape(what), str(size), str(len(alike)), escape(where)))
+    show_rows(("channels", ">size", ">groups", "where"), rows)
     if fixed:
-        kept = new_table("keeps its size, as it is", ">groups", "sizes")
-        for reason, sizes in fixed.items():
-            kept.add_row(escape(reason), str(len(sizes)), ", ".join(map(str, sorted(set(sizes)))))
-        show(kept)
+        kept = ((escape(why), str(len(sizes)), ", ".join(map(str, sorted(set(sizes))))) for why, sizes in fixed.items())
+        show_rows(("keeps its size, as it is", ">groups", "sizes"), kept)
     for operation, times in coupling.unknown.items():
         say(f"no rule for {escape(operation)} ({times} times): the axes it touches are fixed")
     say("The channels of a group have one number everywhere. Every tensor that carries them: --json.", style="dim")

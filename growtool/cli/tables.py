@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from growtool.cli.console import UNBOUNDED, results, say
@@ -29,6 +29,14 @@ def new_table(*columns: str, tight: bool = False) -> Table:
         justify: JustifyMethod = "right" if title.startswith(">") else "left"
         table.add_column(title.removeprefix(">"), justify=justify)
     return table
+
+
+def show_rows(columns: Sequence[str], rows: Iterable[Iterable[str]], *, tight: bool = False) -> None:
+    """Print rows under the titles of `new_table`; cells may hold rich's markup."""
+    table = new_table(*columns, tight=tight)
+    for row in rows:
+        table.add_row(*row)
+    show(table)
 
 
 def show(table: Table) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from growtool.plan.section import Learned, Section, named, problem
+from growtool.plan.section import Learned, Section, by_operator, named, problem
 
 Placement = Annotated[
     Literal["interleaved", "end"],
@@ -94,17 +94,6 @@ class Mixing(Learned):
     operator: Literal["mixing"] = "mixing"
 
 
-Depth = Annotated[
-    Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing,
-    Field(discriminator="operator"),
-    BeforeValidator(named),
-]
-DEPTH_OPERATORS: dict[str, type[Section]] = {
-    "stack": Stack,
-    "interleave": Interleave,
-    "zero_out": ZeroOut,
-    "cancel_out": CancelOut,
-    "net2deeper": Net2Deeper,
-    "map": Map,
-    "mixing": Mixing,
-}
+_Operators = Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing
+Depth = Annotated[_Operators, Field(discriminator="operator"), BeforeValidator(named)]
+DEPTH_OPERATORS = by_operator(_Operators)

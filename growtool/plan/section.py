@@ -6,7 +6,7 @@ Values are taken literally: no string becomes a number and no number a truth val
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -36,6 +36,11 @@ class Section(BaseModel):
 def problem(text: str) -> PydanticCustomError:
     """An error whose message is `text`, braces and all."""
     return PydanticCustomError("plan", "{text}", {"text": text})
+
+
+def by_operator(sections: Any) -> dict[str, type[Section]]:
+    """The sections of a union under the names of their operators."""
+    return {section.model_fields["operator"].default: section for section in get_args(sections)}
 
 
 def named(value: Any) -> Any:

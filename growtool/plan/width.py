@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from growtool.plan.section import Learned, Section, SeesImages, named, problem
+from growtool.plan.section import Learned, Section, SeesImages, by_operator, named, problem
 
 Split = Literal["equal", "random_projection"]
 Coefficients = Literal["orthogonal", "copy", "zero", "random"]
@@ -197,35 +197,9 @@ class Ligo(Learned):
     gain: float = Field(default=0.03, ge=0)
 
 
-Width = Annotated[
-    Tile
-    | Net2Net
-    | Mixture
-    | CentreZero
-    | Lemon
-    | Zero
-    | Fpi
-    | Aki
-    | VarianceTransfer
-    | Gradmax
-    | TwoSource
-    | Ligo
-    | Random,
-    Field(discriminator="operator"),
-    BeforeValidator(named),
-]
-WIDTH_OPERATORS: dict[str, type[Section]] = {
-    "tile": Tile,
-    "net2net": Net2Net,
-    "mixture": Mixture,
-    "centre_zero": CentreZero,
-    "lemon": Lemon,
-    "zero": Zero,
-    "fpi": Fpi,
-    "aki": Aki,
-    "variance_transfer": VarianceTransfer,
-    "gradmax": Gradmax,
-    "two_source": TwoSource,
-    "ligo": Ligo,
-    "random": Random,
-}
+_Operators = (
+    Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | Gradmax | TwoSource | Ligo
+    | Random
+)  # fmt: skip
+Width = Annotated[_Operators, Field(discriminator="operator"), BeforeValidator(named)]
+WIDTH_OPERATORS = by_operator(_Operators)

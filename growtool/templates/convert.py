@@ -67,7 +67,8 @@ def write_decomposed(
     if expected is not None:
         documents.pop(REPORT, None)  # it tells new neurons by their place
     documents[CARD] = card_of_form(documents[CARD], in_templates=True)
-    _write(out, source, model, found.infos, found.produce, found.form, check, documents, force=force)
+    spare_source(out, source)
+    _write(out, source.spec, model, found.infos, found.produce, found.form, documents, check, force=force)
     return compared[0]
 
 
@@ -87,17 +88,8 @@ def write_tensors(
     Raises:
         PlanError: the output exists.
     """
-    infos = infos_of(tensors)
-    common: dict[str, Any] = {
-        "num_features": int(getattr(model, "num_features", 0)),
-        "metadata": {"growtool_version": version("growtool"), **form.metadata()},
-        "force": force,
-    }
-    if is_single_file(out):
-        write_file(out, spec, infos, tensors.__getitem__, **common)
-        return
-    card = card_of_form(plain_card(spec.architecture), in_templates=True)
-    write_folder(out, spec, infos, tensors.__getitem__, documents={CARD: card}, **common)
+    documents = {CARD: card_of_form(plain_card(spec.architecture), in_templates=True)}
+    _write(out, spec, model, infos_of(tensors), tensors.__getitem__, form, documents, force=force)
 
 
 def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
@@ -113,38 +105,39 @@ def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
     source = matched(source, model)
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     documents[CARD] = card_of_form(documents[CARD], in_templates=False)
-    _write(out, source, model, source.tensors, source.read, None, lambda weights: None, documents, force=force)
+    refuse_existing(out, force=force)
+    spare_source(out, source)
+    _write(out, source.spec, model, source.tensors, source.read, None, documents, force=force)
     return out
 
 
 def _write(
     out: Path,
-    source: Checkpoint,
+    spec: ModelSpec,
     model: nn.Module,
     infos: Mapping[str, TensorInfo],
     produce: Callable[[str], Tensor],
     form: Form | None,
-    check: Callable[[Path], None],
     documents: Mapping[str, str],
+    check: Callable[[Path], None] = lambda weights: None,
     *,
     force: bool,
 ) -> None:
-    refuse_existing(out, force=force)
-    spare_source(out, source)
+    """A file or a folder, once `check` has looked at the weights in it."""
     common: dict[str, Any] = {
         "num_features": int(getattr(model, "num_features", 0)),
         "metadata": {"growtool_version": version("growtool"), **(form.metadata() if form else {})},
         "force": force,
     }
     if is_single_file(out):
-        write_file(out, source.spec, infos, produce, check=check, **common)
+        write_file(out, spec, infos, produce, check=check, **common)
         return
 
     def checked(folder: Path) -> Mapping[str, str]:
         check(folder / "model.safetensors")
         return documents
 
-    write_folder(out, source.spec, infos, produce, documents=checked, **common)
+    write_folder(out, spec, infos, produce, documents=checked, **common)
 
 
 def _require_equal(source: Checkpoint, written: Checkpoint, expected: Callable[[str], Tensor]) -> None:

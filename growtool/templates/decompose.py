@@ -106,7 +106,7 @@ def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> D
     def report(bank: str) -> BankReport:
         C = {name: exact.coefficients(name) for name in form.members(bank)}
         G = gram(exact.bank(bank, read))
-        return _measured(form, bank, G, C, exact.blocks[bank], infos, tensors, error=0.0)
+        return report_bank(form, bank, G, C, exact.blocks[bank], stored=infos, dense=tensors, error=0.0)
 
     return Decomposition(form, infos, _producer(infos, makers, read), tuple(map(report, form.banks)))
 
@@ -143,7 +143,7 @@ def _factorised(
             infos[coefficients_of(name)] = TensorInfo(tuple(c.shape), coefficient_dtype(dtype))
             makers[coefficients_of(name)] = partial(torch.clone, c)
         G = gram(made, made.parts if len(made.parts) == 2 else None)
-        reports.append(_measured(form, bank, G, C, made.block, infos, tensors, error=made.error))
+        reports.append(report_bank(form, bank, G, C, made.block, stored=infos, dense=tensors, error=made.error))
     return Decomposition(form, infos, _producer(infos, makers, read), tuple(reports))
 
 
@@ -169,27 +169,3 @@ def _groups(kind: str, model: nn.Module, trace: Trace, tensors: Mapping[str, Ten
         if len(group) > 1 or (kind == "low_rank" and min(shape[:2]) > 1):
             groups[bank_name(group[0], shape, groups)] = group
     return groups
-
-
-def _measured(
-    form: Form,
-    bank: str,
-    G: Tensor,
-    C: Mapping[str, Tensor],
-    block: tuple[int, ...],
-    infos: Mapping[str, TensorInfo],
-    tensors: Mapping[str, TensorInfo],
-    *,
-    error: float,
-) -> BankReport:
-    held = [*form.parts(bank), *map(coefficients_of, C)]
-    return report_bank(
-        bank,
-        form.banks[bank],
-        G,
-        C,
-        block,
-        stored=sum(infos[name].numel for name in held),
-        dense=sum(tensors[name].numel for name in C),
-        error=error,
-    )

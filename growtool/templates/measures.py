@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import Checkpoint, coefficients_of
+from growtool.checkpoint import Checkpoint, Form, TensorInfo, coefficients_of
 from growtool.checkpoint.materialise import Bank
 from growtool.errors import CheckpointError
 from growtool.templates.coefficients import null_space
@@ -84,25 +84,25 @@ def gram(bank: Bank, factors: Sequence[Tensor] | None = None) -> Tensor:
 
 
 def report_bank(
+    form: Form,
     name: str,
-    kind: str,
     G_TT: Tensor,
     coefficients: Mapping[str, Tensor],
     block: tuple[int, ...],
     *,
-    stored: int,
-    dense: int,
+    stored: Mapping[str, TensorInfo],
+    dense: Mapping[str, TensorInfo],
     error: float | None = None,
 ) -> BankReport:
     """Measure a bank.
 
     Args:
-        name, kind: of the bank.
+        form, name: of the bank.
         G_TT: inner products of its templates.
         coefficients: of each member, [k_out, k_in, T].
         block: shape of a template.
-        stored: numbers the bank and its coefficients take.
-        dense: numbers the members take.
+        stored: the tensors of the file.
+        dense: those of the model.
         error: of the members, where it is known.
 
     Raises:
@@ -119,7 +119,7 @@ def report_bank(
     mean, largest = _cosines(products, [len(c) for c in C.values()])
     return BankReport(
         name=name,
-        kind=kind,
+        kind=form.banks[name],
         members=tuple(coefficients),
         block=block,
         templates=len(G_TT),
@@ -129,8 +129,8 @@ def report_bank(
         mean_cosine=mean,
         max_cosine=largest,
         in_span=_in_span(G_TT, A, list(C.values())),
-        stored=stored,
-        dense=dense,
+        stored=sum(stored[part].numel for part in (*form.parts(name), *map(coefficients_of, coefficients))),
+        dense=sum(dense[member].numel for member in coefficients),
         error=error,
     )
 
@@ -165,19 +165,11 @@ def report_stored(checkpoint: Checkpoint) -> list[BankReport]:
     if form is None:
         return []
     reports = []
-    for name, kind in form.banks.items():
-        members, parts = form.members(name), form.parts(name)
+    for name in form.banks:
+        parts = form.parts(name)
         factors = [checkpoint.read_stored(part) for part in parts] if len(parts) == 2 else None
-        held = [*parts, *map(coefficients_of, members)]
-        reports.append(
-            report_bank(
-                name,
-                kind,
-                gram(checkpoint.bank(name), factors),
-                {member: checkpoint.read_stored(coefficients_of(member)) for member in members},
-                form.block(name, checkpoint.stored),
-                stored=sum(checkpoint.stored[part].numel for part in held),
-                dense=sum(checkpoint.tensors[member].numel for member in members),
-            )
-        )
+        G = gram(checkpoint.bank(name), factors)
+        C = {member: checkpoint.read_stored(coefficients_of(member)) for member in form.members(name)}
+        block = form.block(name, checkpoint.stored)
+        reports.append(report_bank(form, name, G, C, block, stored=checkpoint.stored, dense=checkpoint.tensors))
     return reports

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.report import units
 
 if TYPE_CHECKING:
@@ -108,15 +108,16 @@ def _document(advice: Advice, files: dict[str, Path], of: dict[str, Any]) -> dic
 
 
 def _show(advice: Advice, files: dict[str, Path]) -> None:
-    table = new_table("", ">MACs", ">ratio", ">parameters", ">ratio", "promise", "plan")
     source = advice.source
-    table.add_row("source", units.count(source.macs), "", units.count(source.params), "", "", "")
-    for p in (*advice.proposals, *advice.beyond):
-        table.add_row(
+    rows = [("source", units.count(source.macs), "", units.count(source.params), "", "", "")]
+    rows += [
+        (
             p.axis, units.count(p.size.macs), units.ratio(p.size.macs, source.macs), units.count(p.size.params),
             units.ratio(p.size.params, source.params), p.promise, escape(_plan_line(p)),
-        )  # fmt: skip
-    show(table)
+        )
+        for p in (*advice.proposals, *advice.beyond)
+    ]  # fmt: skip
+    show_rows(("", ">MACs", ">ratio", ">parameters", ">ratio", "promise", "plan"), rows)
     for p in advice.proposals:
         say(f"[bold]{p.axis}[/]: {escape(p.guideline)}")
         for reason in p.reasons:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from growtool.cli.command import borrowing
 from growtool.cli.console import emit_json, note, results, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
@@ -156,10 +156,8 @@ def _show(comparison: Comparison) -> None:
     wanted = ("arm", "start %", "end %", "updates", "training MACs")
     narrow = results().width < _WIDE
     shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 12]
-    drawn = new_table(*(text.header[n] if n == 0 else f">{text.header[n]}" for n in shown))
-    for row in text.rows:
-        drawn.add_row(*(escape(row[n]) for n in shown))
-    show(drawn)
+    columns = [text.header[n] if n == 0 else f">{text.header[n]}" for n in shown]
+    show_rows(columns, ([escape(row[n]) for n in shown] for row in text.rows))
     for failed in comparison.failed:
         say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
     drawn_too = can_draw_png()

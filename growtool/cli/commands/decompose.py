@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
 
@@ -164,7 +164,5 @@ def export(
         return
     from growtool.report import units
 
-    table = new_table("", ">template form", ">dense")
-    table.add_row("weights file", units.size(stored), units.size(dense))
-    show(table)
+    show_rows(("", ">template form", ">dense"), [("weights file", units.size(stored), units.size(dense))])
     say(f"written: {escape(str(out))}")

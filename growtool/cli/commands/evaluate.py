@@ -11,7 +11,7 @@ import typer
 from growtool.cli.command import borrowing
 from growtool.cli.console import emit_json, remark
 from growtool.cli.opening import CheckpointArgument, PluginOption
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
 from growtool.finetune.options.choices import AmpDtype
 
@@ -66,12 +66,5 @@ def evaluate(
     if as_json:
         emit_json({"checkpoint": str(checkpoint), "data": str(data), **asdict(found)})
         return
-    table = new_table("", "")
-    for label, value in (
-        ("top-1", f"{found.top1:.2f} %"),
-        ("top-5", f"{found.top5:.2f} %"),
-        ("loss", f"{found.loss:.4f}"),
-        ("images", f"{found.count:,}"),
-    ):
-        table.add_row(label, value)
-    show(table)
+    rows = {"top-1": f"{found.top1:.2f} %", "top-5": f"{found.top5:.2f} %", "loss": f"{found.loss:.4f}"}
+    show_rows(("", ""), (rows | {"images": f"{found.count:,}"}).items())

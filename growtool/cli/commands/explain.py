@@ -11,7 +11,7 @@ from rich.text import Text
 
 from growtool.cli.commands.list import JsonOption, did_you_mean
 from growtool.cli.console import emit_json, say
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
 
 _LETTERS = (
@@ -47,18 +47,13 @@ def explain(
     for paragraph in found.prose.split("\n\n"):
         say(Text("\n" + " ".join(paragraph.split())))
     if found.options:
-        table = new_table("option", "default", "meaning", tight=True)
-        for option in found.options:
-            default = "required" if option.default is None else option.default
-            table.add_row(*map(escape, (option.name, default, option.meaning)))
+        told = ((o.name, "required" if o.default is None else o.default, o.meaning) for o in found.options)
         say("")
-        show(table)
+        show_rows(("option", "default", "meaning"), (map(escape, cells) for cells in told), tight=True)
     if found.measured:
-        table = new_table("family", "measured on a tiny random model", tight=True)
-        for family, kept in found.measured.items():
-            table.add_row(family, escape(kept))
         say("")
-        show(table)
+        measured = ((family, escape(kept)) for family, kept in found.measured.items())
+        show_rows(("family", "measured on a tiny random model"), measured, tight=True)
         say("Lossy: the largest difference of the logits, relative to the largest logit. Random numbers are hard on a "
             "lossy operator; what your checkpoint loses is what `growtool grow` reports.", style="dim")  # fmt: skip
     say("\n[bold]an example plan[/]\n")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from growtool.cli.console import emit_json, note, progress, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.planning import asked_plan, overridden
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
 from growtool.report import units
 
@@ -201,15 +201,14 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     before, after = summary.before, summary.after
     title = f"{recipe.source.name} -> {recipe.target.architecture}"
     say(f"[bold]{escape(title)}[/]")
-    table = new_table("", ">before", ">after", ">ratio")
-    for label, a, b, shown in (
+    sizes = (
         ("parameters", before.parameters, after.parameters, units.count),
         ("MACs", before.macs, after.macs, units.count),
         ("FLOPs (2 MACs)", 2 * before.macs, 2 * after.macs, units.count),
         ("weights file", before.bytes, after.bytes, units.size),
-    ):
-        table.add_row(label, shown(a), shown(b), units.ratio(b, a))
-    show(table)
+    )
+    rows = ((label, shown(a), shown(b), units.ratio(b, a)) for label, a, b, shown in sizes)
+    show_rows(("", ">before", ">after", ">ratio"), rows)
     for line in (*recipe.choices, *summary.growth()):
         say(f"  {escape(line)}", hanging=2)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"

@@ -14,7 +14,7 @@ from rich.markup import escape
 from growtool.cli.console import emit_json, say
 from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import new_table, show, show_rows
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
 
@@ -94,23 +94,16 @@ def _show(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap 
 
 def _show_one(it: Inspection) -> None:
     say(f"[bold]{escape(it.name)}[/]")
-    facts = new_table("", "")
-    for label, value in _facts(it).items():
-        facts.add_row(label, value)
-    show(facts)
+    show_rows(("", ""), _facts(it).items())
     if it.modules:
-        modules = new_table("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share")
-        for row in it.modules:
-            modules.add_row(
-                _indented(row.name),
-                row.kind,
-                f"{row.parameters:,}",
-                _share(row.parameters, it.parameters),
-                units.size(row.bytes),
-                units.count(row.macs),
-                _share(row.macs, it.macs.total),
+        rows = (
+            (
+                _indented(row.name), row.kind, f"{row.parameters:,}", _share(row.parameters, it.parameters),
+                units.size(row.bytes), units.count(row.macs), _share(row.macs, it.macs.total),
             )
-        show(modules)
+            for row in it.modules
+        )  # fmt: skip
+        show_rows(("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share"), rows)
     _show_what_is_counted()
 
 
@@ -121,19 +114,14 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
         "MACs": units.ratio(b.macs.total, a.macs.total),
         "FLOPs": units.ratio(b.macs.flops, a.macs.flops),
     }
-    table = new_table("", escape(Path(a.name).name), escape(Path(b.name).name), ">ratio")
     left, right = _facts(a), _facts(b)
-    for label in left:
-        table.add_row(label, left[label], right[label], ratios.get(label, ""))
-    show(table)
+    names = [escape(Path(it.name).name) for it in (a, b)]
+    show_rows(("", *names, ">ratio"), ((label, left[label], right[label], ratios.get(label, "")) for label in left))
     if a.modules or b.modules:
         show(_paired_modules(a.modules, b.modules, growth))
     if growth and (origins := growth.blocks()):
-        table = new_table("block", "came from", "")
-        for origin in origins:
-            new = f"new: {origin.operator}" if origin.operator else ""
-            table.add_row(*map(escape, (origin.block, origin.source, new)))
-        show(table)
+        told = ((o.block, o.source, f"new: {o.operator}" if o.operator else "") for o in origins)
+        show_rows(("block", "came from", ""), (map(escape, cells) for cells in told))
     _show_what_is_counted()
 
 
@@ -195,10 +183,7 @@ def _show_what_is_counted() -> None:
 def _show_lineage(it: Inspection) -> None:
     for number, step in enumerate(it.lineage, 1):
         say(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}")
-        table = new_table("", "")
-        for key, value in step.items():
-            table.add_row(escape(str(key)), escape(_step_text(key, value)))
-        show(table)
+        show_rows(("", ""), ((escape(str(key)), escape(_step_text(key, value))) for key, value in step.items()))
 
 
 def _step_text(key: str, value: Any) -> str:

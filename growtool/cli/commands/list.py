@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, say
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import new_table, show, show_rows
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
@@ -61,10 +61,8 @@ def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> No
         listed = {n: {"models": c, "proof": asdict(proofs[n]) if n in proofs else None} for n, c in counts.items()}
         emit_json({"families": listed, "circumstances": dict(zoo.circumstances)})
         return
-    rows = new_table("family", ">models", "wider", "deeper", "by", "timm", tight=True)
-    for name, count in counts.items():
-        rows.add_row(name, str(count), *map(escape, _proven(proofs.get(name))))
-    show(rows)
+    rows = ((name, str(count), *map(escape, _proven(proofs.get(name)))) for name, count in counts.items())
+    show_rows(("family", ">models", "wider", "deeper", "by", "timm"), rows, tight=True)
     say(
         f"{sum(counts.values())} models in {len(counts)} families. Of the smallest model of each: what growing it "
         "wider and deeper keeps (exact, lossy; no: it cannot be scaled so), by which arguments, and whether timm "

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import PluginOption
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.cli.training import shown_progress
 
 
@@ -43,11 +43,9 @@ def protocol(
     if as_json:
         emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})
         return
-    table = new_table("", ">parameters", ">updates", ">seconds", ">top-1 before", ">after")
-    for step in steps:
-        table.add_row(
-            step.name, f"{step.parameters:,}", str(step.steps), f"{step.seconds:.0f}", f"{step.before:.2f} %",
-            f"{step.after:.2f} %",
-        )  # fmt: skip
-    show(table)
+    rows = (
+        (s.name, f"{s.parameters:,}", str(s.steps), f"{s.seconds:.0f}", f"{s.before:.2f} %", f"{s.after:.2f} %")
+        for s in steps
+    )
+    show_rows(("", ">parameters", ">updates", ">seconds", ">top-1 before", ">after"), rows)
     say(f"written: {escape(str(out / 'grown' / 'run'))}")

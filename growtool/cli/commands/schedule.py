@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import PluginOption
-from growtool.cli.tables import new_table, show
+from growtool.cli.tables import show_rows
 from growtool.cli.training import shown_progress
 
 
@@ -50,14 +50,15 @@ def schedule(
     if as_json:
         emit_json({"output": str(output or file.stem), "stages": [asdict(record) for record in records]})
         return
-    table = new_table("stage", "", ">parameters", ">updates", ">MACs", ">seconds", ">top-1")
-    for record in records:
-        table.add_row(
+    rows = (
+        (
             f"{record.number}", record.kind, f"{record.parameters:,}", f"{record.steps:,}" if record.steps else "-",
             units.count(record.macs) if record.macs else "-", f"{record.seconds:.0f}",
             f"{record.top1:.2f} %" if record.top1 is not None else "-",
-        )  # fmt: skip
-    show(table)
+        )
+        for record in records
+    )  # fmt: skip
+    show_rows(("stage", "", ">parameters", ">updates", ">MACs", ">seconds", ">top-1"), rows)
     if records:
         last = (output or Path(file.stem)) / records[-1].checkpoint
         note(f"load it: {escape(loading_line(last))}")
@@ -103,10 +104,7 @@ def report(
     if as_json:
         emit_json({"curves": [asdict(curve) for curve in curves], "output": str(page)})
         return
-    shown = new_table(table.header[0], *(f">{title}" for title in table.header[1:]))
-    for row in table.rows:
-        shown.add_row(*row)
-    show(shown)
+    show_rows((table.header[0], *(f">{title}" for title in table.header[1:])), table.rows)
     written = ", ".join(str(path) for path in (page, png, svg) if path is not None)
     say(f"written: {escape(written)}")
 
