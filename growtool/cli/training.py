@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from growtool.cli.console import console, is_quiet, note, remark
-from growtool.finetune.state.records import EpochRecord
+from growtool.finetune.state.records import CheckpointRecord, EpochRecord, EvaluationRecord, Progress, StepRecord
 from growtool.report import units
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
-
-    from growtool.finetune.state.records import CheckpointRecord, EvaluationRecord, Progress, StepRecord
 
 
 @contextmanager
@@ -27,7 +25,8 @@ def shown_progress() -> Iterator[Progress | None]:
     if is_quiet() or not console().is_interactive:
         yield _LogLines()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -36,11 +35,11 @@ def shown_progress() -> Iterator[Progress | None]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console(), transient=True, expand=True) as bar:
+    with Bar(*columns, console=console(), transient=True, expand=True) as bar:
         yield _BarProgress(bar)
 
 
-class _LogLines:
+class _LogLines(Progress):
     """One plain line for each log interval, evaluation, epoch and checkpoint; see `Progress`.
 
     Every line is flushed, for `nohup`, batch systems and CI.
@@ -59,8 +58,6 @@ class _LogLines:
         from rich.text import Text
 
         note(Text(text))
-
-    def advanced(self, step: int) -> None: ...
 
     def logged(self, record: StepRecord) -> None:
         note(

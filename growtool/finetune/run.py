@@ -25,7 +25,7 @@ from growtool.finetune.state.folder import BackgroundSaver, RunFolder, Saver
 from growtool.finetune.state.journal import Journal, open_trackers
 from growtool.finetune.state.lock import locked
 from growtool.finetune.state.progress import RunProgress
-from growtool.finetune.state.records import Progress, Silent
+from growtool.finetune.state.records import Progress
 from growtool.finetune.state.resume import find_checkpoint, require_same_run
 from growtool.finetune.state.rewind import Best, find_best, mend, rewind
 from growtool.finetune.state.snapshot import put_back, read_course
@@ -48,7 +48,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
-    watcher = progress if world.is_main and progress is not None else Silent()
+    watcher = progress if world.is_main and progress is not None else Progress()
     device = require_possible(config, folder, world)
     memory = partial(advising_on_memory, config, folder, device, world)
     with ExitStack() as stack:

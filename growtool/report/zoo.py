@@ -5,11 +5,12 @@ The facts are measured by `make zoo` on randomised models in float64; this file 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+
+from pydantic import TypeAdapter
 
 FACTS = "zoo.json"
 
@@ -92,14 +93,6 @@ class Proof:
     seconds: float
     problem: str
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Proof:
-        """Read what `dataclasses.asdict` made."""
-        outcomes = {
-            axis: Outcome(**{**data[axis], "args": tuple(data[axis].get("args", ()))}) for axis in ("width", "depth")
-        }
-        return cls(**{**data, "unknown": tuple(data["unknown"]), **outcomes})
-
 
 @dataclass(frozen=True, slots=True)
 class Zoo:
@@ -117,16 +110,10 @@ class Zoo:
     circumstances: Mapping[str, str]
     comparison: Mapping[str, Mapping[str, Any]]
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Zoo:
-        """Read the packaged document."""
-        families, variants = (tuple(map(Proof.from_json, data[key])) for key in ("families", "variants"))
-        return cls(families, variants, data["circumstances"], data["comparison"])
-
 
 def read_zoo() -> Zoo:
     """The facts packaged with growtool."""
-    return Zoo.from_json(json.loads(files("growtool.report").joinpath(FACTS).read_text("utf-8")))
+    return TypeAdapter(Zoo).validate_json(files("growtool.report").joinpath(FACTS).read_text("utf-8"))
 
 
 def count_models() -> dict[str, int]:

@@ -25,7 +25,7 @@ from growtool.finetune.parallel.distributed import World, joined, whole
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.state.copies import Copies
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped
 from growtool.finetune.update.objective import Objective
 from tests.support.finetune import (
@@ -98,7 +98,7 @@ def test_processes_compute_what_one_does(
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5)
 
 
-class Terminate(Silent):
+class Terminate(Progress):
     def advanced(self, step: int) -> None:
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)

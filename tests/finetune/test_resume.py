@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.run import finetune
 from growtool.finetune.state import folder as state
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped
 from tests.support.finetune import PINNED, UNCLOSED_IMAGES, losses, read_metrics, run_config
 from tests.support.processes import kill_this, killed
@@ -35,7 +35,7 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-class At(Silent):
+class At(Progress):
     """Does something after a number of updates."""
 
     def __init__(self, step: int, act: Callable[[], object]) -> None:

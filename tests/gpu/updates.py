@@ -20,7 +20,7 @@ from growtool.finetune.run import finetune
 from growtool.finetune.state.copies import Copies
 from growtool.finetune.state.journal import METRICS
 from growtool.finetune.state.progress import RunProgress
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 from growtool.finetune.state.snapshot import take
 from growtool.finetune.stopping import Stopped
 from growtool.templates.convert import write_decomposed
@@ -116,7 +116,7 @@ def _in_templates(material: Material) -> Path:
     return folder
 
 
-class _Stop(Silent):
+class _Stop(Progress):
     """SIGTERM to this process after some updates."""
 
     def __init__(self, after: int) -> None:

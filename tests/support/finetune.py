@@ -12,7 +12,7 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 
 # timm's reader leaves closing its image files to the garbage collector.
 UNCLOSED_IMAGES = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -22,7 +22,7 @@ PINNED = [1.012048, 1.218956, 1.106994, 1.152958, 1.092705, 1.020820]  # losses 
 PRETRAINED_CFG = {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
 
 
-class Notices(Silent):
+class Notices(Progress):
     """Remembers what a user would be told."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import PlanError
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 from growtool.templates.convert import export_dense, write_tensors
 from growtool.workflows.protocol.diagonal import NewVectors, grid_of, growth_maps, two_sided, write_grown
 from growtool.workflows.protocol.file import load_protocol
@@ -178,7 +178,7 @@ def test_several_processes_share_one_group_and_the_first_one_writes(tmp_path):
     assert (tmp_path / "out" / "protocol.json").is_file()
 
 
-class Stopping(Silent):
+class Stopping(Progress):
     """SIGTERM after some updates, counted over the trainings."""
 
     def __init__(self, after):

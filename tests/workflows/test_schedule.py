@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.state.records import Silent
+from growtool.finetune.state.records import Progress
 from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve
 from growtool.workflows.schedule.file import LoadedSchedule, load_schedule
 from growtool.workflows.schedule.run import read_records, run_schedule
@@ -68,7 +68,7 @@ def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Pat
     assert taught["config"]["kd_teacher"] == str(tmp_path / "out/01-train/last")
 
 
-class Signal(Silent):
+class Signal(Progress):
     """A signal to this process after some updates, counted over the stages."""
 
     def __init__(self, after: int, number: int) -> None:

@@ -31,7 +31,7 @@ def facts(results: Results, comparison: Mapping[str, Mapping[str, Any]]) -> Zoo:
 
 
 def to_json(zoo: Zoo) -> dict[str, Any]:
-    """Plain data, which `Zoo.from_json` reads."""
+    """Plain data, which `read_zoo` reads."""
     return asdict(zoo)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -109,9 +109,7 @@ def from_document(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Choice
 
 def as_document(choices: Mapping[str, Choice]) -> dict[str, dict[str, Any]]:
     """As it stands under `resolved` in config.yaml."""
-    return {
-        name: {"value": choice.value, "reason": choice.reason, "text": choice.text} for name, choice in choices.items()
-    }
+    return {name: asdict(choice) for name, choice in choices.items()}
 
 
 def shown(number: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,8 @@ class UnreadableRecord:
 Record = StepRecord | EpochRecord | EvaluationRecord | CheckpointRecord | UnreadableRecord
 
 
-class Progress(Protocol):
-    """Who watches a run; called from the training loop, so it should be quick."""
+class Progress:
+    """Who watches a run, by itself without a word; called from the training loop, so it should be quick."""
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
         """Training begins: updates and epochs in all, training images, and updates done before an interruption."""
@@ -130,21 +129,3 @@ class Progress(Protocol):
 
     def noticed(self, text: str) -> None:
         """Something the user should know, in one sentence."""
-
-
-class Silent:
-    """Watches without a word."""
-
-    def started(self, *, steps: int, epochs: int, images: int, step: int) -> None: ...
-
-    def chose(self, text: str) -> None: ...
-
-    def advanced(self, step: int) -> None: ...
-
-    def logged(self, record: StepRecord) -> None: ...
-
-    def evaluated(self, record: EpochRecord | EvaluationRecord) -> None: ...
-
-    def saved(self, record: CheckpointRecord) -> None: ...
-
-    def noticed(self, text: str) -> None: ...
