@@ -6,7 +6,7 @@ Anything else that escapes growtool is a bug in growtool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LARGEST = 2**63 - 1  # integer that torch takes as a size, a count or a seed; larger ones are refused
 
@@ -30,3 +30,11 @@ class CheckpointError(GrowtoolError):
 def format_names(names: Sequence[str], shown: int = 8) -> str:
     """The first few names, as a message tells them, and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
+    """A clause that names the nearest, by difflib's measure; empty where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

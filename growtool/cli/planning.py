@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.errors import PlanError
+from growtool.errors import PlanError, did_you_mean
 
 if TYPE_CHECKING:
     from growtool.plan import LoadedPlan, Plan
@@ -88,9 +87,8 @@ def _sections(operators: Sequence[str]) -> dict[str, str]:
     sections: dict[str, str] = {}
     for name in operators:
         if name not in OPERATORS:
-            near = difflib.get_close_matches(name, OPERATORS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f"--operator {name}: no such operator, expected one of {', '.join(OPERATORS)}{hint}")
+            known = f"expected one of {', '.join(OPERATORS)}{did_you_mean(name, OPERATORS)}"
+            problems.append(f"--operator {name}: no such operator, {known}")
             continue
         axis = OPERATORS[name].axis
         if axis in sections:

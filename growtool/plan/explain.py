@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from growtool.errors import did_you_mean
 from growtool.plan.document import Document, Loc
 from growtool.plan.nesting import follow, section_at
 from growtool.plan.section import Section
@@ -78,7 +78,7 @@ def explain(details: ErrorDetails, root: type[Section]) -> str:
     if kind == "extra_forbidden":
         section = section_at(root, loc[:-1])
         known = [*section.model_fields, *section.SHORT]
-        near = _near(str(loc[-1]), known)
+        near = did_you_mean(str(loc[-1]), known)
         if section.KEYS:
             return f"unknown key{near or f', expected {section.KEYS}'}"
         return f"unknown key, expected one of {', '.join(known)}{near}"
@@ -109,9 +109,4 @@ def _quoted(text: str) -> list[str]:
 
 
 def _choices(found: str, choices: Sequence[str]) -> str:
-    return ", ".join(choices) + _near(found, choices)
-
-
-def _near(found: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(found, choices, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return ", ".join(choices) + did_you_mean(found, choices)

@@ -9,10 +9,10 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from growtool.cli.commands.list import JsonOption, did_you_mean
+from growtool.cli.commands.list import JsonOption
 from growtool.cli.console import emit_json, say
 from growtool.cli.tables import show_rows
-from growtool.errors import PlanError
+from growtool.errors import PlanError, did_you_mean
 
 _LETTERS = (
     "W is a weight, W' what it becomes; h and h' are the channels that it reads or writes. E says which old channel "
@@ -29,7 +29,11 @@ def explain(
     from growtool.operators.table import OPERATORS
 
     if operator not in OPERATORS:
-        known = "" if (near := did_you_mean(operator, OPERATORS)) else f", one of {', '.join(OPERATORS)}"
+        known = (
+            ""
+            if (near := did_you_mean(operator, OPERATORS, count=3, cutoff=0.5))
+            else f", one of {', '.join(OPERATORS)}"
+        )
         raise PlanError(f"OPERATOR: found {operator!r}, expected the name of an operator{known}{near}")
     found = explanation_of(operator)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, say
 from growtool.cli.tables import new_table, show, show_rows
-from growtool.errors import PlanError
+from growtool.errors import PlanError, did_you_mean
 
 if TYPE_CHECKING:
     from growtool.report.zoo import Outcome, Proof
@@ -84,14 +83,9 @@ def matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]:
     wild = any(sign in pattern for sign in "*?[")
     found = [name for name in every if (fnmatchcase(name, pattern) if wild else pattern in name)]
     if not found:
-        raise PlanError(f"PATTERN: no {kind} matches {pattern!r}{did_you_mean(pattern.strip('*?'), every)}")
+        near = did_you_mean(pattern.strip("*?"), every, count=3, cutoff=0.5)
+        raise PlanError(f"PATTERN: no {kind} matches {pattern!r}{near}")
     return found
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause that names the nearest, empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _proven(proof: Proof | None) -> tuple[str, ...]:
