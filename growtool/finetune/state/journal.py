@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from growtool.checkpoint import atomic_file
 from growtool.errors import CheckpointError, PlanError
@@ -31,16 +31,6 @@ _EVENTS = {
     UnreadableRecord: "unreadable",
 }
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
-
-
-class Tracker(Protocol):
-    """A service or file format that shows metrics."""
-
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        """Take in the values of one update, by name."""
-
-    def close(self) -> None:
-        """The run is over."""
 
 
 class Journal:
@@ -154,6 +144,8 @@ def require_installed(names: tuple[str, ...]) -> None:
 
 
 class _TensorBoard:
+    """Takes in the values of one update, by name."""
+
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -179,6 +171,9 @@ class _Online:
 
     def close(self) -> None:
         self._package.finish()
+
+
+Tracker = _TensorBoard | _Online
 
 
 def _line(event: Mapping[str, Any]) -> str:
