@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -48,3 +48,29 @@ class Call:
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+
+class Observer(Protocol):
+    """What a pass under way tells the rules.
+
+    Attributes:
+        module: path of the innermost module that is running.
+        norm_eps: as in `Trace`; rules add to it.
+        vectors: parameters and buffers of one dimension.
+        activations: token of a flow -> the idempotent activation that it comes out of.
+    """
+
+    norm_eps: dict[str, float]
+    vectors: set[str]
+    activations: dict[int, str]
+
+    @property
+    def module(self) -> str: ...
+
+    def value(self, tensor: Tensor) -> Value: ...
+
+    def axes(self, tensor: Tensor) -> Axes: ...
+
+    def stored_name(self, tensor: Tensor) -> str | None: ...
+
+    def contract(self, left: Tensor, left_axis: Axis, right: Tensor, right_axis: Axis) -> None: ...

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from growtool.trace.call import Call, Observer
 from growtool.trace.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
 from growtool.trace.identity_layers import identity_layer
 from growtool.trace.kinds import Kind, is_linear_per_channel, keeps_zero
 from growtool.trace.layout import Layout, permuted, reshaped
 from growtool.trace.signature import scalars
 
-if TYPE_CHECKING:
-    from growtool.trace.call import Call
-    from growtool.trace.tape import Tape
-
 _SUMS = (Kind.PRODUCT, Kind.CONVOLUTION)
 
 
-def params_after(tape: Tape, call: Call) -> Params | None:
+def params_after(tape: Observer, call: Call) -> Params | None:
     """The parameters the result is made of, None where it depends on the input or sums parameters with parameters."""
     made_of = [tape.value(tensor).params for tensor in call.ins]
     if call.op.kind is Kind.CREATE:
@@ -33,7 +29,7 @@ def params_after(tape: Tape, call: Call) -> Params | None:
     return frozenset().union(*(params for params in made_of if params))
 
 
-def flow_after(tape: Tape, call: Call) -> Flow:
+def flow_after(tape: Observer, call: Call) -> Flow:
     """The flow of the result; a fresh one wherever nothing certain can be said."""
     flows = [value.flow for value in map(tape.value, call.ins) if value.params is None]
     result = _followed(tape, call, flows)
@@ -44,7 +40,7 @@ def flow_after(tape: Tape, call: Call) -> Flow:
     return replace(result, lost=ended) if ended or result.lost else result
 
 
-def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
+def _followed(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
     if not activations:
         return Flow(zeroed_by=_zeroed_by(tape, call))
     first, shape = activations[0], call.ins[0].shape
@@ -65,7 +61,7 @@ def _followed(tape: Tape, call: Call, activations: Sequence[Flow]) -> Flow:
     )
 
 
-def _bases(tape: Tape, call: Call, activations: Sequence[Flow]) -> dict[int, Base]:
+def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int, Base]:
     """What the result of a concatenation equals, or that of a layer that can pass on what it receives."""
     if call.name == "cat" and len(activations) == len(call.ins):
         return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
@@ -76,7 +72,7 @@ def _bases(tape: Tape, call: Call, activations: Sequence[Flow]) -> dict[int, Bas
     return passed(activations[0], activation.shape, layer)
 
 
-def scaling(tape: Tape, call: Call) -> tuple[str, Params | None] | None:
+def scaling(tape: Observer, call: Call) -> tuple[str, Params | None] | None:
     """Where a parameter scales an activation (LayerScale): its name, and what zeroes that activation without it."""
     if call.name != "mul" or len(call.ins) != 2:
         return None
@@ -101,7 +97,7 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
     return reshaped(layout, call.outs[0].shape)
 
 
-def _zeroed_by(tape: Tape, call: Call) -> Params | None:
+def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
     if call.op.affine:
         affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
@@ -130,12 +126,12 @@ def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
     return None, list(call.ins)
 
 
-def _all_zero(tape: Tape, tensors: Sequence[Tensor]) -> Params | None:
+def _all_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
     found = [tape.value(tensor).flow.zeroed_by for tensor in tensors]
     return None if any(params is None for params in found) else frozenset().union(*(p for p in found if p))
 
 
-def _any_zero(tape: Tape, tensors: Sequence[Tensor]) -> Params | None:
+def _any_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
     weights_first = sorted(tensors, key=lambda tensor: tape.value(tensor).params is None)
     found = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
     return next((params for params in found if params is not None), None)

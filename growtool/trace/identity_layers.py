@@ -7,21 +7,16 @@ which values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from growtool.trace.call import Call, Observer
 from growtool.trace.flow import Params
 from growtool.trace.kinds import Kind
-
-if TYPE_CHECKING:
-    from growtool.trace.call import Call
-    from growtool.trace.tape import Tape
 
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
-def identity_layer(tape: Tape, call: Call) -> Params | None:
+def identity_layer(tape: Observer, call: Call) -> Params | None:
     """The parameters and buffers of the layer that an operation on one activation is; None if it cannot pass it on."""
     if call.op.running:
         return _norm(tape, call)
@@ -40,7 +35,7 @@ def identity_layer(tape: Tape, call: Call) -> Params | None:
     return _layer(tape, weight, bias) if square else None
 
 
-def _vector(tape: Tape, call: Call) -> Params | None:
+def _vector(tape: Observer, call: Call) -> Params | None:
     """The bias that is added on its own, as torch does where a linear layer reads a cut of a tensor; or a scale."""
     names = [tape.stored_name(tensor) for tensor in call.ins]
     name = next((name for name in names if name is not None), None)
@@ -67,12 +62,12 @@ def _keeps_places(call: Call) -> bool:
     )
 
 
-def _layer(tape: Tape, weight: Tensor, bias: Tensor | None) -> Params | None:
+def _layer(tape: Observer, weight: Tensor, bias: Tensor | None) -> Params | None:
     names = [tape.stored_name(weight), *([] if bias is None else [tape.stored_name(bias)])]
     return _all(names, ("weight", "bias"))
 
 
-def _norm(tape: Tape, call: Call) -> Params | None:
+def _norm(tape: Observer, call: Call) -> Params | None:
     if call.name == "native_batch_norm" and call.args[5] is not False:
         return None
     if any(argument is None for argument in call.args[1:5]):

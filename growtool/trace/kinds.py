@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from growtool.trace.axes import Axis
 from growtool.trace.macs import Count
-
-if TYPE_CHECKING:
-    from growtool.trace.call import Axes, Call
-    from growtool.trace.tape import Tape
 
 
 class Kind(Enum):
@@ -85,7 +82,7 @@ class Operation(Protocol):
 
 
 Condition: TypeAlias = "Callable[[Operation], bool]"
-Rule: TypeAlias = "Callable[[Tape, Call], Sequence[Axes]]"
+Rule: TypeAlias = "Callable[..., Sequence[tuple[Axis, ...]]]"  # of an `Observer` and a `Call`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

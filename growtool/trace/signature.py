@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from growtool.trace.call import Call
 from growtool.trace.kinds import Kind
-
-if TYPE_CHECKING:
-    from growtool.trace.call import Call
 
 Entry = tuple[Any, ...]
 

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from growtool.trace.axes import Axis, resolve
+from growtool.trace.call import Call
 from growtool.trace.kinds import Kind, Op
 from growtool.trace.module_calls import ModuleCall
-
-if TYPE_CHECKING:
-    from growtool.trace.call import Call
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from growtool.trace.axes import LOOKED_UP, Unsolvable, fix, new_axis, resolve
-from growtool.trace.call import Axes, Call
+from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.rules.views import listed, replaced
 
-if TYPE_CHECKING:
-    from growtool.trace.tape import Tape
 
-
-def roll(tape: Tape, call: Call) -> Sequence[Axes]:
+def roll(tape: Observer, call: Call) -> Sequence[Axes]:
     return _fixed_along(tape, call, listed(call.arg(2, "dims", ())), "a roll")
 
 
-def flip(tape: Tape, call: Call) -> Sequence[Axes]:
+def flip(tape: Observer, call: Call) -> Sequence[Axes]:
     return _fixed_along(tape, call, listed(call.arg(1, "dims")), "a flip")
 
 
-def pad(tape: Tape, call: Call) -> Sequence[Axes]:
+def pad(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, pads = list(tape.axes(call.args[0])), call.arg(1, "pad")
     for i in range(len(pads) // 2):
         dim, (left, right) = len(axes) - 1 - i, pads[2 * i : 2 * i + 2]
@@ -34,7 +30,7 @@ def pad(tape: Tape, call: Call) -> Sequence[Axes]:
     return [tuple(axes)]
 
 
-def index(tape: Tape, call: Call) -> Sequence[Axes]:
+def index(tape: Observer, call: Call) -> Sequence[Axes]:
     source, indices = call.args[0], call.args[1]
     used = [i for i, tensor in enumerate(indices) if tensor is not None]
     if any(indices[i].dtype in (torch.bool, torch.uint8) for i in used):
@@ -51,18 +47,18 @@ def index(tape: Tape, call: Call) -> Sequence[Axes]:
     return [rest[:at] + fresh + rest[at:]]
 
 
-def index_select(tape: Tape, call: Call) -> Sequence[Axes]:
+def index_select(tape: Observer, call: Call) -> Sequence[Axes]:
     return _fixed_along(tape, call, [call.arg(1, "dim")], LOOKED_UP)
 
 
-def embedding(tape: Tape, call: Call) -> Sequence[Axes]:
+def embedding(tape: Observer, call: Call) -> Sequence[Axes]:
     table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
     for axis in (table[0], *positions):
         fix(axis, LOOKED_UP)
     return [(*(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[:-1]), table[1])]
 
 
-def _fixed_along(tape: Tape, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:
+def _fixed_along(tape: Observer, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:
     source, out = call.args[0], call.outs[0]
     axes = list(tape.axes(source))
     for dim in dims or range(len(axes)):

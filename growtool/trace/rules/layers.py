@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from growtool.trace.axes import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
-from growtool.trace.call import Axes, Call
+from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.unify import factor_out, unify
 
-if TYPE_CHECKING:
-    from growtool.trace.tape import Tape
 
-
-def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
+def convolution(tape: Observer, call: Call) -> Sequence[Axes]:
     x, weight, bias, stride, padding, _, transposed, _, groups = call.args[:9]
     x_axes, w_axes = tape.axes(x), tape.axes(weight)
     for axis in w_axes[2:]:
@@ -34,7 +30,9 @@ def convolution(tape: Tape, call: Call) -> Sequence[Axes]:
     return [(x_axes[0], rows, *places)]
 
 
-def _grouped(tape: Tape, call: Call, channels: Axis, rows: Axis, columns: Axis, groups: int, transposed: bool) -> Axis:
+def _grouped(
+    tape: Observer, call: Call, channels: Axis, rows: Axis, columns: Axis, groups: int, transposed: bool
+) -> Axis:
     x, weight = call.args[:2]
     of_input, inside = factor_out(channels, x.shape[1] // groups)
     if transposed:
@@ -48,7 +46,7 @@ def _grouped(tape: Tape, call: Call, channels: Axis, rows: Axis, columns: Axis, 
     return rows
 
 
-def norm_over_last(tape: Tape, call: Call) -> Sequence[Axes]:
+def norm_over_last(tape: Observer, call: Call) -> Sequence[Axes]:
     """A norm over the last dimensions."""
     axes, count = tape.axes(call.args[0]), len(call.args[1])
     affine = [tensor for tensor in call.args[2:4] if isinstance(tensor, Tensor)]
@@ -59,7 +57,7 @@ def norm_over_last(tape: Tape, call: Call) -> Sequence[Axes]:
     return [axes, *([statistics] * (len(call.outs) - 1))]
 
 
-def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+def group_norm(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, channels, groups = tape.axes(call.args[0]), call.args[4], call.args[6]
     factor_out(axes[1], channels // groups)
     for tensor in call.args[1:3]:
@@ -69,7 +67,7 @@ def group_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     return [axes, *statistics]
 
 
-def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
+def batch_norm(tape: Observer, call: Call) -> Sequence[Axes]:
     x = call.args[0]
     axes = tape.axes(x)
     for tensor in call.args[1:5]:
@@ -80,27 +78,27 @@ def batch_norm(tape: Tape, call: Call) -> Sequence[Axes]:
     return [axes, *rest]
 
 
-def resampling(tape: Tape, call: Call) -> Sequence[Axes]:
+def resampling(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, count = tape.axes(call.args[0]), call.op.spatial
     _fix_all(axes[-count:])
     return [axes[:-count] + tuple(new_axis(n, SPATIAL_POSITION) for n in out.shape[-count:]) for out in call.outs]
 
 
-def pixel_shuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+def pixel_shuffle(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "upscale_factor")
     channels, positions = factor_out(axes[-3], factor * factor)
     _fix_all((positions, *axes[-2:]))
     return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
 
 
-def pixel_unshuffle(tape: Tape, call: Call) -> Sequence[Axes]:
+def pixel_unshuffle(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "downscale_factor")
     _fix_all(axes[-2:])
     channels = resolve(((axes[-3], new_axis(factor * factor, SPATIAL_POSITION)),))
     return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
 
 
-def image_to_columns(tape: Tape, call: Call) -> Sequence[Axes]:
+def image_to_columns(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, out = tape.axes(call.args[0]), call.outs[0]
     _fix_all(axes[-2:])
     window = out.shape[-2] // call.args[0].shape[-3]
@@ -108,14 +106,14 @@ def image_to_columns(tape: Tape, call: Call) -> Sequence[Axes]:
     return [(*axes[:-3], resolve(((axes[-3], places[0]),)), places[1])]
 
 
-def columns_to_image(tape: Tape, call: Call) -> Sequence[Axes]:
+def columns_to_image(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, out = tape.axes(call.args[0]), call.outs[0]
     channels, window = factor_out(axes[-2], call.args[0].shape[-2] // out.shape[-3])
     _fix_all((window, axes[-1]))
     return [(*axes[:-2], channels, *(new_axis(n, SPATIAL_POSITION) for n in out.shape[-2:]))]
 
 
-def unfold(tape: Tape, call: Call) -> Sequence[Axes]:
+def unfold(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, out = list(tape.axes(call.args[0])), call.outs[0]
     dim = call.arg(1, "dimension") % call.args[0].ndim
     fix(axes[dim], SPATIAL_POSITION)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from growtool.trace.axes import ONE, Axis, fix, new_axis
-from growtool.trace.call import Axes, Call
+from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.kinds import Kind
 from growtool.trace.reductions import reduced_dims
 from growtool.trace.rules.views import same
 from growtool.trace.unify import unify
 
-if TYPE_CHECKING:
-    from growtool.trace.tape import Tape
 
-
-def pointwise(tape: Tape, call: Call) -> Sequence[Axes]:
+def pointwise(tape: Observer, call: Call) -> Sequence[Axes]:
     """Operands broadcast against each other carry the same channels."""
     return [_broadcast(tape, call.ins, out) for out in call.outs]
 
 
-def _broadcast(tape: Tape, operands: Sequence[Tensor], out: Tensor) -> Axes:
+def _broadcast(tape: Observer, operands: Sequence[Tensor], out: Tensor) -> Axes:
     result: list[Axis] = []
     for dim, size in enumerate(out.shape):
         axis: Axis | None = None
@@ -39,15 +35,15 @@ def _broadcast(tape: Tape, operands: Sequence[Tensor], out: Tensor) -> Axes:
     return tuple(result)
 
 
-def created(tape: Tape, call: Call) -> Sequence[Axes]:
+def created(tape: Observer, call: Call) -> Sequence[Axes]:
     return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
 
 
-def created_uneven(tape: Tape, call: Call) -> Sequence[Axes]:
+def created_uneven(tape: Observer, call: Call) -> Sequence[Axes]:
     return [tuple(new_axis(n, "constant values that differ along it") for n in out.shape) for out in call.outs]
 
 
-def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
+def reduction(tape: Observer, call: Call) -> Sequence[Axes]:
     source = call.ins[0]
     axes = tape.axes(source)
     dims = reduced_dims(call, source.ndim)
@@ -61,16 +57,16 @@ def reduction(tape: Tape, call: Call) -> Sequence[Axes]:
     return results
 
 
-def cumulative(tape: Tape, call: Call) -> Sequence[Axes]:
+def cumulative(tape: Observer, call: Call) -> Sequence[Axes]:
     fix(tape.axes(call.args[0])[call.arg(1, "dim")], "a running sum")
     return same(tape, call)
 
 
-def matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+def matrix_product(tape: Observer, call: Call) -> Sequence[Axes]:
     return [_product(tape, call.args[0], call.args[1])]
 
 
-def added_matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
+def added_matrix_product(tape: Observer, call: Call) -> Sequence[Axes]:
     result, bias = _product(tape, call.args[1], call.args[2]), call.args[0]
     for i in range(1, bias.ndim + 1):
         if bias.shape[-i] == call.outs[0].shape[-i]:
@@ -78,7 +74,7 @@ def added_matrix_product(tape: Tape, call: Call) -> Sequence[Axes]:
     return [result]
 
 
-def _product(tape: Tape, left: Tensor, right: Tensor) -> Axes:
+def _product(tape: Observer, left: Tensor, right: Tensor) -> Axes:
     a, b = tape.axes(left), tape.axes(right)
     for x, y in zip(a[:-2], b[:-2], strict=True):
         unify(x, y)
@@ -86,7 +82,7 @@ def _product(tape: Tape, left: Tensor, right: Tensor) -> Axes:
     return a[:-1] + b[-1:] if len(b) > 1 else a[:-1]
 
 
-def attention(tape: Tape, call: Call) -> Sequence[Axes]:
+def attention(tape: Observer, call: Call) -> Sequence[Axes]:
     """softmax(q k^T) v, fused: leading axes are shared, keys meet values along the tokens."""
     query, key, value = (tape.axes(tensor) for tensor in call.args[:3])
     for q, k, v in zip(query[:-2], key[:-2], value[:-2], strict=True):

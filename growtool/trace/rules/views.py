@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from growtool.trace.axes import ONE, Axis, ChannelGroup, Unsolvable, axis_size, cut, fix, new_axis, resolve
-from growtool.trace.call import Axes, Call
+from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.unify import factor_out, unify
 
-if TYPE_CHECKING:
-    from growtool.trace.tape import Tape
 
-
-def same(tape: Tape, call: Call) -> Sequence[Axes]:
+def same(tape: Observer, call: Call) -> Sequence[Axes]:
     """The result has the axes of the first operand."""
     return [tape.axes(call.ins[0])] * len(call.outs)
 
 
-def reshape(tape: Tape, call: Call) -> Sequence[Axes]:
+def reshape(tape: Observer, call: Call) -> Sequence[Axes]:
     source = call.ins[0]
     return [reshaped(tape.axes(source), list(source.shape), list(call.outs[0].shape))]
 
@@ -69,36 +65,36 @@ def _runs(sizes: list[int], shape: list[int]) -> list[tuple[tuple[int, int], tup
     return runs
 
 
-def permute(tape: Tape, call: Call) -> Sequence[Axes]:
+def permute(tape: Observer, call: Call) -> Sequence[Axes]:
     axes = tape.axes(call.args[0])
     return [tuple(axes[i] for i in call.arg(1, "dims"))]
 
 
-def transpose(tape: Tape, call: Call) -> Sequence[Axes]:
+def transpose(tape: Observer, call: Call) -> Sequence[Axes]:
     axes = list(tape.axes(call.args[0]))
     i, j = call.arg(1, "dim0"), call.arg(2, "dim1")
     axes[i], axes[j] = axes[j], axes[i]
     return [tuple(axes)]
 
 
-def matrix_transpose(tape: Tape, call: Call) -> Sequence[Axes]:
+def matrix_transpose(tape: Observer, call: Call) -> Sequence[Axes]:
     return [tape.axes(call.args[0])[::-1]]
 
 
-def unsqueeze(tape: Tape, call: Call) -> Sequence[Axes]:
+def unsqueeze(tape: Observer, call: Call) -> Sequence[Axes]:
     axes = list(tape.axes(call.args[0]))
     axes.insert(call.arg(1, "dim") % call.outs[0].ndim, ONE)
     return [tuple(axes)]
 
 
-def squeeze(tape: Tape, call: Call) -> Sequence[Axes]:
+def squeeze(tape: Observer, call: Call) -> Sequence[Axes]:
     source = call.args[0]
     dims = call.arg(1, "dim")
     dims = range(source.ndim) if dims is None else [d % source.ndim for d in listed(dims)]
     return [tuple(a for i, a in enumerate(tape.axes(source)) if not (i in dims and source.shape[i] == 1))]
 
 
-def expand(tape: Tape, call: Call) -> Sequence[Axes]:
+def expand(tape: Observer, call: Call) -> Sequence[Axes]:
     source, out = call.args[0], call.outs[0]
     axes, lead = tape.axes(source), out.ndim - source.ndim
     return [
@@ -108,13 +104,13 @@ def expand(tape: Tape, call: Call) -> Sequence[Axes]:
     ]
 
 
-def repeat(tape: Tape, call: Call) -> Sequence[Axes]:
+def repeat(tape: Observer, call: Call) -> Sequence[Axes]:
     axes = (ONE,) * (call.outs[0].ndim - call.args[0].ndim) + tape.axes(call.args[0])
     times = call.arg(1, "repeats")
     return [tuple(a if n == 1 else resolve(((ChannelGroup(n), a),)) for a, n in zip(axes, times, strict=True))]
 
 
-def select(tape: Tape, call: Call) -> Sequence[Axes]:
+def select(tape: Observer, call: Call) -> Sequence[Axes]:
     source, dim, index = call.args[0], call.arg(1, "dim"), call.arg(2, "index")
     dim %= source.ndim
     axes = tape.axes(source)
@@ -122,7 +118,7 @@ def select(tape: Tape, call: Call) -> Sequence[Axes]:
     return [axes[:dim] + axes[dim + 1 :]]
 
 
-def unbind(tape: Tape, call: Call) -> Sequence[Axes]:
+def unbind(tape: Observer, call: Call) -> Sequence[Axes]:
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.ndim
     axes = tape.axes(source)
@@ -132,7 +128,7 @@ def unbind(tape: Tape, call: Call) -> Sequence[Axes]:
     return [axes[:dim] + axes[dim + 1 :]] * len(call.outs)
 
 
-def take_slice(tape: Tape, call: Call) -> Sequence[Axes]:
+def take_slice(tape: Observer, call: Call) -> Sequence[Axes]:
     source, out = call.args[0], call.outs[0]
     dim = call.arg(1, "dim", 0) % source.ndim
     size = source.shape[dim]
@@ -149,7 +145,7 @@ def take_slice(tape: Tape, call: Call) -> Sequence[Axes]:
     return [tuple(axes)]
 
 
-def split(tape: Tape, call: Call) -> Sequence[Axes]:
+def split(tape: Observer, call: Call) -> Sequence[Axes]:
     source = call.args[0]
     dim = call.arg(2, "dim", 0) % source.ndim
     axes = tape.axes(source)
@@ -160,7 +156,7 @@ def split(tape: Tape, call: Call) -> Sequence[Axes]:
     return parts
 
 
-def concatenate(tape: Tape, call: Call) -> Sequence[Axes]:
+def concatenate(tape: Observer, call: Call) -> Sequence[Axes]:
     tensors = [t for t in call.args[0] if t.shape != (0,)]
     dim = call.arg(1, "dim", 0) % call.outs[0].ndim
     result = list(tape.axes(tensors[0]))
@@ -172,7 +168,7 @@ def concatenate(tape: Tape, call: Call) -> Sequence[Axes]:
     return [tuple(result)]
 
 
-def stack(tape: Tape, call: Call) -> Sequence[Axes]:
+def stack(tape: Observer, call: Call) -> Sequence[Axes]:
     dim = call.arg(1, "dim", 0) % call.outs[0].ndim
     axes = [tape.axes(tensor) for tensor in call.args[0]]
     for other in axes[1:]:
@@ -181,7 +177,7 @@ def stack(tape: Tape, call: Call) -> Sequence[Axes]:
     return [(*axes[0][:dim], ((),) * len(axes), *axes[0][dim:])]
 
 
-def as_strided(tape: Tape, call: Call) -> Sequence[Axes]:
+def as_strided(tape: Observer, call: Call) -> Sequence[Axes]:
     before, after = call.args[0], call.outs[0]
     kept = [(t.shape, t.stride(), t.storage_offset()) for t in (before, after)]
     if kept[0] != kept[1]:
