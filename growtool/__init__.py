@@ -57,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 def _register() -> None:
-    from growtool.checkpoint.reach import register
+    from growtool.library.timm.reach import register
 
     register()
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from growtool.checkpoint import input_size
 from growtool.errors import PlanError, format_names
+from growtool.images import ImageFormat
 
 
 def require_several_values(model: nn.Module, images: int, remedy: str, among: frozenset[str] | None = None) -> None:
@@ -49,7 +49,7 @@ def _alone(model: nn.Module, images: int) -> list[str]:
         if isinstance(module, _BatchNorm):
             module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
     with torch.no_grad(), suppress(Exception):  # a model that does not run on meta is found out where it trains
-        model(torch.zeros((images, *input_size(model)), device="meta"))
+        model(torch.zeros((images, *ImageFormat.of(model).input_size), device="meta"))
     return list(found)
 
 

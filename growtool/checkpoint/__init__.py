@@ -1,14 +1,12 @@
 """Files: what a checkpoint is, reading it lazily, writing it as a stream."""
 
 from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
-from growtool.checkpoint.form import Form, Templated, coefficients_of
+from growtool.checkpoint.form import Form, Layout, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
-from growtool.checkpoint.layout import Layout
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, Checkpoint, InMemory, open_checkpoint
-from growtool.checkpoint.skeleton import build, input_size, runs
-from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, all_held_as, arithmetic_dtype, dtype_name, held_as, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
+from growtool.library import ModelSpec, build
 
 __all__ = [
     "CONFIG",
@@ -29,13 +27,11 @@ __all__ = [
     "file_order",
     "held_as",
     "infos_of",
-    "input_size",
     "is_single_file",
     "json_text",
     "open_checkpoint",
     "read_header",
     "refuse_existing",
-    "runs",
     "write_file",
     "write_folder",
     "write_safetensors",

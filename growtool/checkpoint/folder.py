@@ -9,32 +9,47 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.card import plain_card
-from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
-from growtool.checkpoint.temporary import ASIDE, TEMPORARY, clear_leftovers, prefix_for
+from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS, open_checkpoint
 from growtool.checkpoint.tensors import TensorInfo
-from growtool.checkpoint.writer import atomic_file, current_umask, write_safetensors
+from growtool.checkpoint.writer import (
+    ASIDE,
+    TEMPORARY,
+    atomic_file,
+    clear_leftovers,
+    current_umask,
+    prefix_for,
+    write_safetensors,
+)
 from growtool.errors import PlanError, format_names
+from growtool.library import library_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
+    from torch import nn
 
     from growtool.checkpoint.reader import Checkpoint
-    from growtool.checkpoint.spec import ModelSpec
+    from growtool.library import ModelSpec
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
 TRAINING = "training.json"
 OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
 STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
 OWN_FILES = frozenset({WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW})
+
+_SECTION = "\n## Template form\n"
+_NOTE = (
+    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
+    "`timm.create_model` loads.\n"
+)
 
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
@@ -90,7 +105,7 @@ def write_folder(
     tensors: Mapping[str, TensorInfo],
     produce: Produce,
     *,
-    num_features: int,
+    model: nn.Module,
     documents: Documents,
     metadata: Mapping[str, str],
     force: bool = False,
@@ -102,7 +117,7 @@ def write_folder(
         spec: the model the weights belong to.
         tensors: every tensor of the weights file.
         produce: as in `write_safetensors`.
-        num_features: width of the pooled features, which timm keeps in `config.json`.
+        model: of the spec, with or without weights; its library may keep something of it in `config.json`.
         documents: text by file name. A callable gets the folder as it stands, weights and config complete but not yet
             under `out`, and returns the documents; what it raises keeps `out` from appearing.
         metadata: strings for the weights file; `format: pt` is added.
@@ -115,7 +130,7 @@ def write_folder(
     refuse_existing(out, force=force)
     with staging(out) as folder:
         write_safetensors(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata})
-        write_text(folder / CONFIG, json_text(spec.to_config(num_features=num_features)))
+        write_text(folder / CONFIG, json_text(library_of(spec).config(spec, model)))
         for name, text in (documents(folder) if callable(documents) else documents).items():
             write_text(folder / name, text)
         folder.chmod(0o777 & ~current_umask())
@@ -129,7 +144,7 @@ def write_file(
     tensors: Mapping[str, TensorInfo],
     produce: Produce,
     *,
-    num_features: int,
+    model: nn.Module,
     metadata: Mapping[str, str],
     check: Callable[[Path], object] | None = None,
     force: bool = False,
@@ -143,7 +158,7 @@ def write_file(
     The other arguments and the errors are those of `write_folder`.
     """
     refuse_existing(out, force=force)
-    config = json.dumps(spec.to_config(num_features=num_features), ensure_ascii=False)
+    config = json.dumps(library_of(spec).config(spec, model), ensure_ascii=False)
     with staging(out) as folder:
         staged = folder / out.name
         write_safetensors(staged, tensors, produce, {"format": "pt", SPEC_KEY: config, **metadata})
@@ -161,7 +176,33 @@ def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]
         for name in (CARD, *names)
         if source.path.name == WEIGHTS and (folder / name).is_file()
     }
-    return {CARD: plain_card(source.spec.architecture)} | found
+    return {CARD: plain_card(source.spec)} | found
+
+
+def loading_line(path: Path) -> str:
+    """The Python that loads a checkpoint; for one in template form the command that writes what can be loaded.
+
+    Args:
+        path: of a checkpoint that was written, a folder or a single file.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
+    checkpoint = open_checkpoint(path)
+    if checkpoint.form is not None:
+        return f"growtool export {shlex.quote(str(path))} -o DENSE"
+    return library_of(checkpoint.spec).loading_line(path, checkpoint.spec)
+
+
+def plain_card(spec: ModelSpec) -> str:
+    """The least a model hub wants to know."""
+    return f"---\nlibrary_name: {library_of(spec).name}\n---\n# {spec.architecture}\n"
+
+
+def card_of_form(card: str, *, in_templates: bool) -> str:
+    """A card with a section on how the weights are stored, or without it, whichever it had."""
+    text = card.split(_SECTION)[0].rstrip("\n") + "\n"
+    return f"{text}{_SECTION}\n{_NOTE}" if in_templates else text
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:

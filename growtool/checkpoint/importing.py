@@ -1,32 +1,27 @@
-"""Checkpoints of training scripts as timm folders: unwrapped, loaded as timm loads them, and written."""
+"""Checkpoints of training scripts as folders: unwrapped, loaded as their library loads them, and written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint import by_timm
-from growtool.checkpoint.card import plain_card
-from growtool.checkpoint.folder import CARD, is_single_file, refuse_existing, write_file, write_folder
+from growtool.checkpoint.folder import CARD, is_single_file, plain_card, refuse_existing, write_file, write_folder
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.match import differences
 from growtool.checkpoint.names import foreign_prefix, without
 from growtool.checkpoint.reader import CONFIG, WEIGHTS, spec_beside
 from growtool.checkpoint.remedy import INDEX_ENDING, indices, shards, weight_files
-from growtool.checkpoint.skeleton import build, input_size
-from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import infos_of, require_finite
 from growtool.checkpoint.torch_file import StateDict, read_state_dict
 from growtool.errors import CheckpointError, PlanError
+from growtool.library import ModelSpec, build, library_of, spec_named
+from growtool.library.loaded import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-# Arguments of timm's train.py that say how images are prepared.
-_PREPARING = ("mean", "std", "interpolation", "crop_pct", "img_size", "input_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +35,8 @@ class Imported:
         left: entries of the state dict that are no tensors of a model.
         prefix: what was taken off the names.
         unused: tensors whose names do not begin with it.
-        changes: what timm did to the rest while it loaded them, a phrase for each kind.
-        preparation: what the training script's arguments say of how images were prepared, and the config now says.
+        changes: what the library did to the rest while it loaded them, a phrase for each kind.
+        preparation: what the training script's arguments say of how inputs were prepared, and the config now says.
     """
 
     file: Path
@@ -84,8 +79,8 @@ def import_checkpoint(
         for name, tensor in loaded.model.state_dict().items()
     }
     require_finite(str(file), values, dict(skeleton.named_buffers()))
-    config, preparation = _config(spec, loaded.model, skeleton, found.beside.get("args"))
-    _write(out, replace(spec, pretrained_cfg=config), skeleton, values, force=force)
+    spec, preparation = library_of(spec).prepared(spec, skeleton, loaded, _said(found))
+    _write(out, spec, skeleton, values, force=force)
     return Imported(
         file=file,
         keys=found.keys,
@@ -131,7 +126,7 @@ def _is_pickle(file: Path) -> bool:
 
 def _spec(file: Path, found: StateDict, model: str | None, model_args: Mapping[str, Any]) -> ModelSpec:
     if model is not None:
-        return ModelSpec(model, dict(model_args))
+        return spec_named(model, model_args)
     beside = spec_beside(file)
     if beside is None:
         arch = found.beside.get("arch")
@@ -143,69 +138,45 @@ def _spec(file: Path, found: StateDict, model: str | None, model_args: Mapping[s
     return beside.with_args(**model_args)
 
 
-def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, file: Path) -> by_timm.Loaded:
-    """What timm makes of a state dict; with the head cut as timm's registry says, or as it is.
+def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, file: Path) -> Loaded:
+    """What the library makes of a state dict.
 
     Raises:
         CheckpointError: it does not take it, or has no values for some of its tensors.
     """
-    name, arguments = by_timm.arguments_of_state(spec, None)
-    whole = {**arguments, "pretrained_cfg_overlay": {**arguments["pretrained_cfg_overlay"], "label_offset": None}}
-    loaded, problem = None, None
-    for attempt in (arguments, whole, None):
-        try:
-            loaded = by_timm.load(name, attempt, state) if attempt else by_timm.load_strictly(name, spec, state)
-            break
-        except Exception as error:  # whatever timm trips over
-            problem = problem or error
-    if loaded is None or loaded.missing:
-        shapes = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
-        findings = differences(shapes, {key: tuple(tensor.shape) for key, tensor in state.items()})
-        if not findings and problem is not None:
-            findings = [f"{type(problem).__name__}: {problem}"]
-        raise CheckpointError(
-            f"{file}: timm does not take the tensors as those of {spec.described}:\n"
-            + "\n".join(f"- {line}" for line in findings)
-            + "\nname the model it is of with --model, and its arguments with --model-args (num_classes=10, ...)"
-        )
-    return loaded
+    library, problem = library_of(spec), None
+    try:
+        loaded = library.take(spec, state)
+    except Exception as error:  # whatever it trips over
+        problem = error
+    else:
+        if not loaded.missing:
+            return loaded
+    shapes = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
+    findings = differences(shapes, {key: tuple(tensor.shape) for key, tensor in state.items()})
+    if not findings and problem is not None:
+        findings = [f"{type(problem).__name__}: {problem}"]
+    raise CheckpointError(
+        f"{file}: {library.name} does not take the tensors as those of {spec.described}:\n"
+        + "\n".join(f"- {line}" for line in findings)
+        + "\nname the model it is of with --model, and its arguments with --model-args (num_classes=10, ...)"
+    )
 
 
-def _config(
-    spec: ModelSpec, model: nn.Module, skeleton: nn.Module, args: Any
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the config says of images and head, and which of it comes from the arguments of the training script."""
-    from timm.data import resolve_data_config
-    from timm.models import filter_pretrained_cfg
-
-    known: Any = dict(spec.pretrained_cfg)
-    if not known:
-        known = filter_pretrained_cfg(model.pretrained_cfg, remove_source=True, remove_null=True)
-        for key in ("architecture", "state_dict", "label_offset"):
-            known.pop(key, None)
-        classes = int(getattr(skeleton, "num_classes", 0))
-        if known.get("num_classes") != classes:
-            known = {key: value for key, value in known.items() if not key.startswith("label_")}
-        known |= {
-            "num_classes": classes,
-            "custom_load": False,
-            "input_size": list(input_size(skeleton)),
-        }
-    said = args if isinstance(args, Mapping) else vars(args) if args is not None and hasattr(args, "__dict__") else {}
-    told = {key: said[key] for key in _PREPARING if said.get(key) is not None}
-    if told:
-        known |= resolve_data_config(told, pretrained_cfg=known)
-    return known, tuple(f"{key} {value}" for key, value in told.items())
+def _said(found: StateDict) -> Mapping[str, Any]:
+    """The arguments of the training script, where the file holds them."""
+    said = found.beside.get("args")
+    return said if isinstance(said, Mapping) else vars(said) if said is not None and hasattr(said, "__dict__") else {}
 
 
 def _write(out: Path, spec: ModelSpec, skeleton: nn.Module, values: Mapping[str, Tensor], *, force: bool) -> None:
     infos = infos_of(values)
     common: dict[str, Any] = {
-        "num_features": int(getattr(skeleton, "num_features", 0)),
+        "model": skeleton,
         "metadata": {"growtool_version": version("growtool")},
         "force": force,
     }
     if is_single_file(out):
         write_file(out, spec, infos, values.__getitem__, **common)
     else:
-        write_folder(out, spec, infos, values.__getitem__, documents={CARD: plain_card(spec.architecture)}, **common)
+        write_folder(out, spec, infos, values.__getitem__, documents={CARD: plain_card(spec)}, **common)

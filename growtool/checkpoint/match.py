@@ -1,28 +1,37 @@
 """Whether the stored tensors are the ones the architecture has: same names, same shapes.
 
-What torch and timm take as well without a change to any number is taken: names behind those of wrappers, tensors that
-the model shares and the file holds once, and counts of batches that old BatchNorms have not kept.
+What torch takes as well without a change to any number is taken: names behind those of wrappers, tensors that the model
+shares and the file holds once, and counts of batches that old BatchNorms have not kept. Where more is in the way, the
+message tells what the model's library makes of it.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint.explaining import explain
-from growtool.checkpoint.names import cleaned
-from growtool.checkpoint.skeleton import build
+from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
+from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
+from growtool.checkpoint.remedy import importing, listed
 from growtool.errors import CheckpointError
+from growtool.library import build, library_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from growtool.checkpoint.reader import Checkpoint
+    from growtool.library.loaded import Script
 
 _SHOWN = 4  # findings of a kind a message lists before it only counts
+_MOST_MADE = 4  # times the numbers stored: a larger head, resampled positions, tied weights written out
+_LITTLE = 4_000_000  # numbers that are built in no time
 
 Shape = tuple[int, ...]
+Attempt = tuple[list[str], list[str]]
+"""What a library changed while it loaded a checkpoint, and the lines that do it; none where none do."""
 
 
 def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoint:
@@ -36,7 +45,7 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
 
     Raises:
         CheckpointError: one error that names the missing, unexpected and mis-shaped tensors, or those of integers where
-            the model computes with fractions; or that timm cannot build the model at all.
+            the model computes with fractions; or that the model cannot be built at all.
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
     state = model.state_dict(keep_vars=True)
@@ -139,3 +148,97 @@ def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> li
 def _first(items: list[str]) -> str:
     rest = len(items) - _SHOWN
     return "; ".join(items[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The end of a message about a checkpoint that does not match its model.
+
+    Its library is asked to load it. Where it does, what it changes is told with the lines that make a folder of that.
+    It is not asked for a model of many times the numbers stored: it never makes so much of so little, and to build it
+    could take minutes and all memory.
+
+    Args:
+        checkpoint: what does not match.
+        expected: shapes of the model's tensors by their names.
+    """
+    stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
+    needed = sum(math.prod(shape) for shape in expected.values())
+    if checkpoint.form is not None or needed > _MOST_MADE * stored + _LITTLE:
+        return _other_model(checkpoint)
+    prefix = foreign_prefix(checkpoint.stored, expected) or common_prefix(checkpoint.stored)
+    told = f"the model's names stand after {prefix!r} in the file. " if prefix and not _is_wrapper(prefix) else ""
+    state = {name: checkpoint.read_stored(name) for name in checkpoint.stored}
+    attempt = _as_it_is(checkpoint, state) or _as_state(checkpoint, state, prefix)
+    if attempt is None:
+        return f"{told}{_other_model(checkpoint)}"
+    name, (changes, lines) = library_of(checkpoint.spec).name, attempt
+    done = "; ".join(changes)
+    return (
+        f"{told}{name} takes it {f'and, while loading, {done}' if done else 'without them'}. growtool reads what is "
+        f"stored: {importing(_named(checkpoint))} makes a folder of what {name} loads"
+        + (f", as do these lines:{listed(lines)}" if lines else "")
+    )
+
+
+def _as_it_is(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Attempt | None:
+    """What the library changes while it loads the folder, and the lines that do it; None where it does not take it."""
+    if checkpoint.path.name != WEIGHTS or not _has_config(checkpoint):
+        return None
+    loaded = library_of(checkpoint.spec).load_folder(checkpoint.path.parent, checkpoint.spec)
+    if loaded is None:
+        return None
+    changes = loaded.changes({cleaned(name): value for name, value in state.items()})
+    if (script := loaded.script) is None:
+        return changes, []
+    return changes, [f"{script.imports}; model = {script.call}", _saving(checkpoint, script)]
+
+
+def _as_state(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str) -> Attempt | None:
+    """The same for the tensors of the file whose names begin with `prefix`, by what follows it."""
+    stripped = {name: state[old] for old, name in without(prefix, state).items()}
+    folder = checkpoint.path.parent if _has_config(checkpoint) else None
+    loaded = library_of(checkpoint.spec).load_state(checkpoint.spec, stripped, folder)
+    if loaded is None:
+        return None
+    changes, reading = loaded.changes(stripped), f"load_file({str(checkpoint.path)!r})"
+    if (script := loaded.script) is None:
+        return changes, []
+    return changes, [
+        f"{script.imports}; from safetensors.torch import load_file",
+        f"state = {{name.removeprefix({prefix!r}): value for name, value in {reading}.items() "
+        f"if name.startswith({prefix!r})}}" if prefix else f"state = {reading}",
+        f"model = {script.call}",
+        _saving(checkpoint, script),
+    ]  # fmt: skip
+
+
+def _saving(checkpoint: Checkpoint, script: Script) -> str:
+    named = _named(checkpoint)
+    target = named.with_name(f"{named.name.removesuffix('.safetensors')}-loaded")
+    return script.saving.format(repr(str(target)))
+
+
+def _named(checkpoint: Checkpoint) -> Path:
+    """The folder or file that was named."""
+    path = checkpoint.path.absolute()
+    return path.parent if path.name == WEIGHTS and _has_config(checkpoint) else path
+
+
+def _has_config(checkpoint: Checkpoint) -> bool:
+    return SPEC_KEY not in checkpoint.metadata and (checkpoint.path.parent / CONFIG).is_file()
+
+
+def _is_wrapper(prefix: str) -> bool:
+    return cleaned(prefix) == ""
+
+
+def _other_model(checkpoint: Checkpoint) -> str:
+    if checkpoint.config:
+        return (
+            f"a {CONFIG} that does not match the weights? Restore the one saved with them, or correct its architecture "
+            "and model_args"
+        )
+    return (
+        "is it another model? Correct what was given for it as --model and --model-args, or as `model` and "
+        "`model_args` in the plan"
+    )

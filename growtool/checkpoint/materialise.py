@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from growtool.checkpoint.layout import Layout
+from growtool.checkpoint.form import Layout
 
 
 class Bank(Protocol):

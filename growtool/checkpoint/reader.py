@@ -23,9 +23,9 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
-from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, held_as
 from growtool.errors import CheckpointError
+from growtool.library import ModelSpec, spec_from, spec_named
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Checkpoint:
 
     Attributes:
         path: the `.safetensors` file.
-        spec: the timm model the weights are for.
+        spec: the model the weights are for.
         stored: every tensor of the file by name.
         metadata: the header's own strings.
         config: the full `config.json` the spec was read from ({} where it came from elsewhere).
@@ -186,7 +186,7 @@ def open_checkpoint(
 
     Args:
         source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted.
-        architecture: for a lone file without a config, the timm model it belongs to.
+        architecture: for a lone file without a config, the model it belongs to.
         model_args: arguments of the constructor, over those of the config.
         otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
         remedy: what to tell whoever named a lone file without saying which model it is.
@@ -198,13 +198,13 @@ def open_checkpoint(
     weights = _find_weights(path)
     tensors, metadata = read_header(weights)
     config, where = _find_config(weights, metadata)
-    found = ModelSpec.from_config(config, where=where) if where else None if architecture else otherwise
+    found = spec_from(config, where=where) if where else None if architecture else otherwise
     if found is None and architecture is None:
         raise CheckpointError(
             f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
             f"{remedy}"
         )
-    spec = (found or ModelSpec(str(architecture))).as_told(architecture, model_args or {}, where=where)
+    spec = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where)
     return Checkpoint(weights, spec, tensors, metadata, config, find_form(weights, tensors, metadata))
 
 
@@ -266,7 +266,7 @@ def spec_beside(path: Path) -> ModelSpec | None:
         CheckpointError: it is damaged.
     """
     config, where = _find_config(path, {})
-    return ModelSpec.from_config(config, where=where) if where else None
+    return spec_from(config, where=where) if where else None
 
 
 def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from growtool.checkpoint.names import common_prefix, foreign_prefix
 from growtool.errors import CheckpointError, format_names
+from growtool.library import build, libraries
 
 PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
 INDEX_ENDING = ".index.json"
-_HUB = ("hf-hub:", "hf_hub:")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -23,13 +23,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def fetching(name: str) -> str:
-    """How to make a folder of what timm knows by `name`, which is no path; nothing where timm does not know it."""
-    known = _known_to_timm(name)
-    lines = (
-        f"import timm; model = timm.create_model({known!r}, pretrained=True)",
-        "timm.models.save_for_hf(model, 'FOLDER', safe_serialization=True)",
-    )
-    return f"; growtool downloads nothing, make a folder of it with timm:{listed(lines)}" if known else ""
+    """How to make a folder of what a library knows by `name`, which is no path; nothing where none knows it."""
+    told = next(((library.name, lines) for library in libraries() if (lines := library.fetching(name))), None)
+    return f"; growtool downloads nothing, make a folder of it with {told[0]}:{listed(told[1])}" if told else ""
 
 
 def unpickling(path: Path) -> str:
@@ -145,20 +141,9 @@ def _converted(path: Path) -> Path:
 def _prefix(path: Path, names: Collection[str]) -> str:
     """What to take off the names in a file: what the model beside it does not have, or what all of them begin with."""
     from growtool.checkpoint.reader import spec_beside
-    from growtool.checkpoint.skeleton import build
 
     with contextlib.suppress(CheckpointError):
         spec = spec_beside(path)
         if spec is not None:
             return foreign_prefix(names, build(spec, where=str(path)).state_dict())
     return common_prefix(names)
-
-
-def _known_to_timm(name: str) -> str | None:
-    """What `timm.create_model` takes for `name`; None if it takes nothing like it."""
-    import timm
-
-    if name.startswith(_HUB):
-        return name
-    model = name.removeprefix("timm/")
-    return model if "/" not in model and timm.is_model(model.partition(".")[0]) else None

@@ -31,7 +31,7 @@ _REMEDY = "name the timm model with --model (and --model-args)"
 
 def load_plugins(paths: list[Path] | None) -> list[Path] | None:
     for path in paths or ():
-        from growtool.checkpoint.plugin import load_plugin
+        from growtool.library.plugin import load_plugin
 
         load_plugin(path)
     return paths

@@ -22,7 +22,7 @@ from growtool.finetune.parallel.device import in_use, mixed_precision, resolve_d
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.state.records import Evaluation
 from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
-from growtool.images import ImageFormat, class_names, numbered, require_readable
+from growtool.images import ImageFormat, class_names, numbered, require_images, require_readable
 
 
 def evaluate(
@@ -127,6 +127,7 @@ def evaluate_source(
         PlanError: no images, or other classes than the checkpoint's.
     """
     source = open_checkpoint(checkpoint)
+    require_images(source.spec, source.name)
     model = load_model(source)
     format = ImageFormat.of(model)
     split = open_source(config, training=False, channels=format.input_size[0], checkpoint=source.name)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from growtool.calibration import require_several_values, tracking_norms
-from growtool.checkpoint import Checkpoint, ModelSpec, build, input_size, open_checkpoint
+from growtool.checkpoint import Checkpoint, ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.assemble import assemble, open_teacher
 from growtool.finetune.config import RunConfig
@@ -25,11 +25,11 @@ from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.resume import as_it_began
 from growtool.finetune.update.adapters import LowRank
 from growtool.finetune.update.loop import Trainer
-from growtool.finetune.update.model import load_model, replace_head
+from growtool.finetune.update.model import load_model, replace_head, spec_for
 from growtool.finetune.update.optimizer import class_name
 from growtool.finetune.update.template_form import refuse_what_templates_cannot
 from growtool.finetune.update.trainable import Selection, select
-from growtool.images import ImageFormat, Split, require_readable
+from growtool.images import ImageFormat, Split, require_images, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
 
@@ -43,12 +43,12 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     world = world or World()
     config, earlier = as_it_began(config, RunFolder(config.output))
     source = open_checkpoint(config.checkpoint)
+    require_images(source.spec, source.name)
     refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
-    spec, fresh = source.spec, frozenset[str]()
+    spec, fresh = spec_for(source.spec, config.num_classes), frozenset[str]()
     if config.num_classes is not None:
         fresh = replace_head(model, config.num_classes, config.seed)
-        spec = spec.with_classes(config.num_classes)
     format = ImageFormat.of(model)
     train, held_out, classes = open_splits(config, spec, model, source.name)
     for split in (train, held_out):
@@ -57,7 +57,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     selection = select(config.train, source, model)
     _require_variance(config, source, model, selection, world)
     plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
-    macs = training_macs(count_macs(plain, format.input_size).total, images=1) + teacher_macs(config)
+    macs = training_macs(count_macs(source.spec, plain).total, inputs=1) + teacher_macs(config)
     per_epoch = len(train) // config.batch_size
     steps = length_of(config, train, per_epoch, macs)
     choices = choose(config, model, lossy=grown_with_losses(source), steps=steps, per_epoch=per_epoch)
@@ -98,15 +98,16 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> ModelSpec:
         PlanError: options, data or classes do not fit the checkpoint; every option that is wrong on its own at once.
     """
     require_possible(config, RunFolder(config.output), world)
+    require_images(source.spec, source.name)
     refuse_what_templates_cannot(config, source)
-    spec = source.spec if config.num_classes is None else source.spec.with_classes(config.num_classes)
+    spec = spec_for(source.spec, config.num_classes)
     rates = {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
     model = build(spec.with_args(**rates), where=source.name)
     train, _, classes = open_splits(config, spec, model, source.name)
     _require_norms(config, source, model)
     if source.form is None and config.train != "new":
         _require_variance(config, source, model, select(config.train, source, model), world)
-    macs = training_macs(count_macs(model, input_size(model)).total, images=1)
+    macs = training_macs(count_macs(spec, model).total, inputs=1)
     length_of(config, train, len(train) // config.batch_size, macs)
     return _named(spec, classes)
 

@@ -109,7 +109,7 @@ def _open_books(
     stack: ExitStack,
 ) -> tuple[Journal, BackgroundSaver]:
     """The folder as the run needs it, and what writes into it until `stack` is closed."""
-    writer = Saver(job.source, job.spec, job.trainer.model.num_features)  # type: ignore[arg-type]
+    writer = Saver(job.source, job.spec, job.trainer.model)
     if course is None:
         folder.create(settings)
     else:

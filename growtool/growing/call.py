@@ -11,24 +11,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
-from growtool.checkpoint import Checkpoint, build, infos_of, input_size, is_single_file, open_checkpoint
+from growtool.checkpoint import Checkpoint, build, infos_of, is_single_file, open_checkpoint
 from growtool.checkpoint.folder import write_folder
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.skeleton import require_known
-from growtool.checkpoint.spec import ModelSpec
 from growtool.errors import CheckpointError
 from growtool.growing.grow import grow as grow_recipe
 from growtool.growing.optimizer import find_state, in_template_form
 from growtool.growing.source import open_planned
+from growtool.library import ModelSpec, libraries, library_of
 from growtool.plan import Plan, load_plan
 from growtool.plan.load import loaded_plan
 from growtool.recipe import resolve
 from growtool.verify import CPU
 
-_DEVIATION = 1e-6  # relative, between a model and what timm builds from the same arguments and weights
-_KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "classifier", "first_conv", "license")
+_DEVIATION = 1e-6  # relative, between a model and what its library builds from the same arguments and weights
 
 
 def grow(
@@ -92,33 +89,35 @@ def _written(model: nn.Module, plan: Plan, folder: Path) -> Checkpoint:
     """A model as a checkpoint.
 
     Raises:
-        CheckpointError: it is none of timm's, or not what timm builds from the arguments that are known.
+        CheckpointError: no library knows it, or it is not what its library builds from the arguments that are known.
     """
-    told: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    architecture = plan.model or told.get("architecture")
-    if not architecture:
-        raise CheckpointError(
-            f"{type(model).__name__}: found no name of a timm model in its pretrained_cfg, expected one; build it with "
-            "timm.create_model, or name it with `model` (and `model_args`) in the plan"
-        )
-    require_known(architecture, where=type(model).__name__)
-    classes = getattr(model, "num_classes", None)
-    arguments = ({} if classes is None else {"num_classes": classes}) | dict(plan.model_args)
-    spec = ModelSpec(architecture, arguments, {key: told[key] for key in _KEPT if told.get(key) is not None})
+    spec = _spec_of(model, plan)
+    library_of(spec).require_known(spec.architecture, where=type(model).__name__)
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    out = folder / "source" / architecture
-    features = int(getattr(model, "num_features", 0))
-    write_folder(out, spec, infos_of(state), state.__getitem__, num_features=features, documents={}, metadata={})
+    out = folder / "source" / spec.architecture
+    write_folder(out, spec, infos_of(state), state.__getitem__, model=model, documents={}, metadata={})
     source = open_checkpoint(out)
     _require_same(model, source)
     return source
 
 
+def _spec_of(model: nn.Module, plan: Plan) -> ModelSpec:
+    told = (library.spec_of(model, plan.model, plan.model_args) for library in libraries())
+    spec = next(filter(None, told), None)
+    if spec is None:
+        raise CheckpointError(
+            f"{type(model).__name__}: found no name of a timm model in its pretrained_cfg, expected one; build it with "
+            "timm.create_model, or name it with `model` (and `model_args`) in the plan"
+        )
+    return spec
+
+
 def _require_same(model: nn.Module, source: Checkpoint) -> None:
-    """Raises CheckpointError unless timm builds this model from the spec; shapes alone do not tell of heads."""
+    """Raises CheckpointError unless the spec makes this model; shapes alone do not tell of heads."""
+    library = library_of(source.spec)
     remedy = (
-        f"timm does not keep the arguments that a {source.spec.architecture} was constructed with, and its defaults "
-        "make another model: tell the arguments in the plan with `model_args: {...}`"
+        f"{library.name} does not keep the arguments that a {source.spec.architecture} was constructed with, and its "
+        "defaults make another model: tell the arguments in the plan with `model_args: {...}`"
     )
     try:
         rebuilt = build(source.spec)
@@ -126,13 +125,13 @@ def _require_same(model: nn.Module, source: Checkpoint) -> None:
     except CheckpointError as error:
         raise CheckpointError([*error.problems, remedy]) from error
     rebuilt.load_state_dict(source.state_dict(), strict=True, assign=True)
-    images = torch.randn(2, *input_size(rebuilt), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs = library.inputs(rebuilt, 2, seed=0)
     with torch.no_grad():
         expected, found = (
-            tree_leaves(copied.cpu().double().eval()(images)) for copied in (copy.deepcopy(model), rebuilt)
+            library.run(copied.cpu().double().eval(), inputs) for copied in (copy.deepcopy(model), rebuilt)
         )
     if len(expected) != len(found) or not all(map(_equal, expected, found)):
-        raise CheckpointError(f"{type(model).__name__}: computes another function than timm's; {remedy}")
+        raise CheckpointError(f"{type(model).__name__}: computes another function than {library.name}'s; {remedy}")
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

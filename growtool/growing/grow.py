@@ -97,7 +97,7 @@ def grow(
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
-            told(f"verifying on {recipe.plan.verify.inputs} random images")
+            told(f"verifying on {recipe.plan.verify.inputs} random {recipe.library.words.many}")
         proof = prove(recipe, open_checkpoint(weights), device)
         measured = with_measurement(target_with_lineage(recipe, loaded, digest.result()), proof)
         found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
@@ -108,7 +108,7 @@ def grow(
         if carried is not None:
             write_state(folder, carried.state)
         return {
-            CONFIG: json_text(measured.to_config(num_features=recipe.num_features)),
+            CONFIG: json_text(recipe.library.config(measured, recipe.models[1])),
             REPORT: report,
             CARD: card_text(recipe, loaded, summary, proof),
             PLAN: loaded.text,
@@ -123,7 +123,7 @@ def grow(
             target_with_lineage(recipe, loaded, digest.result()),
             recipe.infos,
             tensors,
-            num_features=recipe.num_features,
+            model=recipe.models[1],
             metadata=metadata,
             check=check,
             force=force,
@@ -134,7 +134,7 @@ def grow(
             recipe.target,
             recipe.infos,
             tensors,
-            num_features=recipe.num_features,
+            model=recipe.models[1],
             documents=documents,
             metadata=metadata,
             force=force,

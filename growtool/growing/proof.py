@@ -15,6 +15,7 @@ from growtool.checkpoint import Checkpoint, InMemory, arithmetic_dtype, file_ord
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.parallel.device import in_use
 from growtool.growing.execute import WIDER, produce
+from growtool.library import Inputs
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
 from growtool.verify.stream import StreamedModel
@@ -25,26 +26,28 @@ _BLOWN_UP = 2.0**-28  # of the outputs: no such nudge moves a sound model in flo
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What running source and target on the same images showed.
+    """What running source and target on the same inputs showed.
 
     Attributes:
-        comparison: source against target on the same random images.
+        comparison: source against target on the same random inputs.
         tolerance: the largest relative difference an exact plan may show.
         holds: whether the promise holds; a lossy plan promises nothing and always does.
         with_eps: the same comparison with the eps that makes the target exact; None unless that is what is promised.
+        inputs: what the models take, in words.
     """
 
     comparison: Comparison
     tolerance: float
     holds: bool
     with_eps: Comparison | None = None
+    inputs: str = "images"
 
     def __str__(self) -> str:
         c = self.comparison
         same = None if c.argmax_agreement is None else f"same decision on {c.argmax_agreement:.0%}"
         return (
             f"{'logits' if same else 'features'} differ by {c.relative_difference:.2e} (relative, {c.dtype}) on "
-            f"{c.count} random images"
+            f"{c.count} random {self.inputs}"
             + (f", {same}" if same else "")
             + (f"; by {self.with_eps.relative_difference:.2e} with eps adjusted" if self.with_eps else "")
         )
@@ -65,7 +68,7 @@ class Proof:
 
 
 def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Proof | None:
-    """Run source and target on the plan's number of random images; None where the plan switched the check off.
+    """Run source and target on the plan's number of random inputs; None where the plan switched the check off.
 
     The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in
     very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores; on a CUDA
@@ -86,16 +89,17 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
         return None
     types = {info.dtype for info in written.tensors.values() if info.is_float}
     tolerance = recipe.plan.verify.tolerance or max(TOLERANCES.get(name, 0.0) for name in types)
-    inputs = random_inputs(recipe.input_size, recipe.plan.verify.inputs, recipe.plan.seed)
+    count, seed = recipe.plan.verify.inputs, recipe.plan.seed
+    inputs = random_inputs(recipe.source.spec, recipe.models[0], count, seed).to(torch.float32)  # in all arithmetic
     first = torch.float64 if "F64" in types else torch.float32
     with single_threaded(), in_use(device, tf32=False):
-        plain, decisive = _compared(recipe, written, inputs.to(first), first, device)
+        plain, decisive = _compared(recipe, written, inputs, first, device)
         if recipe.promise.kind != "lossy" and not decisive.within(tolerance) and first != torch.float64:
-            plain, decisive = _compared(recipe, written, inputs.double(), torch.float64, device)
+            plain, decisive = _compared(recipe, written, inputs, torch.float64, device)
     if not math.isfinite(plain.scale):
         raise CheckpointError(_not_finite(recipe))
     holds = recipe.promise.kind == "lossy" or decisive.within(tolerance)
-    proof = Proof(plain, tolerance, holds, None if decisive is plain else decisive)
+    proof = Proof(plain, tolerance, holds, None if decisive is plain else decisive, recipe.library.words.many)
     if not holds:
         if coarse := _too_coarse(recipe, inputs, tolerance) or _amplified(recipe, inputs, tolerance):
             raise PlanError(f"verification failed: {proof}, expected at most {tolerance:g}: {coarse}")
@@ -118,7 +122,7 @@ class _Rounded(Checkpoint):
         return tensor.to(self.rounded_to).to(tensor.dtype) if tensor.is_floating_point() else tensor
 
 
-def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
+def _too_coarse(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
     """Why the plan's type is to blame, where the source alone, rounded to it, is another function already."""
     name = recipe.plan.output.dtype
     if name == "same":
@@ -126,7 +130,7 @@ def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str |
     dtype, source = getattr(torch, name), recipe.source
     rounded = _Rounded(**{f.name: getattr(source, f.name) for f in fields(Checkpoint)}, rounded_to=dtype)
     with single_threaded():
-        alone = compare(source, rounded, inputs.double(), dtype=torch.float64)
+        alone = compare(source, rounded, inputs, dtype=torch.float64)
     if alone.within(tolerance):
         return None
     smallest = torch.finfo(dtype).smallest_normal
@@ -144,9 +148,9 @@ def _too_coarse(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str |
     )
 
 
-def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | None:
+def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
     """Why rounding is to blame, where the same growth with float64 numbers keeps the function, or is all rounding."""
-    if recipe.measured:  # images have decided some of its numbers
+    if recipe.measured:  # what it has seen has decided some of its numbers
         return None
     tensors = {
         name: replace(tensor, info=replace(tensor.info, dtype="F64")) if tensor.info.is_float else tensor
@@ -156,9 +160,9 @@ def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | 
     state = dict(zip(file_order(wide.infos), produce(wide, lambda _: None), strict=True))
     target = InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, state=state)
     with single_threaded():
-        _, decisive = _compared(wide, target, inputs.double(), torch.float64, CPU)
+        _, decisive = _compared(wide, target, inputs, torch.float64, CPU)
     if not decisive.within(tolerance):
-        return _all_rounding(target, inputs.double(), decisive)
+        return _all_rounding(target, inputs.to(torch.float64), decisive)
     return (
         f"with numbers in float64 the same growth differs by {decisive.relative_difference:.2e}: what rounding leaves "
         "between the copies grows from layer to layer. Nothing was written; take a smaller factor, "
@@ -166,11 +170,11 @@ def _amplified(recipe: Recipe, inputs: torch.Tensor, tolerance: float) -> str | 
     )
 
 
-def _all_rounding(target: Checkpoint, inputs: torch.Tensor, found: Comparison) -> str | None:
+def _all_rounding(target: Checkpoint, inputs: Inputs, found: Comparison) -> str | None:
     """Why rounding is to blame, where inputs that are almost the same move the grown model as far as it is off."""
     model = StreamedModel(target, torch.float64)
     with single_threaded():
-        a, b = (model.outputs(x) for x in (inputs, inputs * (1 + _NUDGE)))
+        a, b = (model.outputs(x) for x in (inputs, inputs.scaled(1 + _NUDGE)))
     moved = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
     if found.relative_difference < _BLOWN_UP or not moved >= found.max_abs / 100:  # a nan is no rounding
         return None
@@ -196,9 +200,10 @@ def _not_finite(recipe: Recipe) -> list[str]:
                 f"{source.name}: found numbers that are not finite in {format_names(found)}, expected a model that "
                 "computes something; nothing was written, name a checkpoint from before it diverged"
             )
+    inputs = recipe.library.words.many
     return problems or [
-        f"{recipe.source.name}: its outputs on random images are not finite, expected numbers to compare; nothing was "
-        "written. If the model is sound on its own images, grow it with `verify: false`"
+        f"{recipe.source.name}: its outputs on random {inputs} are not finite, expected numbers to compare; nothing "
+        f"was written. If the model is sound on its own {inputs}, grow it with `verify: false`"
     ]
 
 
@@ -207,7 +212,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _compared(
-    recipe: Recipe, written: Checkpoint, inputs: torch.Tensor, dtype: torch.dtype, device: torch.device
+    recipe: Recipe, written: Checkpoint, inputs: Inputs, dtype: torch.dtype, device: torch.device
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
     run = partial(compare, recipe.source, written, inputs, dtype=dtype, align=partial(aligned, recipe), device=device)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
-from growtool.checkpoint.reach import base_architecture
 from growtool.growing.optimizer import GrownState, rate_factors
 from growtool.growing.proof import Proof
 from growtool.growing.summary import Summary
@@ -66,7 +65,7 @@ def report_text(
     """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from."""
     report = {
         "growtool": version("growtool"),
-        "versions": {name: version(name) for name in ("torch", "timm", "safetensors")},
+        "versions": {name: version(name) for name in ("torch", *recipe.library.packages, "safetensors")},
         "source": {"name": recipe.source.label, "architecture": recipe.source.spec.architecture},
         "target": {
             "architecture": spec.architecture,
@@ -109,8 +108,7 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
     before, after = summary.before, summary.after
     return model_card(
         source=recipe.source.label,
-        architecture=base_architecture(recipe.target),
-        needs=recipe.needs,
+        target=recipe.target,
         promise=str(recipe.promise),
         measured=str(proof) if proof else None,
         rows=[
@@ -120,6 +118,6 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
         ],
         plan_text=loaded.text,
         growth=summary.growth(),
-        license=recipe.target.pretrained_cfg.get("license"),
+        license=recipe.target.settings.get("license"),
         in_templates=recipe.in_templates,
     )

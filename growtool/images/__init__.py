@@ -1,7 +1,7 @@
 """Labelled images on disk: their splits, their classes, and reading them one by one or in batches."""
 
 from growtool.images.classes import class_names, numbered, other_classes, require_names
-from growtool.images.format import ImageFormat
+from growtool.images.format import ImageFormat, require_images
 from growtool.images.labelled import Batch, LabelledImages
 from growtool.images.reading import UnreadableImage, mode_of, reason
 from growtool.images.split import (
@@ -30,6 +30,7 @@ __all__ = [
     "open_split",
     "other_classes",
     "reason",
+    "require_images",
     "require_names",
     "require_readable",
 ]

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import input_size
+from growtool.errors import PlanError
+from growtool.library import ModelSpec, library_of
+from growtool.library.timm import input_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,20 @@ class ImageFormat:
             crop_mode=self.crop_mode,
         )
         return transform
+
+
+def require_images(spec: ModelSpec, name: str) -> None:
+    """Raise where a checkpoint, called `name`, is of a model that takes something else than images.
+
+    Raises:
+        PlanError: it is.
+    """
+    words = library_of(spec).words
+    if words.many != "images":
+        raise PlanError(
+            f"{name}: {spec.architecture} takes {words.many} of another kind, expected a model of images; train and "
+            "measure it with the tools of its library"
+        )
 
 
 def _for_channels(values: Any, channels: int) -> tuple[float, ...]:

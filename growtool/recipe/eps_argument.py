@@ -1,4 +1,4 @@
-"""How a target is told the eps of its norms: by an argument of timm's constructor where one says just that."""
+"""How a target is told the eps of its norms: by an argument of the constructor where one says just that."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build
 from growtool.errors import CheckpointError
-from growtool.recipe.arguments import constructor_arguments
+from growtool.library import ModelSpec, build, library_of
 from growtool.recipe.traced_model import TracedModel
 
 
@@ -27,7 +26,7 @@ def spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec | 
     if len(values) != 1:
         return None
     wanted = _eps_of(target.model) | dict(eps)
-    for name in constructor_arguments(target.spec, target.model):
+    for name in library_of(target.spec).arguments(target.spec, target.model):
         if name != "eps" and not name.endswith("_eps"):
             continue
         spec = target.spec.with_args(**{name: next(iter(eps.values()))})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from growtool.errors import PlanError
+from growtool.library.inputs import size_text
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks import BlockMap, place_blocks
 from growtool.recipe.identities import obstacle, paired_identities
@@ -139,10 +140,11 @@ def _paired(
 
 def _require_growth(source: TracedModel, target: TracedModel) -> None:
     problems = shortened(source.trace, target.trace)
-    if source.input_size != target.input_size:
+    words, ours, theirs = source.library.words, source.input_sizes, target.input_sizes
+    if ours != theirs:
         problems.append(
-            f"target: images of {target.input_size}, the source takes {source.input_size} (channels, height, width); "
-            "growth keeps the input, set img_size and in_chans alike"
+            f"target: {words.sized(theirs)}, the source takes {size_text(ours)}{words.in_axes}; "
+            f"growth keeps the input, {words.keep}"
         )
     problems += _other_classes(source, target)
     if problems:
@@ -150,13 +152,18 @@ def _require_growth(source: TracedModel, target: TracedModel) -> None:
 
 
 def _other_classes(source: TracedModel, target: TracedModel) -> list[str]:
-    before, after = (getattr(traced.model, "num_classes", None) for traced in (source, target))
+    before, after = (traced.library.classes(traced.model) for traced in (source, target))
     if before == after:
         return []
+    argument = source.library.words.classes
+    if not argument:
+        return [
+            f"target: the source tells {before} classes apart, the target {after}; growth keeps what the model says"
+        ]
     remedy = f"; train other classes with `growtool finetune CKPT --num-classes {after}`" if after else ""
     return [
-        f"target.model_args.num_classes: the source has {before} classes, the target {after}; growth keeps the "
-        f"classifier, leave num_classes out{remedy}"
+        f"target.model_args.{argument}: the source has {before} classes, the target {after}; growth keeps the "
+        f"classifier, leave {argument} out{remedy}"
     ]
 
 

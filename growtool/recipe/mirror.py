@@ -14,7 +14,7 @@ Axes: N positions, H and W rows and columns of the image or of a grid of positio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import Checkpoint, input_size
+from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
 from growtool.operators.base import generator_for
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, groups_on
 from growtool.trace.axes import axis_size
-from growtool.verify import TOLERANCES, Comparison, StreamedModel, random_inputs
+from growtool.verify import TOLERANCES, Comparison, StreamedModel
 
 Order = tuple[int, Tensor]
 _NO_TABLE = "tells left from right by other means than tables of positions that growtool knows"
@@ -94,11 +94,15 @@ def mirror_image(checkpoint: Checkpoint, traced: TracedModel) -> Mirrored:
     Raises:
         PlanError: reordering weights does not mirror the network.
     """
+    if [len(size) for size in traced.input_sizes.values()] != [3]:
+        raise PlanError(
+            f"second: {checkpoint.name} takes no images, and so has no mirror image; name another checkpoint"
+        )
     held = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
     image = Mirrored(**held, orders=_orders(traced))
     drawn = partial(_Drawn, **held, buffers=dict(traced.model.named_buffers()))
     ours, theirs = (StreamedModel(drawn(orders=orders), torch.float64) for orders in ({}, image.orders))
-    x_BCHW = random_inputs(ours.input_size, 1, seed=0, dtype=torch.float64)
+    (x_BCHW,) = traced.library.inputs(traced.model, 1, seed=0).tensors.values()
     pairs = zip(ours.outputs(x_BCHW.flip(3)), theirs.outputs(x_BCHW), strict=True)
     found = [Comparison.of(a, b, decide=False) for a, b in pairs]
     if not all(comparison.within(TOLERANCES["F64"]) for comparison in found):
@@ -112,7 +116,7 @@ def mirror_image(checkpoint: Checkpoint, traced: TracedModel) -> Mirrored:
 
 
 def _orders(traced: TracedModel) -> dict[str, tuple[Order, ...]]:
-    found, image = {}, input_size(traced.model)[1:]
+    found, ((_, *image),) = {}, traced.input_sizes.values()
     for name, axes in traced.trace.tensors.items():
         spatial = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, SPATIAL_POSITION)]
         orders: list[Order] = []
@@ -138,13 +142,13 @@ def _reversed(axis: Axis) -> Tensor:
     return torch.arange(axis_size(axis)).flip(0)
 
 
-def _mirrored_positions(axis: Axis, image: tuple[int, int]) -> Tensor:
+def _mirrored_positions(axis: Axis, image: Sequence[int]) -> Tensor:
     """Order of what an axis carries: where the trace tells them apart, tokens before the grid stay."""
     before = axis_size(axis[:-1])
     return torch.cat([torch.arange(before), before + _mirrored_grid(axis_size(axis[-1:]), image)])
 
 
-def _mirrored_grid(count: int, image: tuple[int, int]) -> Tensor:
+def _mirrored_grid(count: int, image: Sequence[int]) -> Tensor:
     """Order [N] of positions: a grid of the image's proportions, row by row, behind tokens that have no place."""
     common = math.gcd(*image)
     rows, columns = (side // common for side in image)
@@ -154,7 +158,7 @@ def _mirrored_grid(count: int, image: tuple[int, int]) -> Tensor:
     return torch.cat([torch.arange(before), before + grid.flip(1).flatten()])
 
 
-def _mirrored_table(module: nn.Module, count: int, image: tuple[int, int]) -> Tensor:
+def _mirrored_table(module: nn.Module, count: int, image: Sequence[int]) -> Tensor:
     """Order of a table of `count` entries that the module looks up for pairs of positions, by an index [N, N]."""
     order = torch.arange(count)
     for index in module.buffers(recurse=False):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from growtool.algebra.expansion import AxisMap, Expansion
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
-from growtool.checkpoint.skeleton import initialised
+from growtool.library import Library
 from growtool.operators.base import Fill
 from growtool.operators.depth.cancel_out import Cancellation
 from growtool.plan.schema import Plan
@@ -129,7 +129,6 @@ class Recipe:
         source: the checkpoint that grows.
         second: the checkpoint that grows beside it; None but for `two_source`.
         target: what it becomes.
-        num_features: width of the target's features, for its config.
         tensors: by name, in the order of the target's state dict.
         templates: what the source's tensors are combinations of.
         form: how the output is made of templates; None where it is dense.
@@ -142,7 +141,7 @@ class Recipe:
         outputs: of each returned tensor, how its dimensions after the first grow: not at all, but for the features of
             a model without a head.
         models: source and target, without weights.
-        needs: the module that has to be imported before timm can load the result; None where timm alone can.
+        needs: the module that has to be imported before its library can load the result; None where it can alone.
         choices: a sentence for each thing that the plan left open and growtool has decided.
     """
 
@@ -150,7 +149,6 @@ class Recipe:
     source: Checkpoint
     second: Checkpoint | None
     target: ModelSpec
-    num_features: int
     tensors: Mapping[str, TensorRecipe]
     templates: Templates
     form: TargetForm | None
@@ -177,18 +175,18 @@ class Recipe:
         return self.matching.blocks
 
     @property
-    def input_size(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images both models see."""
-        return self.matching.source.input_size
+    def library(self) -> Library:
+        """What builds both models."""
+        return self.matching.source.library
 
     def initial(self, name: str) -> Tensor:
-        """A target tensor as timm initialises it, by the plan's seed; the first call keeps the whole model."""
+        """A target tensor as its library initialises it, by the plan's seed; the first call keeps the whole model."""
         with _INITIALISING:
             return self._initial[name]
 
     @cached_property
     def _initial(self) -> Mapping[str, Tensor]:
-        return initialised(self.target, self.plan.seed).state_dict()
+        return self.library.initialised(self.target, self.plan.seed).state_dict()
 
     @property
     def in_templates(self) -> bool:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-
-from torch import nn
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import Checkpoint, build, input_size, open_checkpoint
-from growtool.checkpoint.loading import needed_import
+from growtool.checkpoint import Checkpoint, build, open_checkpoint
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.reach import set_eps, with_eps
 from growtool.errors import CheckpointError, PlanError, format_names
-from growtool.images import other_classes
+from growtool.images import other_classes, require_images
+from growtool.library import ModelSpec, meta_inputs
 from growtool.plan.schema import MIRROR, Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
@@ -64,7 +61,7 @@ def resolve(
     require_digits(plan, checkpoint)
 
     def towards(target: TracedModel) -> Recipe:
-        _require_use_of_images(plan, target.model)
+        _require_use_of_images(plan, target)
         recipe = chosen(plan, source, target, lambda plan, matching: recipe_of(plan, checkpoint, matching))
         return replace(recipe, choices=(*target.remarks, *recipe.choices))
 
@@ -91,7 +88,7 @@ def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedMode
         advice = head_advice(target, source, traced.trace if traced else None, accepted)
         if advice is None:
             raise
-        # what timm's constructor says of the same arguments would only hide the advice
+        # what the constructor says of the same arguments would only hide the advice
         raise PlanError([*(error.problems if traced else ()), f"target.model_args: {advice}"]) from error
     if recipe.promise.kind != "lossy":
         return recipe
@@ -112,11 +109,13 @@ def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
         )
 
 
-def _require_use_of_images(plan: Plan, target: nn.Module) -> None:
+def _require_use_of_images(plan: Plan, target: TracedModel) -> None:
     problems = []
-    if plan.recalibrate and not tracking_norms(target):
+    if plan.data is not None:
+        require_images(target.spec, "data")
+    if plan.recalibrate and not tracking_norms(target.model):
         problems.append("recalibrate: the target has no BatchNorm with running statistics; drop it")
-    if getattr(target, "num_classes", None) == 0:
+    if target.library.outputs_may_grow(target.model):
         problems += [
             f"{axis}.operator: {section.operator} needs the classes of images, and the target has no classifier "
             "(num_classes 0); grow a checkpoint with its head, or use an operator that needs no images"
@@ -140,11 +139,11 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     if spec is not None:
         promise = Promise("exact") if eps else promise
     else:
-        spec = with_eps(target.spec, eps) if _tells_eps(plan) else target.spec
+        spec = _told_eps(target, eps) if _tells_eps(plan) else target.spec
     told, model = spec is not target.spec, target.model
     if told:
         model = copy.deepcopy(model)  # the caller may go on with what it has traced
-        set_eps(model, eps)
+        target.library.set_eps(model, eps)
     templates = source_templates(plan, checkpoint, source.model, source.trace)
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
@@ -156,7 +155,6 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         source=checkpoint,
         second=_second(plan, checkpoint, source),
         target=spec,
-        num_features=int(getattr(target.model, "num_features", 0)),
         tensors=tensors,
         templates=templates,
         form=target_form(plan, tensors, templates),
@@ -168,7 +166,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         measured=growing.widths.measured,
         outputs=tuple(_output_maps(axes, growing.widths) for axes in matching.outputs),
         models=(source.model, model),
-        needs=needed_import(spec),
+        needs=target.library.needs(spec),
     )
 
 
@@ -218,6 +216,21 @@ def _second(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Checkpoi
     return second
 
 
+def _told_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec:
+    """The target with these eps for its norms.
+
+    Raises:
+        PlanError: its library has no place for them.
+    """
+    spec = target.library.with_eps(target.spec, eps)
+    if spec is None:
+        raise PlanError(
+            f"width.eps: found told, and {target.library.name} has no place to tell {target.spec.architecture} the eps "
+            "of its norms; expected kept, with a result that differs by as little as eps"
+        )
+    return spec
+
+
 def _tells_eps(plan: Plan) -> bool:
     return getattr(plan.width, "eps", "kept") == "told"
 
@@ -237,8 +250,9 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
     try:
         return TracedModel.around(spec, model, remarks)
     except CheckpointError as error:
+        words, size = source.library.words, meta_inputs(spec, model, 1).sizes
         raise PlanError(
-            f"{where}: timm builds {spec.architecture} so, but it does not run on images of {input_size(model)} "
-            f"(channels, height, width): {type(error.__cause__).__name__}: {error.__cause__}; expected arguments "
-            f"that fit each other, found {spec.described}"
+            f"{where}: {source.library.name} builds {spec.architecture} so, but it does not run on "
+            f"{words.sized(size)}{words.in_axes}: {type(error.__cause__).__name__}: {error.__cause__}; expected "
+            f"arguments that fit each other, found {spec.described}"
         ) from error

@@ -12,13 +12,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, runs
-from growtool.checkpoint.overriding import REPEATS
-from growtool.checkpoint.paths import covers, is_path
-from growtool.checkpoint.reach import OPEN, repeats_of
+from growtool.library import ModelSpec, library_of
+from growtool.library.paths import covers, is_path
+from growtool.library.values import Value, leaves
 from growtool.recipe.added_blocks import adds_like_blocks, lengthens
-from growtool.recipe.arguments import Value, constructor_numbers, leaves
-from growtool.recipe.nested import nested_numbers, repeatable_entries
 from growtool.recipe.siblings import Shapes
 from growtool.recipe.trials import Built, Trials, twice_at
 from growtool.recipe.widening import LEAST_REACH, Widening
@@ -26,7 +23,7 @@ from growtool.trace import Trace, inside
 from growtool.trace.stretches import sequences
 
 AXES = ("width", "depth")
-_ALONE = 24  # places of an argument that are tried one by one where timm refuses all together
+_ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def find_size_arguments(
     axes: Collection[str] = AXES,
     built: Built | None = None,
 ) -> SizeArguments:
-    """Try every number of the constructor; by way of growtool's own entry point those in nested configurations, too.
+    """Try every number of the constructor; of an opened spec those inside its arguments, too.
 
     Args:
         spec: the source.
@@ -66,19 +63,19 @@ def find_size_arguments(
         axes: what to look for, `width`, `depth` or both.
         built: models that an earlier search for the same source built; those of this one are put there.
     """
-    trials = Trials(spec, model, trace, built)
+    library, trials = library_of(spec), Trials(spec, model, trace, built)
     search = _Search(trials)
     wider = Widening(trials, search.widening, search.neutral)
-    search.try_each(_numbers(spec, model))
+    search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
     scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
     deepened = "depth" not in axes or bool(search.adding)
-    if spec.architecture == OPEN and not (scaled and deepened):
-        search.try_each(nested_numbers(spec))
+    if not (scaled and deepened):
+        search.try_each(library.inner_numbers(spec))
     if not scaled:
         width, joint = wider.further(width, joint)
-    if spec.architecture == OPEN and not (deepened or search.adding):
-        search.try_each(repeatable_entries(spec))
+    if not (deepened or search.adding):
+        search.try_each(library.entry_counts(spec))
     reach = trials.reach(width, by_size=False) if width else 0.0
     return SizeArguments(width, search.depth(), joint, reach, trials.places)
 
@@ -126,8 +123,7 @@ class _Search:
 
     def _runs_with(self, name: str, value: Value, places: Collection[int]) -> bool:
         """Whether the model runs: numbers of a configuration need not fit each other."""
-        model = self._trials.model({name: twice_at(value, places)})
-        return model is not None and runs(model)
+        return self._trials.runs({name: twice_at(value, places)})
 
     def _is_residual(self, deeper: Shapes) -> bool:
         """Whether the sequences that are longer end in residual blocks: these may start as if they were not there."""
@@ -188,10 +184,3 @@ class _Search:
 
 def _is_count(value: Value) -> bool:
     return all(isinstance(part, int) for part in leaves(value))
-
-
-def _numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
-    """The constructor's numbers; by way of growtool's own entry point the blocks of each stage as well."""
-    found = constructor_numbers(spec, model)
-    repeats = repeats_of(spec) if spec.architecture == OPEN else None
-    return found if repeats is None else {**found, REPEATS: repeats}

@@ -1,22 +1,21 @@
-"""What to grow to: a plan's target as a timm model with its arguments."""
+"""What to grow to: a plan's target as a model with its arguments."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build
-from growtool.checkpoint.paths import is_path
-from growtool.checkpoint.reach import base_architecture, opened
 from growtool.errors import CheckpointError, PlanError, format_names
+from growtool.library import ModelSpec, build, library_of
+from growtool.library.paths import is_path
+from growtool.library.values import Value, as_lists, leaves, scaled_at, times, with_leaves
 from growtool.plan.target import Scale, Target, factor_text
-from growtool.recipe.arguments import Value, as_lists, constructor_arguments, leaves, scaled_at, times, with_leaves
-from growtool.recipe.siblings import INHERITED
 from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.trials import Built
 from growtool.recipe.widening import LEAST_REACH
@@ -44,11 +43,10 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, trace: Trace)
     """
     extra = {key: value for key, value in spec.extra.items() if key not in _NOT_INHERITED}
     if target.model is not None:
-        kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
-        args = {**kept, **target.model_args}
-        named = ModelSpec(target.model, args, spec.pretrained_cfg, extra)
-        return (opened(named) if any(map(is_path, args)) else named), ()
-    base = ModelSpec(spec.architecture, spec.model_args, spec.pretrained_cfg, extra)
+        library = library_of(spec)
+        named = library.named(replace(spec, extra=extra), target.model, target.model_args)
+        return (library.opened(named) if any(map(is_path, named.model_args)) else named), ()
+    base = replace(spec, extra=extra)
     if target.scale is None:
         return _accepting(base, target.model_args), ()
     base, size_arguments = scalable(target.scale, base, model, trace)
@@ -56,31 +54,36 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, trace: Trace)
 
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
-    """The source with other arguments; through growtool's open entry point if timm's own refuses them."""
-    plain, wide = base.with_args(**args), opened(base).with_args(**args)
+    """The source with other arguments; by the library's further way where the constructor refuses them."""
+    plain, wide = base.with_args(**args), library_of(base).opened(base).with_args(**args)
     return wide if any(map(is_path, args)) or (not _builds(plain) and _builds(wide)) else plain
 
 
 def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
-    """A line for each of a target's arguments that its constructor has no use for, once timm has refused to build it.
+    """A line for each of a target's arguments that its constructor has no use for, once it has refused to build it.
 
     Constructors hand on what they do not name themselves, so an argument counts as unknown only if no function on the
     way names it and the model builds without any other argument of the plan but not with it.
     """
-    base = spec if target.model is None else ModelSpec(target.model)
+    library = library_of(spec)
+    base = spec if target.model is None else replace(library.named(spec, target.model, {}), model_args={})
     if not _builds(base):
         return []
-    known = constructor_arguments(base, build(base))
+    known = library.arguments(base, build(base))
     return [
-        f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_near(name, known)}"
+        f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_near(name, known, library.name)}"
         for name, value in target.model_args.items()
         if name not in known and not is_path(name) and not _builds(base.with_args(**{name: value}))
     ]
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def _near(name: str, known: Iterable[str], library: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; drop it, or see timm's file of the model for those there are"
+    return (
+        f"; did you mean {near[0]!r}?"
+        if near
+        else f"; drop it, or see {library}'s file of the model for those there are"
+    )
 
 
 def _builds(spec: ModelSpec) -> bool:
@@ -94,7 +97,7 @@ def _builds(spec: ModelSpec) -> bool:
 def scalable(
     scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None
 ) -> tuple[ModelSpec, SizeArguments]:
-    """What is scaled: timm's own arguments where they can, else those of growtool's open entry point.
+    """What is scaled: the constructor's own arguments where they can, else those of the library's further way.
 
     Args:
         scale: tells what has to be scaled.
@@ -109,7 +112,7 @@ def scalable(
     joint = size_arguments.joint
     little = "width" in axes and size_arguments.reach < LEAST_REACH
     if lacking or joint or little:
-        opening = opened(base)
+        opening = library_of(base).opened(base)
         more = find_size_arguments(opening, model, trace, axes, built)
         further = little and more.reach >= LEAST_REACH and more.joint <= size_arguments.joint
         if any(getattr(more, what) for what in lacking) or further or (more.width and more.joint < joint):
@@ -201,7 +204,7 @@ def _not_whole(
 
 
 def _unreachable(what: str, spec: ModelSpec) -> str:
-    said = f"target.scale.{what}: no argument of {base_architecture(spec)}'s constructor"
+    said = f"target.scale.{what}: no argument of {library_of(spec).kind(spec)}'s constructor"
     if what == "width":
         return f"{said} changes its width"
     return (

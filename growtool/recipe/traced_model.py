@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.trace import Trace, trace_model
+from growtool.library import Library, ModelSpec, Sizes, build, library_of, meta_inputs
+from growtool.trace import Trace, trace_built
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,20 @@ class TracedModel:
 
     @classmethod
     def of(cls, spec: ModelSpec, *, where: str) -> TracedModel:
-        """Build and trace. Raises CheckpointError where timm cannot build or run it."""
+        """Build and trace. Raises CheckpointError where it cannot be built or run."""
         return cls.around(spec, build(spec, where=where))
 
     @classmethod
     def around(cls, spec: ModelSpec, model: nn.Module, remarks: tuple[str, ...] = ()) -> TracedModel:
-        """Trace a model that has been built. Raises CheckpointError where timm cannot run it."""
-        return cls(spec, model, trace_model(model, input_size(model)), remarks)
+        """Trace a model that has been built. Raises CheckpointError where it does not run."""
+        return cls(spec, model, trace_built(spec, model), remarks)
 
     @property
-    def input_size(self) -> tuple[int, int, int]:
-        """Channels, height and width of its images."""
-        return input_size(self.model)
+    def library(self) -> Library:
+        """What has built it."""
+        return library_of(self.spec)
+
+    @property
+    def input_sizes(self) -> Sizes:
+        """The size of each tensor that it takes."""
+        return meta_inputs(self.spec, self.model, 1).sizes

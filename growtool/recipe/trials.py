@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build
 from growtool.errors import CheckpointError
-from growtool.recipe.arguments import Value, as_lists, scaled_at
+from growtool.library import ModelSpec, build, runs
+from growtool.library.values import Value, as_lists, scaled_at
 from growtool.recipe.siblings import Shapes, shapes_of
-from growtool.trace import Trace, groups_on
+from growtool.trace import Trace, groups_on, trace_built
 
-# By the architecture and its arguments; None for what timm refuses.
+# By the architecture and its arguments; None for what its library refuses.
 Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
 
 
@@ -35,12 +35,26 @@ class Trials:
         self._models: Built = {} if built is None else built
 
     def model(self, values: Mapping[str, Value]) -> nn.Module | None:
-        """The model with these arguments, None where timm refuses them."""
+        """The model with these arguments, None where its library refuses them."""
         found = self._tried(values)
         return None if found is None else found[0]
 
+    def runs(self, values: Mapping[str, Value]) -> bool:
+        """Whether the model with these arguments is built and runs."""
+        model = self.model(values)
+        return model is not None and runs(self._spec, model)
+
+    def traced(self, values: Mapping[str, Value]) -> Trace | None:
+        """The trace of the model with these arguments, None where its library refuses them.
+
+        Raises:
+            CheckpointError: it does not run.
+        """
+        model = self.model(values)
+        return None if model is None else trace_built(self._spec, model)
+
     def built(self, values: Mapping[str, Value]) -> Shapes | None:
-        """The shapes of the model with these arguments, None where timm refuses them."""
+        """The shapes of the model with these arguments, None where its library refuses them."""
         found = self._tried(values)
         return None if found is None else found[1]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from growtool.library.values import Value, as_lists, leaves, scaled_at
 from growtool.plan.target import Target
-from growtool.recipe.arguments import Value, as_lists, leaves, scaled_at
 from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, channels_of

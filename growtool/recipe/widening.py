@@ -9,14 +9,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from growtool.checkpoint import input_size
-from growtool.checkpoint.paths import is_path
 from growtool.errors import CheckpointError
-from growtool.recipe.arguments import Value, leaves
+from growtool.library.paths import is_path
+from growtool.library.values import Value, leaves
 from growtool.recipe.closure import Closure
 from growtool.recipe.siblings import Shapes
 from growtool.recipe.trials import Trials, twice_at
-from growtool.trace import groups_on, pair, trace_model
+from growtool.trace import groups_on, pair
 from growtool.trace.factors import sums_of_activations
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
@@ -149,7 +148,7 @@ class Widening:
         )
 
     def _feasible(self, nothing: float) -> Iterator[tuple[float, dict[str, Value]]]:
-        """Sets of arguments that timm accepts together, with their cost, fewest first."""
+        """Sets of arguments that the library accepts together, with their cost, fewest first."""
         for together in range(1, _MOST_TOGETHER + 1):
             perfect = False
             for names in self._promising(together):
@@ -207,12 +206,11 @@ class Widening:
 
     def _jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
         """How many products and softmaxes run over channels that grow with these arguments."""
-        model = self._trials.model(self._trials.twice(size_arguments))
-        if model is None:
-            return float("inf")
         try:
-            target = trace_model(model, input_size(model))
+            target = self._trials.traced(self._trials.twice(size_arguments))
         except CheckpointError:
+            return float("inf")
+        if target is None:
             return float("inf")
         paired, problems = pair(self._trials.trace, target, lambda name: name)
         if problems:

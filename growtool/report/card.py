@@ -7,29 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from growtool.checkpoint.card import card_of_form
-
-_LOADING = """\
-## Loading
-
-From inside this folder, or with its path in place of the dot:
-
-```python
-{imports}
-
-model = timm.create_model("local-dir:.", pretrained=True)
-```
-
-Without `pretrained=True` timm builds the model with random weights and says nothing."""
-
-TAGS = ("growtool", "image-classification", "timm")
+from growtool.checkpoint.folder import card_of_form
+from growtool.library import Library, ModelSpec, library_of
 
 
 def model_card(
     *,
     source: str,
-    architecture: str,
-    needs: str | None = None,
+    target: ModelSpec,
     promise: str,
     measured: str | None,
     rows: Sequence[tuple[str, str, str]],
@@ -42,20 +27,21 @@ def model_card(
 
     Args:
         source: the checkpoint that was grown, as its owner named it.
-        architecture: the timm model of the result.
-        needs: the module to import before timm can load the result, where timm alone cannot.
+        target: the model of the result.
         promise: what the operators promise of the function.
         measured: what the check after writing found; None where the plan switched it off.
         rows: label, value before, value after; parameters, MACs and the like.
         plan_text: the plan as it was given.
         growth: one sentence for each thing that growing did.
-        license: as the source's `pretrained_cfg` has it, where it does.
+        license: as the source's settings have it, where it does.
         in_templates: whether the weights are stored as templates and coefficients.
     """
+    library = library_of(target)
+    architecture = library.kind(target)
     parts = [
-        _front_matter(license),
-        f"# {architecture}, grown\n\nA `{architecture}` of timm, grown from `{source}` with growtool.",
-        _LOADING.format(imports=f"import {needs}\nimport timm" if needs else "import timm"),
+        _front_matter(library, license),
+        f"# {architecture}, grown\n\nA `{architecture}` of {library.name}, grown from `{source}` with growtool.",
+        f"## Loading\n\n{library.loading_text(target)}",
         _growth(growth, promise=promise, measured=measured),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
@@ -63,10 +49,11 @@ def model_card(
     return card_of_form("\n\n".join(parts), in_templates=in_templates)
 
 
-def _front_matter(license: str | None) -> str:
+def _front_matter(library: Library, license: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    return f"---\n{ModelCardData(library_name='timm', tags=list(TAGS), license=license or None)}\n---"
+    tags = ["growtool", *library.tags]
+    return f"---\n{ModelCardData(library_name=library.name, tags=tags, license=license or None)}\n---"
 
 
 def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import WEIGHTS, Checkpoint, build, coefficients_of, input_size
+from growtool.checkpoint import WEIGHTS, Checkpoint, build, coefficients_of
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
+from growtool.library import Sizes, library_of, meta_inputs, only_size
 from growtool.report.macs import COUNTED, Macs, count_macs
 from growtool.templates.measures import BankReport, report_stored
 
@@ -34,7 +35,7 @@ class ModuleRow:
         parameters: elements of its trainable tensors.
         buffers: elements of its stored buffers.
         bytes: bytes of both in the file; templates, which no module owns, are in the row of the model itself.
-        macs: multiply-accumulates for one image.
+        macs: multiply-accumulates for one input.
     """
 
     name: str
@@ -51,21 +52,22 @@ class Inspection:
 
     Attributes:
         name: the file or folder.
-        architecture, model_args: the timm model.
-        input_size: channels, height and width of the image the MACs are for.
+        architecture, model_args: the model.
+        input_size: of the one input that the MACs are for; of several tensors each, by name.
         parameters, buffers, bytes: of the whole file, as in `ModuleRow`.
         dtypes: stored elements by element type, safetensors' names.
-        macs: multiply-accumulates for one image, with their operations.
+        macs: multiply-accumulates for one input, with their operations.
         modules: one row for each module down to the depth asked for, in the model's order.
         lineage: what the checkpoint says about the growth it came from, oldest first; empty if it was not grown.
         banks: what the templates of a checkpoint in template form amount to; empty for a dense one.
         coefficients: of each templated tensor, a list over the templates for each of its blocks, row by row.
+        input: what one is called.
     """
 
     name: str
     architecture: str
     model_args: Mapping[str, Any]
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, ...] | Sizes
     parameters: int
     buffers: int
     bytes: int
@@ -75,10 +77,12 @@ class Inspection:
     lineage: tuple[Mapping[str, Any], ...]
     banks: tuple[BankReport, ...]
     coefficients: Mapping[str, list[list[float]]]
+    input: str = "image"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; MACs and FLOPs both by name."""
-        return asdict(self) | {
+        told = {key: value for key, value in asdict(self).items() if key != "input"}
+        return told | {
             "macs": self.macs.total,
             "flops": self.macs.flops,
             "macs_by_operation": dict(self.macs.by_operation),
@@ -99,8 +103,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
     checkpoint = matched(checkpoint, model)
-    size = input_size(model)
-    macs = count_macs(model, size)
+    macs = count_macs(checkpoint.spec, model)
     whole, modules = _module_rows(checkpoint, model, macs, depth)
     dtypes: Counter[str] = Counter()
     for info in checkpoint.stored.values():
@@ -111,7 +114,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         name=checkpoint.name,
         architecture=checkpoint.spec.architecture,
         model_args=checkpoint.spec.model_args,
-        input_size=size,
+        input_size=only_size(meta_inputs(checkpoint.spec, model, 1).sizes),
         parameters=whole.parameters,
         buffers=whole.buffers,
         bytes=whole.bytes,
@@ -121,6 +124,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         lineage=lineage,
         banks=tuple(replace(bank, in_span=None) if lineage else bank for bank in report_stored(checkpoint)),
         coefficients=_coefficients(checkpoint),
+        input=library_of(checkpoint.spec).words.one,
     )
 
 

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one image: of a traced pass, or of one that is run for them alone.
+"""Multiply-accumulates of one input: of a traced pass, or of one that is run for them alone.
 
 What counts, and how much, `trace.ops` says operation by operation. FLOPs are 2 x MACs.
 """
@@ -25,7 +25,7 @@ COUNTED = "convolutions, matrix products and attention; norms, activations and e
 
 @dataclass(frozen=True, slots=True)
 class Macs:
-    """MACs of one image.
+    """MACs of one input.
 
     Attributes:
         total: of the whole model.
@@ -43,39 +43,41 @@ class Macs:
         return 2 * self.total
 
 
-def training_macs(macs: int, images: int) -> int:
-    """MACs of training on `images` images with a model of `macs` MACs per image.
+def training_macs(macs: int, inputs: int) -> int:
+    """MACs of training on `inputs` inputs with a model of `macs` MACs for each.
 
-    Each image passes forward once, and backward twice: for the gradients of the activations and of the weights (Kaplan
+    Each passes forward once, and backward twice: for the gradients of the activations and of the weights (Kaplan
     et al. 2020, arXiv 2001.08361, section 2.1).
     """
-    return 3 * macs * images
+    return 3 * macs * inputs
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int, int], *, spent: bool = False) -> Macs:
+def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Macs:
     """Count on the meta device: no weights, no arithmetic.
 
     Args:
-        model: any model in eval mode; it is left as it is, unless it is spent.
-        input_size: channels, height and width of the one image.
+        spec: tells the library, which makes the input.
+        model: of the spec, in eval mode; it is left as it is, unless it is spent.
         spent: whether the model is of no use afterwards; then no copy is made, which takes as long as the count.
 
     Raises:
-        CheckpointError: the model does not run on such images, since its arguments do not fit each other.
+        CheckpointError: the model does not run on its inputs, since its arguments do not fit each other.
     """
+    from growtool.library import library_of, meta_inputs
     from growtool.trace.counting import counted
 
+    library, inputs = library_of(spec), meta_inputs(spec, model, 1)
     try:
-        return _macs(counted(model if spent else copy.deepcopy(model), input_size))
+        return _macs(counted(model if spent else copy.deepcopy(model), inputs, library.run))
     except Exception as error:  # whatever a forward pass trips over when its layers do not fit together
         raise CheckpointError(
-            f"{type(model).__name__}: does not run on images of {input_size} (channels, height, width): "
+            f"{type(model).__name__}: does not run on {library.words.sized(inputs.sizes)}{library.words.in_axes}: "
             f"{type(error).__name__}: {error}; expected arguments that fit each other, correct its model_args"
         ) from error
 
 
 def traced_macs(trace: Trace) -> Macs:
-    """What a trace shows of one of its images."""
+    """What a trace shows of one of its inputs."""
     from growtool.trace.counting import of_pass
 
     return _macs(of_pass(trace.forward))
@@ -99,12 +101,11 @@ def _macs(counts: Iterable[tuple[str, str, Fraction]]) -> Macs:
 
 
 def macs_of(spec: ModelSpec, *, where: str) -> int:
-    """MACs of one image through the model of `spec`.
+    """MACs of one input through the model of `spec`.
 
     Raises:
-        CheckpointError: timm cannot build it.
+        CheckpointError: it cannot be built.
     """
-    from growtool.checkpoint import build, input_size
+    from growtool.library import build
 
-    model = build(spec, where=where)
-    return count_macs(model, input_size(model), spent=True).total
+    return count_macs(spec, build(spec, where=where), spent=True).total

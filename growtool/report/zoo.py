@@ -114,18 +114,3 @@ class Zoo:
 def read_zoo() -> Zoo:
     """The facts packaged with growtool."""
     return TypeAdapter(Zoo).validate_json(files("growtool.report").joinpath(FACTS).read_text("utf-8"))
-
-
-def count_models() -> dict[str, int]:
-    """How many models each family has in timm's registry, those of users' files included, growtool's own left out."""
-    import timm
-
-    counts = {name: len(timm.list_models(module=name)) for name in timm.list_modules()}
-    return {name: count for name, count in counts.items() if not _is_own(name)}
-
-
-def _is_own(family: str) -> bool:
-    import timm
-
-    names = timm.list_models(module=family)
-    return any(timm.models.model_entrypoint(name).__module__.startswith("growtool.") for name in names[:1])

@@ -17,17 +17,25 @@ from growtool.checkpoint import (
     TensorInfo,
     build,
     infos_of,
-    input_size,
     is_single_file,
     open_checkpoint,
     refuse_existing,
     write_file,
     write_folder,
 )
-from growtool.checkpoint.card import card_of_form, plain_card
-from growtool.checkpoint.folder import CARD, PLAN, REPORT, TRAINING, documents_beside, spare_source
+from growtool.checkpoint.folder import (
+    CARD,
+    PLAN,
+    REPORT,
+    TRAINING,
+    card_of_form,
+    documents_beside,
+    plain_card,
+    spare_source,
+)
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
+from growtool.library import Inputs
 from growtool.templates.decompose import Decomposition
 from growtool.verify import Comparison, compare, default_tolerance, random_inputs
 
@@ -48,7 +56,7 @@ def write_decomposed(
         force: replace an existing output.
 
     Returns:
-        Source against output on random images.
+        Source against output on random inputs.
 
     Raises:
         PlanError: the output exists or is the source.
@@ -60,7 +68,7 @@ def write_decomposed(
         written = open_checkpoint(weights)
         if exact:
             _require_equal(source, written, expected or source.read)
-        inputs = random_inputs(input_size(model), 4, 0)
+        inputs = random_inputs(source.spec, model, 4, 0).to(torch.float32)
         compared.append(_compared(source, written, inputs, exact=exact))
 
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
@@ -88,12 +96,12 @@ def write_tensors(
     Raises:
         PlanError: the output exists.
     """
-    documents = {CARD: card_of_form(plain_card(spec.architecture), in_templates=True)}
+    documents = {CARD: card_of_form(plain_card(spec), in_templates=True)}
     _write(out, spec, model, infos_of(tensors), tensors.__getitem__, form, documents, force=force)
 
 
 def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
-    """Write a template checkpoint as an ordinary timm folder (or a lone file), tensor by tensor.
+    """Write a template checkpoint as an ordinary folder (or a lone file), tensor by tensor.
 
     Raises:
         PlanError: the checkpoint is dense already, or the output exists or is the source.
@@ -125,7 +133,7 @@ def _write(
 ) -> None:
     """A file or a folder, once `check` has looked at the weights in it."""
     common: dict[str, Any] = {
-        "num_features": int(getattr(model, "num_features", 0)),
+        "model": model,
         "metadata": {"growtool_version": version("growtool"), **(form.metadata() if form else {})},
         "force": force,
     }
@@ -157,12 +165,12 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
-def _compared(source: Checkpoint, written: Checkpoint, inputs: Tensor, *, exact: bool) -> Comparison:
-    """Both on the same images; exact banks of reordered neurons differ by rounding alone, which float64 can tell."""
+def _compared(source: Checkpoint, written: Checkpoint, inputs: Inputs, *, exact: bool) -> Comparison:
+    """Both on the same inputs; exact banks of reordered neurons differ by rounding alone, which float64 can tell."""
     dtype = torch.float64 if any(info.dtype == "F64" for info in source.tensors.values()) else torch.float32
-    comparison = compare(source, written, inputs.to(dtype), dtype=dtype)
+    comparison = compare(source, written, inputs, dtype=dtype)
     if exact and not comparison.within(default_tolerance(source, written, dtype)):
-        comparison = compare(source, written, inputs.double(), dtype=torch.float64)
+        comparison = compare(source, written, inputs, dtype=torch.float64)
         if not comparison.within(default_tolerance(source, written, torch.float64)):
             raise CheckpointError(
                 f"{source.name}: logits differ by {comparison.relative_difference:.2e} in template form, expected no "

@@ -28,8 +28,8 @@ def from_reference(
 
     Args:
         state: of the reference.
-        model: the timm model it is to become, a skeleton.
-        names: tensor of the timm model -> path of the templated layer, or name of the tensor, in the reference; one
+        model: what it is to become, a skeleton.
+        names: tensor of the model -> path of the templated layer, or name of the tensor, in the reference; one
             that is absent has the same name there.
         where: what to call the file.
 

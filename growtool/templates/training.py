@@ -1,4 +1,4 @@
-"""A timm model in template form: its weights are made of templates and coefficients once per forward pass, and train.
+"""A model in template form: its weights are made of templates and coefficients once per forward pass, and train.
 
 `put_in_form` takes the templated parameters out of their modules. In the place of each stands a module `Coefficients`,
 in the model a module `banks`, so that the names of its state dict are those of a template checkpoint. Before each
@@ -76,7 +76,7 @@ def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) 
     """Replace the templated parameters of `model`, in place; new parameters are on meta, to be loaded with assign.
 
     Args:
-        model: a timm model; it gets an attribute `banks`.
+        model: it gets an attribute `banks`.
         form: of a template checkpoint of this model.
         stored: the tensors of that checkpoint.
     """
@@ -134,8 +134,8 @@ def _bank(model: nn.Module, name: str) -> TrainableTemplates:
 
 def _materialise(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Make all weights, in the type of the parameters whatever autocast says: they are those an export would write."""
-    images = inputs[0] if inputs else None
-    last = isinstance(images, Tensor) and images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    first = inputs[0] if inputs else None
+    last = isinstance(first, Tensor) and first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last)
     for bank, layers in getattr(model, _LAYERS).items():
         C_BT = torch.cat([layer.coefficients.flatten(0, 1) for layer in layers])
         with nullcontext() if C_BT.is_meta else torch.autocast(C_BT.device.type, enabled=False):
@@ -161,7 +161,7 @@ def _with_property(kind: type[nn.Module], attribute: str) -> type[nn.Module]:
 
 
 def _undecayed(model: nn.Module) -> set[str]:
-    """What timm's model itself keeps out of weight decay."""
+    """What the model itself keeps out of weight decay."""
     names = getattr(model, "no_weight_decay", None)
     return set(names()) if callable(names) else set()
 

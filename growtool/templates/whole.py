@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from growtool.checkpoint import Checkpoint, build, input_size, refuse_existing
+from growtool.checkpoint import Checkpoint, build, refuse_existing
 from growtool.checkpoint.match import matched
 from growtool.errors import PlanError
 from growtool.templates.align import Alignment, align
@@ -13,7 +13,7 @@ from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.templates.measures import BankReport
-from growtool.trace import trace_model
+from growtool.trace import trace_built
 from growtool.verify import Comparison
 
 
@@ -56,7 +56,7 @@ def decompose_checkpoint(
         refuse_existing(output, force=force)
     model = build(source.spec, where=source.name)
     source = matched(source, model)
-    trace = trace_model(model, input_size(model))
+    trace = trace_built(source.spec, model)
     groups = like_tensors(templatable(model, trace, source.tensors))
     alignment = align(trace, source.tensors, groups, source.read) if aligned else None
     read = alignment.read if alignment else source.read

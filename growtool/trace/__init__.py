@@ -4,7 +4,7 @@ from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Ax
 from growtool.trace.flow import Params
 from growtool.trace.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
 from growtool.trace.place_names import places
-from growtool.trace.record import Member, NamedGroup, Trace, trace_model
+from growtool.trace.record import Member, NamedGroup, Trace, trace_built, trace_model
 from growtool.trace.sequential_blocks import InLine, layers_in_line
 from growtool.trace.stretches import Stretch, inside, shortened, stretches, within
 from growtool.trace.words import Channels, channels_of, told
@@ -37,6 +37,7 @@ __all__ = [
     "stretches",
     "told",
     "torn_groups",
+    "trace_built",
     "trace_model",
     "within",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from growtool.library import Inputs
 from growtool.trace.axes import axis_size
 from growtool.trace.ops import OPS
 from growtool.trace.recurrence import FirstPositions
@@ -21,33 +22,34 @@ from growtool.trace.steps import ForwardPass, Ref
 if TYPE_CHECKING:
     from torch import nn
 
-Counted = tuple[str, str, Fraction]  # path of the module, name of the operation, MACs of one image
+Counted = tuple[str, str, Fraction]  # path of the module, name of the operation, MACs of one input
 
 
 def of_pass(forward: ForwardPass) -> Iterator[Counted]:
-    """The counted operations of a trace; what does not depend on the images is done once for all of them."""
+    """The counted operations of a trace; what does not depend on the inputs is done once for all of them."""
 
     def sizes(leaf: Ref | int) -> list[int]:
         return list(map(axis_size, forward.layouts[leaf.number if isinstance(leaf, Ref) else leaf]))
 
-    images = sizes(forward.inputs[0])[0]
+    count = sizes(forward.inputs[0])[0]
     dependent = set(forward.inputs)
     for step in forward.raw:
         depends = not dependent.isdisjoint(step.ins)
         if depends:
             dependent.update(step.outs, step.overwritten)
         if step.op.macs is not None:
-            per_image = depends or step.repeats is not None  # a recurrent layer has a first state for each of them
+            per_input = depends or step.repeats is not None  # a recurrent layer has a first state for each of them
             macs = step.op.macs(step, sizes) * (step.repeats or 1)
-            yield step.module, step.name, Fraction(macs, images if per_image else 1)
+            yield step.module, step.name, Fraction(macs, count if per_input else 1)
 
 
-def counted(model: nn.Module, input_size: tuple[int, int, int]) -> list[Counted]:
-    """Run a model on one image on the meta device.
+def counted(model: nn.Module, inputs: Inputs, run: Callable[[nn.Module, Inputs], tuple[Tensor, ...]]) -> list[Counted]:
+    """Run a model on one input on the meta device.
 
     Args:
         model: in eval mode; of no use afterwards.
-        input_size: channels, height and width of the image.
+        inputs: one, on meta.
+        run: calls the model.
     """
     skeleton = model.to("meta").requires_grad_(False)
     counter = _Counter()
@@ -56,7 +58,7 @@ def counted(model: nn.Module, input_size: tuple[int, int, int]) -> list[Counted]
         module.register_forward_hook(lambda *_: _leave(counter.modules))
     with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _keep), ByShape(), counter:
         warnings.simplefilter("ignore")
-        skeleton(torch.empty(1, *input_size, device="meta"))
+        run(skeleton, inputs)
     return counter.found
 
 

@@ -36,8 +36,8 @@ def of_added_product(operation: _Operation, sizes: Sizes) -> int:
 
 def of_convolution(operation: _Operation, sizes: Sizes) -> int:
     """A convolution: each weight is used at each place of the result, or of the operand where it is transposed."""
-    images, _, *places = sizes(operation.args[0] if operation.args[6] else operation.outs[0])
-    return images * math.prod(places) * math.prod(sizes(operation.args[1]))
+    count, _, *places = sizes(operation.args[0] if operation.args[6] else operation.outs[0])
+    return count * math.prod(places) * math.prod(sizes(operation.args[1]))
 
 
 def of_attention(operation: _Operation, sizes: Sizes) -> int:

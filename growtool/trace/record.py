@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from growtool.errors import CheckpointError
+from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
 from growtool.trace.call import Axes, Value
 from growtool.trace.constants import constant_axes
@@ -140,46 +140,72 @@ def _below(path: str, names: Sequence[str]) -> Sequence[str]:
     return names[bisect_left(names, f"{path}.") : bisect_left(names, f"{path}/")]
 
 
-def trace_model(model: nn.Module, *input_sizes: tuple[int, int, int]) -> Trace:
-    """Trace one forward pass of `model` on meta.
+Run = Callable[[nn.Module, Inputs], tuple[Tensor, ...]]
+
+
+def trace_built(spec: ModelSpec, model: nn.Module) -> Trace:
+    """Trace one forward pass, on meta, of the model that its library has built from `spec`.
 
     Args:
+        spec: tells the library, which makes the inputs.
         model: in eval mode; parameters may be on meta, buffers must be real (their values decide what may grow).
-        input_sizes: channels, height, width of each image that the model takes: one for every model of timm.
 
     Returns:
         The trace; the model is left as it was.
 
     Raises:
-        CheckpointError: the model cannot run on such images.
+        CheckpointError: the model cannot run on such inputs.
     """
+    library = library_of(spec)
+    inputs, may_grow = meta_inputs(spec, model, 2), library.outputs_may_grow(model)
+    return _traced(model, inputs, library.run, library.words, outputs_may_grow=may_grow)
+
+
+def trace_model(model: nn.Module, *input_sizes: tuple[int, ...], outputs_may_grow: bool = False) -> Trace:
+    """Trace one forward pass of any module that is called with tensors of numbers alone.
+
+    Args:
+        model: as for `trace_built`.
+        input_sizes: the size of each tensor without the batch, such as channels, height, width.
+        outputs_may_grow: whether the outputs are features, wider where the model is.
+
+    Raises:
+        CheckpointError: the model cannot run on such tensors.
+    """
+    inputs = Inputs({str(i): torch.zeros((2, *size), device="meta") for i, size in enumerate(input_sizes)})
+    return _traced(model, inputs, _by_position, Words(), outputs_may_grow=outputs_may_grow)
+
+
+def _by_position(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    return leaves_of(model(*inputs.tensors.values()))
+
+
+def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs_may_grow: bool) -> Trace:
     buffers = dict(model.named_buffers(remove_duplicate=False))
     constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
     replica = copy.deepcopy(model).to("meta").eval()
     tape = Tape()
     named = _register(tape, replica, constants)
-    images = [torch.zeros((2, *size), device="meta") for size in input_sizes]
-    for image in images:
-        tape.put(image, Value((new_axis(2), *(new_axis(n, "the input image") for n in image.shape[1:]))))
+    for tensor in inputs.tensors.values():
+        count, *size = tensor.shape
+        tape.put(tensor, Value((new_axis(count), *(new_axis(n, words.the_input) for n in size))))
     handles = tape.watch(replica)
     try:
         with torch.no_grad(), FirstPositions(tape.recorder.repeat, tape.fix_positions), ByShape(), tape:
-            output = replica(*images)
+            outputs = run(replica, inputs)
     except Exception as error:
-        sizes = ", ".join(map(str, input_sizes))
         raise CheckpointError(
-            f"{type(model).__name__}: the forward pass failed on images of {sizes} (channels, height, width): "
-            f"{type(error).__name__}: {error}; check that input_size in pretrained_cfg is one the model takes"
+            f"{type(model).__name__}: the forward pass failed on {words.sized(inputs.sizes)}{words.in_axes}: "
+            f"{type(error).__name__}: {error}; {words.refit}"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    if getattr(model, "num_classes", None) != 0:  # the features of a model without a head may grow
-        for leaf in leaves:
-            for axis in tape.axes(leaf)[1:]:
+    if not outputs_may_grow:
+        for output in outputs:
+            for axis in tape.axes(output)[1:]:
                 fix(axis, MODEL_OUTPUT)
-    ends = tuple(map(id, images)), tuple(map(id, leaves))
+    ends = tuple(map(id, inputs.tensors.values())), tuple(map(id, outputs))
     return _collect(tape, named, _names(replica), *ends)
 
 

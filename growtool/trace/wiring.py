@@ -33,7 +33,7 @@ class Wiring:
 
     Attributes:
         steps: every operation by its place, in order.
-        reads: place -> for each tensor the operation read, in order, what wrote it last; None for the images,
+        reads: place -> for each tensor the operation read, in order, what wrote it last; None for the inputs,
             parameters, buffers and constants.
     """
 

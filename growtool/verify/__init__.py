@@ -1,9 +1,9 @@
 """The proof: two checkpoints run on the same inputs, and how far their outputs are apart."""
 
 from growtool.verify.images import ChangedDecision, ImageComparison, compare_images
-from growtool.verify.logits import Comparison, Outputs, compare, random_inputs
-from growtool.verify.pair import common_input_size, require_comparable
-from growtool.verify.stream import CPU, StreamedModel
+from growtool.verify.logits import Comparison, Outputs, compare
+from growtool.verify.pair import common_inputs, require_comparable
+from growtool.verify.stream import CPU, StreamedModel, random_inputs
 from growtool.verify.tolerance import TOLERANCES, default_tolerance
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "ImageComparison",
     "Outputs",
     "StreamedModel",
-    "common_input_size",
+    "common_inputs",
     "compare",
     "compare_images",
     "default_tolerance",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
-from growtool.images import Batch, ImageFormat, LabelledImages, Split
+from growtool.images import Batch, ImageFormat, LabelledImages, Split, require_images
 from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
 from growtool.verify.stream import CPU, StreamedModel
@@ -77,6 +77,8 @@ def compare_images(
         CheckpointError: the weights are not those of the architecture, or an image cannot be read.
         PlanError: the two cannot be compared (see `require_comparable`), or prepare their images differently.
     """
+    for checkpoint in (source, target):
+        require_images(checkpoint.spec, checkpoint.name)
     models = StreamedModel(source, dtype, device=device), StreamedModel(target, dtype, device=device)
     require_comparable(*models, decide=True)
     transform = _common_transform(*models)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import Checkpoint
-from growtool.errors import PlanError
+from growtool.library import Inputs
 from growtool.verify.pair import require_comparable, require_same_shapes
 from growtool.verify.stream import CPU, StreamedModel
 
@@ -27,8 +27,8 @@ class Comparison:
             either model's logits are not finite.
         max_abs: max|a - b|.
         scale: max|a|.
-        argmax_agreement: share of the inputs both decide alike, 0 to 1, those with a nan among their logits not decided
-            at all; None for features, which decide nothing.
+        argmax_agreement: share of the decisions both take alike, 0 to 1, those with a nan among their logits not
+            decided at all; None for features, which decide nothing.
         count: number of inputs.
         dtype: the type of the arithmetic, `float32` or `float64`.
     """
@@ -59,7 +59,7 @@ class Comparison:
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, *, decide: bool = True) -> Comparison:
-        """Compare logits a and b, both [inputs, classes]; features [inputs, ...] if they do not `decide`."""
+        """Compare logits a and b, both [inputs, ..., classes]; features [inputs, ...] if they do not `decide`."""
         max_abs, scale = (a - b).abs().max().item(), a.abs().max().item()
         return cls(
             relative_difference=_ratio(max_abs, scale),
@@ -74,7 +74,7 @@ class Comparison:
 def compare(
     source: Checkpoint,
     target: Checkpoint,
-    inputs: Tensor,
+    inputs: Inputs | Tensor,
     *,
     dtype: torch.dtype = torch.float32,
     eps: Mapping[str, float] | None = None,
@@ -82,13 +82,13 @@ def compare(
     align: Align | None = None,
     device: torch.device = CPU,
 ) -> Comparison:
-    """Run both checkpoints on `inputs` [inputs, channels, height, width] and compare what they return.
+    """Run both checkpoints on the same inputs and compare what they return.
 
     Memory is the activations and the weights of one operation, whatever the size of the files.
 
     Args:
         source, target: what to compare.
-        inputs: images.
+        inputs: as their library makes them; a tensor is the one that the models take.
         dtype: the type of the arithmetic.
         eps: norms of the target that run with another eps than their own.
         second: a checkpoint whose outputs are averaged with the source's.
@@ -111,33 +111,15 @@ def compare(
     if align is not None:
         a, b = align(a, b)
     require_same_shapes(source, target, a, b)
-    decide = models[0].num_classes > 0 and len(a) == 1
+    decide = models[0].classes > 0 and len(a) == 1
     found = [Comparison.of(x, y, decide=decide) for x, y in zip(a, b, strict=True)]
     # a nan is no number to compare by, and further apart than any
     return max(found, key=lambda c: math.inf if math.isnan(c.relative_difference) else c.relative_difference)
 
 
-def random_inputs(shape: tuple[int, ...], count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Images [count, *shape] with independent standard normal values; the global random state is not touched.
-
-    The same seed gives the same images in every `dtype`, up to its rounding.
-
-    Raises:
-        PlanError: memory does not hold so many.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    try:
-        return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
-    except RuntimeError as error:  # of the allocator, or as the bytes cannot be counted
-        raise PlanError(
-            f"found {count} random inputs of {'x'.join(map(str, shape))}, expected as many as fit in memory; lower "
-            "`verify: {inputs: ...}` in the plan, or --inputs of `growtool verify`"
-        ) from error
-
-
 def _decided_alike(a: Tensor, b: Tensor) -> float:
-    undecided = (a.isnan() | b.isnan()).any(1)
-    return ((a.argmax(1) == b.argmax(1)) & ~undecided).double().mean().item()
+    undecided = (a.isnan() | b.isnan()).any(-1)
+    return ((a.argmax(-1) == b.argmax(-1)) & ~undecided).double().mean().item()
 
 
 def _ratio(difference: float, scale: float) -> float:

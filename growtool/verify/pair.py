@@ -9,40 +9,44 @@ from torch import Tensor
 from growtool.checkpoint import Checkpoint
 from growtool.errors import PlanError
 from growtool.images import other_classes
-from growtool.verify.stream import StreamedModel
+from growtool.library import Inputs, Sizes, library_of
+from growtool.verify.stream import StreamedModel, random_inputs
 
 
-def common_input_size(source: Checkpoint, target: Checkpoint, *, decide: bool = False) -> tuple[int, int, int]:
-    """The channels, height and width of images both checkpoints take; no weight is read.
+def common_inputs(source: Checkpoint, target: Checkpoint, count: int, seed: int, *, decide: bool = False) -> Inputs:
+    """Random inputs that both checkpoints take; no weight is read.
 
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
-        PlanError: the two cannot be compared (see `require_comparable`).
+        PlanError: the two cannot be compared (see `require_comparable`), or memory does not hold so many.
     """
-    return require_comparable(StreamedModel(source), StreamedModel(target), decide=decide)
+    models = StreamedModel(source), StreamedModel(target)
+    require_comparable(*models, decide=decide)
+    return random_inputs(source.spec, models[0].model, count, seed)
 
 
-def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: bool = False) -> tuple[int, int, int]:
-    """The channels, height and width of images both models take.
+def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: bool = False) -> None:
+    """Raise where two models cannot be compared.
 
     Args:
         source, target: the two models.
         decide: whether they have to tell classes apart.
 
     Raises:
-        PlanError: the models take images of different sizes, tell other classes apart or in another order, or none
+        PlanError: the models take inputs of different sizes, tell other classes apart or in another order, or none
             where they have to.
     """
     a, b = source.checkpoint.name, target.checkpoint.name
     problems = []
-    if source.input_size != target.input_size:
+    words = source.library.words
+    if source.input_sizes != target.input_sizes:
         problems.append(
-            f"input size: {a} takes {_size(source.input_size)} images, {b} takes {_size(target.input_size)}; "
-            "expected the same; name two checkpoints with the same input_size (and img_size in model_args)"
+            f"input size: {a} takes {_size(source.input_sizes)} {words.many}, {b} takes {_size(target.input_sizes)}; "
+            f"expected the same; {words.alike}"
         )
-    if source.num_classes != target.num_classes:
+    if source.classes != target.classes:
         problems.append(
-            f"classes: {a} has {source.num_classes}, {b} has {target.num_classes}; expected the same number; "
+            f"classes: {a} has {source.classes}, {b} has {target.classes}; expected the same number; "
             "name two checkpoints trained on the same classes"
         )
     names = [side.checkpoint.spec.label_names for side in (source, target)]
@@ -55,19 +59,19 @@ def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: 
         f"classes: {side.checkpoint.name} has no classifier (num_classes 0), expected one that labels can be held "
         "against; name a checkpoint with its head, or compare features on random inputs alone"
         for side in (source, target)
-        if decide and side.num_classes == 0
+        if decide and side.classes == 0
     ]
     if problems:
         raise PlanError(problems)
-    return source.input_size
 
 
 def require_same_shapes(source: Checkpoint, target: Checkpoint, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-    """Raises PlanError where two models return tensors of different shapes for the same images."""
+    """Raises PlanError where two models return tensors of different shapes for the same inputs."""
     shapes = [[list(tensor.shape[1:]) for tensor in outputs] for outputs in (a, b)]
     if shapes[0] != shapes[1]:
+        one = library_of(source.spec).words.one
         raise PlanError(
-            f"features: {source.name} returns {_shapes(shapes[0])} for an image, {target.name} {_shapes(shapes[1])}; "
+            f"features: {source.name} returns {_shapes(shapes[0])} for an {one}, {target.name} {_shapes(shapes[1])}; "
             "expected the same, as both are compared number by number; where one was grown from the other, the figure "
             "under `verified` in its growth.json compares what grew with its origin"
         )
@@ -77,5 +81,9 @@ def _shapes(shapes: Sequence[Sequence[int]]) -> str:
     return ", ".join(map(str, shapes))
 
 
-def _size(size: tuple[int, int, int]) -> str:
-    return "x".join(str(n) for n in size)
+def _size(sizes: Sizes) -> str:
+    """`3x32x32`, of several tensors each after its name."""
+    texts = {name: "x".join(map(str, size)) for name, size in sizes.items()}
+    return (
+        next(iter(texts.values())) if len(texts) == 1 else ", ".join(f"{name} {text}" for name, text in texts.items())
+    )

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from growtool.checkpoint import Checkpoint, build, input_size
+from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.reach import set_eps
 from growtool.errors import PlanError
+from growtool.library import Inputs, ModelSpec, build, library_of, meta_inputs
 
 CPU = torch.device("cpu")
 
@@ -36,16 +35,17 @@ _DEVICE = _getter("device")
 
 
 class StreamedModel:
-    """A checkpoint as a function from images to logits (features, without a classifier), in eval mode.
+    """A checkpoint as a function from inputs to logits (features, without a classifier), in eval mode.
 
     Attributes:
         checkpoint: where the weights are.
         model: the skeleton; its floating-point tensors have the arithmetic type.
-        input_size: channels, height and width of the images it was built for.
-        num_classes: number of logits; 0 for a model without a classifier.
+        library: builds and calls it.
+        input_sizes: the size of each tensor that it takes.
+        classes: how many it tells apart; 0 for a model that decides nothing.
         dtype: the type of the arithmetic; stored values are cast to it as they are read.
         eps: path of a norm -> the eps it runs with, where that is not the model's own.
-        device: computes; images and results are on the CPU.
+        device: computes; inputs and results are on the CPU.
 
     Raises:
         CheckpointError: the weights are not those of the architecture.
@@ -60,18 +60,19 @@ class StreamedModel:
         device: torch.device = CPU,
     ) -> None:
         skeleton = build(checkpoint.spec, where=checkpoint.name)
-        set_eps(skeleton, eps or {})
+        self.library = library_of(checkpoint.spec)
+        self.library.set_eps(skeleton, eps or {})
         checkpoint = matched(checkpoint, skeleton)
         self.checkpoint = checkpoint
         self.dtype, self.device = dtype, device
-        self.input_size = input_size(skeleton)
-        self.num_classes = int(getattr(skeleton, "num_classes", 0))
+        self.input_sizes = meta_inputs(checkpoint.spec, skeleton, 1).sizes
+        self.classes = self.library.classes(skeleton)
         self.model = _cast(skeleton, dtype)
         _place(self.model, device)
         self._weights = _Weights(checkpoint, self.model, dtype, device)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits [batch, classes] of `inputs` [batch, channels, height, width].
+    def __call__(self, inputs: Inputs | Tensor) -> Tensor:
+        """Logits [batch, ..., classes] of inputs.
 
         Raises:
             PlanError: the model returns several tensors.
@@ -81,11 +82,31 @@ class StreamedModel:
             raise PlanError(f"{self.checkpoint.name}: returns {len(outputs)} tensors, expected one; name a classifier")
         return outputs[0]
 
-    def outputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Every tensor that the model returns for `inputs` [batch, channels, height, width]."""
+    def outputs(self, inputs: Inputs | Tensor) -> tuple[Tensor, ...]:
+        """Every tensor that the model returns for inputs; a lone tensor is the one that it takes."""
+        if isinstance(inputs, Tensor):
+            inputs = Inputs({next(iter(self.input_sizes)): inputs})
         with torch.no_grad(), self._weights:
-            returned = self.model(inputs.to(self.device, self.dtype))
-        return tuple(leaf.cpu() for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
+            returned = self.library.run(self.model, inputs.to(self.dtype, self.device))
+        return tuple(output.cpu() for output in returned)
+
+
+def random_inputs(spec: ModelSpec, model: nn.Module, count: int, seed: int) -> Inputs:
+    """Random inputs as the model of `spec` takes them, numbers with fractions in float64.
+
+    The global random state is not touched.
+
+    Raises:
+        PlanError: memory does not hold so many.
+    """
+    try:
+        return library_of(spec).inputs(model, count, seed)
+    except RuntimeError as error:  # of the allocator, or as the bytes cannot be counted
+        sizes = meta_inputs(spec, model, 1).sizes.values()
+        raise PlanError(
+            f"found {count} random inputs of {', '.join('x'.join(map(str, size)) for size in sizes)}, expected "
+            "as many as fit in memory; lower `verify: {inputs: ...}` in the plan, or --inputs of `growtool verify`"
+        ) from error
 
 
 class _Weights(TorchFunctionMode):

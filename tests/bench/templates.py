@@ -21,9 +21,10 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
 from growtool.finetune.parallel.device import in_use
 from growtool.finetune.update.model import load_model, place
+from growtool.library.timm import input_size
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.trace import trace_model

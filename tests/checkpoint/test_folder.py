@@ -14,7 +14,8 @@ from growtool.checkpoint import open_checkpoint, refuse_existing, write_file, wr
 from growtool.errors import PlanError
 from tests.support.plain_timm import in_plain_timm
 
-FEATURES = 12
+MODEL = torch.nn.Module()
+MODEL.num_features = 12
 
 
 @pytest.fixture
@@ -23,12 +24,12 @@ def source(resnet_folder):
 
 
 def copy(source, out, **changes):
-    arguments = {"num_features": FEATURES, "documents": {}, "metadata": {"seed": "0"}} | changes
+    arguments = {"model": MODEL, "documents": {}, "metadata": {"seed": "0"}} | changes
     write_folder(out, source.spec, source.tensors, source.read, **arguments)
 
 
 def write_one_file(source, out, **changes):
-    arguments = {"num_features": FEATURES, "metadata": {"seed": "0"}} | changes
+    arguments = {"model": MODEL, "metadata": {"seed": "0"}} | changes
     write_file(out, source.spec, source.tensors, source.read, **arguments)
 
 
@@ -104,7 +105,7 @@ def test_a_failure_leaves_nothing_behind(source, tmp_path, place):
     out = tmp_path / "new" / "parents" / "out"
     produce = fail if place == "produce" else source.read
     with pytest.raises(RuntimeError, match="on purpose"):
-        write_folder(out, source.spec, source.tensors, produce, num_features=FEATURES, documents=fail, metadata={})
+        write_folder(out, source.spec, source.tensors, produce, model=MODEL, documents=fail, metadata={})
     assert listing(tmp_path) == before
 
 

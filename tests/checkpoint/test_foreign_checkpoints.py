@@ -18,14 +18,15 @@ from timm.models import register_model, save_for_hf
 from torch import nn
 
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
-from growtool.checkpoint.folder import spare_source
+from growtool.checkpoint.folder import loading_line, spare_source
 from growtool.checkpoint.importing import import_checkpoint
-from growtool.checkpoint.loading import loading_line
 from growtool.checkpoint.match import matched
 from growtool.checkpoint.torch_file import read_state_dict
 from growtool.cli import console as console_module
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.update.model import load_model
+from growtool.library import spec_from
+from growtool.library.timm.loading import count_classes
 from tests.support.models import TINY, grown, randomise_, write_folder
 
 TWICE = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
@@ -238,7 +239,7 @@ def test_timm_is_not_asked_to_build_a_model_of_many_times_the_numbers(tmp_path, 
         config["model_args"]["channels"] = [4, 8, 8, 12_000]
 
     folder = edited(folder_of("resnet", tmp_path / "model"), widen)
-    monkeypatch.setattr("growtool.checkpoint.by_timm.load", lambda *_: pytest.fail("timm was asked"))
+    monkeypatch.setattr("growtool.library.timm.loading.load", lambda *_: pytest.fail("timm was asked"))
     assert "config.json that does not match the weights?" in refused(folder)
 
 
@@ -369,7 +370,7 @@ def test_a_flat_config_is_read_as_timm_reads_it(tmp_path):
 
     source = edited(tmp_path / "old", flatten)
     spec = open_checkpoint(source).spec
-    assert spec.label_names == ("a", "b", "c", "d") and spec.num_classes == 4 and not spec.extra
+    assert spec.label_names == ("a", "b", "c", "d") and count_classes(spec) == 4 and not spec.extra
     out, timms = grown(source, TWICE, tmp_path / "out").out, by_timm(source)
     for key in ("mean", "std", "crop_pct", "input_size", "label_names", "interpolation"):
         assert list(np.atleast_1d(by_timm(out).pretrained_cfg[key])) == list(np.atleast_1d(timms.pretrained_cfg[key]))
@@ -377,7 +378,7 @@ def test_a_flat_config_is_read_as_timm_reads_it(tmp_path):
 
 def test_a_config_without_pretrained_cfg_keeps_what_timm_does_not_know(tmp_path):
     config = {"architecture": "resnet18", "model_args": {"num_classes": 3}, "growtool": {"lineage": []}}
-    spec = ModelSpec.from_config(config, where="x")
+    spec = spec_from(config, where="x")
     assert spec == ModelSpec("resnet18", {"num_classes": 3}, {}, {"growtool": {"lineage": []}})
 
 

@@ -13,7 +13,7 @@ import torch
 
 from growtool.checkpoint import infos_of, write_safetensors
 from growtool.checkpoint.folder import refuse_existing, staging, take_place, write_text
-from growtool.checkpoint.temporary import clear_leftovers, prefix_for
+from growtool.checkpoint.writer import clear_leftovers, prefix_for
 from growtool.cli.app import main
 from growtool.errors import PlanError
 from tests.support import processes

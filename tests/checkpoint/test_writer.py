@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from growtool.checkpoint import TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
 from growtool.checkpoint.folder import staging
 from growtool.checkpoint.reader import Checkpoint
-from growtool.checkpoint.spec import ModelSpec
 from growtool.checkpoint.tensors import known_dtypes
+from growtool.library import ModelSpec
 
 DTYPES = [TensorInfo((), name).torch_dtype for name in known_dtypes()]
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
 from growtool.finetune.options.settings import FLAGS, Settings, flag_of
-from growtool.verify import random_inputs
-from tests.support.models import TINY, write_folder
+from tests.support.models import TINY, random_images, write_folder
 
 COMMANDS = [
     "grow", "advise", "finetune", "evaluate", "schedule", "report", "compare", "inspect", "verify", "decompose",
@@ -323,7 +322,7 @@ def test_verify_prints_one_json_document_on_stdout(growtool, resnet_folder, othe
 
 @pytest.mark.parametrize("parent", ["", "validation"])
 def test_verify_names_the_images_that_change_class(growtool, resnet_folder, other_folder, tmp_path, parent):
-    for i, pixels in enumerate(random_inputs((40, 40, 3), 5, seed=0)):
+    for i, pixels in enumerate(random_images((40, 40, 3), 5)):
         folder = tmp_path / "images" / parent / f"class_{i}"
         folder.mkdir(parents=True)
         Image.fromarray((pixels.clamp(-2, 2) * 60 + 128).byte().numpy()).save(folder / "image.png")

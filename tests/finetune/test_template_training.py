@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from growtool.checkpoint import open_checkpoint
-from growtool.checkpoint.loading import loading_line
+from growtool.checkpoint.folder import loading_line
 from growtool.errors import PlanError
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
 from growtool.finetune.config import RunConfig
 from growtool.finetune.job import Job
 from growtool.finetune.parallel.device import in_use
@@ -23,6 +23,7 @@ from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.records import Progress
 from growtool.finetune.state.snapshot import take
 from growtool.finetune.stopping import Stopped
+from growtool.library.timm import input_size
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.trace import trace_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint.reach import growtool_open
+from growtool.library.timm.reach import growtool_open
 from tests.support.models import TINY, WIDER, Tiny, difference, grown, load, resolved, write_folder
 
 EXACT = 1e-11

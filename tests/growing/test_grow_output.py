@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from growtool.checkpoint import WEIGHTS, open_checkpoint
-from growtool.checkpoint.loading import loading_line
+from growtool.checkpoint.folder import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.operators.width import tile
 from tests.support.models import TINY, WIDER, Tiny, grown, write_folder

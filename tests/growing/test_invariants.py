@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint.reach import set_eps
 from growtool.growing.statistics import in_memory
+from growtool.library.building import set_eps
 from growtool.recipe import Recipe
 from tests.support.golden_widths import EXPECTED, FAMILIES, LOSSY, ON_IMAGES, REFUSED, WHOLE
 from tests.support.models import difference, grown, load, resolved, write_folder

@@ -2,10 +2,11 @@
 
 import pytest
 
-from growtool.checkpoint import ModelSpec, build, input_size, open_checkpoint
-from growtool.checkpoint.reach import OPEN
+from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.growing import grow
+from growtool.library.timm import input_size
+from growtool.library.timm.reach import OPEN
 from growtool.recipe import resolve
 from growtool.recipe.size_arguments import find_size_arguments
 from growtool.trace import trace_model

@@ -19,8 +19,9 @@ from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.prepare import foresee, prepare
 from growtool.images import ImageFormat, Split, numbered, other_classes
+from growtool.library import spec_from
 from growtool.plan.schema import Data
-from growtool.verify import common_input_size
+from growtool.verify import common_inputs
 from tests.support.finetune import CLASSES, change_config, run_config, write_checkpoint, write_data
 from tests.support.models import resolved
 
@@ -78,7 +79,7 @@ def test_names_that_are_not_those_of_the_logits(names, message: str, checkpoint:
     "names", [{"0": "red", "2": "green", "1": "blue"}, {"red": 0, "blue": 1, "green": 2}, ["red", "blue", "green"]]
 )
 def test_names_by_number(names):
-    spec = ModelSpec.from_config({"architecture": "resnet18", "label_names": names}, where="x")
+    spec = spec_from({"architecture": "resnet18", "label_names": names}, where="x")
     assert spec.label_names == ("red", "blue", "green")
 
 
@@ -149,7 +150,7 @@ def test_verify_of_another_order(checkpoint: Path, other: Path):
     with pytest.raises(
         PlanError, match=r"classes: .*other.*: class 0 is 'red', expected 'blue', .* order as in .*model"
     ):
-        common_input_size(*pair)
+        common_inputs(*pair, 1, 0)
 
 
 def test_compare_holds_all_lists_against_each_other_before_a_trial(growtool, place: Path, tmp_path: Path):

@@ -123,7 +123,7 @@ def test_what_is_shown_in_a_session_fits_on_a_screen(folder, tmp_path):
     loaded = growtool.load_plan(tmp_path / "plan.yaml")
     recipe = growtool.resolve(loaded.plan, checkpoint)
     grown = growtool.grow_checkpoint(recipe, loaded, str(tmp_path / "grown"))
-    trace = growtool.trace_model(recipe.models[0], recipe.input_size)
+    trace = growtool.trace_model(recipe.models[0], recipe.matching.source.input_sizes["images"])
     for shown in map(repr, (recipe, checkpoint, loaded, loaded.plan, grown.out, trace, checkpoint.spec)):
         assert len(shown) < 24 * 80, shown[:200]
     assert repr(recipe).endswith("0 new blocks; exact)") and "resnet18" in repr(checkpoint)

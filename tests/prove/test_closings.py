@@ -4,10 +4,11 @@ import pytest
 import timm
 import torch
 
-from growtool.checkpoint import ModelSpec, build, file_order, input_size
+from growtool.checkpoint import ModelSpec, build, file_order
 from growtool.errors import PlanError
 from growtool.growing.execute import produce
 from growtool.growing.summary import summarise
+from growtool.library.timm import input_size
 from growtool.trace import trace_model
 from tests.support.promises import DEEPENING, OTHERS, TILE, deeper, promised
 from tests.support.treacherous import name_of

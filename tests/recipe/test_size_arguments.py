@@ -5,12 +5,13 @@ from fractions import Fraction
 
 import pytest
 
-from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.checkpoint.reach import opened
+from growtool.checkpoint import ModelSpec, build
 from growtool.errors import PlanError
+from growtool.library.timm import input_size
+from growtool.library.timm.families import larger_siblings
+from growtool.library.timm.reach import opened
+from growtool.library.values import scaled
 from growtool.plan.target import factor_text
-from growtool.recipe.arguments import scaled
-from growtool.recipe.siblings import larger_siblings
 from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
 from growtool.trace import trace_model
 from tests.support.models import TINY, Tiny, resolved, write_folder
@@ -159,15 +160,16 @@ def test_what_cannot_be_scaled_names_larger_siblings(tmp_path, monkeypatch):
 
 
 def test_siblings_are_looked_for_by_the_name_of_the_model_that_was_opened(monkeypatch):
-    monkeypatch.setattr("growtool.recipe.siblings.TRIED", 1)
+    monkeypatch.setattr("growtool.library.timm.families.TRIED", 1)
     spec = opened(ModelSpec("mobilenetv3_small_075", {"num_classes": 5}))
-    assert larger_siblings(spec, build(spec), ["mobilenetv3_small_100", "growtool_opens"]) == ["mobilenetv3_small_100"]
+    names = ["mobilenetv3_small_100", "growtool_opens"]
+    assert larger_siblings(spec, build(spec), names, build) == names[:1]
 
 
 def test_siblings_have_the_same_parameters_and_none_smaller():
     spec = ModelSpec("mobilenetv3_small_075", {"num_classes": 5})
     names = ["mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_100"]
-    assert larger_siblings(spec, build(spec), names) == ["mobilenetv3_small_100"]
+    assert larger_siblings(spec, build(spec), names, build) == ["mobilenetv3_small_100"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import yaml
 
+from growtool.library import ModelSpec
 from growtool.report.card import model_card
 
 FACTS = {
     "source": "checkpoints/small",
-    "architecture": "resnet18",
+    "target": ModelSpec("resnet18"),
     "promise": "exact",
     "measured": "largest relative difference of the logits 3e-07",
     "rows": [("parameters", "1.58 M", "6.29 M"), ("MACs", "10 M", "40 M")],

@@ -11,6 +11,7 @@ from torch import nn
 
 from growtool.checkpoint import Checkpoint, open_checkpoint
 from growtool.errors import CheckpointError
+from growtool.library import ModelSpec
 from growtool.report import units
 from growtool.report.inspect import OWN, inspect_checkpoint, read_lineage
 from growtool.report.macs import count_macs
@@ -43,6 +44,11 @@ def test_macs_of_a_vit_are_those_worked_out_by_hand(vit_folder):
     assert macs.flops == 2 * macs.total
 
 
+def _counted(model, size):
+    model.pretrained_cfg = {"input_size": size}
+    return count_macs(ModelSpec("resnet18"), model)
+
+
 def test_macs_of_a_convolutional_net_are_those_worked_out_by_hand():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),  # 16 x 16 outputs
@@ -54,7 +60,7 @@ def test_macs_of_a_convolutional_net_are_those_worked_out_by_hand():
         nn.Flatten(),
         nn.Linear(6, 4),
     ).eval()
-    macs = count_macs(model, (3, 32, 32))
+    macs = _counted(model, (3, 32, 32))
     assert macs.by_module == {"0": 16 * 16 * 8 * 3 * 9, "3": 16 * 16 * 8 * 9, "4": 16 * 16 * 6 * 8, "7": 6 * 4}
     assert macs.total == sum(macs.by_module.values())
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
@@ -64,13 +70,13 @@ def test_torch_layers_with_a_fused_path_are_counted():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     model = nn.Sequential(nn.Flatten(1, 2), layer)
     tokens = 3 * 4
-    assert count_macs(model, (3, 4, 8)).total == tokens * 8 * 8 * 4 + 2 * tokens * tokens * 8 + 2 * tokens * 8 * 16
+    assert _counted(model, (3, 4, 8)).total == tokens * 8 * 8 * 4 + 2 * tokens * tokens * 8 + 2 * tokens * 8 * 16
 
 
 def test_a_model_that_does_not_run_is_told_as_such():
     model = timm.create_model("resnet18", layers=[1, 1, 1])  # timm builds it, and runs four stages
     with pytest.raises(CheckpointError, match=r"ResNet: does not run on images of \(3, 224, 224\)"):
-        count_macs(model, (3, 224, 224))
+        _counted(model, (3, 224, 224))
 
 
 def test_numbers_are_the_models_and_the_files(resnet_folder):

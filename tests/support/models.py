@@ -24,6 +24,12 @@ from growtool.plan import LoadedPlan, load_plan
 from growtool.recipe import Recipe, resolve
 
 
+def random_images(size: tuple[int, ...], count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images [count, *size] as timm models are proven on."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *size, generator=generator, dtype=torch.float64).to(dtype)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A small model: its timm name, the constructor's arguments and the image size."""

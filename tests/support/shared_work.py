@@ -11,10 +11,10 @@ import pytest
 import timm
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, input_size
+from growtool.checkpoint import ModelSpec
 from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.traced_model import TracedModel
-from growtool.trace import Trace, trace_model
+from growtool.trace import Trace, trace_built
 
 T = TypeVar("T")
 _MOST = 100  # results that are kept
@@ -30,7 +30,7 @@ class Kept(Generic[T]):
         """What was made before for the same entry points and arguments, else what `make` makes."""
         names = (spec.architecture, spec.model_args.get("base", spec.architecture))
         built_by = (timm.models.model_entrypoint(name) for name in names if timm.models.is_model(name))
-        key = (*built_by, repr(spec.model_args), repr(spec.pretrained_cfg), more)
+        key = (*built_by, repr(spec.model_args), repr(spec.settings), more)
         if key not in self._found:
             self._found[key] = make()
         self._found.move_to_end(key)
@@ -44,7 +44,7 @@ def share(patch: pytest.MonkeyPatch) -> None:
     traces, arguments = Kept[Trace](), Kept[SizeArguments]()
 
     def around(cls: type[TracedModel], spec: ModelSpec, model: nn.Module, remarks: tuple[str, ...] = ()) -> TracedModel:
-        return cls(spec, model, traces.get(spec, None, lambda: trace_model(model, input_size(model))), remarks)
+        return cls(spec, model, traces.get(spec, None, lambda: trace_built(spec, model)), remarks)
 
     def found(spec: ModelSpec, model: nn.Module, trace: Trace, axes: Collection[str], *built: Any) -> SizeArguments:
         return arguments.get(spec, tuple(axes), lambda: find_size_arguments(spec, model, trace, axes, *built))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import ModelSpec, file_order
-from growtool.checkpoint.reach import set_eps
 from growtool.growing.execute import produce
+from growtool.library.building import set_eps
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
 from growtool.recipe.matching import match

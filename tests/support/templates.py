@@ -1,6 +1,7 @@
 """Checkpoints in template form."""
 
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
+from growtool.library.timm import input_size
 from growtool.templates.convert import write_decomposed
 from growtool.templates.decompose import Request, decompose
 from growtool.trace import trace_model

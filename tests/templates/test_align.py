@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from growtool.checkpoint import build, input_size, open_checkpoint
+from growtool.checkpoint import build, open_checkpoint
+from growtool.library.timm import input_size
 from growtool.templates.align import align, best_assignment
 from growtool.templates.grouping import like_tensors, templatable
 from growtool.trace import trace_model

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from growtool.checkpoint import WEIGHTS, Layout, build, input_size, open_checkpoint
+from growtool.checkpoint import WEIGHTS, Layout, build, open_checkpoint
 from growtool.checkpoint.form import FORM_KEY
 from growtool.checkpoint.materialise import assemble, materialise
 from growtool.errors import CheckpointError, PlanError
+from growtool.library.timm import input_size
 from growtool.templates.convert import export_dense
 from growtool.templates.decompose import Request, decompose
 from growtool.templates.source import parted

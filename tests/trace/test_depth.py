@@ -2,8 +2,8 @@
 
 import pytest
 
-from growtool.checkpoint import input_size
 from growtool.errors import PlanError
+from growtool.library.timm import input_size
 from growtool.trace import Trace, inside, shortened, stretches, trace_model
 from growtool.trace.stretches import sequences
 from tests.support.models import TINY, Tiny, resolved, write_folder

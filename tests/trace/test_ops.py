@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from growtool.library import Inputs
 from growtool.trace.counting import counted, of_pass
 from growtool.trace.kinds import Kind, Op, is_homogeneous, keeps_zero
 from growtool.trace.ops import OPS
@@ -125,4 +126,8 @@ def test_a_trace_counts_what_torch_counts_on_one_image():
         Counted().to("meta")(torch.randn(1, 3, 12, 12, device="meta"))
     expected = counter.get_total_flops() // 2
     assert sum(count for *_, count in of_pass(trace_model(model, (3, 12, 12)).forward)) == expected
-    assert sum(count for *_, count in counted(copy.deepcopy(model), (3, 12, 12))) == expected
+    images = Inputs({"x": torch.empty(1, 3, 12, 12, device="meta")})
+    assert (
+        sum(count for *_, count in counted(copy.deepcopy(model), images, lambda model, x: (model(x.tensors["x"]),)))
+        == expected
+    )

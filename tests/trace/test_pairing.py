@@ -2,7 +2,7 @@
 
 import pytest
 
-from growtool.checkpoint import input_size
+from growtool.library.timm import input_size
 from growtool.trace import GroupPair, PairedAxis, Trace, Unchanged, pair, torn_groups, trace_model
 from tests.support.models import TINY, WIDER, Tiny
 

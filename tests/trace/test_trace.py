@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.trace import ChannelGroup, Member, NamedGroup, Trace, positions, trace_model
+from growtool.checkpoint import ModelSpec, build
+from growtool.library.timm import input_size
+from growtool.trace import ChannelGroup, Member, NamedGroup, Trace, positions, trace_built, trace_model
 from growtool.trace.factors import sums_of_activations
 from tests.support.models import TINY, Tiny, random_model
 
@@ -20,8 +21,7 @@ NO_RESIDUAL_BLOCK = ("densenet", "efficientnet")
 
 
 def traced(tiny: Tiny) -> Trace:
-    model = tiny.create()
-    return trace_model(model, input_size(model))
+    return trace_built(ModelSpec(tiny.architecture), tiny.create())
 
 
 def group_of(trace: Trace, tensor: str, dim: int) -> NamedGroup:

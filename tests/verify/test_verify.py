@@ -21,13 +21,13 @@ from growtool.images import EVAL_SPLITS, LabelledImages
 from growtool.verify import (
     Comparison,
     StreamedModel,
-    common_input_size,
+    common_inputs,
     compare,
     compare_images,
     default_tolerance,
     random_inputs,
 )
-from tests.support.models import randomise_
+from tests.support.models import random_images, randomise_
 
 # One of each way a forward pass comes by its weights: weights standardised, relative positions looked up and cached,
 # rotary tables, functional attention with fused or absent biases, recurrent layers with lists of weights.
@@ -68,7 +68,7 @@ def test_streamed_forward_is_the_loaded_models(name, tmp_path):
     folder = save(randomise_(timm.create_model(name, **args).eval()), tmp_path, **args)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     streamed = StreamedModel(open_checkpoint(folder))
-    inputs = random_inputs(streamed.input_size, 2, seed=0)
+    inputs = random_images(streamed.input_sizes["images"], 2, seed=0)
     with torch.no_grad():
         expected = model(inputs)
     assert expected.std() > 0
@@ -84,7 +84,7 @@ def test_a_streamed_model_runs_on_the_device_that_is_named(name, tmp_path, monke
     """By tensors of a CUDA device that have no values; operations refuse those of two devices."""
     args = {"num_classes": 5, **({"embed_dim": 12, "depths": (2, 1, 1, 1)} if "swin" in name else {})}
     source = open_checkpoint(save(timm.create_model(name, **args), tmp_path, **args))
-    inputs, device = random_inputs(StreamedModel(source).input_size, 2, seed=0), torch.device("cuda", 0)
+    inputs, device = random_images(StreamedModel(source).input_sizes["images"], 2, seed=0), torch.device("cuda", 0)
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor)  # where it has come to, not what it brings back
     monkeypatch.setattr("growtool.verify.stream.build", built_with_values)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -115,7 +115,7 @@ def test_weights_are_held_one_operation_at_a_time(vit, monkeypatch):
     monkeypatch.setattr(Checkpoint, "read", counted)
     streamed = StreamedModel(vit)
     assert most == 0
-    streamed(random_inputs(streamed.input_size, 1, seed=0))
+    streamed(random_images(streamed.input_sizes["images"], 1, seed=0))
     sizes = sorted(info.nbytes for info in vit.tensors.values())
     assert sizes[-1] <= most <= 2 * sizes[-1] < sum(sizes)
 
@@ -143,14 +143,14 @@ def test_questions_about_a_weight_do_not_read_it(vit, monkeypatch):
 def test_streaming_leaves_no_values_in_the_skeleton_and_does_not_touch_the_global_generator(vit):
     before = torch.get_rng_state()
     streamed = StreamedModel(vit)
-    inputs = random_inputs(streamed.input_size, 1, seed=0)
+    inputs = random_images(streamed.input_sizes["images"], 1, seed=0)
     assert torch.equal(streamed(inputs), streamed(inputs))
     assert all(parameter.is_meta for parameter in streamed.model.parameters())
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_checkpoint_equals_itself(vit):
-    result = compare(vit, vit, random_inputs(common_input_size(vit, vit), 3, seed=0))
+    result = compare(vit, vit, common_inputs(vit, vit, 3, seed=0))
     assert (result.relative_difference, result.max_abs, result.argmax_agreement, result.count) == (0, 0, 1, 3)
     assert result.dtype == "float32"
     assert result.within(0)
@@ -198,19 +198,19 @@ def test_tolerance_is_that_of_the_coarsest_type(vit, stored, computed, tolerance
     assert default_tolerance(*pair, computed) == tolerance
 
 
-def test_random_inputs_are_those_of_the_seed():
-    a, b = (random_inputs((3, 4, 4), 2, seed=seed) for seed in (1, 2))
-    assert a.shape == (2, 3, 4, 4)
-    assert not torch.equal(a, b)
-    assert torch.equal(a, random_inputs((3, 4, 4), 2, seed=1))
-    assert torch.equal(a, random_inputs((3, 4, 4), 2, seed=1, dtype=torch.float64).float())
+def test_random_inputs_are_those_of_the_seed(vit):
+    model = build(vit.spec)
+    a, b, again = (random_inputs(vit.spec, model, 2, seed=seed).tensors["images"] for seed in (1, 2, 1))
+    assert (a.shape, a.dtype) == ((2, 3, 160, 160), torch.float64)
+    assert torch.equal(a, random_images((3, 160, 160), 2, seed=1, dtype=torch.float64))
+    assert torch.equal(a, again) and not torch.equal(a, b)
 
 
 def test_what_cannot_be_compared_is_said_at_once(vit, tmp_path):
     args = {"num_classes": 7, "img_size": 64}
     other = open_checkpoint(save(randomise_(timm.create_model("test_vit", **args).eval()), tmp_path, **args))
     with pytest.raises(PlanError) as error:
-        compare(vit, other, random_inputs((3, 64, 64), 1, seed=0))
+        compare(vit, other, random_images((3, 64, 64), 1))
     assert len(error.value.problems) == 2
     assert error.match(r"input size: .* takes 3x160x160 images, .* takes 3x64x64; expected the same")
     assert error.match(r"classes: .* has 5, .* has 7; expected the same number")
@@ -220,7 +220,7 @@ def test_a_model_without_a_classifier_has_features_but_decides_nothing(tmp_path,
     headless = open_checkpoint(
         save(randomise_(timm.create_model("test_vit", num_classes=0).eval()), tmp_path, num_classes=0)
     )
-    result = compare(headless, headless, random_inputs(common_input_size(headless, headless), 2, seed=0))
+    result = compare(headless, headless, common_inputs(headless, headless, 2, seed=0))
     assert (result.relative_difference, result.argmax_agreement, result.count) == (0, None, 2) and result.scale > 0
     with pytest.raises(PlanError, match=r"has no classifier \(num_classes 0\), expected one that labels can be held"):
         compare_images(headless, headless, images)
@@ -259,7 +259,7 @@ def test_strictness_names_every_kind_of_disagreement(resnet_folder):
 def images(tmp_path_factory):
     """Six images of noise, two each of the classes 0, 1 and 2."""
     folder = tmp_path_factory.mktemp("images")
-    for i, pixels in enumerate(random_inputs((32, 32, 3), 6, seed=0)):
+    for i, pixels in enumerate(random_images((32, 32, 3), 6)):
         (folder / f"class{i % 3}").mkdir(exist_ok=True)
         path = folder / f"class{i % 3}" / f"{i}.png"
         Image.fromarray((pixels.clamp(-2, 2) * 60 + 128).byte().numpy()).save(path)
@@ -338,6 +338,6 @@ def test_images_in_a_tar_file_decide_the_same(vit, images, tmp_path):
 
 
 @pytest.mark.parametrize("count", [10**13, 2**63 - 1])
-def test_more_random_inputs_than_memory_holds_are_refused(count):
-    with pytest.raises(PlanError, match=rf"found {count} random inputs of 3x32x32, expected as many as fit in memory"):
-        random_inputs((3, 32, 32), count, 0)
+def test_more_random_inputs_than_memory_holds_are_refused(count, vit):
+    with pytest.raises(PlanError, match=rf"found {count} random inputs of 3x160x160, expected as many as fit"):
+        random_inputs(vit.spec, build(vit.spec), count, 0)

@@ -12,14 +12,15 @@ from unittest import mock
 import timm
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build, input_size
-from growtool.checkpoint.reach import opened
+from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
+from growtool.library import library_of
+from growtool.library.timm.families import larger_siblings
+from growtool.library.timm.reach import opened
+from growtool.library.values import as_lists, numbers_in, scaled
 from growtool.recipe import target as target_module
-from growtool.recipe.arguments import as_lists, constructor_numbers, constructor_switches, scaled
-from growtool.recipe.siblings import larger_siblings
 from growtool.recipe.size_arguments import AXES, SizeArguments, find_size_arguments
-from growtool.trace import Trace, groups_on, trace_model
+from growtool.trace import Trace, groups_on, trace_built
 
 from .attempt import Attempt, attempt
 from .models import Example
@@ -49,7 +50,7 @@ def measure(example: Example, record: dict[str, Any], save: Callable[[], None], 
 
     skeleton = build(example.spec)
     before = time.process_time()  # of one core, whatever else the machine is doing
-    trace = trace_model(skeleton, input_size(skeleton))
+    trace = trace_built(example.spec, skeleton)
     saved(trace=_trace_facts(skeleton, trace, time.process_time() - before))
     model = source_model(example.spec)
     saved(permutation=asdict(permutation_proof(model, trace)))
@@ -91,7 +92,7 @@ def _widened(
     yield from _copied("scale", {"scale": {"width": 2.0}}, source, model)
     if example.wider:
         yield from _copied("arguments", {"model_args": dict(example.wider)}, source, model)
-    for name in larger_siblings(example.spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
+    for name in larger_siblings(example.spec, skeleton, timm.list_models(module=example.family), build)[:_SIBLINGS]:
         yield from _copied("sibling", {"model": name}, source, model)
 
 
@@ -124,7 +125,7 @@ def _deepened(
     ).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
-    for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
+    for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family), build)[:_SIBLINGS]:
         yield attempt("sibling", {"model": name}, TILED_AND_CLOSED, source, model)
 
 
@@ -170,10 +171,12 @@ def _singly(
 
 def single_changes(spec: ModelSpec, skeleton: nn.Module) -> Iterator[dict[str, Any]]:
     """Every number of the constructor doubled, every switch turned, each on its own."""
-    for name, value in constructor_numbers(spec, skeleton).items():
+    arguments = library_of(spec).arguments(spec, skeleton)
+    for name, value in numbers_in(arguments).items():
         yield {name: as_lists(scaled(value, 2))}
-    for name, switch in constructor_switches(spec, skeleton).items():
-        yield {name: not switch}
+    for name, switch in arguments.items():
+        if isinstance(switch, bool) and name != "pretrained":
+            yield {name: not switch}
 
 
 @contextlib.contextmanager

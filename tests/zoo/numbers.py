@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from growtool.checkpoint import build
-from growtool.recipe.arguments import as_lists, constructor_numbers, leaves, scaled_at
+from growtool.library import library_of
+from growtool.library.values import as_lists, leaves, numbers_in, scaled_at
 
 from .attempt import Attempt, attempt
 from .measure import TILED_AND_CLOSED, single_changes
@@ -59,7 +60,7 @@ def changed_singly(example: Example) -> Iterator[Attempt]:
 
 def _of_sequences(example: Example, skeleton: nn.Module) -> Iterator[dict[str, Any]]:
     """Each number of each sequence of the constructor doubled alone."""
-    for name, value in constructor_numbers(example.spec, skeleton).items():
+    for name, value in numbers_in(library_of(example.spec).arguments(example.spec, skeleton)).items():
         places = range(len(leaves(value)))
         yield from ({name: as_lists(scaled_at(value, 2, {place}))} for place in places if len(places) > 1)
 

@@ -21,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from growtool import checkpoint
-from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order, input_size
+from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order
 from growtool.growing.execute import produce
+from growtool.library.timm import input_size
 from growtool.recipe import Recipe
 from growtool.trace import Axis, ChannelGroup, NamedGroup, Trace, groups_on
 

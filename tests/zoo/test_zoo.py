@@ -17,11 +17,13 @@ import timm
 from torch import Tensor, nn
 
 from growtool.algebra.expansion import AxisMap
-from growtool.checkpoint import build, input_size
+from growtool.checkpoint import build
 from growtool.cli.commands.list import families
+from growtool.library import built_in
+from growtool.library.timm import input_size
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
-from growtool.report.zoo import count_models, read_zoo
+from growtool.report.zoo import read_zoo
 from growtool.trace import Trace, trace_model
 from growtool.trace.axes import new_axis
 from tests.zoo.models import SMALLEST, VARIANTS, Example
@@ -165,7 +167,7 @@ def _copied_without_sharing(W: Tensor, maps: tuple[AxisMap, ...]) -> Tensor:
 
 
 def test_the_list_has_every_model_file_of_timm_once():
-    timms = {name for name in count_models() if find_spec(f"timm.models.{name}")}  # other tests register their own
+    timms = {name for name in built_in().models() if find_spec(f"timm.models.{name}")}  # other tests register their own
     assert sorted(e.family for e in SMALLEST) == sorted(timms)
     for example in SMALLEST + VARIANTS:
         assert example.architecture in timm.list_models(module=example.family)
@@ -193,14 +195,14 @@ def test_no_promise_was_false_anywhere():
 def test_families_are_listed_with_their_proofs(capsys):
     families(as_json=True)
     listed = json.loads(capsys.readouterr().out)["families"]
-    assert list(listed) == sorted(listed) == sorted(count_models())
+    assert list(listed) == sorted(listed) == sorted(built_in().models())
     for proof in read_zoo().families:
         assert listed[proof.family]["models"] > 0
         assert listed[proof.family]["proof"]["width"]["verdict"] == proof.width.verdict
     families()
     shown = capsys.readouterr().out
     assert re.search(r"^vision_transformer +\d+ +exact +exact +embed_dim", shown, re.MULTILINE)
-    assert f"{sum(count_models().values())} models in {len(listed)} families" in " ".join(shown.split())
+    assert f"{sum(map(len, built_in().models().values()))} models in {len(listed)} families" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("example", NUMBERS[:2], ids=lambda e: e.architecture)

@@ -81,7 +81,7 @@ def _given(ctx: typer.Context, options: Mapping[str, Any]) -> dict[str, Any]:
 def _show(result: RunResult) -> None:
     from rich.text import Text
 
-    from growtool.checkpoint.loading import loading_line
+    from growtool.checkpoint.folder import loading_line
     from growtool.report import units
 
     initial, final, best = result.initial, result.final, result.best

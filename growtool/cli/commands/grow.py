@@ -215,7 +215,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
     say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
     how = f"with {recipe.needs} imported" if recipe.needs else "as is"
-    say(f"  loads in timm: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
+    say(f"  loads in {recipe.library.name}: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
     colour = "green" if summary.promise == "exact" else "yellow"
     meaning = _MEANING[summary.promise]
     say(f"promise: [{colour}]{summary.promise}[/] ({meaning})")
@@ -224,7 +224,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
 
 
 def _show_result(grown: Grown) -> None:
-    from growtool.checkpoint.loading import loading_line
+    from growtool.checkpoint.folder import loading_line
 
     if grown.proof is None:
         say("[yellow]not verified[/]: the plan says verify: false")

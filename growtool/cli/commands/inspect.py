@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,10 +45,10 @@ def inspect(
     Nothing but the header of the weights file is read, unless it is in template form: then its banks and coefficients
     are, and shown.
     """
-    from growtool.checkpoint import build, input_size
+    from growtool.checkpoint import build
     from growtool.report.growth_map import growth_map
     from growtool.report.inspect import inspect_checkpoint
-    from growtool.trace import trace_model
+    from growtool.trace import trace_built
 
     paths = [checkpoint] if other is None else [checkpoint, other]
     inspections: list[Inspection] = []
@@ -59,7 +59,7 @@ def inspect(
         skeleton = build(opened.spec, where=opened.name)
         inspections.append(inspect_checkpoint(opened, depth=depth, model=skeleton))
         if coupling:
-            traces.append(trace_model(skeleton, input_size(skeleton)))
+            traces.append(trace_built(opened.spec, skeleton))
     if as_json:
         emit_json(_document(inspections, traces, growth))
     else:
@@ -104,7 +104,7 @@ def _show_one(it: Inspection) -> None:
             for row in it.modules
         )  # fmt: skip
         show_rows(("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share"), rows)
-    _show_what_is_counted()
+    _show_what_is_counted(it)
 
 
 def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
@@ -122,7 +122,7 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     if growth and (origins := growth.blocks()):
         told = ((o.block, o.source, f"new: {o.operator}" if o.operator else "") for o in origins)
         show_rows(("block", "came from", ""), (map(escape, cells) for cells in told))
-    _show_what_is_counted()
+    _show_what_is_counted(a)
 
 
 def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow], growth: GrowthMap | None) -> Table:
@@ -165,7 +165,7 @@ def _facts(it: Inspection) -> dict[str, str]:
     return {
         "architecture": escape(it.architecture),
         "model_args": escape(", ".join(f"{key}={value}" for key, value in it.model_args.items()) or "none"),
-        "input": " x ".join(str(n) for n in it.input_size),
+        "input": _sizes(it.input_size),
         "parameters": f"{it.parameters:,} ({units.count(it.parameters)})",
         "buffers": f"{it.buffers:,}",
         "stored": f"{units.size(it.bytes)}, {', '.join(it.dtypes)}",
@@ -174,10 +174,16 @@ def _facts(it: Inspection) -> dict[str, str]:
     }
 
 
-def _show_what_is_counted() -> None:
+def _sizes(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> str:
+    if isinstance(size, tuple):
+        return " x ".join(map(str, size))
+    return ", ".join(f"{name} {_sizes(part)}" for name, part in size.items())
+
+
+def _show_what_is_counted(it: Inspection) -> None:
     from growtool.report.macs import COUNTED
 
-    say(f"MACs of one image, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
+    say(f"MACs of one {it.input}, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
 
 
 def _show_lineage(it: Inspection) -> None:

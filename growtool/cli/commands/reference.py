@@ -77,8 +77,8 @@ def _reference_names(plugin: Path | None) -> dict[str, str] | None:
 def _import_training(
     file: Path, output: Path, model: str | None, arguments: dict[str, Any], *, force: bool, as_json: bool
 ) -> None:
+    from growtool.checkpoint.folder import loading_line
     from growtool.checkpoint.importing import import_checkpoint
-    from growtool.checkpoint.loading import loading_line
 
     done = import_checkpoint(file, output, model=model, model_args=arguments, force=force)
     if as_json:
@@ -99,13 +99,13 @@ def _import_templates(
     file: Path, output: Path, model: str, arguments: dict[str, Any], names: dict[str, str], *, force: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from growtool.checkpoint import ModelSpec, build
     from growtool.checkpoint.names import cleaned
     from growtool.checkpoint.torch_file import read_state_dict
+    from growtool.library import build, spec_named
     from growtool.templates.convert import write_tensors
     from growtool.templates.reference import from_reference
 
-    spec = ModelSpec(model, arguments)
+    spec = spec_named(model, arguments)
     skeleton = build(spec, where=f"--model {model}")
     state = {cleaned(name): tensor for name, tensor in read_state_dict(file).tensors.items()}
     tensors, form = from_reference(state, skeleton, names, where=str(file))

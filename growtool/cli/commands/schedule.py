@@ -32,7 +32,7 @@ def schedule(
     from growtool.workflows.schedule.file import load_schedule
 
     loaded = load_schedule(file)  # a mistake in it is told before torch is imported
-    from growtool.checkpoint.loading import loading_line
+    from growtool.checkpoint.folder import loading_line
     from growtool.finetune.parallel.distributed import World
     from growtool.report import units
     from growtool.workflows.schedule.run import run_schedule

@@ -64,16 +64,18 @@ def verify(
     import torch
 
     from growtool.finetune.parallel.device import in_use, resolve_device
-    from growtool.verify import common_input_size, compare, default_tolerance, random_inputs
+    from growtool.images import require_images
+    from growtool.verify import common_inputs, compare, default_tolerance
 
     place = resolve_device(device)
     a, b = pair = open_all([source, target], model, model_args)
     torch_dtype: torch.dtype = getattr(torch, dtype.value)
     limit = default_tolerance(a, b, torch_dtype) if tolerance is None else tolerance
-    shape = common_input_size(a, b, decide=data is not None)
-    images = random_inputs(shape, inputs, seed, torch_dtype)
+    if data is not None:
+        require_images(a.spec, a.name)
+    drawn = common_inputs(a, b, inputs, seed, decide=data is not None)
     with in_use(place, tf32=False):
-        logits = compare(a, b, images, dtype=torch_dtype, device=place)
+        logits = compare(a, b, drawn, dtype=torch_dtype, device=place)
         decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size, place)
     agree = logits.within(limit) and (decisions is None or decisions.logits.within(limit))
     if as_json:
@@ -85,7 +87,7 @@ def verify(
 
 
 def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int, device: Any) -> ImageComparison:
-    from growtool.images import EVAL_SPLITS, LabelledImages
+    from growtool.images import EVAL_SPLITS, ImageFormat, LabelledImages
     from growtool.verify import StreamedModel, compare_images
 
     source, target = pair
@@ -93,8 +95,8 @@ def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_siz
     images = LabelledImages.of(
         data,
         EVAL_SPLITS,
-        channels=model.input_size[0],
-        num_classes=model.num_classes,
+        channels=ImageFormat.of(model.model).input_size[0],
+        num_classes=model.classes,
         label_names=source.spec.label_names,
         checkpoint=source.name,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, input_size
+from growtool.checkpoint import ModelSpec
 from growtool.errors import PlanError, format_names
 from growtool.finetune.config import RunConfig
 from growtool.finetune.data.fields import field_problems, require_labels
@@ -23,6 +23,7 @@ from growtool.images import (
     numbered,
     open_split,
 )
+from growtool.library.timm import input_size
 
 _CANONICAL = {
     "train": "train",

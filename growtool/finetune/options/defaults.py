@@ -14,10 +14,11 @@ from typing import Any
 from torch import nn
 
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import Checkpoint, input_size
+from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT, TRAINING
 from growtool.finetune.config import STATELESS, RunConfig
+from growtool.library.timm import input_size
 
 DEFAULTS = "defaults"  # the key below `resolved` in config.yaml
 AUTOMATIC = ("lr", "weight_decay", "warmup_epochs", "warmup_steps", "train_crop_mode", "clip_grad")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, ModelSpec, infos_of, json_text, write_folder
 from growtool.checkpoint.folder import (
@@ -28,7 +28,7 @@ from growtool.checkpoint.folder import (
     take_place,
     write_text,
 )
-from growtool.checkpoint.temporary import TEMPORARY, prefix_for
+from growtool.checkpoint.writer import TEMPORARY, prefix_for
 from growtool.errors import PlanError
 from growtool.finetune.commands import resuming
 from growtool.finetune.options.merging import RUN_CONFIG
@@ -100,8 +100,8 @@ def step_name(step: int) -> str:
 class Saver:
     """Writes a model as a timm folder with the lineage and the documents of the checkpoint it came from."""
 
-    def __init__(self, source: Checkpoint, spec: ModelSpec, num_features: int) -> None:
-        self.spec, self.num_features = spec, num_features
+    def __init__(self, source: Checkpoint, spec: ModelSpec, model: nn.Module) -> None:
+        self.spec, self.model = spec, model
         self._metadata = {"growtool_version": version("growtool"), **(source.form.metadata() if source.form else {})}
         self._documents = documents_beside(source, (REPORT, PLAN))
 
@@ -135,7 +135,7 @@ class Saver:
             self.spec,
             infos_of(weights),
             lambda name: weights[name],
-            num_features=self.num_features,
+            model=self.model,
             documents=documents,
             metadata=self._metadata,
             force=True,

@@ -12,6 +12,8 @@ from growtool.checkpoint import Checkpoint, build, held_as
 from growtool.checkpoint.match import matched, shared_names
 from growtool.errors import PlanError
 from growtool.finetune.data.seeding import derive_seed
+from growtool.library import ModelSpec
+from growtool.library.timm import with_classes
 from growtool.templates.training import even_out_gradients, put_in_form
 
 
@@ -73,6 +75,11 @@ def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
         torch.manual_seed(derive_seed(seed, "head"))
         reset(classes)
     return frozenset(name for name, parameter in model.named_parameters() if parameter is not before.get(name))
+
+
+def spec_for(spec: ModelSpec, classes: int | None) -> ModelSpec:
+    """The spec with a fresh head for so many classes; as it is for None."""
+    return spec if classes is None else with_classes(spec, classes)
 
 
 def count_classes(model: nn.Module) -> int:

@@ -10,7 +10,6 @@ import yaml
 
 from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.reach import OPEN
 from growtool.plan.target import Scale
 from growtool.recipe.target import scalable
 from growtool.recipe.traced_model import TracedModel
@@ -88,14 +87,16 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
 def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
     """What each axis can be scaled by, as a plan that scales it alone finds it."""
     built: Built = {}
-    size = size_of(source.model)
+    size = size_of(source.spec, source.model)
 
     def of(**axes: float) -> Scaling:
         base, size_arguments = scalable(Scale(**axes), source.spec, source.model, source.trace, built)
         return Scaling(base, source.model, size, size_arguments, budget)
 
     both = of(width=2.0, depth=2.0)
-    if both.base.architecture != OPEN:  # then neither axis has arguments of its own beyond the constructor's
+    if (
+        source.library.opened(both.base) != both.base
+    ):  # then neither axis has arguments of its own beyond the constructor's
         return dict.fromkeys(AXES, both)
     return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 

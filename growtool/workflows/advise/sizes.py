@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from torch import nn
 
-from growtool.checkpoint import ModelSpec, build, input_size
+from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
+from growtool.library.values import Value, leaves
 from growtool.plan.target import Scale
-from growtool.recipe.arguments import Value, leaves
 from growtool.recipe.size_arguments import SizeArguments
 from growtool.recipe.target import scaled_spec
 from growtool.report.macs import count_macs
@@ -28,7 +28,7 @@ Shape = tuple[Fraction | None, tuple[int, ...] | None]  # the factor of the widt
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """MACs of one image, and parameters."""
+    """MACs of one input, and parameters."""
 
     macs: int
     params: int
@@ -39,9 +39,9 @@ class Size:
         return own <= base * math.pow(budget.factor, share)
 
 
-def size_of(model: nn.Module, *, spent: bool = False) -> Size:
+def size_of(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Size:
     """The size of a model without weights; see `count_macs`."""
-    macs = count_macs(model, input_size(model), spent=spent).total
+    macs = count_macs(spec, model, spent=spent).total
     return Size(macs, sum(p.numel() for p in model.parameters()))
 
 
@@ -119,10 +119,11 @@ class Scaling:
 
     def _size(self, width: Fraction | None, depths: tuple[int, ...] | None) -> Size | None:
         try:
-            model = build(self.spec(width, depths))
+            spec = self.spec(width, depths)
+            model = build(spec)
         except GrowtoolError:
             return None
-        return size_of(model, spent=True)
+        return size_of(spec, model, spent=True)
 
     def shapes(self, axis: str) -> tuple[list[Shape], list[Shape]]:
         """The sizes of `width`, `depth` or `both`: those within the budget, largest first; larger ones, least first."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from growtool.checkpoint import Checkpoint, ModelSpec, build, infos_of, input_size, write_folder
+from growtool.checkpoint import Checkpoint, ModelSpec, build, infos_of, write_folder
 from growtool.checkpoint.folder import json_text
-from growtool.checkpoint.skeleton import initialised
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.optimizer_state import OptimizerState
 from growtool.finetune.options.defaults import Choice
 from growtool.growing import grow, summarise
+from growtool.library import library_of
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
 from growtool.recipe.consent import require_consent
@@ -151,20 +151,20 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
 def source_arm(source: Checkpoint) -> Arm:
     """The source trained on as it is; `steps` is yet to be set."""
     model = build(source.spec, where=source.name)
-    macs = count_macs(model, input_size(model)).total
+    macs = count_macs(source.spec, model).total
     return Arm("source", source.spec, macs, sum(p.numel() for p in model.parameters()), "", 0, source)
 
 
 def write_fresh(spec: ModelSpec, out: Path, seed: int) -> None:
-    """Initialise the model of `spec` from `seed` and write it as a timm folder, replacing an earlier one."""
-    model = initialised(spec, seed)
+    """Initialise the model of `spec` from `seed` and write it as a folder, replacing an earlier one."""
+    model = library_of(spec).initialised(spec, seed)
     state = model.state_dict()
     write_folder(
         out,
         spec,
         infos_of(state),
         state.__getitem__,
-        num_features=int(getattr(model, "num_features", 0)),
+        model=model,
         documents={},
         metadata={"growtool_version": version("growtool"), "growtool_seed": str(seed)},
         force=True,

@@ -18,6 +18,7 @@ from growtool.finetune.options.merging import merge
 from growtool.finetune.options.settings import own_workers
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.prepare import teacher_macs
+from growtool.finetune.update.model import spec_for
 from growtool.growing.optimizer import find_state
 from growtool.images import other_classes, require_readable
 from growtool.workflows.compare.arms import Arm, grown_arms, scratch_arms, source_arm
@@ -122,7 +123,7 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
         CheckpointError: the names of the source's classes are not those of its logits.
     """
     source, config = study.source, study.config
-    spec = source.spec if config.num_classes is None else source.spec.with_classes(config.num_classes)
+    spec = spec_for(source.spec, config.num_classes)
     train, held_out, classes = open_splits(config, spec, build(spec, where=source.name), source.name)
     for split in (train, held_out):
         require_readable(split)

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from growtool.checkpoint import Checkpoint, ModelSpec
+from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import TRAINING
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.options.merging import make_config
+from growtool.library import spec_from
 from growtool.plan import LoadedPlan
 from growtool.report.macs import macs_of, training_macs
 from growtool.workflows.compare.budget import Budget
@@ -114,7 +115,7 @@ class Study:
 
 def _tells_its_model(source: Checkpoint) -> bool:
     """Whether a checkpoint says all of what its model is, and nothing else does."""
-    return bool(source.config) and ModelSpec.from_config(source.config, where=source.name) == source.spec
+    return bool(source.config) and spec_from(source.config, where=source.name) == source.spec
 
 
 def source_cost(study: Study, images: int) -> int | None:

@@ -3,8 +3,8 @@
 A weight whose rows become k times and columns j times as many is a k x j grid. Member 0 stands first, member 1 last;
 every other block is a new combination of the templates of either, row by row in turn. Where only rows grow (the stem,
 norms, biases) member 0 comes first and member 1 last; where only columns do (the classifier) both are read, so that the
-logits are the sum of the members'. What stands between them, from k = 3 on, starts as timm starts it. Widths that do
-not divide cut the last block short, in weights and norms alike.
+logits are the sum of the members'. What stands between them, from k = 3 on, starts as its library starts it. Widths
+that do not divide cut the last block short, in weights and norms alike.
 
 Axes: k, j the grid; T templates.
 """

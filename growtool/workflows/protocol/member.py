@@ -17,7 +17,7 @@ from growtool.checkpoint import (
     infos_of,
     open_checkpoint,
 )
-from growtool.checkpoint.skeleton import initialised
+from growtool.library import library_of
 from growtool.operators.base import generator_for
 from growtool.recipe.traced_model import TracedModel
 from growtool.templates.convert import write_tensors
@@ -27,9 +27,9 @@ from growtool.templates.grouping import templatable
 def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templates: int, seed: int) -> None:
     """Write a member with fresh weights.
 
-    A template is the weight timm would start the layer with, so that each has its variance; coefficients are a random
-    unit vector, so that the weight has it, too. (The public reference draws all templates of a layer as one tensor of
-    five dimensions and gets them too small by the square root of its rows.)
+    A template is the weight its library would start the layer with, so that each has its variance; coefficients are a
+    random unit vector, so that the weight has it, too. (The public reference draws all templates of a layer as one
+    tensor of five dimensions and gets them too small by the square root of its rows.)
 
     Args:
         out: the folder to appear.
@@ -39,7 +39,7 @@ def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templat
         seed: of all that is drawn.
     """
     traced = TracedModel.of(spec, where="member")
-    drawn = [initialised(spec, seed * 1000 + number) for number in range(templates)]
+    drawn = [library_of(spec).initialised(spec, seed * 1000 + number) for number in range(templates)]
     state = drawn[0].state_dict()
     names = [name for name in templatable(traced.model, traced.trace, infos_of(state)) if name in growing]
     tensors: dict[str, Tensor] = {name: value for name, value in state.items() if name not in names}
@@ -82,5 +82,5 @@ def bank_of(name: str) -> str:
 
 
 def fresh_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
-    """The tensors timm starts the model with."""
-    return dict(initialised(spec, seed).state_dict())
+    """The tensors the model starts with."""
+    return dict(library_of(spec).initialised(spec, seed).state_dict())

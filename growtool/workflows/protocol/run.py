@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.errors import PlanError
 from growtool.finetune.commands import command
@@ -20,6 +19,7 @@ from growtool.finetune.run import finetune
 from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.library import ModelSpec, spec_named
 from growtool.workflows.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
 from growtool.workflows.protocol.file import TRAININGS, LoadedProtocol, Protocol
 from growtool.workflows.protocol.member import write_copy, write_member
@@ -72,12 +72,12 @@ def run_protocol(
     Raises:
         PlanError: the folder is not empty, or of another protocol than it is to be resumed with; an option is wrong, or
             the members are no narrower versions of the model.
-        CheckpointError: timm cannot build a model.
+        CheckpointError: a model cannot be built.
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last training was complete.
     """
     world, protocol = World.from_environment(), loaded.protocol
     line = command("protocol", loaded.path, "-o", output, "--resume")
-    grown = ModelSpec(protocol.model, protocol.model_args, {"input_size": list(protocol.input_size)})
+    grown = spec_named(protocol.model, protocol.model_args, input_size=list(protocol.input_size))
     member = grown.with_args(**protocol.member_args)
     growing = two_sided(growth_maps(member, grown)[0])
     starts = {name: output / name / "start" for name in TRAININGS}

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from growtool.checkpoint import ModelSpec
-from growtool.checkpoint.paths import TIMES, children, places, value_at
-from growtool.checkpoint.reach import configuration
-from growtool.recipe.arguments import Value
+from growtool.library.paths import TIMES, children, places, value_at
+from growtool.library.spec import ModelSpec
+from growtool.library.timm.reach import configuration
+from growtool.library.values import Value
 
 _DIGITS = re.compile(r"\d+")
 

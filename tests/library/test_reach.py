@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from growtool.checkpoint import ModelSpec, build
-from growtool.checkpoint.plugin import load_plugin
-from growtool.checkpoint.reach import OPEN, base_architecture, configuration, growtool_open, opened, repeats_of
 from growtool.errors import CheckpointError, PlanError
+from growtool.library.plugin import load_plugin
+from growtool.library.timm.reach import OPEN, base_architecture, configuration, growtool_open, opened, repeats_of
 from tests.support.plain_timm import in_plain_timm
 
 
@@ -159,7 +159,7 @@ def test_a_plugin_makes_its_models_known(tmp_path):
     path.write_text(PLUGIN.format(name="net_of_a_user"))
     # in a process of its own: timm's registry keeps what it is told
     code = (
-        "import pathlib, sys, timm; from growtool.checkpoint.plugin import load_plugin; "
+        "import pathlib, sys, timm; from growtool.library.plugin import load_plugin; "
         "print(load_plugin(pathlib.Path(sys.argv[1])), timm.create_model('net_of_a_user', width=6).num_features)"
     )
     run = in_plain_timm(code, path)
@@ -174,7 +174,7 @@ def test_a_plugin_on_the_path_of_imports_is_no_other_module(tmp_path, beside):
         (tmp_path / "first").mkdir()
         (tmp_path / "first" / path.name).touch()
     code = (
-        "import pathlib, sys; sys.path[:0] = sys.argv[2:]; from growtool.checkpoint.plugin import load_plugin; "
+        "import pathlib, sys; sys.path[:0] = sys.argv[2:]; from growtool.library.plugin import load_plugin; "
         "print(load_plugin(pathlib.Path(sys.argv[1])))"
     )
     run = in_plain_timm(code, path.name, *(["first"] if beside else []), tmp_path, folder=tmp_path)

@@ -5,8 +5,11 @@ import timm
 import torch
 from torch.nn.modules import module
 
-from growtool.checkpoint import ModelSpec, build, input_size, skeleton
 from growtool.errors import CheckpointError
+from growtool.library import ModelSpec, build, building
+from growtool.library.timm import input_size
+from growtool.library.timm.config import read_config, written_config
+from growtool.library.timm.loading import count_classes
 
 MODELS = [
     ModelSpec("resnet18", {"channels": [4, 8, 8, 12], "in_chans": 1}),
@@ -51,18 +54,18 @@ def test_spec_survives_its_own_config():
         "model_args": {"num_classes": 10, "global_pool": "avg", "channels": [4, 8, 8, 12]},
         "pretrained_cfg": {"input_size": [3, 32, 32]}, "label_names": ["a", "b"], "growtool": {"lineage": []},
     }  # fmt: skip
-    spec = ModelSpec.from_config(config, where="config.json")
-    assert spec.to_config(num_features=12) == config
-    assert list(spec.to_config(num_features=12)) == list(config)
-    assert (spec.num_classes, spec.label_names) == (10, ("a", "b"))
+    spec = read_config(config, where="config.json")
+    assert written_config(spec, 12) == config
+    assert list(written_config(spec, 12)) == list(config)
+    assert (count_classes(spec), spec.label_names) == (10, ("a", "b"))
 
 
 def test_arguments_timm_keeps_at_the_top_count():
-    spec = ModelSpec.from_config({"architecture": "resnet18", "num_classes": 7}, where="config.json")
+    spec = read_config({"architecture": "resnet18", "num_classes": 7}, where="config.json")
     assert spec.model_args == {"num_classes": 7}
     assert spec.with_args(depth=2).model_args == {"num_classes": 7, "depth": 2}
-    assert ModelSpec("x", {}, {"num_classes": 4}).num_classes == 4
-    assert ModelSpec("x").num_classes is None
+    assert count_classes(ModelSpec("x", {}, {"num_classes": 4})) == 4
+    assert count_classes(ModelSpec("x")) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_what_timm_hands_over_is_not_blamed_on_the_arguments(monkeypatch, argume
 
 
 def test_a_mistyped_number_of_blocks_is_refused_instead_of_built(monkeypatch):
-    monkeypatch.setattr(skeleton, "MOST_PARAMETERS", 500)
+    monkeypatch.setattr(building, "MOST_PARAMETERS", 500)
     with pytest.raises(CheckpointError, match=r"found more than 500 tensors, expected a number of blocks"):
         build(ModelSpec("resnet18", {"layers": [1, 1, 2**63, 1], "channels": [4, 8, 8, 12]}))
     assert build(ModelSpec("resnet18", {"layers": [1, 1, 2, 1], "channels": [4, 8, 8, 12]}))

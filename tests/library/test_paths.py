@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from growtool.checkpoint.paths import covers, places, repeated, set_at
+from growtool.library.paths import covers, places, repeated, set_at
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""A user's own models: a Python file that registers them in timm. It runs code, so it is loaded only on request."""
+"""A user's own models: a Python file that registers them in timm, or a library of them in growtool.
+
+It runs code, so it is loaded only on request.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import sys
 from pathlib import Path
 
 from growtool.errors import PlanError
+from growtool.library.registry import libraries
 
 
 def load_plugin(path: Path) -> list[str]:
-    """Run a file that registers models in timm (`@timm.models.register_model`).
+    """Run a file that registers models in timm (`@timm.models.register_model`) or a library (`library.register`).
 
     Returns:
-        The names it registered.
+        The names of the models that are new.
 
     Raises:
         PlanError: no such file, it fails, or it registers nothing.
@@ -25,9 +29,7 @@ def load_plugin(path: Path) -> list[str]:
             f"{path}: {path.stem!r} is the name of another module or no name for one; rename the file, timm finds its "
             "entry points by the module's name"
         )
-    import timm
-
-    before = set(timm.list_models())
+    before, known = set(libraries()), _names()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise PlanError(f"{path}: not a Python file; --plugin takes one that registers models in timm")
@@ -38,14 +40,19 @@ def load_plugin(path: Path) -> list[str]:
     except Exception as error:
         del sys.modules[path.stem]
         raise PlanError(f"{path}: the plugin failed: {type(error).__name__}: {error}; mend it and try again") from error
-    added = sorted(set(timm.list_models()) - before)
-    if not added:
+    added = sorted(_names() - known)
+    if not added and before.issuperset(libraries()):
         del sys.modules[path.stem]
         raise PlanError(
             f"{path}: registered no model, expected at least one; decorate its entry points with "
-            "`@timm.models.register_model`"
+            "`@timm.models.register_model`, or register a library of models with `growtool.library.register`"
         )
     return added
+
+
+def _names() -> set[str]:
+    """The models of all libraries."""
+    return {name for library in libraries() for names in library.models().values() for name in names}
 
 
 def _names_another_module(path: Path) -> bool:

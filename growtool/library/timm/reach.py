@@ -6,7 +6,7 @@ arguments over those that timm's builders would pass on. What is built, and how,
 
     timm.create_model("growtool_open", base="mobilenetv3_small_050", channel_multiplier=2.0)
 
-Numbers inside nested configurations are reached by paths (`growtool.checkpoint.paths`):
+Numbers inside nested configurations are reached by paths (`growtool.library.paths`):
 
     timm.create_model("growtool_open", base="hgnetv2_b0", **{"cfg.stage*.3": [1, 1, 4, 1]})
 
@@ -20,14 +20,16 @@ import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.overriding import DECODER, REPEATS, SeenError, overridden, patching, watching
+from growtool.library.building import set_eps, without_weights
+from growtool.library.timm.overriding import DECODER, REPEATS, SeenError, overridden, patching, watching
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from growtool.checkpoint.spec import ModelSpec
+    from growtool.library.spec import ModelSpec
 
 OPEN = "growtool_open"
 _FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -41,7 +43,7 @@ def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs
         eps_of: path of a norm -> its eps, which timm's constructors keep to themselves.
         kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...);
             paths into arguments of its class, such as `cfg.blocks.*.d` or `cfgs.*.*.times`, see
-            `growtool.checkpoint.paths`; `repeats`, a list of the number of blocks of each stage, where the file decodes
+            `growtool.library.paths`; `repeats`, a list of the number of blocks of each stage, where the file decodes
             stages from strings.
 
     Raises:
@@ -58,29 +60,28 @@ def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs
     return model
 
 
-def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
-    """Give norms another eps.
-
-    Args:
-        model: changed in place.
-        eps_of: path of a norm -> its eps.
-
-    Raises:
-        TypeError: no such module, or one without an eps.
-    """
-    modules = dict(model.named_modules())
-    for path, eps in eps_of.items():
-        if getattr(modules.get(path), "eps", None) is None:
-            raise TypeError(f"eps_of: {path} is not a norm of this model")
-        modules[path].eps = eps
-
-
 def register() -> None:
     """Make `growtool_open` known to timm."""
     from timm.models import is_model, register_model
 
     if not is_model(OPEN):
         register_model(growtool_open)
+
+
+def create(spec: ModelSpec) -> nn.Module:
+    """What timm builds from a folder: there an argument that is null is handed on, while `create_model` drops it."""
+    from timm.models import model_entrypoint
+
+    register()
+    name, _, tag = spec.architecture.partition(".")
+    model: nn.Module = model_entrypoint(name)(
+        pretrained=False,
+        pretrained_cfg=dict(spec.settings) or tag or None,
+        pretrained_cfg_overlay=None,
+        cache_dir=None,
+        **spec.model_args,
+    )
+    return model
 
 
 def opened(spec: ModelSpec) -> ModelSpec:
@@ -90,15 +91,8 @@ def opened(spec: ModelSpec) -> ModelSpec:
     return replace(spec, architecture=OPEN, model_args={"base": spec.architecture, **spec.model_args})
 
 
-def with_eps(spec: ModelSpec, eps_of: Mapping[str, float]) -> ModelSpec:
-    """The same model with another eps for some norms, by way of `growtool_open`; the spec itself if there are none."""
-    if not eps_of:
-        return spec
-    return opened(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps_of})
-
-
 def home_module(spec: ModelSpec) -> str:
-    """The module that registers the spec's model: `timm.models.resnet`, `growtool.checkpoint.reach`, a user's own."""
+    """The module that registers the spec's model: `timm.models.resnet`, `growtool.library.timm.reach`, a user's own."""
     from timm.models import model_entrypoint
 
     return str(model_entrypoint(spec.architecture).__module__)
@@ -124,8 +118,6 @@ def configuration(spec: ModelSpec) -> dict[str, Any]:
 
 def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
     """The number of blocks of each stage, None where the model's file does not decode stages from strings."""
-    from growtool.checkpoint.skeleton import build
-
     wanted = spec.model_args.get(REPEATS)
     if wanted is not None:
         return tuple(wanted)
@@ -137,7 +129,7 @@ def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
     with patching:
         setattr(module, DECODER, watching(decode, found))
         try:
-            build(spec)
+            without_weights(partial(create, spec))
         finally:
             setattr(module, DECODER, decode)
     return tuple(map(len, found[-1])) if found else None

@@ -1,19 +1,10 @@
-"""The numbers a model was constructed with, whatever the constructor calls them."""
+"""The numbers a model is constructed with: a value is a number, or numbers and words in sequences within each other."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import itertools
 import math
-import sys
-from collections.abc import Collection, Iterable
-from types import CodeType, FrameType
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
-
-from torch import nn
-
-from growtool.checkpoint import ModelSpec, build
 
 _ROUNDING = 1e-12  # relative, of a product with a float
 
@@ -63,56 +54,10 @@ def times(value: Number, factor: float) -> Number:
     return round(product) if whole else product
 
 
-def constructor_numbers(spec: ModelSpec, model: nn.Module) -> dict[str, Value]:
-    """The numbers, and sequences of numbers, that the model was constructed with, defaults included."""
-    found = {name: _number(value) for name, value in _constructor_values(spec, model).items()}
+def numbers_in(arguments: Mapping[str, Any]) -> dict[str, Value]:
+    """The arguments that are numbers above zero, or sequences of numbers."""
+    found = {name: _number(value) for name, value in arguments.items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def constructor_switches(spec: ModelSpec, model: nn.Module) -> dict[str, bool]:
-    """The flags that the model was constructed with, defaults included."""
-    values = _constructor_values(spec, model)
-    return {name: value for name, value in values.items() if isinstance(value, bool) and name != "pretrained"}
-
-
-def constructor_arguments(spec: ModelSpec, model: nn.Module) -> frozenset[str]:
-    """The names of what the model was constructed with, defaults included."""
-    return frozenset(_constructor_values(spec, model))
-
-
-def _constructor_values(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
-    """Arguments of the model's class and of the functions of its file that lead there.
-
-    A configuration object among them is replaced by its fields: timm lays keyword arguments over those.
-    """
-    seen: dict[str, Any] = {}
-    classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
-    innermost: CodeType = [vars(cls)["__init__"].__code__ for cls in classes if "__init__" in vars(cls)][-1]
-    home = inspect.getfile(type(model))
-
-    def watch(frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and (code.co_filename == home or code is innermost):
-            seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
-            if code is innermost:
-                sys.settrace(before)
-
-    before = sys.gettrace()
-    sys.settrace(watch)
-    try:
-        build(spec)
-    finally:
-        sys.settrace(before)
-    for value in list(seen.values()):
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
-        elif isinstance(value, dict):
-            seen.update({name: part for name, part in value.items() if isinstance(name, str)})
-    return seen
-
-
-def _argument_names(code: CodeType) -> tuple[str, ...]:
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _number(value: Any) -> Value | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
-from growtool.checkpoint.paths import is_path, repeated, root_of, set_at
+from growtool.library.paths import is_path, repeated, root_of, set_at
 
 REPEATS = "repeats"
 DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
@@ -119,7 +119,7 @@ class _Laid:
 
         Raises:
             TypeError: a path starts with no argument of the class, or the decoded stages are none of them.
-            ValueError: see `growtool.checkpoint.paths`.
+            ValueError: see `growtool.library.paths`.
         """
         self.used.append(cls)
         args = {**given, **self.plain}

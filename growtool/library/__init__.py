@@ -1,0 +1,35 @@
+"""The boundary to libraries of models: what growtool asks of them, and which there are."""
+
+from growtool.library.base import Library, leaves_of
+from growtool.library.inputs import Inputs, Sizes, Words, only_size
+from growtool.library.registry import (
+    build,
+    libraries,
+    library_of,
+    meta_inputs,
+    recognised,
+    register,
+    runs,
+    spec_from,
+    spec_named,
+)
+from growtool.library.spec import ModelSpec
+
+__all__ = [
+    "Inputs",
+    "Library",
+    "ModelSpec",
+    "Sizes",
+    "Words",
+    "build",
+    "leaves_of",
+    "libraries",
+    "library_of",
+    "meta_inputs",
+    "only_size",
+    "recognised",
+    "register",
+    "runs",
+    "spec_from",
+    "spec_named",
+]

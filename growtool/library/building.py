@@ -1,0 +1,134 @@
+"""Building a model without memory for its weights: parameters on the meta device, buffers real.
+
+Buffers have to be real because their values decide how the model may grow: a blur filter is the same for every channel,
+a table of rotary frequencies is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
+# What initialisers do in place to a parameter.
+_DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
+
+
+def without_weights(create: Callable[[], nn.Module]) -> nn.Module:
+    """What a constructor builds, its parameters on meta, its buffers on CPU; the global random state stays.
+
+    Raises:
+        Exception: whatever the constructor trips over.
+    """
+    import torch
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation():
+        warnings.simplefilter("ignore")
+        # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
+        # built (hybrid patch embeddings); those need a full build.
+        with contextlib.suppress(RuntimeError), _parameters_on_meta():
+            model = create()
+            if not any(buffer.is_meta for buffer in model.buffers()):
+                return model
+        return create().apply(partial(_drop_parameters, _MovedToMeta()))
+
+
+def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What a constructor builds with the numbers drawn from `seed`; the global random state stays."""
+    import torch
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        return create()
+
+
+def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
+    """Give norms another eps.
+
+    Args:
+        model: changed in place.
+        eps_of: path of a norm -> its eps.
+
+    Raises:
+        TypeError: no such module, or one without an eps.
+    """
+    modules: dict[str, Any] = dict(model.named_modules())
+    for path, eps in eps_of.items():
+        if getattr(modules.get(path), "eps", None) is None:
+            raise TypeError(f"eps_of: {path} is not a norm of this model")
+        modules[path].eps = eps
+
+
+class _MovedToMeta:
+    """Moves parameters to meta, those in one memory to one parameter, so that ties last."""
+
+    def __init__(self) -> None:
+        self._moved: dict[Any, nn.Parameter] = {}
+
+    def __call__(self, parameter: nn.Parameter) -> nn.Parameter:
+        from torch.multiprocessing.reductions import StorageWeakRef
+
+        if parameter.is_meta:
+            return parameter
+        memory = StorageWeakRef(parameter.untyped_storage())  # holds the address, not the numbers
+        key = (memory, parameter.storage_offset(), parameter.shape, parameter.stride())
+        if key not in self._moved:
+            self._moved[key] = type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        return self._moved[key]
+
+
+def _drop_parameters(on_meta: _MovedToMeta, module: nn.Module) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+        setattr(module, name, on_meta(parameter))
+
+
+def _without_initialisation() -> AbstractContextManager[object]:
+    """While open, parameters are not filled with random numbers, which takes most of the time of a build."""
+    from torch import Tensor, nn
+    from torch.overrides import TorchFunctionMode
+
+    def _is_drawn(tensor: Any) -> bool:
+        return isinstance(tensor, nn.Parameter) or (isinstance(tensor, Tensor) and tensor.is_meta)
+
+    class Skipping(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            tensor = args[0] if args else kwargs.get("tensor")  # by name from the functions of nn.init
+            draws = getattr(func, "__module__", "") == nn.init.__name__ or getattr(func, "__name__", "") in _DRAWS
+            return tensor if draws and _is_drawn(tensor) else func(*args, **kwargs)
+
+    return Skipping()
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """While open, each parameter moves to meta as a module registers it, before it is initialised."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    on_meta = _MovedToMeta()
+
+    held = 0
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        nonlocal held
+        held += 1
+        if held > MOST_PARAMETERS:
+            raise ValueError(
+                f"found more than {MOST_PARAMETERS} tensors, expected a number of blocks that can be built"
+            )
+        return on_meta(parameter)
+
+    # torch annotates the hook as returning None, yet registers what it returns.
+    hook = register_module_parameter_registration_hook(cast("Callable[..., None]", to_meta))
+    try:
+        yield
+    finally:
+        hook.remove()
