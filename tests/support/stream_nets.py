@@ -13,7 +13,7 @@ from growtool.recipe import Recipe
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
 from growtool.recipe.traced_model import TracedModel
-from growtool.trace import trace_model
+from growtool.trace import trace_built
 from tests.support.models import randomise_
 from tests.zoo.proofs import InMemory
 
@@ -65,7 +65,7 @@ def recipe_between(
 ) -> tuple[nn.Module, nn.Module, Recipe]:
     models = [net(width, forward).eval() for width in (before, after)]
     spec = ModelSpec("test_vit")
-    source, target = (TracedModel(spec, model, trace_model(model, (3, 8, 8))) for model in models)
+    source, target = (TracedModel(spec, model, trace_built(spec, model)) for model in models)
     models = [randomise_(model.double()) for model in models]
     plan = Plan.model_validate({"target": {"model": "test_vit"}, "width": {"operator": operator}})
     return *models, recipe_of(plan, InMemory.of(spec, models[0]), match(source, target, None))
