@@ -152,10 +152,18 @@ def _reason(
     return Why.JOINTLY, f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 
 
-def ambiguous_parameters(trace: Trace, expansions: Mapping[ChannelGroup, Expansion]) -> list[Obstacle]:
-    """Parameters that are read in several ways on channels that grow: one split cannot serve them all."""
+def ambiguous_parameters(
+    trace: Trace, expansions: Mapping[ChannelGroup, Expansion], copied: frozenset[str]
+) -> list[Obstacle]:
+    """Parameters that are read in several ways on channels that grow: one split cannot serve them all.
+
+    Args:
+        trace: the target's.
+        expansions: how each set of channels grows.
+        copied: parameters that need none, as others make up for their copies.
+    """
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
-    return _one(sorted(grown & trace.ambiguous), "read as a matrix along its channels and in another way too")
+    return _one(sorted(grown & trace.ambiguous - copied), "read as a matrix along its channels and in another way too")
 
 
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:

@@ -14,8 +14,9 @@ homogeneous takes no factor, what is added takes one. So the factors of the weig
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.lockstep import Entry, Lockstep
+from growtool.prove.log_scales import Solution
 from growtool.prove.scale_pass import JointOp, ScalePass, parts_of
 from growtool.prove.scale_rules import take
 from growtool.trace import ChannelGroup, PairedAxis, groups_on
@@ -77,14 +79,15 @@ def scaling(
         lockstep: source and target.
         rows: first axis of each tensor of the target that may be multiplied; see `ScalePass`.
         expansions: how each set of channels grows; those that stay may be absent.
-        copying: whether weights that are transformed (standardised, say) before use may grow by plain copies.
+        copying: whether weights may grow by plain copies where a split serves them ill: those that are transformed
+            (standardised, say) before use, and those that are read in another way too, as tied embeddings are.
     """
-    run = _followed(ScalePass(lockstep, rows, expansions, frozenset()))
-    # names of split weights are among the places of sums
-    if copying and not run.transformed.keys().isdisjoint(run.sums.values()):
-        run = _followed(ScalePass(lockstep, rows, expansions, frozenset(run.transformed)))
-    told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
-    solution = run.values.scales.solve(told | {term for term, _ in run.numbers.values()})
+    torn = lockstep.target.ambiguous if copying else frozenset[str]()
+    begin = partial(ScalePass, lockstep, rows, expansions)
+    run, solution = _solved(begin, torn, copying=copying)
+    failed = {name for name in torn & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
+    if failed:  # copies do not serve them either
+        run, solution = _solved(begin, torn - failed, copying=copying)
     numbers = defaultdict[str, dict[int, Entry]](dict)
     for (module, place), (term, entry) in run.numbers.items():
         if term not in solution.failed:
@@ -107,6 +110,18 @@ def scaling(
             dict.fromkeys((run.transformed[name], group) for name, group in failing if name in run.transformed)
         ),
     )
+
+
+def _solved(
+    begin: Callable[[frozenset[str]], ScalePass], unsplit: frozenset[str], *, copying: bool
+) -> tuple[ScalePass, Solution]:
+    """A pass with weights that are copied and not split, those that are transformed too where copies are allowed."""
+    run = _followed(begin(unsplit))
+    # names of split weights are among the places of sums
+    if copying and not run.transformed.keys().isdisjoint(run.sums.values()):
+        run = _followed(begin(unsplit | run.transformed.keys()))
+    told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
+    return run, run.values.scales.solve(told | {term for term, _ in run.numbers.values()})
 
 
 def _followed(run: ScalePass) -> ScalePass:

@@ -68,7 +68,7 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
     found += stopped_blanks(widths.passages.values(), matching.ignored)
-    found += ambiguous_parameters(target, expansions)
+    found += ambiguous_parameters(target, expansions, growing.scaled.copied)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
         found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown, growing.scaled)))

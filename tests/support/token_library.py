@@ -28,7 +28,9 @@ class Block(nn.Module):
 
     def forward(self, x_NTC: Tensor, mask_N11T: Tensor) -> Tensor:
         y = self.norm1(x_NTC)
-        q, k, v = (layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        q, k, v = (
+            layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
         seen = scaled_dot_product_attention(q, k, v, attn_mask=mask_N11T)
         x_NTC = x_NTC + self.out(seen.transpose(1, 2).flatten(2))
         return x_NTC + self.down(gelu(self.up(self.norm2(x_NTC))))

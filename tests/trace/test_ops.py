@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from growtool.library import Inputs, leaves_of
+from growtool.library import Inputs
 from growtool.trace.counting import counted, of_pass
 from growtool.trace.kinds import Kind, Op, is_homogeneous, keeps_zero
 from growtool.trace.ops import OPS
