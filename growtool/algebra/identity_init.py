@@ -16,7 +16,7 @@ def identity_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tens
     sqrt(1 + eps) undo. Any other vector scales channels, and is one.
 
     Args:
-        name: ends in the name timm gives the tensor within its layer.
+        name: ends in the name of the tensor within its layer.
         shape: [O, I, *kernel] with I = O, or I = 1 for one channel per group (depthwise), kernels odd; else [channels].
         eps: of the norm, None for any other layer.
 

@@ -57,14 +57,14 @@ def import_checkpoint(
     Args:
         source: a file of `torch.save` or of safetensors, or a folder with one.
         out: what to write.
-        model: the timm model; None where a `config.json` beside the file says it.
+        model: its name; None where a `config.json` beside the file says it.
         model_args: arguments of its constructor, over those of the config.
         force: replace an existing output.
 
     Raises:
         PlanError: the output exists, or nothing says which model it is.
-        CheckpointError: the file cannot be read without running code, timm does not take its tensors, or they hold
-            numbers that are not finite.
+        CheckpointError: the file cannot be read without running code, its library does not take the tensors, or they
+            hold numbers that are not finite.
     """
     refuse_existing(out, force=force)
     file = _file_of(source)

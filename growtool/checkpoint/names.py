@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-# What DDP and torch.compile put before a name, in the order in which timm takes it off (timm/models/_helpers.py).
+# What DDP and torch.compile put before a name, in the order in which it is taken off.
 _WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 
 
@@ -32,7 +32,7 @@ def foreign_prefix(found: Collection[str], expected: Collection[str]) -> str:
 
 
 def common_prefix(names: Collection[str]) -> str:
-    """The modules that all names begin with, up to a dot; "" where there is none, as in every model of timm."""
+    """The modules that all names begin with, up to a dot; "" where there is none."""
     parts = [name.split(".")[:-1] for name in names]
     shared: list[str] = []
     for level in zip(*parts, strict=False):

@@ -14,7 +14,7 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Keys under which trainers put a state dict, the first that is there counts; an average comes first, as in timm.
+# Keys under which trainers put a state dict, the first that is there counts; an average comes first.
 _KEYS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "model_state", "net",
     "teacher", "network", "weights", "params_ema", "params",

@@ -4,6 +4,7 @@ from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Sizes, Words, only_size
 from growtool.library.registry import (
     build,
+    built_in,
     libraries,
     library_of,
     meta_inputs,
@@ -22,6 +23,7 @@ __all__ = [
     "Sizes",
     "Words",
     "build",
+    "built_in",
     "leaves_of",
     "libraries",
     "library_of",

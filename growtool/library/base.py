@@ -53,7 +53,7 @@ class Library(ABC):
             CheckpointError: what is wrong in it; names `where`.
         """
         known = {"architecture", "model_args"}
-        arguments = config.get("model_args") or {}
+        arguments = config.get("model_args", {})
         if not isinstance(arguments, Mapping):
             raise CheckpointError(f"{where}: model_args: found {type(arguments).__name__}, expected a mapping")
         extra = {key: value for key, value in config.items() if key not in known}

@@ -30,7 +30,7 @@ def register(library: Library) -> None:
 
 def libraries() -> tuple[Library, ...]:
     """Every library in the order in which they are asked, the one that takes what is left at the end."""
-    return (*reversed(_registered.values()), _built_in())
+    return (*reversed(_registered.values()), built_in())
 
 
 def recognised(config: Mapping[str, Any]) -> Library:
@@ -60,7 +60,7 @@ def library_of(spec: ModelSpec) -> Library:
         CheckpointError: it is not registered.
     """
     if spec.library == BUILT_IN:
-        return _built_in()
+        return built_in()
     if spec.library not in _registered:
         raise CheckpointError(
             f"{spec.architecture}: found a model of the library {spec.library!r}, which is not registered; name the "
@@ -100,7 +100,8 @@ def runs(spec: ModelSpec, model: nn.Module) -> bool:
 
 
 @cache
-def _built_in() -> Library:
+def built_in() -> Library:
+    """The library that takes what no other recognises."""
     from growtool.library.timm import Timm
 
     return Timm()

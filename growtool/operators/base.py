@@ -32,7 +32,7 @@ class Layer:
         following: the source's name of the same tensor one block on; None at the end, and outside sequences of blocks.
         partners: dimensions with blank channels, and int64 [positions] the other position of the pair each belongs to.
         second: gives the same tensor of the second source; None where the plan names none.
-        initial: gives a target tensor by name as timm initialises it.
+        initial: gives a target tensor by name as its library initialises it.
     """
 
     name: str

@@ -109,5 +109,5 @@ def _other_buffers(matching: Matching, expansions: Mapping[GroupPair, Expansion]
         for dim, axis in enumerate(matching.paired[name]):
             expected = expected.index_select(dim, axis_map(axis, dict(expansions), frozenset()).index)
         if expected.shape != buffer.shape or not bool((expected == buffer).all()):
-            found.append(f"{name}: timm fills this buffer with other values in the target")
+            found.append(f"{name}: {matching.target.library.name} fills this buffer with other values in the target")
     return found

@@ -62,7 +62,7 @@ class Trials:
         key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
-            logging.disable()  # timm reports some refusals beside raising them
+            logging.disable()  # some refusals are logged beside being raised
             try:
                 model = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
                 self._models[key] = model, shapes_of(model)

@@ -24,7 +24,7 @@ def head_advice(
     Args:
         target: the plan's.
         source: the model that grows.
-        grown: the target's trace; None where timm refuses to build it.
+        grown: the target's trace; None where its library refuses to build it.
         accepted: whether the plan can be carried out with another target.
     """
     before = _head_sizes(source.trace)

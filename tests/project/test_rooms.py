@@ -113,3 +113,56 @@ def test_a_docstring_opens_with_a_summary(path):
         node.name for node in nodes if (ast.get_docstring(node) or "").startswith(("Attributes:", "Args:", "Raises:"))
     ]
     assert not bare
+
+
+TIMMS = {"library", "finetune", "images", "_timm_hook"}  # rooms that are about timm: its boundary, and training
+# Files of other rooms that may write its name in what users read, and why.
+SAYS_TIMM = {
+    "cli/app.py": "what growtool is for",
+    "cli/list.py": "the families that docs/zoo.md is about",
+    "cli/opening.py": "a folder or a name that nothing is known of yet",
+    "cli/reference.py": "the same",
+    "checkpoint/folder.py": "how an exported template checkpoint is loaded",
+    "checkpoint/importing.py": "the same as cli/opening.py",
+    "checkpoint/reader.py": "the same",
+    "checkpoint/remedy.py": "the same",
+    "growing/call.py": "a model in memory that no library knows",
+    "growing/source.py": "the same as cli/opening.py",
+    "operators/table.py": "the text of docs/operators.md",
+    "plan/schema.py": "what a plan may say",
+    "protocol/file.py": "what a protocol may say",
+}
+OTHERS = [path for path in sorted(PACKAGE.rglob("*.py")) if room_of(path) not in TIMMS]
+
+
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def timms(modules: Iterable[str]) -> list[str]:
+    return [name for name in modules if name.split(".")[0] == "timm" or name.startswith("growtool.library.timm")]
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_timm_stands_behind_its_boundary(path):
+    """No other room imports timm or what is timm's in growtool, has a name for it, or speaks of it without a reason."""
+    tree, name = ast.parse(path.read_text()), str(path.relative_to(PACKAGE))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    nodes = [node for node in ast.walk(tree) if id(node) not in docs]
+    named = [getattr(node, key) for node in nodes for key in ("id", "attr", "arg", "name") if hasattr(node, key)]
+    said = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if name == "__init__.py":  # makes `growtool_open` known as soon as timm is imported
+        assert timms(imported_modules(tree)) == ["growtool.library.timm.reach"]
+        return
+    assert not timms(imported_modules(tree))
+    assert not [text for text in named if isinstance(text, str) and "timm" in text.lower()]
+    assert any("timm" in text for text in said) == (name in SAYS_TIMM), "name the file in SAYS_TIMM, or drop it there"
+
+
+def test_an_import_of_timm_is_seen_wherever_it_stands():
+    source = "def f():\n    from timm.data import create_transform\n    import growtool.library.timm.reach, timmy\n"
+    assert timms(imported_modules(ast.parse(source))) == ["timm.data", "growtool.library.timm.reach"]

@@ -1,6 +1,6 @@
 """A small library of its own: transformers over tokens, with two inputs and tied embeddings. Nothing of it is timm's.
 
-As a plugin (`--plugin token_library.py`) it makes itself known to growtool. docs/architecture.md names it as the example.
+As a plugin (`--plugin token_library.py`) it makes itself known to growtool: the example of docs/architecture.md.
 """
 
 import json
@@ -28,9 +28,8 @@ class Block(nn.Module):
 
     def forward(self, x_NTC: Tensor, mask_N11T: Tensor) -> Tensor:
         y = self.norm1(x_NTC)
-        q, k, v = (
-            layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
+        parts = (layer(y).unflatten(2, (self.heads, -1)) for layer in (self.query, self.key, self.value))
+        q, k, v = (part.transpose(1, 2) for part in parts)
         seen = scaled_dot_product_attention(q, k, v, attn_mask=mask_N11T)
         x_NTC = x_NTC + self.out(seen.transpose(1, 2).flatten(2))
         return x_NTC + self.down(gelu(self.up(self.norm2(x_NTC))))
@@ -51,6 +50,7 @@ class TokenModel(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.vocabulary, self.length = vocabulary, length
+        self.args = {"width": width, "heads": heads, "hidden": hidden, "depth": depth, "head": head}
         self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -79,6 +79,13 @@ class TokenLibrary(Library):
     def create(self, spec: ModelSpec) -> nn.Module:
         """With its initial weights."""
         return TokenModel(**spec.model_args)
+
+    def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
+        """Its models keep their arguments."""
+        if not isinstance(model, TokenModel):
+            return None
+        sizes = {"vocabulary": model.vocabulary, "length": model.length}
+        return ModelSpec("token_model", {**sizes, **model.args, **model_args}, library=self.name)
 
     def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
         """Tokens [count, T] and which of them count."""

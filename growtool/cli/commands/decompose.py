@@ -80,6 +80,7 @@ def decompose(
     Without -o nothing is written. Exact banks give every tensor back bit for bit.
     """
     from growtool.checkpoint import open_checkpoint
+    from growtool.library import library_of
     from growtool.templates.whole import decompose_checkpoint
 
     request = _request(bank, parts, rank, energy)
@@ -97,7 +98,7 @@ def decompose(
     if found.compared is not None:
         difference = (
             f"logits differ by {found.compared.relative_difference:.2e} (relative) on {found.compared.count} random "
-            "images"
+            f"{library_of(source.spec).words.many}"
         )
         say(f"verified: {'every tensor equal bit for bit; ' if found.equal else ''}{difference}")
         say(f"written: {escape(str(output))}")

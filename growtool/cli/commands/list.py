@@ -51,10 +51,10 @@ def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> No
 
     The proofs are those of docs/zoo.md. A family without one grows as well: growtool names no architecture itself.
     """
-    from growtool.library.timm import Timm
+    from growtool.library import built_in
     from growtool.report.zoo import read_zoo
 
-    counts, zoo = {name: len(models) for name, models in Timm().models().items()}, read_zoo()
+    counts, zoo = {name: len(models) for name, models in built_in().models().items()}, read_zoo()
     counts = {name: counts[name] for name in matching(counts, pattern, "family")}
     proofs = {proof.family: proof for proof in zoo.families}
     if as_json:

@@ -77,19 +77,22 @@ def _reference_names(plugin: Path | None) -> dict[str, str] | None:
 def _import_training(
     file: Path, output: Path, model: str | None, arguments: dict[str, Any], *, force: bool, as_json: bool
 ) -> None:
+    from growtool.checkpoint import open_checkpoint
     from growtool.checkpoint.folder import loading_line
     from growtool.checkpoint.importing import import_checkpoint
+    from growtool.library import library_of
 
     done = import_checkpoint(file, output, model=model, model_args=arguments, force=force)
     if as_json:
         emit_json({"output": str(output), **{key: value for key, value in asdict(done).items() if key != "file"}})
         return
+    library, prepared = library_of(open_checkpoint(output).spec), ", ".join(done.preparation)
     lines = [f"taken: {' > '.join(done.keys) or 'all'} of {done.file}"]
     lines += [f"not taken: {', '.join(done.others)}"] if done.others else []
     lines += [f"names: {done.prefix!r} taken off"] if done.prefix else []
     lines += [f"left out: {format_names([*done.left, *done.unused])}"] if done.left or done.unused else []
-    lines += [f"timm, while loading: {change}" for change in done.changes]
-    lines += [f"images, by the arguments in the file: {', '.join(done.preparation)}"] if done.preparation else []
+    lines += [f"{library.name}, while loading: {change}" for change in done.changes]
+    lines += [f"{library.words.many}, by the arguments in the file: {prepared}"] if prepared else []
     lines += [f"written: {output}", f"load it: {loading_line(output)}"]
     for line in lines:
         say(escape(line))

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from growtool.checkpoint.folder import json_text, write_text
+from growtool.library import library_of
 from growtool.report import units
 from growtool.report.chart import can_draw_png, write_png
 from growtool.report.page import html_page
@@ -19,7 +20,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     study = comparison.study
     return {
         "growtool": version("growtool"),
-        "versions": {name: version(name) for name in ("torch", "timm")},
+        "versions": {name: version(name) for name in ("torch", *library_of(study.source.spec).packages)},
         "checkpoint": {"name": study.source.label, "architecture": study.source.spec.architecture},
         "source_training_macs": comparison.source_macs,
         "budget": str(study.budget),
