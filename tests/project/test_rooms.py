@@ -119,9 +119,9 @@ TIMMS = {"library", "finetune", "images", "_timm_hook"}  # rooms that are about 
 # Files of other rooms that may write its name in what users read, and why.
 SAYS_TIMM = {
     "cli/app.py": "what growtool is for",
-    "cli/list.py": "the families that docs/zoo.md is about",
+    "cli/commands/list.py": "the families that docs/zoo.md is about",
     "cli/opening.py": "a folder or a name that nothing is known of yet",
-    "cli/reference.py": "the same",
+    "cli/commands/reference.py": "the same",
     "checkpoint/folder.py": "how an exported template checkpoint is loaded",
     "checkpoint/importing.py": "the same as cli/opening.py",
     "checkpoint/reader.py": "the same",
@@ -130,12 +130,12 @@ SAYS_TIMM = {
     "growing/source.py": "the same as cli/opening.py",
     "operators/table.py": "the text of docs/operators.md",
     "plan/schema.py": "what a plan may say",
-    "protocol/file.py": "what a protocol may say",
+    "workflows/protocol/file.py": "what a protocol may say",
 }
 OTHERS = [path for path in sorted(PACKAGE.rglob("*.py")) if room_of(path) not in TIMMS]
 
 
-def imported_modules(tree: ast.Module) -> Iterator[str]:
+def imports_of(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             yield node.module or ""
@@ -156,13 +156,13 @@ def test_timm_stands_behind_its_boundary(path):
     named = [getattr(node, key) for node in nodes for key in ("id", "attr", "arg", "name") if hasattr(node, key)]
     said = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     if name == "__init__.py":  # makes `growtool_open` known as soon as timm is imported
-        assert timms(imported_modules(tree)) == ["growtool.library.timm.reach"]
+        assert timms(imports_of(tree)) == ["growtool.library.timm.reach"]
         return
-    assert not timms(imported_modules(tree))
+    assert not timms(imports_of(tree))
     assert not [text for text in named if isinstance(text, str) and "timm" in text.lower()]
     assert any("timm" in text for text in said) == (name in SAYS_TIMM), "name the file in SAYS_TIMM, or drop it there"
 
 
 def test_an_import_of_timm_is_seen_wherever_it_stands():
     source = "def f():\n    from timm.data import create_transform\n    import growtool.library.timm.reach, timmy\n"
-    assert timms(imported_modules(ast.parse(source))) == ["timm.data", "growtool.library.timm.reach"]
+    assert timms(imports_of(ast.parse(source))) == ["timm.data", "growtool.library.timm.reach"]
