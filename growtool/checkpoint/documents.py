@@ -1,13 +1,17 @@
-"""JSON that lies on disk: read with its place in every message, or refused."""
+"""JSON that lies on disk: read with its place in every message, or refused; the `config.json` of a checkpoint."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from growtool.errors import CheckpointError, GrowtoolError
+from growtool.library import ModelSpec, spec_from
+
+CONFIG = "config.json"
+SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
 
 T = TypeVar("T")
 UNLIKE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
@@ -59,3 +63,29 @@ def read_document(path: Path, read: Callable[[Any], T], *, expected: str, what: 
             raise
         found = str(error) if isinstance(error, GrowtoolError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{what or path}: cannot be read ({found}), expected {expected}") from error
+
+
+def spec_beside(path: Path) -> ModelSpec | None:
+    """What the `config.json` beside a file of weights says of its model; None without one.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    config, where = find_config(path, {})
+    return spec_from(config, where=where) if where else None
+
+
+def find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """The content of `config.json` and the place it was found in; ({}, "") where there is none."""
+    beside = weights.parent / CONFIG
+    text: str | bytes
+    if SPEC_KEY in metadata:
+        text, where = metadata[SPEC_KEY], f"{weights}: metadata {SPEC_KEY}"
+    elif beside.is_file():
+        text, where = beside.read_bytes(), str(beside)
+    else:
+        return {}, ""
+    config = parse_json(text, where)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{where}: found {type(config).__name__}, expected a JSON object as timm writes it")
+    return config, where

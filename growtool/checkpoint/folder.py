@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS, open_checkpoint
+from growtool.checkpoint.documents import CONFIG, SPEC_KEY
+from growtool.checkpoint.reader import WEIGHTS, open_checkpoint
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.checkpoint.writer import (
     ASIDE,

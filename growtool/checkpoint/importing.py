@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.documents import CONFIG, spec_beside
 from growtool.checkpoint.folder import CARD, is_single_file, plain_card, refuse_existing, write_file, write_folder
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.match import differences
 from growtool.checkpoint.names import foreign_prefix, without
-from growtool.checkpoint.reader import CONFIG, WEIGHTS, spec_beside
+from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.remedy import INDEX_ENDING, indices, shards, weight_files
 from growtool.checkpoint.tensors import infos_of, require_finite
 from growtool.checkpoint.torch_file import StateDict, read_state_dict

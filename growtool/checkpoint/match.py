@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
-from growtool.checkpoint.reader import CONFIG, SPEC_KEY, WEIGHTS
+from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.remedy import importing, listed
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.documents import parse_json
+from growtool.checkpoint.documents import CONFIG, find_config
 from growtool.checkpoint.form import Form, coefficients_of, find_form
 from growtool.checkpoint.header import parse_header, read_header
 from growtool.checkpoint.remedy import (
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
 _BEST, _LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
 
 
@@ -197,7 +195,7 @@ def open_checkpoint(
     path = Path(str(source).removeprefix("local-dir:")).expanduser()
     weights = _find_weights(path)
     tensors, metadata = read_header(weights)
-    config, where = _find_config(weights, metadata)
+    config, where = find_config(weights, metadata)
     found = spec_from(config, where=where) if where else None if architecture else otherwise
     if found is None and architecture is None:
         raise CheckpointError(
@@ -257,29 +255,3 @@ def _listed_in(index: Path) -> Sequence[str]:
         return shards(index)
     except CheckpointError:
         return ()
-
-
-def spec_beside(path: Path) -> ModelSpec | None:
-    """What the `config.json` beside a file of weights says of its model; None without one.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    config, where = _find_config(path, {})
-    return spec_from(config, where=where) if where else None
-
-
-def _find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """The content of `config.json` and the place it was found in; ({}, "") where there is none."""
-    beside = weights.parent / CONFIG
-    text: str | bytes
-    if SPEC_KEY in metadata:
-        text, where = metadata[SPEC_KEY], f"{weights}: metadata {SPEC_KEY}"
-    elif beside.is_file():
-        text, where = beside.read_bytes(), str(beside)
-    else:
-        return {}, ""
-    config = parse_json(text, where)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{where}: found {type(config).__name__}, expected a JSON object as timm writes it")
-    return config, where

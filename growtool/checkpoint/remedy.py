@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from growtool.checkpoint.documents import spec_beside
 from growtool.checkpoint.names import common_prefix, foreign_prefix
 from growtool.errors import CheckpointError, format_names
 from growtool.library import build, libraries
@@ -140,8 +141,6 @@ def _converted(path: Path) -> Path:
 
 def _prefix(path: Path, names: Collection[str]) -> str:
     """What to take off the names in a file: what the model beside it does not have, or what all of them begin with."""
-    from growtool.checkpoint.reader import spec_beside
-
     with contextlib.suppress(CheckpointError):
         spec = spec_beside(path)
         if spec is not None:

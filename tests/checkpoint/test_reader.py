@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 
 from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
+from growtool.checkpoint.documents import SPEC_KEY
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.reader import SPEC_KEY
 from growtool.errors import CheckpointError
 from tests.support.models import TINY, write_folder
 

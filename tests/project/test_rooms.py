@@ -122,6 +122,7 @@ SAYS_TIMM = {
     "cli/commands/list.py": "the families that docs/zoo.md is about",
     "cli/opening.py": "a folder or a name that nothing is known of yet",
     "cli/commands/reference.py": "the same",
+    "checkpoint/documents.py": "the same as cli/opening.py",
     "checkpoint/folder.py": "how an exported template checkpoint is loaded",
     "checkpoint/importing.py": "the same as cli/opening.py",
     "checkpoint/reader.py": "the same",
