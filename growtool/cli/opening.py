@@ -43,7 +43,7 @@ PluginOption = Annotated[
         "--plugin",
         metavar="FILE.py",
         callback=load_plugins,
-        help="A Python file that registers models in timm, or a library of models in growtool; it is run.",
+        help="A Python file that registers models in timm, or a library; it is run.",
     ),
 ]
 
