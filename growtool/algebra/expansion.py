@@ -1,7 +1,7 @@
 """How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
 
 Axes: n channels before, m after. A row of E has a single 1, kept as the index of that 1, or none: a blank. What a blank
-channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`prove.blank_propagation`).
+channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`prove.blanks.propagation`).
 A reader of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
 """
 

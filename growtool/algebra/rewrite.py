@@ -1,7 +1,7 @@
 """Writing the source's weights otherwise, so that they compute the same and can be grown.
 
-Centring, folded scales and rescaled gains (`prove.writers`, `prove.blank_propagation`) change tensors before they
-grow; every other tensor is read as it stands.
+Centring, folded scales and rescaled gains (`prove.blanks.writers`, `prove.blanks.propagation`) change tensors before
+they grow; every other tensor is read as it stands.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
-from growtool.recipe.consent import require_consent
+from growtool.recipe.choosing.consent import require_consent
 from growtool.verify import CPU
 
 

@@ -11,9 +11,9 @@ from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
 from growtool.errors import format_names
 from growtool.recipe import Recipe
-from growtool.recipe.changes import AlikeChanges, alike
 from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.traced_model import TracedModel
+from growtool.recipe.widths.changes import AlikeChanges, alike
 from growtool.report.macs import traced_macs
 from growtool.trace import places
 

@@ -2,7 +2,7 @@
 
 Every width is twice the source's: the first half carries the first source's channels, the second half the second's.
 What is known of a tensor is one word: `shared` (both sources have it), `pair` (the halves carry one each), `mean` (it
-is the mean of the two), or `mixed`. Each operation is asked in turn (see `prove.blank_propagation`).
+is the mean of the two), or `mixed`. Each operation is asked in turn (see `prove.blanks.propagation`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from growtool.prove.scaling import Scaling
+from growtool.prove.scales.scaling import Scaling
 from growtool.trace import Axis, ChannelGroup, Trace, groups_on
-from growtool.trace.factors import Product, product_of
-from growtool.trace.kinds import Kind, is_linear_per_channel
-from growtool.trace.norms import NORMS
+from growtool.trace.reading.factors import Product, product_of
+from growtool.trace.reading.norms import NORMS
 from growtool.trace.steps import Step
+from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
 Carried = Literal["shared", "pair", "mean", "mixed"]
 

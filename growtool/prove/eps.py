@@ -11,7 +11,7 @@ from torch import nn
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.obstacle import Obstacle, Why
 from growtool.trace import Trace, places
-from growtool.trace.norms import norm_call
+from growtool.trace.reading.norms import norm_call
 
 
 def eps_of_norms(trace: Trace) -> dict[str, float]:

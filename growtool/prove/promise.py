@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from growtool.algebra.expansion import Expansion, copies_per_position
-from growtool.prove.blank_propagation import BlankPropagation
+from growtool.prove.blanks.propagation import BlankPropagation
 from growtool.prove.obstacle import SECTIONS, Obstacle, Section, Why, obstacles
-from growtool.prove.scale_pass import JointOp
-from growtool.prove.scaling import Scaling
+from growtool.prove.scales.scale_pass import JointOp
+from growtool.prove.scales.scaling import Scaling
 from growtool.trace import Axis, ChannelGroup, Trace, channels_of, groups_on, places
 from growtool.trace.axes import axis_size
-from growtool.trace.kinds import Kind
-from growtool.trace.norms import group_axis
-from growtool.trace.place_names import grouped
+from growtool.trace.reading.norms import group_axis
+from growtool.trace.reading.place_names import grouped
+from growtool.trace.table.kinds import Kind
 
 # Operations on which channels act through averages alone: exact if every channel is copied equally often.
 _AVERAGES = {
@@ -81,7 +81,7 @@ def joint_obstacles(
     found: dict[tuple[Why, str], list[str]] = {}
     for joint, made_up_for in scaled.joint.items():
         on_axis = list(dict.fromkeys(groups_on(joint.axis)))
-        # what becomes of blanks is followed operation by operation (`prove.blank_propagation`)
+        # what becomes of blanks is followed operation by operation (`prove.blanks.propagation`)
         grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
         watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
         if not grown or watched or made_up_for or skip(joint.module):

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from growtool.prove.lockstep import Places
 from growtool.trace import Trace, groups_on
 from growtool.trace.axes import Axis, axis_size, segment_size
-from growtool.trace.kinds import Kind
 from growtool.trace.steps import Ref, Step
+from growtool.trace.table.kinds import Kind
 
 _KEEPS_ORDER = (Kind.RESHAPE, Kind.SAME, Kind.SQUEEZE, Kind.EXPAND, Kind.STRIDE, Kind.OVERWRITE)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
-from growtool.prove.scaling import Scaling
-from growtool.recipe.block_init import BlockInit, block_init_of
+from growtool.prove.scales.scaling import Scaling
+from growtool.recipe.blocks.starts import BlockInit, block_init_of
 from growtool.recipe.matching import Matching
-from growtool.recipe.overrides import width_sections
 from growtool.recipe.scaled import scaling_of
-from growtool.recipe.widths import Widths, expand_widths
+from growtool.recipe.widths.expand import Widths, expand_widths
+from growtool.recipe.widths.overrides import width_sections
 
 
 @dataclass(frozen=True)

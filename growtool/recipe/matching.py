@@ -9,9 +9,9 @@ from functools import lru_cache
 from growtool.errors import PlanError
 from growtool.library.inputs import size_text
 from growtool.plan.depth import Depth
-from growtool.recipe.blocks import BlockMap, place_blocks
-from growtool.recipe.identities import obstacle, paired_identities
-from growtool.recipe.identity_shortcut import IdentityShortcut, find_identity_shortcuts, in_place_of_nothing
+from growtool.recipe.blocks.identities import obstacle, paired_identities
+from growtool.recipe.blocks.identity_shortcut import IdentityShortcut, find_identity_shortcuts, in_place_of_nothing
+from growtool.recipe.blocks.placing import BlockMap, place_blocks
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import (
     ChannelGroup,
@@ -28,8 +28,8 @@ from growtool.trace import (
     stretches,
     within,
 )
-from growtool.trace.pair import as_paired, origin_of
-from growtool.trace.place_names import grouped
+from growtool.trace.pairing.pair import as_paired, origin_of
+from growtool.trace.reading.place_names import grouped
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.scaled import lockstep_of
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, torn_groups
-from growtool.trace.place_names import grouped
+from growtool.trace.reading.place_names import grouped
 
 
 def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:

@@ -19,9 +19,9 @@ from growtool.operators.depth.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
 from growtool.prove.promise import Promise
-from growtool.recipe.blocks import BlockMap
-from growtool.recipe.changes import WidthChange
+from growtool.recipe.blocks.placing import BlockMap
 from growtool.recipe.matching import Matching
+from growtool.recipe.widths.changes import WidthChange
 from growtool.templates.source import Templates
 from growtool.trace import GroupPair
 

@@ -19,21 +19,21 @@ from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.prove.obstacle import Obstacle, Why, blamed, obstacles
 from growtool.prove.promise import Promise
-from growtool.recipe.choosing import chosen
+from growtool.recipe.choosing.fitting import growing_by
+from growtool.recipe.choosing.operators import chosen
 from growtool.recipe.eps_argument import spec_with_eps
-from growtool.recipe.fitting import growing_by
 from growtool.recipe.matching import Matching
 from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
-from growtool.recipe.siblings import sibling_advice
-from growtool.recipe.target import CannotScaleWidthError, target_spec, unknown_arguments
+from growtool.recipe.target.siblings import sibling_advice
+from growtool.recipe.target.spec import CannotScaleWidthError, target_spec, unknown_arguments
+from growtool.recipe.target.whole_heads import head_advice
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.ties import torn_ties
 from growtool.recipe.traced_model import TracedModel
-from growtool.recipe.whole_heads import head_advice
-from growtool.recipe.widths import Widths
+from growtool.recipe.widths.expand import Widths
 from growtool.trace import PairedAxis
 
 
@@ -44,7 +44,7 @@ def resolve(
     """Everything about a growth that can be known without reading weights.
 
     Operators that the plan leaves open are chosen; the recipe's own plan names them. A recipe that loses the function
-    by accident is one all the same: `growtool.recipe.consent` refuses to carry it out.
+    by accident is one all the same: `growtool.recipe.choosing.consent` refuses to carry it out.
 
     Args:
         plan: what to do.

@@ -1,4 +1,4 @@
-"""Which weights make up for what a plan brings in (`prove.scaling`), asked of two models that have been matched."""
+"""Which weights make up for what a plan brings in (`prove.scales.scaling`), asked of two matched models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from growtool.algebra.expansion import Expansion
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.prove.lockstep import Lockstep
-from growtool.prove.scaling import Scaling, scaling
-from growtool.recipe.block_init import BlockInit
+from growtool.prove.scales.scaling import Scaling, scaling
+from growtool.recipe.blocks.starts import BlockInit
 from growtool.recipe.matching import Matching
 from growtool.trace import ChannelGroup, PairedAxis
 

@@ -13,11 +13,11 @@ from growtool.algebra.expansion import AxisMap, axis_map
 from growtool.algebra.identity_init import identity_value
 from growtool.checkpoint import Checkpoint, TensorInfo
 from growtool.recipe.analysis import Analysis
-from growtool.recipe.block_init import BlockInit
+from growtool.recipe.blocks.starts import BlockInit
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe, written_dtype
-from growtool.recipe.rewriting import filling, partners, rewrites, unread
 from growtool.recipe.ties import first_names
+from growtool.recipe.widths.rewriting import filling, partners, rewrites, unread
 from growtool.trace import GroupPair, PairedAxis, Trace
 
 

@@ -18,7 +18,7 @@ from growtool.errors import format_names
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe
 from growtool.trace import ChannelGroup, groups_on
-from growtool.trace.pair import representative
+from growtool.trace.pairing.pair import representative
 
 # What may differ between the names of one tensor, or is compared in other words.
 _OF_THE_NAME = {"name", "source", "new", "following", "shared"}

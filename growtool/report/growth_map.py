@@ -10,7 +10,7 @@ from growtool.checkpoint import WEIGHTS, Checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError
-from growtool.trace.stretches import sequences
+from growtool.trace.pairing.stretches import sequences
 
 
 @dataclass(frozen=True, slots=True)

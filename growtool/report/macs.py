@@ -1,6 +1,6 @@
 """Multiply-accumulates of one input: of a traced pass, or of one that is run for them alone.
 
-What counts, and how much, `trace.ops` says operation by operation. FLOPs are 2 x MACs.
+What counts, and how much, `trace.table.ops` says operation by operation. FLOPs are 2 x MACs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
         CheckpointError: the model does not run on its inputs, since its arguments do not fit each other.
     """
     from growtool.library import library_of, meta_inputs
-    from growtool.trace.counting import counted
+    from growtool.trace.reading.counting import counted
 
     library, inputs = library_of(spec), meta_inputs(spec, model, 1)
     try:
@@ -78,7 +78,7 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
 
 def traced_macs(trace: Trace) -> Macs:
     """What a trace shows of one of its inputs."""
-    from growtool.trace.counting import of_pass
+    from growtool.trace.reading.counting import of_pass
 
     return _macs(of_pass(trace.forward))
 

@@ -1,13 +1,13 @@
 """Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
 
 from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, ChannelGroup, groups_on, positions
-from growtool.trace.flow import Params
-from growtool.trace.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
-from growtool.trace.place_names import places
+from growtool.trace.flow.flow import Params
+from growtool.trace.pairing.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
+from growtool.trace.pairing.sequential_blocks import InLine, layers_in_line
+from growtool.trace.pairing.stretches import Stretch, inside, shortened, stretches, within
+from growtool.trace.reading.place_names import places
+from growtool.trace.reading.words import Channels, channels_of, told
 from growtool.trace.record import Member, NamedGroup, Trace, trace_built, trace_model
-from growtool.trace.sequential_blocks import InLine, layers_in_line
-from growtool.trace.stretches import Stretch, inside, shortened, stretches, within
-from growtool.trace.words import Channels, channels_of, told
 
 __all__ = [
     "KERNEL_POSITION",

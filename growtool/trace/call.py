@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from growtool.trace.axes import Axis
-from growtool.trace.flow import Flow, Params
-from growtool.trace.kinds import Op
+from growtool.trace.flow.flow import Flow, Params
+from growtool.trace.table.kinds import Op
 
 Axes: TypeAlias = "tuple[Axis, ...]"
 

@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from growtool.trace.axes import Axis, axis_size
-from growtool.trace.kinds import Kind, Op
-from growtool.trace.ops import OPS
-from growtool.trace.reductions import divisor_correction, reduced_dims
 from growtool.trace.steps import Ref, Step
+from growtool.trace.table.kinds import Kind, Op
+from growtool.trace.table.ops import OPS
+from growtool.trace.table.reductions import divisor_correction, reduced_dims
 
 _SIZES = {  # first operation -> the norm, and the operations from there on
     "pow": ("rms_norm", OPS["rms_norm"], ("pow", "mean", "add", "rsqrt", "mul")),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from growtool.trace.flow import Flow, Params
+from growtool.trace.flow.flow import Flow, Params
 
 
 class Same(NamedTuple):

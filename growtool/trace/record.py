@@ -18,12 +18,12 @@ from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, me
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
 from growtool.trace.call import Axes, Value
 from growtool.trace.constants import constant_axes
-from growtool.trace.flow import Flow, Params
+from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.fused_norms import with_fused_norms
 from growtool.trace.module_calls import exits_of
 from growtool.trace.recurrence import FirstPositions
-from growtool.trace.shapes import ByShape
 from growtool.trace.steps import ForwardPass
+from growtool.trace.table.shapes import ByShape
 from growtool.trace.tape import Tape
 
 _STATISTICS = ("running_mean", "running_var")

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from growtool.trace.axes import Axis, resolve
 from growtool.trace.call import Call
-from growtool.trace.kinds import Kind, Op
 from growtool.trace.module_calls import ModuleCall
+from growtool.trace.table.kinds import Kind, Op
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,13 @@ from growtool.trace.axes import (
 )
 from growtool.trace.call import Axes, Call, Value
 from growtool.trace.constants import constant_axes
-from growtool.trace.flow import Flow, Params
-from growtool.trace.flow_rules import flow_after, params_after, scaling
-from growtool.trace.kinds import Kind
+from growtool.trace.flow.flow import Flow, Params
+from growtool.trace.flow.rules import flow_after, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
-from growtool.trace.ops import op_of
-from growtool.trace.signature import constant_signature, signature
 from growtool.trace.steps import Recorder
+from growtool.trace.table.kinds import Kind
+from growtool.trace.table.ops import op_of
+from growtool.trace.table.signature import constant_signature, signature
 from growtool.trace.unify import unify
 
 

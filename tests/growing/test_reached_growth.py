@@ -8,7 +8,7 @@ from growtool.growing import grow
 from growtool.library.timm import input_size
 from growtool.library.timm.reach import OPEN
 from growtool.recipe import resolve
-from growtool.recipe.size_arguments import find_size_arguments
+from growtool.recipe.target.size_arguments import find_size_arguments
 from growtool.trace import trace_model
 from tests.support.models import Tiny, difference, grown, load, plan_of, resolved, write_folder
 from tests.support.plain_timm import in_plain_timm

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from growtool.operators.table import OPERATORS
-from growtool.trace.ops import OPS
+from growtool.trace.table.ops import OPS
 from tests.support.rooms import FLOORS, PACKAGE, ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()

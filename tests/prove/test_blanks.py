@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from growtool.algebra.expansion import BLANK, Expansion, axis_map, circular, padded
 from growtool.algebra.layers import complete, copy_positions, split_evenly
 from growtool.algebra.rewrite import Rewrite
-from growtool.prove.blank_propagation import propagate_blanks
+from growtool.prove.blanks.propagation import propagate_blanks
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis, Unchanged
 from tests.support.stream_nets import Headless, apart, pooled, random, recipe_between
 

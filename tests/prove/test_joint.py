@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from growtool.prove.lockstep import Lockstep
-from growtool.prove.scaling import scaling
+from growtool.prove.scales.scaling import scaling
 from growtool.trace import trace_model
 from tests.support.stream_nets import Net, recipe_between
 

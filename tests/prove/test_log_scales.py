@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from growtool.prove.log_scales import LogScales, added, alone
+from growtool.prove.scales.log_scales import LogScales, added, alone
 
 
 def test_queries_and_keys_share_a_factor():

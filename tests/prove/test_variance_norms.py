@@ -8,7 +8,7 @@ from growtool.checkpoint import ModelSpec
 from growtool.plan import Plan
 from growtool.recipe import resolve
 from growtool.trace import trace_model
-from growtool.trace.norms import norm_call
+from growtool.trace.reading.norms import norm_call
 from tests.support.stream_nets import apart, recipe_between
 from tests.zoo.proofs import InMemory, source_model
 

@@ -5,8 +5,8 @@ import pytest
 from growtool.errors import PlanError
 from growtool.library.values import as_lists, leaves, scaled, with_leaves
 from growtool.plan.depth import ZeroOut
-from growtool.recipe.added_blocks import adds_like_blocks
-from growtool.recipe.blocks import place_blocks
+from growtool.recipe.blocks.placing import place_blocks
+from growtool.recipe.target.added_blocks import adds_like_blocks
 from tests.support.blocks import alternating
 from tests.support.models import Tiny, difference, grown, load, resolved, write_folder
 

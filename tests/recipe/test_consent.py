@@ -14,7 +14,7 @@ from growtool.plan import LoadedPlan
 from growtool.plan.depth import DEPTH_OPERATORS, Map
 from growtool.plan.width import WIDTH_OPERATORS, Mixture, TwoSource, VarianceTransfer
 from growtool.recipe import resolve
-from growtool.recipe.consent import require_consent
+from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.symmetry import stay_alike
 from growtool.workflows.compare.arms import grown_arms
 from growtool.workflows.schedule.file import load_schedule

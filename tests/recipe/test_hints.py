@@ -9,10 +9,10 @@ from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.plan.depth import ZeroOut
 from growtool.recipe import resolve
-from growtool.recipe.blocks import place_blocks
-from growtool.recipe.consent import require_consent
-from growtool.recipe.size_arguments import SizeArguments
+from growtool.recipe.blocks.placing import place_blocks
+from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.target.size_arguments import SizeArguments
 from growtool.workflows.advise.budget import parse_budget
 from growtool.workflows.advise.proposals import advise
 from tests.support.blocks import alternating
@@ -118,7 +118,7 @@ def test_the_siblings_that_are_named_are_accepted(tmp_path, monkeypatch):
     spec = ModelSpec("vit_tiny_patch16_224", {"num_classes": 5})
     source = InMemory.of(spec, build(spec))
     with monkeypatch.context() as context:
-        context.setattr("growtool.recipe.target.find_size_arguments", lambda *_, **__: SizeArguments({}, {}))
+        context.setattr("growtool.recipe.target.spec.find_size_arguments", lambda *_, **__: SizeArguments({}, {}))
         said = problem_of(source, {"target": {"scale": {"width": 2}}}, tmp_path)
     named = re.search(r"name a larger model of the family, `target: {model: NAME}`: (.*)$", said)
     assert named is not None, said

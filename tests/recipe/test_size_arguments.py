@@ -12,7 +12,7 @@ from growtool.library.timm.families import larger_siblings
 from growtool.library.timm.reach import opened
 from growtool.library.values import scaled
 from growtool.plan.target import factor_text
-from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
+from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.trace import trace_model
 from tests.support.models import TINY, Tiny, resolved, write_folder
 
@@ -153,7 +153,7 @@ def test_every_problem_of_a_scale_is_named_at_once(tmp_path):
 
 
 def test_what_cannot_be_scaled_names_larger_siblings(tmp_path, monkeypatch):
-    monkeypatch.setattr("growtool.recipe.target.find_size_arguments", lambda *_, **__: SizeArguments({}, {}))
+    monkeypatch.setattr("growtool.recipe.target.spec.find_size_arguments", lambda *_, **__: SizeArguments({}, {}))
     source = write_folder(TINY["mobilenetv3"], tmp_path / "source")
     with pytest.raises(PlanError, match=r"no argument of mobilenetv3_small_050's .* width\ntarget: .*`: .*small_100"):
         resolved(source, {"target": {"scale": {"width": 2}}, "allow_lossy": True})

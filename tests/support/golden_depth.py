@@ -14,7 +14,7 @@ from growtool.plan import Plan
 from growtool.recipe import Recipe, TensorRecipe
 from growtool.recipe.matching import match
 from growtool.recipe.resolve import recipe_of
-from growtool.recipe.target import target_spec
+from growtool.recipe.target.spec import target_spec
 from growtool.recipe.traced_model import TracedModel
 from tests.support.models import TINY, Tiny, write_folder
 

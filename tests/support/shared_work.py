@@ -12,7 +12,7 @@ import timm
 from torch import nn
 
 from growtool.checkpoint import ModelSpec
-from growtool.recipe.size_arguments import SizeArguments, find_size_arguments
+from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, trace_built
 
@@ -50,5 +50,5 @@ def share(patch: pytest.MonkeyPatch) -> None:
         return arguments.get(spec, tuple(axes), lambda: find_size_arguments(spec, model, trace, axes, *built))
 
     patch.setattr(TracedModel, "around", classmethod(around))
-    for module in ("target", "whole_heads"):
-        patch.setattr(f"growtool.recipe.{module}.find_size_arguments", found)
+    for module in ("spec", "whole_heads"):
+        patch.setattr(f"growtool.recipe.target.{module}.find_size_arguments", found)

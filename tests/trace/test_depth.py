@@ -5,7 +5,7 @@ import pytest
 from growtool.errors import PlanError
 from growtool.library.timm import input_size
 from growtool.trace import Trace, inside, shortened, stretches, trace_model
-from growtool.trace.stretches import sequences
+from growtool.trace.pairing.stretches import sequences
 from tests.support.models import TINY, Tiny, resolved, write_folder
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})

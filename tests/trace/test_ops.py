@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from growtool.library import Inputs
-from growtool.trace.counting import counted, of_pass
-from growtool.trace.kinds import Kind, Op, is_homogeneous, keeps_zero
-from growtool.trace.ops import OPS
+from growtool.trace.reading.counting import counted, of_pass
 from growtool.trace.record import trace_model
+from growtool.trace.table.kinds import Kind, Op, is_homogeneous, keeps_zero
+from growtool.trace.table.ops import OPS
 
 NUMBERS: dict[str, tuple[Any, ...]] = {  # after the tensor, where defaults do not do
     "clamp": (-0.5, 0.5), "clamp_min": (0,), "clamp_max": (0.5,), "threshold": (0, 0), "pow": (3,),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from growtool.checkpoint import ModelSpec, build
 from growtool.library.timm import input_size
 from growtool.trace import ChannelGroup, Member, NamedGroup, Trace, positions, trace_built, trace_model
-from growtool.trace.factors import sums_of_activations
+from growtool.trace.reading.factors import sums_of_activations
 from tests.support.models import TINY, Tiny, random_model
 
 FAMILIES = sorted(TINY)

@@ -158,7 +158,7 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
 
 def _refusal(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
     """Why the recipe may not be carried out."""
-    from growtool.recipe.consent import require_consent
+    from growtool.recipe.choosing.consent import require_consent
 
     def required() -> None:
         with loaded.located():

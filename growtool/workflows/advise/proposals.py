@@ -11,9 +11,9 @@ import yaml
 from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.match import matched
 from growtool.plan.target import Scale
-from growtool.recipe.target import scalable
+from growtool.recipe.target.spec import scalable
+from growtool.recipe.target.trials import Built
 from growtool.recipe.traced_model import TracedModel
-from growtool.recipe.trials import Built
 from growtool.workflows.advise.budget import AXES, GUIDELINES, SizeBudget
 from growtool.workflows.advise.sizes import Scaling, Shape, Size, size_of
 from growtool.workflows.advise.trying import Tried, try_shape

@@ -15,8 +15,8 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
 from growtool.library.values import Value, leaves
 from growtool.plan.target import Scale
-from growtool.recipe.size_arguments import SizeArguments
-from growtool.recipe.target import scaled_spec
+from growtool.recipe.target.size_arguments import SizeArguments
+from growtool.recipe.target.spec import scaled_spec
 from growtool.report.macs import count_macs
 from growtool.workflows.advise.budget import DEPTH_SHARE, SizeBudget
 
@@ -49,7 +49,7 @@ class Scaling:
     """The sizes a model takes when its constructor's numbers are scaled.
 
     Args:
-        base: what is scaled; see `growtool.recipe.target.scalable`.
+        base: what is scaled; see `growtool.recipe.target.spec.scalable`.
         model: the skeleton of the source.
         source: its size.
         size_arguments: which numbers, by axis.

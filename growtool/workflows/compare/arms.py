@@ -17,7 +17,7 @@ from growtool.growing import grow, summarise
 from growtool.library import library_of
 from growtool.plan import LoadedPlan
 from growtool.recipe import resolve
-from growtool.recipe.consent import require_consent
+from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs, training_macs
 from growtool.workflows.compare.variant import Variant, names_of, taken_names

@@ -161,7 +161,7 @@ class Grow:
         """
         from growtool.calibration import open_images
         from growtool.recipe import resolve
-        from growtool.recipe.consent import require_consent
+        from growtool.recipe.choosing.consent import require_consent
 
         plan = self.plan.plan
         source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))

@@ -1,0 +1,113 @@
+"""Blank channels through norms, and what makes up for them there."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from growtool.algebra.expansion import Expansion
+from growtool.algebra.rewrite import RescaledNorm
+from growtool.prove.blanks.state import AbstractState, BlankPass
+from growtool.trace import Axis, ChannelGroup, groups_on
+from growtool.trace.reading.norms import NORMS, norm_call
+from growtool.trace.steps import Ref, Step
+from growtool.trace.table.reductions import takes_batch_statistics
+
+
+def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
+    """A norm of each channel over images and positions."""
+    number = step.args[0].number
+    others = tuple(dim for dim in range(len(blanks.trace.forward.layouts[number])) if dim != 1)
+    if takes_batch_statistics(step) and blanks.over(number, others):
+        return AbstractState("open", blanks.lost(step, "a norm takes its statistics over the new channels"))
+    x, *affine = (blanks.state(leaf.number) for leaf in step.args[:5] if isinstance(leaf, Ref))
+    if x.value not in ("same", "zero"):
+        return AbstractState("open", blanks.lost(step, "BatchNorm reads the channels themselves, one by one"))
+    shifts = [blanks.state(step.args[i].number) for i in (2, 3) if isinstance(step.args[i], Ref)]
+    if affine and all(state.value == "zero" for state in affine[: 2 if len(affine) > 2 else 1]):
+        return AbstractState("silent", "zero")
+    return AbstractState("silent" if x.rows == "silent" and all(s.rows == "silent" for s in shifts) else "open")
+
+
+def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
+    """A norm over the channels of each position; None where these are not the ones that are followed."""
+    norm = norm_call(step, blanks.trace.forward)
+    if norm is None or not blanks.over(norm.x, norm.dims):
+        return None
+    x = blanks.state(norm.x)
+    affine = [blanks.state(number) for number in (norm.gain, norm.shift) if number is not None]
+    if affine and all(state.value == "zero" for state in affine):
+        return AbstractState("silent", "zero")
+    if not _fits(x, norm.kind):
+        return AbstractState("open", blanks.lost(step, _unfit(norm.kind, x)))
+    axes = blanks.trace.forward.axes(norm.x)
+    share = _share_of_copies(tuple(axes[dim] for dim in norm.dims), blanks.group, blanks.expansions)
+    names = blanks.trace.forward.stored.get(norm.gain) if norm.gain is not None else None
+    if share is None or names is None or norm.eps is None:
+        lacks = "without a gain of its own" if names is None else "over channels that grow in different ways"
+        return AbstractState("open", blanks.lost(step, f"{norm.kind} {lacks}"))
+    blanks.norms.append(RescaledNorm(step.module, names, share, norm.eps))
+    if norm.shift is None:
+        return AbstractState("silent")
+    added = blanks.state(norm.shift)
+    if added.value == "centred":
+        blanks.nearly.append(step.module)
+    return AbstractState("silent" if added.rows == "silent" else "open", added.value)
+
+
+def _fits(x: AbstractState, kind: str) -> bool:
+    if kind == "RMSNorm":
+        return x.rows == "silent" and x.value == "same"
+    return (x.rows == "silent" and x.value in ("centred", "zero")) or (x.rows == "mean" and x.value in ("same", "zero"))
+
+
+def require_gains_of_their_own(blanks: BlankPass) -> None:
+    """The gain of a rescaled norm must have no other use, and one factor."""
+    factors = defaultdict[str, set[float]](set)
+    for norm in blanks.norms:
+        for name in norm.gains:
+            factors[name].add(norm.s)
+    used = Counter(
+        name for step, number in blanks.trace.forward.uses if step.op.kind not in NORMS
+        for name in blanks.trace.forward.made_of[number]
+    )  # fmt: skip
+    blanks.reasons += [
+        (name, "a norm's gain that is used in another place too")
+        for name, found in factors.items()
+        if len(found) > 1 or used[name]
+    ]
+
+
+def _unfit(kind: str, x: AbstractState) -> str:
+    if x.rows == "open":
+        return f"{kind} over new channels that do not stay zero"
+    return f"{kind} over channels whose mean cannot be made zero (no linear layer wrote them)"
+
+
+def _share_of_copies(
+    axes: tuple[Axis, ...], group: ChannelGroup, expansions: Mapping[ChannelGroup, Expansion]
+) -> float | None:
+    """Of a norm's positions, the share that are copies; None where positions are not copied equally often."""
+    if any(True for axis in axes[:-1] for _ in groups_on(axis)):
+        return None
+    old = new = 0
+    copies = set()
+    for segment in axes[-1]:
+        each, before, after = 1, 1, 1
+        if list(groups_on((segment,))).count(group) != 1:
+            return None
+        for factor in segment:
+            if not isinstance(factor, ChannelGroup):
+                return None
+            expansion = expansions.get(factor)
+            times = 1 if expansion is None else expansion.copies if factor is group else expansion.multiplicity
+            if times is None:
+                return None
+            each, before, after = (
+                each * times,
+                before * (expansion.size if expansion else factor.size),
+                after * factor.size,
+            )
+        copies.add(each)
+        old, new = old + each * before, new + after
+    return old / new if len(copies) == 1 else None

@@ -1,0 +1,128 @@
+"""Which parameters have to be centred so that the channels a LayerNorm reads have mean zero.
+
+A LayerNorm does not see a constant added over its channels. So whatever writes those channels may be multiplied by
+`C = I - 11^T / D` from the left: the function stays, the mean becomes zero, and zeros may stand beside the old
+channels. C passes through sums of streams and through whatever treats channels alike; it does not pass through a scale
+per channel (a LayerScale), which is therefore folded into the weight before it: `gamma * (W x + b) = (diag(gamma) W) x
++ gamma b`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.reading.factors import product_of
+from growtool.trace.steps import Ref, Step
+from growtool.trace.table.kinds import Kind, is_linear_per_channel
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """What writes a tensor's channels: parameters to centre, each with the scale to fold into it, if any.
+
+    Attributes:
+        folded: parameter -> the scale per channel that is folded into it, or None.
+    """
+
+    folded: tuple[tuple[str, str | None], ...] = ()
+
+    def __or__(self, other: Writers) -> Writers:
+        return Writers(tuple(dict.fromkeys(self.folded + other.folded)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether no scale is folded into any of them."""
+        return all(scale is None for _, scale in self.folded)
+
+
+_NOTHING = Writers()
+
+
+def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> Writers:
+    """What has to be centred for every LayerNorm over the channels; what cannot be is left out.
+
+    Args:
+        trace: the target's.
+        group: the channels.
+        zeroed: parameters that growth sets to zero.
+    """
+    search = _Search(trace, group, zeroed)
+    found = _NOTHING
+    for step in trace.forward.steps:
+        search.follow(step)
+        if step.op.kind is Kind.LAYER_NORM and isinstance(step.args[0], Ref):
+            found |= search.writers.get(step.args[0].number) or _NOTHING
+    scales = dict[str, set[str | None]]()
+    for name, scale in found.folded:
+        scales.setdefault(name, set()).add(scale)
+    return Writers(tuple((name, scale) for name, scale in found.folded if len(scales[name]) == 1))
+
+
+class _Search:
+    """Follows the channels forward; `writers` holds None for a tensor that no centring of parameters can centre."""
+
+    def __init__(self, trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> None:
+        self._forward, self._group, self._zeroed = trace.forward, group, zeroed
+        self.writers: dict[int, Writers | None] = {}
+        for number, names in self._forward.stored.items():
+            if any(axis == ((group,),) for axis in self._forward.axes(number)):
+                self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
+
+    def follow(self, step: Step) -> None:
+        writers = self._after(step)
+        for number in step.outs:
+            if self._carries(number):
+                self.writers[number] = writers
+
+    def _carries(self, number: int) -> bool:
+        return any(self._group in groups_on(axis) for axis in self._forward.layouts[number])
+
+    def _after(self, step: Step) -> Writers | None:
+        carrying = [number for number in step.ins if self._carries(number)]
+        if step.op.kind is Kind.ADD and len(step.ins) == len(carrying) == 2:
+            return self._joined(carrying)
+        if step.op.kind is Kind.MULTIPLY and carrying:
+            return self._scaled(step, carrying)
+        if is_linear_per_channel(step) and len(carrying) == len(step.ins):
+            return self._joined(carrying)
+        product = product_of(step, self._forward)
+        if product is not None:
+            kept = [n for n, own in zip(product.operands, product.keeps(self._group), strict=True) if own]
+            return self._joined(kept if product.bias is None else [*kept, product.bias]) if len(kept) == 1 else None
+        if step.op.affine:
+            return self._normed(step)
+        return None
+
+    def _normed(self, step: Step) -> Writers | None:
+        """A shift can be centred; that leaves what the gains make of the mean, which `prove.blanks.norms` tells."""
+        affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
+        if affine and all(map(self._is_zeroed, affine)):
+            return _NOTHING
+        shift = step.arg(3, "bias") if step.op.kind is Kind.LAYER_NORM else None
+        return self.writers.get(shift.number) if isinstance(shift, Ref) else None
+
+    def _joined(self, numbers: list[int]) -> Writers | None:
+        result = _NOTHING
+        for number in numbers:
+            found = self.writers.get(number)
+            if found is None:
+                return None
+            result |= found
+        return result
+
+    def _scaled(self, step: Step, carrying: list[int]) -> Writers | None:
+        if any(self._is_zeroed(number) for number in step.ins) and step.name == "mul":
+            return _NOTHING
+        if len(carrying) == 1:
+            return self.writers.get(carrying[0])
+        for number, other in (carrying, carrying[::-1]):
+            names = self._forward.stored.get(number, ())
+            written = self.writers.get(other)
+            if step.name == "mul" and len(names) == 1 and other not in self._forward.made_of and written:
+                return Writers(tuple((name, names[0]) for name, _ in written.folded)) if written.plain else None
+        return None
+
+    def _is_zeroed(self, number: int) -> bool:
+        made_of = self._forward.made_of.get(number)
+        return bool(made_of) and self._zeroed.issuperset(made_of or ())

@@ -1,0 +1,108 @@
+"""New blocks that pass on what they receive: which can, and which channels they carry (Net2DeeperNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Trace, Unchanged, groups_on, within
+from growtool.trace.axes import axis_size
+from growtool.trace.table.ops import RUNNING_NORMS
+
+_INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
+Paired = Mapping[str, tuple[PairedAxis, ...]]
+
+
+def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module) -> str | None:
+    """Why the block cannot pass on what it receives, and what to do; None if it can.
+
+    It can if it is convolutions, BatchNorm and the idempotent activation that its input came out of, one after the
+    other, and each convolution keeps the number of places.
+
+    Args:
+        path: a block of the target.
+        modules: the paths of the modules that it is.
+        target: the target's trace.
+        model: the target without weights.
+    """
+    if path in target.exits:
+        return "net2deeper is for networks without residual connections, and the block has one; use zero_out"
+    received = target.received.get(path)
+    for inner, entries in target.signatures.items():
+        if not any(within(inner, module) for module in modules):
+            continue
+        for name, *numbers in entries:
+            by_batch = name in RUNNING_NORMS and True in numbers
+            if (name in ("call", *RUNNING_NORMS) and not by_batch) or f"{name}{tuple(numbers)}" == received:
+                continue
+            what = f"{name}({', '.join(map(str, numbers))})"
+            if name != "convolution":
+                return (
+                    "net2deeper needs blocks of convolutions, BatchNorm with running statistics and the idempotent "
+                    f"activation (ReLU, ReLU6) that the input came out of, found {what} after {received or 'none'}; "
+                    f"{_INSTEAD}"
+                )
+            if not _keeps_places(model.get_submodule(inner)):
+                return f"net2deeper needs convolutions that keep the number of places, found {what}; {_INSTEAD}"
+    return None
+
+
+def _keeps_places(module: nn.Module) -> bool:
+    """Whether a convolution has an odd kernel, stride 1, as much padding as that takes, and one or every group."""
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d)
+        and not isinstance(module.padding, str)
+        and set(module.stride) == {1}
+        and module.groups in (1, module.in_channels)
+        and all(
+            size % 2 and 2 * padding == step * (size - 1)
+            for size, padding, step in zip(module.kernel_size, module.padding, module.dilation, strict=True)
+        )
+    )
+
+
+def paired_identities(
+    blocks: Mapping[str, Sequence[str]], paired: Paired, target: Trace
+) -> tuple[Paired, dict[ChannelGroup, ChannelGroup], list[str]]:
+    """The layouts of the tensors of blocks that pass on what they receive, as if the source had such blocks.
+
+    Args:
+        blocks: path of a block -> the paths of the modules that it is.
+        paired: the layouts of all other tensors.
+        target: the target's trace.
+
+    Returns:
+        The layouts; the target's channel groups that stand for the same channels of the source, each with one that
+        stands for all of them; a line for each block whose input and output are not the same channels of the source.
+    """
+    origins = {g.target: g.source for axes in paired.values() for axis in axes for g in axis.growths()}
+    found: dict[str, tuple[PairedAxis, ...]] = {}
+    same: dict[ChannelGroup, ChannelGroup] = {}
+    problems = []
+    for path, modules in blocks.items():
+        within = tuple(f"{module}." for module in modules)
+        own = {name: axes for name, axes in target.tensors.items() if name.startswith(within)}
+        carried = dict.fromkeys(group for axes in own.values() for axis in axes for group in _channels(axis))
+        known = {origins[group] for group in carried if group in origins}
+        if len(known) != 1 or None in known:
+            problems.append(f"{path}: net2deeper needs blocks that write the channels they read; {_INSTEAD}")
+            continue
+        (origin,) = known
+        origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
+        alike = {same.get(group, group) for group in carried}
+        first = next(iter(carried))
+        same = {group: first if other in alike else other for group, other in same.items()} | dict.fromkeys(
+            carried, first
+        )
+        found |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in own.items()}
+    return found, {group: first for group, first in same.items() if group is not first}, problems
+
+
+def _channels(axis: Axis) -> list[ChannelGroup]:
+    return [group for group in groups_on(axis) if group.fixed is None]
+
+
+def _layout(axis: Axis, origin: ChannelGroup | None) -> PairedAxis:
+    channels = _channels(axis)
+    return PairedAxis(((GroupPair(origin, channels[0]) if channels else Unchanged(axis_size(axis)),),))

@@ -1,0 +1,160 @@
+"""How the blocks that growth adds are closed, tensor by tensor: by zeros, or by weights that cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from growtool.errors import PlanError, format_names
+from growtool.operators.depth.cancel_out import Cancellation, pairs
+from growtool.plan.depth import CancelOut, Depth
+from growtool.recipe.blocks.closing import block_closing_of
+from growtool.recipe.matching import Matching
+from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, places, positions
+
+Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
+
+
+@dataclass(frozen=True)
+class BlockInit:
+    """What becomes of tensors of new blocks after they have grown, all by the target's names.
+
+    Attributes:
+        zero: they are zero.
+        paired: dimension and, for each of its positions, the position it is a copy of, for every dimension that carries
+            hidden units which are to be alike in pairs.
+        cancelling: opposite weights for the two positions of each pair stand there.
+        passing: they are of layers that pass on what they receive.
+        same: target channel groups that passing layers write, with the channel group of the same channels that they
+            read.
+        dropped: module path -> entries of its signature that do nothing then.
+        difference: what the rest of the model computes differently even so; None: nothing.
+    """
+
+    zero: frozenset[str] = frozenset()
+    paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
+    cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
+    passing: frozenset[str] = frozenset()
+    same: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
+    dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    difference: str | None = None
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """The tensors that close a block."""
+        return self.zero | self.cancelling.keys()
+
+
+def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
+    """Decide how every new block that does not run is closed.
+
+    Args:
+        depth: the plan's.
+        matching: source and target side by side, and how each new block is to start.
+
+    Raises:
+        PlanError: a block cannot start so, with the reason; all blocks together.
+    """
+    zero: set[str] = set()
+    paired: dict[str, tuple[Positions, ...]] = {}
+    cancelling: dict[str, Cancellation] = {}
+    problems: dict[str, list[str]] = {}
+    gain = depth.gain if isinstance(depth, CancelOut) else 1.0
+    target, closings = matching.target.trace, block_closing_of(matching)
+    for path, start in matching.blocks.starts():
+        try:
+            if start == "cancel_out":
+                closing, folded, opposite = _cancelling(path, closings.zero[path], target, gain)
+                zero |= closing
+                paired |= {name: folds for name, folds in folded.items() if name not in closings.passing}
+                cancelling |= opposite
+            elif start == "zero_out":
+                zero |= closings.zero[path]
+        except _CannotStartError as why:
+            problems.setdefault(str(why), []).append(path)
+    if problems:
+        raise PlanError([f"{places(paths)}: {why}" for why, paths in problems.items()])
+    return BlockInit(
+        frozenset(zero),
+        paired,
+        cancelling,
+        closings.passing,
+        _same(closings.passing, target),
+        closings.dropped,
+        closings.difference,
+    )
+
+
+def _same(passing: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
+    """The channels that each passing matrix writes with those it reads, where both are one set."""
+    found = {}
+    for name in passing:
+        lone = [[group for segment in axis for group in segment] for axis in target.tensors[name][:2]]
+        if len(lone) == 2 and all(len(axis) == 1 and isinstance(axis[0], ChannelGroup) for axis in lone):
+            (written,), (read,) = lone
+            if isinstance(written, ChannelGroup) and isinstance(read, ChannelGroup) and written.size == read.size > 1:
+                found[written] = read
+    return {written: read for written, read in found.items() if written is not read}
+
+
+class _CannotStartError(Exception):
+    """Why a block cannot start as the plan says, and what to do instead."""
+
+
+def _cancelling(
+    path: str, exits: Params, target: Trace, gain: float
+) -> tuple[set[str], dict[str, tuple[Positions, ...]], dict[str, Cancellation]]:
+    """What is zero, what is alike in pairs and what cancels in a block that starts with `cancel_out`."""
+    ends = {name for end in exits for name in target.scaled.get(end, (end,))}
+    zero: set[str] = set()
+    hidden: dict[ChannelGroup, tuple[Tensor, Tensor]] = {}
+    opposite: dict[str, Cancellation] = {}
+    for name in sorted(ends):
+        found = _paired_units(name, path, target)
+        if found is None:
+            zero.add(name)
+            continue
+        dim, group = found
+        hidden.setdefault(group, pairs(group.size))
+        partner = positions(target.tensors[name][dim], {group: hidden[group][1]})
+        opposite[name] = Cancellation(dim, partner, gain)
+    if not opposite:
+        named = format_names(sorted(end.removeprefix(f"{path}.") for end in ends))
+        raise _CannotStartError(
+            f"cancel_out needs a branch that ends in a matrix over units of its own, found {named} (a norm, or no "
+            "units to pair); use zero_out, which is what LEMON does there"
+        )
+    paired = {
+        name: folds
+        for name in target.tensors_in(path)
+        if name not in ends and (folds := _folds(target.tensors[name], hidden))
+    }
+    return zero, paired, opposite
+
+
+def _folds(axes: Iterable[Axis], hidden: Mapping[ChannelGroup, tuple[Tensor, Tensor]]) -> tuple[Positions, ...]:
+    sources = {group: source for group, (source, _) in hidden.items()}
+    return tuple(
+        (dim, positions(axis, sources))
+        for dim, axis in enumerate(axes)
+        if any(group in sources for group in groups_on(axis))
+    )
+
+
+def _paired_units(name: str, path: str, target: Trace) -> tuple[int, ChannelGroup] | None:
+    """The dimension of a matrix that a sum runs over, and the outermost of its channels that only the block has."""
+    for dim, axis in enumerate(target.tensors[name]):
+        for group in dict.fromkeys(groups_on(axis)):
+            if (
+                (group, name, dim) in target.consumers
+                and group.fixed is None
+                and all(other.startswith(f"{path}.") for other in _carriers(group, target))
+            ):
+                return dim, group
+    return None
+
+
+def _carriers(group: ChannelGroup, target: Trace) -> list[str]:
+    return [name for name, axes in target.tensors.items() if any(group in groups_on(axis) for axis in axes)]

@@ -1,0 +1,122 @@
+"""The nearest plan that keeps the function, for one that loses it: other operators, else another factor."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median
+from typing import Any
+
+from growtool.errors import GrowtoolError
+from growtool.operators.table import OPERATORS
+from growtool.plan.load import as_written
+from growtool.plan.schema import Plan
+from growtool.plan.target import Scale, Target, factor_text
+from growtool.recipe.recipe import Recipe
+from growtool.recipe.resolve import resolve
+from growtool.recipe.symmetry import stay_alike
+from growtool.recipe.target.spec import scalable, scaled_spec
+from growtool.recipe.traced_model import TracedModel
+
+_FINE, _COARSE = 16, 4  # factors are tried in sixteenths nearby, further off in quarters
+_NEARBY = 3  # steps
+_KEYS = ("target", "width", "depth", "overrides", "second", "recalibrate")
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """A change of a plan after which it keeps the function.
+
+    Attributes:
+        replaced: keys of the plan that go.
+        content: what comes in their place.
+    """
+
+    replaced: tuple[str, ...]
+    content: Mapping[str, Any]
+
+
+def nearest_exact(recipe: Recipe) -> Nearest | None:
+    """The plan nearest to that of `recipe` that keeps the function of its source; None where none of those tried does.
+
+    First other operators for the same target, then other factors of all widths, the nearest first.
+    """
+    for found in _recipes(recipe):
+        if found.promise.kind != "lossy" and stay_alike(found) is None:
+            return _told(recipe.plan, found.plan)
+    return None
+
+
+def _recipes(recipe: Recipe) -> Iterator[Recipe]:
+    """Those of the plans to try that resolve."""
+    source, plan = recipe.matching.source, _opened(recipe)
+    for scale, target in _targets(recipe, plan.target):
+        asked = plan if scale is None else plan.model_copy(update={"target": Target(scale=scale)})
+        with contextlib.suppress(GrowtoolError):
+            found = resolve(asked, recipe.source, source=source, target=target)
+            yield found
+
+
+def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, TracedModel]]:
+    """The target that was asked for (without a scale), then those of other factors that can be built."""
+    source = recipe.matching.source
+    yield None, recipe.matching.target
+    if not recipe.widths:
+        return
+    wider = (asked.scale or Scale(width=1.0)).model_copy
+    base, size_arguments = scalable(wider(update={"width": 2.0}), source.spec, source.model, source.trace)
+    for factor in _factors(recipe):
+        scale = wider(update={"width": float(factor)})
+        with contextlib.suppress(GrowtoolError):
+            target = TracedModel.of(scaled_spec(scale, base, source.model, size_arguments), where="target")
+            yield scale, target
+
+
+def _opened(recipe: Recipe) -> Plan:
+    """The plan without the operators that lose the function here or anywhere, and what hangs on them."""
+    plan, lost = recipe.plan, {key for key, _ in recipe.promise.accidents}
+    changes: dict[str, Any] = {"recalibrate": False, "allow_lossy": False}
+    if plan.width and ("width" in lost or OPERATORS[plan.width.operator].known_loss(plan.width)):
+        changes |= {"width": None, "overrides": (), "second": None}
+    if plan.depth and ("depth" in lost or OPERATORS[plan.depth.operator].known_loss(plan.depth)):
+        changes["depth"] = None
+    return plan.model_copy(update=changes)
+
+
+def _factors(recipe: Recipe) -> list[Fraction]:
+    """Factors about that of the target, the nearest first."""
+    given = recipe.plan.target.scale
+    own = given.width if given else None
+    asked = own or median(change.after / change.before for change in recipe.widths)
+    near = {Fraction(round(asked * _FINE) + step, _FINE) for step in range(-_NEARBY, _NEARBY + 1)}
+    near |= {Fraction(round(asked * _COARSE) + step, _COARSE) for step in (-2, -1, 0, 1, 2)}
+    near |= {Fraction(2), Fraction(math.floor(asked)), Fraction(math.ceil(asked))}
+    wanted = [factor for factor in near if factor > 1 and float(factor) != own]
+    return sorted(wanted, key=lambda factor: abs(math.log(factor / asked)))
+
+
+def _told(plan: Plan, nearest: Plan) -> Nearest:
+    """What differs, in words of a plan."""
+    changed = [key for key in _KEYS if getattr(nearest, key) != getattr(plan, key)]
+    content: dict[str, Any] = {}
+    for key in changed:
+        value = getattr(nearest, key)
+        if key == "target" and value.scale is not None:
+            content["scale"] = _scale(value.scale)
+        elif value not in (None, (), False):
+            content[key] = as_written(value)
+    return Nearest(tuple(changed), content)
+
+
+def _scale(scale: Scale) -> Any:
+    depth = list(scale.depth) if isinstance(scale.depth, tuple) else scale.depth and _factor(scale.depth)
+    width = _factor(scale.width or 1)
+    return width if depth is None else {"width": width, "depth": depth}
+
+
+def _factor(factor: float) -> int | float | str:
+    text = factor_text(factor)
+    return text if "/" in text else int(text) if text.isdecimal() else float(text)

@@ -1,0 +1,71 @@
+"""Whether a model is another one with more blocks like those it has, by the names and shapes of its tensors alone.
+
+Blocks are the numbered children of a module. Their order is kept; which of them are new is not told by their numbers:
+where a stage ends in a block of its own kind, a longer stage has that block at a later place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from growtool.recipe.target.siblings import Shapes
+
+Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+def adds_like_blocks(before: Shapes, after: Shapes) -> bool:
+    """Whether blocks were added, each with the shapes of one of its sequence, and nothing else has changed."""
+    return len(after) > len(before) and _extends(_tree(before), _tree(after))
+
+
+def lengthens(before: Shapes, after: Shapes) -> bool:
+    """Whether some numbered children became more, whatever else has changed."""
+    return _lengthens(_tree(before), _tree(after))
+
+
+def _lengthens(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...]) -> bool:
+    if isinstance(before, tuple) or isinstance(after, tuple):
+        return False
+    old, new = _runs(before), _runs(after)
+    return any(
+        len(new[stem]) > len(old[stem]) or any(map(_lengthens, old[stem], new[stem]))
+        for stem in old.keys() & new.keys()
+    )
+
+
+def _tree(shapes: Shapes) -> Tree:
+    root: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        *path, leaf = name.split(".")
+        node = root
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = shape
+    return root
+
+
+def _extends(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...]) -> bool:
+    if isinstance(before, tuple) or isinstance(after, tuple):
+        return before == after
+    old, new = _runs(before), _runs(after)
+    return old.keys() == new.keys() and all(_run_extends(old[stem], new[stem]) for stem in old)
+
+
+def _runs(node: Tree) -> dict[str, list[Any]]:
+    """The children by the part of their names that is no number, in the order of their numbers."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    for name, child in node.items():
+        match = _NUMBERED.fullmatch(name)
+        stem, number = (f"{match[1]}#", int(match[2])) if match else (name, 0)
+        found.setdefault(stem, []).append((number, child))
+    return {stem: [child for _, child in sorted(run, key=lambda item: item[0])] for stem, run in found.items()}
+
+
+def _run_extends(old: list[Any], new: list[Any]) -> bool:
+    if len(old) == len(new):
+        return all(map(_extends, old, new))
+    remaining = iter(new)
+    return all(block in remaining for block in old) and all(block in old for block in new)

@@ -1,0 +1,186 @@
+"""Which constructor arguments make a model wider or deeper, found by trying them.
+
+No list of argument names: each number a constructor takes is doubled on the meta device, and what happens to the shapes
+says what it is. A width argument doubles channels that may grow; a depth argument adds blocks to a sequence; an
+argument that leaves every shape alone may still decide how channels split into heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from growtool.library import ModelSpec, library_of
+from growtool.library.paths import covers, is_path
+from growtool.library.values import Value, leaves
+from growtool.recipe.target.added_blocks import adds_like_blocks, lengthens
+from growtool.recipe.target.siblings import Shapes
+from growtool.recipe.target.trials import Built, Trials, twice_at
+from growtool.recipe.target.widening import LEAST_REACH, Widening
+from growtool.trace import Trace, inside
+from growtool.trace.pairing.stretches import sequences
+
+AXES = ("width", "depth")
+_ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
+
+
+@dataclass(frozen=True, slots=True)
+class SizeArguments:
+    """Arguments of the constructor and their values in the source.
+
+    Attributes:
+        width: scaled together they widen every group that the constructor lets grow, heads by number.
+        depth: arguments that add blocks like those there are, the one that adds most first.
+        stages: of an argument that is a sequence, the places that do so, where not all do; a stage of one block, which
+            changes the width or the resolution, has none like it and stays as it is, and so does the input of a layer
+            after one of fixed width.
+        reach: the share of the tensors that may grow and then do, 0 to 1.
+        joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
+    """
+
+    width: Mapping[str, Value]
+    depth: Mapping[str, Value]
+    joint: float = 0.0
+    reach: float = 0.0
+    stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+
+def find_size_arguments(
+    spec: ModelSpec,
+    model: nn.Module,
+    trace: Trace,
+    axes: Collection[str] = AXES,
+    built: Built | None = None,
+) -> SizeArguments:
+    """Try every number of the constructor; of an opened spec those inside its arguments, too.
+
+    Args:
+        spec: the source.
+        model: its skeleton.
+        trace: its trace.
+        axes: what to look for, `width`, `depth` or both.
+        built: models that an earlier search for the same source built; those of this one are put there.
+    """
+    library, trials = library_of(spec), Trials(spec, model, trace, built)
+    search = _Search(trials)
+    wider = Widening(trials, search.widening, search.neutral)
+    search.try_each(library.numbers(spec, model))
+    width, joint = wider.width() if "width" in axes else ({}, 0.0)
+    scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
+    deepened = "depth" not in axes or bool(search.adding)
+    if not (scaled and deepened):
+        search.try_each(library.inner_numbers(spec))
+    if not scaled:
+        width, joint = wider.further(width, joint)
+    if not (deepened or search.adding):
+        search.try_each(library.entry_counts(spec))
+    reach = trials.reach(width, by_size=False) if width else 0.0
+    return SizeArguments(width, search.depth(), joint, reach, trials.places)
+
+
+class _Search:
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+        self._sequences = sequences(trials.shapes)
+        self.widening: dict[str, Value] = {}
+        self.neutral: dict[str, Value] = {}
+        self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
+
+    def try_each(self, numbers: Mapping[str, Value]) -> None:
+        """Double each, and see what it does."""
+        for name, value in numbers.items():
+            if is_path(name) and any(covers(other, name) for other in (*self.widening, *self.adding)):
+                continue
+            shapes = self._trials.doubled({name: value})
+            if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
+                self.neutral[name] = value
+            if shapes == self._trials.shapes:
+                continue
+            if not self._adds(name, value, shapes) and self._widens(shapes) and not self._is_known(name, shapes):
+                self.widening[name] = value
+
+    def depth(self) -> dict[str, Value]:
+        """The arguments that add blocks like those there are: residual ones first, then the one that adds most."""
+        return {name: value for name, (_, value) in sorted(self.adding.items(), key=lambda item: item[1][0])}
+
+    def _adds(self, name: str, value: Value, shapes: Shapes | None) -> bool:
+        """Whether an argument adds blocks like those there are, in some of its places at least; noted if so."""
+        places = self._growing_stages(name, value, shapes)
+        if is_path(name) and places and not self._runs_with(name, value, places):
+            places = frozenset(place for place in places if self._runs_with(name, value, {place}))
+        if not places:
+            return False
+        partial = len(places) < len(leaves(value))
+        deeper = self._trials.built({name: twice_at(value, places)}) if partial else shapes
+        if deeper is None or not adds_like_blocks(self._trials.shapes, deeper):
+            return False
+        self.adding[name] = ((not self._is_residual(deeper), -len(deeper)), value)
+        if isinstance(value, tuple):
+            self._trials.places[name] = places
+        return True
+
+    def _runs_with(self, name: str, value: Value, places: Collection[int]) -> bool:
+        """Whether the model runs: numbers of a configuration need not fit each other."""
+        return self._trials.runs({name: twice_at(value, places)})
+
+    def _is_residual(self, deeper: Shapes) -> bool:
+        """Whether the sequences that are longer end in residual blocks: these may start as if they were not there."""
+        longer = [
+            sequence
+            for prefix, sequence in sequences(deeper).items()
+            if prefix in self._sequences and len(sequence.indices) > len(self._sequences[prefix].indices)
+        ]
+        old = [self._sequences[sequence.prefix] for sequence in longer]
+        return bool(old) and all(
+            f"{sequence.prefix}{sequence.indices[-1]}" in self._trials.trace.exits for sequence in old
+        )
+
+    def _widens(self, shapes: Shapes | None) -> bool:
+        return shapes is not None and not self._only_adds_blocks(shapes) and self._trials.keeps_what_is_fixed(shapes)
+
+    def _is_known(self, name: str, shapes: Shapes | None) -> bool:
+        """Whether a path does what an argument does that was tried before."""
+        return is_path(name) and any(shapes == self._trials.doubled({other: v}) for other, v in self.widening.items())
+
+    def _grows_nothing(self, shapes: Shapes | None) -> bool:
+        """Whether shapes stay or shrink, as tables by head size do where there are more heads."""
+        before = self._trials.shapes
+        return (
+            shapes is not None
+            and shapes.keys() == before.keys()
+            and all(
+                len(old) == len(shapes[name]) and all(new <= size for new, size in zip(shapes[name], old, strict=True))
+                for name, old in before.items()
+            )
+        )
+
+    def _only_adds_blocks(self, shapes: Shapes) -> bool:
+        return all(shapes.get(name) == shape for name, shape in self._trials.shapes.items()) and all(
+            name in self._trials.shapes or self._in_new_block(name) for name in shapes
+        )
+
+    def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
+        """The numbers of an argument that add blocks like those there are: all of them, or those that do alone."""
+        numbers = leaves(value)
+        if shapes is not None and adds_like_blocks(self._trials.shapes, shapes):
+            return frozenset(range(len(numbers)))
+        found = set[int]()
+        hopeless = len(numbers) > _ALONE if shapes is None else not lengthens(self._trials.shapes, shapes)
+        if not isinstance(value, tuple) or hopeless:
+            return frozenset()
+        for place, number in enumerate(numbers):
+            if isinstance(number, int) and number:
+                deeper = self._trials.built({name: twice_at(value, frozenset({place}))})
+                if deeper is not None and adds_like_blocks(self._trials.shapes, deeper):
+                    found.add(place)
+        return frozenset(found)
+
+    def _in_new_block(self, name: str) -> bool:
+        found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
+        return any(index is not None and index not in sequence.indices for index, sequence in found)
+
+
+def _is_count(value: Value) -> bool:
+    return all(isinstance(part, int) for part in leaves(value))

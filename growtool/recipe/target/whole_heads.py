@@ -1,0 +1,92 @@
+"""Sizes near those of a plan at which heads keep their size: what to say where arguments would cut heads in two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from growtool.library.values import Value, as_lists, leaves, scaled_at
+from growtool.plan.target import Target
+from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
+from growtool.recipe.traced_model import TracedModel
+from growtool.trace import Trace, channels_of
+
+_PROPOSED = 2
+
+
+def head_advice(
+    target: Target, source: TracedModel, grown: Trace | None, accepted: Callable[[Target], bool]
+) -> str | None:
+    """How the size of the heads would change, and the nearest arguments that keep it; None where that is no matter.
+
+    Args:
+        target: the plan's.
+        source: the model that grows.
+        grown: the target's trace; None where its library refuses to build it.
+        accepted: whether the plan can be carried out with another target.
+    """
+    before = _head_sizes(source.trace)
+    after = None if grown is None else _head_sizes(grown)
+    if target.model is not None or not target.model_args or not before or not _breaks(before, after):
+        return None
+    size_arguments = find_size_arguments(source.spec, source.model, source.trace, ["width"])
+    asked = [
+        target.model_args[name] / max(part for part in leaves(value) if not isinstance(part, str))
+        for name, value in size_arguments.width.items()
+        if isinstance(target.model_args.get(name), int)
+    ]
+    if not asked:
+        return None
+    distance = {near: abs(near - factor) for factor in asked for near in _factors(factor, size_arguments)}
+    near = sorted(distance, key=lambda factor: (distance[factor], factor))
+    proposed: list[str] = []
+    for factor in near:
+        args = {name: as_lists(value) for name, value in _scaled(size_arguments, factor).items()}
+        if len(proposed) < _PROPOSED and accepted(Target(model_args={**target.model_args, **args})):
+            proposed.append(_told(args))
+    if not proposed:
+        return None
+    change = f"would become {_sizes(after)}" if after else "does not divide this width"
+    return f"head size {_sizes(before)} {change}; take {', or '.join(proposed)}"
+
+
+def _head_sizes(trace: Trace) -> tuple[int, ...]:
+    found = {group.size for group, channels in channels_of(trace).items() if channels.what == "head size"}
+    return tuple(sorted(found))
+
+
+def _breaks(before: tuple[int, ...], after: tuple[int, ...] | None) -> bool:
+    """Whether some head becomes anything but a whole multiple."""
+    return after is None or len(before) != len(after) or any(b % a for a, b in zip(before, after, strict=True))
+
+
+def _factors(asked: float, size_arguments: SizeArguments) -> set[Fraction]:
+    """The factors on either side at which every number stays whole, and the whole ones."""
+    counts = [
+        part
+        for name, value in size_arguments.width.items()
+        for place, part in enumerate(leaves(value))
+        if isinstance(part, int) and place in size_arguments.stages.get(name, (place,))
+    ]
+    steps = {math.gcd(*counts), 1}
+    found = {Fraction(rounded(asked * step), step) for step in steps for rounded in (math.floor, math.ceil)}
+    return {factor for factor in found if factor > 1}
+
+
+def _scaled(size_arguments: SizeArguments, factor: Fraction) -> Mapping[str, Value]:
+    return {
+        name: scaled_at(value, float(factor), size_arguments.stages.get(name))
+        for name, value in size_arguments.width.items()
+    }
+
+
+def _told(args: Mapping[str, Any]) -> str:
+    """`embed_dim 96 with num_heads 3`."""
+    first, *rest = (f"{name} {value}" for name, value in args.items())
+    return f"{first} with {' and '.join(rest)}" if rest else first
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))

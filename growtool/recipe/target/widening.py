@@ -1,0 +1,226 @@
+"""Which constructor arguments widen a model together, among those that widen some of it alone.
+
+First a few arguments as they are; where these reach little of the model, all that agree (`recipe.target.closure`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from growtool.errors import CheckpointError
+from growtool.library.paths import is_path
+from growtool.library.values import Value, leaves
+from growtool.recipe.target.closure import Closure
+from growtool.recipe.target.siblings import Shapes
+from growtool.recipe.target.trials import Trials, twice_at
+from growtool.trace import groups_on, pair
+from growtool.trace.reading.factors import sums_of_activations
+
+LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
+_MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
+_SLACK = 0.35  # how much of the way to double may be given up for arguments that leave attention alone
+_COMPARED = 6  # sets of arguments compared so
+_BUILT = 8  # sets of arguments of one size that are built, those that promise most
+_Numbers = Mapping[str, frozenset[int]]  # argument -> places among its numbers
+_Number = tuple[str, int]
+
+
+class Widening:
+    """The arguments that widen a model, found by doubling them alone and together.
+
+    Args:
+        trials: builds models.
+        widening: arguments that widen the model alone; may grow between calls.
+        neutral: arguments that leave every shape alone; likewise.
+    """
+
+    def __init__(self, trials: Trials, widening: Mapping[str, Value], neutral: Mapping[str, Value]) -> None:
+        self._trials, self._widening, self._neutral = trials, widening, neutral
+
+    def width(self) -> tuple[dict[str, Value], float]:
+        """The arguments that together bring most dimensions nearest to double, and what grows jointly with them.
+
+        Arguments that are nearly as good are preferred if attention (products, softmax) then meets no grown channels.
+        """
+        nothing = self._cost(self._trials.shapes)
+        feasible = sorted(self._feasible(nothing), key=lambda found: found[0])
+        near = [size_arguments for cost, size_arguments in feasible if cost <= feasible[0][0] + _SLACK * nothing][
+            :_COMPARED
+        ]
+        best: tuple[dict[str, Value], float] = ({}, 0.0)
+        for size_arguments in near:
+            if (
+                self._trials.reach(size_arguments, by_size=True) >= LEAST_REACH
+                or self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
+            ):
+                found = self._with_heads(size_arguments)
+                if not best[0] or found[1] < best[1]:
+                    best = found
+                if found[1] == 0:
+                    break
+        return best
+
+    def further(self, width: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+        """What agrees on being twice as wide, taken argument by argument, number by number or value by value.
+
+        Args:
+            width: arguments that reach little of the model, kept where nothing reaches further.
+            joint: what grows jointly with them.
+        """
+        least = self._trials.reach(width, by_size=False) if width else 0.0
+        for groups in (self._arguments(), self._places(), self._equal()):
+            chosen = self._agreeing(groups)
+            size_arguments = {name: self._widening[name] for name in chosen}
+            before = dict(self._trials.places)
+            self._trials.places |= {name: at for name, at in chosen.items() if isinstance(size_arguments[name], tuple)}
+            if (
+                size_arguments
+                and self._grows_alike(size_arguments)
+                and self._trials.reach(size_arguments, by_size=False) >= max(least, LEAST_REACH)
+            ):
+                found = self._with_heads(size_arguments)
+                if found[1] < math.inf and (not width or found[1] <= joint):
+                    return found
+            self._trials.places = before
+        return width, joint
+
+    def _grows_alike(self, size_arguments: Mapping[str, Value]) -> bool:
+        shapes = self._trials.doubled(size_arguments)
+        return (
+            shapes is not None
+            and shapes.keys() == self._trials.shapes.keys()
+            and self._trials.keeps_what_is_fixed(shapes)
+        )
+
+    def _arguments(self) -> dict[str | _Number, _Numbers]:
+        return {name: {name: frozenset(range(len(leaves(value))))} for name, value in self._widening.items()}
+
+    def _places(self) -> dict[str | _Number, _Numbers]:
+        """The numbers of paths, each on its own."""
+        paths = [name for name in self._widening if is_path(name)]
+        whole = {name: numbers for name, numbers in self._arguments().items() if paths and name not in paths}
+        return whole | {
+            (name, at): {name: frozenset({at})}
+            for name in paths
+            for at, number in enumerate(leaves(self._widening[name]))
+            if not isinstance(number, str) and number
+        }
+
+    def _equal(self) -> dict[str | _Number, _Numbers]:
+        """The numbers of paths that are equal: layer after layer of the same width, none of which can grow alone."""
+        found: dict[str | _Number, _Numbers] = {}
+        for key, numbers in self._places().items():
+            if isinstance(key, str):
+                found[key] = numbers
+            elif isinstance(number := leaves(self._widening[key[0]])[key[1]], int):
+                group = found.setdefault(("", number), {})
+                found["", number] = {**group, key[0]: group.get(key[0], frozenset()) | {key[1]}}
+        return found
+
+    def _agreeing(self, groups: Mapping[str | _Number, _Numbers]) -> dict[str, frozenset[int]]:
+        """The numbers of each argument that agree, of groups of numbers that are doubled together."""
+        feasible: dict[str | _Number, Shapes] = {}
+        for key, group in groups.items():
+            shapes = self._trials.built(
+                {name: twice_at(self._widening[name], places) for name, places in group.items()}
+            )
+            if shapes is not None and self._only_grows(shapes):
+                feasible[key] = shapes
+        closure = Closure(self._trials.shapes, self._trials.trace.tensors, feasible)
+        chosen: dict[str, frozenset[int]] = {}
+        for key in closure.nearest(
+            closure.agreeing(feasible), kind=lambda key: key[0] or key if isinstance(key, tuple) else key
+        ):
+            for name, places in groups[key].items():
+                chosen[name] = chosen.get(name, frozenset()) | places
+        return chosen
+
+    def _only_grows(self, shapes: Shapes) -> bool:
+        """Whether the same tensors are there, some of them larger and none smaller: a stride changes none."""
+        own = self._trials.shapes
+        return (
+            shapes.keys() == own.keys()
+            and shapes != own
+            and self._trials.keeps_what_is_fixed(shapes)
+            and all(new >= old for name, shape in own.items() for old, new in zip(shape, shapes[name], strict=True))
+        )
+
+    def _feasible(self, nothing: float) -> Iterator[tuple[float, dict[str, Value]]]:
+        """Sets of arguments that the library accepts together, with their cost, fewest first."""
+        for together in range(1, _MOST_TOGETHER + 1):
+            perfect = False
+            for names in self._promising(together):
+                size_arguments = {name: self._widening[name] for name in names}
+                shapes = self._trials.doubled(size_arguments)
+                if (
+                    shapes is not None
+                    and shapes.keys() >= self._trials.shapes.keys()
+                    and self._trials.keeps_what_is_fixed(shapes)
+                ):
+                    cost = self._cost(shapes)
+                    perfect = perfect or cost == 0
+                    if cost < nothing:
+                        yield cost, size_arguments
+            if perfect:
+                return
+
+    def _promising(self, together: int) -> list[tuple[str, ...]]:
+        """The sets of so many arguments that would cost least if each did together what it does alone."""
+        sets = itertools.combinations(self._widening, together)
+        return sorted(sets, key=lambda names: self._cost(self._foreseen(names)))[:_BUILT]
+
+    def _foreseen(self, names: Iterable[str]) -> Shapes:
+        """The shapes that arguments would give together if each multiplied sizes as it does alone."""
+        shapes = dict(self._trials.shapes)
+        for name in names:
+            alone = self._trials.doubled({name: self._widening[name]}) or {}
+            for tensor, shape in alone.items():
+                old, now = self._trials.shapes.get(tensor), shapes.get(tensor)
+                if old is None or now is None or len(old) != len(shape):
+                    shapes[tensor] = shape
+                else:
+                    shapes[tensor] = tuple(a * b // c if c else a for a, b, c in zip(now, shape, old, strict=True))
+        return shapes
+
+    def _cost(self, shapes: Shapes) -> float:
+        """How far the dimensions that may grow are from double; a tensor that the source lacks counts as one more."""
+        cost = float(len(shapes) - len(self._trials.shapes))
+        for name, shape in self._trials.shapes.items():
+            for old, new, axis in zip(shape, shapes[name], self._trials.trace.tensors[name], strict=True):
+                if any(group.fixed is None for group in groups_on(axis)):
+                    cost += abs(new / old - 2)
+        return cost
+
+    def _with_heads(self, size_arguments: dict[str, Value]) -> tuple[dict[str, Value], float]:
+        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
+        grown = self._jointly_grown(size_arguments)
+        for name, value in self._neutral.items():
+            if grown == 0:
+                break
+            left = self._jointly_grown({**size_arguments, name: value})
+            if left < grown:
+                size_arguments, grown = {**size_arguments, name: value}, left
+        return size_arguments, grown
+
+    def _jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
+        """How many products and softmaxes run over channels that grow with these arguments."""
+        try:
+            target = self._trials.traced(self._trials.twice(size_arguments))
+        except CheckpointError:
+            return float("inf")
+        if target is None:
+            return float("inf")
+        paired, problems = pair(self._trials.trace, target, lambda name: name)
+        if problems:
+            return float("inf")
+        grown = {
+            growth.target
+            for axes in paired.values()
+            for axis in axes
+            for growth in axis.growths()
+            if growth.sizes[0] != growth.sizes[1]
+        }
+        sums = {(step.op.kind, step.module, axis) for step, axis in sums_of_activations(target.forward)}
+        return sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums)

@@ -1,0 +1,211 @@
+"""How every set of channels grows, by the plan's width operator."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from growtool.algebra.expansion import Blank, Expansion, padded
+from growtool.algebra.rewrite import RescaledNorm
+from growtool.errors import PlanError, format_names
+from growtool.operators.base import Abilities, generator_for
+from growtool.operators.table import OPERATORS
+from growtool.plan.schema import Plan
+from growtool.prove.blanks.propagation import BlankPropagation, propagate_blanks
+from growtool.prove.promise import joint_obstacles
+from growtool.prove.scales.scaling import Scaling
+from growtool.recipe.blocks.starts import BlockInit
+from growtool.recipe.matching import Matching
+from growtool.recipe.recipe import NewUnits
+from growtool.recipe.scaled import scaling_of
+from growtool.recipe.widths.changes import WidthChange, alike
+from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
+from growtool.trace.reading.hidden_units import NoHiddenUnitsError, hidden_units
+
+
+class CannotWidenError(PlanError):
+    """The operator cannot grow some channels as far as the target asks; another may."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How every channel group grows, and what makes up for it.
+
+    Attributes:
+        expansions: how each set of channels grows.
+        changes: the groups that grow.
+        passages: what the blank channels of a set go through; sets without blanks are absent.
+        every_tensor: whether the operator makes tensors that do not grow, too.
+        in_pairs: whether new units that nothing reads yet come in pairs.
+        measured: new hidden units whose weights images decide.
+    """
+
+    expansions: Mapping[GroupPair, Expansion]
+    changes: tuple[WidthChange, ...]
+    passages: Mapping[ChannelGroup, BlankPropagation]
+    every_tensor: bool = False
+    in_pairs: bool = False
+    measured: Mapping[GroupPair, NewUnits] = field(default_factory=dict)
+
+    @property
+    def norms(self) -> tuple[RescaledNorm, ...]:
+        """Every norm whose gain makes up for blanks."""
+        return tuple(norm for blanks in self.passages.values() for norm in blanks.norms)
+
+    @property
+    def of_target(self) -> dict[ChannelGroup, Expansion]:
+        """How each set of channels of the target came about."""
+        return {growth.target: expansion for growth, expansion in self.expansions.items()}
+
+
+def expand_widths(plan: Plan, matching: Matching, starts: BlockInit) -> Widths:
+    """The expansion of each set of channels, and the list of those that change.
+
+    Args:
+        plan: says the operator.
+        matching: source and target side by side.
+        starts: how new blocks are closed.
+
+    Raises:
+        CannotWidenError: the operator cannot grow something so far.
+    """
+    zeroed = starts.closed
+    tensors: dict[GroupPair, set[str]] = defaultdict(set)
+    for growth, name in matching.carried():
+        tensors[growth].add(name)
+    names, words = matching.target.trace.names, channels_of(matching.target.trace)
+    expansions: dict[GroupPair, Expansion] = {}
+    changes, problems = list[WidthChange](), dict[str, list[WidthChange]]()
+    for growth, carriers in tensors.items():
+        before, after = growth.sizes
+        name = names[growth.target]
+        if before == after:
+            expansions[growth] = Expansion.identity(before)
+            continue
+        changes.append(WidthChange(name, words[growth.target], before, after, len(carriers)))
+        if plan.width is None:
+            continue
+        operator = OPERATORS[plan.width.operator].implementation()
+        try:
+            expansions[growth] = operator.expand(
+                plan.width, before, after, generator_for(plan.seed, f"expansion of {name}")
+            )
+        except ValueError:
+            problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
+    assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
+    if problems:
+        grown = {why: format_names([str(change) for change in alike(found)], 3) for why, found in problems.items()}
+        raise CannotWidenError([f"{channels}: {why}" for why, channels in grown.items()])
+    widths = Widths(expansions, tuple(changes), {})
+    if plan.width is None or not changes:
+        return widths
+    abilities = OPERATORS[plan.width.operator].abilities()
+    widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
+    if abilities.hidden_alone:
+        widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
+    if abilities.blanks:
+        copied = scaling_of(plan, matching, widths.of_target, starts)
+        widths = _with_blanks(widths, matching, abilities, zeroed, copied)
+    return widths
+
+
+def _new_units(
+    operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]
+) -> Mapping[GroupPair, NewUnits]:
+    """The layers around every set of channels that grows.
+
+    Raises:
+        CannotWidenError: some are no hidden units of two layers.
+    """
+    trace = matching.target.trace
+    words = channels_of(trace)
+    found: dict[GroupPair, NewUnits] = {}
+    problems = dict[str, list[Channels]]()
+    for growth, expansion in widths.expansions.items():
+        if expansion.is_identity:
+            continue
+        try:
+            units = hidden_units(trace, growth.target)
+            _require_plain_layers(matching, units.writer, units.reader)
+        except NoHiddenUnitsError as why:
+            problems.setdefault(str(why), []).append(words[growth.target])
+        else:
+            # of a block that starts closed, the readers are zero: then the writers must not be
+            columns = units.live_at_zero and units.reader not in zeroed
+            bias = f"{units.writer.removesuffix('weight')}bias"
+            stored = trace.tensors.keys()
+            found[growth] = NewUnits(
+                units.writer, units.reader, columns, bias if bias in stored else None, units.statistics
+            )
+    if problems:
+        raise CannotWidenError(
+            [
+                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}"
+                for why, groups in problems.items()
+            ]
+        )
+    return found
+
+
+def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
+    """Two linear layers, or two convolutions, that compute what their classes say and no more."""
+    layers = [matching.target.model.get_submodule(name.rpartition(".")[0]) for name in (writer, reader)]
+    kinds = [type(layer) for layer in layers]
+    if kinds not in ([nn.Linear, nn.Linear], [nn.Conv2d, nn.Conv2d]):
+        raise NoHiddenUnitsError(
+            f"a {kinds[0].__name__} and a {kinds[1].__name__} are not two layers of one plain kind"
+        )
+    if any(
+        getattr(layer, "padding_mode", "zeros") != "zeros" or isinstance(getattr(layer, "padding", 0), str)
+        for layer in layers
+    ):
+        raise NoHiddenUnitsError("a convolution pads by something else than a number of zeros")
+
+
+def _with_blanks(
+    widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str], copied_all: Scaling
+) -> Widths:
+    """Blanks in place of copies where the operator wants them and every operation on the way lets them pass.
+
+    Args:
+        widths: copies everywhere, for which weights make up as `copied_all` says.
+        matching: source and target side by side.
+        abilities: of the operator.
+        zeroed: tensors that end the branches of new blocks.
+        copied_all: see `widths`.
+    """
+    trace = matching.target.trace
+    chosen = widths
+    for growth, copied in widths.expansions.items():
+        larger_heads = (
+            growth.target in copied_all.groups
+        )  # new channels of q and k that are zero on both sides are dead
+        even = not joint_obstacles(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
+        if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
+            continue
+        blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)
+        tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
+        for kind in _kinds(abilities, widths.measured.get(growth)):
+            found = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed, copied_all.transformed)
+            if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
+                chosen = replace(tried, passages={**chosen.passages, growth.target: found})
+                break
+        else:
+            if growth in widths.measured:  # there are no copies to fall back on: the promise tells what stops them
+                chosen = replace(tried, passages={**chosen.passages, growth.target: found})
+    # what passes beside copies may not pass beside the blanks of other sets
+    final = {
+        group: propagate_blanks(trace, group, found.blank, chosen.of_target, zeroed, copied_all.transformed)
+        for group, found in chosen.passages.items()
+    }
+    return replace(chosen, passages=final)
+
+
+def _kinds(abilities: Abilities, units: NewUnits | None) -> tuple[Blank, ...]:
+    """What blank channels may hold, the first choice first."""
+    if units is None:
+        return abilities.blanks
+    return ("silent",) if units.columns else ("open",)

@@ -1,0 +1,107 @@
+"""What blank channels ask of single tensors: to be rewritten before they grow, and what to hold at blank rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.rewrite import Rewrite, scaled_by
+from growtool.operators.base import Fill
+from growtool.prove.scales.scaling import Scaling
+from growtool.recipe.matching import Matching
+from growtool.recipe.widths.expand import Widths
+from growtool.trace import ChannelGroup, GroupPair, PairedAxis, groups_on, positions
+from growtool.trace.reading.norms import norm_shifts
+
+
+def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str, Rewrite]:
+    """What is done to source tensors before they grow, by the target's names; absent: nothing."""
+    found = {name: scaled_by(rows) for name, rows in scaled.rows.items()}
+    for group, blanks in widths.passages.items():
+        for name, scale in blanks.writers.folded:
+            source = matching.blocks.source_name(scale) if scale else None
+            found[name] = replace(
+                found.get(name, Rewrite()),
+                scale=source,
+                centre=blanks.blank != "mean",
+                dim=_rows(matching, group, name),
+            )
+            if scale:
+                found[scale] = replace(found.get(scale, Rewrite()), level=True)
+    for gain, s in {gain: norm.s for norm in widths.norms for gain in norm.gains}.items():
+        own = found.get(gain, Rewrite())
+        found[gain] = replace(own, factor=own.factor * math.sqrt(s))
+    for names in matching.target.trace.forward.stored.values():
+        for name in found.keys() & set(names):  # a shared parameter is written under each of its names
+            found |= dict.fromkeys(names, found[name])
+    return found
+
+
+def _rows(matching: Matching, group: ChannelGroup, name: str) -> int:
+    """The dimension that holds the channels and no sum runs over."""
+    trace = matching.target.trace
+    return next(
+        dim
+        for dim, axis in enumerate(trace.tensors[name])
+        if axis == ((group,),) and (group, name, dim) not in trace.consumers
+    )
+
+
+def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]) -> Fill:
+    """What stands at the blank rows of a tensor.
+
+    Args:
+        matching: source and target side by side.
+        widths: how channels grow.
+        name: the tensor.
+        rows: the sets of channels on its dimensions that no sum runs over.
+    """
+    passages = [widths.passages[growth.target] for growth in rows if growth.target in widths.passages]
+    if not passages:
+        return "zero"
+    trace = matching.target.trace
+    if any(name in blanks.gains for blanks in passages):
+        return "mean"
+    if any(blanks.blank == "silent" for blanks in passages):
+        return "zero"
+    if all(blanks.blank == "mean" for blanks in passages):
+        return "zero" if name in norm_shifts(trace) else "mean"
+    return "noise" if len(trace.tensors[name]) > 1 else "zero"
+
+
+def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
+    """The sets on an axis whose blank channels are zero wherever this tensor reads them."""
+    return frozenset(
+        growth
+        for growth in axis.growths()
+        if growth.target in widths.passages and name in widths.passages[growth.target].free
+    )
+
+
+def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, Tensor], ...]:
+    """Dimensions with open blank channels, and the other position of the pair each belongs to, if new units pair up."""
+    if not widths.in_pairs:
+        return ()
+    pairs = {
+        group: _partner(widths.of_target[group].blank)
+        for group, found in widths.passages.items()
+        if found.blank == "open"
+    }
+    axes = matching.target.trace.tensors[name]
+    return tuple(
+        (dim, positions(axis, pairs))
+        for dim, axis in enumerate(axes)
+        if any(group in pairs for group in groups_on(axis))
+    )
+
+
+def _partner(blank: Tensor) -> Tensor:
+    """int64: the first half of the blank channels with the second; an odd one, and the others, with themselves."""
+    partner, new = torch.arange(len(blank)), torch.nonzero(blank).flatten()
+    half = len(new) // 2
+    partner[new[:half]], partner[new[half : 2 * half]] = new[half : 2 * half], new[:half]
+    return partner

@@ -1,0 +1,137 @@
+"""What an operation passes on besides axes: the parameters a tensor is made of, and its flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from growtool.trace.call import Call, Observer
+from growtool.trace.flow.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
+from growtool.trace.flow.identity_layers import identity_layer
+from growtool.trace.flow.layout import Layout, permuted, reshaped
+from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
+from growtool.trace.table.signature import scalars
+
+_SUMS = (Kind.PRODUCT, Kind.CONVOLUTION)
+
+
+def params_after(tape: Observer, call: Call) -> Params | None:
+    """The parameters the result is made of, None where it depends on the input or sums parameters with parameters."""
+    made_of = [tape.value(tensor).params for tensor in call.ins]
+    if call.op.kind is Kind.CREATE:
+        return frozenset()
+    if any(params is None for params in made_of):
+        return None
+    if call.op.kind in _SUMS and sum(map(bool, made_of)) > 1:
+        return None
+    return frozenset().union(*(params for params in made_of if params))
+
+
+def flow_after(tape: Observer, call: Call) -> Flow:
+    """The flow of the result; a fresh one wherever nothing certain can be said."""
+    flows = [value.flow for value in map(tape.value, call.ins) if value.params is None]
+    result = _followed(tape, call, flows)
+    here = f"{call.name} in {tape.module or 'the model itself'}"
+    lost = {token: where for flow in reversed(flows) for token, where in flow.lost.items()}
+    lost |= {token: here for flow in flows for token in (*flow.bases, flow.token)}
+    ended = {token: where for token, where in lost.items() if token not in result.bases}
+    return replace(result, lost=ended) if ended or result.lost else result
+
+
+def _followed(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
+    if not activations:
+        return Flow(zeroed_by=_zeroed_by(tape, call))
+    first, shape = activations[0], call.ins[0].shape
+    if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
+        return added(first, activations[1], shape) if call.arg(2, "alpha", 1) == 1 else Flow()
+    if call.op.keeps_all and len(activations) == 1:  # whether a stream comes back in its old layout shows in its axes
+        return rearranged(first, shape, lambda layout: _moved(layout, call))
+    if call.op.idempotent and keeps_zero(call):
+        return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
+    if call.name == "slice" and len(call.ins) == 1 and call.arg(4, "step", 1) == 1:
+        dim = call.arg(1, "dim", 0) % len(shape)
+        start, stop, _ = slice(call.arg(2, "start"), call.arg(3, "end")).indices(shape[dim])
+        return sliced(first, shape, dim, start, stop)
+    return Flow(
+        bases=_bases(tape, call, activations),
+        zeroed_by=_zeroed_by(tape, call),
+        activation=first.activation if (call.op.moves or call.op.kind is Kind.POOL) and len(call.ins) == 1 else None,
+    )
+
+
+def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int, Base]:
+    """What the result of a concatenation equals, or that of a layer that can pass on what it receives."""
+    if call.name == "cat" and len(activations) == len(call.ins):
+        return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
+    layer = identity_layer(tape, call) if len(activations) == 1 else None
+    if layer is None:
+        return {}
+    activation = next(t for t in call.ins if tape.value(t).params is None)
+    return passed(activations[0], activation.shape, layer)
+
+
+def scaling(tape: Observer, call: Call) -> tuple[str, Params | None] | None:
+    """Where a parameter scales an activation (LayerScale): its name, and what zeroes that activation without it."""
+    if call.name != "mul" or len(call.ins) != 2:
+        return None
+    values = [tape.value(tensor) for tensor in call.ins]
+    scales = [value.params for value in values if value.params]
+    branches = [value.flow.zeroed_by for value in values if value.params is None]
+    if len(scales) != 1 or len(branches) != 1 or len(scales[0]) != 1:
+        return None
+    (scale,) = scales[0]
+    return scale, branches[0]
+
+
+def _moved(layout: Layout, call: Call) -> Layout | None:
+    ndim = call.ins[0].ndim
+    if call.name == "permute":
+        return permuted(layout, call.args[1])
+    if call.op.kind in (Kind.PERMUTE, Kind.TRANSPOSE):
+        one, other = (call.args[1] % ndim, call.args[2] % ndim) if call.name == "transpose" else (0, ndim - 1)
+        order = list(range(ndim))
+        order[one], order[other] = other, one
+        return permuted(layout, order)
+    return reshaped(layout, call.outs[0].shape)
+
+
+def _zeroed_by(tape: Observer, call: Call) -> Params | None:
+    """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
+    if call.op.affine:
+        affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
+        return _all_zero(tape, affine) if affine else None
+    if call.op.kind in _SUMS:
+        bias, operands = _bias_and_operands(call)
+        zero = _any_zero(tape, operands)
+        shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()
+        return zero | shift if zero is not None and shift is not None else None
+    if call.op.kind is Kind.JOIN:
+        return _all_zero(tape, call.ins)
+    if call.op.kind is Kind.ADD:
+        return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
+    if call.name == "mul":
+        return _any_zero(tape, call.ins)
+    if call.name == "div" or (len(call.ins) == 1 and (is_linear_per_channel(call) or keeps_zero(call))):
+        return tape.value(call.ins[0]).flow.zeroed_by
+    return None
+
+
+def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
+    if call.op.factors == 1:
+        return call.ins[0], list(call.ins[1:])
+    if call.op.kind is Kind.CONVOLUTION and len(call.ins) == 3:
+        return call.ins[2], list(call.ins[:2])
+    return None, list(call.ins)
+
+
+def _all_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
+    found = [tape.value(tensor).flow.zeroed_by for tensor in tensors]
+    return None if any(params is None for params in found) else frozenset().union(*(p for p in found if p))
+
+
+def _any_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
+    weights_first = sorted(tensors, key=lambda tensor: tape.value(tensor).params is None)
+    found = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
+    return next((params for params in found if params is not None), None)

@@ -1,0 +1,106 @@
+"""Hidden units: channels that one layer writes, one layer reads, and a function of each unit alone stands between.
+
+`y = W2 phi(W1 x + b)`. The gradient of a loss on new units there has a closed form in x and the gradient on y, whatever
+else the model is (GradMax, arXiv 2201.05125, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.reading.factors import Product, is_grouped, product_of
+from growtool.trace.steps import Ref, Step
+from growtool.trace.table.kinds import Kind, keeps_zero
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenUnits:
+    """The two layers around hidden units.
+
+    Attributes:
+        writer: the weight whose rows the units are.
+        reader: the weight whose columns they are.
+        live_at_zero: whether a unit that is zero everywhere has a gradient.
+        statistics: running mean and variance of the BatchNorm between the two, None without.
+    """
+
+    writer: str
+    reader: str
+    live_at_zero: bool
+    statistics: tuple[str, str] | None = None
+
+
+class NoHiddenUnitsError(Exception):
+    """Why channels are no hidden units."""
+
+
+def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
+    """The two layers around a set of channels.
+
+    Raises:
+        NoHiddenUnitsError: more layers, or something that is not a function of each unit alone, take part.
+    """
+    forward = trace.forward
+    writers, readers, live = set[str](), set[str](), True
+    statistics = set[tuple[str, str]]()
+    for step in forward.steps:
+        involved = [n for n in (*step.ins, *step.outs) if any(group in groups_on(axis) for axis in forward.layouts[n])]
+        if not involved or all(number in forward.made_of for number in step.ins):
+            continue
+        product = product_of(step, forward)
+        if is_grouped(step):
+            raise NoHiddenUnitsError(f"{step.module} reads each of them in a group of its own")
+        if product is not None:
+            (writers if _writes(trace, group, step, product) else readers).add(_weight(trace, product.operands))
+        elif step.name == "add" and sum(number not in forward.made_of for number in step.ins) == 1:
+            continue  # a bias
+        elif step.op.kind is Kind.BATCH_NORM:
+            statistics.add((_stored(trace, step, 3), _stored(trace, step, 4)))
+        else:
+            live = _passes(step) and live
+    if len(statistics) > 1:
+        raise NoHiddenUnitsError(f"{len(statistics)} norms stand between them")
+    if len(writers) != 1 or len(readers) != 1:
+        raise NoHiddenUnitsError(f"{len(writers)} layers write them and {len(readers)} read them")
+    (writer,), (reader,) = writers, readers
+    if trace.tensors[writer][0] != ((group,),) or trace.tensors[reader][1] != ((group,),):
+        raise NoHiddenUnitsError("they are a part of what a layer writes or reads (heads, gates)")
+    # a BatchNorm in training divides by the deviation of a batch, which is zero for zeros
+    return HiddenUnits(writer, reader, live and not statistics, next(iter(statistics), None))
+
+
+def _stored(trace: Trace, step: Step, place: int) -> str:
+    """The name of a buffer among an operation's arguments."""
+    leaf = step.args[place]
+    names = trace.forward.stored.get(leaf.number, ()) if isinstance(leaf, Ref) else ()
+    if not names:
+        raise NoHiddenUnitsError(f"{step.module} keeps no running statistics")
+    return names[0]
+
+
+def _writes(trace: Trace, group: ChannelGroup, step: Step, product: Product) -> bool:
+    """Whether a product has the units in its result, else it sums over them."""
+    summed = product.sums(group)
+    kept = any(group in groups_on(axis) for number in step.outs for axis in trace.forward.axes(number))
+    if summed and kept:
+        raise NoHiddenUnitsError(f"{step.module} reads and writes them")
+    return not summed
+
+
+def _weight(trace: Trace, operands: tuple[int, int]) -> str:
+    forward = trace.forward
+    names = [forward.made_of[number] for number in operands if number in forward.made_of]
+    if len(names) != 1 or len(names[0]) != 1:
+        raise NoHiddenUnitsError("two activations are multiplied")
+    (name,) = names[0]
+    return name
+
+
+def _passes(step: Step) -> bool:
+    """Whether a gradient passes where the unit is zero; raises where the operation is no function of a unit alone."""
+    if step.op.kind in (Kind.RESHAPE, Kind.SAME):
+        return True
+    if step.op.pointwise and keeps_zero(step):
+        return step.op.sloped
+    raise NoHiddenUnitsError(f"between them {step.name} is computed")

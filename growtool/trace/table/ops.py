@@ -1,0 +1,239 @@
+"""The aten operations that growtool knows: one row each, and all that is known of it.
+
+A new operation is one row, with a rule for axes from `trace.table.rules`. An operation without a row fixes every axis
+it touches, unless torch tags it as elementwise. Operations that torch takes apart before they run (`linear`, `reshape`,
+`dropout`) are never seen, and have no row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from growtool.trace.table import form, macs
+from growtool.trace.table.kinds import Condition, Kind, Op, Operation
+from growtool.trace.table.rules import indexing, layers, math, views
+
+_Argument = tuple[int, str, float | None]
+
+
+def op_of(name: str, function: Any) -> Op:
+    """The row of an operation; without one it is a mere elementwise one if torch says so."""
+    row = OPS.get(name)
+    if row is None:
+        row = _ELEMENTWISE if torch.Tag.pointwise in function.tags else _UNKNOWN
+    return row
+
+
+def _rows(names: str, kind: Kind, **facts: Any) -> dict[str, Op]:
+    return dict.fromkeys(names.split(), Op(kind=kind, **facts))
+
+
+def _between(lower: _Argument | None, upper: _Argument | None) -> Condition:
+    """Whether zero lies between two bounds, each with its place, name and default; None where there is none."""
+
+    def holds(operation: Operation) -> bool:
+        low, high = (None if bound is None else operation.arg(*bound) for bound in (lower, upper))
+        numbers = all(bound is None or isinstance(bound, int | float) for bound in (low, high))
+        return numbers and (low is None or low <= 0) and (high is None or high >= 0)
+
+    return holds
+
+
+def _above_threshold(operation: Operation) -> bool:
+    """`threshold` keeps what is above a number and puts a value in place of the rest."""
+    return bool(operation.arg(1, "threshold") < 0 or operation.arg(2, "value") == 0)
+
+
+def _positive_power(operation: Operation) -> bool:
+    exponent = operation.arg(1, "exponent")
+    return isinstance(exponent, int | float) and exponent > 0
+
+
+def _pads_with_zeros(operation: Operation) -> bool:
+    return not operation.arg(2, "value", 0)
+
+
+def _bounded_by_zero(operation: Operation) -> bool:
+    return not operation.arg(1, "min")
+
+
+def _puts_zeros(operation: Operation) -> bool:
+    return not operation.arg(1, "threshold") and not operation.arg(2, "value")
+
+
+def _by_a_number(operation: Operation) -> bool:
+    return isinstance(operation.arg(1, "other"), int | float)
+
+
+_LOWER, _UPPER = (1, "min", None), (2, "max", None)
+_ELEMENTWISE = Op(kind=Kind.POINTWISE, axes=math.pointwise)
+_UNKNOWN = Op(kind=Kind.UNKNOWN)
+_ACTIVATION: dict[str, Any] = {"axes": math.pointwise, "zero": True}
+_IMAGE: dict[str, Any] = {"axes": layers.resampling, "spatial": 2}
+_ADDED_PRODUCT: dict[str, Any] = {"axes": math.added_matrix_product, "factors": 1, "macs": macs.of_added_product}
+
+OPS: dict[str, Op] = {
+    # values are moved
+    **_rows("view _unsafe_view reshape", Kind.RESHAPE, axes=views.reshape, linear=True, replays=True),
+    **_rows("view_copy _reshape_alias", Kind.RESHAPE, axes=views.reshape, linear=True),
+    **_rows("detach alias", Kind.SAME, axes=views.same, linear=True, replays=True, itself=True),
+    **_rows("lift_fresh", Kind.SAME, axes=views.same, linear=True, itself=True),
+    **_rows("clone", Kind.SAME, axes=views.same, linear=True, replays=True),
+    **_rows("_to_copy lift lift_fresh_copy", Kind.SAME, axes=views.same, linear=True),
+    **_rows("permute", Kind.PERMUTE, axes=views.permute, linear=True, replays=True),
+    **_rows("transpose", Kind.PERMUTE, axes=views.transpose, linear=True, replays=True),
+    **_rows("t", Kind.TRANSPOSE, axes=views.matrix_transpose, linear=True, replays=True, itself=True),
+    **_rows("unsqueeze", Kind.SQUEEZE, axes=views.unsqueeze, linear=True, replays=True),
+    **_rows("squeeze", Kind.SQUEEZE, axes=views.squeeze, linear=True, replays=True),
+    **_rows("expand", Kind.EXPAND, axes=views.expand, linear=True, replays=True),
+    **_rows("as_strided", Kind.STRIDE, axes=views.as_strided, linear=True),
+    **_rows("select", Kind.PICK, axes=views.select, linear=True, replays=True, dim=1),
+    **_rows("slice", Kind.PICK, axes=views.take_slice, linear=True, replays=True, dim=1),
+    **_rows("split split_with_sizes", Kind.SPLIT, axes=views.split, linear=True, replays=True, dim=2),
+    **_rows("unsafe_split unsafe_split_with_sizes", Kind.SPLIT, axes=views.split, linear=True, dim=2),
+    **_rows("unbind", Kind.SPLIT, axes=views.unbind, linear=True, replays=True, dim=1),
+    **_rows("copy", Kind.OVERWRITE, axes=math.pointwise),
+    **_rows("native_dropout", Kind.DROPOUT, axes=views.same, linear=True),
+    **_rows("cat", Kind.JOIN, axes=views.concatenate, linear=True, dim=1),
+    **_rows("stack", Kind.JOIN, axes=views.stack, linear=True, dim=1),
+    **_rows("repeat", Kind.MOVE, axes=views.repeat, linear=True),
+    **_rows("roll", Kind.MOVE, axes=indexing.roll, linear=True),
+    **_rows("flip", Kind.MOVE, axes=indexing.flip, linear=True),
+    **_rows("pixel_shuffle", Kind.MOVE, axes=layers.pixel_shuffle, linear=True),
+    **_rows("pixel_unshuffle", Kind.MOVE, axes=layers.pixel_unshuffle, linear=True),
+    **_rows("im2col", Kind.MOVE, axes=layers.image_to_columns, linear=True),
+    **_rows("col2im", Kind.MOVE, axes=layers.columns_to_image),
+    **_rows("unfold", Kind.MOVE, axes=layers.unfold, linear=True, replays=True),
+    **_rows("index", Kind.LOOKUP, axes=indexing.index, linear=True),
+    **_rows("index_select", Kind.LOOKUP, axes=indexing.index_select, linear=True),
+    **_rows("embedding", Kind.LOOKUP, axes=indexing.embedding),
+    **_rows(
+        "constant_pad_nd",
+        Kind.PAD,
+        axes=indexing.pad,
+        zero=_pads_with_zeros,
+        linear=_pads_with_zeros,
+    ),
+    # no operand
+    **_rows("zeros ones full empty scalar_tensor", Kind.CREATE, axes=math.created),
+    **_rows("empty_strided new_empty_strided empty_permuted", Kind.CREATE, axes=math.created),
+    **_rows("new_zeros new_ones new_full new_empty", Kind.CREATE, axes=math.created, per_channel=True),
+    **_rows("zeros_like ones_like full_like empty_like", Kind.CREATE, axes=math.created, per_channel=True),
+    **_rows("fill zero", Kind.FILL, axes=math.created, per_channel=True),
+    **_rows("arange linspace logspace eye tril_indices triu_indices hann_window", Kind.DRAW, axes=math.created_uneven),
+    **_rows("_efficientzerotensor", Kind.DRAW, axes=math.created_uneven),
+    **_rows("rand randn randint randperm bernoulli normal uniform", Kind.DRAW, axes=math.created_uneven),
+    # value by value
+    **_rows("add", Kind.ADD, axes=math.pointwise, form=form.of_two),
+    **_rows("sub", Kind.ADD, axes=math.pointwise),
+    **_rows("mul", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number, form=form.of_two),
+    **_rows("div", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number),
+    **_rows("neg", Kind.POINTWISE, axes=math.pointwise, linear=True),
+    **_rows("relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, idempotent=True),
+    **_rows("leaky_relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, sloped=True),
+    **_rows("abs", Kind.POINTWISE, **_ACTIVATION, homogeneous=True),
+    **_rows("gelu hardswish", Kind.POINTWISE, **_ACTIVATION, sloped=True, form=form.of_function),
+    **_rows("silu tanh elu mish _prelu_kernel sin erf", Kind.POINTWISE, **_ACTIVATION, sloped=True),
+    **_rows("sqrt sign", Kind.POINTWISE, **_ACTIVATION),
+    **_rows(
+        "hardtanh",
+        Kind.POINTWISE,
+        axes=math.pointwise,
+        zero=_between((1, "min_val", -1), (2, "max_val", 1)),
+        idempotent=True,
+    ),
+    **_rows("clamp", Kind.POINTWISE, axes=math.pointwise, zero=_between(_LOWER, _UPPER)),
+    **_rows(
+        "clamp_min",
+        Kind.POINTWISE,
+        axes=math.pointwise,
+        zero=_between(_LOWER, _UPPER),
+        homogeneous=_bounded_by_zero,
+        idempotent=True,
+    ),
+    **_rows("clamp_max", Kind.POINTWISE, axes=math.pointwise, zero=_between(None, (1, "max", None))),
+    **_rows(
+        "threshold",
+        Kind.POINTWISE,
+        axes=math.pointwise,
+        zero=_above_threshold,
+        homogeneous=_puts_zeros,
+    ),
+    **_rows("pow", Kind.POINTWISE, axes=math.pointwise, zero=_positive_power),
+    **_rows("hardsigmoid", Kind.POINTWISE, axes=math.pointwise, form=form.of_function),
+    **_rows("where masked_fill lerp softplus", Kind.POINTWISE, axes=math.pointwise),
+    # sums
+    **_rows("mm bmm", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
+    **_rows("mv dot", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
+    **_rows("addmm", Kind.PRODUCT, **_ADDED_PRODUCT, form=form.of_added_product),
+    **_rows("baddbmm", Kind.PRODUCT, **_ADDED_PRODUCT),
+    **_rows("convolution _convolution", Kind.CONVOLUTION, axes=layers.convolution, macs=macs.of_convolution),
+    **_rows(
+        "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math_for_mps "
+        "_scaled_dot_product_fused_attention_overrideable",
+        Kind.ATTENTION,
+        axes=math.attention,
+        macs=macs.of_attention,
+    ),
+    # over whole dimensions
+    **_rows(
+        "native_layer_norm",
+        Kind.LAYER_NORM,
+        axes=layers.norm_over_last,
+        affine=(2, 3),
+        eps=4,
+        per_channel=True,
+        form=form.of_layer_norm,
+    ),
+    **_rows(
+        "_fused_rms_norm rms_norm", Kind.RMS_NORM, axes=layers.norm_over_last, affine=(2,), eps=3, per_channel=True
+    ),
+    **_rows("native_group_norm", Kind.GROUP_NORM, axes=layers.group_norm, affine=(1, 2)),
+    **_rows(
+        "native_batch_norm",
+        Kind.BATCH_NORM,
+        axes=layers.batch_norm,
+        affine=(1, 2),
+        running=True,
+        form=form.of_batch_norm,
+    ),
+    **_rows(
+        "_native_batch_norm_legit_no_training",
+        Kind.BATCH_NORM,
+        axes=layers.batch_norm,
+        affine=(1, 2),
+        running=True,
+    ),
+    **_rows(
+        "_native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm",
+        Kind.BATCH_NORM,
+        axes=layers.batch_norm,
+        affine=(1, 2),
+    ),
+    **_rows("_softmax", Kind.SOFTMAX, axes=views.same),
+    **_rows("_safe_softmax", Kind.SOFTMAX, axes=views.same, form=form.of_softmax),
+    **_rows("_log_softmax", Kind.LOG_SOFTMAX, axes=views.same),
+    **_rows("sum", Kind.SUM, axes=math.reduction, linear=True),
+    **_rows("linalg_vector_norm norm", Kind.SUM, axes=math.reduction),
+    **_rows("mean", Kind.MEAN, axes=math.reduction, linear=True),
+    **_rows("var std", Kind.VARIANCE, axes=math.reduction, per_channel=True),
+    **_rows("var_mean std_mean", Kind.VARIANCE, axes=math.reduction),
+    **_rows("amax amin", Kind.EXTREME, axes=math.reduction, zero=True, homogeneous=True),
+    **_rows("any all", Kind.EXTREME, axes=math.reduction),
+    **_rows("max min logsumexp prod", Kind.REDUCE, axes=math.reduction),
+    **_rows("argmax argmin", Kind.POSITION, axes=math.reduction),
+    **_rows("cumsum", Kind.CUMULATE, axes=math.cumulative),
+    **_rows("avg_pool2d _adaptive_avg_pool2d", Kind.POOL, **_IMAGE, linear=True),
+    **_rows("avg_pool3d", Kind.POOL, axes=layers.resampling, spatial=3, linear=True),
+    **_rows("max_pool2d_with_indices adaptive_max_pool2d", Kind.POOL, **_IMAGE, zero=True, homogeneous=True),
+    **_rows("upsample_linear1d upsample_nearest1d", Kind.RESAMPLE, axes=layers.resampling, spatial=1, linear=True),
+    **_rows("upsample_bilinear2d upsample_bicubic2d upsample_nearest2d", Kind.RESAMPLE, **_IMAGE, linear=True),
+    **_rows("_upsample_bilinear2d_aa _upsample_bicubic2d_aa", Kind.RESAMPLE, **_IMAGE, linear=True),
+    **_rows("upsample_trilinear3d", Kind.RESAMPLE, axes=layers.resampling, spatial=3, linear=True),
+    **_rows("reflection_pad2d replication_pad2d grid_sampler_2d", Kind.RESAMPLE, **_IMAGE),
+}
+
+RUNNING_NORMS = frozenset(name for name, row in OPS.items() if row.running)

@@ -1,0 +1,38 @@
+"""What a reduction runs over, and where a norm takes its statistics from: read from an operation and its schema."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from growtool.trace.table.kinds import Operation
+
+
+class Described(Operation, Protocol):
+    """An operation with torch's own description of its arguments."""
+
+    @property
+    def func(self) -> Any: ...
+
+
+def reduced_dims(operation: Described, ndim: int) -> list[int]:
+    """The dimensions of an operand with `ndim` of them that a reduction runs over: all where it names none."""
+    dims = _argument(operation, "dim")
+    if dims is None or dims == []:
+        return list(range(ndim))
+    return [dim % max(ndim, 1) for dim in (dims if isinstance(dims, list | tuple) else [dims])]
+
+
+def divisor_correction(operation: Described) -> float:
+    """What a variance takes off its divisor; torch's default is 1."""
+    value = _argument(operation, "correction", _argument(operation, "unbiased"))
+    return 1.0 if value is None else float(value)
+
+
+def takes_batch_statistics(operation: Described) -> bool:
+    """Whether a batch norm takes its statistics from its input, as in training and in an instance norm."""
+    return bool(_argument(operation, "training", False)) or _argument(operation, "running_mean") is None
+
+
+def _argument(operation: Described, name: str, default: Any = None) -> Any:
+    names = [argument.name for argument in operation.func._schema.arguments]
+    return operation.arg(names.index(name), name, default) if name in names else default

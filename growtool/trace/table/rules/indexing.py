@@ -1,0 +1,66 @@
+"""Axes through operations that pick, move or drop positions: rolls, padding, indexing. They stay in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from growtool.trace.axes import LOOKED_UP, Unsolvable, fix, new_axis, resolve
+from growtool.trace.call import Axes, Call, Observer
+from growtool.trace.table.rules.views import listed, replaced
+
+
+def roll(tape: Observer, call: Call) -> Sequence[Axes]:
+    return _fixed_along(tape, call, listed(call.arg(2, "dims", ())), "a roll")
+
+
+def flip(tape: Observer, call: Call) -> Sequence[Axes]:
+    return _fixed_along(tape, call, listed(call.arg(1, "dims")), "a flip")
+
+
+def pad(tape: Observer, call: Call) -> Sequence[Axes]:
+    axes, pads = list(tape.axes(call.args[0])), call.arg(1, "pad")
+    for i in range(len(pads) // 2):
+        dim, (left, right) = len(axes) - 1 - i, pads[2 * i : 2 * i + 2]
+        if min(left, right) < 0:
+            axes[dim] = replaced(axes[dim], call.outs[0].shape[dim], "cropping")
+        elif left or right:
+            axes[dim] = resolve((new_axis(left) if left else ()) + axes[dim] + (new_axis(right) if right else ()))
+    return [tuple(axes)]
+
+
+def index(tape: Observer, call: Call) -> Sequence[Axes]:
+    source, indices = call.args[0], call.args[1]
+    used = [i for i, tensor in enumerate(indices) if tensor is not None]
+    if any(indices[i].dtype in (torch.bool, torch.uint8) for i in used):
+        raise Unsolvable("indexing by a mask")
+    axes = tape.axes(source)
+    for i in used:
+        fix(axes[i], LOOKED_UP)
+        for axis in tape.axes(indices[i]):
+            fix(axis, LOOKED_UP)
+    new = max(indices[i].ndim for i in used)
+    at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
+    rest = tuple(axis for i, axis in enumerate(axes) if i not in used)
+    fresh = tuple(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[at : at + new])
+    return [rest[:at] + fresh + rest[at:]]
+
+
+def index_select(tape: Observer, call: Call) -> Sequence[Axes]:
+    return _fixed_along(tape, call, [call.arg(1, "dim")], LOOKED_UP)
+
+
+def embedding(tape: Observer, call: Call) -> Sequence[Axes]:
+    table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
+    for axis in (table[0], *positions):
+        fix(axis, LOOKED_UP)
+    return [(*(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[:-1]), table[1])]
+
+
+def _fixed_along(tape: Observer, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:
+    source, out = call.args[0], call.outs[0]
+    axes = list(tape.axes(source))
+    for dim in dims or range(len(axes)):
+        axes[dim] = replaced(axes[dim], out.shape[dim], why)
+    return [tuple(axes)]

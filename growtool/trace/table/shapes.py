@@ -1,0 +1,32 @@
+"""A pass on the meta device without torch's slow references: some operations say their form alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from growtool.trace.table.kinds import Kind
+from growtool.trace.table.ops import OPS
+
+
+class ByShape(TorchDispatchMode):
+    """While active, operations whose row has a `form` give empty meta tensors of the form torch would give."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        in_place = name.endswith("_")
+        row = OPS.get(name.removesuffix("_"))
+        if row is not None and row.form is not None and args[0].is_meta and not kwargs:
+            if in_place and row.kind is Kind.POINTWISE:
+                return args[0]
+            found = NotImplemented if in_place else row.form(*args)
+            if found is not NotImplemented:
+                return found
+        return func(*args, **(kwargs or {}))
