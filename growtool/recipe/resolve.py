@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from growtool.algebra.expansion import AxisMap, Expansion, axis_map
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import Checkpoint, build, open_checkpoint
+from growtool.checkpoint import Checkpoint, build
 from growtool.checkpoint.match import matched
-from growtool.errors import CheckpointError, PlanError, format_names
-from growtool.images import other_classes, require_images
-from growtool.library import ModelSpec, meta_inputs
-from growtool.plan.schema import MIRROR, Plan
+from growtool.errors import CheckpointError, PlanError
+from growtool.images import require_images
+from growtool.library import meta_inputs
+from growtool.plan.schema import Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
 from growtool.prove.obstacle import Obstacle, Why, blamed, obstacles
 from growtool.prove.promise import Promise
 from growtool.recipe.choosing.fitting import growing_by
 from growtool.recipe.choosing.operators import chosen
-from growtool.recipe.eps_argument import spec_with_eps
+from growtool.recipe.eps import told_eps
 from growtool.recipe.matching import Matching
-from growtool.recipe.mirror import mirror_image
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
+from growtool.recipe.second import second_source
 from growtool.recipe.target.siblings import sibling_advice
 from growtool.recipe.target.spec import CannotScaleWidthError, target_spec, unknown_arguments
 from growtool.recipe.target.whole_heads import head_advice
@@ -135,15 +134,9 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     source, target = matching.source, matching.target
     growing = growing_by(plan, matching)
     promise, eps = promise_of(growing)
-    spec = spec_with_eps(target, eps) if eps else target.spec
-    if spec is not None:
-        promise = Promise("exact") if eps else promise
-    else:
-        spec = _told_eps(target, eps) if _tells_eps(plan) else target.spec
-    told, model = spec is not target.spec, target.model
-    if told:
-        model = copy.deepcopy(model)  # the caller may go on with what it has traced
-        target.library.set_eps(model, eps)
+    told = told_eps(plan, target, eps)
+    if told.exact:
+        promise = Promise("exact")
     templates = source_templates(plan, checkpoint, source.model, source.trace)
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
@@ -153,20 +146,20 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     return Recipe(
         plan=plan,
         source=checkpoint,
-        second=_second(plan, checkpoint, source),
-        target=spec,
+        second=second_source(plan, checkpoint, source),
+        target=told.spec,
         tensors=tensors,
         templates=templates,
         form=target_form(plan, tensors, templates),
         widths=growing.widths.changes,
         promise=promise,
-        eps={} if told else eps,
+        eps=told.left,
         matching=matching,
         expansions=growing.widths.expansions,
         measured=growing.widths.measured,
         outputs=tuple(_output_maps(axes, growing.widths) for axes in matching.outputs),
-        models=(source.model, model),
-        needs=target.library.needs(spec),
+        models=(source.model, told.model),
+        needs=target.library.needs(told.spec),
     )
 
 
@@ -186,53 +179,6 @@ def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, .
             )
         known[growth] = Expansion.identity(before)
     return tuple(axis_map(axis, known, frozenset()) for axis in axes)
-
-
-def _second(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Checkpoint | None:
-    """The plan's second checkpoint.
-
-    Raises:
-        CheckpointError: it cannot be read.
-        PlanError: it holds another model than the first or other classes, or this has no mirror image.
-    """
-    if plan.second is None:
-        return None
-    if plan.second == MIRROR:
-        return mirror_image(checkpoint, source)
-    spec = checkpoint.spec
-    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args, otherwise=spec)
-    ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))
-    if second.spec.architecture != spec.architecture or ours != theirs:
-        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        raise PlanError(
-            f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
-            f"{checkpoint.name}" + (f"; {format_names(different)} differ" if different else "")
-        )
-    if difference := other_classes(spec.label_names, second.spec.label_names):
-        raise PlanError(
-            f"second: {second.name}: {difference} as in {checkpoint.name} (label_names in config.json), as their "
-            "logits are averaged; name a checkpoint of the same classes in the same order"
-        )
-    return second
-
-
-def _told_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec:
-    """The target with these eps for its norms.
-
-    Raises:
-        PlanError: its library has no place for them.
-    """
-    spec = target.library.with_eps(target.spec, eps)
-    if spec is None:
-        raise PlanError(
-            f"width.eps: found told, and {target.library.name} has no place to tell {target.spec.architecture} the eps "
-            "of its norms; expected kept, with a result that differs by as little as eps"
-        )
-    return spec
-
-
-def _tells_eps(plan: Plan) -> bool:
-    return getattr(plan.width, "eps", "kept") == "told"
 
 
 def traced_target(target: Target, source: TracedModel) -> TracedModel:

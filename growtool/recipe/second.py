@@ -1,0 +1,38 @@
+"""The second checkpoint of a plan, which grows beside the first: a file, or the mirror image of the first."""
+
+from __future__ import annotations
+
+from growtool.checkpoint import Checkpoint, open_checkpoint
+from growtool.errors import PlanError, format_names
+from growtool.images import other_classes
+from growtool.plan.schema import MIRROR, Plan
+from growtool.recipe.mirror import mirror_image
+from growtool.recipe.traced_model import TracedModel
+
+
+def second_source(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Checkpoint | None:
+    """The plan's second checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        PlanError: it holds another model than the first or other classes, or this has no mirror image.
+    """
+    if plan.second is None:
+        return None
+    if plan.second == MIRROR:
+        return mirror_image(checkpoint, source)
+    spec = checkpoint.spec
+    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args, otherwise=spec)
+    ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))
+    if second.spec.architecture != spec.architecture or ours != theirs:
+        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise PlanError(
+            f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
+            f"{checkpoint.name}" + (f"; {format_names(different)} differ" if different else "")
+        )
+    if difference := other_classes(spec.label_names, second.spec.label_names):
+        raise PlanError(
+            f"second: {second.name}: {difference} as in {checkpoint.name} (label_names in config.json), as their "
+            "logits are averaged; name a checkpoint of the same classes in the same order"
+        )
+    return second
