@@ -18,8 +18,8 @@ from growtool.library import library_of
 from growtool.library.timm.families import larger_siblings
 from growtool.library.timm.reach import opened
 from growtool.library.values import as_lists, numbers_in, scaled
+from growtool.recipe.target import spec as target_module
 from growtool.recipe.target.size_arguments import AXES, SizeArguments, find_size_arguments
-from growtool.recipe.target.spec import spec as target_module
 from growtool.trace import Trace, groups_on, trace_built
 
 from .attempt import Attempt, attempt
