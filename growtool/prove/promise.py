@@ -163,7 +163,8 @@ def ambiguous_parameters(
         copied: parameters that need none, as others make up for their copies.
     """
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
-    return _one(sorted(grown & trace.ambiguous - copied), "read as a matrix along its channels and in another way too")
+    blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}  # copies leave these open
+    return _one(sorted(grown & trace.ambiguous - (copied - blank)), "read as a matrix along its channels and in another way too")
 
 
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:

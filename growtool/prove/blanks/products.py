@@ -49,17 +49,24 @@ def _consumed(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value
         names = forward.made_of.get(weight)
         if not names:
             continue
-        read_there = {name for group, name, _ in blanks.trace.consumers if group is blanks.group}
-        if forward.has_constants(weight) or read_there.isdisjoint(names):
-            return blanks.lost(step, "the new channels are summed with numbers that are no parameter's own")
         state = blanks.state(read)
+        zeros = state.rows == "silent" and not forward.made_of.get(read)  # columns of a weight may hold anything
+        if forward.has_constants(weight) or not (zeros or _has_zeros(blanks, weight, names)):
+            return blanks.lost(step, "the new channels are summed with numbers that are no parameter's own")
         blanks.read |= names
-        if state.rows != "silent":
+        if not zeros:
             blanks.nonzero_readers |= names
         if state.value not in ("same", "zero"):
             return blanks.lost(step, "reads the channels themselves, not through a norm")
         return "same"
     return _multiplied_over(blanks, step, operands)
+
+
+def _has_zeros(blanks: BlankPass, weight: int, names: frozenset[str]) -> bool:
+    """Whether a weight is zero where it reads new channels, if the parameters that it is made of are."""
+    if blanks.times(weight) == 1:
+        return blanks.state(weight).rows == "silent"
+    return names <= blanks.readers
 
 
 def _multiplied_over(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value:

@@ -20,8 +20,9 @@ from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.norms import require_gains_of_their_own
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.prove.blanks.transfer import after
-from growtool.prove.blanks.writers import Writers, writers_of_norms
+from growtool.prove.blanks.writers import Writers, writers_of_norms, writes_alone
 from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.reading.factors import product_of
 from growtool.trace.reading.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step
 
@@ -109,7 +110,11 @@ def _stored(
     rows: Blank | None = None
     if number in blanks.carrying:
         shift = not shifts.isdisjoint(names)
-        rows = "open" if gains.issuperset(names) else "silent" if shift else blanks.blank
+        vector = len(blanks.trace.forward.layouts[number]) == 1 and blanks.blank == "open"  # which is filled with zeros
+        reads = blanks.times(number) == 1 and not blanks.readers.isdisjoint(names)
+        rows = "open" if gains.issuperset(names) else "silent" if shift or reads or vector else blanks.blank
+        if rows == "mean" and not writes_alone(blanks.trace, blanks.group, number):
+            rows = "open"  # the mean that is written there is one over other channels, too
     if blanks.zeroed.issuperset(names):
         return AbstractState(rows and "silent", "zero")
     if names[0] in folded:
@@ -122,6 +127,9 @@ def _stored(
 
 def _take(blanks: BlankPass, step: Step) -> None:
     state = after(blanks, step)
+    if product_of(step, blanks.trace.forward) is None and step.outs[0] not in blanks.trace.forward.made_of:
+        for number in step.ins:
+            blanks.needs_zeros(number)
     for number in step.outs:
         blanks.states[number] = replace(state, rows=state.rows or "open" if number in blanks.carrying else None)
     for number in step.overwritten:

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import torch
+from torch.utils._pytree import tree_map
+
 from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.writers import Writers
 from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.steps import Step
+from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, keeps_zero
 
 Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]
+
+INFINITE = "new channels that are zero become infinite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,15 @@ class BlankPass:
             and any(self.times(number) < self.times(step.ins[0]) for number in step.outs)
         )  # fmt: skip
 
+    @cached_property
+    def readers(self) -> frozenset[str]:
+        """Parameters that read the channels, in columns that are zero at new ones unless these meet zeros alone."""
+        return frozenset(name for group, name, _ in self.trace.consumers if group is self.group)
+
+    def needs_zeros(self, number: int) -> None:
+        """New columns of the parameters that a tensor is made of have to be zero."""
+        self.nonzero_readers |= self.readers & self.trace.forward.made_of.get(number, frozenset())
+
     def over(self, number: int, dims: tuple[int, ...]) -> bool:
         """Whether the channels are on one of these dimensions of a tensor."""
         axes = self.trace.forward.axes(number)
@@ -119,9 +133,19 @@ class BlankPass:
             return AbstractState(
                 "open", self.lost(step, f"{step.name} reads the channels themselves, not through a norm")
             )
+        if step.op.pointwise and len(states) == 1 and states[0].rows == "silent" and not _is_finite_at_zero(step):
+            return AbstractState("open", self.lost(step, INFINITE))
         if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) and not self._along(step):
             return AbstractState("open")
         return AbstractState(rows) if known else AbstractState("open", self.lost(step))
 
     def _along(self, step: Step) -> bool:
         return self.group in groups_on(self.trace.forward.axes(step.ins[0])[step.args[1]])
+
+
+def _is_finite_at_zero(step: Step) -> bool:
+    """Whether a function of each value of one tensor has a value at zero."""
+    args, kwargs = tree_map(
+        lambda leaf: torch.zeros(1) if isinstance(leaf, Ref) else leaf, (step.args, dict(step.kwargs))
+    )
+    return bool(getattr(torch.ops.aten, step.name)(*args, **kwargs).isfinite().all())

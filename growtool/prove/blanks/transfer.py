@@ -8,10 +8,9 @@ from dataclasses import replace
 from growtool.algebra.expansion import Blank
 from growtool.prove.blanks.norms import batch_normed, normed
 from growtool.prove.blanks.products import attended, multiplied
-from growtool.prove.blanks.state import AbstractState, BlankPass
+from growtool.prove.blanks.state import INFINITE, AbstractState, BlankPass
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
-
 
 def after(blanks: BlankPass, step: Step) -> AbstractState:
     """What is known of the results of an operation, by its kind."""
@@ -43,6 +42,7 @@ def _reduced(blanks: BlankPass, step: Step) -> AbstractState:
     silent = state.rows == "silent" and state.value in ("same", "zero")
     alone = blanks.expansions[blanks.group].copies == 1
     if silent and step.op.kind is Kind.SUM and alone:
+        blanks.needs_zeros(step.ins[0])
         return AbstractState()
     return AbstractState(None, blanks.lost(step, f"{step.name} over the new channels"))
 
@@ -66,7 +66,9 @@ def _scaled(blanks: BlankPass, step: Step) -> AbstractState:
     pairs = list(zip(step.ins, states, strict=True))
     carrying = [state for number, state in pairs if number in blanks.carrying]
     others = [state for number, state in pairs if number not in blanks.carrying]
-    if step.name == "div" and step.ins[1] in blanks.carrying:
+    if step.name == "div" and step.ins[-1] in blanks.carrying and isinstance(step.args[1], Ref):
+        if states[-1].rows == "silent":
+            return AbstractState("open", blanks.lost(step, INFINITE))
         return blanks.elementwise(step, states)
     if any(state.value == "zero" for state in states):
         return AbstractState("silent", "zero")

@@ -39,6 +39,14 @@ class Writers:
 _NOTHING = Writers()
 
 
+def writes_alone(trace: Trace, group: ChannelGroup, number: int) -> bool:
+    """Whether a parameter or buffer has a dimension of these channels alone that no sum runs over."""
+    return any(
+        axis == ((group,),) and all((group, name, dim) not in trace.consumers for name in trace.forward.stored[number])
+        for dim, axis in enumerate(trace.forward.axes(number))
+    )
+
+
 def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> Writers:
     """What has to be centred for every LayerNorm over the channels; what cannot be is left out.
 
@@ -66,7 +74,7 @@ class _Search:
         self._forward, self._group, self._zeroed = trace.forward, group, zeroed
         self.writers: dict[int, Writers | None] = {}
         for number, names in self._forward.stored.items():
-            if any(axis == ((group,),) for axis in self._forward.axes(number)):
+            if writes_alone(trace, group, number):
                 self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
 
     def follow(self, step: Step) -> None:

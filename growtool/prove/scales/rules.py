@@ -67,9 +67,11 @@ def _moved(run: ScalePass, step: Step) -> Factors | list[Factors]:
 
 
 def _pointwise(run: ScalePass, step: Step) -> Factors:
-    """What is homogeneous passes a factor on."""
+    """What is homogeneous passes a factor on; a split with noise, or an uneven one, only what is linear."""
     if len(step.ins) > 1 or not (is_homogeneous(step) or is_linear_per_channel(step)):
         return _unscaled(run, step)
+    if not is_linear_per_channel(step):
+        run.transforms(step, step.ins)
     return run.of(step.ins[0])
 
 
