@@ -164,7 +164,9 @@ def ambiguous_parameters(
     """
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
     blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}  # copies leave these open
-    return _one(sorted(grown & trace.ambiguous - (copied - blank)), "read as a matrix along its channels and in another way too")
+    return _one(
+        sorted(grown & trace.ambiguous - (copied - blank)), "read as a matrix along its channels and in another way too"
+    )
 
 
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from growtool.algebra.expansion import Expansion, axis_map
+from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
@@ -21,6 +22,7 @@ from growtool.prove.promise import (
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
 from growtool.recipe.scaled import lockstep_of
+from growtool.recipe.tensors import consumed
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, torn_groups
 from growtool.trace.reading.place_names import grouped
@@ -106,8 +108,11 @@ def _other_buffers(matching: Matching, expansions: Mapping[GroupPair, Expansion]
         if name in stored or name not in matching.paired or matching.blocks.is_new(name):
             continue
         expected = old[matching.blocks.source_name(name)]
-        for dim, axis in enumerate(matching.paired[name]):
-            expected = expected.index_select(dim, axis_map(axis, dict(expansions), frozenset()).index)
+        trace, axes = matching.target.trace, matching.paired[name]
+        maps = [axis_map(axis, expansions, consumed(trace, axis, name, dim)) for dim, axis in enumerate(axes)]
+        expected = (
+            split_evenly(expected, maps) if any(axis.consumes for axis in maps) else copy_positions(expected, maps)
+        )
         if expected.shape != buffer.shape or not bool((expected == buffer).all()):
             found.append(f"{name}: {matching.target.library.name} fills this buffer with other values in the target")
     return found

@@ -35,14 +35,12 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
         axes = matching.paired[name]
-        consumed = [
-            frozenset() if name in growing.scaled.copied else _consumed(trace, axis, name, dim)
+        read = [
+            frozenset() if name in growing.scaled.copied else consumed(trace, axis, name, dim)
             for dim, axis in enumerate(axes)
         ]
-        maps = tuple(
-            mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, consumed, strict=True)
-        )
-        rows = [g for axis, summed in zip(axes, consumed, strict=True) for g in axis.growths() if g not in summed]
+        maps = tuple(mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, read, strict=True))
+        rows = [g for axis, summed in zip(axes, read, strict=True) for g in axis.growths() if g not in summed]
         implied = _implied(name, maps, matching, starts)
         origin = None if implied is not None else blocks.source_name(name)
         stored = (
@@ -94,7 +92,8 @@ def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: Blo
     return identity_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
 
 
-def _consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:
+def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:
+    """The sets of channels on a dimension of a tensor that a sum runs over there."""
     return frozenset(g for g in axis.growths() if (g.target, name, dim) in trace.consumers)
 
 

@@ -61,15 +61,17 @@ def by_the_batch(x):
         lambda w, g: g / w[:WIDTH],
         lambda w, g: w.tanh(),
         lambda w, g: w + 1,
+        lambda w, g: w.relu(),
+        lambda w, g: w - w.amax(1, keepdim=True),
     ],
-    ids=["square", "softmax", "normalised", "divisor", "tanh", "shifted"],
+    ids=["square", "softmax", "normalised", "divisor", "tanh", "shifted", "relu", "largest"],
 )
 def test_functions_of_weights_are_found(function):
     assert "fc.weight" in found(lambda s, x: (x @ function(s.fc.weight, s.g).t())[:, :WIDTH])[1].transformed
 
 
-@pytest.mark.parametrize("function", [lambda w: w, lambda w: -w, lambda w: 2 * w, lambda w: w.relu(), lambda w: w + w])
-def test_a_split_passes_what_is_homogeneous(function):
+@pytest.mark.parametrize("function", [lambda w: w, lambda w: -w, lambda w: 2 * w, lambda w: w + w])
+def test_a_split_passes_what_is_linear(function):
     assert "fc.weight" not in found(lambda s, x: (x @ function(s.fc.weight).t())[:, :WIDTH])[1].transformed
 
 

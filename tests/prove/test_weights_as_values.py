@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import linear
 
 from growtool.errors import PlanError
-from tests.support.stream_nets import apart, recipe_between
+from tests.support.stream_nets import Net, apart, recipe_between
 
 
 def hidden(function):
@@ -45,3 +45,27 @@ def test_never_exact_and_wrong(case, sizes):
 def test_rows_make_up_for_columns_that_are_copied(case):
     *_, recipe = recipe_between(lambda s, x: CASES[case](s, x).mean(1), "tile", 4, 8)
     assert recipe.promise.kind == ("lossy" if case.startswith("sum") else "exact"), recipe.promise
+
+
+class Constant(Net):
+    """A network with numbers of its constructor that no checkpoint holds, one for each channel."""
+
+    def __init__(self, width, forward):
+        super().__init__(width, forward)
+        self.register_buffer("ones", torch.ones(width), persistent=False)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda s, x: x * (x @ (s.ones / x.shape[-1]))[..., None].tanh(),
+        lambda s, x: x * (x @ s.ones)[..., None].tanh(),
+        lambda s, x: x + s.out(torch.relu(s.fc(s.norm(x + s.ones)))),
+    ],
+    ids=["mean", "sum", "added"],
+)
+def test_constants_of_the_constructor_are_not_split(forward):
+    for operator in ("tile", "zero", "centre_zero", "lemon"):
+        small, large, recipe = recipe_between(lambda s, x: forward(s, x).mean(1), operator, 4, 8, net=Constant)
+        if recipe.promise.kind != "lossy":
+            assert apart(small, large, recipe) < 1e-9, (operator, recipe.promise)

@@ -361,6 +361,14 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "padding of ones": (
         lambda s, x: _tokens(F.conv2d(F.pad(_image(x), (2, 0, 1, 1), value=1.0), s.other.weight)) + s.branch(x),
         _chain),
+    "a weight through a function": (lambda s, x: x + F.linear(s.a(x).relu(), s.b.weight.abs(), s.b.bias), _chain),
+    "a weight squared": (lambda s, x: x + F.linear(s.a(x).relu(), s.b.weight * s.b.weight, s.b.bias), _chain),
+    "a weight over its length": (
+        lambda s, x: x + F.linear(s.a(x).relu(), s.b.weight / s.b.weight.norm(dim=1, keepdim=True)), _chain),
+    "a weight over its largest": (lambda s, x: x + F.linear(s.a(x).relu(), s.b.weight / s.b.weight.amax()), _chain),
+    "a scale over its length": (lambda s, x: x + s.branch(x) * s.g / s.g.norm(), _chain),
+    "a branch over its length": (lambda s, x: x + F.normalize(s.branch(x), dim=-1), _chain),
+    "a branch over its deviation": (lambda s, x: x + s.branch(x) / s.branch(x).std(1, keepdim=True), _chain),
     "a norm with another eps": (
         lambda s, x: _tokens(F.batch_norm(
             _image(x), s.norm.running_mean, s.norm.running_var, s.norm.weight, s.norm.bias, eps=0.5)) + s.branch(x),

@@ -12,6 +12,7 @@ from growtool.prove.blanks.state import INFINITE, AbstractState, BlankPass
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
+
 def after(blanks: BlankPass, step: Step) -> AbstractState:
     """What is known of the results of an operation, by its kind."""
     if any(state.value == "other" for state in blanks.states_of(step)):

@@ -13,6 +13,8 @@ from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.blocks.closing import block_closing_of
 from growtool.recipe.matching import Matching
 from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, places, positions
+from growtool.trace.steps import Ref
+from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
 Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
 
@@ -112,7 +114,7 @@ def _cancelling(
     hidden: dict[ChannelGroup, tuple[Tensor, Tensor]] = {}
     opposite: dict[str, Cancellation] = {}
     for name in sorted(ends):
-        found = _paired_units(name, path, target)
+        found = _paired_units(name, path, target) if _is_read_as_it_is(name, target) else None
         if found is None:
             zero.add(name)
             continue
@@ -132,6 +134,18 @@ def _cancelling(
         if name not in ends and (folds := _folds(target.tensors[name], hidden))
     }
     return zero, paired, opposite
+
+
+def _is_read_as_it_is(name: str, target: Trace) -> bool:
+    """Whether a parameter goes through linear operations alone before it is read, so that opposite weights stay so."""
+    made_of = target.forward.made_of
+    for step in target.forward.steps:
+        own = [number for number in step.ins if name in made_of.get(number, ())]
+        if own and name in made_of.get(step.outs[0], ()):
+            scaled = step.op.kind is Kind.MULTIPLY and own == [step.ins[0]] and isinstance(step.args[0], Ref)
+            if not (scaled or step.op.kind is Kind.ADD or is_linear_per_channel(step)):
+                return False
+    return True
 
 
 def _folds(axes: Iterable[Axis], hidden: Mapping[ChannelGroup, tuple[Tensor, Tensor]]) -> tuple[Positions, ...]:

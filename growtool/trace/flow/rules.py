@@ -15,6 +15,7 @@ from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
 from growtool.trace.table.signature import scalars
 
 _SUMS = (Kind.PRODUCT, Kind.CONVOLUTION)
+_OF_ZEROS = (Kind.SUM, Kind.VARIANCE)  # lengths and deviations
 
 
 def params_after(tape: Observer, call: Call) -> Params | None:
@@ -113,9 +114,17 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
     if call.name == "mul":
         return _any_zero(tape, call.ins)
-    if call.name == "div" or (len(call.ins) == 1 and (is_linear_per_channel(call) or keeps_zero(call))):
+    divisors = call.ins[1:] if call.name == "div" else ()
+    if any(tape.value(tensor).params is None for tensor in divisors) or _any_zero(tape, divisors) is not None:
+        return None  # what is divided by may be as small
+    if call.name == "div" or (len(call.ins) == 1 and _keeps_zeros(call)):
         return tape.value(call.ins[0]).flow.zeroed_by
     return None
+
+
+def _keeps_zeros(call: Call) -> bool:
+    """Whether an operation of one tensor makes zeros of zeros, over whole dimensions too."""
+    return is_linear_per_channel(call) or keeps_zero(call) or call.op.kind in _OF_ZEROS or call.name in ("max", "min")
 
 
 def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
