@@ -114,12 +114,20 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
         return _all_zero(tape, call.ins) if len(call.ins) == 2 else None
     if call.name == "mul":
         return _any_zero(tape, call.ins)
-    divisors = call.ins[1:] if call.name == "div" else ()
-    if any(tape.value(tensor).params is None for tensor in divisors) or _any_zero(tape, divisors) is not None:
-        return None  # what is divided by may be as small
-    if call.name == "div" or (len(call.ins) == 1 and _keeps_zeros(call)):
+    if call.name == "div":
+        return _divided(tape, call)
+    if len(call.ins) == 1 and _keeps_zeros(call):
         return tape.value(call.ins[0]).flow.zeroed_by
     return None
+
+
+def _divided(tape: Observer, call: Call) -> Params | None:
+    """Not where what is divided by is an activation, which may be as small, or becomes zero with what is divided."""
+    zero = tape.value(call.ins[0]).flow.zeroed_by
+    for divisor in map(tape.value, call.ins[1:]):
+        if divisor.params is None or not (zero or frozenset()).isdisjoint(divisor.flow.zeroed_by or ()):
+            return None
+    return zero
 
 
 def _keeps_zeros(call: Call) -> bool:
