@@ -73,6 +73,7 @@ class Trace:
         scaled: parameter that scales a residual branch at its end -> the parameters of the last affine step before it.
         norm_eps: parameter or buffer of a BatchNorm that can pass on what it receives -> the eps of the norm.
         received: module path -> the idempotent activation that its one input comes out of (`relu()`).
+        infinite: sets of parameters that make a value infinite, or no number, if they are zero together.
         ambiguous: parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule (their axes are fixed) and how often they ran.
         forward: every operation in order.
@@ -85,6 +86,7 @@ class Trace:
     scaled: Mapping[str, Params]
     norm_eps: Mapping[str, float]
     received: Mapping[str, str]
+    infinite: frozenset[Params]
     ambiguous: Params
     unknown: Mapping[str, int]
     forward: ForwardPass
@@ -263,6 +265,7 @@ def _collect(
         scaled={name: params for name, params in tape.scaled.items() if params},
         norm_eps=tape.norm_eps,
         received={path: name for path, name in tape.received.items() if name},
+        infinite=frozenset(tape.infinite),
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(

@@ -31,7 +31,7 @@ from growtool.trace.axes import (
 from growtool.trace.call import Axes, Call, Value
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
-from growtool.trace.flow.rules import flow_after, params_after, scaling
+from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
 from growtool.trace.steps import Recorder
 from growtool.trace.table.kinds import Kind
@@ -69,6 +69,7 @@ class Tape(TorchDispatchMode):
         self.vectors: set[str] = set()  # parameters and buffers of one dimension
         self.scaled: dict[str, Params | None] = {}
         self.received: dict[str, str | None] = {}
+        self.infinite: set[Params] = set()
         self.unknown: Counter[str] = Counter()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
@@ -154,6 +155,9 @@ class Tape(TorchDispatchMode):
             layouts = self._give_up(call, str(reason))
         params = params_after(self, call)
         flow = Flow() if turned else flow_after(self, call).among(self._entered)
+        infinite = infinite_by(self, call)
+        if infinite is not None:
+            self.infinite.add(infinite)
         if params is None:
             self._note_uses(call)
             found = scaling(self, call)

@@ -368,6 +368,9 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "a weight over its largest": (lambda s, x: x + F.linear(s.a(x).relu(), s.b.weight / s.b.weight.amax()), _chain),
     "a scale over its length": (lambda s, x: x + s.branch(x) * s.g / s.g.norm(), _chain),
     "a branch over its length": (lambda s, x: x + F.normalize(s.branch(x), dim=-1), _chain),
+    "a branch by one over its size": (
+        lambda s, x: x + (y := s.branch(x)) * y.pow(2).mean((1, 2), keepdim=True).rsqrt(), _chain),
+    "a scale that divides beside": (lambda s, x: x + s.branch(x) * s.g + (x / s.g).tanh() * 0, _chain),
     "a branch over its deviation": (lambda s, x: x + s.branch(x) / s.branch(x).std(1, keepdim=True), _chain),
     "a norm with another eps": (
         lambda s, x: _tokens(F.batch_norm(

@@ -107,6 +107,9 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
         block, params = zeros[path]
         same[block] |= params
     difference = compared.difference
+    zero = frozenset[str]().union(*same.values())
+    if any(together <= zero for together in matching.target.trace.infinite):
+        difference = "what is divided by would be zero"
     if any(params & passing for params in same.values()):
         difference = "the same layer would have to be zero and pass on what it receives"
     closing = {path: frozenset(params) for path, params in same.items()}

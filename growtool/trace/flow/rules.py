@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from growtool.trace.call import Call, Observer
 from growtool.trace.flow.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
@@ -128,6 +130,20 @@ def _divided(tape: Observer, call: Call) -> Params | None:
         if divisor.params is None or not (zero or frozenset()).isdisjoint(divisor.flow.zeroed_by or ()):
             return None
     return zero
+
+
+def infinite_by(tape: Observer, call: Call) -> Params | None:
+    """Parameters that make a result infinite, or no number, if they are zero; None: none do."""
+    if call.name == "div" and len(call.ins) == 2:
+        return tape.value(call.ins[1]).flow.zeroed_by or None
+    zero = tape.value(call.ins[0]).flow.zeroed_by if len(call.ins) == 1 and call.op.pointwise else None
+    return zero if zero and not keeps_zero(call) and not _is_finite_at_zero(call) else None
+
+
+def _is_finite_at_zero(call: Call) -> bool:
+    zeros = torch.zeros(1)
+    args, kwargs = tree_map(lambda leaf: zeros if isinstance(leaf, Tensor) else leaf, (call.args, call.kwargs))
+    return bool(getattr(torch.ops.aten, call.name)(*args, **kwargs).isfinite().all())
 
 
 def _keeps_zeros(call: Call) -> bool:
