@@ -17,7 +17,7 @@ from growtool.finetune.parallel.device import in_use
 from growtool.growing.execute import WIDER, produce
 from growtool.library import Inputs
 from growtool.recipe import Recipe
-from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, random_inputs
+from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, compare_each, random_inputs
 from growtool.verify.stream import StreamedModel
 
 _NUDGE = 2.0**-48  # of an input: some roundings of float64
@@ -71,8 +71,8 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
     """Run source and target on the plan's number of random inputs; None where the plan switched the check off.
 
     The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in
-    very deep models, float64 decides. One thread, so that the figures do not depend on the machine's cores; on a CUDA
-    device no TF32.
+    very deep models, float64 decides. Each model runs on one thread, so that the figures do not depend on the machine's
+    cores, and source and target at the same time; on a CUDA device no TF32.
 
     Args:
         recipe: what was carried out.
@@ -215,11 +215,17 @@ def _compared(
     recipe: Recipe, written: Checkpoint, inputs: Inputs, dtype: torch.dtype, device: torch.device
 ) -> tuple[Comparison, Comparison]:
     """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    run = partial(compare, recipe.source, written, inputs, dtype=dtype, align=partial(aligned, recipe), device=device)
-    plain = run(second=recipe.second)
-    if recipe.promise.kind != "exact up to eps":
-        return plain, plain
-    return plain, run(eps=recipe.eps)
+    found = compare_each(
+        recipe.source,
+        written,
+        inputs,
+        [{}, recipe.eps] if recipe.promise.kind == "exact up to eps" else [{}],
+        dtype=dtype,
+        second=recipe.second,
+        align=partial(aligned, recipe),
+        device=device,
+    )
+    return found[0], found[-1]
 
 
 def aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:

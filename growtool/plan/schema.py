@@ -12,7 +12,7 @@ from growtool.plan.section import Learned, Section, SeesImages, problem
 from growtool.plan.target import Target
 from growtool.plan.width import TwoSource, Width
 
-DEFAULT_INPUTS = 4
+DEFAULT_INPUTS = 2  # another function shows on any input; the second one shows that inputs of a batch stay apart
 MIRROR = "mirror"
 
 

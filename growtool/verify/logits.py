@@ -12,9 +12,8 @@ from torch import Tensor
 from growtool.checkpoint import Checkpoint
 from growtool.library import Inputs
 from growtool.verify.pair import require_comparable, require_same_shapes
-from growtool.verify.stream import CPU, StreamedModel
+from growtool.verify.stream import CPU, Outputs, StreamedModel, outputs_of
 
-Outputs = tuple[Tensor, ...]
 Align = Callable[[Outputs, Outputs], tuple[Outputs, Outputs]]
 
 
@@ -77,22 +76,17 @@ def compare(
     inputs: Inputs | Tensor,
     *,
     dtype: torch.dtype = torch.float32,
-    eps: Mapping[str, float] | None = None,
-    second: Checkpoint | None = None,
-    align: Align | None = None,
     device: torch.device = CPU,
 ) -> Comparison:
     """Run both checkpoints on the same inputs and compare what they return.
 
-    Memory is the activations and the weights of one operation, whatever the size of the files.
+    Memory is the activations and the weights of one operation, whatever the size of the files; twice that where both
+    run at a time (see `outputs_of`).
 
     Args:
         source, target: what to compare.
         inputs: as their library makes them; a tensor is the one that the models take.
         dtype: the type of the arithmetic.
-        eps: norms of the target that run with another eps than their own.
-        second: a checkpoint whose outputs are averaged with the source's.
-        align: what of the two outputs is to be the same, where that is not all of them.
         device: computes the outputs, which are compared on the CPU.
 
     Raises:
@@ -102,16 +96,49 @@ def compare(
     Returns:
         The comparison; where the models return several tensors, that of the ones furthest apart.
     """
-    models = StreamedModel(source, dtype, device=device), StreamedModel(target, dtype, eps=eps, device=device)
-    require_comparable(*models)
-    a, b = (model.outputs(inputs) for model in models)
-    if second is not None:
-        others = StreamedModel(second, dtype, device=device).outputs(inputs)
-        a = tuple((x + y) / 2 for x, y in zip(a, others, strict=True))
-    if align is not None:
-        a, b = align(a, b)
+    return compare_each(source, target, inputs, [{}], dtype=dtype, device=device)[0]
+
+
+def compare_each(
+    source: Checkpoint,
+    target: Checkpoint,
+    inputs: Inputs | Tensor,
+    eps: Sequence[Mapping[str, float]],
+    *,
+    dtype: torch.dtype = torch.float32,
+    second: Checkpoint | None = None,
+    align: Align | None = None,
+    device: torch.device = CPU,
+) -> list[Comparison]:
+    """`compare`, with the source run once and the target once for each of `eps`.
+
+    Args:
+        source, target: what to compare.
+        inputs: as their library makes them; a tensor is the one that the models take.
+        eps: norms of the target that run with another eps than their own.
+        dtype: the type of the arithmetic.
+        second: a checkpoint whose outputs are averaged with the source's.
+        align: what of the two outputs is to be the same, where that is not all of them.
+        device: computes the outputs, which are compared on the CPU.
+
+    Raises:
+        CheckpointError, PlanError: as `compare` does.
+    """
+    models = [StreamedModel(source, dtype, device=device)]
+    models += [StreamedModel(target, dtype, eps=each, device=device) for each in eps]
+    require_comparable(*models[:2])
+    others = [StreamedModel(second, dtype, device=device)] if second is not None else []
+    a, *outputs = outputs_of([*models, *others], inputs)
+    if others:
+        a = tuple((x + y) / 2 for x, y in zip(a, outputs.pop(), strict=True))
+    pairs = [align(a, b) if align is not None else (a, b) for b in outputs]
+    return [_furthest(source, target, *pair, classify=models[0].classes > 0) for pair in pairs]
+
+
+def _furthest(source: Checkpoint, target: Checkpoint, a: Outputs, b: Outputs, *, classify: bool) -> Comparison:
+    """The comparison of the tensors that are furthest apart."""
     require_same_shapes(source, target, a, b)
-    decide = models[0].classes > 0 and len(a) == 1
+    decide = classify and len(a) == 1
     found = [Comparison.of(x, y, decide=decide) for x, y in zip(a, b, strict=True)]
     # a nan is no number to compare by, and further apart than any
     return max(found, key=lambda c: math.inf if math.isnan(c.relative_difference) else c.relative_difference)

@@ -7,7 +7,9 @@ activations and the weights of one operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from growtool.errors import PlanError
 from growtool.library import Inputs, ModelSpec, build, library_of, meta_inputs
 
 CPU = torch.device("cpu")
+Outputs = tuple[Tensor, ...]
+_AT_A_TIME = 2  # models that run beside each other; each holds activations and a weight
 
 
 def _getter(attribute: str) -> Callable[..., Any]:
@@ -82,13 +86,36 @@ class StreamedModel:
             raise PlanError(f"{self.checkpoint.name}: returns {len(outputs)} tensors, expected one; name a classifier")
         return outputs[0]
 
-    def outputs(self, inputs: Inputs | Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, inputs: Inputs | Tensor) -> Outputs:
         """Every tensor that the model returns for inputs; a lone tensor is the one that it takes."""
         if isinstance(inputs, Tensor):
             inputs = Inputs({next(iter(self.input_sizes)): inputs})
         with torch.no_grad(), self._weights:
             returned = self.library.run(self.model, inputs.to(self.dtype, self.device))
         return tuple(output.cpu() for output in returned)
+
+    def stop(self) -> None:
+        """End a run in another thread at its next operation; the model runs no more."""
+        self._weights.stopped = True
+
+
+def outputs_of(models: Sequence[StreamedModel], inputs: Inputs | Tensor) -> list[Outputs]:
+    """What each model returns for the same inputs.
+
+    Where torch computes on one thread of a CPU, two models run at a time, each on a core of its own: what they return
+    does not depend on it.
+    """
+    beside = torch.get_num_threads() == 1 and all(model.device.type == "cpu" for model in models)
+    workers = min(os.cpu_count() or 1, _AT_A_TIME)
+    if not beside or workers == 1:
+        return [model.outputs(inputs) for model in models]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            return list(pool.map(lambda model: model.outputs(inputs), models))
+        except BaseException:  # an interrupt, too, waits for no model
+            for model in models:
+                model.stop()
+            raise
 
 
 def random_inputs(spec: ModelSpec, model: nn.Module, count: int, seed: int) -> Inputs:
@@ -116,6 +143,7 @@ class _Weights(TorchFunctionMode):
         super().__init__()
         self._checkpoint = checkpoint
         self._dtype, self._device = dtype, device
+        self.stopped = False
         held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         # By identity: the skeleton keeps these tensors alive, so no other can take their place.
         self._names = {id(tensor): name for name, tensor in held if name in checkpoint.tensors}
@@ -127,6 +155,8 @@ class _Weights(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if self.stopped:
+            raise RuntimeError("the run was ended")
         if func in _ANSWERED_BY_SKELETON:
             return func(*args, **(kwargs or {}))
         if func == _DEVICE and id(args[0]) in self._names:

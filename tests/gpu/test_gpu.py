@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from growtool import grow
 from growtool.finetune.parallel.device import in_use, peak_memory
 from growtool.finetune.state.copies import Copies, Finite
-from growtool.verify import compare
+from growtool.verify import compare, compare_each
 from tests.bench import finetune as bench
 from tests.gpu.__main__ import made, main
 from tests.gpu.checks import Check
@@ -97,17 +98,17 @@ def test_proofs_run_on_the_device_that_is_named_in_full_float32(
     device, used = torch.device("cuda", 0), []
     plan = {"width": {"operator": "tile"}, "target": {"model_args": {"channels": [8, 16, 16, 24]}}}
 
-    def compared(*arguments: Any, device: torch.device, **named: Any) -> Any:
+    def on_device(run: Any, *arguments: Any, device: torch.device, **named: Any) -> Any:
         used.append(device)
-        return compare(*arguments, **named)
+        return run(*arguments, **named)
 
     def in_turn(device: torch.device, *, tf32: bool) -> Any:
         used.append((device, tf32))
         return nullcontext()
 
     monkeypatch.setattr("growtool.finetune.parallel.device.resolve_device", {"cuda": device}.__getitem__)
-    for place in ("growtool.growing.proof", "growtool.verify"):
-        monkeypatch.setattr(f"{place}.compare", compared)
+    monkeypatch.setattr("growtool.growing.proof.compare_each", partial(on_device, compare_each))
+    monkeypatch.setattr("growtool.verify.compare", partial(on_device, compare))
     for place in ("growtool.growing.proof", "growtool.finetune.parallel.device"):
         monkeypatch.setattr(f"{place}.in_use", in_turn)
     if what == "a model":

@@ -65,6 +65,7 @@ def plan(family: str, operator: str, folder: Path) -> dict[str, Any]:
     tiny, whole, between = FAMILIES[family]
     args = whole if operator in WHOLE else HIDDEN.get(family, between) if operator == "gradmax" else between
     found: dict[str, Any] = {"target": {"model_args": args}, "width": {"operator": operator}, "allow_lossy": True}
+    found["verify"] = {"inputs": 4}  # how far logits move is told by more than shows whether they do
     if operator == "two_source":
         found["second"] = str(write_folder(tiny, folder / "second", seed=5))
     if operator in ON_IMAGES:

@@ -3,6 +3,7 @@
 import json
 import math
 import tarfile
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from growtool.verify import (
     StreamedModel,
     common_inputs,
     compare,
+    compare_each,
     compare_images,
     default_tolerance,
+    outputs_of,
     random_inputs,
 )
 from tests.support.models import random_images, randomise_
@@ -196,6 +199,51 @@ def test_zero_logits_agree_with_zero_logits_alone():
 def test_tolerance_is_that_of_the_coarsest_type(vit, stored, computed, tolerance):
     pair = [replace(vit, stored={"weight": TensorInfo((1,), name)}) for name in stored]
     assert default_tolerance(*pair, computed) == tolerance
+
+
+def test_models_that_run_beside_each_other_return_what_each_does_alone(vit, monkeypatch):
+    inputs = common_inputs(vit, vit, 2, seed=0)
+    threads, seen = torch.get_num_threads(), []
+    run = StreamedModel.outputs
+
+    def watched(model, given):
+        seen.append((threading.get_ident() == here, torch.get_num_threads()))
+        return run(model, given)
+
+    here = threading.get_ident()
+    monkeypatch.setattr(StreamedModel, "outputs", watched)
+    try:
+        torch.set_num_threads(1)
+        found = {}
+        for cores in (1, 2, 8):
+            monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+            found[cores] = outputs_of([StreamedModel(vit), StreamedModel(vit), StreamedModel(vit)], inputs)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [(True, 1)] * 3 + [(False, 1)] * 6
+    assert all(torch.equal(one, found[1][0][0]) for outputs in found.values() for (one,) in outputs)
+
+
+def test_an_error_of_one_model_ends_those_beside_it(vit, monkeypatch):
+    first, second = StreamedModel(vit), StreamedModel(vit)
+    monkeypatch.setattr(first.library, "run", lambda model, inputs: second.library.missing)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    with pytest.raises(AttributeError):
+        outputs_of([first, second], common_inputs(vit, vit, 1, seed=0))
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="the run was ended"):
+        second.outputs(common_inputs(vit, vit, 1, seed=0))
+
+
+def test_the_source_runs_once_for_all_eps(vit, monkeypatch):
+    runs, run = [], StreamedModel.outputs
+    monkeypatch.setattr(StreamedModel, "outputs", lambda model, given: runs.append(model) or run(model, given))
+    inputs = common_inputs(vit, vit, 2, seed=0)
+    plain, with_eps = compare_each(vit, vit, inputs, [{}, {"norm": 0.5}])
+    assert len(runs) == 3
+    assert plain == compare(vit, vit, inputs)
+    assert plain.relative_difference == 0 < with_eps.relative_difference
 
 
 def test_random_inputs_are_those_of_the_seed(vit):
