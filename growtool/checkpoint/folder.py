@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.reader import WEIGHTS, open_checkpoint
-from growtool.checkpoint.tensors import TensorInfo
+from growtool.checkpoint.tensors import Stored, TensorInfo
 from growtool.checkpoint.writer import (
     ASIDE,
     TEMPORARY,
@@ -52,7 +52,7 @@ _NOTE = (
     "`timm.create_model` loads.\n"
 )
 
-Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor"]
+Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor | Stored"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
 
 

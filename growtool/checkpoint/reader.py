@@ -23,7 +23,7 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
-from growtool.checkpoint.tensors import TensorInfo, arithmetic_dtype, held_as
+from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as
 from growtool.errors import CheckpointError
 from growtool.library import ModelSpec, spec_from, spec_named
 
@@ -84,6 +84,13 @@ class Checkpoint:
         exact = arithmetic_dtype(coefficients.dtype, dtype)
         whole = materialise(self.bank(templated.bank), coefficients, templated.rows, templated.columns, exact)
         return held_as(f"{self.name}: {name}", whole, dtype)
+
+    def place_of(self, name: str) -> Stored | None:
+        """Where the file holds one of the model's tensors; None for one that is made as it is read."""
+        place = self.places.get(name, name)
+        if place is None or (self.form is not None and name in self.form.tensors):
+            return None
+        return Stored(self.path, self._offsets[place], self.stored[name])
 
     def bank(self, name: str) -> StoredBank:
         """The templates of a bank, read one by one."""
@@ -150,6 +157,9 @@ class InMemory(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         """The values of one of the model's tensors, in its type."""
         return self.state[name]
+
+    def place_of(self, name: str) -> None:
+        """No file holds a tensor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from growtool.errors import CheckpointError, PlanError
@@ -50,6 +51,15 @@ class TensorInfo:
     def is_float(self) -> bool:
         """Whether arithmetic on the values means anything (counters and indices are copied, never mixed)."""
         return self.dtype.startswith(("F", "BF"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The bytes of a tensor in a file, from `start` on."""
+
+    path: Path
+    start: int
+    info: TensorInfo
 
 
 def file_rank(dtype: str) -> int:

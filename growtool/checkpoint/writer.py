@@ -12,6 +12,7 @@ another machine left on a shared disk stays, since nothing here tells whether it
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,13 +26,14 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from growtool.checkpoint.tensors import TensorInfo, dtype_name, file_rank
+from growtool.checkpoint.tensors import Stored, TensorInfo, dtype_name, file_rank
 
 if TYPE_CHECKING:
     import torch
 
 TEMPORARY, ASIDE = ".tmp", ".old"  # what is being written or removed; what steps aside for a new output
 _PIECE = 1 << 20  # bytes; one write of a whole large tensor is several times slower on common file systems
+_COPIED = 1 << 26  # bytes that the system copies at a time, so that an interrupt is heard
 
 
 def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
@@ -57,7 +59,7 @@ def encode_header(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 def write_safetensors(
     path: Path,
     tensors: Mapping[str, TensorInfo],
-    produce: Callable[[str], torch.Tensor] | Iterator[torch.Tensor],
+    produce: Callable[[str], torch.Tensor] | Iterator[torch.Tensor | Stored],
     metadata: Mapping[str, str],
 ) -> None:
     """Write `tensors` to `path`, holding one of them in memory at a time.
@@ -65,23 +67,57 @@ def write_safetensors(
     Args:
         path: replaced if it exists, once the new file is complete and on disk.
         tensors: every tensor of the file; shapes and types are known before any is computed.
-        produce: gives the tensor of a name, or yields the tensors in `file_order`.
+        produce: gives the tensor of a name, or yields the tensors in `file_order`; or where another file holds the
+            bytes of one, which the system copies where it can.
         metadata: strings for the header's `__metadata__`.
 
     Raises:
         ValueError: a produced tensor is not what `tensors` announced (a bug in the caller).
-        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+        OSError: the disk is full, the folder cannot be written or a file to copy from cannot be read; nothing is left
+            behind.
     """
     with atomic_file(path) as file:
         file.write(encode_header(tensors, metadata))
         for name in file_order(tensors):
-            tensor = produce(name) if callable(produce) else next(produce)
-            found = TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype))
+            made = produce(name) if callable(produce) else next(produce)
+            found = made.info if isinstance(made, Stored) else TensorInfo(tuple(made.shape), dtype_name(made.dtype))
             if found != tensors[name]:
                 raise ValueError(f"{name}: produced {found}, announced {tensors[name]}")
-            raw = _raw_bytes(tensor)
+            if isinstance(made, Stored):
+                _copy(made, file)
+                continue
+            raw = _raw_bytes(made)
             for start in range(0, len(raw), _PIECE):
                 file.write(raw[start : start + _PIECE])
+
+
+def _copy(stored: Stored, file: IO[bytes]) -> None:
+    """Append bytes of another file: by the system, without a copy in memory, or read and written where it cannot."""
+    with stored.path.open("rb") as source:
+        left = stored.info.nbytes - _copied_by_system(source, stored, file)
+        source.seek(stored.start + stored.info.nbytes - left)
+        while left:
+            piece = source.read(min(left, _PIECE))
+            if not piece:
+                raise OSError(errno.EIO, f"{left:,} bytes are missing at its end", str(stored.path))
+            left -= file.write(piece)
+
+
+def _copied_by_system(source: IO[bytes], stored: Stored, file: IO[bytes]) -> int:
+    """How many of the bytes the system has appended; it need not know how to, or not between these two files."""
+    if not hasattr(os, "copy_file_range"):  # Linux has it
+        return 0
+    file.flush()
+    end, done = file.tell(), 0
+    with contextlib.suppress(OSError):  # one that matters comes again as the bytes are written
+        while left := stored.info.nbytes - done:
+            several = min(left, _COPIED)
+            count = os.copy_file_range(source.fileno(), file.fileno(), several, stored.start + done, end + done)
+            if not count:
+                break
+            done += count
+    file.seek(end + done)
+    return done
 
 
 @contextlib.contextmanager

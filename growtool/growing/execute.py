@@ -14,7 +14,7 @@ from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import Checkpoint, arithmetic_dtype, coefficients_of, file_order, held_as
+from growtool.checkpoint import Checkpoint, Stored, arithmetic_dtype, coefficients_of, file_order, held_as
 from growtool.errors import PlanError
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.depth.cancel_out import cancelling
@@ -42,26 +42,49 @@ def produce(
     Raises:
         PlanError: the types of the file cannot hold some numbers; one problem for each tensor.
     """
+    for made in _produced(recipe, advance, replaced or {}, {}):
+        assert isinstance(made, Tensor), "nothing is left in its file"
+        yield made
+
+
+def contents(
+    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
+) -> Iterator[Tensor | Stored]:
+    """`produce`, with those that are the source's own left in its file."""
+    return _produced(recipe, advance, replaced or {}, _unchanged(recipe))
+
+
+def _unchanged(recipe: Recipe) -> dict[str, Stored]:
+    """Where the source's file holds the very bytes of a target tensor."""
+    kept = recipe.form.kept if recipe.form else {}
+    copies = [(name, t.source) for name, t in recipe.tensors.items() if t.is_copy and t.source and name not in kept]
+    places = {name: recipe.source.place_of(source) for name, source in copies}
+    return {name: place for name, place in places.items() if place and place.info == recipe.tensors[name].info}
+
+
+def _produced(
+    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor], stored: Mapping[str, Stored]
+) -> Iterator[Tensor | Stored]:
     infos, problems = recipe.infos, list[str]()
-    for name, finished in _ahead(_makers(recipe), {name: infos[name].nbytes for name in file_order(infos)}):
+    there: dict[str, Tensor | Stored] = {**stored, **replaced}
+    ahead = _ahead(_makers(recipe), {name: infos[name].nbytes for name in file_order(infos) if name not in there})
+    for name in file_order(infos):
         try:
-            made = finished.result()
+            made = there[name] if name in there else next(ahead).result()
         except PlanError as error:
             problems += error.problems
         if not problems:  # else the rest is made to find what else is wrong
-            yield (replaced or {}).get(name, made)
+            yield made
         advance(infos[name].nbytes)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []
         raise PlanError([*problems[:_SHOWN], *more])
 
 
-def _ahead(
-    makers: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int]
-) -> Iterator[tuple[str, Future[Tensor]]]:
+def _ahead(makers: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int]) -> Iterator[Future[Tensor]]:
     """Tensors in the order of `sizes`, in bytes; what is made ahead takes the memory of two large ones at most."""
     waiting, under_way = deque(sizes), deque[tuple[str, Future[Tensor]]]()
-    budget, workers = 2 * max(sizes.values()), min(os.cpu_count() or 1, _WORKERS)
+    budget, workers = 2 * max(sizes.values(), default=0), min(os.cpu_count() or 1, _WORKERS)
     with single_threaded(), ThreadPoolExecutor(max_workers=workers) as pool:
         try:
             while waiting or under_way:
@@ -70,7 +93,7 @@ def _ahead(
                     budget -= sizes[name]
                     under_way.append((name, pool.submit(makers[name])))
                 name, finished = under_way.popleft()
-                yield name, finished
+                yield finished
                 budget += sizes[name]
         finally:
             pool.shutdown(cancel_futures=True)

@@ -25,7 +25,7 @@ from growtool.checkpoint.folder import (
 )
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
-from growtool.growing.execute import produce
+from growtool.growing.execute import contents
 from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns
 from growtool.growing.optimizer import GrownState, grow_state
@@ -116,7 +116,7 @@ def grow(
 
     metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
     metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
-    tensors = produce(recipe, advance, _from_images(recipe, told))
+    tensors = contents(recipe, advance, _from_images(recipe, told))
     if is_single_file(out):
         write_file(
             out,

@@ -1,5 +1,6 @@
 """The streamed file is the one the safetensors library would write, only reproducible, whole and with a usual mode."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -10,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from growtool.checkpoint import TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
+from growtool.checkpoint import Stored, TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
 from growtool.checkpoint.folder import staging
 from growtool.checkpoint.reader import Checkpoint
 from growtool.checkpoint.tensors import known_dtypes
@@ -150,3 +151,37 @@ def test_a_folder_that_cannot_be_written_is_told_by_the_output_and_not_by_a_hidd
     with pytest.raises(PermissionError) as caught, staging(tmp_path / "out"):
         pass
     assert caught.value.filename == str(tmp_path / "out")
+
+
+def refused(*arguments):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def some_bytes(source, target, count, start, place, copied=os.copy_file_range):
+    return copied(source, target, min(count, 5), start, place) if start % 3 else 0
+
+
+@pytest.mark.parametrize("system", ["copies", "copies some", "refuses", "copies nothing", "knows of no copies"])
+def test_a_tensor_in_another_file_is_copied_whatever_the_system_can_do(tmp_path, monkeypatch, system):
+    state = {f"{n}": random_bytes((n, 7), torch.float16, n) for n in range(5)}
+    write(tmp_path / "source", state, {})
+    source = Checkpoint(tmp_path / "source", ModelSpec("x"), infos(state), {})
+    if system == "knows of no copies":
+        monkeypatch.delattr(os, "copy_file_range")
+    elif system != "copies":
+        replaced = {"copies some": some_bytes, "refuses": refused, "copies nothing": lambda *arguments: 0}
+        monkeypatch.setattr(os, "copy_file_range", replaced[system])
+    made = (source.place_of(name) if int(name) % 2 else state[name] for name in file_order(infos(state)))
+    write_safetensors(tmp_path / "copied", infos(state), made, {})
+    assert (tmp_path / "copied").read_bytes() == (tmp_path / "source").read_bytes()
+
+
+def test_what_ends_before_its_tensor_does_is_refused(tmp_path):
+    source = tmp_path / "short"
+    source.write_bytes(b"1234")
+    with pytest.raises(OSError, match="4 bytes are missing") as caught:
+        write_safetensors(
+            tmp_path / "out", {"x": TensorInfo((8,), "U8")}, iter([Stored(source, 0, TensorInfo((8,), "U8"))]), {}
+        )
+    assert caught.value.filename == str(source)
+    assert [path.name for path in tmp_path.iterdir()] == ["short"]

@@ -12,11 +12,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from growtool.checkpoint import WEIGHTS, open_checkpoint
+from growtool.checkpoint import WEIGHTS, Stored, open_checkpoint
 from growtool.checkpoint.folder import loading_line
 from growtool.errors import CheckpointError, PlanError
+from growtool.growing.execute import contents
 from growtool.operators.width import tile
-from tests.support.models import TINY, WIDER, Tiny, grown, write_folder
+from growtool.recipe import resolve
+from tests.support.models import TINY, WIDER, Tiny, grown, plan_of, write_folder
 from tests.support.plain_timm import in_plain_timm
 
 TILE = {"operator": "tile"}
@@ -72,6 +74,25 @@ def test_bytes_do_not_depend_on_threads_cores_or_random_state(tmp_path, monkeypa
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
     assert written[0] == written[1]
+
+
+def test_what_does_not_change_is_left_to_be_copied_from_the_file(tmp_path):
+    """Only that: other types, other places and zeros are made."""
+    source = write_folder(TINY["vit"], tmp_path / "source", dtype=torch.float32)
+    deeper = {"target": {"model_args": {"depth": 3}}, "depth": {"operator": "zero_out"}}
+
+    def left(content: dict) -> list[Stored]:
+        recipe = resolve(plan_of(tmp_path, content).plan, open_checkpoint(source))
+        return [made for made in contents(recipe, lambda nbytes: None) if isinstance(made, Stored)]
+
+    before, after = (load_file(path / WEIGHTS) for path in (source, grown(source, deeper, tmp_path / "same").out))
+    assert {stored.path for stored in left(deeper)} == {source / WEIGHTS}
+    assert len(left(deeper)) == len(after) - sum(not tensor.any() for tensor in after.values())
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if "blocks" not in name)
+    wider_type = {**deeper, "output": {"dtype": "float64"}}
+    assert not left(wider_type)
+    wide = load_file(grown(source, wider_type, tmp_path / "wide").out / WEIGHTS)
+    assert all(torch.equal(wide[name], tensor.double()) for name, tensor in after.items())
 
 
 def test_operators_compute_on_one_thread(tmp_path, monkeypatch):
