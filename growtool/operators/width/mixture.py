@@ -109,7 +109,7 @@ def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
         new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
         for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
             r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
-            draft[row.positions[:, None], column.positions] = mixture[r[:, None], c]
+            _put(draft, (row.positions, column.positions), _part(mixture, r, c))
     return draft
 
 
@@ -144,11 +144,16 @@ def _new_blocks(
         _tell_apart(vectors, places)
     if not vectors.any():
         return _New(rows, columns, places, vectors, W.new_zeros(0))
+
+    def block(row: int, column: int) -> Tensor:
+        return _part(
+            W, torch.nonzero(block_of_row == row).flatten(), torch.nonzero(block_of_column == column).flatten()
+        )
+
     mixtures = combine(grid.bank, vectors, W.dtype)
     sizes = _sizes(mixtures)
-    wanted = {
-        (r.block, c.block): _sizes(W[block_of_row == r.block][:, block_of_column == c.block][None]) for r, c in places
-    }
+    beside_each = {(r.block, c.block) for r, c in places}
+    wanted = {(row, column): _sizes(block(row, column)[None]) for row, column in beside_each}
     scale = torch.cat([wanted[r.block, c.block] for r, c in places]) * spec.gain / sizes
     scale[sizes == 0] = 0.0
     mixtures.mul_(scale.to(W.dtype).reshape(-1, *[1] * (W.ndim)))
@@ -168,6 +173,29 @@ def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
         if len(numbers) > 1 and torch.allclose(vectors[numbers], vectors[numbers[0]]):
             below = [number for number in numbers if places[number][0].replica > places[number][1].replica]
             vectors[below] = -vectors[below]
+
+
+def _part(W: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`W[rows][:, columns]`, without a copy where both are runs."""
+    for dim, places in enumerate((rows, columns)):
+        run = _run(places)
+        W = W.index_select(dim, places) if run is None else W.narrow(dim, *run)
+    return W
+
+
+def _put(W: Tensor, places: tuple[Tensor, Tensor], values: Tensor) -> None:
+    """`W[rows][:, columns] = values`, in place."""
+    runs = [_run(axis) for axis in places]
+    if runs[0] is not None and runs[1] is not None:
+        W.narrow(0, *runs[0]).narrow(1, *runs[1]).copy_(values)
+    else:
+        W[places[0][:, None], places[1]] = values
+
+
+def _run(places: Tensor) -> tuple[int, int] | None:
+    """Where a run of places that follow each other begins, and how many they are; None for other places."""
+    start, count = (int(places[0]), len(places)) if len(places) else (0, 0)
+    return (start, count) if torch.equal(places, torch.arange(start, start + count)) else None
 
 
 def _sizes(blocks: Tensor) -> Tensor:
