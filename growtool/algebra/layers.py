@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Places
+from growtool.algebra.axis_map import AxisMap, Places
 
 AT_ONCE = 1 << 20  # numbers computed together
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Blank
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.expansion import Blank
 from growtool.algebra.layers import complete, split_evenly, summed_dim
 from growtool.templates.source import Grid
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from growtool.algebra.expansion import Expansion, axis_map
+from growtool.algebra.axis_map import axis_map
+from growtool.algebra.expansion import Expansion
 from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth

@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap, Expansion
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.expansion import Expansion
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.library import Library

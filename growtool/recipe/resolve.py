@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, build

@@ -9,7 +9,7 @@ from functools import cache
 
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, axis_map
+from growtool.algebra.axis_map import AxisMap, axis_map
 from growtool.algebra.identity_init import identity_value
 from growtool.checkpoint import Checkpoint, TensorInfo
 from growtool.recipe.analysis import Analysis

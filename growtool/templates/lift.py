@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap
+from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import Layout
 
 

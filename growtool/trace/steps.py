@@ -13,8 +13,9 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from growtool.trace.axes import Axis, resolve
 from growtool.trace.call import Call
@@ -64,6 +65,14 @@ class Step:
     def ins(self) -> tuple[int, ...]:
         """Numbers of the tensors it read."""
         return tuple(leaf.number for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref))
+
+
+def is_finite_at_zero(operation: Call | Step) -> bool:
+    """Whether a function of each value of one tensor has a value at zero."""
+    zeros = torch.zeros(1)
+    given = operation.args, dict(operation.kwargs)
+    args, kwargs = tree_map(lambda leaf: zeros if isinstance(leaf, Tensor | Ref) else leaf, given)
+    return bool(getattr(torch.ops.aten, operation.name)(*args, **kwargs).isfinite().all())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from growtool.algebra import layers
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_at_random, tiled
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion, copied_at_random, tiled
 from growtool.algebra.layers import complete, copy_positions, home_share, in_runs, split_evenly, summed_dim
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis, Unchanged
 

@@ -10,7 +10,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from growtool.algebra.expansion import Expansion, axis_map
+from growtool.algebra.axis_map import axis_map
+from growtool.algebra.expansion import Expansion
 from growtool.algebra.layers import grow_gradient
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion, tiled
 from growtool.checkpoint import Layout
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.table import OPERATORS

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion, tiled
 from growtool.errors import PlanError
 from growtool.operators.base import Layer
 from growtool.operators.width import two_source

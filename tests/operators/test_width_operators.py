@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map, copied_evenly, padded, tiled
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion, copied_evenly, padded, tiled
 from growtool.growing import summarise
 from growtool.operators.base import Layer
 from growtool.operators.width import aki, random, variance_transfer

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import BLANK, Expansion, axis_map, circular, padded
+from growtool.algebra.axis_map import axis_map
+from growtool.algebra.expansion import BLANK, Expansion, circular, padded
 from growtool.algebra.layers import complete, copy_positions, split_evenly
 from growtool.algebra.rewrite import Rewrite
 from growtool.prove.blanks.propagation import propagate_blanks

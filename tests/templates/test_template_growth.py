@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growtool.algebra.expansion import AxisMap, Expansion, axis_map, tiled
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import Expansion, tiled
 from growtool.checkpoint import Layout, open_checkpoint
 from growtool.errors import PlanError
 from growtool.templates.coefficients import new_vectors, null_space, rank

@@ -16,7 +16,7 @@ import pytest
 import timm
 from torch import Tensor, nn
 
-from growtool.algebra.expansion import AxisMap
+from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import build
 from growtool.cli.commands.list import families
 from growtool.library import built_in

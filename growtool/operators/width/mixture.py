@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Expansion, circular
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.layers import complete, home_share, in_runs, split_evenly, summed_dim
 from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Abilities, Layer, Read

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, Expansion, tiled
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.expansion import Expansion, tiled
 from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies, split_coefficients
 from growtool.plan.width import Tile
 

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-import torch
-from torch.utils._pytree import tree_map
-
 from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.writers import Writers
 from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.steps import Ref, Step
+from growtool.trace.steps import Step, is_finite_at_zero
 from growtool.trace.table.kinds import Kind, keeps_zero
 
 Value = Literal["same", "centred", "unscaled", "level", "zero", "other"]
@@ -133,7 +130,7 @@ class BlankPass:
             return AbstractState(
                 "open", self.lost(step, f"{step.name} reads the channels themselves, not through a norm")
             )
-        if step.op.pointwise and len(states) == 1 and states[0].rows == "silent" and not _is_finite_at_zero(step):
+        if step.op.pointwise and len(states) == 1 and states[0].rows == "silent" and not is_finite_at_zero(step):
             return AbstractState("open", self.lost(step, INFINITE))
         if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) and not self._along(step):
             return AbstractState("open")
@@ -141,11 +138,3 @@ class BlankPass:
 
     def _along(self, step: Step) -> bool:
         return self.group in groups_on(self.trace.forward.axes(step.ins[0])[step.args[1]])
-
-
-def _is_finite_at_zero(step: Step) -> bool:
-    """Whether a function of each value of one tensor has a value at zero."""
-    args, kwargs = tree_map(
-        lambda leaf: torch.zeros(1) if isinstance(leaf, Ref) else leaf, (step.args, dict(step.kwargs))
-    )
-    return bool(getattr(torch.ops.aten, step.name)(*args, **kwargs).isfinite().all())

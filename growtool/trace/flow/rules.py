@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from growtool.trace.call import Call, Observer
 from growtool.trace.flow.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
 from growtool.trace.flow.identity_layers import identity_layer
 from growtool.trace.flow.layout import Layout, permuted, reshaped
+from growtool.trace.steps import is_finite_at_zero
 from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
 from growtool.trace.table.signature import scalars
 
@@ -137,13 +136,7 @@ def infinite_by(tape: Observer, call: Call) -> Params | None:
     if call.name == "div" and len(call.ins) == 2:
         return tape.value(call.ins[1]).flow.zeroed_by or None
     zero = tape.value(call.ins[0]).flow.zeroed_by if len(call.ins) == 1 and call.op.pointwise else None
-    return zero if zero and not keeps_zero(call) and not _is_finite_at_zero(call) else None
-
-
-def _is_finite_at_zero(call: Call) -> bool:
-    zeros = torch.zeros(1)
-    args, kwargs = tree_map(lambda leaf: zeros if isinstance(leaf, Tensor) else leaf, (call.args, call.kwargs))
-    return bool(getattr(torch.ops.aten, call.name)(*args, **kwargs).isfinite().all())
+    return zero if zero and not keeps_zero(call) and not is_finite_at_zero(call) else None
 
 
 def _keeps_zeros(call: Call) -> bool:

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import AxisMap, axis_map, circular
+from growtool.algebra.axis_map import AxisMap, axis_map
+from growtool.algebra.expansion import circular
 from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, coefficients_of, open_checkpoint
 from growtool.errors import PlanError, format_names
 from growtool.operators.base import generator_for
