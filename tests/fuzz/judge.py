@@ -99,7 +99,8 @@ def _load(path: Path) -> None:
             tensors = timm.create_model(f"local-dir:{place}", pretrained=True).state_dict()
         else:
             spec = checkpoint.spec
-            overlay = {"file": str(path)} | ({} if spec.num_classes is None else {"num_classes": spec.num_classes})
+            classes = spec.model_args.get("num_classes", spec.settings.get("num_classes"))
+            overlay = {"file": str(path)} | ({} if classes is None else {"num_classes": classes})
             tensors = timm.create_model(
                 spec.architecture, pretrained=True, pretrained_cfg_overlay=overlay, **spec.model_args
             ).state_dict()

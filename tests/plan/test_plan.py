@@ -103,7 +103,7 @@ def test_a_full_plan_says_what_was_meant(tmp_path):
 def test_defaults(tmp_path):
     plan = load(tmp_path, "target: {model: resnet18}\n")
     assert (plan.model, plan.model_args, plan.width, plan.depth, plan.seed) == (None, {}, None, None, 0)
-    assert (plan.output, plan.verify) == (Output(dtype="same"), Verify(inputs=4, tolerance=None))
+    assert (plan.output, plan.verify) == (Output(dtype="same"), Verify(inputs=2, tolerance=None))
     assert Tile() == Tile(split="random_projection", gain=0.1)
     assert Net2Net() == Net2Net(split="random_projection")
     assert Mixture() == Mixture(coefficients="orthogonal", gain=0.3, compensate=True)
