@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion
+from growtool.algebra.places import Places, as_places
 from growtool.trace import GroupPair, PairedAxis, Unchanged
-
-Places = Tensor | range
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,12 @@ class AxisMap:
         starts = torch.searchsorted(slots, slots)
         turn = torch.arange(len(slots)) - starts
         found = (turn == number for number in range(int(turn.max()) + 1 if len(turn) else 0))
-        return tuple((_places(order[own]), _places(slots[own])) for own in found)
+        return tuple((as_places(order[own]), as_places(slots[own])) for own in found)
 
     @property
     def kept(self) -> Tensor:
         """int64: the positions that are copies, in order."""
         return torch.arange(len(self.index)) if self.blank is None else torch.nonzero(~self.blank).flatten()
-
-
-def _places(positions: Tensor) -> Places:
-    """Positions as a range where they are one: whatever is read there need not be copied."""
-    first, count = int(positions[0]), len(positions)
-    together = bool((positions == torch.arange(first, first + count)).all())
-    return range(first, first + count) if together else positions
 
 
 def axis_map(

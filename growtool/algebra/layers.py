@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from growtool.algebra.axis_map import AxisMap, Places
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.places import at, put
 
 AT_ONCE = 1 << 20  # numbers computed together
 
@@ -127,23 +128,10 @@ def _correct(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], dim: int, weight
     axis = maps[dim]
     gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # [o, B, ...]
     for positions, slots in axis.turns:
-        _put(gap, dim, slots, _at(gap, dim, slots).sub_(_at(draft, dim, positions)))
+        put(gap, dim, slots, at(gap, dim, slots).sub_(at(draft, dim, positions)))
     for positions, slots in axis.turns:
-        added = _at(gap, dim, slots), _at(weight, 0, positions)
-        _put(draft, dim, positions, _at(draft, dim, positions).addcmul_(*added))
-
-
-def _at(values: Tensor, dim: int, places: Places) -> Tensor:
-    """Some places of a dimension: a view where they stand in a row, else a copy."""
-    if isinstance(places, Tensor):
-        return values.index_select(dim, places)
-    return values.narrow(dim, places.start, len(places))
-
-
-def _put(values: Tensor, dim: int, places: Places, found: Tensor) -> None:
-    """Write what `_at` gave, once it has changed, back to where it came from."""
-    if isinstance(places, Tensor):
-        values.index_copy_(dim, places, found)
+        added = at(gap, dim, slots), at(weight, 0, positions)
+        put(draft, dim, positions, at(draft, dim, positions).addcmul_(*added))
 
 
 def home_share(columns: AxisMap, home: int, homes: int) -> Tensor:

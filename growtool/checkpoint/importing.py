@@ -19,6 +19,7 @@ from growtool.checkpoint.tensors import infos_of, require_finite
 from growtool.checkpoint.torch_file import StateDict, read_state_dict
 from growtool.errors import CheckpointError, PlanError
 from growtool.library import ModelSpec, build, library_of, spec_named
+from growtool.library.building import shapes_of
 from growtool.library.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, fil
     else:
         if not loaded.missing:
             return loaded
-    shapes = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
-    findings = differences(shapes, {key: tuple(tensor.shape) for key, tensor in state.items()})
+    findings = differences(shapes_of(skeleton), {key: tuple(tensor.shape) for key, tensor in state.items()})
     if not findings and problem is not None:
         findings = [f"{type(problem).__name__}: {problem}"]
     raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
 from growtool.checkpoint.reader import WEIGHTS
-from growtool.checkpoint.remedy import importing, listed
+from growtool.checkpoint.remedy import importing, listed, stripping
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of
 
@@ -206,11 +206,10 @@ def _as_state(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str) 
         return changes, []
     return changes, [
         f"{script.imports}; from safetensors.torch import load_file",
-        f"state = {{name.removeprefix({prefix!r}): value for name, value in {reading}.items() "
-        f"if name.startswith({prefix!r})}}" if prefix else f"state = {reading}",
+        stripping(prefix, reading) if prefix else f"state = {reading}",
         f"model = {script.call}",
         _saving(checkpoint, script),
-    ]  # fmt: skip
+    ]
 
 
 def _saving(checkpoint: Checkpoint, script: Script) -> str:

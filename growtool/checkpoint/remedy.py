@@ -51,7 +51,7 @@ def unpickling(path: Path) -> str:
     lines += [f"state = state{keys}"] if keys else []
     if found.left:
         lines.append(f"state = {{name: value for name, value in state.items() if name not in {found.left}}}")
-    lines += [_stripping(prefix)] if prefix else []
+    lines += [stripping(prefix)] if prefix else []
     lines.append(
         "save_file({name: value.clone().contiguous() for name, value in state.items()}, "
         f"{str(_converted(path))!r}, {{'format': 'pt'}})"
@@ -124,9 +124,15 @@ def listed(lines: Iterable[str]) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
-def _stripping(prefix: str) -> str:
+def stripping(prefix: str, of: str = "state") -> str:
+    """The line that takes a prefix off the names of a state dict and drops the others.
+
+    Args:
+        prefix: what the names begin with.
+        of: the state dict in Python; the result is called `state`.
+    """
     return (
-        f"state = {{name.removeprefix({prefix!r}): value for name, value in state.items() "
+        f"state = {{name.removeprefix({prefix!r}): value for name, value in {of}.items() "
         f"if name.startswith({prefix!r})}}"
     )
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +27,7 @@ _REMEDIES = {
 }
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
 UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
 _COMMANDS = ("growtool ", "torchrun ")
 _quiet = False

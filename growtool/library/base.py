@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from growtool.library.building import seeded, set_eps, without_weights
 from growtool.library.inputs import Inputs, Words
 from growtool.library.loaded import Loaded, load_strictly
 from growtool.library.spec import ModelSpec
-from growtool.library.values import Value, numbers_in
+from growtool.library.values import Value, defaults_of, numbers_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -132,9 +131,7 @@ class Library(ABC):
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
         """Everything the model was constructed with, defaults included, by the names that `model_args` may have."""
-        parameters = inspect.signature(type(model)).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        return defaults | dict(spec.model_args)
+        return defaults_of(type(model)) | dict(spec.model_args)
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
         """The numbers that `scale` may try, by the names that `model_args` may have."""

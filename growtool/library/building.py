@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from torch import nn
 
+Shapes = Mapping[str, tuple[int, ...]]
 MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
 # What initialisers do in place to a parameter.
 _DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
@@ -65,6 +66,11 @@ def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
         if getattr(modules.get(path), "eps", None) is None:
             raise TypeError(f"eps_of: {path} is not a norm of this model")
         modules[path].eps = eps
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every stored tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 class _MovedToMeta:

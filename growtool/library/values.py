@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -52,6 +53,12 @@ def times(value: Number, factor: float) -> Number:
     product = value * factor
     whole = isinstance(value, int) and math.isclose(product, round(product), rel_tol=_ROUNDING)
     return round(product) if whole else product
+
+
+def defaults_of(cls: type) -> dict[str, Any]:
+    """The arguments of a constructor that have defaults."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def numbers_in(arguments: Mapping[str, Any]) -> dict[str, Value]:

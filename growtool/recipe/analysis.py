@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
+from growtool.prove.lockstep import Lockstep
 from growtool.prove.scales.scaling import Scaling
 from growtool.recipe.blocks.starts import BlockInit, block_init_of
 from growtool.recipe.matching import Matching
-from growtool.recipe.scaled import scaling_of
+from growtool.recipe.scaled import lockstep_of, scaling_of
 from growtool.recipe.widths.expand import Widths, expand_widths
 from growtool.recipe.widths.overrides import width_sections
 
@@ -27,6 +28,7 @@ class Analysis:
         widths: how channels grow.
         sections: tensors that grow by an override.
         scaled: what weights make up for.
+        lockstep: both passes side by side, the new blocks closed.
     """
 
     plan: Plan
@@ -35,6 +37,7 @@ class Analysis:
     widths: Widths
     sections: Mapping[str, Width]
     scaled: Scaling
+    lockstep: Lockstep
 
     @property
     def norms(self) -> tuple[RescaledNorm, ...]:
@@ -49,12 +52,14 @@ class Analysis:
             PlanError: channels or blocks cannot grow as it says; every problem found.
         """
         starts = block_init_of(plan.depth, matching)
-        widths = expand_widths(plan, matching, starts)
+        lockstep = lockstep_of(matching, starts)
+        widths = expand_widths(plan, matching, lockstep, starts)
         return cls(
             plan=plan,
             matching=matching,
             starts=starts,
             widths=widths,
             sections=width_sections(plan, matching, widths),
-            scaled=scaling_of(plan, matching, widths.of_target, starts),
+            scaled=scaling_of(plan, matching, lockstep, widths.of_target, starts),
+            lockstep=lockstep,
         )

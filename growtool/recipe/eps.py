@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from growtool.errors import CheckpointError, PlanError
-from growtool.library import ModelSpec, build, library_of
+from growtool.library import ModelSpec, build
 from growtool.plan.schema import Plan
 from growtool.recipe.traced_model import TracedModel
 
@@ -80,7 +80,7 @@ def _spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec |
     if len(values) != 1:
         return None
     wanted = _eps_of(target.model) | dict(eps)
-    for name in library_of(target.spec).arguments(target.spec, target.model):
+    for name in target.library.arguments(target.spec, target.model):
         if name != "eps" and not name.endswith("_eps"):
             continue
         spec = target.spec.with_args(**{name: next(iter(eps.values()))})

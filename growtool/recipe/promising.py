@@ -22,7 +22,6 @@ from growtool.prove.promise import (
 )
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching
-from growtool.recipe.scaled import lockstep_of
 from growtool.recipe.tensors import consumed
 from growtool.recipe.ties import untied
 from growtool.trace import GroupPair, torn_groups
@@ -57,11 +56,10 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
 
 def _other_operations(growing: Analysis) -> list[str]:
     """Modules that run other operations, or the same with other numbers that no weight makes up for."""
-    lockstep = lockstep_of(growing.matching, growing.starts)
     stands_for = {path: dict(entries) for path, entries in growing.scaled.numbers.items()}
     for norm in growing.norms:
-        stands_for.setdefault(norm.module, {}).update(lockstep.told_eps(norm))
-    return lockstep.differences(stands_for)
+        stands_for.setdefault(norm.module, {}).update(growing.lockstep.told_eps(norm))
+    return growing.lockstep.differences(stands_for)
 
 
 def _joint_operations(growing: Analysis) -> list[Obstacle]:

@@ -17,11 +17,15 @@ _ONE = PairedAxis(((),))  # of one position
 
 
 def scaling_of(
-    plan: Plan, matching: Matching, expansions: Mapping[ChannelGroup, Expansion], starts: BlockInit
+    plan: Plan,
+    matching: Matching,
+    lockstep: Lockstep,
+    expansions: Mapping[ChannelGroup, Expansion],
+    starts: BlockInit,
 ) -> Scaling:
     """What makes up for the factors that growth brings in; nothing does where two sources become one."""
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
-    found = scaling(lockstep_of(matching, starts), _scalable(matching, starts), expansions, copying=not lossy)
+    found = scaling(lockstep, _scalable(matching, starts), expansions, copying=not lossy)
     return found if plan.second is None else found.unused()
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from growtool.checkpoint import open_checkpoint
+from growtool.library.timm.loading import count_classes
 
 from .child import Done, forked
 from .scenarios import Scenario
@@ -99,7 +100,7 @@ def _load(path: Path) -> None:
             tensors = timm.create_model(f"local-dir:{place}", pretrained=True).state_dict()
         else:
             spec = checkpoint.spec
-            classes = spec.model_args.get("num_classes", spec.settings.get("num_classes"))
+            classes = count_classes(spec)
             overlay = {"file": str(path)} | ({} if classes is None else {"num_classes": classes})
             tensors = timm.create_model(
                 spec.architecture, pretrained=True, pretrained_cfg_overlay=overlay, **spec.model_args

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, note, say
+from growtool.cli.console import JsonOption, emit_json, note, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.cli.tables import show_rows
 from growtool.report import units
@@ -29,7 +29,7 @@ def advise(
     plugin: PluginOption = None,
     model: ModelOption = None,
     model_args: ModelArgsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose plans that grow a checkpoint within a budget: wider, deeper, and both.
 

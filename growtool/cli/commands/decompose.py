@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import show_rows
 from growtool.cli.templates import show_banks
@@ -150,7 +150,7 @@ def export(
     ],
     plugin: PluginOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a template checkpoint as the dense timm folder that `timm.create_model` loads."""
     from growtool.checkpoint import open_checkpoint

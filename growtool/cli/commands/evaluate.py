@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from growtool.cli.command import borrowing
-from growtool.cli.console import emit_json, remark
+from growtool.cli.console import JsonOption, emit_json, remark
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
@@ -39,7 +39,7 @@ def evaluate(
     channels_last: bool = False,
     tf32: bool = True,
     plugin: PluginOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
     from growtool.finetune.evaluate import evaluate_checkpoint

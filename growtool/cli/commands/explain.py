@@ -9,8 +9,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from growtool.cli.commands.list import JsonOption
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.tables import show_rows
 from growtool.errors import PlanError, did_you_mean
 

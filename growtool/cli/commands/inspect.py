@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.coupling import coupling_document, show_coupling
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.cli.tables import new_table, show, show_rows
@@ -38,7 +38,7 @@ def inspect(
     model: ModelOption = None,
     plugin: PluginOption = None,
     model_args: ModelArgsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show parameters, bytes, MACs and FLOPs, by module, and where a grown checkpoint came from.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.tables import new_table, show, show_rows
 from growtool.errors import PlanError, did_you_mean
 
@@ -22,7 +22,6 @@ app = typer.Typer(help="List the growth operators, or timm's model families.", n
 PatternArgument = Annotated[
     str | None, typer.Argument(metavar="[PATTERN]", help="Only names that hold it, or match it: `zero`, `net2*`.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
 _VERDICTS = {"needless lossy": "lossy", "exact up to eps": "eps", "refused": "no", "unmeasured": "?"}
 _LONGEST = 24  # characters of an argument in the table of families
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, note, say
+from growtool.cli.console import JsonOption, emit_json, note, say
 from growtool.cli.opening import PluginOption
 from growtool.cli.tables import show_rows
 from growtool.cli.training import shown_progress
@@ -22,7 +22,7 @@ def protocol(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
     plugin: PluginOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train two members from scratch as templates, grow them onto the diagonal of a larger model, train that.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
 from growtool.errors import PlanError, format_names
 
@@ -43,7 +43,7 @@ def import_reference(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a timm folder of a training checkpoint: of timm's train.py, of other trainers, of the MixtureGrowth code.
 

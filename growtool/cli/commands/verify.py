@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import emit_json, progress, remark, say
+from growtool.cli.console import JsonOption, emit_json, progress, remark, say
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
 from growtool.errors import LARGEST
 
@@ -54,7 +54,7 @@ def verify(
     model: ModelOption = None,
     plugin: PluginOption = None,
     model_args: ModelArgsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run two checkpoints on the same inputs and compare their logits, or the features of models without a head; exit
     code 1 if they differ.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from growtool.errors import CheckpointError
+from growtool.library.building import Shapes, shapes_of
 from growtool.library.spec import ModelSpec
 from growtool.library.timm.reach import base_architecture, home_module
 
@@ -56,12 +57,12 @@ def larger_siblings(
 
     Looked at are the candidates whose names are nearest to the source's; building all of a large family takes minutes.
     """
-    own = _sizes(model)
+    own = shapes_of(model)
     found = []
     for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=TRIED, cutoff=0.0):
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         try:
-            sizes = _sizes(build(ModelSpec(name, kept)))
+            sizes = shapes_of(build(ModelSpec(name, kept)))
         except CheckpointError:
             continue
         if sizes.keys() == own.keys() and sizes != own and _none_smaller(own, sizes):
@@ -69,11 +70,7 @@ def larger_siblings(
     return [name for _, name in sorted(found)]
 
 
-def _sizes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _none_smaller(own: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) -> bool:
+def _none_smaller(own: Shapes, other: Shapes) -> bool:
     return all(
         len(shape) == len(other[name]) and all(a <= b for a, b in zip(shape, other[name], strict=True))
         for name, shape in own.items()

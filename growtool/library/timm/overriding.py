@@ -17,6 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from growtool.library.paths import is_path, repeated, root_of, set_at
+from growtool.library.values import defaults_of
 
 REPEATS = "repeats"
 DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
@@ -124,7 +125,7 @@ class _Laid:
         self.used.append(cls)
         args = {**given, **self.plain}
         stages = [name for name, value in args.items() if any(value is result for result in self.decoded)]
-        defaults = _defaults(cls)
+        defaults = defaults_of(cls)
         for name in dict.fromkeys(map(root_of, self.paths)):
             if name not in args and name not in defaults:
                 raise TypeError(
@@ -142,11 +143,6 @@ class _Laid:
 
     def _into(self, name: str) -> dict[str, Any]:
         return {path: value for path, value in self.paths.items() if root_of(path) == name}
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _passing_on(function: FunctionType, pending: dict[str, Any], laid: _Laid | None) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.layers import complete, home_share, in_runs, split_evenly, summed_dim
+from growtool.algebra.places import as_places, at
 from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Mixture
@@ -110,7 +111,7 @@ def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
         new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
         for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
             r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
-            _put(draft, (row.positions, column.positions), _part(mixture, r, c))
+            _put(draft, row.positions, column.positions, _part(mixture, r, c))
     return draft
 
 
@@ -178,25 +179,15 @@ def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
 
 def _part(W: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """`W[rows][:, columns]`, without a copy where both are runs."""
-    for dim, places in enumerate((rows, columns)):
-        run = _run(places)
-        W = W.index_select(dim, places) if run is None else W.narrow(dim, *run)
-    return W
+    return at(at(W, 0, as_places(rows)), 1, as_places(columns))
 
 
-def _put(W: Tensor, places: tuple[Tensor, Tensor], values: Tensor) -> None:
+def _put(W: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
     """`W[rows][:, columns] = values`, in place."""
-    runs = [_run(axis) for axis in places]
-    if runs[0] is not None and runs[1] is not None:
-        W.narrow(0, *runs[0]).narrow(1, *runs[1]).copy_(values)
+    if isinstance(as_places(rows), range) and isinstance(as_places(columns), range):
+        _part(W, rows, columns).copy_(values)
     else:
-        W[places[0][:, None], places[1]] = values
-
-
-def _run(places: Tensor) -> tuple[int, int] | None:
-    """Where a run of places that follow each other begins, and how many they are; None for other places."""
-    start, count = (int(places[0]), len(places)) if len(places) else (0, 0)
-    return (start, count) if torch.equal(places, torch.arange(start, start + count)) else None
+        W[rows[:, None], columns] = values
 
 
 def _sizes(blocks: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.prove.blanks.transfer import after
 from growtool.prove.blanks.writers import Writers, writers_of_norms, writes_alone
 from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.reading.factors import product_of
 from growtool.trace.reading.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step
 
@@ -127,7 +126,7 @@ def _stored(
 
 def _take(blanks: BlankPass, step: Step) -> None:
     state = after(blanks, step)
-    if product_of(step, blanks.trace.forward) is None and step.outs[0] not in blanks.trace.forward.made_of:
+    if not step.op.sums_products and step.outs[0] not in blanks.trace.forward.made_of:
         for number in step.ins:
             blanks.needs_zeros(number)
     for number in step.outs:

@@ -156,6 +156,14 @@ class ScalePass:
         for dim in dims:
             self.joint.setdefault(JointOp(kind, step.module, self.axis(number, dim)), [])
 
+    def weighted(self, step: Step, weight: int, axis: Axis) -> Factors:
+        """The same for a sum that a parameter has a part in."""
+        copied = self.unsplit & self.trace.forward.made_of[weight]
+        terms = list[int]()
+        found = self.over(axis, [self.copied[name] for name in copied] or [terms], split=not copied)
+        self.sums |= dict.fromkeys(terms, step.module)
+        return found
+
     def rescaled(self, step: Step, axis: Axis, eps: float) -> int:
         """What a norm by a variance with N - 1 brings in over m copies of each channel.
 
@@ -169,14 +177,6 @@ class ScalePass:
         term = self._brought(share**-0.5, [terms])
         self.norms[RescaledNorm(step.module, (), share, eps)] = term
         return self.values.number_of(term)
-
-    def weighted(self, step: Step, weight: int, axis: Axis) -> Factors:
-        """The same for a sum that a parameter has a part in."""
-        copied = self.unsplit & self.trace.forward.made_of[weight]
-        terms = list[int]()
-        found = self.over(axis, [self.copied[name] for name in copied] or [terms], split=not copied)
-        self.sums |= dict.fromkeys(terms, step.module)
-        return found
 
     def number(self, step: Step) -> Factors:
         """What a multiplication by a number brings in where the source has another."""

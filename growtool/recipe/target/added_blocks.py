@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from growtool.recipe.target.siblings import Shapes
+from growtool.library.building import Shapes
 
 Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"
 _NUMBERED = re.compile(r"(.*?)(\d+)")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
-from growtool.recipe.target.siblings import Shapes
+from growtool.library.building import Shapes
 from growtool.trace import Axis, ChannelGroup, groups_on
 from growtool.trace.axes import axis_size
 

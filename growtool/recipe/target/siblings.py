@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import nn
 
@@ -11,8 +11,6 @@ from growtool.library import ModelSpec, library_of
 from growtool.plan.target import Target
 
 _NAMED = 4
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def sibling_advice(spec: ModelSpec, model: nn.Module, accepted: Callable[[Target], bool]) -> str:
@@ -29,8 +27,3 @@ def sibling_advice(spec: ModelSpec, model: nn.Module, accepted: Callable[[Target
     if not reached:
         return f"target: {library.name} registers no larger model of its family that this plan grows it into either"
     return f"target: name a larger model of the family, `target: {{model: NAME}}`: {', '.join(reached)}"
-
-
-def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every stored tensor by name."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

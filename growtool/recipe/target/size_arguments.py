@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from growtool.library import ModelSpec, library_of
+from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.added_blocks import adds_like_blocks, lengthens
-from growtool.recipe.target.siblings import Shapes
 from growtool.recipe.target.trials import Built, Trials, twice_at
 from growtool.recipe.target.widening import LEAST_REACH, Widening
 from growtool.trace import Trace, inside

@@ -10,8 +10,8 @@ from torch import nn
 
 from growtool.errors import CheckpointError
 from growtool.library import ModelSpec, build, runs
+from growtool.library.building import Shapes, shapes_of
 from growtool.library.values import Value, as_lists, scaled_at
-from growtool.recipe.target.siblings import Shapes, shapes_of
 from growtool.trace import Trace, groups_on, trace_built
 
 # By the architecture and its arguments; None for what its library refuses.

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from growtool.errors import CheckpointError
+from growtool.library.building import Shapes
 from growtool.library.paths import is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.closure import Closure
-from growtool.recipe.target.siblings import Shapes
 from growtool.recipe.target.trials import Trials, twice_at
 from growtool.trace import groups_on, pair
 from growtool.trace.reading.factors import sums_of_activations

@@ -15,6 +15,7 @@ from growtool.operators.base import Abilities, generator_for
 from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.prove.blanks.propagation import BlankPropagation, propagate_blanks
+from growtool.prove.lockstep import Lockstep
 from growtool.prove.promise import joint_obstacles
 from growtool.prove.scales.scaling import Scaling
 from growtool.recipe.blocks.starts import BlockInit
@@ -61,12 +62,13 @@ class Widths:
         return {growth.target: expansion for growth, expansion in self.expansions.items()}
 
 
-def expand_widths(plan: Plan, matching: Matching, starts: BlockInit) -> Widths:
+def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: BlockInit) -> Widths:
     """The expansion of each set of channels, and the list of those that change.
 
     Args:
         plan: says the operator.
         matching: source and target side by side.
+        lockstep: their passes likewise.
         starts: how new blocks are closed.
 
     Raises:
@@ -107,7 +109,7 @@ def expand_widths(plan: Plan, matching: Matching, starts: BlockInit) -> Widths:
     if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
     if abilities.blanks:
-        copied = scaling_of(plan, matching, widths.of_target, starts)
+        copied = scaling_of(plan, matching, lockstep, widths.of_target, starts)
         widths = _with_blanks(widths, matching, abilities, zeroed, copied)
     return widths
 

@@ -15,7 +15,6 @@ from growtool.trace.steps import is_finite_at_zero
 from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
 from growtool.trace.table.signature import scalars
 
-_SUMS = (Kind.PRODUCT, Kind.CONVOLUTION)
 _OF_ZEROS = (Kind.SUM, Kind.VARIANCE)  # lengths and deviations
 
 
@@ -26,7 +25,7 @@ def params_after(tape: Observer, call: Call) -> Params | None:
         return frozenset()
     if any(params is None for params in made_of):
         return None
-    if call.op.kind in _SUMS and sum(map(bool, made_of)) > 1:
+    if call.op.sums_products and sum(map(bool, made_of)) > 1:
         return None
     return frozenset().union(*(params for params in made_of if params))
 
@@ -104,7 +103,7 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     if call.op.affine:
         affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
         return _all_zero(tape, affine) if affine else None
-    if call.op.kind in _SUMS:
+    if call.op.sums_products:
         bias, operands = _bias_and_operands(call)
         zero = _any_zero(tape, operands)
         shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()

@@ -141,6 +141,11 @@ class Op:
         return self.kind in _KEEPS_ALL
 
     @property
+    def sums_products(self) -> bool:
+        """Whether it is a matrix product or a convolution."""
+        return self.kind in (Kind.PRODUCT, Kind.CONVOLUTION)
+
+    @property
     def pointwise(self) -> bool:
         """Whether each value of the result is a function of the operands' values at that place."""
         return self.kind in (Kind.ADD, Kind.MULTIPLY, Kind.POINTWISE)
