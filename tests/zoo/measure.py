@@ -125,7 +125,7 @@ def _deepened(
     ).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
-    for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family), build)[:_SIBLINGS]:
+    for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
         yield attempt("sibling", {"model": name}, TILED_AND_CLOSED, source, model)
 
 
