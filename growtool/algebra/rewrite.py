@@ -41,6 +41,7 @@ class Rewrite:
         dim: the dimension of the channels, for scale and centre.
         factor: what everything is multiplied by.
         rows: float64 [rows], what each is multiplied by; None: nothing.
+        offset: what the model itself adds to the tensor before it uses it, as to a gain `1 + w`: the sum is multiplied.
     """
 
     scale: str | None = None
@@ -49,6 +50,7 @@ class Rewrite:
     dim: int = 0
     factor: float = 1.0
     rows: Tensor | None = None
+    offset: float = 0.0
 
     @property
     def only_scales(self) -> bool:
@@ -69,7 +71,7 @@ class Rewrite:
             W = torch.full_like(W, float(_size(W)))
         if self.centre:
             W = W - W.mean(self.dim, keepdim=True)
-        return self.scaled(W)
+        return self.scaled(W + self.offset) - self.offset if self.offset else self.scaled(W)
 
     def scaled(self, W: Tensor, power: int = 1) -> Tensor:
         """The tensor times the numbers that multiply all of it or its rows, each to a power."""
@@ -80,10 +82,11 @@ class Rewrite:
         return W
 
 
-def scaled_by(rows: Tensor) -> Rewrite:
-    """Rows multiplied by numbers (float64 [rows]), by one where all are the same."""
+def scaled_by(rows: Tensor, offset: float = 0.0) -> Rewrite:
+    """Rows, with what the model adds to them, multiplied by numbers (float64 [rows]); by one where all are alike."""
     first = float(rows[0])
-    return Rewrite(factor=first) if bool((rows == first).all()) else Rewrite(rows=rows)
+    alike = bool((rows == first).all())
+    return Rewrite(factor=first, offset=offset) if alike else Rewrite(rows=rows, offset=offset)
 
 
 def _size(vector: Tensor) -> Tensor:

@@ -32,12 +32,17 @@ class Library(ABC):
         words: how messages speak of its inputs.
         tags: of model cards.
         packages: whose versions a report names.
+        tells_eps: whether an argument may tell norms another eps unasked; else a plan has to say `eps: told`.
+        towers: whether a factor for the depth is meant for each of several stacks of blocks (an encoder and a decoder,
+            say) rather than for the one that holds most.
     """
 
     name: ClassVar[str]
     words: ClassVar[Words] = Words()
     tags: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
+    tells_eps: ClassVar[bool] = True
+    towers: ClassVar[bool] = False
 
     # What a checkpoint says
 

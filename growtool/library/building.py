@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
+_EPS = ("eps", "variance_epsilon")  # how norms call it
 # What initialisers do in place to a parameter.
 _DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
 
@@ -63,9 +64,20 @@ def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
     """
     modules: dict[str, Any] = dict(model.named_modules())
     for path, eps in eps_of.items():
-        if getattr(modules.get(path), "eps", None) is None:
+        name = _eps_attribute(modules.get(path))
+        if name is None:
             raise TypeError(f"eps_of: {path} is not a norm of this model")
-        modules[path].eps = eps
+        setattr(modules[path], name, eps)
+
+
+def eps_of(module: nn.Module) -> float | None:
+    """What a norm adds to the variance; None where it does not say."""
+    name = _eps_attribute(module)
+    return None if name is None else getattr(module, name)
+
+
+def _eps_attribute(module: nn.Module | None) -> str | None:
+    return next((name for name in _EPS if isinstance(getattr(module, name, None), float)), None)
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:

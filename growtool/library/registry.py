@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from growtool.errors import CheckpointError, PlanError
 from growtool.library.base import Library
 from growtool.library.inputs import Inputs
-from growtool.library.spec import BUILT_IN, ModelSpec
+from growtool.library.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,14 +23,14 @@ def register(library: Library) -> None:
     Raises:
         PlanError: there is one of this name already.
     """
-    if library.name == BUILT_IN or library.name in _registered:
+    if library.name in {own.name for own in libraries()}:
         raise PlanError(f"library {library.name!r}: found one of this name, expected another; rename it")
     _registered[library.name] = library
 
 
 def libraries() -> tuple[Library, ...]:
     """Every library in the order in which they are asked, the one that takes what is left at the end."""
-    return (*reversed(_registered.values()), built_in())
+    return (*reversed(_registered.values()), transformers(), built_in())
 
 
 def recognised(config: Mapping[str, Any]) -> Library:
@@ -59,14 +59,13 @@ def library_of(spec: ModelSpec) -> Library:
     Raises:
         CheckpointError: it is not registered.
     """
-    if spec.library == BUILT_IN:
-        return built_in()
-    if spec.library not in _registered:
+    found = next((library for library in libraries() if library.name == spec.library), None)
+    if found is None:
         raise CheckpointError(
             f"{spec.architecture}: found a model of the library {spec.library!r}, which is not registered; name the "
             "file that registers it with --plugin"
         )
-    return _registered[spec.library]
+    return found
 
 
 def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
@@ -97,6 +96,14 @@ def runs(spec: ModelSpec, model: nn.Module) -> bool:
     except Exception:  # whatever a forward pass trips over when its layers do not fit together
         return False
     return True
+
+
+@cache
+def transformers() -> Library:
+    """The library of checkpoints that name the type of a model; its package is asked for once there is one."""
+    from growtool.library.transformers import Transformers
+
+    return Transformers()
 
 
 @cache

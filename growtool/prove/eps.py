@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import nn
 
 from growtool.algebra.rewrite import RescaledNorm
+from growtool.library.building import eps_of
 from growtool.prove.obstacle import Obstacle, Why
 from growtool.trace import Trace, places
 from growtool.trace.reading.norms import norm_call
@@ -47,7 +48,7 @@ def eps_obstacles(
         target: its trace.
         model: the target.
     """
-    untold = [path for path in wanted if getattr(model.get_submodule(path), "eps", None) is None]
+    untold = [path for path in wanted if eps_of(model.get_submodule(path)) is None]
     rescaled, normalised = defaultdict[str, set[float]](set), defaultdict[str, set[object]](set)
     for norm in norms:
         rescaled[norm.module].add(norm.s)

@@ -153,7 +153,10 @@ def _reason(
 
 
 def ambiguous_parameters(
-    trace: Trace, expansions: Mapping[ChannelGroup, Expansion], copied: frozenset[str]
+    trace: Trace,
+    expansions: Mapping[ChannelGroup, Expansion],
+    copied: frozenset[str],
+    passages: Mapping[ChannelGroup, BlankPropagation],
 ) -> list[Obstacle]:
     """Parameters that are read in several ways on channels that grow: one split cannot serve them all.
 
@@ -161,11 +164,32 @@ def ambiguous_parameters(
         trace: the target's.
         expansions: how each set of channels grows.
         copied: parameters that need none, as others make up for their copies.
+        passages: what became of blank channels; where one copy and zeros are all there is, there is nothing to split.
     """
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
     blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}  # copies leave these open
+    padded = {name for name in grown & trace.ambiguous if _is_padded(trace, name, expansions, passages)}
     return _one(
-        sorted(grown & trace.ambiguous - (copied - blank)), "read as a matrix along its channels and in another way too"
+        sorted(grown & trace.ambiguous - (copied - blank) - padded),
+        "read as a matrix along its channels and in another way too",
+    )
+
+
+def _is_padded(
+    trace: Trace,
+    name: str,
+    expansions: Mapping[ChannelGroup, Expansion],
+    passages: Mapping[ChannelGroup, BlankPropagation],
+) -> bool:
+    """Whether a parameter stays as it is, with zeros beside it."""
+    groups = {group for axis in trace.tensors[name] for group in groups_on(axis) if _grows(expansions, group)}
+    return all(
+        expansions[group].copies == 1
+        and group in passages
+        and passages[group].blank == "silent"
+        and name not in dict(passages[group].writers.folded)
+        and name not in passages[group].free
+        for group in groups
     )
 
 

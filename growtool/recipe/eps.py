@@ -11,6 +11,7 @@ from torch import nn
 
 from growtool.errors import CheckpointError, PlanError
 from growtool.library import ModelSpec, build
+from growtool.library.building import eps_of
 from growtool.plan.schema import Plan
 from growtool.recipe.traced_model import TracedModel
 
@@ -45,9 +46,10 @@ def told_eps(plan: Plan, target: TracedModel, eps: Mapping[str, float]) -> ToldE
     """
     if not eps:
         return ToldEps(target.spec, target.model, {}, False)
-    spec = _spec_with_eps(target, eps)
+    asked = getattr(plan.width, "eps", "kept") == "told"
+    spec = _spec_with_eps(target, eps) if asked or target.library.tells_eps else None
     exact = spec is not None
-    if spec is None and getattr(plan.width, "eps", "kept") == "told":
+    if spec is None and asked:
         spec = _by_library(target, eps)
     if spec is None:
         return ToldEps(target.spec, target.model, eps, False)
@@ -94,5 +96,5 @@ def _spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec |
 
 
 def _eps_of(model: nn.Module) -> dict[str, float]:
-    found = {path: getattr(module, "eps", None) for path, module in model.named_modules()}
-    return {path: eps for path, eps in found.items() if isinstance(eps, float)}
+    found = {path: eps_of(module) for path, module in model.named_modules()}
+    return {path: eps for path, eps in found.items() if eps is not None}

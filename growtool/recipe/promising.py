@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from growtool.algebra.axis_map import axis_map
 from growtool.algebra.expansion import Expansion
@@ -39,7 +39,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     jointly = _joint_operations(growing)
     if not (known or others or followed or jointly):
         jointly = obstacles(Why.GROUPS, _torn_groups(growing))
-    others += obstacles(Why.BUFFERS, _other_buffers(matching, widths.expansions))
+    others += obstacles(Why.BUFFERS, _other_buffers(matching, widths.expansions, growing.scaled.constants))
     if plan.recalibrate:
         known.append(Obstacle(Why.STATISTICS, "recalibrate estimates the running statistics of BatchNorm anew"))
     wanted = needed_eps(matching.source.trace, growing.norms, matching.blocks.source_name)
@@ -69,7 +69,7 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
     found += stopped_blanks(widths.passages.values(), matching.ignored)
-    found += ambiguous_parameters(target, expansions, growing.scaled.copied)
+    found += ambiguous_parameters(target, expansions, growing.scaled.copied, widths.passages)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
         found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown, growing.scaled)))
@@ -97,14 +97,16 @@ def _losses(sections: Iterable[Width | Depth | None]) -> list[str]:
     return [loss for loss in losses if loss]
 
 
-def _other_buffers(matching: Matching, expansions: Mapping[GroupPair, Expansion]) -> list[str]:
+def _other_buffers(
+    matching: Matching, expansions: Mapping[GroupPair, Expansion], made_up_for: Collection[str]
+) -> list[str]:
     """Buffers that no checkpoint holds: the constructor fills them, and growth needs the same values there."""
     target = matching.target.model
     stored = set(target.state_dict())
     old = dict(matching.source.model.named_buffers(remove_duplicate=False))
     found = []
     for name, buffer in target.named_buffers(remove_duplicate=False):
-        if name in stored or name not in matching.paired or matching.blocks.is_new(name):
+        if name in stored or name in made_up_for or name not in matching.paired or matching.blocks.is_new(name):
             continue
         expected = old[matching.blocks.source_name(name)]
         trace, axes = matching.target.trace, matching.paired[name]

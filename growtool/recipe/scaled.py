@@ -25,7 +25,7 @@ def scaling_of(
 ) -> Scaling:
     """What makes up for the factors that growth brings in; nothing does where two sources become one."""
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
-    found = scaling(lockstep, _scalable(matching, starts), expansions, copying=not lossy)
+    found = scaling(lockstep, _scalable(matching, starts), expansions, _ratios(matching), copying=not lossy)
     return found if plan.second is None else found.unused()
 
 
@@ -33,6 +33,20 @@ def lockstep_of(matching: Matching, starts: BlockInit) -> Lockstep:
     """Both passes side by side, the new blocks closed."""
     source, target = matching.source.trace, matching.target.trace
     return Lockstep(source, target, matching.blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
+
+
+def _ratios(matching: Matching) -> dict[str, float]:
+    """Constants of one number that the constructor makes another in the target, times which: `sqrt(width)`, say."""
+    old, new = (model.model for model in (matching.source, matching.target))
+    stored, before = new.state_dict().keys(), dict(old.named_buffers(remove_duplicate=False))
+    found = {}
+    for name, buffer in new.named_buffers(remove_duplicate=False):
+        origin = before.get(matching.blocks.source_name(name))
+        if name in stored or origin is None or origin.is_meta or buffer.is_meta:
+            continue
+        if origin.numel() == buffer.numel() == 1 and float(origin) * float(buffer) > 0 and not origin.equal(buffer):
+            found[name] = float(buffer.double() / origin.double())
+    return found
 
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:

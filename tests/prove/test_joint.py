@@ -16,7 +16,7 @@ def found(forward):
     """What is found in a network around `forward`, of which nothing grows."""
     trace = trace_model(Net(WIDTH, lambda s, x: forward(s, x.mean(1))).eval(), (3, 8, 8))
     lockstep = Lockstep(trace, trace, lambda path: path, lambda path: False)
-    return trace, scaling(lockstep, {}, {}, copying=False)
+    return trace, scaling(lockstep, {}, {}, {}, copying=False)
 
 
 @pytest.mark.parametrize(

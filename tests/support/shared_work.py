@@ -30,7 +30,8 @@ class Kept(Generic[T]):
         """What was made before for the same entry points and arguments, else what `make` makes."""
         names = (spec.architecture, spec.model_args.get("base", spec.architecture))
         built_by = (timm.models.model_entrypoint(name) for name in names if timm.models.is_model(name))
-        key = (*built_by, repr(spec.model_args), repr(spec.settings), more)
+        said = spec.library, spec.architecture, spec.model_args, spec.settings, spec.extra
+        key = (*built_by, repr(said), more)
         if key not in self._found:
             self._found[key] = make()
         self._found.move_to_end(key)

@@ -92,7 +92,8 @@ class _Search:
             return self._joined(carrying)
         if step.op.kind is Kind.MULTIPLY and carrying:
             return self._scaled(step, carrying)
-        if is_linear_per_channel(step) and len(carrying) == len(step.ins):
+        values = step.ins[:1] if step.op.kind is Kind.LOOKUP else step.ins  # the others say where to look
+        if is_linear_per_channel(step) and len(carrying) == len(values):
             return self._joined(carrying)
         product = product_of(step, self._forward)
         if product is not None:

@@ -95,8 +95,22 @@ def _overwritten(run: ScalePass, step: Step) -> Factors:
 
 def _added(run: ScalePass, step: Step) -> Factors:
     if not all(isinstance(leaf, Ref) for leaf in step.args[:2]):
-        return run.of(step.ins[0]) if step.args[1] == 0 else _unscaled(run, step)  # 0 is where Python's `sum` begins
+        return _with_number(run, step)
     return run.values.alike(*(run.of(leaf.number) for leaf in step.args[:2]))
+
+
+def _with_number(run: ScalePass, step: Step) -> Factors:
+    """A number is added: to a parameter alone, as in a gain `1 + w`, it is as if the sum was the parameter."""
+    if step.name != "add" or step.kwargs or not isinstance(step.args[0], Ref) or isinstance(step.args[1], Ref):
+        return _unscaled(run, step)
+    if step.args[1] == 0:  # where Python's `sum` begins
+        return run.of(step.ins[0])
+    name = run.offset(step)
+    if name is None:
+        return _unscaled(run, step)
+    run.offsets[name] = float(step.args[1])
+    run.transforms(step, step.ins)
+    return run.of(step.ins[0])
 
 
 def _multiplied(run: ScalePass, step: Step) -> Factors:
@@ -104,7 +118,7 @@ def _multiplied(run: ScalePass, step: Step) -> Factors:
     if step.kwargs or not isinstance(a, Ref):  # rounded, or one over it
         return _unscaled(run, step)
     if not isinstance(b, Ref):
-        return run.values.times(run.of(a.number), run.number(step))
+        return run.values.times(run.of(a.number), run.number(step, lambda one: one.args[1]))
     run.apart(step, a.number, b.number)
     return run.values.times(run.of(a.number), run.of(b.number), -1 if step.name == "div" else 1)
 
@@ -126,7 +140,18 @@ def _product(run: ScalePass, step: Step) -> Factors:
     a = a if isinstance(a, int) or ranks[1] == 1 else a.unsqueeze(-1)
     b = b if isinstance(b, int) or ranks[0] == 1 else b.unsqueeze(-2)
     factors = run.values.times(a, b)
+    if step.kwargs.keys() & {"alpha", "beta"}:
+        factors = run.values.times(factors, _alpha(run, step))
     return factors if product.bias is None else run.values.alike(factors, run.of(product.bias))
+
+
+def _alpha(run: ScalePass, step: Step) -> Factors:
+    """What a product with a bias is multiplied by, where the bias is multiplied as in the source."""
+
+    def told(one: Step) -> float | None:
+        return one.kwargs.get("alpha", 1) if one.kwargs.get("beta", 1) == step.kwargs.get("beta", 1) else None
+
+    return run.number(step, told)
 
 
 def _over(run: ScalePass, step: Step, product: Product) -> Factors:

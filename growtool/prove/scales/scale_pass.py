@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class ScalePass:
         lockstep: both passes side by side; the target's is followed.
         rows: first axis of each tensor that may be multiplied; of one without dimensions, an axis of one position.
         expansions: how each set of channels grows; those that stay may be absent.
+        ratios: constant that is a multiple of the source's -> how many times as large it is.
         unsplit: weights whose columns are copied and not split.
         values: the factors and what is required of them.
         known: number of a tensor -> the factors of its values.
@@ -50,6 +52,8 @@ class ScalePass:
         norms: norms by a variance with N - 1 -> the term of what copies bring in there.
         copied: weight of `unsplit` -> the terms of what sums over its columns bring in.
         numbers: module and place of an entry -> the term of a number that is another, and the source's entry.
+        constants: constant of `ratios` that the pass has met -> the term of its ratio.
+        offsets: tensor that may be multiplied once a number is added to it -> the number.
         transformed: weight that goes through a function that a split of its columns does not pass -> where.
         copies_of: term of what copies bring in -> the channels.
         sums: term of what a sum with a weight brings in, or a weight's split -> the module or weight.
@@ -58,6 +62,7 @@ class ScalePass:
     lockstep: Lockstep
     rows: Mapping[str, PairedAxis]
     expansions: Mapping[ChannelGroup, Expansion]
+    ratios: Mapping[str, float]
     unsplit: frozenset[str]
     values: ScaledValues = field(default_factory=ScaledValues)
     known: dict[int, Factors] = field(default_factory=dict)
@@ -66,6 +71,8 @@ class ScalePass:
     norms: dict[RescaledNorm, int] = field(default_factory=dict)
     copied: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     numbers: dict[tuple[str, int], tuple[int, Entry]] = field(default_factory=dict)
+    constants: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
     transformed: dict[str, str] = field(default_factory=dict)
     sums: dict[int, str] = field(default_factory=dict)
     copies_of: dict[int, ChannelGroup] = field(default_factory=dict)
@@ -102,6 +109,13 @@ class ScalePass:
         """Operands go through a function that a split of columns does not pass, though other factors may."""
         for number in numbers:
             self.transformed |= dict.fromkeys(self.trace.forward.made_of.get(number, ()), step.module)
+
+    def offset(self, step: Step) -> str | None:
+        """The parameter that a number is added to, where nothing else reads it and it may be multiplied; else None."""
+        number, forward = step.args[0].number, self.trace.forward
+        names = forward.stored.get(number, ())
+        alone = len(names) == 1 and names[0] in self.rows and len(forward.touched_by[number]) == 1
+        return names[0] if alone else None
 
     def apart(self, step: Step, a: int, b: int) -> None:
         """Two tensors are multiplied: of weights alone, a split of one does not go with one of the other."""
@@ -178,12 +192,17 @@ class ScalePass:
         self.norms[RescaledNorm(step.module, (), share, eps)] = term
         return self.values.number_of(term)
 
-    def number(self, step: Step) -> Factors:
-        """What a multiplication by a number brings in where the source has another."""
+    def number(self, step: Step, told: Callable[[Step], Any]) -> Factors:
+        """What a multiplication by a number brings in where the source has another.
+
+        Args:
+            step: the operation.
+            told: gives the number of it, or of the source's.
+        """
         found = self.lockstep.counterpart(step)
         if found is None or step.entry is None:
             return 0
-        own, source = step.args[1], found[0].args[1]
+        own, source = told(step), told(found[0])
         if not isinstance(source, int | float) or own * source <= 0 or f"{own:.9g}" == f"{source:.9g}":
             return 0
         term = self._brought(source / own if step.name == "div" else own / source)
@@ -227,7 +246,7 @@ class ScalePass:
         name = next((name for name in names if name in self.rows), names[0])
         if name not in self._stored:
             axes = self.trace.tensors[name]
-            found = self._unknown(name, len(axes)) if name in self.rows else 0
+            found = self._unknown(name, len(axes)) if name in self.rows else self._constant(name)
             for dim, axis in enumerate(axes):
                 own = 0 if name in self.unsplit else self._split(name, dim, axis)
                 after = len(axes) - dim - 1
@@ -241,6 +260,12 @@ class ScalePass:
         self.unknown[name] = [self.values.scales.unknown() for _ in range(count)]
         numbers = [self.values.number_of(term) for term in self.unknown[name]]
         return numbers[0] if count == 1 else torch.tensor(numbers)[parts].reshape(-1, *[1] * (dims - 1))
+
+    def _constant(self, name: str) -> int:
+        if name not in self.ratios:
+            return 0
+        self.constants[name] = self._brought(self.ratios[name])
+        return self.values.number_of(self.constants[name])
 
     def _split(self, name: str, dim: int, axis: Axis) -> Factors:
         terms = list[int]()

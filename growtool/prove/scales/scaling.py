@@ -37,6 +37,8 @@ class Scaling:
 
     Attributes:
         rows: tensor of the target -> float64 [rows of its source], what they are multiplied by.
+        offsets: tensor of the target -> what the model adds to it before it uses it; the sum is multiplied.
+        constants: constant of the target that is a multiple of the source's, for which weights make up.
         joint: every joint operation of the target, and whether weights make up for copies there.
         norms: norms by a variance with N - 1 that are made up for, if their eps may change.
         transformed: weight that goes through a function that a split of its columns does not pass -> where.
@@ -48,6 +50,8 @@ class Scaling:
     """
 
     rows: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Mapping[str, float] = field(default_factory=dict)
+    constants: frozenset[str] = frozenset()
     joint: Mapping[JointOp, bool] = field(default_factory=dict)
     norms: tuple[RescaledNorm, ...] = ()
     transformed: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +75,7 @@ def scaling(
     lockstep: Lockstep,
     rows: Mapping[str, PairedAxis],
     expansions: Mapping[ChannelGroup, Expansion],
+    ratios: Mapping[str, float],
     *,
     copying: bool,
 ) -> Scaling:
@@ -80,11 +85,12 @@ def scaling(
         lockstep: source and target.
         rows: first axis of each tensor of the target that may be multiplied; see `ScalePass`.
         expansions: how each set of channels grows; those that stay may be absent.
+        ratios: constant of the target that is a multiple of the source's -> how many times as large it is.
         copying: whether weights may grow by plain copies where a split serves them ill: those that are transformed
             (standardised, say) before use, and those that are read in another way too, as tied embeddings are.
     """
     torn = lockstep.target.ambiguous if copying else frozenset[str]()
-    begin = partial(ScalePass, lockstep, rows, expansions)
+    begin = partial(ScalePass, lockstep, rows, expansions, ratios)
     run, solution = _solved(begin, torn, copying=copying)
     failed = {name for name in torn & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
     if failed:  # copies do not serve them either
@@ -101,6 +107,8 @@ def scaling(
     failing = [(place, run.copies_of[term]) for term, place in places.items() if term in solution.failed]
     return Scaling(
         rows={name: own[parts_of(rows[name], 0)[0]] for name, own in factors.items() if bool((own != 1).any())},
+        offsets=run.offsets,
+        constants=frozenset(name for name, term in run.constants.items() if term not in solution.failed),
         joint={joint: bool(terms) and solution.failed.isdisjoint(terms) for joint, terms in run.joint.items()},
         norms=tuple(norm for norm, term in run.norms.items() if term not in solution.failed),
         transformed=run.transformed,
@@ -122,7 +130,8 @@ def _solved(
     if copying and not run.transformed.keys().isdisjoint(run.sums.values()):
         run = _followed(begin(unsplit | run.transformed.keys()))
     told = {term for terms in (*run.joint.values(), *run.copied.values()) for term in terms}
-    return run, run.values.scales.solve(told | {term for term, _ in run.numbers.values()})
+    told |= {term for term, _ in run.numbers.values()} | set(run.constants.values())
+    return run, run.values.scales.solve(told)
 
 
 def _followed(run: ScalePass) -> ScalePass:

@@ -7,7 +7,7 @@ argument that leaves every shape alone may still decide how channels split into 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -33,6 +33,7 @@ class SizeArguments:
     Attributes:
         width: scaled together they widen every group that the constructor lets grow, heads by number.
         depth: arguments that add blocks like those there are, the one that adds most first.
+        together: those of them that a factor scales: the first, or one for each stack of blocks.
         stages: of an argument that is a sequence, the places that do so, where not all do; a stage of one block, which
             changes the width or the resolution, has none like it and stays as it is, and so does the input of a layer
             after one of fixed width.
@@ -42,6 +43,7 @@ class SizeArguments:
 
     width: Mapping[str, Value]
     depth: Mapping[str, Value]
+    together: tuple[str, ...] = ()
     joint: float = 0.0
     reach: float = 0.0
     stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -65,7 +67,7 @@ def find_size_arguments(
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
     search = _Search(trials)
-    wider = Widening(trials, search.widening, search.neutral)
+    wider = Widening(trials, search.widening, search.neutral, search.refused)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
     scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
@@ -77,7 +79,9 @@ def find_size_arguments(
     if not (deepened or search.adding):
         search.try_each(library.entry_counts(spec))
     reach = trials.reach(width, by_size=False) if width else 0.0
-    return SizeArguments(width, search.depth(), joint, reach, trials.places)
+    depth = search.depth()
+    together = search.apart(depth) if library.towers else tuple(depth)[:1]
+    return SizeArguments(width, depth, together, joint, reach, trials.places)
 
 
 class _Search:
@@ -86,6 +90,7 @@ class _Search:
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
         self.neutral: dict[str, Value] = {}
+        self.refused: dict[str, Value] = {}
         self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
 
     def try_each(self, numbers: Mapping[str, Value]) -> None:
@@ -96,6 +101,8 @@ class _Search:
             shapes = self._trials.doubled({name: value})
             if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
                 self.neutral[name] = value
+            if shapes is None and not is_path(name):
+                self.refused[name] = value
             if shapes == self._trials.shapes:
                 continue
             if not self._adds(name, value, shapes) and self._widens(shapes) and not self._is_known(name, shapes):
@@ -104,6 +111,16 @@ class _Search:
     def depth(self) -> dict[str, Value]:
         """The arguments that add blocks like those there are: residual ones first, then the one that adds most."""
         return {name: value for name, (_, value) in sorted(self.adding.items(), key=lambda item: item[1][0])}
+
+    def apart(self, depth: Iterable[str]) -> tuple[str, ...]:
+        """Arguments that each add blocks of their own, of several that add the same the first."""
+        chosen, added = list[str](), set[str]()
+        for name in depth:
+            own = (self._trials.doubled({name: self.adding[name][1]}) or {}).keys() - self._trials.shapes.keys()
+            if added.isdisjoint(own):
+                chosen.append(name)
+                added |= own
+        return tuple(chosen)
 
     def _adds(self, name: str, value: Value, shapes: Shapes | None) -> bool:
         """Whether an argument adds blocks like those there are, in some of its places at least; noted if so."""

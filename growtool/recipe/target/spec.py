@@ -158,9 +158,11 @@ def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, size_arguments:
         if not size_arguments.depth:
             problems.append(_unreachable("depth", base))
         else:
-            name, value = next(iter(size_arguments.depth.items()))
-            args[name], wrong = _depths(scale.depth, name, value, size_arguments.stages.get(name))
-            problems += wrong
+            for name in size_arguments.together if isinstance(scale.depth, float) else size_arguments.together[:1]:
+                args[name], wrong = _depths(
+                    scale.depth, name, size_arguments.depth[name], size_arguments.stages.get(name)
+                )
+                problems += wrong
     if problems:
         raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
     return base.with_args(**{name: as_lists(value) for name, value in args.items()})

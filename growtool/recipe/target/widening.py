@@ -34,10 +34,17 @@ class Widening:
         trials: builds models.
         widening: arguments that widen the model alone; may grow between calls.
         neutral: arguments that leave every shape alone; likewise.
+        refused: arguments that the library refuses to double alone; likewise.
     """
 
-    def __init__(self, trials: Trials, widening: Mapping[str, Value], neutral: Mapping[str, Value]) -> None:
-        self._trials, self._widening, self._neutral = trials, widening, neutral
+    def __init__(
+        self,
+        trials: Trials,
+        widening: Mapping[str, Value],
+        neutral: Mapping[str, Value],
+        refused: Mapping[str, Value],
+    ) -> None:
+        self._trials, self._widening, self._neutral, self._refused = trials, widening, neutral, refused
 
     def width(self) -> tuple[dict[str, Value], float]:
         """The arguments that together bring most dimensions nearest to double, and what grows jointly with them.
@@ -60,7 +67,40 @@ class Widening:
                     best = found
                 if found[1] == 0:
                     break
-        return best
+        if not best[0] or best[1]:
+            best = self._agreed(nothing) or best
+        return self._extended(*best) if best[0] else best
+
+    def _agreed(self, nothing: float) -> tuple[dict[str, Value], float] | None:
+        """Two arguments that the library takes doubled together alone; None where none grow nothing jointly."""
+        for names in itertools.combinations(self._refused, 2):
+            size_arguments = {name: self._refused[name] for name in names}
+            reached = self._possible(size_arguments) < nothing and (
+                self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
+            )
+            if reached and self._jointly_grown(size_arguments) == 0:
+                return size_arguments, 0.0
+        return None
+
+    def _extended(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+        """One argument after the other on top, where more dimensions then double and attention meets no more of it."""
+        cost = self._possible(size_arguments)
+        for name, value in self._widening.items():
+            more = {**size_arguments, name: value}
+            lower = math.inf if not cost or name in size_arguments else self._possible(more)
+            if lower < cost and self._jointly_grown(more) <= joint:
+                size_arguments, cost = more, lower
+        return size_arguments, joint
+
+    def _possible(self, size_arguments: Mapping[str, Value]) -> float:
+        """What doubled arguments cost; infinity where the library refuses them or they change what is fixed."""
+        shapes = self._trials.doubled(size_arguments)
+        possible = (
+            shapes is not None
+            and shapes.keys() >= self._trials.shapes.keys()
+            and self._trials.keeps_what_is_fixed(shapes)
+        )
+        return self._cost(shapes) if shapes is not None and possible else math.inf
 
     def further(self, width: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
         """What agrees on being twice as wide, taken argument by argument, number by number or value by value.
@@ -153,16 +193,10 @@ class Widening:
             perfect = False
             for names in self._promising(together):
                 size_arguments = {name: self._widening[name] for name in names}
-                shapes = self._trials.doubled(size_arguments)
-                if (
-                    shapes is not None
-                    and shapes.keys() >= self._trials.shapes.keys()
-                    and self._trials.keeps_what_is_fixed(shapes)
-                ):
-                    cost = self._cost(shapes)
-                    perfect = perfect or cost == 0
-                    if cost < nothing:
-                        yield cost, size_arguments
+                cost = self._possible(size_arguments)
+                perfect = perfect or cost == 0
+                if cost < nothing:
+                    yield cost, size_arguments
             if perfect:
                 return
 
@@ -202,6 +236,15 @@ class Widening:
             left = self._jointly_grown({**size_arguments, name: value})
             if left < grown:
                 size_arguments, grown = {**size_arguments, name: value}, left
+        if grown < math.inf:
+            return size_arguments, grown
+        others = {**self._neutral, **self._widening}
+        for names in itertools.combinations(
+            [name for name in others if name not in size_arguments], 2
+        ):  # heads of queries and of keys
+            more = {**size_arguments, **{name: others[name] for name in names}}
+            if self._jointly_grown(more) == 0:
+                return more, 0.0
         return size_arguments, grown
 
     def _jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:

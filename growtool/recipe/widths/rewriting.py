@@ -20,7 +20,7 @@ from growtool.trace.reading.norms import norm_shifts
 
 def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str, Rewrite]:
     """What is done to source tensors before they grow, by the target's names; absent: nothing."""
-    found = {name: scaled_by(rows) for name, rows in scaled.rows.items()}
+    found = {name: scaled_by(rows, scaled.offsets.get(name, 0.0)) for name, rows in scaled.rows.items()}
     for group, blanks in widths.passages.items():
         for name, scale in blanks.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None

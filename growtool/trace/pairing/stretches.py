@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from growtool.trace.record import Trace
+from growtool.trace.steps import Ref
 
 _INDEXED = re.compile(r"(.*?)(\d+)")
 
@@ -28,7 +29,8 @@ class Stretch:
         prefix: the common prefix of the module paths.
         source: block indices in the small model.
         target: block indices in the large model.
-        alike: target index -> the source indices whose block has the same parameters and runs the same operations.
+        alike: target index -> the source indices whose block has the same parameters, runs the same operations and
+            reads the same values beside the stream.
     """
 
     prefix: str
@@ -92,14 +94,17 @@ def _alike(
     names, parts, work = (
         {i: facts(source, f"{old.prefix}{i}") for i in old.indices} for facts in (_names, _parts, work_of)
     )
+    shared, read = _shared(source, old), _shared(target, new)
     alike = {}
     for j in new.indices:
         path = f"{new.prefix}{j}"
         # what may be ignored in the first block of a stage may be what another kind of block consists of
         left_out = () if _names(target, path) in names.values() else ignoring
         same = tuple(i for i in old.indices if names[i] == _names(target, path, left_out))
-        for ours, theirs in ((parts, _parts(target, path, left_out)), (work, work_of(target, path))):
-            same = tuple(i for i in same if ours[i] == theirs) or same
+        for ours, theirs in (
+            (parts, _parts(target, path, left_out)), (work, work_of(target, path)), (shared, read.get(j))
+        ):  # fmt: skip
+            same = tuple(i for i in same if ours.get(i) == theirs) or same
         alike[j] = same
     return alike
 
@@ -128,6 +133,38 @@ def work_of(trace: Trace, path: str) -> frozenset[tuple[str, object]]:
         (inner.removeprefix(path), tuple(_relative(entry, path) for entry in trace.signatures[inner]))
         for inner in trace.modules_in(path)
     )
+
+
+def _shared(trace: Trace, blocks: Numbered) -> dict[int, frozenset[int]]:
+    """What each block reads beside the stream that was there before the first one: a mask, a table of rotations.
+
+    Returns:
+        Index of a block -> what identifies such values in this model and in others.
+    """
+    paths = {f"{blocks.prefix}{i}": i for i in blocks.indices}
+    calls = {call.path: call for call in reversed(trace.forward.calls) if call.path in paths and call.ins}
+    made = _identified(trace, min((call.first for call in calls.values()), default=0))
+    return {
+        paths[path]: frozenset(made[number] for number in call.ins[1:] if number in made)
+        for path, call in calls.items()
+    }
+
+
+def _identified(trace: Trace, end: int) -> dict[int, int]:
+    """Number of each tensor of the first operations -> a number that says how it is computed, sizes aside."""
+    made: dict[int, int] = {}
+
+    def of(argument: object) -> object:
+        if isinstance(argument, Ref):
+            return made.get(argument.number, trace.forward.stored.get(argument.number, "given"))
+        return tuple(map(of, argument)) if isinstance(argument, list | tuple) else None
+
+    for step in trace.forward.raw[:end]:
+        entry = None if step.entry is None else trace.signatures[step.module][step.entry]
+        operands = tuple(map(of, step.args)), tuple((name, of(value)) for name, value in step.kwargs.items())
+        for place, number in enumerate(step.outs):
+            made[number] = hash((step.name, step.module, entry, operands, place))
+    return made
 
 
 def _relative(entry: tuple[object, ...], path: str) -> tuple[object, ...]:

@@ -108,7 +108,7 @@ OPS: dict[str, Op] = {
     **_rows("unfold", Kind.MOVE, axes=layers.unfold, linear=True, replays=True),
     **_rows("index", Kind.LOOKUP, axes=indexing.index, linear=True),
     **_rows("index_select", Kind.LOOKUP, axes=indexing.index_select, linear=True),
-    **_rows("embedding", Kind.LOOKUP, axes=indexing.embedding),
+    **_rows("embedding", Kind.LOOKUP, axes=indexing.embedding, linear=True),
     **_rows(
         "constant_pad_nd",
         Kind.PAD,

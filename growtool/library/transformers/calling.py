@@ -1,0 +1,114 @@
+"""What transformers' models are called with, and how: random tokens, images and features by what a model asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+TOKENS = 11  # of a text
+_DECODER_TOKENS = 7
+_IMAGE = 32  # pixels of an image whose size the configuration leaves open
+_ANSWER = "logits"  # what the names of answers begin or end with
+
+
+def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, Tensor]:
+    """Random inputs by name: tokens, images or features, those of a decoder too.
+
+    Args:
+        model: one of transformers.
+        count: of the batch.
+        generator: that draws them, on CPU.
+
+    Returns:
+        Tokens are int64 [count, T], images [count, C, H, W] and features [count, bins, frames] are float64.
+    """
+    made: dict[str, Tensor] = {}
+    takes = inspect.signature(model.forward).parameters
+    if "pixel_values" in takes:
+        made["pixel_values"] = _images(model.config, count, generator)
+    if "input_features" in takes:
+        made["input_features"] = _features(model.config, count, generator)
+    if "input_ids" in takes and "input_features" not in takes:
+        made["input_ids"] = _tokens(model.config, (count, TOKENS), generator)
+    if "decoder_input_ids" in takes:
+        made["decoder_input_ids"] = _tokens(model.config, (count, _DECODER_TOKENS), generator)
+    return made
+
+
+def answers(model: nn.Module, tensors: dict[str, Tensor]) -> Any:
+    """What a model says: its logits where it has some, else everything that it returns."""
+    takes = inspect.signature(model.forward).parameters
+    flags = {"use_cache": False} if "use_cache" in takes else {}
+    with _one_sequence():
+        returned = model(**tensors, **flags, return_dict=True)
+    found = [value for name, value in returned.items() if _is_answer(name)]
+    return found or returned
+
+
+def answers_something(model: nn.Module) -> bool:
+    """Whether a model returns logits, whose number stays, rather than features."""
+    return any(_is_answer(name) for name in _returned_names(type(model)))
+
+
+def _returned_names(cls: type) -> tuple[str, ...]:
+    """Names of what `forward` returns, by its annotation; none where it has none."""
+    try:
+        returned = typing.get_type_hints(inspect.unwrap(cls.forward)).get("return")  # type: ignore[attr-defined]
+    except Exception:  # whatever an annotation names that is not there
+        return ()
+    kinds = [kind for kind in (returned, *typing.get_args(returned)) if dataclasses.is_dataclass(kind)]
+    return tuple(field.name for kind in kinds for field in dataclasses.fields(kind))
+
+
+def _is_answer(name: str) -> bool:
+    return name.startswith(_ANSWER) or name.endswith(_ANSWER)
+
+
+def _tokens(config: Any, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Tokens that mean nothing to the model: neither padding nor the end."""
+    import torch
+
+    text = config.get_text_config()
+    special = {value for name, value in text.to_dict().items() if name.endswith("token_id") and isinstance(value, int)}
+    usual = torch.tensor([token for token in range(min(text.vocab_size, 1 << 16)) if token not in special])
+    return usual[torch.randint(len(usual), size, generator=generator)]
+
+
+def _images(config: Any, count: int, generator: Generator) -> Tensor:
+    import torch
+
+    vision = getattr(config, "vision_config", config)
+    size = getattr(vision, "image_size", None) or _IMAGE
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = getattr(vision, "num_channels", 3)
+    return torch.randn(count, channels, height, width, generator=generator, dtype=torch.float64)
+
+
+def _features(config: Any, count: int, generator: Generator) -> Tensor:
+    import torch
+
+    frames = 2 * config.max_source_positions  # a convolution of stride 2 is in front
+    return torch.randn(count, config.num_mel_bins, frames, generator=generator, dtype=torch.float64)
+
+
+@contextlib.contextmanager
+def _one_sequence() -> Iterator[None]:
+    """While open, a batch holds one sequence in each row: transformers looks whether several were packed into one.
+
+    It reads values of positions to find out, and there are none on the meta device.
+    """
+    from transformers import masking_utils
+
+    original = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = original

@@ -1,0 +1,172 @@
+"""transformers as growtool asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from growtool.errors import CheckpointError
+from growtool.library.base import Library, leaves_of
+from growtool.library.inputs import Inputs, Words
+from growtool.library.spec import ModelSpec
+from growtool.library.transformers.configs import NAME, config_of, fields, read_config, written_config
+from growtool.library.values import Value, numbers_in
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_NO_SIZES = ("token_id", "vocab_size")  # the vocabulary stays
+
+
+class Transformers(Library):
+    """Models of transformers by the configuration that `save_pretrained` writes."""
+
+    name: ClassVar[str] = NAME
+    tags: ClassVar[tuple[str, ...]] = (NAME,)
+    packages: ClassVar[tuple[str, ...]] = (NAME,)
+    tells_eps: ClassVar[bool] = False  # no field of a configuration changes but sizes
+    towers: ClassVar[bool] = True
+    words: ClassVar[Words] = Words(refit="check the sizes that the configuration gives")
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """By the type of the model, which every configuration of transformers names."""
+        return "model_type" in config and "architecture" not in config
+
+    def spec(self, config: Mapping[str, Any], *, where: str) -> ModelSpec:
+        """The model of a `config.json` of transformers, see `read_config`."""
+        _require_package(where)
+        return read_config(config, where=where)
+
+    def config(self, spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
+        """The content of `config.json`: as it was read, with other sizes."""
+        return written_config(spec)
+
+    def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
+        """What the configuration of a model says, those of its parts included."""
+        config: Any = getattr(model, "config", None)
+        if not hasattr(config, "model_type") or not hasattr(model, "save_pretrained"):
+            return None
+        told = {**config.to_dict(), "architectures": [type(model).__name__]}
+        return read_config({**told, **model_args}, where=type(model).__name__)
+
+    def require_known(self, architecture: str, *, where: str) -> None:
+        """Raise a CheckpointError with the nearest names unless transformers has a class of this name."""
+        import transformers
+
+        if isinstance(getattr(transformers, architecture, None), type):
+            return
+        near = difflib.get_close_matches(
+            architecture, [n for n in dir(transformers) if "Model" in n or "For" in n], n=3
+        )
+        raise CheckpointError(
+            f"{where}: architectures: found {architecture!r}, expected a class of transformers; "
+            + (f"did you mean {', '.join(near)}?" if near else "update transformers, or name its file with --plugin")
+        )
+
+    def create(self, spec: ModelSpec) -> nn.Module:
+        """By the class and its configuration, attention written out and experts without choices."""
+        import transformers
+
+        from growtool.library.transformers.experts import DENSE, register_dense
+
+        register_dense()
+        with _quietly():
+            config = config_of(spec)
+            mixture = {"experts_implementation": DENSE}
+            model: nn.Module = getattr(transformers, spec.architecture)._from_config(
+                config, attn_implementation="eager", dtype=_float32(), **mixture
+            )
+        return model
+
+    def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
+        """Random tokens, images and features, by what the model takes."""
+        import torch
+
+        from growtool.library.transformers.calling import inputs_of
+
+        return Inputs(inputs_of(model, count, torch.Generator().manual_seed(seed)))
+
+    def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+        """The logits, or everything that a model without them returns."""
+        from growtool.library.transformers.calling import answers
+
+        return leaves_of(answers(model, dict(inputs.tensors)))
+
+    def outputs_may_grow(self, model: nn.Module) -> bool:
+        """Features do."""
+        from growtool.library.transformers.calling import answers_something
+
+        return not answers_something(model)
+
+    def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
+        """The fields of the configuration, those of its parts by path."""
+        return dict(fields(config_of(spec).to_dict()))
+
+    def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
+        """Whole numbers among the fields; the vocabulary stays."""
+        found = {
+            name: value
+            for name, value in self.arguments(spec, model).items()
+            if isinstance(value, int | list | tuple)
+            and not name.endswith(_NO_SIZES)
+            and not _leaf(name).startswith("_")
+        }
+        return numbers_in(found)
+
+    def kind(self, spec: ModelSpec) -> str:
+        """The type of the model."""
+        return str(spec.extra.get("model_type", spec.architecture))
+
+    def loading_line(self, path: Path, spec: ModelSpec) -> str:
+        """A call of `from_pretrained`."""
+        return f"transformers.{spec.architecture}.from_pretrained({str(path)!r})"
+
+    def fetching(self, name: str) -> Sequence[str]:
+        """None: names of the hub are taken as they are."""
+        return ()
+
+    def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
+        """The same configuration for another class."""
+        return replace(spec, architecture=architecture).with_args(**model_args)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32
+
+
+def _require_package(where: str) -> None:
+    try:
+        import transformers
+    except ImportError as error:
+        raise CheckpointError(
+            f"{where}: found a checkpoint of transformers, expected that package to be there; "
+            'install it with `pip install "growtool[transformers]"`'
+        ) from error
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        raise CheckpointError(
+            f"{where}: found transformers {transformers.__version__}, expected 5 or newer; "
+            'update it with `pip install --upgrade "growtool[transformers]"`'
+        )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """While open, transformers says nothing below an error: what it has to say of models is for who trains them."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

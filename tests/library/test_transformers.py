@@ -1,0 +1,59 @@
+"""transformers' models grow as timm's do: found by their configuration, exact by what was found in their trace."""
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from growtool.errors import PlanError
+from tests.support.transformers_families import FAMILIES, Source, config_of, grown
+
+TWICE = {"scale": {"width": 2}}
+DEEPER = {"scale": {"depth": 2}}
+WAYS = {
+    "tile": {"target": TWICE, "width": {"operator": "tile"}},
+    "mixture": {"target": TWICE, "width": {"operator": "mixture"}},
+    "zero_out": {"target": DEEPER, "depth": {"operator": "zero_out"}},
+}
+POST_NORM = ("bert", "bert, features", "roberta", "distilbert")
+QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba")
+EXACT = 1e-12
+
+
+def refused(family: str, way: str) -> bool:
+    """Whether a family does not grow so, which has reasons of its own."""
+    return family in POST_NORM if way == "zero_out" else family == "falcon, one kv head"
+
+
+CASES = [
+    pytest.param(family, way, marks=[] if family in QUICK else pytest.mark.slow)
+    for family in FAMILIES
+    for way in WAYS
+    if not refused(family, way)
+]
+
+
+@pytest.mark.parametrize("family, way", CASES)
+def test_families_grow_exactly(family, way):
+    recipe, difference = grown(Source.of(config_of(family)), **WAYS[way])
+    assert recipe.promise.kind == "exact", recipe.promise
+    assert difference < EXACT
+
+
+@pytest.mark.parametrize("family", POST_NORM[:1])
+def test_blocks_behind_their_norms_cannot_be_closed(family):
+    """Zeros leave a block of BERT's kind its norms, so it is no identity."""
+    with pytest.raises(PlanError, match="zero_out needs a residual connection around the block"):
+        grown(Source.of(config_of(family)), **WAYS["zero_out"])
+
+
+def test_eps_stays_unless_a_plan_says_so():
+    """A configuration keeps all but its sizes; `eps: told` makes the promise exact."""
+    source, plan = Source.of(config_of("llama")), {"target": {"scale": {"width": 1.5}}}
+    kept, difference = grown(source, **plan, width={"operator": "centre_zero"})
+    assert kept.promise.kind == "exact up to eps"
+    assert difference < 1e-4
+    assert "rms_norm_eps" not in kept.target.model_args
+    told, difference = grown(source, **plan, width={"operator": "centre_zero", "eps": "told"})
+    assert told.promise.kind == "exact"
+    assert difference < EXACT
+    assert told.target.model_args["rms_norm_eps"] == pytest.approx(1e-6 / 1.5)

@@ -1,0 +1,157 @@
+"""Small configurations of transformers' families, as their `config.json` says it, and growing them in float64."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from growtool.checkpoint import InMemory, file_order, infos_of
+from growtool.growing.execute import produce
+from growtool.library import ModelSpec, library_of, spec_from
+from growtool.plan import Plan
+from growtool.recipe import Recipe, resolve
+from tests.zoo.proofs import InFloat64, difference, randomise
+
+BLOCKS = {"num_hidden_layers": 2}
+SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, **BLOCKS}
+TEXT = {**SIZES, "vocab_size": 97, "max_position_embeddings": 64}
+SHARED_HEADS = {**TEXT, "num_key_value_heads": 2}
+GEMMA = {**SHARED_HEADS, "head_dim": 16}
+SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+IMAGES = {**SIZES, "image_size": 32, "patch_size": 8}
+T5 = {"d_model": 48, "d_ff": 80, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "vocab_size": 97}
+SPEECH = {"num_mel_bins": 16, "max_source_positions": 20, "max_target_positions": 16}
+
+_LABELS = {"id2label": {str(i): f"class {i}" for i in range(7)}, "label2id": {f"class {i}": i for i in range(7)}}
+
+FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+    "gpt2": ("gpt2", "GPT2LMHeadModel", {
+        "n_embd": 48, "n_head": 4, "n_layer": 2, "n_inner": 80, "vocab_size": 97, "n_positions": 64}),
+    "opt": ("opt", "OPTForCausalLM", {
+        "hidden_size": 48, "ffn_dim": 80, "num_attention_heads": 4, "vocab_size": 97, "max_position_embeddings": 64,
+        "word_embed_proj_dim": 48, **BLOCKS}),
+    "gpt-neox": ("gpt_neox", "GPTNeoXForCausalLM", {**TEXT, "rotary_pct": 0.5}),
+    "llama": ("llama", "LlamaForCausalLM", SHARED_HEADS),
+    "llama, one kv head, biases": ("llama", "LlamaForCausalLM", {
+        **TEXT, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),
+    "llama, tied": ("llama", "LlamaForCausalLM", {**TEXT, "tie_word_embeddings": True}),
+    "qwen2": ("qwen2", "Qwen2ForCausalLM", SHARED_HEADS),
+    "qwen3, tied": ("qwen3", "Qwen3ForCausalLM", {**GEMMA, "tie_word_embeddings": True}),
+    "mistral": ("mistral", "MistralForCausalLM", {**SHARED_HEADS, "sliding_window": 8}),
+    "gemma": ("gemma", "GemmaForCausalLM", GEMMA),
+    "gemma2": ("gemma2", "Gemma2ForCausalLM", {**GEMMA, **SLIDING, "query_pre_attn_scalar": 16}),
+    "gemma3": ("gemma3_text", "Gemma3ForCausalLM", {**GEMMA, **SLIDING, "query_pre_attn_scalar": 16}),
+    "phi": ("phi", "PhiForCausalLM", {**SHARED_HEADS, "partial_rotary_factor": 0.5}),
+    "phi3": ("phi3", "Phi3ForCausalLM", {**SHARED_HEADS, "pad_token_id": 0}),
+    "olmo": ("olmo", "OlmoForCausalLM", SHARED_HEADS),
+    "olmo2": ("olmo2", "Olmo2ForCausalLM", SHARED_HEADS),
+    "smollm3": ("smollm3", "SmolLM3ForCausalLM", {**SHARED_HEADS, "pad_token_id": 0, "no_rope_layers": [1, 0]}),
+    "granite": ("granite", "GraniteForCausalLM", {
+        **SHARED_HEADS, "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1,
+        "logits_scaling": 8.0}),
+    "cohere": ("cohere", "CohereForCausalLM", {**SHARED_HEADS, "pad_token_id": 0}),
+    "falcon": ("falcon", "FalconForCausalLM", {
+        "hidden_size": 48, "num_attention_heads": 4, "vocab_size": 97, "new_decoder_architecture": True,
+        "num_kv_heads": 2, **BLOCKS}),
+    "falcon, one kv head": ("falcon", "FalconForCausalLM", {
+        "hidden_size": 48, "num_attention_heads": 4, "vocab_size": 97, "multi_query": True, **BLOCKS}),
+    "bloom": ("bloom", "BloomForCausalLM", {"hidden_size": 48, "n_head": 4, "n_layer": 2, "vocab_size": 97}),
+    "bert": ("bert", "BertForMaskedLM", TEXT),
+    "bert, features": ("bert", "BertModel", TEXT),
+    "roberta": ("roberta", "RobertaForMaskedLM", TEXT),
+    "modernbert": ("modernbert", "ModernBertForMaskedLM", {
+        **TEXT, "global_attn_every_n_layers": 2, "local_attention": 8, "pad_token_id": 0, "eos_token_id": 1,
+        "bos_token_id": 2, "cls_token_id": 2, "sep_token_id": 1}),
+    "distilbert": ("distilbert", "DistilBertForMaskedLM", {
+        "dim": 48, "hidden_dim": 80, "n_layers": 2, "n_heads": 4, "vocab_size": 97, "max_position_embeddings": 64}),
+    "t5": ("t5", "T5ForConditionalGeneration", {**T5, "d_kv": 12}),
+    "t5 v1.1": ("t5", "T5ForConditionalGeneration", {
+        **T5, "d_kv": 16, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "vit": ("vit", "ViTForImageClassification", {**IMAGES, **_LABELS}),
+    "dinov2": ("dinov2", "Dinov2Model", {
+        "hidden_size": 48, "num_attention_heads": 4, "mlp_ratio": 2, "image_size": 32, "patch_size": 8, **BLOCKS}),
+    "dinov2, swiglu": ("dinov2", "Dinov2ForImageClassification", {
+        "hidden_size": 48, "num_attention_heads": 4, "mlp_ratio": 2, "image_size": 32, "patch_size": 8,
+        "use_swiglu_ffn": True, **BLOCKS, **_LABELS}),
+    "clip": ("clip", "CLIPModel", {
+        "text_config": {**TEXT, "eos_token_id": 96}, "vision_config": IMAGES, "projection_dim": 20}),
+    "siglip": ("siglip", "SiglipModel", {
+        "text_config": {**TEXT, "projection_size": 48}, "vision_config": IMAGES}),
+    "whisper": ("whisper", "WhisperForConditionalGeneration", {
+        "d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "vocab_size": 97, **SPEECH,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "suppress_tokens": None,
+        "begin_suppress_tokens": None}),
+    "mamba": ("mamba", "MambaForCausalLM", {
+        "hidden_size": 48, "vocab_size": 97, "state_size": 8, "time_step_rank": 6, "expand": 2, **BLOCKS}),
+    "mamba2": ("mamba2", "Mamba2ForCausalLM", {
+        "hidden_size": 48, "vocab_size": 97, "state_size": 8, "num_heads": 8, "head_dim": 12, "n_groups": 2,
+        "expand": 2, "chunk_size": 4, **BLOCKS}),
+    "mixtral": ("mixtral", "MixtralForCausalLM", {
+        **SHARED_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "qwen2-moe": ("qwen2_moe", "Qwen2MoeForCausalLM", {
+        **SHARED_HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40}),
+    "qwen3-moe": ("qwen3_moe", "Qwen3MoeForCausalLM", {
+        **GEMMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
+}  # fmt: skip
+"""Name -> the type of the model, its class, and its sizes."""
+
+
+def config_of(family: str) -> dict[str, Any]:
+    """The content of its `config.json`."""
+    kind, architecture, sizes = FAMILIES[family]
+    return {"architectures": [architecture], "model_type": kind, **json.loads(json.dumps(sizes))}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model of a family, every number random, in float64."""
+
+    spec: ModelSpec
+    model: nn.Module
+    checkpoint: InMemory
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], where: str = "test") -> Source:
+        """From the content of a `config.json`."""
+        spec = spec_from(config, where=where)
+        model = randomise(built(spec))
+        state = dict(model.state_dict())
+        return cls(spec, model, InMemory(Path(where), spec, infos_of(state), {}, state=state))
+
+
+def built(spec: ModelSpec) -> nn.Module:
+    """The model in float64, built by its library."""
+    transformers.logging.set_verbosity_error()
+    return library_of(spec).create(spec).double().eval()
+
+
+def outputs(spec: ModelSpec, model: nn.Module, *, seed: int = 5) -> list[torch.Tensor]:
+    """What a model says of two random inputs, in float64 throughout."""
+    library = library_of(spec)
+    with torch.no_grad(), InFloat64():
+        found = library.run(model, library.inputs(model, 2, seed))
+    return [leaf for leaf in found if leaf.is_floating_point()]
+
+
+def grown(source: Source, **plan: Any) -> tuple[Recipe, float]:
+    """The recipe of a plan, and by how much the outputs differ (relative, float64) where the source has them."""
+    recipe = resolve(Plan.model_validate(plan), source.checkpoint)
+    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda _: None), strict=True))
+    large = built(recipe.target)
+    large.load_state_dict(state)  # type: ignore[arg-type]
+    before, after = outputs(source.spec, source.model), outputs(recipe.target, large)
+    for at, maps in enumerate(recipe.outputs):
+        for dim, axis in enumerate(maps, 1):
+            if not axis.is_identity:
+                before[at] = before[at].index_select(dim, axis.index[axis.kept])
+                after[at] = after[at].index_select(dim, axis.kept)
+    return recipe, difference(before, after)
