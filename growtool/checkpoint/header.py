@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,20 @@ def parse_header(path: Path) -> Header:
         raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
     tensors = {name: info for name, (info, _) in entries.items()}
     offsets = {name: held for name, (_, held) in entries.items()}
-    unknown = sorted({info.dtype for info in tensors.values() if not is_known_dtype(info.dtype)})
-    if unknown:
-        raise CheckpointError(
-            f"{path}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
-            "convert the tensors to one of these"
-        )
+    require_known_types(str(path), tensors)
     header = Header(tensors, offsets, metadata, 8 + len(text))
     _check_layout(path, header)
     return header
+
+
+def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise CheckpointError where tensors are of a type that growtool does not know; names `where`."""
+    unknown = sorted({info.dtype for info in tensors.values() if not is_known_dtype(info.dtype)})
+    if unknown:
+        raise CheckpointError(
+            f"{where}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
+            "convert the tensors to one of these"
+        )
 
 
 def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:

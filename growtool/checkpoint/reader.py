@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint.documents import CONFIG, find_config
 from growtool.checkpoint.form import Form, coefficients_of, find_form
 from growtool.checkpoint.header import parse_header, read_header
+from growtool.checkpoint.published import look_up
 from growtool.checkpoint.remedy import (
     INDEX_ENDING,
     PICKLE_ENDINGS,
-    fetching,
     indices,
     merging,
     shards,
@@ -24,8 +24,9 @@ from growtool.checkpoint.remedy import (
     weight_files,
 )
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as
-from growtool.errors import CheckpointError
-from growtool.library import ModelSpec, spec_from, spec_named
+from growtool.errors import CheckpointError, format_names
+from growtool.hub import Origin, named
+from growtool.library import ModelSpec, libraries, spec_from, spec_named
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,9 @@ class Checkpoint:
         config: the full `config.json` the spec was read from ({} where it came from elsewhere).
         form: how tensors are made of shared templates; None where the file holds them as they are.
         places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
+        made: tensors that the library made of those in the file while it loaded them, held in memory.
+        changes: what it did to them, a phrase for each kind.
+        origin: where the file comes from, if it was named; it may not have been fetched yet.
     """
 
     path: Path
@@ -55,14 +59,22 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
     places: Mapping[str, str | None] = field(default_factory=dict)
+    made: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    changes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         form = "" if self.form is None else ", in template form"
         return f"Checkpoint({self.name!r}: {self.spec.architecture}, {len(self.stored)} tensors{form})"
 
     @cached_property
+    def file(self) -> Path:
+        """The weights on disk, downloaded where they are not there yet."""
+        return self.origin.fetch() if self.origin else self.path
+
+    @cached_property
     def _offsets(self) -> dict[str, int]:
-        header = parse_header(self.path)
+        header = parse_header(self.file)
         return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
 
     @cached_property
@@ -88,9 +100,9 @@ class Checkpoint:
     def place_of(self, name: str) -> Stored | None:
         """Where the file holds one of the model's tensors; None for one that is made as it is read."""
         place = self.places.get(name, name)
-        if place is None or (self.form is not None and name in self.form.tensors):
+        if place is None or name in self.made or (self.form is not None and name in self.form.tensors):
             return None
-        return Stored(self.path, self._offsets[place], self.stored[name])
+        return Stored(self.file, self._offsets[place], self.stored[name])
 
     def bank(self, name: str) -> StoredBank:
         """The templates of a bank, read one by one."""
@@ -102,6 +114,8 @@ class Checkpoint:
         import numpy as np
         import torch
 
+        if name in self.made:
+            return self.made[name]
         info, place = self.stored[name], self.places.get(name, name)
         if place is None:
             return torch.zeros(info.shape, dtype=info.torch_dtype)
@@ -109,7 +123,7 @@ class Checkpoint:
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
-        raw = np.fromfile(self.path, dtype=np.uint8, count=info.nbytes, offset=offset)
+        raw = np.fromfile(self.file, dtype=np.uint8, count=info.nbytes, offset=offset)
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         return torch.from_numpy(raw).view(info.torch_dtype).reshape(info.shape)
@@ -127,7 +141,14 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call the checkpoint in messages: the folder or the file the user named."""
+        if self.origin:
+            return self.origin.text
         return str(self.path.parent if self.path.name == WEIGHTS else self.path)
+
+    @property
+    def address(self) -> Path:
+        """What opens it again: the file, or its name with the commit."""
+        return Path(self.origin.pinned) if self.origin else self.path
 
     @property
     def label(self) -> str:
@@ -135,6 +156,8 @@ class Checkpoint:
 
         A run keeps all it has in folders of the same names, so its own goes before theirs.
         """
+        if self.origin:
+            return self.origin.label
         # links stay: a cache of the hub holds the files themselves under their hashes
         path = Path(os.path.abspath(self.path))  # noqa: PTH100
         if path.name != WEIGHTS:
@@ -144,7 +167,7 @@ class Checkpoint:
 
     def sha256(self) -> str:
         """Hex digest of the weights file."""
-        with self.path.open("rb") as file:
+        with self.file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -189,38 +212,48 @@ def open_checkpoint(
     model_args: Mapping[str, Any] | None = None,
     otherwise: ModelSpec | None = None,
     remedy: str = f"put the {CONFIG} that was saved with it beside it",
+    counting: bool = False,
 ) -> Checkpoint:
-    """Open a timm folder or a `.safetensors` file.
+    """Open a timm folder, a `.safetensors` file, or a published checkpoint by its name.
 
     Args:
-        source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted.
+        source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted. Else
+            a name: `hf-hub:org/name@revision`, `org/name`, or one that a library knows, such as `resnet50.a1_in1k`.
         architecture: for a lone file without a config, the model it belongs to.
         model_args: arguments of the constructor, over those of the config.
         otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
         remedy: what to tell whoever named a lone file without saying which model it is.
+        counting: whether names, shapes and types are all that is wanted, see `look_up`.
 
     Raises:
         CheckpointError: not found, not safetensors, damaged, or without an architecture.
     """
-    path = Path(str(source).removeprefix("local-dir:")).expanduser()
-    weights = _find_weights(path)
-    tensors, metadata = read_header(weights)
-    config, where = find_config(weights, metadata)
-    found = spec_from(config, where=where) if where else None if architecture else otherwise
+    name = named(str(source))
+    published = look_up(name, counting=counting) if name else None
+    if published is None or published.path.is_dir():
+        weights = _find_weights(published.path if published else Path(str(source).removeprefix("local-dir:")))
+        header = read_header(weights)
+    else:
+        weights, header = published.path, published.header
+    tensors, metadata = header
+    config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
+    found = published.spec if published else None
+    found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)
     if found is None and architecture is None:
         raise CheckpointError(
-            f"{weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its metadata, expected one; "
-            f"{remedy}"
+            f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
+            f"metadata, expected one; {remedy}"
         )
-    spec = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where)
-    return Checkpoint(weights, spec, tensors, metadata, config, find_form(weights, tensors, metadata))
+    told = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    form = find_form(weights, tensors, metadata)
+    places, origin = (published.places, published.origin) if published else ({}, None)
+    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin)
 
 
 def _find_weights(path: Path) -> Path:
+    path = path.expanduser()
     if not path.exists():
-        raise CheckpointError(
-            f"{path}: no such file or folder; expected a .safetensors file or a timm folder{fetching(str(path))}"
-        )
+        raise CheckpointError(_nothing_at(path))
     if path.name.endswith(INDEX_ENDING):
         _refuse_shards(path, [path])
     if path.is_file():
@@ -236,6 +269,16 @@ def _find_weights(path: Path) -> Path:
     held = weight_files(path)
     found = ", ".join(file.name for file in held[:8]) or "no weights at all"
     raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {_remedy_of(held)}")
+
+
+def _nothing_at(path: Path) -> str:
+    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
+    finding = f"{path}: no such file or folder; expected a .safetensors file or a timm folder"
+    if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
+        return finding
+    near = [found for library in libraries() for found in library.near(path.name)]
+    hint = f"; did you mean {format_names(near)}?" if near else ""
+    return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
 
 
 def _refuse_shards(path: Path, found: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from growtool.checkpoint.documents import spec_beside
 from growtool.checkpoint.names import common_prefix, foreign_prefix
 from growtool.errors import CheckpointError, format_names
-from growtool.library import build, libraries
+from growtool.library import build
 
 PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
@@ -23,10 +23,9 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_ENDINGS and path.is_file())
 
 
-def fetching(name: str) -> str:
-    """How to make a folder of what a library knows by `name`, which is no path; nothing where none knows it."""
-    told = next(((library.name, lines) for library in libraries() if (lines := library.fetching(name))), None)
-    return f"; growtool downloads nothing, make a folder of it with {told[0]}:{listed(told[1])}" if told else ""
+def looks_like_weights(file: str) -> bool:
+    """Whether the name of a file says that it holds weights in some form."""
+    return file.endswith(_WEIGHT_ENDINGS)
 
 
 def unpickling(path: Path) -> str:

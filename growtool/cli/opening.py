@@ -48,8 +48,12 @@ PluginOption = Annotated[
 ]
 
 
-def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str] | None) -> list[Checkpoint]:
+def open_all(
+    paths: Sequence[Path], model: str | None, model_args: Sequence[str] | None, *, counting: bool = False
+) -> list[Checkpoint]:
     """Open each path; `model` and `model_args` serve those that do not name their own architecture.
+
+    With `counting` no values are to be read of them.
 
     Raises:
         CheckpointError: a path cannot be opened.
@@ -61,13 +65,13 @@ def open_all(paths: Sequence[Path], model: str | None, model_args: Sequence[str]
     if model is None:
         if arguments:
             raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
-        return [open_checkpoint(path, remedy=_REMEDY) for path in paths]
+        return [open_checkpoint(path, remedy=_REMEDY, counting=counting) for path in paths]
     opened, used = [], False
     for path in paths:
         try:
-            opened.append(open_checkpoint(path))
+            opened.append(open_checkpoint(path, counting=counting))
         except CheckpointError:  # whatever is wrong beyond the missing architecture is raised again here
-            opened.append(open_checkpoint(path, architecture=model, model_args=arguments))
+            opened.append(open_checkpoint(path, architecture=model, model_args=arguments, counting=counting))
             used = True
     if not used:
         raise PlanError(f"--model {model}: found a config for every checkpoint, expected a lone file; drop the option")

@@ -13,10 +13,10 @@ from growtool.plan import Plan
 _REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan"
 
 
-def open_planned(path: str | Path, plans: Sequence[Plan]) -> Checkpoint:
+def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = False) -> Checkpoint:
     """The checkpoint in `path`, which all of `plans` are to grow.
 
-    Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
+    With `counting` no values are to be read of it. Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
 
     Raises:
         CheckpointError: it cannot be opened, holds another model, or nothing says which one it holds.
@@ -34,6 +34,7 @@ def open_planned(path: str | Path, plans: Sequence[Plan]) -> Checkpoint:
         architecture=models[0] if models else None,
         model_args=arguments[0] if arguments else None,
         remedy=_REMEDY,
+        counting=counting,
     )
 
 
@@ -47,7 +48,7 @@ def _different(path: str | Path, key: str, found: Sequence[Any]) -> str:
 def _says_itself(path: str | Path) -> bool:
     """Whether the checkpoint tells which model it holds."""
     try:
-        open_checkpoint(path)
+        open_checkpoint(path, counting=True)
     except CheckpointError:
         return False
     return True

@@ -14,6 +14,7 @@ from growtool.errors import CheckpointError
 from growtool.library.building import seeded, set_eps, without_weights
 from growtool.library.inputs import Inputs, Words
 from growtool.library.loaded import Loaded, load_strictly
+from growtool.library.published import Published
 from growtool.library.spec import ModelSpec
 from growtool.library.values import Value, defaults_of, numbers_in
 
@@ -35,6 +36,7 @@ class Library(ABC):
         tells_eps: whether an argument may tell norms another eps unasked; else a plan has to say `eps: told`.
         towers: whether a factor for the depth is meant for each of several stacks of blocks (an encoder and a decoder,
             say) rather than for the one that holds most.
+        beside: patterns of further files that belong to a checkpoint of it, such as a tokenizer's.
     """
 
     name: ClassVar[str]
@@ -43,6 +45,7 @@ class Library(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     tells_eps: ClassVar[bool] = True
     towers: ClassVar[bool] = False
+    beside: ClassVar[tuple[str, ...]] = ()
 
     # What a checkpoint says
 
@@ -193,7 +196,25 @@ class Library(ABC):
         return {}
 
     def fetching(self, name: str) -> Sequence[str]:
-        """The Python that makes a folder of a published model; none where the library knows no such name."""
+        """The Python that makes a folder of a published model in another format; none where there is none."""
+        return ()
+
+    # What is published of it
+
+    def knows(self, name: str) -> bool:
+        """Whether it knows a published model by `name`, which says nothing of where that is."""
+        return False
+
+    def published(self, name: str) -> Published:
+        """The model of a name that it knows, and where its weights lie.
+
+        Raises:
+            CheckpointError: it has no such weights; names the nearest.
+        """
+        raise NotImplementedError
+
+    def near(self, name: str) -> Sequence[str]:
+        """The names that it knows, and that are most like `name`."""
         return ()
 
     # What others have saved

@@ -6,7 +6,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "growtool", ROOT / "tests"
 FLOORS = [
     {"errors", "_timm_hook"},
-    {"library"},
+    {"library", "hub"},
     {"trace", "checkpoint"},
     {"algebra", "prove", "templates", "plan", "report", "images", "verify"},
     {"operators", "finetune", "calibration"},

@@ -44,7 +44,7 @@ def advise(
         _require_free(output)
     from growtool.workflows.advise.proposals import advise as find
 
-    (source,) = open_all([checkpoint], model, model_args)
+    (source,) = open_all([checkpoint], model, model_args, counting=True)
     advice = find(source, wanted)
     of = {"model": source.spec.architecture, "model_args": dict(source.spec.model_args)} if model else {}
     files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}", of) if output else {}

@@ -105,7 +105,7 @@ def grow(
     from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
-    proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan])
+    proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
     out = output or Path(f"{source.label}-grown")
     taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
     try:

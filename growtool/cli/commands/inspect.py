@@ -53,7 +53,7 @@ def inspect(
     paths = [checkpoint] if other is None else [checkpoint, other]
     inspections: list[Inspection] = []
     traces: list[Trace] = []
-    opened_all = open_all(paths, model, model_args)
+    opened_all = open_all(paths, model, model_args, counting=True)
     growth = growth_map(opened_all[1], opened_all[0]) if other is not None else None
     for opened in opened_all:
         skeleton = build(opened.spec, where=opened.name)

@@ -14,7 +14,6 @@ from growtool.library.timm.reach import base_architecture, home_module
 
 INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
 TRIED = 16
-_HUB = ("hf-hub:", "hf_hub:")
 
 
 def families() -> dict[str, tuple[str, ...]]:
@@ -29,16 +28,6 @@ def _is_own(models: tuple[str, ...]) -> bool:
     from timm.models import model_entrypoint
 
     return any(model_entrypoint(name).__module__.startswith("growtool.") for name in models[:1])
-
-
-def known_name(name: str) -> str | None:
-    """What `timm.create_model` takes for `name`; None if it takes nothing like it."""
-    import timm
-
-    if name.startswith(_HUB):
-        return name
-    model = name.removeprefix("timm/")
-    return model if "/" not in model and timm.is_model(model.partition(".")[0]) else None
 
 
 def siblings(spec: ModelSpec) -> list[str]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from growtool.errors import CheckpointError
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
+from growtool.library.published import Published
 from growtool.library.spec import BUILT_IN, ModelSpec
-from growtool.library.timm import loading, reach
+from growtool.library.timm import loading, naming, reach
 from growtool.library.timm.config import prepared_settings, read_config, written_config
-from growtool.library.timm.families import INHERITED, families, known_name, larger_siblings, siblings
+from growtool.library.timm.families import INHERITED, families, larger_siblings, siblings
 from growtool.library.timm.overriding import REPEATS
 from growtool.library.values import Value, numbers_in
 
@@ -188,11 +189,19 @@ class Timm(Library):
 
     def fetching(self, name: str) -> Sequence[str]:
         """Downloads and saves what `timm.create_model` takes for `name`."""
-        known = known_name(name)
-        if known is None:
-            return ()
-        saving = loading.SAVING.format("'FOLDER'")
-        return (f"import timm; model = timm.create_model({known!r}, pretrained=True)", saving)
+        return naming.lines(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether it is an architecture of timm's registry, with or without a tag."""
+        return naming.knows(name)
+
+    def published(self, name: str) -> Published:
+        """What timm's pretrained configuration says of it."""
+        return naming.published(name)
+
+    def near(self, name: str) -> Sequence[str]:
+        """Names of timm's registry that are most like it."""
+        return naming.near(name)
 
     def load_folder(self, folder: Path, spec: ModelSpec) -> Loaded | None:
         """What timm loads from the folder itself."""
