@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
 from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.remedy import importing, listed, stripping
+from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of
+from growtool.library.taking import Made, Taken, taken
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +59,8 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
     if checkpoint.form is None and checkpoint.stored.keys() != expected.keys():
         found = checkpoint.placed(_places(checkpoint, model, state, shared))
     findings = differences(expected, {name: info.shape for name, info in found.tensors.items()})
+    if findings and (by_library := _as_library_takes(checkpoint, expected)):
+        found, findings = by_library, []
     if findings:
         raise CheckpointError(
             f"{checkpoint.name}: the weights are not those of {checkpoint.spec.architecture} with the model_args given "
@@ -133,6 +138,49 @@ def _require_equal_copies(checkpoint: Checkpoint, shared: list[list[str]]) -> No
             )
 
 
+def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> Checkpoint | None:
+    """The checkpoint as its library loads it; None where it does not, or only with numbers of its own.
+
+    Tensors that it only renames or reshapes are read from the file one by one, as ever.
+    """
+    import torch
+
+    if not _may_be(checkpoint, expected):
+        return None
+    folder = checkpoint.path.parent if _has_config(checkpoint) else None
+    stored = {
+        name: torch.empty(info.shape, dtype=info.torch_dtype, device="meta") for name, info in checkpoint.stored.items()
+    }
+
+    def with_numbers() -> Taken | None:
+        values = {name: checkpoint.read_stored(name) for name in checkpoint.stored}
+        return taken(checkpoint.spec, values, expected, folder)
+
+    found = taken(checkpoint.spec, stored, expected, folder) or with_numbers()
+    if found is None:
+        return None
+    infos = infos_of(found.given)
+    rest = tuple(name for name in infos if name not in found.places)
+
+    def numbers() -> Mapping[str, Tensor]:
+        made = found if found.given[rest[0]].device.type != "meta" else with_numbers()
+        assert made is not None, "the library took the same tensors before"
+        return made.given
+
+    return replace(checkpoint, stored=infos, places=dict(found.places), made=Made(rest, numbers), changes=found.changes)
+
+
+def _may_be(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> bool:
+    """Whether a library may make the model's tensors of those stored.
+
+    It never makes so much of so little as a model of many times the numbers, and to build that could take minutes and
+    all memory.
+    """
+    stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
+    needed = sum(math.prod(shape) for shape in expected.values())
+    return checkpoint.form is None and needed <= _MOST_MADE * stored + _LITTLE
+
+
 def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
     """One line for each kind of disagreement, in the order a reader needs them."""
     misshaped = [
@@ -155,16 +203,12 @@ def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> 
     """The end of a message about a checkpoint that does not match its model.
 
     Its library is asked to load it. Where it does, what it changes is told with the lines that make a folder of that.
-    It is not asked for a model of many times the numbers stored: it never makes so much of so little, and to build it
-    could take minutes and all memory.
 
     Args:
         checkpoint: what does not match.
         expected: shapes of the model's tensors by their names.
     """
-    stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
-    needed = sum(math.prod(shape) for shape in expected.values())
-    if checkpoint.form is not None or needed > _MOST_MADE * stored + _LITTLE:
+    if not _may_be(checkpoint, expected):
         return _other_model(checkpoint)
     prefix = foreign_prefix(checkpoint.stored, expected) or common_prefix(checkpoint.stored)
     told = f"the model's names stand after {prefix!r} in the file. " if prefix and not _is_wrapper(prefix) else ""
@@ -225,7 +269,7 @@ def _named(checkpoint: Checkpoint) -> Path:
 
 
 def _has_config(checkpoint: Checkpoint) -> bool:
-    return SPEC_KEY not in checkpoint.metadata and (checkpoint.path.parent / CONFIG).is_file()
+    return bool(checkpoint.config) and SPEC_KEY not in checkpoint.metadata
 
 
 def _is_wrapper(prefix: str) -> bool:

@@ -232,10 +232,10 @@ def open_checkpoint(
     published = look_up(name, counting=counting) if name else None
     if published is None or published.path.is_dir():
         weights = _find_weights(published.path if published else Path(str(source).removeprefix("local-dir:")))
-        header = read_header(weights)
+        published_header = None
     else:
-        weights, header = published.path, published.header
-    tensors, metadata = header
+        weights, published_header = published.path, published.header
+    tensors, metadata = published_header or read_header(weights)
     config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
     found = published.spec if published else None
     found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)

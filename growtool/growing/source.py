@@ -16,7 +16,9 @@ _REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan"
 def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = False) -> Checkpoint:
     """The checkpoint in `path`, which all of `plans` are to grow.
 
-    With `counting` no values are to be read of it. Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
+    With `counting` no values are to be read of it.
+
+    Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
 
     Raises:
         CheckpointError: it cannot be opened, holds another model, or nothing says which one it holds.

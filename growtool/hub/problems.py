@@ -92,8 +92,10 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
     if isinstance(error, OSError) and error.errno in _DISK:
         raise error
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    if what and not isinstance(error, errors.LocalEntryNotFoundError) and not isinstance(
-        error, errors.HfHubHTTPError | errors.OfflineModeIsEnabled
+    if (
+        what
+        and not isinstance(error, errors.LocalEntryNotFoundError)
+        and not isinstance(error, errors.HfHubHTTPError | errors.OfflineModeIsEnabled)
     ):
         raise CheckpointError(
             f"{text}: {what}: the download was interrupted ({_short(error)}), expected the whole file; run the same "

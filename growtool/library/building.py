@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
 MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
@@ -23,15 +23,19 @@ _EPS = ("eps", "variance_epsilon")  # how norms call it
 _DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
 
 
-def without_weights(create: Callable[[], nn.Module]) -> nn.Module:
+def without_weights(create: Callable[[], nn.Module], loaded: Iterable[Tensor] = ()) -> nn.Module:
     """What a constructor builds, its parameters on meta, its buffers on CPU; the global random state stays.
+
+    Args:
+        create: the constructor.
+        loaded: tensors that it loads, which it changes in place as it likes; its own it only initialises so.
 
     Raises:
         Exception: whatever the constructor trips over.
     """
     import torch
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation(loaded):
         warnings.simplefilter("ignore")
         # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
         # built (hybrid patch embeddings); those need a full build.
@@ -108,13 +112,22 @@ def _drop_parameters(on_meta: _MovedToMeta, module: nn.Module) -> None:
         setattr(module, name, on_meta(parameter))
 
 
-def _without_initialisation() -> AbstractContextManager[object]:
+def memory_of(tensor: Tensor) -> int:
+    """The same number for tensors in the same memory, on meta too, while one of them lives."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _without_initialisation(loaded: Iterable[Tensor]) -> AbstractContextManager[object]:
     """While open, parameters are not filled with random numbers, which takes most of the time of a build."""
     from torch import Tensor, nn
     from torch.overrides import TorchFunctionMode
 
+    others = frozenset(map(memory_of, loaded))
+
     def _is_drawn(tensor: Any) -> bool:
-        return isinstance(tensor, nn.Parameter) or (isinstance(tensor, Tensor) and tensor.is_meta)
+        if isinstance(tensor, nn.Parameter):
+            return True
+        return isinstance(tensor, Tensor) and tensor.is_meta and memory_of(tensor) not in others
 
     class Skipping(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -98,6 +98,18 @@ def load_strictly(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) ->
     return Loaded(model.eval(), recorded.given, recorded.missing)
 
 
+def _held_against(model: nn.Module, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    """What `load_state_dict` finds, and raises, by names and shapes alone."""
+    from torch.nn.modules.module import _IncompatibleKeys
+
+    own = model.state_dict()
+    missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
+    misshaped = [name for name in state if name in own and state[name].shape != own[name].shape]
+    if misshaped or (strict and (missing or unexpected)):
+        raise RuntimeError(f"missing {missing}, unexpected {unexpected}, of other shapes {misshaped}")
+    return _IncompatibleKeys(missing, unexpected)
+
+
 def _equal(a: Tensor, b: Tensor) -> bool:
     import torch
 
@@ -105,14 +117,18 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[Recorded]:
-    """While open, the state dict that a model is given last is kept, and what it lacked."""
+def recording(*, dry: bool = False) -> Iterator[Recorded]:
+    """While open, the state dict that a model is given last is kept, and what it lacked.
+
+    Args:
+        dry: only hold it against the model, for tensors without numbers.
+    """
     from torch import nn
 
     recorded, original = Recorded(), nn.Module.load_state_dict
 
     def load_state_dict(self: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        result = original(self, state_dict, *args, **kwargs)
+        result = (_held_against if dry else original)(self, state_dict, *args, **kwargs)
         recorded.given, recorded.missing = dict(state_dict), tuple(result.missing_keys)
         return result
 

@@ -1,4 +1,4 @@
-"""A server on the loopback address that speaks the protocol of the Hugging Face hub, as far as reading models needs it."""
+"""A server on the loopback address that speaks the protocol of the Hugging Face hub, as far as models are read."""
 
 import contextlib
 import hashlib

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.library.building import without_weights
 from growtool.library.loaded import Loaded, Script, load_strictly, recording
 from growtool.library.spec import ModelSpec
 from growtool.library.timm.reach import home_module, register
@@ -47,7 +48,7 @@ def load(call: Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None)
     Args:
         call: of one of the functions above.
         spec: the model.
-        state: the state dict, for the second of them.
+        state: the state dict, for the second of them; on meta, it is held against a model without weights.
 
     Raises:
         Exception: whatever timm trips over.
@@ -58,16 +59,30 @@ def load(call: Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None)
     register()
     name, arguments = call
     told = dict(arguments)
+    dry = state is not None and all(tensor.is_meta for tensor in state.values())
     if state is not None:
-        told["pretrained_cfg_overlay"] = {**told["pretrained_cfg_overlay"], "state_dict": dict(state)}
-    with torch.random.fork_rng(devices=[]), _silent(), recording() as recorded:
-        model = timm.create_model(name, **told)
+        told["pretrained_cfg_overlay"] = {**told["pretrained_cfg_overlay"], "state_dict": _uncopied(state)}
+    make = partial(timm.create_model, name, **told)
+    with torch.random.fork_rng(devices=[]), _silent(), recording(dry=dry) as recorded:
+        model: Any = without_weights(make, (state or {}).values()) if dry else make()
     if not recorded.given or 2 * len(recorded.missing) > len(model.state_dict()):
         raise RuntimeError(f"{name} takes next to nothing of it")
     # save_for_hf goes by the name in the model's configuration, which not every entry point has made its own
     faithful = model.pretrained_cfg.get("architecture") == spec.architecture
     script = Script(_imports(spec), _python(call, state is not None), SAVING) if faithful else None
     return Loaded(model.eval(), recorded.given, recorded.missing, script)
+
+
+def _uncopied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors in the same memory; timm copies its configuration deeply, the state dict in it, too."""
+    kept = {name: tensor.detach() for name, tensor in state.items()}
+    for tensor in kept.values():
+        tensor.__deepcopy__ = partial(_itself, tensor)  # type: ignore[method-assign]
+    return kept
+
+
+def _itself(tensor: Tensor, memo: object) -> Tensor:
+    return tensor
 
 
 SAVING = "timm.models.save_for_hf(model, {}, safe_serialization=True)"
