@@ -195,6 +195,13 @@ def loading_line(path: Path) -> str:
     return library_of(checkpoint.spec).loading_line(path, checkpoint.spec)
 
 
+def publishing_line(path: Path) -> str:
+    """The command that uploads a checkpoint that was written, a folder or a single file, to the hub."""
+    named = path.resolve()
+    words = [f"YOUR-NAME/{named.stem if is_single_file(path) else named.name}", str(path)]
+    return f"hf upload {shlex.join([*words, WEIGHTS] if is_single_file(path) else words)}"
+
+
 def plain_card(spec: ModelSpec) -> str:
     """The least a model hub wants to know."""
     return f"---\nlibrary_name: {library_of(spec).name}\n---\n# {spec.architecture}\n"

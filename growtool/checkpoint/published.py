@@ -16,8 +16,8 @@ from growtool.checkpoint.header import read_header, require_known_types
 from growtool.checkpoint.remedy import INDEX_ENDING, listed, looks_like_weights, shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
-from growtool.hub import Address, Name, Origin, Repository, locate
-from growtool.hub.repository import cached, snapshot
+from growtool.hub.names import Address, Name
+from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of
 from growtool.library.published import Published
 

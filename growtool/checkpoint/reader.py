@@ -25,7 +25,8 @@ from growtool.checkpoint.remedy import (
 )
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as
 from growtool.errors import CheckpointError, format_names
-from growtool.hub import Origin, named
+from growtool.hub.names import named
+from growtool.hub.repository import Origin
 from growtool.library import ModelSpec, libraries, spec_from, spec_named
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Checkpoint:
     def file(self) -> Path:
         """The weights on disk, downloaded where they are not there yet."""
         return self.origin.fetch() if self.origin else self.path
+
+    def fetch(self) -> None:
+        """Download the weights now rather than when the first of them is read, where they are not on disk yet."""
+        _ = self.file
 
     @cached_property
     def _offsets(self) -> dict[str, int]:

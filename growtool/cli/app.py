@@ -26,9 +26,10 @@ from growtool.cli.commands.reference import import_reference
 from growtool.cli.commands.schedule import report, schedule
 from growtool.cli.commands.schema import schema
 from growtool.cli.commands.verify import verify
-from growtool.cli.console import describe_os_error, note, print_problems, set_quiet
+from growtool.cli.console import describe_os_error, fetching, note, print_problems, set_quiet
 from growtool.errors import GrowtoolError
 from growtool.finetune.stopping import ENDING, Stopped
+from growtool.hub.progress import shown_by
 
 _EPILOG = """Examples:
 
@@ -151,6 +152,7 @@ def _global_options(
 ) -> None:
     ctx.ensure_object(Invocation).debug = debug
     set_quiet(quiet)
+    shown_by(fetching)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

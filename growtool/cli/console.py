@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
 _COMMANDS = ("growtool ", "torchrun ")
 _quiet = False
+_bars = 0  # that are shown
 
 
 def set_quiet(wanted: bool) -> None:
@@ -145,18 +146,37 @@ def describe_os_error(error: OSError) -> str:
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, one line elsewhere; the yielded function advances the bar by that many steps."""
-    if is_quiet() or not console().is_interactive:
+def progress(description: str, total: int | None, *, of_bytes: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, one line elsewhere; the yielded function advances the bar by that many steps.
+
+    Below another bar, which has the terminal, it is a line there, too.
+    """
+    global _bars
+    if is_quiet() or _bars or not console().is_interactive:
         note(description)
         yield lambda steps: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console(), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda steps: bar.advance(task, steps)
+    done = DownloadColumn(binary_units=True) if of_bytes else MofNCompleteColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn()
+    _bars += 1
+    try:
+        with Progress(*columns, console=console(), transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda steps: bar.advance(task, steps)
+    finally:
+        _bars -= 1
+
+
+def fetching(what: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+    """The progress of a download of so many bytes, 0 where nobody knows."""
+    from rich.markup import escape
+
+    from growtool.report import units
+
+    told = f"fetching {what}" + (f" ({units.size(size)})" if size else "")
+    return progress(escape(told), size or None, of_bytes=True)
 
 
 def _finite(value: Any) -> Any:

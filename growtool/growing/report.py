@@ -35,9 +35,10 @@ def with_measurement(spec: ModelSpec, proof: Proof | None) -> ModelSpec:
 
 
 def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
-    plan = recipe.plan
+    plan, origin = recipe.plan, recipe.source.origin
     step: dict[str, Any] = {
         "source": recipe.source.label,
+        **({"source_repository": origin.repository, "source_commit": origin.commit} if origin else {}),
         "source_architecture": recipe.source.spec.architecture,
         "source_sha256": source_sha256,
         "plan_sha256": loaded.sha256,
@@ -66,7 +67,12 @@ def report_text(
     report = {
         "growtool": version("growtool"),
         "versions": {name: version(name) for name in ("torch", *recipe.library.packages, "safetensors")},
-        "source": {"name": recipe.source.label, "architecture": recipe.source.spec.architecture},
+        "source": {
+            "name": recipe.source.label,
+            **(recipe.source.origin.to_json() if recipe.source.origin else {}),
+            "architecture": recipe.source.spec.architecture,
+            **({"changed_while_loading": list(recipe.source.changes)} if recipe.source.changes else {}),
+        },
         "target": {
             "architecture": spec.architecture,
             "model_args": dict(spec.model_args),
@@ -108,6 +114,7 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
     before, after = summary.before, summary.after
     return model_card(
         source=recipe.source.label,
+        origin=recipe.source.origin,
         target=recipe.target,
         promise=str(recipe.promise),
         measured=str(proof) if proof else None,

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from growtool.errors import PlanError
+from growtool.hub.names import named
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import validated
 from growtool.plan.schema import MIRROR, Plan
@@ -170,11 +171,16 @@ def placed(text: str, base: Path) -> Path:
     return path if path.is_absolute() else base / path
 
 
+def placed_checkpoint(text: str, base: Path) -> Path:
+    """The same for a checkpoint, which may be named: a name is the same in every folder."""
+    return Path(text) if named(text, base) else placed(text, base)
+
+
 def placed_plan(plan: Plan, base: Path) -> Plan:
     """The plan with its second source and its images placed, where it has some."""
     changes: dict[str, object] = {}
     if plan.second not in (None, MIRROR):
-        changes["second"] = str(placed(str(plan.second), base))
+        changes["second"] = str(placed_checkpoint(str(plan.second), base))
     if plan.data is not None:
         changes["data"] = plan.data.model_copy(update={"path": str(placed(plan.data.path, base))})
     return plan.model_copy(update=changes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from growtool.checkpoint import Checkpoint, open_checkpoint
-from growtool.errors import PlanError, format_names
+from growtool.checkpoint.match import matched
+from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.images import other_classes
 from growtool.plan.schema import MIRROR, Plan
 from growtool.recipe.mirror import mirror_image
@@ -22,8 +25,17 @@ def second_source(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Ch
     if plan.second == MIRROR:
         return mirror_image(checkpoint, source)
     spec = checkpoint.spec
-    second = open_checkpoint(plan.second, architecture=plan.model, model_args=plan.model_args, otherwise=spec)
-    ours, theirs = ({name: info.shape for name, info in c.tensors.items()} for c in (checkpoint, second))
+    second = open_checkpoint(
+        plan.second,
+        architecture=plan.model,
+        model_args=plan.model_args,
+        otherwise=spec,
+        counting=checkpoint.origin is not None and checkpoint.origin.commit is None,
+    )
+    if _shapes(second) != _shapes(checkpoint):
+        with contextlib.suppress(CheckpointError):  # what is wrong shows below
+            second = matched(second)
+    ours, theirs = _shapes(checkpoint), _shapes(second)
     if second.spec.architecture != spec.architecture or ours != theirs:
         different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise PlanError(
@@ -36,3 +48,7 @@ def second_source(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Ch
             "logits are averaged; name a checkpoint of the same classes in the same order"
         )
     return second
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: info.shape for name, info in checkpoint.tensors.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from growtool.checkpoint.folder import card_of_form
+from growtool.hub.repository import Origin
 from growtool.library import Library, ModelSpec, library_of
 
 
@@ -22,6 +23,7 @@ def model_card(
     growth: Sequence[str] = (),
     license: str | None = None,
     in_templates: bool = False,
+    origin: Origin | None = None,
 ) -> str:
     """The text of `README.md`.
 
@@ -35,12 +37,14 @@ def model_card(
         growth: one sentence for each thing that growing did.
         license: as the source's settings have it, where it does.
         in_templates: whether the weights are stored as templates and coefficients.
+        origin: where the checkpoint that was grown comes from, if it was named.
     """
     library = library_of(target)
     architecture = library.kind(target)
     parts = [
-        _front_matter(library, license),
-        f"# {architecture}, grown\n\nA `{architecture}` of {library.name}, grown from `{source}` with growtool.",
+        _front_matter(library, license, origin),
+        f"# {architecture}, grown\n\nA `{architecture}` of {library.name}, grown from {_linked(source, origin)} with "
+        "growtool.",
         f"## Loading\n\n{library.loading_text(target)}",
         _growth(growth, promise=promise, measured=measured),
         _table(rows),
@@ -49,11 +53,21 @@ def model_card(
     return card_of_form("\n\n".join(parts), in_templates=in_templates)
 
 
-def _front_matter(library: Library, license: str | None) -> str:
+def _linked(source: str, origin: Origin | None) -> str:
+    return f"`{source}`" if origin is None else f"`{origin.repository}` at commit `{origin.commit}`"
+
+
+def _front_matter(library: Library, license: str | None, origin: Origin | None) -> str:
     from huggingface_hub import ModelCardData
 
     tags = ["growtool", *library.tags]
-    return f"---\n{ModelCardData(library_name=library.name, tags=tags, license=license or None)}\n---"
+    told = ModelCardData(
+        library_name=library.name,
+        tags=tags,
+        license=license or None,
+        base_model=origin.repository if origin else None,
+    )
+    return f"---\n{told}\n---"
 
 
 def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:

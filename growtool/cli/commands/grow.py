@@ -124,6 +124,8 @@ def grow(
         raise refusal
     if dry_run:
         return
+    for read in filter(None, (recipe.source, recipe.second)):
+        read.fetch()  # while no other bar is on the terminal
     state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
     with progress("growing", summary.after.bytes) as advance:
         grown = execute(
@@ -140,7 +142,7 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
-        _show_result(grown)
+        _show_result(grown, recipe)
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
@@ -209,7 +211,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     )
     rows = ((label, shown(a), shown(b), units.ratio(b, a)) for label, a, b, shown in sizes)
     show_rows(("", ">before", ">after", ">ratio"), rows)
-    for line in (*recipe.choices, *summary.growth()):
+    loading = [f"{recipe.library.name} {change} while loading" for change in recipe.source.changes]
+    for line in (*loading, *recipe.choices, *summary.growth()):
         say(f"  {escape(line)}", hanging=2)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
@@ -223,8 +226,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
         say(f"  {escape(reason)}", hanging=2)
 
 
-def _show_result(grown: Grown) -> None:
-    from growtool.checkpoint.folder import loading_line
+def _show_result(grown: Grown, recipe: Recipe) -> None:
+    from growtool.checkpoint.folder import loading_line, publishing_line
 
     if grown.proof is None:
         say("[yellow]not verified[/]: the plan says verify: false")
@@ -239,3 +242,5 @@ def _show_result(grown: Grown) -> None:
         )
     say(f"written: {escape(str(grown.out))}")
     note(f"load it: {escape(loading_line(grown.out))}")
+    if recipe.source.origin is not None:
+        note(f"publish it: {escape(publishing_line(grown.out))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from growtool.errors import PlanError
 from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.finetune.options.settings import KINDS, Settings, flag_of
+from growtool.hub.names import named
 from growtool.plan.document import Document, Loc, parse_word, read_document
 from growtool.plan.explain import explain, validated
-from growtool.plan.load import placed
+from growtool.plan.load import placed, placed_checkpoint
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
+CHECKPOINTS = ("checkpoint", "kd_teacher")  # paths that may be names
 PATHS = tuple(name for name, kind in KINDS.items() if kind == Path | None)
 _NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
 
@@ -132,16 +134,18 @@ def continued(*layers: Mapping[str, Any]) -> Layer:
         f"{path}: {key}: {options[key]} starts in the folder the run was begun in, and is not here; resume it there, "
         f"or name it with {flag_of(key)}"
         for key in PATHS
-        if asked.get(key) is None and key != "output" and _is_elsewhere(options.get(key))
+        if asked.get(key) is None and key != "output" and _is_elsewhere(key, options.get(key))
     ]
     if problems:
         raise PlanError(problems)
     return Layer({key: value for key, value in options.items() if key != "output"}, options.places)
 
 
-def _is_elsewhere(text: str | None) -> bool:
+def _is_elsewhere(key: str, text: str | None) -> bool:
     """Whether a path, as runs of before wrote it, is relative to a folder that is not the working one."""
-    return text is not None and not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
+    if text is None or (key in CHECKPOINTS and named(text)):
+        return False
+    return not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
 
 
 def merge(*layers: Mapping[str, Any]) -> Layer:
@@ -160,10 +164,14 @@ def merge(*layers: Mapping[str, Any]) -> Layer:
 def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
     """The options of a file in the folder `base`, their paths placed; `words` stand for something else than a path."""
     paths = {key: options[key] for key in PATHS if isinstance(options.get(key), str) and options[key] not in words}
-    found = {**options, **{key: str(placed(text, base)) for key, text in paths.items()}}
+    found = {**options, **{key: str(_placing(key)(text, base)) for key, text in paths.items()}}
     if options.get("plugins"):
         found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
     return found
+
+
+def _placing(key: str) -> Callable[[str, Path], Path]:
+    return placed_checkpoint if key in CHECKPOINTS else placed
 
 
 def read_layer(document: Document, loc: Loc, content: Mapping[str, Any] | None, words: Collection[str] = ()) -> Layer:

@@ -90,7 +90,7 @@ class Arm:
 
     def start(self, out: Path) -> Path:
         """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
-        return self.source.path if self.source and self.plan is None else out
+        return self.source.address if self.source and self.plan is None else out
 
     def write_start(self, out: Path, seed: int, told: Callable[[str], None] = lambda remark: None) -> None:
         """Write it, unless it is the source: grown, and proven, or as timm initialises the model.

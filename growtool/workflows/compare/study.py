@@ -70,7 +70,7 @@ class Study:
         Raises:
             PlanError: an option is missing, is not what it takes, or contradicts another.
         """
-        own = {"checkpoint": self.source.path, "output": self.output, **more}
+        own = {"checkpoint": self.source.address, "output": self.output, **more}
         return make_config(self.options, variant.options if variant else {}, own)
 
     def require_possible(self) -> None:

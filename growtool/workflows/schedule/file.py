@@ -29,7 +29,7 @@ from growtool.finetune.options.settings import Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
 from growtool.plan.document import Document, read_document
 from growtool.plan.explain import validated
-from growtool.plan.load import placed, placed_plan
+from growtool.plan.load import placed, placed_checkpoint, placed_plan
 from growtool.plan.section import Section, problem
 from growtool.workflows.schedule.stages import PREVIOUS, Grow, Stage, Train
 
@@ -115,7 +115,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:
         raise PlanError(document.lines())
-    start = str(placed(schedule.checkpoint, path.parent))
+    start = str(placed_checkpoint(schedule.checkpoint, path.parent))
     read = tuple(_read_stages(document, content, plans))
     require_sound({stage.place: stage.options for stage in read if isinstance(stage, Train)}, path)
     return LoadedSchedule(path, text, start, read)
