@@ -121,7 +121,12 @@ def _origin(repository: Repository, file: str, pinned: str) -> Origin:
 
 
 def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> CheckpointError:
-    """The refusal of a repository without weights that growtool reads, with the way out."""
+    """The refusal of a repository without weights that growtool reads, with the way out.
+
+    Raises:
+        CheckpointError: the hub does not answer, and the cache does not hold the weights.
+    """
+    repository.require_complete(_WEIGHTS)
     held = sorted(file for file in repository.files if looks_like_weights(file))
     finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {_WEIGHTS}"
     if not held:

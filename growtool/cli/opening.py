@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
 
 CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A timm folder or a .safetensors file.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A timm folder, a .safetensors file, or a name: resnet50.a1_in1k, hf-hub:ORG/NAME@REVISION.",
+        show_default=False,
+    ),
 ]
 ModelOption = Annotated[
     str | None,

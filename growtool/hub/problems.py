@@ -6,10 +6,13 @@ import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from growtool.errors import CheckpointError, GrowtoolError
 from growtool.hub.names import Address
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -46,7 +49,7 @@ def is_unreachable(error: BaseException) -> bool:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code in (408, 429, 500, 502, 503, 504)
+        return _status(error) in (408, 429, 500, 502, 503, 504)
     of_transport = any(kind.__module__.split(".")[0] in _TRANSPORTS for kind in type(error).__mro__)
     return of_transport or isinstance(error, OfflineModeIsEnabled | ConnectionError | TimeoutError)
 
@@ -78,7 +81,9 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
             f"{text}: found a gated repository, expected one that may be read; ask for access at {server}/{name}, then "
             "log in with `hf auth login`, or set HF_TOKEN"
         ) from error
-    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or (
+        isinstance(error, errors.HfHubHTTPError) and not what and _status(error) in (401, 403, 404)
+    ):
         raise CheckpointError(
             f"{text}: found no repository {name!r} at {server}, expected one{_near(address)}; correct the name, or, "
             "where it is private, log in with `hf auth login` or set HF_TOKEN; a folder of this name is not there "
@@ -133,6 +138,11 @@ def _revisions(address: Address) -> str:
     except Exception:  # the same
         known = []
     return f"; it has {format_names(known)}" if known else "; correct it"
+
+
+def _status(error: HfHubHTTPError) -> int:
+    """The number of an answer of a server, 0 where there was none."""
+    return int(getattr(error.response, "status_code", 0))
 
 
 def _short(error: BaseException) -> str:

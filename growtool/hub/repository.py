@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Repository:
         address: which repository, and the revision that was asked for.
         commit: which that is.
         folder: its files in the cache, those that were fetched.
-        files: all of its files; offline those that are in the cache.
+        files: all of its files; where the hub does not answer those that are in the cache.
+        unreachable: why it does not answer; None where it did.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Repository:
     commit: str
     folder: Path
     files: frozenset[str]
+    unreachable: BaseException | None = None
 
     def fetch(self, file: str, *, shown: bool = False) -> Path:
         """A file of it in the cache, downloaded where it is not there yet.
@@ -59,6 +61,11 @@ class Repository:
 
         with asking(self.address, self.text, file):
             return HfApi().parse_safetensors_file_metadata(self.name, file, revision=self.commit)
+
+    def require_complete(self, what: str) -> None:
+        """Raise CheckpointError where only the cache is known, and `what` is not in it."""
+        if self.unreachable is not None:
+            refuse_unreachable(self.unreachable, self.text, what)
 
     @property
     def name(self) -> str:
@@ -107,7 +114,8 @@ def locate(address: Address, text: str) -> Repository:
             info = HfApi().model_info(address.repository, revision=address.revision)
         except Exception as error:
             if is_unreachable(error):
-                return cached(address, text) or refuse_unreachable(error, text, "")
+                held = cached(address, text) or refuse_unreachable(error, text, "")
+                return replace(held, unreachable=error)
             raise
     commit, files = str(info.sha), frozenset(sibling.rfilename for sibling in info.siblings or ())
     anchor = next((file for file in _ANCHORS if file in files), None)

@@ -62,6 +62,8 @@ class Inspection:
         banks: what the templates of a checkpoint in template form amount to; empty for a dense one.
         coefficients: of each templated tensor, a list over the templates for each of its blocks, row by row.
         input: what one is called.
+        repository: in the hub, for a checkpoint that was named.
+        commit: of it; None where nothing was asked of the hub.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Inspection:
     banks: tuple[BankReport, ...]
     coefficients: Mapping[str, list[list[float]]]
     input: str = "image"
+    repository: str | None = None
+    commit: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; MACs and FLOPs both by name."""
@@ -125,6 +129,8 @@ def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Modu
         banks=tuple(replace(bank, in_span=None) if lineage else bank for bank in report_stored(checkpoint)),
         coefficients=_coefficients(checkpoint),
         input=library_of(checkpoint.spec).words.one,
+        repository=checkpoint.origin.repository if checkpoint.origin else None,
+        commit=checkpoint.origin.commit if checkpoint.origin else None,
     )
 
 

@@ -13,7 +13,13 @@ from rich.markup import escape
 
 from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.coupling import coupling_document, show_coupling
-from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption, open_all
+from growtool.cli.opening import (
+    CheckpointArgument,
+    ModelArgsOption,
+    ModelOption,
+    PluginOption,
+    open_all,
+)
 from growtool.cli.tables import new_table, show, show_rows
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
@@ -31,7 +37,8 @@ _HASH = 16  # hexadecimal digits shown of a hash
 def inspect(
     checkpoint: CheckpointArgument,
     other: Annotated[
-        Path | None, typer.Argument(metavar="OTHER", help="A second one, to put side by side.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="OTHER", help="A second one, to put side by side.", show_default=False),
     ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
     coupling: Annotated[bool, typer.Option("--coupling", help="Show which tensors share their width, too.")] = False,
@@ -43,7 +50,7 @@ def inspect(
     """Show parameters, bytes, MACs and FLOPs, by module, and where a grown checkpoint came from.
 
     Nothing but the header of the weights file is read, unless it is in template form: then its banks and coefficients
-    are, and shown.
+    are, and shown. Of a published checkpoint nothing else is downloaded, and nothing at all for a name of timm.
     """
     from growtool.checkpoint import build
     from growtool.report.growth_map import growth_map
@@ -116,7 +123,10 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     }
     left, right = _facts(a), _facts(b)
     names = [escape(Path(it.name).name) for it in (a, b)]
-    show_rows(("", *names, ">ratio"), ((label, left[label], right[label], ratios.get(label, "")) for label in left))
+    show_rows(
+        ("", *names, ">ratio"),
+        ((label, left[label], right[label], ratios.get(label, "")) for label in left if label in right),
+    )
     if a.modules or b.modules:
         show(_paired_modules(a.modules, b.modules, growth))
     if growth and (origins := growth.blocks()):
@@ -162,7 +172,9 @@ def _merged(a: list[str], b: list[str]) -> list[str]:
 
 
 def _facts(it: Inspection) -> dict[str, str]:
+    fetched = f"at {it.commit}" if it.commit else "weights not fetched: counted as the library builds them"
     return {
+        **({"repository": f"{escape(it.repository)}, {fetched}"} if it.repository else {}),
         "architecture": escape(it.architecture),
         "model_args": escape(", ".join(f"{key}={value}" for key, value in it.model_args.items()) or "none"),
         "input": _sizes(it.input_size),
