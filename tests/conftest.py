@@ -17,6 +17,7 @@ from timm.models import save_for_hf
 
 from growtool.cli.app import main
 from tests.support.finetune import write_checkpoint, write_data
+from tests.support.hub_server import Hub, ask, serving
 from tests.support.models import TINY_RESNET, randomise_
 from tests.support.shared_work import share
 
@@ -67,6 +68,14 @@ def checkpoint(tmp_path: Path) -> Path:
 def data(tmp_path: Path) -> Path:
     """Images of these classes in both splits."""
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub of the test's own, which this process asks, with a cache of its own."""
+    with serving() as hub:
+        ask(hub, tmp_path / "hub", monkeypatch)
+        yield hub
 
 
 @pytest.fixture(scope="session")

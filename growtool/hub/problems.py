@@ -81,6 +81,11 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
             f"{text}: found a gated repository, expected one that may be read; ask for access at {server}/{name}, then "
             "log in with `hf auth login`, or set HF_TOKEN"
         ) from error
+    if isinstance(error, errors.RevisionNotFoundError):
+        raise CheckpointError(
+            f"{text}: found no revision {address.revision!r}, expected a branch, a tag or a commit of {name}"
+            f"{_revisions(address)}"
+        ) from error
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or (
         isinstance(error, errors.HfHubHTTPError) and not what and _status(error) in (401, 403, 404)
     ):
@@ -88,11 +93,6 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
             f"{text}: found no repository {name!r} at {server}, expected one{_near(address)}; correct the name, or, "
             "where it is private, log in with `hf auth login` or set HF_TOKEN; a folder of this name is not there "
             "either"
-        ) from error
-    if isinstance(error, errors.RevisionNotFoundError):
-        raise CheckpointError(
-            f"{text}: found no revision {address.revision!r}, expected a branch, a tag or a commit of {name}"
-            f"{_revisions(address)}"
         ) from error
     if isinstance(error, OSError) and error.errno in _DISK:
         raise error

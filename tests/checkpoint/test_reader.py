@@ -11,7 +11,6 @@ import torch
 
 from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
 from growtool.checkpoint.documents import SPEC_KEY
-from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
 from tests.support.models import TINY, write_folder
 
@@ -177,29 +176,6 @@ def refused(source, **kwargs):
 def test_nothing_there(tmp_path):
     missing = tmp_path / "missing"
     assert refused(missing) == f"{missing}: no such file or folder; expected a .safetensors file or a timm folder"
-
-
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [
-        ("test_vit", "test_vit"),
-        ("test_vit.r160_in1k", "test_vit.r160_in1k"),
-        ("timm/test_vit.r160_in1k", "test_vit.r160_in1k"),
-        ("hf-hub:timm/test_vit.r160_in1k", "hf-hub:timm/test_vit.r160_in1k"),
-    ],
-)
-def test_a_name_of_timm_is_fetched_by_the_lines_shown(tmp_path, monkeypatch, name, known):
-    monkeypatch.chdir(tmp_path)
-    message = refused(name)
-    assert message == (
-        f"{name}: no such file or folder; expected a .safetensors file or a timm folder; growtool downloads nothing, "
-        "make a folder of it with timm:\n"
-        f"  import timm; model = timm.create_model('{known}', pretrained=True)\n"
-        "  timm.models.save_for_hf(model, 'FOLDER', safe_serialization=True)"
-    )
-    if ":" not in known:  # the configuration of a name on the hub needs the network, pretrained or not
-        exec("\n".join(lines_of(message)).replace("pretrained=True", "pretrained=False"), {})
-        matched(open_checkpoint("FOLDER"))
 
 
 def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folder):

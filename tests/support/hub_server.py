@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
 TOKEN = "hf_of_tests"
 _API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|refs)(?:/(?P<revision>.+))?)?")
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
@@ -75,6 +77,24 @@ class Hub:
     def downloads(self, ending: str = ".safetensors") -> list[str]:
         """The paths of the files that were sent as a whole."""
         return [path for method, path, part in self.asked if method == "GET" and not part and path.endswith(ending)]
+
+
+def ask(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, *, offline: bool = False) -> None:
+    """Let this process ask `hub`: `huggingface_hub` has read the environment when it was imported."""
+    from huggingface_hub import constants
+
+    files = "/{repo_id}/resolve/{revision}/{filename}"
+    told = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{hub.url}{files}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": offline,
+    }
+    for name, value in told.items():
+        monkeypatch.setattr(constants, name, value)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
 
 
 @contextlib.contextmanager
