@@ -62,13 +62,13 @@ class Hub:
             files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
         return repo.commit(files, branch)
 
-    def environment(self, cache: Path) -> dict[str, str]:
+    def environment(self, cache: Path, *, offline: bool = False) -> dict[str, str]:
         """For a process that is to use this hub, and a cache of its own."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache.parent / "home"),
             "HF_HUB_CACHE": str(cache),
-            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_OFFLINE": str(int(offline)),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": "",
             "no_proxy": "*",
@@ -80,7 +80,7 @@ class Hub:
 
 
 def ask(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, *, offline: bool = False) -> None:
-    """Let this process ask `hub`: `huggingface_hub` has read the environment when it was imported."""
+    """Let this process, and those it begins, ask `hub`; `huggingface_hub` read the environment when it was imported."""
     from huggingface_hub import constants
 
     files = "/{repo_id}/resolve/{revision}/{filename}"
@@ -92,8 +92,8 @@ def ask(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, *, offline: bool
     }
     for name, value in told.items():
         monkeypatch.setattr(constants, name, value)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    for name, text in hub.environment(cache, offline=offline).items():  # of processes to come
+        monkeypatch.setenv(name, text)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
 
 
