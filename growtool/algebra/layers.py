@@ -21,7 +21,7 @@ from torch import Tensor
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.places import at, put
 
-AT_ONCE = 1 << 20  # numbers computed together
+AT_ONCE = 1 << 18  # numbers computed together
 
 
 def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 _BEST, _LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
+_MAPPED = 1 << 20  # bytes; below, reading is faster than what a map costs the system
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ class Checkpoint:
     def read(self, name: str) -> torch.Tensor:
         """The values of one of the model's tensors, in its type.
 
-        Memory for this tensor alone; for a templated one, for its grid of blocks and a template besides.
+        A large one stands on the file's own pages, as `read_stored` says of `mapped`. A templated one takes memory for
+        its grid of blocks.
         """
         if self.form is None or name not in self.form.tensors:
-            return self.read_stored(name)
+            return self.read_stored(name, mapped=True)
         from growtool.checkpoint.materialise import materialise
 
         templated, dtype = self.form.tensors[name], self.tensors[name].torch_dtype
@@ -114,9 +117,16 @@ class Checkpoint:
         assert self.form is not None, "a dense checkpoint has no banks"
         return StoredBank(self, self.form.parts(name), self.form.block(name, self.stored))
 
-    def read_stored(self, name: str, index: int | None = None) -> torch.Tensor:
-        """The values of one tensor of the file, or of its slice at `index` of the first dimension."""
-        import numpy as np
+    def read_stored(self, name: str, index: int | None = None, *, mapped: bool = False) -> torch.Tensor:
+        """The values of one tensor of the file, or of its slice at `index` of the first dimension.
+
+        Args:
+            name: of the tensor.
+            index: of the slice.
+            mapped: whether a large one may stand on the pages of the file, which the system reads as they are needed
+                and may drop at any time. Writing to it leaves the file as it is. Not for what is kept for long: whoever
+                cuts the file short takes the pages away.
+        """
         import torch
 
         if name in self.made:
@@ -128,10 +138,11 @@ class Checkpoint:
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
-        raw = np.fromfile(self.file, dtype=np.uint8, count=info.nbytes, offset=offset)
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
-        return torch.from_numpy(raw).view(info.torch_dtype).reshape(info.shape)
+        aligned = offset % info.torch_dtype.itemsize == 0
+        raw = (_map if mapped and aligned and info.nbytes >= _MAPPED else _bytes)(self.file, offset, info.nbytes)
+        return torch.frombuffer(raw, dtype=torch.uint8)[-info.nbytes :].view(info.torch_dtype).reshape(info.shape)
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
         """The same with its tensors under other names: name -> the one in the file; None for a count of batches, 0."""
@@ -141,7 +152,7 @@ class Checkpoint:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by name; the whole file in memory."""
-        return {name: self.read(name) for name in self.tensors}
+        return {name: self.read(name).clone() for name in self.tensors}
 
     @property
     def name(self) -> str:
@@ -207,7 +218,23 @@ class StoredBank:
         """Template t, [o, i, ...]."""
         from growtool.checkpoint.materialise import template_of
 
-        return template_of([self.checkpoint.read_stored(part, t) for part in self.parts], self.block)
+        return template_of([self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts], self.block)
+
+
+def _bytes(path: Path, offset: int, count: int) -> bytearray:
+    """Bytes of a file, in memory."""
+    raw = bytearray(count)
+    with path.open("rb") as file:
+        file.seek(offset)
+        file.readinto(raw)
+    return raw
+
+
+def _map(path: Path, offset: int, count: int) -> mmap.mmap:
+    """Pages of a file whose last `count` bytes are those from `offset` on; what is written there stays in memory."""
+    before = offset % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), before + count, access=mmap.ACCESS_COPY, offset=offset - before)
 
 
 def open_checkpoint(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from growtool.algebra.memory import given_back
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import (
     CARD,
@@ -50,6 +51,7 @@ class Grown:
     optimizer: GrownState | None = None
 
 
+@given_back()
 def grow(
     recipe: Recipe,
     loaded: LoadedPlan,

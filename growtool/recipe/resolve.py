@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from growtool.algebra.axis_map import AxisMap, axis_map
 from growtool.algebra.expansion import Expansion
+from growtool.algebra.memory import given_back
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint, build
@@ -37,6 +38,7 @@ from growtool.recipe.widths.expand import Widths
 from growtool.trace import PairedAxis
 
 
+@given_back()
 @single_threaded()
 def resolve(
     plan: Plan, checkpoint: Checkpoint, *, source: TracedModel | None = None, target: TracedModel | None = None

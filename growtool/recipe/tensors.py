@@ -28,9 +28,12 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     rewritten = rewrites(matching, widths, growing.scaled)
     first = first_names(matching.target.model)
 
-    @cache  # many tensors carry the same channels in the same layout
+    alike: dict[bytes, AxisMap] = {}
+
+    @cache  # many tensors carry the same channels in the same layout, and many channels grow alike
     def mapped(axis: PairedAxis, summed: frozenset[GroupPair], free: frozenset[GroupPair]) -> AxisMap:
-        return axis_map(axis, widths.expansions, summed, free)
+        found = axis_map(axis, widths.expansions, summed, free)
+        return alike.setdefault(found.fingerprint, found)
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from growtool.algebra.memory import prefer_large_pages
+
 GROWS_WITH = ("growtool.growing", "growtool.plan", "growtool.recipe", "growtool.checkpoint", "timm", "torch", "numpy")
 
 
@@ -75,6 +77,7 @@ KINDS: dict[str, Callable[..., None]] = {
 
 def main(kind: str, *arguments: str) -> None:
     """Measure and print one JSON line; imports count as memory, not as time."""
+    prefer_large_pages()
     if kind in ("grow", "resolve", "library"):
         imports()
     start = time.perf_counter()
