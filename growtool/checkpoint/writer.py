@@ -85,10 +85,17 @@ def write_safetensors(
                 raise ValueError(f"{name}: produced {found}, announced {tensors[name]}")
             if isinstance(made, Stored):
                 _copy(made, file)
-                continue
-            raw = _raw_bytes(made)
-            for start in range(0, len(raw), _PIECE):
-                file.write(raw[start : start + _PIECE])
+            else:
+                _write(made, file)
+            del made  # before the next one is made
+        if not callable(produce) and next(produce, None) is not None:
+            raise ValueError(f"produced more than the {len(tensors)} tensors that were announced")
+
+
+def _write(tensor: torch.Tensor, file: IO[bytes]) -> None:
+    raw = _raw_bytes(tensor)
+    for start in range(0, len(raw), _PIECE):
+        file.write(raw[start : start + _PIECE])
 
 
 def _copy(stored: Stored, file: IO[bytes]) -> None:

@@ -67,7 +67,8 @@ def _produced(
 ) -> Iterator[Tensor | Stored]:
     infos, problems = recipe.infos, list[str]()
     there: dict[str, Tensor | Stored] = {**stored, **replaced}
-    ahead = _ahead(_makers(recipe), {name: infos[name].nbytes for name in file_order(infos) if name not in there})
+    taken, budget = _memory(recipe), 2 * largest_bytes(recipe)
+    ahead = _ahead(_makers(recipe), {name: taken[name] for name in file_order(infos) if name not in there}, budget)
     for name in file_order(infos):
         try:
             made = there[name] if name in there else next(ahead).result()
@@ -75,26 +76,51 @@ def _produced(
             problems += error.problems
         if not problems:  # else the rest is made to find what else is wrong
             yield made
+            del made  # before the next one is waited for
         advance(infos[name].nbytes)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []
         raise PlanError([*problems[:_SHOWN], *more])
 
 
-def _ahead(makers: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int]) -> Iterator[Future[Tensor]]:
-    """Tensors in the order of `sizes`, in bytes; what is made ahead takes the memory of two large ones at most."""
-    waiting, under_way = deque(sizes), deque[tuple[str, Future[Tensor]]]()
-    budget, workers = 2 * max(sizes.values(), default=0), min(os.cpu_count() or 1, _WORKERS)
+def largest_bytes(recipe: Recipe) -> int:
+    """Bytes of the target's largest tensor, as it is worked on: in float32 where it is written in less."""
+    infos = [tensor.info for tensor in recipe.tensors.values()]
+    return max((info.numel * max(info.torch_dtype.itemsize, 4) for info in infos), default=0)
+
+
+def _memory(recipe: Recipe) -> dict[str, int]:
+    """Bytes that each tensor of the file takes while it is made."""
+    taken = {name: info.nbytes for name, info in recipe.infos.items()}
+    for name, tensor in recipe.tensors.items():
+        if name not in taken or not tensor.info.is_float:
+            continue
+        stored = recipe.source.tensors[tensor.source] if tensor.source is not None else tensor.info
+        dtype = arithmetic_dtype(stored.torch_dtype, tensor.info.torch_dtype)
+        held = tensor.info.numel * (1 + (tensor.paired != ()) + (tensor.cancelling is not None))
+        if stored.torch_dtype != dtype or tensor.rewrite is not None:  # else the source stays in its file
+            held += stored.numel
+        taken[name] = held * dtype.itemsize + (tensor.info.nbytes if tensor.info.torch_dtype != dtype else 0)
+    return taken
+
+
+def _ahead(
+    makers: Mapping[str, Callable[[], Tensor]], taken: Mapping[str, int], budget: int
+) -> Iterator[Future[Tensor]]:
+    """Tensors in the order of `taken`, which tells the bytes that each takes; one that is above the budget alone."""
+    waiting, under_way = deque(taken), deque[tuple[str, Future[Tensor]]]()
+    workers = min(os.cpu_count() or 1, _WORKERS)
     with single_threaded(), ThreadPoolExecutor(max_workers=workers) as pool:
         try:
             while waiting or under_way:
-                while waiting and (not under_way or sizes[waiting[0]] <= budget) and len(under_way) <= workers:
+                while waiting and (not under_way or taken[waiting[0]] <= budget) and len(under_way) <= workers:
                     name = waiting.popleft()
-                    budget -= sizes[name]
+                    budget -= taken[name]
                     under_way.append((name, pool.submit(makers[name])))
                 name, finished = under_way.popleft()
                 yield finished
-                budget += sizes[name]
+                del finished
+                budget += taken[name]
         finally:
             pool.shutdown(cancel_futures=True)
 

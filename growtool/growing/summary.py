@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import TensorInfo, coefficients_of
 from growtool.errors import format_names
+from growtool.growing.execute import largest_bytes
 from growtool.recipe import Recipe
 from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.traced_model import TracedModel
@@ -58,7 +58,7 @@ class Summary:
         features: the dimensions of what a model without a head returns that grow.
         new_blocks: paths of the blocks that growth adds.
         copied, grown, zeroed: number of tensors by how they are made.
-        largest_bytes: of the largest tensor, as it is worked on; several of that size are in memory at once.
+        largest_bytes: of the largest tensor, as it is worked on; about two of that size are in memory at once.
         whole_models: whether source and target are held in memory as wholes, by what sees images.
         idle: sections of the plan that have nothing to do, one sentence each.
         advice: what the result needs before it is used, one sentence each.
@@ -118,7 +118,6 @@ def summarise(recipe: Recipe) -> Summary:
     """Count; nothing is read but what `resolve` has read already."""
     tensors = recipe.tensors.values()
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
-    largest = max((math.prod(t.info.shape) * max(t.info.nbytes // max(t.info.numel, 1), 4) for t in tensors), default=0)
     return Summary(
         before=_size(recipe.matching.source, recipe.source.stored.values()),
         after=_size(recipe.matching.target, recipe.infos.values()),
@@ -131,7 +130,7 @@ def summarise(recipe: Recipe) -> Summary:
         copied=copied,
         zeroed=zeroed,
         grown=len(recipe.tensors) - copied - zeroed,
-        largest_bytes=largest,
+        largest_bytes=largest_bytes(recipe),
         whole_models=bool(recipe.plan.recalibrate or recipe.plan.seeing),
         idle=tuple(_idle(recipe)),
         advice=tuple(_advice(recipe)),

@@ -363,3 +363,24 @@ def test_values_are_those_timm_saved(resnet_folder):
 @pytest.mark.parametrize(("folder", "label"), [("small", "small"), ("run/last", "run-last"), ("run/best", "run-best")])
 def test_a_checkpoint_of_a_run_is_labelled_by_the_run(tmp_path, folder, label):
     assert open_checkpoint(write_folder(TINY["vit"], tmp_path / folder)).label == label
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_large_tensor_stands_on_the_pages_of_the_file(tmp_path, padding, monkeypatch):
+    """Writing to it leaves the file as it is; where its numbers stand askew, as no library writes them, it is read."""
+    monkeypatch.setattr("growtool.checkpoint.reader._MAPPED", 8)
+    values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    info = {"dtype": "F32", "shape": [3, 5], "data_offsets": [0, 60]}
+    header = json.dumps({"x": info}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8 + padding)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values.numpy().tobytes())
+    checkpoint = open_checkpoint(path, architecture="resnet18")
+    assert torch.equal(checkpoint.read_stored("x", 1, mapped=True), values[1])
+    found = checkpoint.read("x")
+    assert torch.equal(found, values)
+    found.zero_()
+    assert torch.equal(checkpoint.read("x"), values)
+    kept = checkpoint.state_dict()["x"]
+    path.write_bytes(b"")
+    assert torch.equal(kept, values)

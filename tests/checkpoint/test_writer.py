@@ -104,6 +104,9 @@ def test_an_iterator_gives_the_tensors_in_file_order(tmp_path):
     write_safetensors(tmp_path / "x", infos(state), (state[name] for name in order), {})
     assert order == ["b", "a"]
     assert safetensors.torch.load_file(tmp_path / "x")["b"].equal(state["b"])
+    with pytest.raises(ValueError, match="more than the 2 tensors"):
+        write_safetensors(tmp_path / "y", infos(state), (state[name] for name in [*order, "a"]), {})
+    assert not (tmp_path / "y").exists()
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])

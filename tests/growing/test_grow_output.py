@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from growtool.checkpoint import WEIGHTS, Stored, open_checkpoint
+from growtool.checkpoint import WEIGHTS, Stored, file_order, open_checkpoint, writer
 from growtool.checkpoint.folder import loading_line
 from growtool.errors import CheckpointError, PlanError
-from growtool.growing.execute import contents
+from growtool.growing import execute
+from growtool.growing.execute import _memory, contents, largest_bytes, produce
 from growtool.operators.width import tile
-from growtool.recipe import resolve
+from growtool.recipe import Recipe, TensorRecipe, resolve
 from tests.support.models import TINY, WIDER, Tiny, grown, plan_of, write_folder
 from tests.support.plain_timm import in_plain_timm
 
@@ -93,6 +96,41 @@ def test_what_does_not_change_is_left_to_be_copied_from_the_file(tmp_path):
     assert not left(wider_type)
     wide = load_file(grown(source, wider_type, tmp_path / "wide").out / WEIGHTS)
     assert all(torch.equal(wide[name], tensor.double()) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("more", [{}, {"output": {"dtype": "float16"}}])
+def test_tensors_at_work_share_the_memory_of_two(more, tmp_path, monkeypatch):
+    """Those that are made, wait or are written; one that takes more, as centred weights do, is made alone."""
+    tiny = TINY["vit"].with_args(depth=4, embed_dim=32, num_heads=4)
+    source = write_folder(tiny, tmp_path / "source", dtype=torch.float32)
+    wide = {"embed_dim": 48, "num_heads": 6}
+    plan = {"target": {"model_args": wide}, "width": {"operator": "centre_zero"}, **more}
+    recipe = resolve(plan_of(tmp_path, plan).plan, open_checkpoint(source))
+    taken, order = _memory(recipe), file_order(recipe.infos)
+    at_work, together, results = list[str](), list[tuple[int, int]](), list[weakref.ref[torch.Tensor]]()
+
+    def made(recipe: Recipe, tensor: TensorRecipe) -> torch.Tensor:
+        at_work.append(tensor.name)
+        names = list(at_work)
+        together.append((len(names), sum(taken[name] for name in names)))
+        time.sleep(0.002)  # so that others begin
+        result = make(recipe, tensor).to(tensor.info.torch_dtype)
+        results.append(weakref.ref(result))
+        return result
+
+    def written(*arguments) -> None:
+        write(*arguments)
+        at_work.remove(order.pop(0))
+
+    make, write = execute._made, writer._write
+    monkeypatch.setattr(execute, "_made", made)
+    monkeypatch.setattr(writer, "_write", written)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    writer.write_safetensors(tmp_path / "x", recipe.infos, produce(recipe, lambda nbytes: None), {})
+    assert len(results) == len(recipe.tensors)
+    assert not [result for result in results if result() is not None], "nothing holds what is written"
+    assert max(count for count, _ in together) > 1
+    assert max(nbytes for count, nbytes in together if count > 1) <= 2 * largest_bytes(recipe)
 
 
 def test_operators_compute_on_one_thread(tmp_path, monkeypatch):
