@@ -13,23 +13,25 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.reader import WEIGHTS, open_checkpoint
-from growtool.checkpoint.tensors import Stored, TensorInfo
+from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of
 from growtool.checkpoint.writer import (
     ASIDE,
     TEMPORARY,
     atomic_file,
     clear_leftovers,
     current_umask,
+    file_order,
     prefix_for,
     write_safetensors,
 )
 from growtool.errors import PlanError, format_names
-from growtool.library import library_of
+from growtool.library import libraries, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library import ModelSpec
+    from growtool.library.layout import Writing
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
 TRAINING = "training.json"
@@ -52,6 +55,7 @@ _NOTE = (
     "`timm.create_model` loads.\n"
 )
 
+T = TypeVar("T")
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor | Stored"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
 
@@ -80,7 +84,12 @@ def refuse_existing(out: Path, *, force: bool) -> None:
     if not force:
         raise PlanError(f"{out}: the output exists; choose another name, or replace it with --force")
     if out.is_dir():
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES or not path.is_file())
+        known = [pattern for library in libraries() for pattern in library.beside]
+        foreign = sorted(
+            path.name
+            for path in out.iterdir()
+            if not path.is_file() or not (path.name in OWN_FILES or matches(path, known))
+        )
         if foreign:
             raise PlanError(
                 f"{out}: found {format_names(foreign, 4)}, expected nothing but the files of a checkpoint "
@@ -109,9 +118,11 @@ def write_folder(
     model: nn.Module,
     documents: Documents,
     metadata: Mapping[str, str],
+    writing: Writing | None = None,
+    beside: Iterable[Path] = (),
     force: bool = False,
 ) -> None:
-    """Write the timm folder `out`: weights, `config.json` and documents; all of it or nothing.
+    """Write the folder `out`: weights, `config.json` and documents; all of it or nothing.
 
     Args:
         out: the folder to appear; missing parents are created.
@@ -122,6 +133,8 @@ def write_folder(
         documents: text by file name. A callable gets the folder as it stands, weights and config complete but not yet
             under `out`, and returns the documents; what it raises keeps `out` from appearing.
         metadata: strings for the weights file; `format: pt` is added.
+        writing: under which names the file holds tensors that `produce` yields in `file_order`; None: under their own.
+        beside: files that are copied into the folder.
         force: replace an output that is there already.
 
     Raises:
@@ -130,7 +143,9 @@ def write_folder(
     """
     refuse_existing(out, force=force)
     with staging(out) as folder:
-        write_safetensors(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata})
+        _write_weights(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata}, writing)
+        for path in beside:
+            shutil.copyfile(path, folder / path.name)
         write_text(folder / CONFIG, json_text(library_of(spec).config(spec, model)))
         for name, text in (documents(folder) if callable(documents) else documents).items():
             write_text(folder / name, text)
@@ -147,6 +162,7 @@ def write_file(
     *,
     model: nn.Module,
     metadata: Mapping[str, str],
+    writing: Writing | None = None,
     check: Callable[[Path], object] | None = None,
     force: bool = False,
 ) -> None:
@@ -162,11 +178,58 @@ def write_file(
     config = json.dumps(library_of(spec).config(spec, model), ensure_ascii=False)
     with staging(out) as folder:
         staged = folder / out.name
-        write_safetensors(staged, tensors, produce, {"format": "pt", SPEC_KEY: config, **metadata})
+        _write_weights(staged, tensors, produce, {"format": "pt", SPEC_KEY: config, **metadata}, writing)
         if check is not None:
             check(staged)
         staged.replace(out.resolve())
         sync_folder(out.resolve().parent)
+
+
+def _write_weights(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    produce: Produce,
+    metadata: Mapping[str, str],
+    writing: Writing | None,
+) -> None:
+    if writing is None:
+        write_safetensors(path, tensors, produce, metadata)
+        return
+    order = file_order(tensors)
+    made = (produce(name) if callable(produce) else next(produce) for name in order)
+    held = dict(writing.stream(((name, _empty(tensors[name])) for name in order), loaded=lambda tensor: tensor))
+    stream = (tensor for _, tensor in writing.stream(_beside(order, made), loaded=_loaded))
+    write_safetensors(path, infos_of(held), stream, metadata, order=list(held))
+
+
+def _beside(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T]]:
+    """Pairs; a `zip` would keep each until the next is there."""
+    return ((name, next(tensors)) for name in names)
+
+
+def _loaded(made: torch.Tensor | Stored) -> torch.Tensor:
+    return made.read() if isinstance(made, Stored) else made
+
+
+def _empty(info: TensorInfo) -> torch.Tensor:
+    import torch
+
+    return torch.empty(info.shape, dtype=info.torch_dtype, device="meta")
+
+
+def companions(source: Checkpoint) -> list[Path]:
+    """The files beside a checkpoint that its library wants beside a grown one, too: those of a tokenizer, say."""
+    folder, patterns = source.path.parent, library_of(source.spec).beside
+    if source.path.name != WEIGHTS or not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.name not in OWN_FILES and path.is_file() and matches(path, patterns)
+    )
+
+
+def matches(path: Path, patterns: Iterable[str]) -> bool:
+    """Whether the name of a file is like one of the patterns."""
+    return any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
 def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:

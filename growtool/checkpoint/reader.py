@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +24,12 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
-from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as
+from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as, infos_of
 from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import named
 from growtool.hub.repository import Origin
 from growtool.library import ModelSpec, libraries, spec_from, spec_named
+from growtool.library.layout import Conversion, Reading
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,7 @@ class Checkpoint:
         places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
         made: tensors that the library made of those in the file while it loaded them, held in memory.
         changes: what it did to them, a phrase for each kind.
+        reading: how the library finds the model's tensors in the file, where names alone do not tell.
         origin: where the file comes from, if it was named; it may not have been fetched yet.
     """
 
@@ -64,6 +66,7 @@ class Checkpoint:
     places: Mapping[str, str | None] = field(default_factory=dict)
     made: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     changes: tuple[str, ...] = ()
+    reading: Reading | None = None
     origin: Origin | None = None
 
     def __repr__(self) -> str:
@@ -150,6 +153,16 @@ class Checkpoint:
         infos = {name: counter if place is None else self.stored[place] for name, place in places.items()}
         return replace(self, stored=infos, places=dict(places))
 
+    def read_by(self, reading: Reading) -> Checkpoint:
+        """The same as a library reads it; what it finds no use for stands for itself."""
+        held = {part for conversion in reading.made.values() for part in conversion.parts}
+        used = {*reading.places.values(), *reading.unused, *held}
+        places = {**reading.places, **{name: name for name in self.stored if name not in used}}
+        made = Converted(self, reading.made)
+        infos = {**{name: self.stored[place] for name, place in places.items()}, **made.infos}
+        left = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
+        return replace(self, stored=infos, places=places, made=made, reading=reading, changes=left)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor by name; the whole file in memory."""
         return {name: self.read(name).clone() for name in self.tensors}
@@ -185,6 +198,36 @@ class Checkpoint:
         """Hex digest of the weights file."""
         with self.file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Converted(Mapping[str, "torch.Tensor"]):
+    """Tensors that are made of others of a file, each time one is asked for.
+
+    Attributes:
+        infos: shape and type of each.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, conversions: Mapping[str, Conversion]) -> None:
+        self._checkpoint, self._conversions = checkpoint, conversions
+        self.infos = dict(self._infos())
+
+    def _infos(self) -> Iterator[tuple[str, TensorInfo]]:
+        import torch
+
+        for name, conversion in self._conversions.items():
+            infos = {part: self._checkpoint.stored[part] for part in conversion.parts}
+            empty = {p: torch.empty(i.shape, dtype=i.torch_dtype, device="meta") for p, i in infos.items()}
+            yield from infos_of({name: conversion.convert(empty)[name]}).items()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        conversion = self._conversions[name]
+        return conversion.convert({part: self._checkpoint.read_stored(part) for part in conversion.parts})[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._conversions)
+
+    def __len__(self) -> int:
+        return len(self._conversions)
 
 
 @dataclass(frozen=True)

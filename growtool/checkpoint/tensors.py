@@ -61,6 +61,18 @@ class Stored:
     start: int
     info: TensorInfo
 
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory."""
+        import torch
+
+        if self.info.numel == 0:
+            return torch.empty(self.info.shape, dtype=self.info.torch_dtype)
+        raw = bytearray(self.info.nbytes)
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            file.readinto(raw)
+        return torch.frombuffer(raw, dtype=self.info.torch_dtype).reshape(self.info.shape)
+
 
 def file_rank(dtype: str) -> int:
     """Position of a safetensors type in the order of a file: tensors of lower rank come first."""

@@ -21,7 +21,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -41,11 +41,13 @@ def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
     return sorted(tensors, key=lambda name: (file_rank(tensors[name].dtype), name))
 
 
-def encode_header(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> bytes:
+def encode_header(
+    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], order: Sequence[str] | None = None
+) -> bytes:
     """The length-prefixed header: 8 bytes little-endian size, then JSON padded with spaces to a multiple of 8 bytes."""
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
-    for name in file_order(tensors):
+    for name in order or file_order(tensors):
         info = tensors[name]
         header[name] = {
             "dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, offset + info.nbytes]
@@ -61,6 +63,7 @@ def write_safetensors(
     tensors: Mapping[str, TensorInfo],
     produce: Callable[[str], torch.Tensor] | Iterator[torch.Tensor | Stored],
     metadata: Mapping[str, str],
+    order: Sequence[str] | None = None,
 ) -> None:
     """Write `tensors` to `path`, holding one of them in memory at a time.
 
@@ -70,6 +73,7 @@ def write_safetensors(
         produce: gives the tensor of a name, or yields the tensors in `file_order`; or where another file holds the
             bytes of one, which the system copies where it can.
         metadata: strings for the header's `__metadata__`.
+        order: of the tensors in the file, where `produce` yields them in another than `file_order`.
 
     Raises:
         ValueError: a produced tensor is not what `tensors` announced (a bug in the caller).
@@ -77,8 +81,8 @@ def write_safetensors(
             behind.
     """
     with atomic_file(path) as file:
-        file.write(encode_header(tensors, metadata))
-        for name in file_order(tensors):
+        file.write(encode_header(tensors, metadata, order))
+        for name in order or file_order(tensors):
             made = produce(name) if callable(produce) else next(produce)
             found = made.info if isinstance(made, Stored) else TensorInfo(tuple(made.shape), dtype_name(made.dtype))
             if found != tensors[name]:

@@ -17,6 +17,7 @@ from growtool.checkpoint.folder import (
     CARD,
     PLAN,
     REPORT,
+    companions,
     is_single_file,
     json_text,
     refuse_existing,
@@ -24,6 +25,7 @@ from growtool.checkpoint.folder import (
     write_file,
     write_folder,
 )
+from growtool.checkpoint.match import shared_names
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
 from growtool.growing.execute import contents
@@ -34,6 +36,7 @@ from growtool.growing.proof import Proof, prove
 from growtool.growing.report import card_text, report_text, target_with_lineage, with_measurement
 from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
+from growtool.library.layout import Writing
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.choosing.consent import require_consent
@@ -127,6 +130,7 @@ def grow(
             tensors,
             model=recipe.models[1],
             metadata=metadata,
+            writing=_writing(recipe),
             check=check,
             force=force,
         )
@@ -139,10 +143,24 @@ def grow(
             model=recipe.models[1],
             documents=documents,
             metadata=metadata,
+            writing=_writing(recipe),
+            beside=companions(recipe.source),
             force=force,
         )
     proof, _, report = found[0]
     return Grown(out, summary, proof, report, carried)
+
+
+def _writing(recipe: Recipe) -> Writing | None:
+    """The names of the file, where the source's file has others than its model."""
+    reading = recipe.source.reading
+    if reading is None or recipe.in_templates:
+        return None
+    source_name = recipe.matching.blocks.source_name
+    state = recipe.models[1].state_dict(keep_vars=True)
+    tied = {name for names in shared_names(state) for name in names if source_name(name) in reading.tied}
+    written = {id(tensor) for name, tensor in state.items() if name not in tied}
+    return recipe.library.writing(recipe.models[1], reading, [name for name in tied if id(state[name]) in written])
 
 
 def _from_images(recipe: Recipe, told: Told) -> Mapping[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from growtool.errors import CheckpointError
 from growtool.library.building import seeded, set_eps, without_weights
 from growtool.library.inputs import Inputs, Words
+from growtool.library.layout import Reading, Writing
 from growtool.library.loaded import Loaded, load_strictly
 from growtool.library.published import Published
 from growtool.library.spec import ModelSpec
@@ -198,6 +199,27 @@ class Library(ABC):
     def fetching(self, name: str) -> Sequence[str]:
         """The Python that makes a folder of a published model in another format; none where there is none."""
         return ()
+
+    # How its files hold tensors
+
+    def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading | None:
+        """How the model's tensors are read from a file with other names; None where names alone tell.
+
+        Args:
+            model: without weights.
+            stored: shapes of the tensors in the file.
+        """
+        return None
+
+    def writing(self, model: nn.Module, source: Reading, dropped: Collection[str]) -> Writing:
+        """How a grown model is written under such names as its source was read by.
+
+        Args:
+            model: the grown one, without weights.
+            source: from `reading`.
+            dropped: tensors that are others under another name, and that are not to be written.
+        """
+        raise NotImplementedError
 
     # What is published of it
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from growtool.errors import CheckpointError
@@ -24,7 +26,7 @@ _PART = "_config"  # the names of configurations within a configuration end so
 def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     """The model of a `config.json`: its class, and everything else that the file says.
 
-    `settings` keeps which of its lists have an entry for each block.
+    `settings` keeps which of its lists have an entry for each block, and which fields it has.
 
     Raises:
         CheckpointError: it names no class that transformers has, or is not a configuration of that class.
@@ -36,15 +38,13 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
             f"{where}: found model_type {kind!r} and architectures {classes!r}, expected the name of a type and a list "
             "with the name of a class, as `model.save_pretrained(folder)` writes them"
         )
-    if config.get("auto_map") and not _known_type(kind):
-        raise CheckpointError(
-            f"{where}: auto_map: found a model whose code lies in the checkpoint, expected one of transformers' own; "
-            "growtool runs no code of a checkpoint: register its classes in a file, and name that with --plugin"
-        )
-    architecture = classes[0] if classes else _base_class(kind, where)
+    if not _known_type(kind):
+        raise CheckpointError(f"{where}: {_unknown_type(kind, own_code=bool(config.get('auto_map')))}")
+    architecture = classes[0] if classes else _base_class(kind)
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
     about = {key: value for key, value in config.items() if key in _ABOUT}
-    return ModelSpec(architecture, arguments, {"per_block": dict(_per_block(arguments))}, about, NAME)
+    settings = {"per_block": dict(_per_block(arguments)), "fields": [name for name, _ in fields(arguments)]}
+    return ModelSpec(architecture, arguments, settings, about, NAME)
 
 
 def written_config(spec: ModelSpec) -> dict[str, Any]:
@@ -63,18 +63,24 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
     arguments = copy.deepcopy(arguments_of(spec))  # configurations take apart what they are given
     config = AutoConfig.for_model(spec.extra["model_type"], **arguments)
-    unknown = [name for name in arguments if name in spec.settings.get("added", ()) and name not in config.to_dict()]
+    known = {*inspect.signature(type(config)).parameters, *spec.settings["fields"], *arguments_of(_as_read(spec))}
+    unknown = [name for name in arguments if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], config.to_dict(), n=1)
-        raise TypeError(
-            f"{unknown[0]}: no field of {type(config).__name__}" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise TypeError(f"{', '.join(unknown)}: no field of {type(config).__name__}")
     return config
 
 
+def _as_read(spec: ModelSpec) -> ModelSpec:
+    return replace(spec, model_args={n: v for n, v in spec.model_args.items() if n in spec.settings["fields"]})
+
+
 def arguments_of(spec: ModelSpec) -> dict[str, Any]:
-    """`model_args` as a configuration takes them: paths set within their parts, lists by block as long as the model."""
-    plain = {name: value for name, value in spec.model_args.items() if "." not in name}
+    """`model_args` as a configuration takes them: paths set within their parts, lists by block as long as the model.
+
+    A field may have two names, of which the later one counts: `hidden_size` is `n_embd` to GPT-2.
+    """
+    aliases = _aliases(spec.extra["model_type"])
+    plain = {aliases.get(name, name): value for name, value in spec.model_args.items() if "." not in name}
     paths = {name: value for name, value in spec.model_args.items() if "." in name}
     for root in dict.fromkeys(name.partition(".")[0] for name in paths):
         inner = {name: value for name, value in paths.items() if name.partition(".")[0] == root}
@@ -127,14 +133,30 @@ def _known_type(kind: str) -> bool:
     return kind in CONFIG_MAPPING
 
 
-def _base_class(kind: str, where: str) -> str:
+def _unknown_type(kind: str, *, own_code: bool) -> str:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if own_code:
+        return (
+            "auto_map: found a model whose code lies in the checkpoint, expected one of transformers' own; growtool "
+            "runs no code of a checkpoint: register its classes in a file, and name that with --plugin"
+        )
+    near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
+    return f"model_type: found {kind!r}, expected a type that transformers has; " + (
+        f"did you mean {', '.join(near)}?" if near else "update transformers, or correct it"
+    )
+
+
+def _aliases(kind: str) -> Mapping[str, str]:
+    """Other name of a field -> its name in configurations of a type."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found: Mapping[str, str] = CONFIG_MAPPING[kind].attribute_map
+    return found
+
+
+def _base_class(kind: str) -> str:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    found = MODEL_MAPPING_NAMES.get(kind)
-    if found is None:
-        near = difflib.get_close_matches(kind, MODEL_MAPPING_NAMES, n=3)
-        raise CheckpointError(
-            f"{where}: model_type: found {kind!r}, expected a type that transformers has; "
-            + (f"did you mean {', '.join(near)}?" if near else "update transformers, or correct it")
-        )
+    found = MODEL_MAPPING_NAMES[kind]
     return found if isinstance(found, str) else found[0]

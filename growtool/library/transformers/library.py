@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from growtool.errors import CheckpointError
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
+from growtool.library.layout import Reading, Writing
 from growtool.library.spec import ModelSpec
 from growtool.library.transformers.configs import NAME, config_of, fields, read_config, written_config
 from growtool.library.values import Value, numbers_in
@@ -30,6 +31,10 @@ class Transformers(Library):
     packages: ClassVar[tuple[str, ...]] = (NAME,)
     tells_eps: ClassVar[bool] = False  # no field of a configuration changes but sizes
     towers: ClassVar[bool] = True
+    beside: ClassVar[tuple[str, ...]] = (
+        "*token*.json", "*.jinja", "chat_templates/*", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
+        "generation_config.json", "*processor_config.json", "normalizer.json",
+    )  # fmt: skip
     words: ClassVar[Words] = Words(refit="check the sizes that the configuration gives")
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
@@ -102,6 +107,15 @@ class Transformers(Library):
 
         return not answers_something(model)
 
+    def classes(self, model: nn.Module) -> int:
+        """Tokens of the vocabulary, or labels, where logits are over these."""
+        if self.outputs_may_grow(model):
+            return 0
+        head: Any = cast("Any", model).get_output_embeddings()
+        if head is not None:
+            return int(head.weight.shape[0])
+        return int(cast("Any", model).config.num_labels) if "Classification" in type(model).__name__ else 0
+
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
         """The fields of the configuration, those of its parts by path."""
         return dict(fields(config_of(spec).to_dict()))
@@ -125,9 +139,17 @@ class Transformers(Library):
         """A call of `from_pretrained`."""
         return f"transformers.{spec.architecture}.from_pretrained({str(path)!r})"
 
-    def fetching(self, name: str) -> Sequence[str]:
-        """None: names of the hub are taken as they are."""
-        return ()
+    def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading:
+        """As transformers itself converts what it loads."""
+        from growtool.library.transformers import layout
+
+        return layout.reading(model, stored)
+
+    def writing(self, model: nn.Module, source: Reading, dropped: Collection[str]) -> Writing:
+        """As transformers itself converts back what it saves."""
+        from growtool.library.transformers import layout
+
+        return layout.writing(model, source, dropped)
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
         """The same configuration for another class."""

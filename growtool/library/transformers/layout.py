@@ -1,0 +1,166 @@
+"""Where transformers keeps tensors: by its own table of names and conversions, both ways.
+
+Checkpoints keep the names under which they were published; models of today may call their tensors otherwise, and hold
+as one what is several in a file (the experts of a mixture). transformers converts while it loads, and back while it
+saves. The same is done here tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from growtool.library.layout import Conversion, Reading, Writing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def reading(model: Any, stored: Shapes) -> Reading:
+    """How transformers finds a model's tensors among those of a file.
+
+    Args:
+        model: without weights.
+        stored: shapes of the tensors in the file.
+    """
+    from transformers.core_model_loading import dot_natural_key, rename_source_key
+
+    renamings, converters = _table(model)
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    own, prefix = model.state_dict(), model.base_model_prefix
+    places, unused = dict[str, str](), list[str]()
+    collected: dict[str, tuple[Any, list[tuple[str, str]]]] = {}
+    for name in sorted(stored, key=dot_natural_key):
+        found, pattern = rename_source_key(name, renamings, converters, prefix, own)
+        if found not in own and name in own:
+            found, pattern = name, None
+        if found not in own:
+            unused.append(name)
+        elif pattern is None:
+            places[found] = name
+        else:
+            collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
+    made = dict(_made(model, collected, stored))
+    ignored = model._keys_to_ignore_on_load_unexpected or ()
+    passed = tuple(name for name in unused if any(re.search(pattern, name) for pattern in ignored))
+    ties = _ties(model, places)
+    return Reading(places | ties, made, passed, frozenset(ties))
+
+
+def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
+    """How the tensors of a grown model are written: under such names as its source had.
+
+    Args:
+        model: the grown one, without weights.
+        source: how its source was read.
+        dropped: tensors of the model that are others under another name, and that are not to be written.
+    """
+    from transformers.core_model_loading import apply_converters, apply_renamings
+
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in dropped}
+    stripped = _without_prefix(model, source)
+    if not _converts(model, source):
+        return Writing({name: stripped(name) for name in own})
+    renamings, converters = ([one.reverse_transform() for one in table[::-1]] for table in _table(model, saving=True))
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    names, collected = dict[str, str](), dict[str, tuple[Any, list[tuple[str, str]]]]()
+    for name in own:
+        found, pattern = apply_converters(name, converters)
+        if pattern is None:
+            names[name] = stripped(apply_renamings(name, renamings))
+        else:
+            collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
+    conversions = []
+    for first, (converter, parts) in collected.items():
+        convert = partial(_converted, model, converter, first, parts)
+        results = convert({name: _empty(own[name]) for _, name in parts})
+        renamed = {result: stripped(apply_renamings(result, renamings)) for result in results}
+        conversions.append(
+            Conversion(
+                tuple(name for _, name in parts),
+                tuple(renamed.values()),
+                partial(_renamed, convert, renamed),
+            )
+        )
+    return Writing(names, tuple(conversions))
+
+
+def _table(model: Any, *, saving: bool = False) -> tuple[list[Any], list[Any]]:
+    """The renamings and the converters of a model, in order."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import PrefixChange, WeightConverter, WeightRenaming
+
+    table = get_model_conversion_mapping(model, add_legacy=not saving)
+    if saving:
+        table = [one for one in table if not isinstance(one, PrefixChange)]
+    return (
+        [one for one in table if isinstance(one, WeightRenaming)],
+        [one for one in table if isinstance(one, WeightConverter)],
+    )
+
+
+def _converts(model: Any, source: Reading) -> bool:
+    """Whether the source's file had the names that transformers converts."""
+    renamings, converters = _table(model, saving=True)
+    from transformers.core_model_loading import rename_source_key
+
+    return bool(source.made) or any(
+        rename_source_key(place, renamings, converters)[0] != place for place in source.places.values()
+    )
+
+
+def _without_prefix(model: Any, source: Reading) -> Any:
+    """What takes the name of the base model off the names of the file, where the source's file had none."""
+    prefix = f"{model.base_model_prefix}."
+    plain = any(name.startswith(prefix) and not place.startswith(prefix) for name, place in source.places.items())
+    return (lambda name: name.removeprefix(prefix)) if plain else (lambda name: name)
+
+
+def _ties(model: nn.Module, places: Mapping[str, str]) -> dict[str, str]:
+    """Tensors that the file does not hold, as they are others under another name."""
+    groups = defaultdict[int, list[str]](list)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups[id(tensor)].append(name)
+    found = dict[str, str]()
+    for names in groups.values():
+        kept = next((name for name in names if name in places), None)
+        found |= {name: places[kept] for name in names if kept is not None and name not in places}
+    return found
+
+
+def _made(
+    model: Any, collected: Mapping[str, tuple[Any, list[tuple[str, str]]]], stored: Shapes
+) -> Iterator[tuple[str, Conversion]]:
+    for first, (converter, parts) in collected.items():
+        convert = partial(_converted, model, converter, first, parts)
+        results = tuple(convert({name: _empty(stored[name]) for _, name in parts}))
+        names = tuple(name for _, name in parts)
+        for result in results:
+            yield result, Conversion(names, results, convert)
+
+
+def _converted(
+    model: Any, converter: Any, first: str, parts: list[tuple[str, str]], tensors: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """What a converter of transformers makes of tensors, by the names that it gives."""
+    own = copy.deepcopy(converter)
+    for pattern, name in parts:
+        own.add_tensor(first, name, pattern, tensors[name])
+    made = own.convert(first, model=model, config=model.config)
+    return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+
+
+def _renamed(convert: Any, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {names[name]: tensor for name, tensor in convert(tensors).items()}
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    return torch.empty(shape, device="meta")

@@ -1,0 +1,189 @@
+"""Folders as `save_pretrained` leaves them grow into folders that `from_pretrained` loads without growtool."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from growtool import grow, open_checkpoint
+from growtool.checkpoint.match import matched
+from growtool.errors import CheckpointError, PlanError
+from tests.support.transformers_families import Source, built, config_of
+
+BOTH = {"target": {"scale": {"width": 2, "depth": 2}}, "width": {"operator": "tile"}, "depth": {"operator": "zero_out"}}
+DEEPER = {"target": {"scale": {"depth": 2}}, "depth": "zero_out"}
+FOLDERS = {
+    "llama": torch.float32,
+    "llama, tied": torch.float32,  # one name of two in the file
+    "qwen2": torch.bfloat16,
+    "vit": torch.float32,  # other names in the file
+    "mixtral": torch.float32,  # experts one by one in the file
+    "t5": torch.float32,  # two stacks, one table of tokens
+}
+
+RELOAD = """
+import json, sys, torch, transformers
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+for pair in sys.argv[1:]:
+    found = []
+    for folder in pair.split(";"):
+        cls = getattr(transformers, json.load(open(f"{folder}/config.json"))["architectures"][0])
+        model, info = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+        inputs = torch.load(f"{pair.split(';')[0]}/inputs.pt")
+        with torch.no_grad():
+            found.append(model.eval()(**inputs).logits)
+        assert not any(info.values()), info
+    print(float((found[0] - found[1]).abs().max() / found[0].abs().max()))
+"""
+
+
+def folder(place: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
+    """A random model as transformers saves it, with a tokenizer beside it, and inputs."""
+    source = Source.of(config_of(family))
+    model = built(source.spec)
+    model.load_state_dict(source.model.state_dict())
+    model.to(dtype).save_pretrained(place)
+    (place / "tokenizer.json").write_text('{"a": "tokenizer"}')
+    (place / "chat_template.jinja").write_text("{{ a }}")
+    from growtool.library import library_of
+
+    inputs = library_of(source.spec).inputs(source.model, 2, 3)
+    torch.save({name: tensor.float() if tensor.is_floating_point() else tensor
+                for name, tensor in inputs.tensors.items()}, place / "inputs.pt")  # fmt: skip
+    return place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Each of `FOLDERS`, and `grown-` each by width and depth."""
+    root = tmp_path_factory.mktemp("transformers")
+    for family, dtype in FOLDERS.items():
+        grow(folder(root / family, family, dtype), BOTH, root / f"grown-{family}")
+    return root
+
+
+def names(path: Path) -> set[str]:
+    with safe_open(path / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def test_transformers_alone_loads_what_was_grown(place):
+    """With nothing missing and nothing left over, and with the same logits."""
+    pairs = [f"{place / family};{place / f'grown-{family}'}" for family in FOLDERS]
+    done = subprocess.run([sys.executable, "-c", RELOAD, *pairs], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(FOLDERS, map(float, done.stdout.split()), strict=True))
+    assert {family: error for family, error in found.items() if error > (1e-2 if family == "qwen2" else 1e-4)} == {}
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_names_are_those_the_checkpoint_came_with(place, family):
+    """The blocks that were there are called as before, new ones alike."""
+    before, after = names(place / family), names(place / f"grown-{family}")
+    assert before < after
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_a_configuration_keeps_all_but_its_sizes(place, family):
+    """No other field changes, and none comes or goes."""
+    before, after = (json.loads((place / name / "config.json").read_text()) for name in (family, f"grown-{family}"))
+    history = after.pop("growtool")
+    assert history["lineage"]
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert all(isinstance(before[name], int | list) for name in changed), changed
+
+
+def test_lists_by_block_follow_the_depth(tmp_path):
+    """A pattern of kinds of blocks goes on, and old blocks keep their kind."""
+    grow(
+        folder(tmp_path / "small", "gemma2"),
+        {"target": {"scale": {"depth": 2}}, "depth": "zero_out"},
+        tmp_path / "large",
+    )
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    assert config["layer_types"] == ["sliding_attention", "full_attention"] * 2
+
+
+def test_tokenizer_and_templates_come_along(place):
+    """What belongs to a checkpoint is copied; what does not stays."""
+    copied = {path.name for path in (place / "grown-llama").iterdir()}
+    assert copied >= {"tokenizer.json", "chat_template.jinja", "generation_config.json", "growth.json", "README.md"}
+    assert "inputs.pt" not in copied
+
+
+def test_a_grown_folder_grows_again_and_may_be_replaced(place, tmp_path):
+    """Its further files are no stranger's."""
+    for _ in range(2):
+        grow(
+            place / "grown-llama",
+            {"target": {"scale": {"depth": 2}}, "depth": "zero_out"},
+            tmp_path / "out",
+            force=True,
+        )
+    assert open_checkpoint(tmp_path / "out").spec.model_args["num_hidden_layers"] == 8
+
+
+def test_weights_without_the_name_of_the_base_model_are_taken_and_left_so(tmp_path):
+    """GPT-2 was published so."""
+    source = folder(tmp_path / "small", "gpt2")
+    state = {n.removeprefix("transformer."): t for n, t in load_file(source / "model.safetensors").items()}
+    state["h.0.attn.bias"] = torch.ones(1, 1, 4, 4)  # a mask that old versions saved; transformers passes over it
+    save_file(state, source / "model.safetensors", {"format": "pt"})
+    grow(source, BOTH, tmp_path / "large")
+    assert {n for n in names(tmp_path / "large") if n.startswith("h.0.")} == {
+        n for n in state if n.startswith("h.0.") and n != "h.0.attn.bias"
+    }
+    assert "leaves out h.0.attn.bias" in matched(open_checkpoint(source)).changes
+
+
+def test_what_is_missing_is_named(tmp_path):
+    """As for timm's checkpoints."""
+    source = folder(tmp_path / "small", "llama")
+    state = load_file(source / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file({**state, "foreign": torch.ones(1)}, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing.*up_proj(.|\n)*foreign"):
+        grow(source, BOTH, tmp_path / "large")
+
+
+def test_a_field_that_the_configuration_lacks_is_refused(tmp_path):
+    """transformers itself takes any word."""
+    source = folder(tmp_path / "small", "llama")
+    with pytest.raises(PlanError, match=r"hidden_sise.*did you mean 'hidden_size'"):
+        grow(source, {"target": {"model_args": {"hidden_sise": 96}}, "width": "tile"}, tmp_path / "large")
+
+
+@pytest.mark.parametrize(
+    "config, told",
+    [
+        ({"model_type": "lama", "architectures": ["LlamaForCausalLM"]}, "model_type"),
+        ({"model_type": "llama", "architectures": ["LamaForCausalLM"]}, "did you mean LlamaForCausalLM"),
+        ({"model_type": "mine", "auto_map": {"AutoModel": "code.Mine"}, "architectures": ["Mine"]}, "--plugin"),
+        ({"model_type": 3}, "expected the name of a type"),
+    ],
+)
+def test_configurations_that_are_none(tmp_path, config, told):
+    """Each says what was expected."""
+    source = folder(tmp_path / "small", "llama")
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=told):
+        grow(source, BOTH, tmp_path / "large")
+
+
+def test_a_field_may_be_called_by_either_name(tmp_path):
+    """GPT-2 has `n_embd` in its file; users know it as `hidden_size`."""
+    source, wider = folder(tmp_path / "small", "gpt2"), {"hidden_size": 96, "num_attention_heads": 8}
+    grow(source, {"target": {"model_args": wider}, "width": "tile"}, tmp_path / "large")
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    assert (config["n_embd"], config["n_head"]) == (96, 8)
+    assert "hidden_size" not in config
