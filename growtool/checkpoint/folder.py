@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.reader import WEIGHTS, open_checkpoint
+from growtool.checkpoint.shards import INDEX, write_shards
 from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of
 from growtool.checkpoint.writer import (
     ASIDE,
@@ -32,6 +33,7 @@ from growtool.checkpoint.writer import (
 )
 from growtool.errors import PlanError, format_names
 from growtool.library import libraries, library_of
+from growtool.library.layout import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library import ModelSpec
-    from growtool.library.layout import Writing
 
 REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
 TRAINING = "training.json"
@@ -85,6 +86,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         raise PlanError(f"{out}: the output exists; choose another name, or replace it with --force")
     if out.is_dir():
         known = [pattern for library in libraries() for pattern in library.beside]
+        known += [INDEX, "model-*-of-*.safetensors"]
         foreign = sorted(
             path.name
             for path in out.iterdir()
@@ -119,6 +121,7 @@ def write_folder(
     documents: Documents,
     metadata: Mapping[str, str],
     writing: Writing | None = None,
+    limit: str | None = None,
     beside: Iterable[Path] = (),
     force: bool = False,
 ) -> None:
@@ -134,6 +137,7 @@ def write_folder(
             under `out`, and returns the documents; what it raises keeps `out` from appearing.
         metadata: strings for the weights file; `format: pt` is added.
         writing: under which names the file holds tensors that `produce` yields in `file_order`; None: under their own.
+        limit: bytes of a file, `5GB`; more are written as shards with an index. None: one file.
         beside: files that are copied into the folder.
         force: replace an output that is there already.
 
@@ -143,7 +147,7 @@ def write_folder(
     """
     refuse_existing(out, force=force)
     with staging(out) as folder:
-        _write_weights(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata}, writing)
+        _write_weights(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata}, writing, limit)
         for path in beside:
             shutil.copyfile(path, folder / path.name)
         write_text(folder / CONFIG, json_text(library_of(spec).config(spec, model)))
@@ -191,15 +195,20 @@ def _write_weights(
     produce: Produce,
     metadata: Mapping[str, str],
     writing: Writing | None,
+    limit: str | None = None,
 ) -> None:
-    if writing is None:
+    if writing is None and limit is None:
         write_safetensors(path, tensors, produce, metadata)
         return
     order = file_order(tensors)
     made = (produce(name) if callable(produce) else next(produce) for name in order)
+    writing = writing or Writing({name: name for name in order})
     held = dict(writing.stream(((name, _empty(tensors[name])) for name in order), loaded=lambda tensor: tensor))
     stream = (tensor for _, tensor in writing.stream(_beside(order, made), loaded=_loaded))
-    write_safetensors(path, infos_of(held), stream, metadata, order=list(held))
+    if limit is None:
+        write_safetensors(path, infos_of(held), stream, metadata, order=list(held))
+    else:
+        write_shards(path.parent, infos_of(held), stream, metadata, list(held), limit)
 
 
 def _beside(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T]]:
@@ -220,7 +229,7 @@ def _empty(info: TensorInfo) -> torch.Tensor:
 def companions(source: Checkpoint) -> list[Path]:
     """The files beside a checkpoint that its library wants beside a grown one, too: those of a tokenizer, say."""
     folder, patterns = source.path.parent, library_of(source.spec).beside
-    if source.path.name != WEIGHTS or not folder.is_dir():
+    if source.folder is None or not folder.is_dir():
         return []
     return sorted(
         path for path in folder.iterdir() if path.name not in OWN_FILES and path.is_file() and matches(path, patterns)
@@ -238,7 +247,7 @@ def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]
     found = {
         name: (folder / name).read_text(encoding="utf-8")
         for name in (CARD, *names)
-        if source.path.name == WEIGHTS and (folder / name).is_file()
+        if source.folder is not None and (folder / name).is_file()
     }
     return {CARD: plain_card(source.spec)} | found
 

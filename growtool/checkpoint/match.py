@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
-from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.remedy import importing, listed, stripping
 from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
@@ -230,7 +229,7 @@ def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> 
 
 def _as_it_is(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Attempt | None:
     """What the library changes while it loads the folder, and the lines that do it; None where it does not take it."""
-    if checkpoint.path.name != WEIGHTS or not _has_config(checkpoint):
+    if checkpoint.folder is None or not _has_config(checkpoint):
         return None
     loaded = library_of(checkpoint.spec).load_folder(checkpoint.path.parent, checkpoint.spec)
     if loaded is None:
@@ -268,7 +267,7 @@ def _saving(checkpoint: Checkpoint, script: Script) -> str:
 def _named(checkpoint: Checkpoint) -> Path:
     """The folder or file that was named."""
     path = checkpoint.path.absolute()
-    return path.parent if path.name == WEIGHTS and _has_config(checkpoint) else path
+    return path.parent if checkpoint.folder is not None and _has_config(checkpoint) else path
 
 
 def _has_config(checkpoint: Checkpoint) -> bool:

@@ -24,6 +24,7 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
+from growtool.checkpoint.shards import INDEX, read_shards, starts
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as, infos_of
 from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import named
@@ -44,7 +45,7 @@ class Checkpoint:
     """A safetensors file and the model it belongs to; no weights are held.
 
     Attributes:
-        path: the `.safetensors` file.
+        path: the `.safetensors` file; of weights in several files their index.
         spec: the model the weights are for.
         stored: every tensor of the file by name.
         metadata: the header's own strings.
@@ -53,6 +54,7 @@ class Checkpoint:
         places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
         made: tensors that the library made of those in the file while it loaded them, held in memory.
         changes: what it did to them, a phrase for each kind.
+        files: tensor of the file -> the shard that holds it; empty where one file holds all.
         reading: how the library finds the model's tensors in the file, where names alone do not tell.
         origin: where the file comes from, if it was named; it may not have been fetched yet.
     """
@@ -66,6 +68,7 @@ class Checkpoint:
     places: Mapping[str, str | None] = field(default_factory=dict)
     made: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     changes: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict, repr=False)
     reading: Reading | None = None
     origin: Origin | None = None
 
@@ -83,9 +86,20 @@ class Checkpoint:
         _ = self.file
 
     @cached_property
-    def _offsets(self) -> dict[str, int]:
-        header = parse_header(self.file)
-        return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
+    def _starts(self) -> dict[str, tuple[Path, int]]:
+        """The file of each tensor, and where it begins there."""
+        headers = {path: starts(parse_header(path)) for path in dict.fromkeys(self.files.values()) or [self.file]}
+        return {
+            name: (path, start)
+            for path, found in headers.items()
+            for name, start in found.items()
+            if self.files.get(name, path) == path
+        }
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that is the checkpoint, with its config and whatever else lies there; None for a lone file."""
+        return self.path.parent if self.path.name in (WEIGHTS, INDEX) else None
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -113,7 +127,7 @@ class Checkpoint:
         place = self.places.get(name, name)
         if place is None or name in self.made or (self.form is not None and name in self.form.tensors):
             return None
-        return Stored(self.file, self._offsets[place], self.stored[name])
+        return Stored(*self._starts[place], self.stored[name])
 
     def bank(self, name: str) -> StoredBank:
         """The templates of a bank, read one by one."""
@@ -137,14 +151,14 @@ class Checkpoint:
         info, place = self.stored[name], self.places.get(name, name)
         if place is None:
             return torch.zeros(info.shape, dtype=info.torch_dtype)
-        offset = self._offsets[place]
+        path, offset = self._starts[place]
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         aligned = offset % info.torch_dtype.itemsize == 0
-        raw = (_map if mapped and aligned and info.nbytes >= _MAPPED else _bytes)(self.file, offset, info.nbytes)
+        raw = (_map if mapped and aligned and info.nbytes >= _MAPPED else _bytes)(path, offset, info.nbytes)
         return torch.frombuffer(raw, dtype=torch.uint8)[-info.nbytes :].view(info.torch_dtype).reshape(info.shape)
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
@@ -172,7 +186,7 @@ class Checkpoint:
         """What to call the checkpoint in messages: the folder or the file the user named."""
         if self.origin:
             return self.origin.text
-        return str(self.path.parent if self.path.name == WEIGHTS else self.path)
+        return str(self.folder or self.path)
 
     @property
     def address(self) -> Path:
@@ -189,15 +203,17 @@ class Checkpoint:
             return self.origin.label
         # links stay: a cache of the hub holds the files themselves under their hashes
         path = Path(os.path.abspath(self.path))  # noqa: PTH100
-        if path.name != WEIGHTS:
+        if self.folder is None:
             return path.stem
         folder = path.parent
         return f"{folder.parent.name}-{folder.name}" if folder.name in (_BEST, _LAST) else folder.name
 
     def sha256(self) -> str:
-        """Hex digest of the weights file."""
-        with self.file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Hex digest of the weights file; of several, of what `sha256sum` prints of them in order."""
+        if not self.files:
+            return _sha256(self.file)
+        lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(set(self.files.values()))]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class Converted(Mapping[str, "torch.Tensor"]):
@@ -264,6 +280,11 @@ class StoredBank:
         return template_of([self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts], self.block)
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _bytes(path: Path, offset: int, count: int) -> bytearray:
     """Bytes of a file, in memory."""
     raw = bytearray(count)
@@ -310,7 +331,8 @@ def open_checkpoint(
         published_header = None
     else:
         weights, published_header = published.path, published.header
-    tensors, metadata = published_header or read_header(weights)
+    header = published_header or (None if weights.name == INDEX else read_header(weights))
+    tensors, metadata, files = (*header, {}) if header else read_shards(weights)
     config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
     found = published.spec if published else None
     found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)
@@ -322,14 +344,14 @@ def open_checkpoint(
     told = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
     form = find_form(weights, tensors, metadata)
     places, origin = (published.places, published.origin) if published else ({}, None)
-    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin)
+    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin, files=files)
 
 
 def _find_weights(path: Path) -> Path:
     path = path.expanduser()
     if not path.exists():
         raise CheckpointError(_nothing_at(path))
-    if path.name.endswith(INDEX_ENDING):
+    if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
         _refuse_shards(path, [path])
     if path.is_file():
         _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
@@ -340,6 +362,8 @@ def _find_weights(path: Path) -> Path:
         raise CheckpointError(
             f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
         )
+    if (path / INDEX).is_file():
+        return path / INDEX
     _refuse_shards(path, indices(path))
     held = weight_files(path)
     found = ", ".join(file.name for file in held[:8]) or "no weights at all"
@@ -359,7 +383,7 @@ def _nothing_at(path: Path) -> str:
 def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
     if found:
         raise CheckpointError(
-            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, as timm loads no shards; "
+            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
             f"{merging(found[0], WEIGHTS)}"
         )
 

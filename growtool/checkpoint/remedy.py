@@ -30,7 +30,7 @@ def looks_like_weights(file: str) -> bool:
 
 def unpickling(path: Path) -> str:
     """How to convert a file of torch.save; its content decides which lines do it."""
-    from growtool.checkpoint.torch_file import expressions_allowing, read_state_dict
+    from growtool.checkpoint.foreign.torch_file import expressions_allowing, read_state_dict
 
     try:
         found = read_state_dict(path)

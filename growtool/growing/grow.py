@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.memory import given_back
-from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
+from growtool.checkpoint import CONFIG, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import (
     CARD,
     PLAN,
@@ -93,6 +93,7 @@ def grow(
     refuse_existing(out, force=force)
     spare_source(out, recipe.source)
     _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
+    _require_one_file(recipe, out)
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
     hashing = ThreadPoolExecutor(max_workers=1)
@@ -109,7 +110,7 @@ def grow(
         return found[0]
 
     def documents(folder: Path) -> Mapping[str, str]:
-        proof, measured, report = check(folder / WEIGHTS)
+        proof, measured, report = check(folder)
         if carried is not None:
             write_state(folder, carried.state)
         return {
@@ -144,6 +145,7 @@ def grow(
             documents=documents,
             metadata=metadata,
             writing=_writing(recipe),
+            limit=recipe.plan.output.max_shard_size,
             beside=companions(recipe.source),
             force=force,
         )
@@ -180,6 +182,14 @@ def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> Gro
             "(--no-optimizer-state)"
         )
     return grow_state(recipe, optimizer)
+
+
+def _require_one_file(recipe: Recipe, out: Path) -> None:
+    """Refuse shards where nothing would load them."""
+    limit = recipe.plan.output.max_shard_size
+    if limit is not None and (is_single_file(out) or not recipe.library.loads_shards):
+        why = f"{out} is one file" if is_single_file(out) else f"{recipe.library.name} loads no shards"
+        raise PlanError(f"output.max_shard_size: found {limit}, and {why}; leave it out")
 
 
 def _require_room(out: Path, needed: int) -> None:

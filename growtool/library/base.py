@@ -35,6 +35,7 @@ class Library(ABC):
         tags: of model cards.
         packages: whose versions a report names.
         tells_eps: whether an argument may tell norms another eps unasked; else a plan has to say `eps: told`.
+        loads_shards: whether it loads weights in several files, of which an index tells.
         towers: whether a factor for the depth is meant for each of several stacks of blocks (an encoder and a decoder,
             say) rather than for the one that holds most.
         beside: patterns of further files that belong to a checkpoint of it, such as a tokenizer's.
@@ -45,6 +46,7 @@ class Library(ABC):
     tags: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
     tells_eps: ClassVar[bool] = True
+    loads_shards: ClassVar[bool] = False
     towers: ClassVar[bool] = False
     beside: ClassVar[tuple[str, ...]] = ()
 

@@ -22,10 +22,13 @@ class Output(Section):
     Attributes:
         form: `dense`, as timm loads it, or `template`: templates and coefficients. None: the form of the source.
         dtype: element type of the floating-point tensors; `same` keeps each tensor's own.
+        max_shard_size: bytes of a file at most, such as `5GB`; more are written as several files with an index, where
+            the model's library loads such. None: one file.
     """
 
     form: Literal["dense", "template"] | None = None
     dtype: Literal["same", "float32", "float64", "bfloat16", "float16"] = "same"
+    max_shard_size: Annotated[str, Field(pattern=r"^[1-9]\d*(KB|MB|GB|TB)$")] | None = None
 
 
 class Verify(Section):

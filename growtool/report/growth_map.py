@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from growtool.checkpoint import WEIGHTS, Checkpoint
+from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError
@@ -63,7 +63,7 @@ def growth_map(grown: Checkpoint, source: Checkpoint) -> GrowthMap | None:
         CheckpointError: the report is damaged.
     """
     path = grown.path.parent / REPORT
-    if grown.path.name != WEIGHTS or not path.is_file():
+    if grown.folder is None or not path.is_file():
         return None
     try:
         report: dict[str, Any] = parse_json(path.read_bytes(), str(path))

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import WEIGHTS, Checkpoint, build, coefficients_of
+from growtool.checkpoint import Checkpoint, build, coefficients_of
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
@@ -147,7 +147,7 @@ def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
     """
     where, record = f"{checkpoint.name}: config: growtool", checkpoint.config.get("growtool", {})
     report = checkpoint.path.parent / REPORT
-    if isinstance(record, Mapping) and "lineage" not in record and checkpoint.path.name == WEIGHTS and report.is_file():
+    if isinstance(record, Mapping) and "lineage" not in record and checkpoint.folder is not None and report.is_file():
         where = str(report)
         record = parse_json(report.read_bytes(), where, "restore the file, or remove it to go without")
     steps = record.get("lineage", []) if isinstance(record, Mapping) else None

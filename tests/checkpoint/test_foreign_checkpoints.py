@@ -19,9 +19,9 @@ from torch import nn
 
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import loading_line, spare_source
-from growtool.checkpoint.importing import import_checkpoint
+from growtool.checkpoint.foreign.importing import import_checkpoint
+from growtool.checkpoint.foreign.torch_file import read_state_dict
 from growtool.checkpoint.match import matched
-from growtool.checkpoint.torch_file import read_state_dict
 from growtool.cli import console as console_module
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.update.model import load_model

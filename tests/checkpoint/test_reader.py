@@ -201,9 +201,8 @@ def test_folder_without_weights(tmp_path):
     )
 
 
-@pytest.mark.parametrize("stem", ["model", "pytorch_model", "any other name"])
-@pytest.mark.parametrize("named", ["folder", "index", "shard"])
-def test_shards_are_merged_by_their_index(tmp_path, stem, named):
+def write_shards(tmp_path, stem):
+    """`a` of ones and `b` of twos, each in a file, and an index, which is returned with the files."""
     files = [f"{stem}.{letter}.safetensors" for letter in "xy"]
     for number, (name, file) in enumerate(zip("ab", files, strict=True), 1):
         # what the index gives to another shard does not count
@@ -212,11 +211,29 @@ def test_shards_are_merged_by_their_index(tmp_path, stem, named):
     index = tmp_path / f"{stem}.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict(zip("ab", files, strict=True))}))
     safetensors.torch.save_file({"a": torch.full((2,), 9.0)}, tmp_path / "model-00001-of-00001.safetensors")
+    return index, files
+
+
+@pytest.mark.parametrize("named", ["folder", "index"])
+def test_shards_are_read_by_their_index(tmp_path, named):
+    index, _ = write_shards(tmp_path, "model")
+    found = open_checkpoint({"folder": tmp_path, "index": index}[named], architecture="x")
+    assert found.read("a").tolist() == [1, 1]
+    assert found.read("b").tolist() == [2, 2]
+    assert found.name == str(tmp_path)
+
+
+OTHERS = [(stem, named) for stem in ("pytorch_model", "any other name") for named in ("folder", "index", "shard")]
+
+
+@pytest.mark.parametrize("stem, named", [*OTHERS, ("model", "shard")])
+def test_other_shards_are_merged_by_their_index(tmp_path, stem, named):
+    index, files = write_shards(tmp_path, stem)
     source = {"folder": tmp_path, "index": index, "shard": tmp_path / files[0]}[named]
     message = refused(source)
     assert message.startswith(
-        f"{source}: found a sharded checkpoint, expected one model.safetensors, as timm loads no shards; merge them "
-        "first:\n  import json; from pathlib import Path; "
+        f"{source}: found a sharded checkpoint, expected one model.safetensors, or shards with "
+        "model.safetensors.index.json in a folder; merge them first:\n  import json; from pathlib import Path; "
     )
     exec("\n".join(lines_of(message)), {})
     merged = open_checkpoint(tmp_path, architecture="x")

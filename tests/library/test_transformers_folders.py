@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from growtool import grow, open_checkpoint
 from growtool.checkpoint.match import matched
+from growtool.checkpoint.shards import INDEX
 from growtool.errors import CheckpointError, PlanError
 from tests.support.transformers_families import Source, built, config_of
 
@@ -187,3 +188,54 @@ def test_a_field_may_be_called_by_either_name(tmp_path):
     config = json.loads((tmp_path / "large" / "config.json").read_text())
     assert (config["n_embd"], config["n_head"]) == (96, 8)
     assert "hidden_size" not in config
+
+
+def test_shards_are_read_and_written_tensor_by_tensor(tmp_path):
+    """As transformers cuts and reads them, whatever tensors share a file."""
+    source = Source.of(config_of("mixtral"))
+    model = built(source.spec)
+    model.load_state_dict(source.model.state_dict())
+    model.float().save_pretrained(tmp_path / "small", max_shard_size="100KB")
+    model.save_pretrained(tmp_path / "whole")
+    assert (tmp_path / "small" / INDEX).is_file()
+    plan = {**BOTH, "output": {"max_shard_size": "300KB"}}
+    grow(tmp_path / "small", plan, tmp_path / "large")
+    grow(tmp_path / "whole", BOTH, tmp_path / "large-whole")
+    index = json.loads((tmp_path / "large" / INDEX).read_text())
+    assert len(set(index["weight_map"].values())) > 3
+    large, whole = (matched(open_checkpoint(tmp_path / name)) for name in ("large", "large-whole"))
+    assert large.tensors == whole.tensors
+    assert all(torch.equal(large.read(name), whole.read(name)) for name in large.tensors)
+    assert large.label == "large"
+    again = {"target": {"scale": {"depth": 2}}, "depth": "zero_out"}
+    grow(tmp_path / "large", again, tmp_path / "larger", force=True)
+    grow(tmp_path / "large", {**again, "output": {"max_shard_size": "1MB"}}, tmp_path / "larger", force=True)
+    assert (tmp_path / "larger" / INDEX).is_file()
+    assert not (tmp_path / "larger" / "model.safetensors").exists()
+
+
+def test_shards_that_are_lacking_are_named(tmp_path):
+    """And an index that tells of tensors where they are not."""
+    source = Source.of(config_of("llama"))
+    source.model.float().save_pretrained(tmp_path / "small", max_shard_size="100KB")
+    index = json.loads((tmp_path / "small" / INDEX).read_text())
+    first, *_, last = sorted(set(index["weight_map"].values()))
+    name = next(name for name, file in index["weight_map"].items() if file == first)
+    (tmp_path / "small" / INDEX).write_text(json.dumps({"weight_map": {**index["weight_map"], name: last}}))
+    with pytest.raises(CheckpointError, match=rf"says that {last} holds {name}, and it does not"):
+        open_checkpoint(tmp_path / "small")
+    (tmp_path / "small" / last).unlink()
+    with pytest.raises(CheckpointError, match=rf"1 of them are not beside it \({last}\)"):
+        open_checkpoint(tmp_path / "small")
+
+
+def test_shards_that_nothing_would_load_are_refused(tmp_path, resnet_folder):
+    """timm loads one file, and one file is one file."""
+    plan = {"target": {"scale": {"width": 2}}, "width": "tile", "output": {"max_shard_size": "1MB"}}
+    with pytest.raises(PlanError, match="timm loads no shards; leave it out"):
+        grow(resnet_folder, plan, tmp_path / "large")
+    source = folder(tmp_path / "small", "llama")
+    with pytest.raises(PlanError, match="is one file; leave it out"):
+        grow(source, {**DEEPER, "output": {"max_shard_size": "1MB"}}, tmp_path / "large.safetensors")
+    with pytest.raises(PlanError, match=r"output\.max_shard_size"):
+        grow(source, {**DEEPER, "output": {"max_shard_size": "lots"}}, tmp_path / "large")

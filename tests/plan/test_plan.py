@@ -42,7 +42,7 @@ depth.map.operator depth.map.map depth.map.start
 depth.mixing.operator depth.mixing.steps depth.mixing.lr
 data.path data.batches data.batch_size
 overrides.match overrides.width
-output.form output.dtype
+output.form output.dtype output.max_shard_size
 verify.inputs verify.tolerance
 """
 

@@ -124,7 +124,7 @@ SAYS_TIMM = {
     "cli/commands/reference.py": "the same",
     "checkpoint/documents.py": "the same as cli/opening.py",
     "checkpoint/folder.py": "how an exported template checkpoint is loaded",
-    "checkpoint/importing.py": "the same as cli/opening.py",
+    "checkpoint/foreign/importing.py": "the same as cli/opening.py",
     "checkpoint/reader.py": "the same",
     "checkpoint/remedy.py": "the same",
     "growing/call.py": "a model in memory that no library knows",

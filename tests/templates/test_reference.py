@@ -7,7 +7,7 @@ import timm
 import torch
 
 from growtool.checkpoint import open_checkpoint
-from growtool.checkpoint.torch_file import read_state_dict
+from growtool.checkpoint.foreign.torch_file import read_state_dict
 from growtool.errors import CheckpointError
 from growtool.templates.reference import from_reference, member_places
 from tests.support.reference import ARGS, LAYERS, PLUGIN, reference

@@ -79,7 +79,7 @@ def _import_training(
 ) -> None:
     from growtool.checkpoint import open_checkpoint
     from growtool.checkpoint.folder import loading_line
-    from growtool.checkpoint.importing import import_checkpoint
+    from growtool.checkpoint.foreign.importing import import_checkpoint
     from growtool.library import library_of
 
     done = import_checkpoint(file, output, model=model, model_args=arguments, force=force)
@@ -102,8 +102,8 @@ def _import_templates(
     file: Path, output: Path, model: str, arguments: dict[str, Any], names: dict[str, str], *, force: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
+    from growtool.checkpoint.foreign.torch_file import read_state_dict
     from growtool.checkpoint.names import cleaned
-    from growtool.checkpoint.torch_file import read_state_dict
     from growtool.library import build, spec_named
     from growtool.templates.convert import write_tensors
     from growtool.templates.reference import from_reference

@@ -30,6 +30,7 @@ class Transformers(Library):
     tags: ClassVar[tuple[str, ...]] = (NAME,)
     packages: ClassVar[tuple[str, ...]] = (NAME,)
     tells_eps: ClassVar[bool] = False  # no field of a configuration changes but sizes
+    loads_shards: ClassVar[bool] = True
     towers: ClassVar[bool] = True
     beside: ClassVar[tuple[str, ...]] = (
         "*token*.json", "*.jinja", "chat_templates/*", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
