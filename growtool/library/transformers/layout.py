@@ -19,6 +19,9 @@ from growtool.library.layout import Conversion, Reading, Writing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# Constants that older versions saved, and that every version computes; it passes over them, too.
+_ONCE_SAVED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -47,7 +50,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
         else:
             collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
     made = dict(_made(model, collected, stored))
-    ignored = model._keys_to_ignore_on_load_unexpected or ()
+    ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ONCE_SAVED)
     passed = tuple(name for name in unused if any(re.search(pattern, name) for pattern in ignored))
     ties = _ties(model, places)
     return Reading(places | ties, made, passed, frozenset(ties))
