@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from torch.utils._pytree import tree_leaves
 from growtool import checkpoint
 from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order
 from growtool.growing.execute import produce
+from growtool.growing.proof import aligned
+from growtool.library import Inputs, library_of
+from growtool.library.spec import BUILT_IN
 from growtool.library.timm import input_size
 from growtool.recipe import Recipe
 from growtool.trace import Axis, ChannelGroup, NamedGroup, Trace, groups_on
@@ -73,12 +76,16 @@ class InFloat64(TorchDispatchMode):
 
 def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
     """Every output tensor of one forward pass, without what an earlier pass left in caches."""
+    _clear_caches(model)
+    with torch.no_grad(), InFloat64():
+        return [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
+
+
+def _clear_caches(model: nn.Module) -> None:
     for module in model.modules():
         for name in _CACHES:
             if isinstance(getattr(module, name, None), dict):
                 setattr(module, name, {})
-    with torch.no_grad(), InFloat64():
-        return [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
@@ -208,6 +215,8 @@ def source_model(spec: ModelSpec) -> nn.Module:
 
 
 def _created(spec: ModelSpec) -> nn.Module:
+    if spec.library != BUILT_IN:
+        return library_of(spec).initialised(spec, 0)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -223,19 +232,31 @@ class GroupPair:
 
 
 def growth_proof(source: nn.Module, recipe: Recipe) -> GroupPair:
-    """Grow in memory, build the target with timm from its arguments, compare the outputs."""
+    """Grow in memory, build the target with its library from its arguments, compare the outputs as they line up."""
     grown = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
     model = _created(recipe.target).double().eval()
     model.load_state_dict(grown, strict=True)
     del grown
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(1, *input_size(source), generator=generator, dtype=torch.float64)
-    expected = outputs(source, image)
-    error = difference(expected, outputs(model, image))
-    return GroupPair(error, _spoilt(model, recipe, image, expected))
+    spec = recipe.source.spec
+    inputs = library_of(spec).inputs(source, 1 if spec.library == BUILT_IN else 2, 1)
+    before = _said(spec, source, inputs)
+
+    def off() -> float:
+        """By how much the grown model differs as it is now."""
+        expected, found = aligned(recipe, before, _said(spec, model, inputs))
+        return difference(list(expected), list(found))
+
+    return GroupPair(off(), _spoilt(model, recipe, off))
 
 
-def _spoilt(model: nn.Module, recipe: Recipe, image: Tensor, expected: list[Tensor]) -> float:
+def _said(spec: ModelSpec, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Every output with fractions, as `outputs` has them."""
+    _clear_caches(model)
+    with torch.no_grad(), InFloat64():
+        return tuple(leaf for leaf in library_of(spec).run(model, inputs) if leaf.is_floating_point())
+
+
+def _spoilt(model: nn.Module, recipe: Recipe, off: Callable[[], float]) -> float:
     """The largest change that some grown tensors (any, if none grew) make when alone they are off; zeros are opened."""
     state = model.state_dict()
     floats = [n for n in recipe.tensors if state[n].is_floating_point()]
@@ -247,7 +268,7 @@ def _spoilt(model: nn.Module, recipe: Recipe, image: Tensor, expected: list[Tens
         kept = tensor.clone()
         noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         tensor.add_(0.01 * noise * (kept.abs().mean() if kept.any() else 1))
-        found = max(found, difference(expected, outputs(model, image)))
+        found = max(found, off())
         tensor.copy_(kept)
         if found > TOLERANCE:
             break

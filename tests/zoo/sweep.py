@@ -11,7 +11,8 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +21,8 @@ import torch
 import growtool
 
 from .measure import measure
-from .models import Example
 
+Measure = Callable[..., None]  # of an example, a record to fill, a function that keeps it, and seconds
 SECONDS = 240  # of processor time, for one model
 SINGLY = 15.0  # of these, for its arguments one by one
 _MEMORY = 14 * 2**30  # bytes of address space of one child
@@ -37,17 +38,17 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def sweep(
-    examples: Iterable[Example], results: Path, *, jobs: int = 1, singly: float = SINGLY
+    examples: Iterable[Any], results: Path, measured: Measure = measure, *, jobs: int = 1, singly: float = SINGLY
 ) -> Iterator[dict[str, Any]]:
     """Measure the examples and append one line each to `results`; yields the records as they come."""
     _load_growtool()
     torch.set_num_threads(1)
-    waiting, running = list(examples), dict[int, tuple[Example, Path, float]]()
+    waiting, running = list(examples), dict[int, tuple[Any, Path, float]]()
     while waiting or running:
         while waiting and len(running) < jobs:
             example = waiting.pop(0)
             scratch = results.with_suffix(f".{os.getpid()}.{len(waiting)}")
-            running[_start(example, scratch, singly)] = (example, scratch, time.monotonic())
+            running[_start(partial(measured, example, singly=singly), scratch)] = (example, scratch, time.monotonic())
         pid = _finished(running)
         example, scratch, _ = running.pop(pid)
         record = _collect(example, scratch)
@@ -63,14 +64,14 @@ def _load_growtool() -> None:
             importlib.import_module(module.name)
 
 
-def _start(example: Example, scratch: Path, singly: float) -> int:
+def _start(measured: Callable[..., None], scratch: Path) -> int:
     pid = os.fork()
     if pid == 0:
-        _child(example, scratch, singly)
+        _child(measured, scratch)
     return pid
 
 
-def _child(example: Example, scratch: Path, singly: float) -> NoReturn:
+def _child(measured: Callable[..., None], scratch: Path) -> NoReturn:
     record: dict[str, Any] = {}
 
     def out_of_time(*_: object) -> None:
@@ -80,7 +81,7 @@ def _child(example: Example, scratch: Path, singly: float) -> NoReturn:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
-        measure(example, record, lambda: _write(scratch, record), singly=singly)
+        measured(record, lambda: _write(scratch, record))
     except BaseException as error:
         record["problem"] = f"{type(error).__name__}: {error}"[:400]
         if not isinstance(error, TimeoutError):
@@ -94,7 +95,7 @@ def _write(scratch: Path, record: dict[str, Any]) -> None:
     scratch.write_text(json.dumps(record))
 
 
-def _finished(running: dict[int, tuple[Example, Path, float]]) -> int:
+def _finished(running: dict[int, tuple[Any, Path, float]]) -> int:
     while True:
         for pid, (_, _, started) in running.items():
             if time.monotonic() - started > _LONGEST:
@@ -106,7 +107,7 @@ def _finished(running: dict[int, tuple[Example, Path, float]]) -> int:
         time.sleep(0.1)
 
 
-def _collect(example: Example, scratch: Path) -> dict[str, Any]:
+def _collect(example: Any, scratch: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"label": example.label, "family": example.family, "architecture": example.architecture}
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         record |= json.loads(scratch.read_text())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 TOKENS = 11  # of a text
 _DECODER_TOKENS = 7
 _IMAGE = 32  # pixels of an image whose size the configuration leaves open
+_here = threading.local()
 _ANSWER = "logits"  # what the names of answers begin or end with
 
 
@@ -46,7 +49,7 @@ def answers(model: nn.Module, tensors: dict[str, Tensor]) -> Any:
     """What a model says: its logits where it has some, else everything that it returns."""
     takes = inspect.signature(model.forward).parameters
     flags = {"use_cache": False} if "use_cache" in takes else {}
-    with _one_sequence():
+    with _without_looking():
         returned = model(**tensors, **flags, return_dict=True)
     found = [value for name, value in returned.items() if _is_answer(name)]
     return found or returned
@@ -99,16 +102,34 @@ def _features(config: Any, count: int, generator: Generator) -> Tensor:
 
 
 @contextlib.contextmanager
-def _one_sequence() -> Iterator[None]:
-    """While open, a batch holds one sequence in each row: transformers looks whether several were packed into one.
+def _without_looking() -> Iterator[None]:
+    """While open, transformers does not look at values to find out what it is given; on the meta device are none.
 
-    It reads values of positions to find out, and there are none on the meta device.
+    It would look whether several sequences are packed into one, and whether one ends in padding: here none is. Other
+    threads go on as ever.
     """
-    from transformers import masking_utils
-
-    original = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    _install()
+    _here.unseen = True
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = original
+        _here.unseen = False
+
+
+@cache
+def _install() -> None:
+    from transformers import PreTrainedModel, masking_utils
+
+    for owner, name in (
+        (masking_utils, "find_packed_sequence_indices"),
+        (PreTrainedModel, "warn_if_padding_and_no_attention_mask"),
+    ):
+        setattr(owner, name, _unless_unseen(getattr(owner, name)))
+
+
+def _unless_unseen(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        return None if getattr(_here, "unseen", False) else function(*args, **kwargs)
+
+    return asked

@@ -6,11 +6,9 @@ import copy
 import difflib
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from growtool.errors import CheckpointError
-from growtool.library.paths import set_at
 from growtool.library.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     architecture = classes[0] if classes else _base_class(kind)
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
     about = {key: value for key, value in config.items() if key in _ABOUT}
-    settings = {"per_block": dict(_per_block(arguments)), "fields": [name for name, _ in fields(arguments)]}
+    settings = {"per_block": dict(_per_block(arguments)), "fields": list(arguments)}
     return ModelSpec(architecture, arguments, settings, about, NAME)
 
 
@@ -63,15 +61,18 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
     arguments = copy.deepcopy(arguments_of(spec))  # configurations take apart what they are given
     config = AutoConfig.for_model(spec.extra["model_type"], **arguments)
-    known = {*inspect.signature(type(config)).parameters, *spec.settings["fields"], *arguments_of(_as_read(spec))}
-    unknown = [name for name in arguments if name not in known]
+    unknown = [name for name in spec.model_args if name not in spec.settings["fields"] and not _has(config, name)]
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: no field of {type(config).__name__}")
     return config
 
 
-def _as_read(spec: ModelSpec) -> ModelSpec:
-    return replace(spec, model_args={n: v for n, v in spec.model_args.items() if n in spec.settings["fields"]})
+def _has(config: Any, path: str) -> bool:
+    """Whether the class of a configuration, or of one of its parts, has a field."""
+    *parts, name = path.split(".")
+    for part in parts:
+        config = getattr(config, part, None)
+    return config is not None and (name in inspect.signature(type(config)).parameters or name in config.attribute_map)
 
 
 def arguments_of(spec: ModelSpec) -> dict[str, Any]:
@@ -81,13 +82,22 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     """
     aliases = _aliases(spec.extra["model_type"])
     plain = {aliases.get(name, name): value for name, value in spec.model_args.items() if "." not in name}
-    paths = {name: value for name, value in spec.model_args.items() if "." in name}
-    for root in dict.fromkeys(name.partition(".")[0] for name in paths):
-        inner = {name: value for name, value in paths.items() if name.partition(".")[0] == root}
-        plain[root] = set_at(plain.get(root, {}), inner)
-    for path, count in spec.settings.get("per_block", {}).items():
-        _fit_list(plain, path.split("."), count)
+    for path, value in spec.model_args.items():
+        if "." in path:
+            *parts, name = path.split(".")
+            _part(plain, parts)[name] = value
+    for path, count in spec.settings["per_block"].items():
+        *parts, name = path.split(".")
+        _fit_list(_part(plain, parts), name, count)
     return plain
+
+
+def _part(arguments: dict[str, Any], parts: list[str]) -> dict[str, Any]:
+    """A configuration within one, which may be changed: it is a copy put in its place."""
+    for part in parts:
+        arguments[part] = dict(arguments.get(part) or {})
+        arguments = arguments[part]
+    return arguments
 
 
 def fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -116,12 +126,8 @@ def _parts(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _parts(value, f"{prefix}{name}.")
 
 
-def _fit_list(arguments: dict[str, Any], path: list[str], count: str) -> None:
+def _fit_list(arguments: dict[str, Any], name: str, count: str) -> None:
     """Give a list by block an entry for each, in place: the pattern goes on from its start."""
-    *parts, name = path
-    for part in parts:
-        arguments[part] = dict(arguments[part])
-        arguments = arguments[part]
     number, old = arguments.get(count), arguments[name]
     if isinstance(number, int) and number > 0 and len(old) != number:
         arguments[name] = [old[i % len(old)] for i in range(number)]

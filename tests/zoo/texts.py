@@ -1,0 +1,152 @@
+"""Prove growtool over transformers' families and write docs/transformers.md.
+
+    python -m tests.zoo.texts [--only NAME ...] [--fresh] [--jobs N] [--table]
+    python -m tests.zoo.texts --numbers [--only NAME ...]
+
+Besides the families of `tests.support.transformers_families` every type of the installed transformers that has a causal
+or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.transformers_families import FAMILIES, Source, config_of
+
+from .attempt import Attempt, attempt
+from .measure import TILED_AND_CLOSED, single_changes
+from .sweep import read_results, sweep
+
+RESULTS = Path("runs/transformers.jsonl")
+PAGE = Path("docs/transformers.md")
+CHANGED_SINGLY = (
+    "gpt2", "opt", "gpt-neox", "llama", "qwen2", "qwen3, tied", "mistral", "gemma", "gemma2", "phi3", "olmo2",
+    "smollm3", "falcon", "bert", "modernbert", "t5", "vit", "clip", "mamba", "mixtral",
+)  # fmt: skip
+_BAD = ("FALSE PROMISE", "crash")
+_SIZES: Mapping[str, Any] = {
+    "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 97, "max_position_embeddings": 64, "d_model": 48, "n_embd": 48,
+    "n_head": 4, "n_layer": 2, "n_positions": 64, "num_layers": 2, "num_heads": 4, "n_layers": 2, "n_heads": 4,
+    "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "ffn_dim": 80, "d_ff": 80, "d_kv": 12, "dim": 48, "hidden_dim": 80,
+    "embedding_size": 48, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40, "state_size": 8, "time_step_rank": 6,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """One model: a family of the list, or a type with the generic configuration, which is called by its class."""
+
+    label: str
+    family: str
+    architecture: str
+    config: Mapping[str, Any] = field(hash=False)
+
+
+def examples() -> list[TextExample]:
+    """The families, then every type that has a language model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    listed = [TextExample(name, *FAMILIES[name][:2], config_of(name)) for name in FAMILIES]
+    for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES):
+        for kind, classes in sorted(names.items()):
+            architecture = classes if isinstance(classes, str) else classes[0]
+            takes = {*inspect.signature(CONFIG_MAPPING[kind]).parameters}
+            sizes = {name: value for name, value in _SIZES.items() if name in takes}
+            config = {"model_type": kind, "architectures": [architecture], **sizes}
+            listed.append(TextExample(architecture, kind, architecture, config))
+    return list({example.label: example for example in listed}.values())
+
+
+def measure(example: TextExample, record: dict[str, Any], save: Callable[[], None], *, singly: float) -> None:
+    """Grow a model by width and by depth, and fill in `record`."""
+    warnings.filterwarnings("ignore")
+    started = time.process_time()
+    record |= {"label": example.label, "family": example.family, "architecture": example.architecture}
+    source = Source.of(example.config)
+    for axis in ("width", "depth"):
+        target = {"scale": {axis: 2.0}}
+        record[axis] = asdict(attempt("scale", target, TILED_AND_CLOSED, source.checkpoint, source.model))
+        save()
+    record |= {"complete": True, "seconds": round(time.process_time() - started, 1)}
+    save()
+
+
+def changed_singly(family: str) -> Iterator[Attempt]:
+    """What comes of each number doubled and each switch turned alone; whatever is promised is measured."""
+    source = Source.of(config_of(family))
+    for changed in single_changes(source.spec, source.model):
+        (name,) = changed
+        if name.endswith("token_id") or name == "return_dict":
+            continue
+        made = attempt("arguments", {"model_args": changed}, TILED_AND_CLOSED, source.checkpoint, source.model)
+        made.args = changed
+        yield made
+
+
+def report(families: Iterable[str]) -> Iterator[str]:
+    """A line on each family, one on each promise that is false, and one on all together."""
+    total = Counter[str]()
+    for family in families:
+        found = list(changed_singly(family))
+        verdicts = Counter(str(made.verdict) for made in found)
+        total += verdicts
+        yield f"{family}: {dict(verdicts)}"
+        for made in found:
+            if made.verdict in (*_BAD, "needless lossy"):
+                yield f"  {made.verdict}: {made.args}: {made.error} {'; '.join(made.reasons)}"
+    yield f"all: {dict(total)}"
+
+
+def main() -> None:
+    """Measure what is missing, then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo.texts", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these families or classes, measured anew")
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the page from what is there")
+    parser.add_argument("--numbers", action="store_true", help="double numbers and turn switches of twenty families")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    os.nice(10)
+    if arguments.numbers:
+        for line in report(arguments.only or CHANGED_SINGLY):
+            print(line, flush=True)
+        return
+    RESULTS.parent.mkdir(exist_ok=True)
+    if not arguments.table:
+        done = set() if arguments.fresh or arguments.only else set(read_results(RESULTS))
+        wanted = [e for e in examples() if e.label not in done and (not arguments.only or e.label in arguments.only)]
+        for count, record in enumerate(sweep(wanted, RESULTS, measure, jobs=arguments.jobs), 1):
+            print(f"{count}/{len(wanted)} {_line(record)}", file=sys.stderr, flush=True)
+    from .texts_table import page
+
+    PAGE.write_text(page(examples(), read_results(RESULTS)))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    if "problem" in record:
+        return f"{record['label']}: {record['problem']}"
+    said = (f"{axis} {record[axis]['verdict']} {record[axis]['error'] or 0:.0e}" for axis in ("width", "depth"))
+    return f"{record['label']}, {record['seconds']} s, {', '.join(said)}"
+
+
+if __name__ == "__main__":
+    main()
