@@ -127,4 +127,5 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
         growth=summary.growth(),
         license=recipe.target.settings.get("license"),
         in_templates=recipe.in_templates,
+        new_blocks=bool(recipe.blocks.new),
     )

@@ -194,6 +194,10 @@ class Library(ABC):
         """How a model card says to load the folder it lies in, in Markdown."""
         return f"From inside this folder:\n\n```python\n{self.loading_line(Path(), spec)}\n```"
 
+    def training_text(self, spec: ModelSpec) -> str:
+        """How a model card says to train the new blocks alone, in Markdown; empty where `growtool finetune` does so."""
+        return ""
+
     def models(self) -> Mapping[str, Sequence[str]]:
         """The architectures it has by name, family by family."""
         return {}

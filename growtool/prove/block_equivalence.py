@@ -91,8 +91,9 @@ def _first_difference(after: ValueNumbering, known: Collection[int]) -> tuple[st
 def _other_sizes(before: ValueNumbering, after: ValueNumbering) -> tuple[str, str] | None:
     """Where the target first has sizes that are not the source's, nor those of channels that grow; None if nowhere."""
     counterparts = dict(reversed(before.ran))
+    there = {(value, step.module): step for value, step in reversed(before.ran)}  # zeros of two layers are one value
     for value, new in after.ran:
-        old = counterparts.get(value)
+        old = there.get((value, after.source_path(new.module)), counterparts.get(value))
         if old is None:
             continue
         for mine, its in zip(new.ins, old.ins, strict=True):

@@ -24,6 +24,7 @@ def model_card(
     license: str | None = None,
     in_templates: bool = False,
     origin: Origin | None = None,
+    new_blocks: bool = False,
 ) -> str:
     """The text of `README.md`.
 
@@ -38,6 +39,7 @@ def model_card(
         license: as the source's settings have it, where it does.
         in_templates: whether the weights are stored as templates and coefficients.
         origin: where the checkpoint that was grown comes from, if it was named.
+        new_blocks: whether growing added blocks, which may be trained alone.
     """
     library = library_of(target)
     architecture = library.kind(target)
@@ -46,6 +48,7 @@ def model_card(
         f"# {architecture}, grown\n\nA `{architecture}` of {library.name}, grown from {_linked(source, origin)} with "
         "growtool.",
         f"## Loading\n\n{library.loading_text(target)}",
+        *(_training(text) for text in [library.training_text(target)] if new_blocks and text),
         _growth(growth, promise=promise, measured=measured),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
@@ -68,6 +71,10 @@ def _front_matter(library: Library, license: str | None, origin: Origin | None) 
         base_model=origin.repository if origin else None,
     )
     return f"---\n{told}\n---"
+
+
+def _training(text: str) -> str:
+    return f"## Training the new blocks alone\n\nThe old blocks stay as they are (LLaMA Pro, arXiv 2401.02415). {text}"
 
 
 def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:

@@ -1,10 +1,12 @@
 """Sequences of blocks, which of them are alike, and where their copies go."""
 
 import pytest
+from torch import nn
 
 from growtool.errors import PlanError
 from growtool.library.timm import input_size
 from growtool.trace import Trace, inside, shortened, stretches, trace_model
+from growtool.trace.pairing.sequential_blocks import layers_in_line
 from growtool.trace.pairing.stretches import sequences
 from tests.support.models import TINY, Tiny, resolved, write_folder
 
@@ -103,3 +105,13 @@ def test_kinds_that_would_leave_their_order_stay_in_it(tmp_path):
     assert recipe.promise.kind == "exact"
     assert recipe.blocks.new == [f"layers.0.blocks.{index}" for index in (6, 7, 8)]
     assert [p.source for p in recipe.blocks.placed["layers.0.blocks."].values()] == [0, 1, 2, 3, 4, 5, 4, 5, 4]
+
+
+def test_a_line_without_layers_that_compute_has_no_units():
+    """Activations in line are neither repeated nor in the way."""
+
+    def line(layers: int) -> nn.Module:
+        return nn.Sequential(nn.Sequential(*(nn.ReLU() for _ in range(layers))), nn.Flatten())
+
+    models = [line(count).eval() for count in (1, 2)]
+    assert layers_in_line(*((model, trace_model(model, (3, 4, 4))) for model in models)) == []

@@ -100,7 +100,7 @@ def _copied(how: str, target: Mapping[str, Any], source: InMemory, model: nn.Mod
     """By `tile`; where it cannot, since a width is no whole multiple, by `net2net`, else by `mixture`."""
     tiled = attempt(how, target, {"width": "tile"}, source, model)
     yield tiled
-    if tiled.verdict == "refused" and any("net2net" in reason for reason in tiled.reasons):
+    if tiled.verdict == "refused" and any("takes whole multiples" in reason for reason in tiled.reasons):
         yield attempt(how, target, {"width": "net2net"}, source, model)
         yield attempt(how, target, {"width": "mixture"}, source, model)
 
@@ -115,7 +115,7 @@ def _deepened(
     spec = example.spec
     zeroed = attempt("scale", {"scale": {"depth": 2.0}}, _ZERO_OUT, source, model)
     yield zeroed
-    if any("use net2deeper" in reason for reason in zeroed.reasons):
+    if any("net2deeper" in reason for reason in zeroed.reasons):
         yield attempt("scale", {"scale": {"depth": 2.0}}, {"depth": "net2deeper"}, source, model)
     if example.deeper:
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)

@@ -152,6 +152,17 @@ class Transformers(Library):
 
         return layout.writing(model, source, dropped)
 
+    def training_text(self, spec: ModelSpec) -> str:
+        """By the parameters that `growth.json` calls new; for any loop of training, transformers' own too."""
+        return (
+            "Hand the model to `transformers.Trainer`, or its parameters that want a gradient to an optimizer:\n\n"
+            f"```python\nimport json; from pathlib import Path; from transformers import {spec.architecture}\n"
+            f"model = {spec.architecture}.from_pretrained('.')\n"
+            "grown = json.loads(Path('growth.json').read_text())['tensors']\n"
+            "for name, parameter in model.named_parameters():\n"
+            "    parameter.requires_grad_(grown[name]['new'])\n```"
+        )
+
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
         """The same configuration for another class."""
         return replace(spec, architecture=architecture).with_args(**model_args)

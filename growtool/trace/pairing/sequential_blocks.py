@@ -10,6 +10,7 @@ call each of them once, in order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,10 +87,9 @@ def _layer(trace: Trace, prefix: str, index: int) -> _Layer:
 def _units(layers: Sequence[_Layer]) -> tuple[list[_Layer], list[_Unit]]:
     """The layers before the first unit, and the units."""
     heads = [i for i, layer in enumerate(layers) if any(len(shape) > 1 for _, shape in layer.sizes)]
-    ends = [*heads[1:], len(layers)]
-    return list(layers[: heads[0]]) if heads else list(layers), [
-        tuple(layers[a:b]) for a, b in zip(heads, ends, strict=True)
-    ]
+    if not heads:
+        return list(layers), []
+    return list(layers[: heads[0]]), [tuple(layers[a:b]) for a, b in itertools.pairwise([*heads, len(layers)])]
 
 
 def _matched(prefix: str, old: Sequence[_Layer], new: Sequence[_Layer]) -> InLine | None:
