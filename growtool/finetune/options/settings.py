@@ -52,7 +52,7 @@ class Settings(Section):
     BY: ClassVar[str] = ""  # what decides those that are `DECIDED`
 
     checkpoint: Annotated[FilePath | None, Flag("CHECKPOINT")] = None
-    """A timm folder, a .safetensors file, or a name: resnet50.a1_in1k, hf-hub:ORG/NAME@REVISION."""
+    """A timm folder, a .safetensors file, or a name."""
     data: Annotated[FilePath | None, Flag("FOLDER")] = None
     """train/CLASS/* and validation/CLASS/* (val/, test/), tar or parquet files. Or the root of `dataset`."""
     output: Annotated[FilePath | None, Flag("RUN", shown="NAME-finetuned", short="-o")] = None
