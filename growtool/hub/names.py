@@ -40,6 +40,11 @@ class Name:
     in_hub: bool
 
     @property
+    def label(self) -> str:
+        """What an output is called after."""
+        return self.word.rpartition("/")[2]
+
+    @property
     def address(self) -> Address:
         """The repository that the word names."""
         return Address(self.word, self.revision)
@@ -59,7 +64,7 @@ def named(text: str, base: Path = Path()) -> Name | None:
     name = Name(text, word, revision or None, in_hub=True)
     if prefix:
         return name
-    if text.startswith((LOCAL, ".", "~", "/")) or word.endswith(_FILES) or (base / text).exists():
+    if text.startswith((LOCAL, ".", "~", "/")) or _is_file(word) or (base / text).exists():
         return None
     if _ADDRESS.fullmatch(word):
         return None if (base / word).parent.is_dir() else name
@@ -68,6 +73,7 @@ def named(text: str, base: Path = Path()) -> Name | None:
     return Name(text, word, revision or None, in_hub=False)
 
 
-def short_name(text: str) -> str:
-    """The last part of a path or name, without a revision: what an output is called after."""
-    return Path(text.partition("@")[0]).name if text.startswith(_HUB) or not Path(text).exists() else Path(text).name
+def _is_file(word: str) -> bool:
+    """Whether it ends as files do; some tags do, too (`beit3_base_patch16_224.pt`)."""
+    last = word.rpartition("/")[2]
+    return last.endswith(_FILES) and not any(last in library.near(last) for library in libraries())

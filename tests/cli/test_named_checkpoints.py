@@ -123,11 +123,11 @@ def test_a_schedule_and_a_run_start_from_a_name(hub, tiny, growtool):
     code, _, err = growtool("schedule", "schedule.yaml", "-o", "stages")
     assert code == 0, err
     (tiny / "run.yaml").write_text(
-        "checkpoint: me/tiny\ndata: data\nworkers: 0\ndevice: cpu\nsteps: 1\nbatch_size: 8\n"
+        "checkpoint: me/tiny@main\ndata: data\nworkers: 0\ndevice: cpu\nsteps: 1\nbatch_size: 8\n"
     )
     code, _, err = growtool("finetune", "--config", "run.yaml")
     assert code == 0 and (tiny / "tiny-finetuned/best" / WEIGHTS).is_file(), err
-    assert "checkpoint: me/tiny\n" in (tiny / "tiny-finetuned/config.yaml").read_text()
+    assert "checkpoint: me/tiny@main\n" in (tiny / "tiny-finetuned/config.yaml").read_text()
     code, _, err = growtool("finetune", "-o", "tiny-finetuned", "--resume", "auto")
     assert code == 0, err
     assert len(hub.downloads()) == 1

@@ -15,12 +15,14 @@ IN_HUB = {
     "org/name": ("org/name", None),
     "timm/resnet50.a1_in1k": ("timm/resnet50.a1_in1k", None),
     "org/name.with.dots@0123abc": ("org/name.with.dots", "0123abc"),
+    "timm/beit3_base_patch16_224.pt": ("timm/beit3_base_patch16_224.pt", None),
 }
 KNOWN = {
     "resnet50": None,
     "resnet50.a1_in1k": None,
     "vit_small_patch16_224.augreg_in21k@main": "main",
     "resnet50.no_such_tag": None,  # timm knows what it is a tag of
+    "beit3_base_patch16_224.pt": None,  # a tag, not the ending of a file
 }
 PATHS = [
     "resnet18",  # a folder of this name is there
@@ -34,6 +36,8 @@ PATHS = [
     "org/name.safetensors",
     "resnet50.safetensors",
     "model_best.pth.tar",
+    "resnet50.pt",
+    "org/resnet50.pth",
     "a/b/c",
     "neither_path_nor_name",
     "org/",

@@ -201,5 +201,7 @@ def require_sound(layers: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:
+    if name := named(str(checkpoint)):
+        return Path(f"{name.label}-finetuned")
     path = Path(os.path.abspath(str(checkpoint).removeprefix("local-dir:")))  # noqa: PTH100 (links keep their names)
     return Path(f"{path.stem if path.suffix == '.safetensors' else path.name}-finetuned")
