@@ -4,7 +4,8 @@ from growtool.checkpoint.documents import CONFIG
 from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
 from growtool.checkpoint.form import Form, Layout, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
-from growtool.checkpoint.reader import WEIGHTS, Checkpoint, InMemory, open_checkpoint
+from growtool.checkpoint.opening import open_checkpoint
+from growtool.checkpoint.reader import WEIGHTS, Checkpoint, InMemory
 from growtool.checkpoint.tensors import Stored, TensorInfo, all_held_as, arithmetic_dtype, dtype_name, held_as, infos_of
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
 from growtool.library import ModelSpec, build

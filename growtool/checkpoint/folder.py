@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
-from growtool.checkpoint.reader import WEIGHTS, open_checkpoint
+from growtool.checkpoint.opening import open_checkpoint
+from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.shards import INDEX, write_shards
 from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of
 from growtool.checkpoint.writer import (
@@ -265,13 +266,6 @@ def loading_line(path: Path) -> str:
     if checkpoint.form is not None:
         return f"growtool export {shlex.quote(str(path))} -o DENSE"
     return library_of(checkpoint.spec).loading_line(path, checkpoint.spec)
-
-
-def publishing_line(path: Path) -> str:
-    """The command that uploads a checkpoint that was written, a folder or a single file, to the hub."""
-    named = path.resolve()
-    words = [f"YOUR-NAME/{named.stem if is_single_file(path) else named.name}", str(path)]
-    return f"hf upload {shlex.join([*words, WEIGHTS] if is_single_file(path) else words)}"
 
 
 def plain_card(spec: ModelSpec) -> str:

@@ -1,42 +1,30 @@
-"""Opening checkpoints without loading them: the header tells names, shapes and types, values are read on demand."""
+"""Checkpoints that are not loaded: the header tells names, shapes and types, values are read on demand."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.documents import CONFIG, find_config
-from growtool.checkpoint.form import Form, coefficients_of, find_form
-from growtool.checkpoint.header import parse_header, read_header
-from growtool.checkpoint.published import look_up
-from growtool.checkpoint.remedy import (
-    INDEX_ENDING,
-    PICKLE_ENDINGS,
-    indices,
-    merging,
-    shards,
-    unpickling,
-    weight_files,
-)
-from growtool.checkpoint.shards import INDEX, read_shards, starts
+from growtool.checkpoint.form import Form, coefficients_of
+from growtool.checkpoint.header import parse_header
+from growtool.checkpoint.shards import INDEX, starts
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as, infos_of
-from growtool.errors import CheckpointError, format_names
-from growtool.hub.names import named
+from growtool.errors import format_names
 from growtool.hub.repository import Origin
-from growtool.library import ModelSpec, libraries, spec_from, spec_named
+from growtool.library import ModelSpec
 from growtool.library.layout import Conversion, Reading
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
-_BEST, _LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
+BEST, LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
 _MAPPED = 1 << 20  # bytes; below, reading is faster than what a map costs the system
 
 
@@ -206,7 +194,7 @@ class Checkpoint:
         if self.folder is None:
             return path.stem
         folder = path.parent
-        return f"{folder.parent.name}-{folder.name}" if folder.name in (_BEST, _LAST) else folder.name
+        return f"{folder.parent.name}-{folder.name}" if folder.name in (BEST, LAST) else folder.name
 
     def sha256(self) -> str:
         """Hex digest of the weights file; of several, of what `sha256sum` prints of them in order."""
@@ -299,111 +287,3 @@ def _map(path: Path, offset: int, count: int) -> mmap.mmap:
     before = offset % mmap.ALLOCATIONGRANULARITY
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), before + count, access=mmap.ACCESS_COPY, offset=offset - before)
-
-
-def open_checkpoint(
-    source: str | Path,
-    *,
-    architecture: str | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    otherwise: ModelSpec | None = None,
-    remedy: str = f"put the {CONFIG} that was saved with it beside it",
-    counting: bool = False,
-) -> Checkpoint:
-    """Open a timm folder, a `.safetensors` file, or a published checkpoint by its name.
-
-    Args:
-        source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted. Else
-            a name: `hf-hub:org/name@revision`, `org/name`, or one that a library knows, such as `resnet50.a1_in1k`.
-        architecture: for a lone file without a config, the model it belongs to.
-        model_args: arguments of the constructor, over those of the config.
-        otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
-        remedy: what to tell whoever named a lone file without saying which model it is.
-        counting: whether names, shapes and types are all that is wanted, see `look_up`.
-
-    Raises:
-        CheckpointError: not found, not safetensors, damaged, or without an architecture.
-    """
-    name = named(str(source))
-    published = look_up(name, counting=counting) if name else None
-    if published is None or published.path.is_dir():
-        weights = _find_weights(published.path if published else Path(str(source).removeprefix("local-dir:")))
-        published_header = None
-    else:
-        weights, published_header = published.path, published.header
-    header = published_header or (None if weights.name == INDEX else read_header(weights))
-    tensors, metadata, files = (*header, {}) if header else read_shards(weights)
-    config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
-    found = published.spec if published else None
-    found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)
-    if found is None and architecture is None:
-        raise CheckpointError(
-            f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
-            f"metadata, expected one; {remedy}"
-        )
-    told = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
-    form = find_form(weights, tensors, metadata)
-    places, origin = (published.places, published.origin) if published else ({}, None)
-    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin, files=files)
-
-
-def _find_weights(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.exists():
-        raise CheckpointError(_nothing_at(path))
-    if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
-        _refuse_shards(path, [path])
-    if path.is_file():
-        _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
-    if path.is_file() or (path / WEIGHTS).is_file():
-        return path if path.is_file() else path / WEIGHTS
-    kept = [str(path / name) for name in (_BEST, _LAST) if (path / name / WEIGHTS).is_file()]
-    if kept:
-        raise CheckpointError(
-            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
-        )
-    if (path / INDEX).is_file():
-        return path / INDEX
-    _refuse_shards(path, indices(path))
-    held = weight_files(path)
-    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
-    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {_remedy_of(held)}")
-
-
-def _nothing_at(path: Path) -> str:
-    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
-    finding = f"{path}: no such file or folder; expected a .safetensors file or a timm folder"
-    if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
-        return finding
-    near = [found for library in libraries() for found in library.near(path.name)]
-    hint = f"; did you mean {format_names(near)}?" if near else ""
-    return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
-
-
-def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
-    if found:
-        raise CheckpointError(
-            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
-            f"{merging(found[0], WEIGHTS)}"
-        )
-
-
-def _remedy_of(held: Sequence[Path]) -> str:
-    """What to do with a folder of these files of weights."""
-    tensors = [file for file in held if file.suffix == ".safetensors"]
-    if len(tensors) == 1:
-        return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
-    if tensors:
-        return f"name one of the files, or rename it to {WEIGHTS}; shards need their *.index.json beside them"
-    pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
-    if pickles:
-        return f"{pickles[0]} is a PyTorch pickle: {unpickling(pickles[0])}"
-    return "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
-
-
-def _listed_in(index: Path) -> Sequence[str]:
-    """The shards of an index; none where it is none."""
-    try:
-        return shards(index)
-    except CheckpointError:
-        return ()

@@ -125,7 +125,7 @@ SAYS_TIMM = {
     "checkpoint/documents.py": "the same as cli/opening.py",
     "checkpoint/folder.py": "how an exported template checkpoint is loaded",
     "checkpoint/foreign/importing.py": "the same as cli/opening.py",
-    "checkpoint/reader.py": "the same",
+    "checkpoint/opening.py": "the same",
     "checkpoint/remedy.py": "the same",
     "growing/call.py": "a model in memory that no library knows",
     "growing/source.py": "the same as cli/opening.py",

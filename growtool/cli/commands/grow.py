@@ -227,7 +227,8 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
 
 
 def _show_result(grown: Grown, recipe: Recipe) -> None:
-    from growtool.checkpoint.folder import loading_line, publishing_line
+    from growtool.checkpoint.folder import loading_line
+    from growtool.hub.publishing import publishing_line
 
     if grown.proof is None:
         say("[yellow]not verified[/]: the plan says verify: false")

@@ -1,0 +1,270 @@
+"""From what a user typed to a checkpoint: a folder, a file, or a name.
+
+A name is the address of a repository in the hub, or what a library of models calls one. The config is fetched first,
+and of the weights their header alone. They are downloaded when the first of them is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from growtool.checkpoint.documents import CONFIG, find_config, spec_beside
+from growtool.checkpoint.form import find_form
+from growtool.checkpoint.header import read_header, require_known_types
+from growtool.checkpoint.reader import BEST, LAST, WEIGHTS, Checkpoint
+from growtool.checkpoint.remedy import (
+    INDEX_ENDING,
+    PICKLE_ENDINGS,
+    indices,
+    listed,
+    looks_like_weights,
+    merging,
+    shards,
+    unpickling,
+    weight_files,
+)
+from growtool.checkpoint.shards import INDEX, read_shards
+from growtool.checkpoint.tensors import TensorInfo, infos_of
+from growtool.errors import CheckpointError, format_names
+from growtool.hub.names import Address, Name, named
+from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
+from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
+from growtool.library.published import Published
+
+_BESIDE = ("growth.json", "README.md")  # what growtool itself keeps beside weights, and reads there
+
+
+def open_checkpoint(
+    source: str | Path,
+    *,
+    architecture: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    otherwise: ModelSpec | None = None,
+    remedy: str = f"put the {CONFIG} that was saved with it beside it",
+    counting: bool = False,
+) -> Checkpoint:
+    """Open a timm folder, a `.safetensors` file, or a published checkpoint by its name.
+
+    Args:
+        source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted. Else
+            a name: `hf-hub:org/name@revision`, `org/name`, or one that a library knows, such as `resnet50.a1_in1k`.
+        architecture: for a lone file without a config, the model it belongs to.
+        model_args: arguments of the constructor, over those of the config.
+        otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
+        remedy: what to tell whoever named a lone file without saying which model it is.
+        counting: whether names, shapes and types are all that is wanted, see `look_up`.
+
+    Raises:
+        CheckpointError: not found, not safetensors, damaged, or without an architecture.
+    """
+    name = named(str(source))
+    published = look_up(name, counting=counting) if name else None
+    if published is None or published.path.is_dir():
+        weights = _find_weights(published.path if published else Path(str(source).removeprefix("local-dir:")))
+        published_header = None
+    else:
+        weights, published_header = published.path, published.header
+    header = published_header or (None if weights.name == INDEX else read_header(weights))
+    tensors, metadata, files = (*header, {}) if header else read_shards(weights)
+    config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
+    found = published.spec if published else None
+    found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)
+    if found is None and architecture is None:
+        raise CheckpointError(
+            f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
+            f"metadata, expected one; {remedy}"
+        )
+    told = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    form = find_form(weights, tensors, metadata)
+    places, origin = (published.places, published.origin) if published else ({}, None)
+    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin, files=files)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint that was looked up.
+
+    Attributes:
+        path: of its weights, there or to be fetched; of their folder where there are several files of them.
+        origin: where they come from.
+        header: of them, as `read_header` returns it; empty for a folder.
+        spec: the model, where the name says it; else the config beside the weights does.
+        places: as `Checkpoint` has them.
+    """
+
+    path: Path
+    origin: Origin
+    header: tuple[Mapping[str, TensorInfo], Mapping[str, str]] = field(default=({}, {}), repr=False)
+    spec: ModelSpec | None = None
+    places: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def look_up(name: Name, *, counting: bool) -> Found:
+    """What `name` names.
+
+    Args:
+        name: from `named`.
+        counting: whether sizes are all that is wanted. Of a model that a library knows nothing is fetched then: its
+            tensors are those that the library builds, unless the weights are in the cache.
+
+    Raises:
+        CheckpointError: it cannot be had, or is in a form that growtool does not read.
+    """
+    return _in_hub(name) if name.in_hub else _known(name, counting)
+
+
+def _in_hub(name: Name) -> Found:
+    repository = locate(name.address, name.text)
+    spec = spec_beside(repository.fetch(CONFIG)) if CONFIG in repository.files else None
+    patterns = (*_BESIDE, *(library_of(spec).beside if spec else ()))
+    for file in sorted(repository.files):
+        if any(fnmatch(file, pattern) for pattern in patterns):
+            repository.fetch(file)
+    pinned = f"hf-hub:{repository.name}@{repository.commit}"
+    if WEIGHTS in repository.files:
+        return _held(repository, WEIGHTS, pinned)
+    if INDEX in repository.files:
+        index = repository.fetch(INDEX)
+        files = [repository.fetch(file, shown=True) for file in shards(index)]
+        return Found(repository.folder, _origin(repository, files[0].name, pinned))
+    raise _no_safetensors(repository, spec)
+
+
+def _known(name: Name, counting: bool) -> Found:
+    library = next(library for library in libraries() if library.knows(name.word))
+    published = library.published(name.word)
+    address = Address(published.repository, name.revision or published.revision)
+    repository = cached(address, name.text) if counting else locate(address, name.text)
+    if repository is None or (counting and published.file not in repository.files):
+        return _as_built(name, published, address)
+    if published.file not in repository.files:
+        raise _no_safetensors(repository, published.spec)
+    found = _held(repository, published.file, f"{name.word}@{repository.commit}")
+    return replace(found, spec=published.spec)
+
+
+def _as_built(name: Name, published: Published, address: Address) -> Found:
+    """The tensors of a model as its library builds it."""
+    state = build(published.spec, where=name.text).state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    places = {key: first.setdefault(id(tensor), key) for key, tensor in state.items()}
+    shared = {key: place for key, place in places.items() if key != place}
+    path = snapshot(address.repository, address.revision or "main") / published.file
+    origin = Origin(name.text, name.text, address.repository, None, partial(_fetch, name))
+    return Found(path, origin, (infos_of(state), {}), published.spec, shared)
+
+
+def _fetch(name: Name) -> Path:
+    return _known(name, counting=False).origin.fetch()
+
+
+def _held(repository: Repository, file: str, pinned: str) -> Found:
+    """One file of weights by its header: that of the file in the cache, else that in the hub."""
+    path, origin = repository.folder / file, _origin(repository, file, pinned)
+    if path.exists():
+        return Found(path, origin, read_header(path))
+    header = repository.header(file)
+    tensors = {name: TensorInfo(tuple(info.shape), info.dtype) for name, info in header.tensors.items()}
+    require_known_types(f"{repository.text}: {file}", tensors)
+    return Found(path, origin, (tensors, {key: str(value) for key, value in header.metadata.items()}))
+
+
+def _origin(repository: Repository, file: str, pinned: str) -> Origin:
+    fetch = partial(repository.fetch, file, shown=True)
+    return Origin(repository.text, pinned, repository.name, repository.commit, fetch)
+
+
+def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> CheckpointError:
+    """The refusal of a repository without weights that growtool reads, with the way out.
+
+    Raises:
+        CheckpointError: the hub does not answer, and the cache does not hold the weights.
+    """
+    repository.require_complete(WEIGHTS)
+    held = sorted(file for file in repository.files if looks_like_weights(file))
+    finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
+    if not held:
+        return CheckpointError(f"{finding}; name a repository with the weights of a model")
+    revision = repository.address.revision
+    address = f"hf-hub:{repository.name}{f'@{revision}' if revision else ''}"
+    if spec is not None and (lines := library_of(spec).fetching(address)):
+        return CheckpointError(
+            f"{finding}; growtool reads no format that can hold code, make a folder of it with {spec.library}:"
+            f"{listed(lines)}"
+        )
+    return CheckpointError(
+        f"{finding}; growtool reads no format that can hold code, download the file and convert it:"
+        + listed(
+            (
+                f"hf download {repository.name} {held[0]} --local-dir FOLDER",
+                f"growtool import FOLDER/{held[0]} --model NAME -o OUT",
+            )
+        )
+    )
+
+
+def _find_weights(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.exists():
+        raise CheckpointError(_nothing_at(path))
+    if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
+        _refuse_shards(path, [path])
+    if path.is_file():
+        _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
+    if path.is_file() or (path / WEIGHTS).is_file():
+        return path if path.is_file() else path / WEIGHTS
+    kept = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
+    if kept:
+        raise CheckpointError(
+            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
+        )
+    if (path / INDEX).is_file():
+        return path / INDEX
+    _refuse_shards(path, indices(path))
+    held = weight_files(path)
+    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
+    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {_remedy_of(held)}")
+
+
+def _nothing_at(path: Path) -> str:
+    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
+    finding = f"{path}: no such file or folder; expected a .safetensors file or a timm folder"
+    if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
+        return finding
+    near = [found for library in libraries() for found in library.near(path.name)]
+    hint = f"; did you mean {format_names(near)}?" if near else ""
+    return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
+
+
+def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
+    if found:
+        raise CheckpointError(
+            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
+            f"{merging(found[0], WEIGHTS)}"
+        )
+
+
+def _remedy_of(held: Sequence[Path]) -> str:
+    """What to do with a folder of these files of weights."""
+    tensors = [file for file in held if file.suffix == ".safetensors"]
+    if len(tensors) == 1:
+        return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
+    if tensors:
+        return f"name one of the files, or rename it to {WEIGHTS}; shards need their *.index.json beside them"
+    pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
+    if pickles:
+        return f"{pickles[0]} is a PyTorch pickle: {unpickling(pickles[0])}"
+    return "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
+
+
+def _listed_in(index: Path) -> Sequence[str]:
+    """The shards of an index; none where it is none."""
+    try:
+        return shards(index)
+    except CheckpointError:
+        return ()
