@@ -97,11 +97,11 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
     if isinstance(error, OSError) and error.errno in _DISK:
         raise error
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    if (
-        what
-        and not isinstance(error, errors.LocalEntryNotFoundError)
-        and not isinstance(error, errors.HfHubHTTPError | errors.OfflineModeIsEnabled)
-    ):
+    if isinstance(error, errors.SafetensorsParsingError):
+        raise CheckpointError(
+            f"{text}: {what}: not a safetensors file ({_short(error)}); name another revision or repository"
+        ) from error
+    if what and _broke_off(error):
         raise CheckpointError(
             f"{text}: {what}: the download was interrupted ({_short(error)}), expected the whole file; run the same "
             "command again"
@@ -111,6 +111,15 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
     raise CheckpointError(
         f"{text}: found an error of {server} ({_short(cause)}), expected {what or 'the repository'}; try it again later"
     ) from error
+
+
+def _broke_off(error: Exception) -> bool:
+    """Whether a file was on its way, rather than not to be had."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return False
+    return isinstance(error, OSError) or is_unreachable(error)
 
 
 def _near(address: Address) -> str:

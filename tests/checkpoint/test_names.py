@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+import growtool
 from growtool.checkpoint import CONFIG, WEIGHTS, open_checkpoint
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
@@ -227,8 +228,22 @@ def test_a_config_of_the_hub_that_is_damaged_is_told_with_its_place(hub, real):
 
 def test_a_header_that_is_none_is_told_before_anything_is_downloaded(hub, real):
     hub.add("me/damaged", {CONFIG: (real / CONFIG).read_bytes(), WEIGHTS: b"\x08" + bytes(7) + b"{not js}" + bytes(99)})
-    assert refused("me/damaged").startswith(f"me/damaged: {WEIGHTS}: ")
+    assert refused("me/damaged").startswith(f"me/damaged: {WEIGHTS}: not a safetensors file (SafetensorsParsingError: ")
     assert hub.downloads() == []
+
+
+def test_an_index_that_leads_out_of_its_repository_is_not_followed(hub, real):
+    index = json.dumps({"weight_map": {"fc.bias": "../../other.safetensors"}}).encode()
+    hub.add("me/out", {CONFIG: (real / CONFIG).read_bytes(), f"{WEIGHTS}.index.json": index})
+    assert "found an error of" in refused("me/out") and "../../other.safetensors" in refused("me/out")
+
+
+def test_python_takes_names_too(hub, tmp_path):
+    folder = write_folder(TINY["resnet"], tmp_path / "model", dtype=torch.float32)
+    hub.add("me/tiny", folder)
+    plan = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
+    grown, expected = (growtool.grow(source, plan, tmp_path / str(n)) for n, source in enumerate(("me/tiny", folder)))
+    assert all(torch.equal(grown.read(name), expected.read(name)) for name in expected.tensors)
 
 
 NO_WEIGHTS = {

@@ -173,6 +173,27 @@ def published(line: str, folder: Path) -> str:
     return found.stderr
 
 
+MISTAKES = {
+    "a typing error": ("width: {operator: tiel}", "no such operator"),
+    "a smaller target": ("target: {model_args: {channels: [8, 16, 16, 2]}}", "growth never shrinks"),
+    "no whole factor": (
+        "target: {model_args: {channels: [7, 16, 16, 24]}}\nwidth: {operator: tile}",
+        "whole multiples",
+    ),
+    "a loss by accident": (
+        "target: {scale: 2}\nwidth: {operator: two_source}\nsecond: small",
+        "or consent to the loss",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "told"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_plan_that_cannot_be_is_refused_before_the_weights_come(hub, tiny, growtool, plan, told):
+    (tiny / "plan.yaml").write_text(plan)
+    code, _, err = growtool("grow", "me/tiny", "plan.yaml", "-o", "out")
+    assert code == 1 and told in err and hub.downloads() == [], err
+
+
 def test_what_timm_changes_while_loading_is_told(hub, tiny, growtool):
     folder = write_folder(TINY["resnet"], tiny / "offset", dtype=torch.float32)
     state = load_file(folder / WEIGHTS)
