@@ -290,5 +290,18 @@ def test_every_name_of_timm_leads_to_a_repository_or_says_why_not():
     assert len(missing) < 40 and "legacy_xception.tf_in1k" in missing
 
 
+def test_the_config_decides_of_which_library_a_repository_is(hub, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=32, **sizes))
+    model.save_pretrained(tmp_path / "llama")
+    (tmp_path / "llama/tokenizer.json").write_text("{}")
+    commit = hub.add("me/llama", tmp_path / "llama")
+    found = matched(open_checkpoint("me/llama"))
+    assert (found.spec.library, found.spec.architecture) == ("transformers", "LlamaForCausalLM")
+    assert hub.downloads() == [] and (snapshot("me/llama", commit) / "tokenizer.json").is_file()
+    assert all(torch.equal(found.read(name), value) for name, value in model.state_dict().items())
+
+
 def test_the_endpoint_is_the_one_of_the_environment(hub):
     assert hub.url == constants.ENDPOINT, "else the tests above ask somebody else"

@@ -174,7 +174,7 @@ def published(line: str, folder: Path) -> str:
 
 
 MISTAKES = {
-    "a typing error": ("width: {operator: tiel}", "no such operator"),
+    "a typing error": ("width: {operator: tiel}", "did you mean 'tile'?"),
     "a smaller target": ("target: {model_args: {channels: [8, 16, 16, 2]}}", "growth never shrinks"),
     "no whole factor": (
         "target: {model_args: {channels: [7, 16, 16, 24]}}\nwidth: {operator: tile}",
