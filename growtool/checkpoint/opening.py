@@ -28,10 +28,10 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
-from growtool.checkpoint.shards import INDEX, read_shards
+from growtool.checkpoint.shards import INDEX, Told, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
-from growtool.hub.names import Address, Name, named
+from growtool.hub.names import LOCAL, Address, Name, named
 from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
 from growtool.library.published import Published
@@ -63,45 +63,38 @@ def open_checkpoint(
         CheckpointError: not found, not safetensors, damaged, or without an architecture.
     """
     name = named(str(source))
-    published = look_up(name, counting=counting) if name else None
-    if published is None or published.path.is_dir():
-        weights = _find_weights(published.path if published else Path(str(source).removeprefix("local-dir:")))
-        published_header = None
-    else:
-        weights, published_header = published.path, published.header
-    header = published_header or (None if weights.name == INDEX else read_header(weights))
-    tensors, metadata, files = (*header, {}) if header else read_shards(weights)
-    config, where = ({}, "") if published and published.spec else find_config(weights, metadata)
-    found = published.spec if published else None
-    found = found or (spec_from(config, where=where) if where else None if architecture else otherwise)
+    held = look_up(name, counting=counting) if name else _on_disk(Path(str(source).removeprefix(LOCAL)))
+    weights, (tensors, metadata) = held.path, held.header
+    config, where = ({}, "") if held.spec else find_config(weights, metadata)
+    found = held.spec or (spec_from(config, where=where) if where else None if architecture else otherwise)
     if found is None and architecture is None:
         raise CheckpointError(
             f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
             f"metadata, expected one; {remedy}"
         )
-    told = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    spec = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
     form = find_form(weights, tensors, metadata)
-    places, origin = (published.places, published.origin) if published else ({}, None)
-    return Checkpoint(weights, told, tensors, metadata, config, form, places, origin=origin, files=files)
+    return Checkpoint(weights, spec, tensors, metadata, config, form, held.places, origin=held.origin, files=held.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that was looked up.
+    """A checkpoint that was found on disk, or looked up.
 
     Attributes:
-        path: of its weights, there or to be fetched; of their folder where there are several files of them.
-        origin: where they come from.
-        header: of them, as `read_header` returns it; empty for a folder.
+        path: of its weights, there or to be fetched; of their index where there are several files of them.
+        origin: where they come from, if they were named.
+        header: of them, as `read_header` returns it.
         spec: the model, where the name says it; else the config beside the weights does.
-        places: as `Checkpoint` has them.
+        places, files: as `Checkpoint` has them.
     """
 
     path: Path
-    origin: Origin
-    header: tuple[Mapping[str, TensorInfo], Mapping[str, str]] = field(default=({}, {}), repr=False)
+    origin: Origin | None
+    header: Told = field(repr=False)
     spec: ModelSpec | None = None
     places: Mapping[str, str | None] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def look_up(name: Name, *, counting: bool) -> Found:
@@ -129,10 +122,23 @@ def _in_hub(name: Name) -> Found:
     if WEIGHTS in repository.files:
         return _held(repository, WEIGHTS, pinned)
     if INDEX in repository.files:
-        index = repository.fetch(INDEX)
-        files = [repository.fetch(file, shown=True) for file in shards(index)]
-        return Found(repository.folder, _origin(repository, files[0].name, pinned))
+        return _in_shards(repository, pinned)
     raise _no_safetensors(repository, spec)
+
+
+def _in_shards(repository: Repository, pinned: str) -> Found:
+    """Weights in several files, by their index and their headers."""
+    index = repository.fetch(INDEX)
+    files = tuple(shards(index))
+    origin = Origin(repository.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files))
+    tensors, metadata, held = read_shards(index, partial(_header, repository))
+    return Found(index, origin, (tensors, metadata), files=held)
+
+
+def _fetch_all(repository: Repository, files: Sequence[str]) -> Path:
+    for file in files:
+        repository.fetch(file, shown=True)
+    return repository.fetch(INDEX)
 
 
 def _known(name: Name, counting: bool) -> Found:
@@ -160,23 +166,27 @@ def _as_built(name: Name, published: Published, address: Address) -> Found:
 
 
 def _fetch(name: Name) -> Path:
-    return _known(name, counting=False).origin.fetch()
+    origin = _known(name, counting=False).origin
+    assert origin is not None, "a name has one"
+    return origin.fetch()
 
 
 def _held(repository: Repository, file: str, pinned: str) -> Found:
     """One file of weights by its header: that of the file in the cache, else that in the hub."""
-    path, origin = repository.folder / file, _origin(repository, file, pinned)
+    path, fetch = repository.folder / file, partial(repository.fetch, file, shown=True)
+    origin = Origin(repository.text, pinned, repository.name, repository.commit, fetch)
+    return Found(path, origin, _header(repository, path))
+
+
+def _header(repository: Repository, path: Path) -> Told:
+    """The header of a file that is in the cache, or will be."""
     if path.exists():
-        return Found(path, origin, read_header(path))
+        return read_header(path)
+    file = path.relative_to(repository.folder).as_posix()
     header = repository.header(file)
     tensors = {name: TensorInfo(tuple(info.shape), info.dtype) for name, info in header.tensors.items()}
     require_known_types(f"{repository.text}: {file}", tensors)
-    return Found(path, origin, (tensors, {key: str(value) for key, value in header.metadata.items()}))
-
-
-def _origin(repository: Repository, file: str, pinned: str) -> Origin:
-    fetch = partial(repository.fetch, file, shown=True)
-    return Origin(repository.text, pinned, repository.name, repository.commit, fetch)
+    return tensors, {key: str(value) for key, value in header.metadata.items()}
 
 
 def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> CheckpointError:
@@ -206,6 +216,15 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
             )
         )
     )
+
+
+def _on_disk(path: Path) -> Found:
+    """A folder or a file."""
+    weights = _find_weights(path)
+    if weights.name != INDEX:
+        return Found(weights, None, read_header(weights))
+    tensors, metadata, files = read_shards(weights)
+    return Found(weights, None, (tensors, metadata), files=files)
 
 
 def _find_weights(path: Path) -> Path:

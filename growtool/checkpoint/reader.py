@@ -76,6 +76,7 @@ class Checkpoint:
     @cached_property
     def _starts(self) -> dict[str, tuple[Path, int]]:
         """The file of each tensor, and where it begins there."""
+        self.fetch()
         headers = {path: starts(parse_header(path)) for path in dict.fromkeys(self.files.values()) or [self.file]}
         return {
             name: (path, start)
@@ -200,6 +201,7 @@ class Checkpoint:
         """Hex digest of the weights file; of several, of what `sha256sum` prints of them in order."""
         if not self.files:
             return _sha256(self.file)
+        self.fetch()
         lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(set(self.files.values()))]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.header import Header, parse_header
+from growtool.checkpoint.header import Header, read_header
 from growtool.checkpoint.remedy import INDEX_ENDING, shards
 from growtool.checkpoint.tensors import Stored, TensorInfo
 from growtool.checkpoint.writer import atomic_file, write_safetensors
@@ -17,32 +17,40 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     import torch
 
+Told = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
+"""Tensors and metadata of a header."""
 INDEX = f"model.safetensors{INDEX_ENDING}"
 
 
-def read_shards(index: Path) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, Path]]:
+def read_shards(
+    index: Path, header_of: Callable[[Path], Told] | None = None
+) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, Path]]:
     """The tensors of all shards, what their headers say beside, and the file of each tensor.
+
+    Args:
+        index: the file that lists them.
+        header_of: reads the header of a shard, as `read_header` does; None where the shards are beside the index.
 
     Raises:
         CheckpointError: the index is none, a shard is not there or is damaged, or one does not hold what it should.
     """
     files = {name: index.parent / name for name in shards(index)}
-    lacking = [name for name, path in files.items() if not path.is_file()]
+    lacking = [name for name, path in files.items() if header_of is None and not path.is_file()]
     if lacking:
         raise CheckpointError(
             f"{index}: lists {len(files)} shards, and {len(lacking)} of them are not beside it "
             f"({format_names(lacking, 4)}); copy or download them, too"
         )
-    headers = {name: parse_header(path) for name, path in files.items()}
+    headers = {name: (header_of or read_header)(path) for name, path in files.items()}
     told: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    astray = [name for name, file in told.items() if name not in headers[file].tensors]
+    astray = [name for name, file in told.items() if name not in headers[file][0]]
     if astray:
         raise CheckpointError(
             f"{index}: says that {told[astray[0]]} holds {format_names(astray, 4)}, and it does not; copy or download "
             "the index and its shards again"
         )
-    infos = {name: headers[file].tensors[name] for name, file in told.items()}
-    metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
+    infos = {name: headers[file][0][name] for name, file in told.items()}
+    metadata = {key: value for _, said in headers.values() for key, value in said.items()}
     return infos, metadata, {name: files[file] for name, file in told.items()}
 
 

@@ -1,6 +1,5 @@
 """Checkpoints by name: config first, weights when they are read, in whatever form the hub has them."""
 
-import contextlib
 import json
 import re
 
@@ -156,10 +155,18 @@ def test_shards_are_fetched_as_the_index_names_them(hub, tmp_path):
     index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
     commit = hub.add("me/shards", folder)
-    with contextlib.suppress(CheckpointError):  # whether they are read is for the tests of shards
-        open_checkpoint("me/shards")
+    found = matched(open_checkpoint("me/shards"))
+    assert {name: info.shape for name, info in found.tensors.items()} == {n: tuple(t.shape) for n, t in state.items()}
+    assert hub.downloads() == [] and found.label == "shards"
+    assert all(torch.equal(found.read(name), value) for name, value in state.items())
     held = {path.name for path in snapshot("me/shards", commit).iterdir()}
-    assert held == {CONFIG, f"{WEIGHTS}.index.json", *parts}
+    assert held == {CONFIG, f"{WEIGHTS}.index.json", *parts} and len(hub.downloads()) == 2
+    assert found.sha256() == open_checkpoint("me/shards").sha256() == open_checkpoint(folder).sha256()
+    (tmp_path / "plan").write_text("target: {scale: 2}\nwidth: {operator: tile}\n")
+    grown, expected = (
+        growtool.grow(source, tmp_path / "plan", tmp_path / str(n)) for n, source in enumerate(("me/shards", folder))
+    )
+    assert all(torch.equal(grown.read(name), expected.read(name)) for name in expected.tensors)
 
 
 def test_what_growtool_and_the_library_keep_beside_the_weights_comes_along(hub, tmp_path, monkeypatch):
