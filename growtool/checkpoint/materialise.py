@@ -5,6 +5,7 @@ Axes: k_out, k_in the grid; T templates; B blocks; o, i rows and columns of a bl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint.form import Layout
+
+WHOLE = slice(None)
+_AT_ONCE = 1 << 18  # numbers of a combination that are made together: they stay near the processor meanwhile
 
 
 class Bank(Protocol):
@@ -25,18 +29,18 @@ class Bank(Protocol):
     def block(self) -> tuple[int, ...]:
         """Shape of a template, [o, i, ...]."""
 
-    def template(self, t: int) -> Tensor:
-        """Template t, [o, i, ...], in the type it is stored in."""
+    def template(self, t: int, rows: slice = WHOLE) -> Tensor:
+        """Template t, [o, i, ...], or some of its rows, in the type it is stored in."""
 
 
-def template_of(parts: Sequence[Tensor], block: tuple[int, ...]) -> Tensor:
-    """One template [o, i, ...] from what is stored of it: itself, or its two factors [o] and [i, ...]."""
+def template_of(parts: Sequence[Tensor], block: tuple[int, ...], rows: slice = WHOLE) -> Tensor:
+    """One template [o, i, ...], or some of its rows, of what is stored: itself, or its factors [o], [i, ...]."""
     first, *second = parts
-    return (first[:, None] * second[0].reshape(1, -1)).reshape(block) if second else first
+    return (first[rows, None] * second[0].reshape(1, -1)).reshape(-1, *block[1:]) if second else first[rows]
 
 
 def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """`sum_t C_bt T_t` for each b, with memory for the result and one template.
+    """`sum_t C_bt T_t` for each b, with memory for the result and some rows of a template.
 
     A combination that is a single template with coefficient one is a copy of it, bit for bit.
 
@@ -49,15 +53,19 @@ def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
         [B, o, i, ...].
     """
     used = C_BT != 0
-    copies = (used.sum(1) == 1) & ((C_BT == 1).sum(1) == 1)
+    copies = ((used.sum(1) == 1) & ((C_BT == 1).sum(1) == 1)).tolist()
+    terms = {t: torch.nonzero(used[:, t]).flatten().tolist() for t in torch.nonzero(used.any(0)).flatten().tolist()}
+    coefficients = C_BT.tolist()
     blocks = torch.zeros(len(C_BT), *bank.block, dtype=dtype)
-    for t in torch.nonzero(used.any(0)).flatten().tolist():
-        template = bank.template(t).to(dtype)
-        for b in torch.nonzero(used[:, t]).flatten().tolist():
-            if copies[b]:
-                blocks[b].copy_(template)
-            else:
-                blocks[b].add_(template, alpha=float(C_BT[b, t]))
+    count = max(1, _AT_ONCE // max(1, math.prod(bank.block[1:])))
+    for rows in (slice(start, start + count) for start in range(0, bank.block[0], count)):
+        for t, sums in terms.items():
+            template = bank.template(t, rows).to(dtype)
+            for b in sums:
+                if copies[b]:
+                    blocks[b, rows].copy_(template)
+                else:
+                    blocks[b, rows].add_(template, alpha=coefficients[b][t])
     return blocks
 
 

@@ -263,11 +263,12 @@ class StoredBank:
         """T, the number of templates."""
         return self.checkpoint.stored[self.parts[0]].shape[0]
 
-    def template(self, t: int) -> torch.Tensor:
-        """Template t, [o, i, ...]."""
+    def template(self, t: int, rows: slice = slice(None)) -> torch.Tensor:
+        """Template t, [o, i, ...], or some of its rows."""
         from growtool.checkpoint.materialise import template_of
 
-        return template_of([self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts], self.block)
+        parts = [self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts]
+        return template_of(parts, self.block, rows)
 
 
 def _sha256(path: Path) -> str:

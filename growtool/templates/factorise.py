@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from growtool.checkpoint import arithmetic_dtype
-from growtool.checkpoint.materialise import template_of
+from growtool.checkpoint.materialise import WHOLE, template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Factored:
         """T, the number of templates."""
         return len(self.parts[0])
 
-    def template(self, t: int) -> Tensor:
-        """Template t, [o, i, ...]."""
-        return template_of([part[t] for part in self.parts], self.block)
+    def template(self, t: int, rows: slice = WHOLE) -> Tensor:
+        """Template t, [o, i, ...], or some of its rows."""
+        return template_of([part[t] for part in self.parts], self.block, rows)
 
 
 def shared_directions(layers: Sequence[Tensor], *, rank: int | None, energy: float) -> Factored:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, Form, Layout, Templated, TensorInfo, coefficients_of
-from growtool.checkpoint.materialise import Bank
+from growtool.checkpoint.materialise import WHOLE, Bank
 from growtool.templates.grouping import like_tensors, stage_of, templatable
 from growtool.trace import Axis, ChannelGroup, Trace
 from growtool.trace.axes import axis_size, segment_size
@@ -91,16 +91,19 @@ class CutBank:
         """T, the number of templates."""
         return len(self.pieces)
 
-    def template(self, t: int) -> Tensor:
-        """Template t, [o, i, ...]."""
+    def template(self, t: int, rows: slice = WHOLE) -> Tensor:
+        """Template t, [o, i, ...], or some of its rows."""
         piece = self.pieces[t]
         if self._latest is None or self._latest[0] != piece.tensor:
             self._latest = piece.tensor, self._read(piece.tensor)
         W = self._latest[1]
         layout = self._layouts[piece.tensor]
-        for dim, (axis, block) in enumerate(((layout.rows, piece.row), (layout.columns, piece.column))):
-            if axis.blocks > 1:
-                W = W.index_select(dim, torch.nonzero(axis.places()[0] == block).flatten())
+        if layout.rows.blocks > 1:
+            W = W.index_select(0, torch.nonzero(layout.rows.places()[0] == piece.row).flatten()[rows])
+        else:
+            W = W[rows]
+        if layout.columns.blocks > 1:
+            W = W.index_select(1, torch.nonzero(layout.columns.places()[0] == piece.column).flatten())
         return W
 
 

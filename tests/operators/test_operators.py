@@ -57,8 +57,8 @@ class Bank:
     def __init__(self, W: Tensor, count: int, read) -> None:
         self.block, self.count, self._read = tuple(W.shape), count, read
 
-    def template(self, t: int) -> Tensor:
-        return self._read(f"t{t}")
+    def template(self, t: int, rows: slice = slice(None)) -> Tensor:
+        return self._read(f"t{t}")[rows]
 
 
 def mixed(spec: Mixture, W: Tensor, layer: Layer, read) -> Tensor:

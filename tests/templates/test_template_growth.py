@@ -268,3 +268,17 @@ def test_the_command_line_grows_template_checkpoints(resnet_folder, tmp_path, gr
     assert code == 0 and "promise: exact" in out and "in template form" in out
     code, out, _ = growtool("verify", resnet_folder, tmp_path / "g")
     assert code == 0 and "same function" in out
+
+
+@pytest.mark.parametrize("request_", [*EXACT.values(), Request("low_rank", rank=2)], ids=[*EXACT, "low_rank"])
+def test_combinations_do_not_depend_on_how_many_rows_are_made_together(request_, tmp_path, monkeypatch):
+    source = write_folder(TINY["vit"], tmp_path / "source")
+    templates, _ = to_templates(source, request_, tmp_path / "t")
+    plan = wider(WIDER["vit"], **bank_of(request_))
+    found = []
+    for at_once in (1, 20, 1 << 18):
+        monkeypatch.setattr("growtool.checkpoint.materialise._AT_ONCE", at_once)
+        out = grown(source, plan, tmp_path / f"{at_once}").out
+        found.append((open_checkpoint(out).state_dict(), templates.state_dict()))
+    for whole, parts in zip(found[-1], zip(*found[:-1], strict=True), strict=True):
+        assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items() for part in parts)

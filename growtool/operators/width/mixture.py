@@ -20,7 +20,7 @@ from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.layers import complete, home_share, in_runs, split_evenly, summed_dim
+from growtool.algebra.layers import AT_ONCE, complete, home_share, in_runs, split_evenly, summed_dim
 from growtool.algebra.places import as_places, at
 from growtool.checkpoint.materialise import combine
 from growtool.operators.base import Abilities, Layer, Read
@@ -192,8 +192,10 @@ def _put(W: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
 
 def _sizes(blocks: Tensor) -> Tensor:
     """Frobenius norms, float64 [B]."""
-    sizes: Tensor = torch.linalg.vector_norm(blocks.flatten(1), dim=1, dtype=torch.float64)
-    return sizes
+    rows = max(1, AT_ONCE // max(1, 2 * blocks[:, :1].numel()))  # twice: float64
+    parts = (part.flatten(1).double() for part in blocks.split(rows, 1))
+    squares = [torch.stack([vector.dot(vector) for vector in part]) for part in parts]
+    return torch.stack(squares).sum(0).sqrt()
 
 
 def _numbers(side: Sequence[Cell]) -> dict[tuple[int, int], int]:
