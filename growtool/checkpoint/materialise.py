@@ -15,7 +15,7 @@ from torch import Tensor
 from growtool.checkpoint.form import Layout
 
 WHOLE = slice(None)
-_AT_ONCE = 1 << 18  # numbers of a combination that are made together: they stay near the processor meanwhile
+AT_ONCE = 1 << 18  # numbers of a combination that are made together: they stay near the processor meanwhile
 
 
 class Bank(Protocol):
@@ -57,7 +57,7 @@ def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
     terms = {t: torch.nonzero(used[:, t]).flatten().tolist() for t in torch.nonzero(used.any(0)).flatten().tolist()}
     coefficients = C_BT.tolist()
     blocks = torch.zeros(len(C_BT), *bank.block, dtype=dtype)
-    count = max(1, _AT_ONCE // max(1, math.prod(bank.block[1:])))
+    count = max(1, AT_ONCE // max(1, math.prod(bank.block[1:])))
     for rows in (slice(start, start + count) for start in range(0, bank.block[0], count)):
         for t, sums in terms.items():
             template = bank.template(t, rows).to(dtype)

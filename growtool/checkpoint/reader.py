@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 BEST, LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
-_MAPPED = 1 << 20  # bytes; below, reading is faster than what a map costs the system
+MAPPED = 1 << 20  # bytes; below, reading is faster than what a map costs the system
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Checkpoint:
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.torch_dtype)
         aligned = offset % info.torch_dtype.itemsize == 0
-        raw = (_map if mapped and aligned and info.nbytes >= _MAPPED else _bytes)(path, offset, info.nbytes)
+        raw = (_map if mapped and aligned and info.nbytes >= MAPPED else _bytes)(path, offset, info.nbytes)
         return torch.frombuffer(raw, dtype=torch.uint8)[-info.nbytes :].view(info.torch_dtype).reshape(info.shape)
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:

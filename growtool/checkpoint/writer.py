@@ -90,13 +90,14 @@ def write_safetensors(
             if isinstance(made, Stored):
                 _copy(made, file)
             else:
-                _write(made, file)
+                write_tensor(made, file)
             del made  # before the next one is made
         if not callable(produce) and next(produce, None) is not None:
             raise ValueError(f"produced more than the {len(tensors)} tensors that were announced")
 
 
-def _write(tensor: torch.Tensor, file: IO[bytes]) -> None:
+def write_tensor(tensor: torch.Tensor, file: IO[bytes]) -> None:
+    """Append the bytes of a tensor."""
     raw = _raw_bytes(tensor)
     for start in range(0, len(raw), _PIECE):
         file.write(raw[start : start + _PIECE])

@@ -67,7 +67,7 @@ def _produced(
 ) -> Iterator[Tensor | Stored]:
     infos, problems = recipe.infos, list[str]()
     there: dict[str, Tensor | Stored] = {**stored, **replaced}
-    taken, budget = _memory(recipe), 2 * largest_bytes(recipe)
+    taken, budget = memory_of(recipe), 2 * largest_bytes(recipe)
     ahead = _ahead(_makers(recipe), {name: taken[name] for name in file_order(infos) if name not in there}, budget)
     for name in file_order(infos):
         try:
@@ -89,7 +89,7 @@ def largest_bytes(recipe: Recipe) -> int:
     return max((info.numel * max(info.torch_dtype.itemsize, 4) for info in infos), default=0)
 
 
-def _memory(recipe: Recipe) -> dict[str, int]:
+def memory_of(recipe: Recipe) -> dict[str, int]:
     """Bytes that each tensor of the file takes while it is made."""
     taken = {name: info.nbytes for name, info in recipe.infos.items()}
     for name, tensor in recipe.tensors.items():
@@ -130,7 +130,7 @@ def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
     infos = recipe.infos
     kept = recipe.form.kept if recipe.form else {}
     makers: dict[str, Callable[[], Tensor]] = {
-        name: partial(_made, recipe, t) for name, t in recipe.tensors.items() if name not in kept
+        name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in kept
     }
     if recipe.form is not None:
         makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.kept}
@@ -175,7 +175,8 @@ def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
     )
 
 
-def _made(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
+def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
+    """A tensor of the target, in the type it is worked on."""
     if tensor.zero:
         return torch.zeros(tensor.info.shape)
     if tensor.source is None:

@@ -19,10 +19,10 @@ PHASES = ("resolve", "read", "compute", "hash", "write", "prove")
 _WHERE = (
     ("resolve", "growtool.recipe", "resolve"),
     ("read", "growtool.checkpoint.reader", "Checkpoint.read_stored"),
-    ("compute", "growtool.growing.execute", "_made"),
+    ("compute", "growtool.growing.execute", "make_tensor"),
     ("compute", "growtool.growing.execute", "_coefficients"),
     ("hash", "growtool.checkpoint.reader", "Checkpoint.sha256"),
-    ("write", "growtool.checkpoint.writer", "_write"),
+    ("write", "growtool.checkpoint.writer", "write_tensor"),
     ("write", "growtool.checkpoint.writer", "_copy"),
     ("write", "os", "fsync"),
     ("prove", "growtool.growing.grow", "prove"),

@@ -385,7 +385,7 @@ def test_a_checkpoint_of_a_run_is_labelled_by_the_run(tmp_path, folder, label):
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_large_tensor_stands_on_the_pages_of_the_file(tmp_path, padding, monkeypatch):
     """Writing to it leaves the file as it is; where its numbers stand askew, as no library writes them, it is read."""
-    monkeypatch.setattr("growtool.checkpoint.reader._MAPPED", 8)
+    monkeypatch.setattr("growtool.checkpoint.reader.MAPPED", 8)
     values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     info = {"dtype": "F32", "shape": [3, 5], "data_offsets": [0, 60]}
     header = json.dumps({"x": info}, separators=(",", ":")).encode()

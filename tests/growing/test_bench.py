@@ -18,10 +18,10 @@ from tests.support.models import TINY, resolved, write_folder
 def test_every_phase_is_found(tmp_path):
     source = write_folder(TINY["vit"], tmp_path / "source")
     models.plan_of(tmp_path, {"target": {"model_args": models.WIDER["vit"]}, "width": {"operator": "tile"}})
-    before = Checkpoint.sha256, Checkpoint.read_stored, execute._made
+    before = Checkpoint.sha256, Checkpoint.read_stored, execute.make_tensor
     seconds = grow(str(source), str(tmp_path / "plan.yaml"), str(tmp_path / "out"))
     assert all(seconds[phase] > 0 for phase in PHASES)
-    assert (Checkpoint.sha256, Checkpoint.read_stored, execute._made) == before
+    assert (Checkpoint.sha256, Checkpoint.read_stored, execute.make_tensor) == before
 
 
 @pytest.mark.parametrize("name", PLANS)

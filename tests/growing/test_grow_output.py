@@ -18,7 +18,7 @@ from growtool.checkpoint import WEIGHTS, Stored, file_order, open_checkpoint, wr
 from growtool.checkpoint.folder import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.growing import execute
-from growtool.growing.execute import _memory, contents, largest_bytes, produce
+from growtool.growing.execute import contents, largest_bytes, memory_of, produce
 from growtool.operators.width import tile
 from growtool.recipe import Recipe, TensorRecipe, resolve
 from tests.support.models import TINY, WIDER, Tiny, grown, plan_of, write_folder
@@ -106,7 +106,7 @@ def test_tensors_at_work_share_the_memory_of_two(more, tmp_path, monkeypatch):
     wide = {"embed_dim": 48, "num_heads": 6}
     plan = {"target": {"model_args": wide}, "width": {"operator": "centre_zero"}, **more}
     recipe = resolve(plan_of(tmp_path, plan).plan, open_checkpoint(source))
-    taken, order = _memory(recipe), file_order(recipe.infos)
+    taken, order = memory_of(recipe), file_order(recipe.infos)
     at_work, together, results = list[str](), list[tuple[int, int]](), list[weakref.ref[torch.Tensor]]()
 
     def made(recipe: Recipe, tensor: TensorRecipe) -> torch.Tensor:
@@ -122,9 +122,9 @@ def test_tensors_at_work_share_the_memory_of_two(more, tmp_path, monkeypatch):
         write(*arguments)
         at_work.remove(order.pop(0))
 
-    make, write = execute._made, writer._write
-    monkeypatch.setattr(execute, "_made", made)
-    monkeypatch.setattr(writer, "_write", written)
+    make, write = execute.make_tensor, writer.write_tensor
+    monkeypatch.setattr(execute, "make_tensor", made)
+    monkeypatch.setattr(writer, "write_tensor", written)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     writer.write_safetensors(tmp_path / "x", recipe.infos, produce(recipe, lambda nbytes: None), {})
     assert len(results) == len(recipe.tensors)

@@ -277,7 +277,7 @@ def test_combinations_do_not_depend_on_how_many_rows_are_made_together(request_,
     plan = wider(WIDER["vit"], **bank_of(request_))
     found = []
     for at_once in (1, 20, 1 << 18):
-        monkeypatch.setattr("growtool.checkpoint.materialise._AT_ONCE", at_once)
+        monkeypatch.setattr("growtool.checkpoint.materialise.AT_ONCE", at_once)
         out = grown(source, plan, tmp_path / f"{at_once}").out
         found.append((open_checkpoint(out).state_dict(), templates.state_dict()))
     for whole, parts in zip(found[-1], zip(*found[:-1], strict=True), strict=True):
