@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.algebra.memory import prefer_large_pages
+from growtool.algebra.memory import prepare_process
 from growtool.cli.command import HELP_SETTINGS, Command, Group, Invocation, examples, global_options_first, help_of
 from growtool.cli.commands.advise import advise
 from growtool.cli.commands.compare import compare
@@ -166,7 +166,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 128 + N ended by signal N."""
-    prefer_large_pages()
+    prepare_process()
     invocation = Invocation()
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup

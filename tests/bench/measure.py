@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from growtool.algebra.memory import prefer_large_pages
+from growtool.algebra.memory import prepare_process
 from tests.bench.phases import recorded
 
 GROWS_WITH = ("growtool.growing", "growtool.plan", "growtool.recipe", "growtool.checkpoint", "timm", "torch", "numpy")
@@ -134,7 +134,7 @@ def watched_memory() -> Iterator[dict[str, int]]:
 
 def main(kind: str, *arguments: str) -> None:
     """Measure and print one JSON line; imports count as memory, not as time."""
-    prefer_large_pages()
+    prepare_process()
     if kind in ("grow", "inspect", "library"):
         imports()
     start, busy = time.perf_counter(), time.process_time()
