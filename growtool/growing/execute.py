@@ -98,7 +98,8 @@ def memory_of(recipe: Recipe) -> dict[str, int]:
         stored = recipe.source.tensors[tensor.source] if tensor.source is not None else tensor.info
         dtype = arithmetic_dtype(stored.torch_dtype, tensor.info.torch_dtype)
         held = tensor.info.numel * (1 + (tensor.paired != ()) + (tensor.cancelling is not None))
-        if stored.torch_dtype != dtype or tensor.rewrite is not None:  # else the source stays in its file
+        in_file = tensor.source is None or recipe.source.place_of(tensor.source) is not None
+        if stored.torch_dtype != dtype or tensor.rewrite is not None or not in_file:  # else the source stays there
             held += stored.numel
         taken[name] = held * dtype.itemsize + (tensor.info.nbytes if tensor.info.torch_dtype != dtype else 0)
     return taken
