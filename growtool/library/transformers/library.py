@@ -140,6 +140,12 @@ class Transformers(Library):
         """A call of `from_pretrained`."""
         return f"transformers.{spec.architecture}.from_pretrained({str(path)!r})"
 
+    def loading_text(self, spec: ModelSpec) -> str:
+        """The same, from inside the folder."""
+        name = spec.architecture
+        code = f"from transformers import {name}\n\nmodel = {name}.from_pretrained('.')"
+        return f"From inside this folder:\n\n```python\n{code}\n```"
+
     def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading:
         """As transformers itself converts what it loads."""
         from growtool.library.transformers import layout
