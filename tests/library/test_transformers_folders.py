@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("transformers")
 
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -132,6 +133,18 @@ def test_a_grown_folder_grows_again_and_may_be_replaced(place, tmp_path):
             force=True,
         )
     assert open_checkpoint(tmp_path / "out").spec.model_args["num_hidden_layers"] == 8
+    assert len(json.loads((tmp_path / "out" / "config.json").read_text())["growtool"]["lineage"]) == 2
+
+
+def test_a_model_in_memory_grows(place):
+    """Its configuration says all of it."""
+    small = transformers.LlamaForCausalLM.from_pretrained(place / "llama")
+    large = grow(small, BOTH)
+    assert isinstance(large, transformers.LlamaForCausalLM)
+    assert (large.config.hidden_size, large.config.num_hidden_layers) == (96, 4)
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        assert torch.allclose(large(input_ids=ids).logits, small(input_ids=ids).logits, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_without_the_name_of_the_base_model_are_taken_and_left_so(tmp_path):

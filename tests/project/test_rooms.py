@@ -164,6 +164,15 @@ def test_timm_stands_behind_its_boundary(path):
     assert any("timm" in text for text in said) == (name in SAYS_TIMM), "name the file in SAYS_TIMM, or drop it there"
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_transformers_stands_behind_its_boundary(path):
+    """Nothing else imports it, or what is its own in growtool, but the registry that makes it known."""
+    inside = path.is_relative_to(PACKAGE / "library" / "transformers")
+    own = ("transformers", "growtool.library.transformers")
+    found = [name for name in imports_of(ast.parse(path.read_text())) if name.startswith(own)]
+    assert inside or not found or path == PACKAGE / "library" / "registry.py"
+
+
 def test_an_import_of_timm_is_seen_wherever_it_stands():
     source = "def f():\n    from timm.data import create_transform\n    import growtool.library.timm.reach, timmy\n"
     assert timms(imports_of(ast.parse(source))) == ["timm.data", "growtool.library.timm.reach"]

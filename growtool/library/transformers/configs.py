@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 NAME = "transformers"
 DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
 # What a file says of itself, not of its model.
-_ABOUT = frozenset("architectures model_type transformers_version dtype torch_dtype _name_or_path auto_map".split())
+_ABOUT = frozenset(
+    "architectures model_type transformers_version dtype torch_dtype _name_or_path auto_map growtool".split()
+)
 _PART = "_config"  # the names of configurations within a configuration end so
 
 
