@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-FACTS = "zoo.json"
+FACTS, TEXT_FACTS = "zoo.json", "transformers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,22 @@ class Zoo:
     variants: tuple[Proof, ...]
     circumstances: Mapping[str, str]
     comparison: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFamily:
+    """What was measured on a small model of a family of transformers: growth by two in width, and in depth."""
+
+    family: str
+    architecture: str
+    width: Outcome
+    depth: Outcome
+
+
+def read_text_families() -> tuple[TextFamily, ...]:
+    """The facts of docs/transformers.md, packaged with growtool."""
+    found = files("growtool.report").joinpath(TEXT_FACTS).read_text("utf-8")
+    return TypeAdapter(tuple[TextFamily, ...]).validate_json(found)
 
 
 def read_zoo() -> Zoo:

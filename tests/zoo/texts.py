@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from growtool.report import zoo as packaged
 from tests.support.transformers_families import FAMILIES, Source, config_of
 
 from .attempt import Attempt, attempt
@@ -29,6 +31,7 @@ from .sweep import read_results, sweep
 
 RESULTS = Path("runs/transformers.jsonl")
 PAGE = Path("docs/transformers.md")
+FACTS = Path(packaged.__file__).with_name(packaged.TEXT_FACTS)
 CHANGED_SINGLY = (
     "gpt2", "opt", "gpt-neox", "llama", "qwen2", "qwen3, tied", "mistral", "gemma", "gemma2", "phi3", "olmo2",
     "smollm3", "falcon", "bert", "modernbert", "t5", "vit", "clip", "mamba", "mixtral",
@@ -138,7 +141,21 @@ def main() -> None:
             print(f"{count}/{len(wanted)} {_line(record)}", file=sys.stderr, flush=True)
     from .texts_table import page
 
-    PAGE.write_text(page(examples(), read_results(RESULTS)))
+    results = read_results(RESULTS)
+    PAGE.write_text(page(examples(), results))
+    FACTS.write_text(json.dumps([family_facts(results[name]) for name in FAMILIES if name in results], indent=1) + "\n")
+
+
+def family_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What growtool packages of a family."""
+
+    def outcome(made: Mapping[str, Any]) -> dict[str, Any]:
+        kept = ("verdict", "operator", "how", "target", "native", "error", "growth")
+        told = {name: made[name] for name in kept}
+        return {**told, "args": list(made["args"]), "reason": "; ".join(made["reasons"])}
+
+    named = {"family": record["label"], "architecture": record["architecture"]}
+    return {**named, **{axis: outcome(record[axis]) for axis in ("width", "depth")}}
 
 
 def _line(record: Mapping[str, Any]) -> str:

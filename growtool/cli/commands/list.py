@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +16,16 @@ from growtool.cli.tables import new_table, show, show_rows
 from growtool.errors import PlanError, did_you_mean
 
 if TYPE_CHECKING:
-    from growtool.report.zoo import Outcome, Proof
+    from growtool.report.zoo import Outcome, Proof, TextFamily
 
-app = typer.Typer(help="List the growth operators, or timm's model families.", no_args_is_help=True)
+app = typer.Typer(help="List the growth operators, or model families.", no_args_is_help=True)
 
 PatternArgument = Annotated[
     str | None, typer.Argument(metavar="[PATTERN]", help="Only names that hold it, or match it: `zero`, `net2*`.")
 ]
 _VERDICTS = {"needless lossy": "lossy", "exact up to eps": "eps", "refused": "no", "unmeasured": "?"}
 _LONGEST = 24  # characters of an argument in the table of families
+_LINE = 34  # characters of a line of arguments there
 
 
 @app.command()
@@ -46,27 +48,49 @@ def operators(pattern: PatternArgument = None, as_json: JsonOption = False) -> N
 
 @app.command()
 def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> None:
-    """List timm's model families: whether they grow wider and deeper, by which argument, and as what timm loads them.
+    """List model families of timm and transformers: whether they grow wider and deeper, and by which arguments.
 
-    The proofs are those of docs/zoo.md. A family without one grows as well: growtool names no architecture itself.
+    The proofs are those of docs/zoo.md and docs/transformers.md. A family without one grows as well: growtool names no
+    architecture itself.
     """
     from growtool.library import built_in
-    from growtool.report.zoo import read_zoo
+    from growtool.report.zoo import read_text_families, read_zoo
 
-    counts, zoo = {name: len(models) for name, models in built_in().models().items()}, read_zoo()
-    counts = {name: counts[name] for name in matching(counts, pattern, "family")}
+    every, zoo = {name: len(models) for name, models in built_in().models().items()}, read_zoo()
+    texts = {found.family: found for found in read_text_families()}
+    names = matching(dict.fromkeys((*every, *texts)), pattern, "family")
+    counts = {name: every[name] for name in names if name in every}
+    texts = {name: texts[name] for name in names if name in texts}
     proofs = {proof.family: proof for proof in zoo.families}
     if as_json:
         listed = {n: {"models": c, "proof": asdict(proofs[n]) if n in proofs else None} for n, c in counts.items()}
-        emit_json({"families": listed, "circumstances": dict(zoo.circumstances)})
+        told = {name: asdict(found) for name, found in texts.items()}
+        emit_json({"families": listed, "transformers": told, "circumstances": dict(zoo.circumstances)})
         return
+    if counts:
+        _show_timm(counts, proofs, zoo.circumstances)
+    if texts:
+        _show_texts(texts.values())
+
+
+def _show_timm(counts: Mapping[str, int], proofs: Mapping[str, Proof], circumstances: Mapping[str, str]) -> None:
     rows = ((name, str(count), *map(escape, _proven(proofs.get(name)))) for name, count in counts.items())
     show_rows(("family", ">models", "wider", "deeper", "by", "timm"), rows, tight=True)
     say(
         f"{sum(counts.values())} models in {len(counts)} families. Of the smallest model of each: what growing it "
         "wider and deeper keeps (exact, lossy; no: it cannot be scaled so), by which arguments, and whether timm "
         "alone loads the result (else `import growtool` first). Operators and proofs: --json, docs/zoo.md. Measured "
-        f"on {zoo.circumstances['date']} with {zoo.circumstances['versions']}.",
+        f"on {circumstances['date']} with {circumstances['versions']}.",
+        style="dim",
+    )
+
+
+def _show_texts(families: Iterable[TextFamily]) -> None:
+    rows = ((found.family, *map(escape, _wrapped(_grown(found.width, found.depth)))) for found in families)
+    show_rows(("transformers", "wider", "deeper", "by"), rows, tight=True)
+    say(
+        "Families of transformers, by small models of each: docs/transformers.md, with every type that has a language "
+        "model. Lines are arguments of width, then of depth.",
         style="dim",
     )
 
@@ -92,9 +116,21 @@ def _proven(proof: Proof | None) -> tuple[str, ...]:
     if proof is None:
         return "?", "?", "", ""
     grown = [outcome for outcome in (proof.width, proof.depth) if outcome.verdict != "refused"]
-    verdicts = (_VERDICTS.get(outcome.verdict, outcome.verdict) for outcome in (proof.width, proof.depth))
     native = "" if not grown else "yes" if all(outcome.native for outcome in grown) else "no"
-    return (*verdicts, "\n".join(filter(None, map(_reached, grown))), native)
+    return (*_grown(proof.width, proof.depth), native)
+
+
+def _wrapped(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """The same with long lines of arguments broken between two of them."""
+    *verdicts, reached = cells
+    return (*verdicts, "\n".join(part for line in reached.splitlines() for part in textwrap.wrap(line, _LINE)))
+
+
+def _grown(*outcomes: Outcome) -> tuple[str, ...]:
+    """The verdict of each, and what reached those that are not refused, a line each."""
+    verdicts = (_VERDICTS.get(outcome.verdict, outcome.verdict) for outcome in outcomes)
+    reached = (_reached(outcome) for outcome in outcomes if outcome.verdict != "refused")
+    return (*verdicts, "\n".join(filter(None, reached)))
 
 
 def _reached(outcome: Outcome) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
+from growtool.errors import CheckpointError
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
@@ -97,8 +99,15 @@ def _images(config: Any, count: int, generator: Generator) -> Tensor:
 def _features(config: Any, count: int, generator: Generator) -> Tensor:
     import torch
 
-    frames = 2 * config.max_source_positions  # a convolution of stride 2 is in front
-    return torch.randn(count, config.num_mel_bins, frames, generator=generator, dtype=torch.float64)
+    audio = getattr(config, "audio_config", config)
+    bins, positions = (getattr(audio, name, None) for name in ("num_mel_bins", "max_source_positions"))
+    if bins is None or positions is None:
+        raise CheckpointError(
+            f"{config.model_type}: found a model that takes features of a size that its configuration does not tell, "
+            "expected num_mel_bins and max_source_positions; growtool cannot run it"
+        )
+    frames = 2 * positions  # a convolution of stride 2 is in front
+    return torch.randn(count, bins, frames, generator=generator, dtype=torch.float64)
 
 
 @contextlib.contextmanager
