@@ -68,12 +68,12 @@ def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> No
         emit_json({"families": listed, "transformers": told, "circumstances": dict(zoo.circumstances)})
         return
     if counts:
-        _show_timm(counts, proofs, zoo.circumstances)
+        _show_images(counts, proofs, zoo.circumstances)
     if texts:
         _show_texts(texts.values())
 
 
-def _show_timm(counts: Mapping[str, int], proofs: Mapping[str, Proof], circumstances: Mapping[str, str]) -> None:
+def _show_images(counts: Mapping[str, int], proofs: Mapping[str, Proof], circumstances: Mapping[str, str]) -> None:
     rows = ((name, str(count), *map(escape, _proven(proofs.get(name)))) for name, count in counts.items())
     show_rows(("family", ">models", "wider", "deeper", "by", "timm"), rows, tight=True)
     say(

@@ -83,10 +83,10 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
     changes, problems = list[WidthChange](), dict[str, list[WidthChange]]()
     for growth, carriers in tensors.items():
         before, after = growth.sizes
-        name = names[growth.target]
         if before == after:
             expansions[growth] = Expansion.identity(before)
             continue
+        name = names[growth.target]
         changes.append(WidthChange(name, words[growth.target], before, after, len(carriers)))
         if plan.width is None:
             continue
