@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.opening import open_checkpoint
 from growtool.checkpoint.reader import WEIGHTS
-from growtool.checkpoint.shards import INDEX, write_shards
+from growtool.checkpoint.shards import INDEX, SHARDS, write_shards
 from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of
 from growtool.checkpoint.writer import (
     ASIDE,
@@ -87,7 +87,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         raise PlanError(f"{out}: the output exists; choose another name, or replace it with --force")
     if out.is_dir():
         known = [pattern for library in libraries() for pattern in library.beside]
-        known += [INDEX, "model-*-of-*.safetensors"]
+        known += [INDEX, SHARDS]
         foreign = sorted(
             path.name
             for path in out.iterdir()
@@ -204,7 +204,7 @@ def _write_weights(
     order = file_order(tensors)
     made = (produce(name) if callable(produce) else next(produce) for name in order)
     writing = writing or Writing({name: name for name in order})
-    held = dict(writing.stream(((name, _empty(tensors[name])) for name in order), loaded=lambda tensor: tensor))
+    held = dict(writing.stream(((name, tensors[name].empty()) for name in order), loaded=lambda tensor: tensor))
     stream = (tensor for _, tensor in writing.stream(_beside(order, made), loaded=_loaded))
     if limit is None:
         write_safetensors(path, infos_of(held), stream, metadata, order=list(held))
@@ -219,12 +219,6 @@ def _beside(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T
 
 def _loaded(made: torch.Tensor | Stored) -> torch.Tensor:
     return made.read() if isinstance(made, Stored) else made
-
-
-def _empty(info: TensorInfo) -> torch.Tensor:
-    import torch
-
-    return torch.empty(info.shape, dtype=info.torch_dtype, device="meta")
 
 
 def companions(source: Checkpoint) -> list[Path]:

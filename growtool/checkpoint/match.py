@@ -20,6 +20,7 @@ from growtool.checkpoint.remedy import importing, listed, stripping
 from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of
+from growtool.library.building import shared_names
 from growtool.library.taking import Made, Taken, taken
 
 if TYPE_CHECKING:
@@ -58,8 +59,11 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
     if checkpoint.form is None and checkpoint.stored.keys() != expected.keys():
         shapes = {name: info.shape for name, info in checkpoint.stored.items()}
         reading = library_of(checkpoint.spec).reading(model, shapes)
-        places = _places(checkpoint, model, state, shared) if reading is None else {}
-        found = checkpoint.placed(places) if reading is None else checkpoint.read_by(reading)
+        found = (
+            checkpoint.placed(_places(checkpoint, model, state, shared))
+            if reading is None
+            else checkpoint.read_by(reading)
+        )
     findings = differences(expected, {name: info.shape for name, info in found.tensors.items()})
     if findings and (by_library := _as_library_takes(checkpoint, expected)):
         found, findings = by_library, []
@@ -82,14 +86,6 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
         )
     _require_equal_copies(found, shared)
     return found
-
-
-def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
-    """The names of each tensor that the model holds under several."""
-    groups: dict[int, list[str]] = {}
-    for name, tensor in state.items():
-        groups.setdefault(id(tensor), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
 
 
 def _places(
@@ -145,14 +141,10 @@ def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> 
 
     Tensors that it only renames or reshapes are read from the file one by one, as ever.
     """
-    import torch
-
     if not _may_be(checkpoint, expected):
         return None
     folder = checkpoint.path.parent if _has_config(checkpoint) else None
-    stored = {
-        name: torch.empty(info.shape, dtype=info.torch_dtype, device="meta") for name, info in checkpoint.stored.items()
-    }
+    stored = {name: info.empty() for name, info in checkpoint.stored.items()}
 
     def with_numbers() -> Taken | None:
         values = {name: checkpoint.read_stored(name) for name in checkpoint.stored}

@@ -40,7 +40,7 @@ class Checkpoint:
         config: the full `config.json` the spec was read from ({} where it came from elsewhere).
         form: how tensors are made of shared templates; None where the file holds them as they are.
         places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
-        made: tensors that the library made of those in the file while it loaded them, held in memory.
+        made: tensors that the library makes of those in the file: once it loads them, or each time one is read.
         changes: what it did to them, a phrase for each kind.
         files: tensor of the file -> the shard that holds it; empty where one file holds all.
         reading: how the library finds the model's tensors in the file, where names alone do not tell.
@@ -144,10 +144,10 @@ class Checkpoint:
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
-        if info.numel == 0:
-            return torch.empty(info.shape, dtype=info.torch_dtype)
         aligned = offset % info.torch_dtype.itemsize == 0
-        raw = (_map if mapped and aligned and info.nbytes >= MAPPED else _bytes)(path, offset, info.nbytes)
+        if not (mapped and aligned and info.nbytes >= MAPPED):
+            return Stored(path, offset, info).read()
+        raw = _map(path, offset, info.nbytes)
         return torch.frombuffer(raw, dtype=torch.uint8)[-info.nbytes :].view(info.torch_dtype).reshape(info.shape)
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
@@ -218,11 +218,8 @@ class Converted(Mapping[str, "torch.Tensor"]):
         self.infos = dict(self._infos())
 
     def _infos(self) -> Iterator[tuple[str, TensorInfo]]:
-        import torch
-
         for name, conversion in self._conversions.items():
-            infos = {part: self._checkpoint.stored[part] for part in conversion.parts}
-            empty = {p: torch.empty(i.shape, dtype=i.torch_dtype, device="meta") for p, i in infos.items()}
+            empty = {part: self._checkpoint.stored[part].empty() for part in conversion.parts}
             yield from infos_of({name: conversion.convert(empty)[name]}).items()
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -274,15 +271,6 @@ class StoredBank:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _bytes(path: Path, offset: int, count: int) -> bytearray:
-    """Bytes of a file, in memory."""
-    raw = bytearray(count)
-    with path.open("rb") as file:
-        file.seek(offset)
-        file.readinto(raw)
-    return raw
 
 
 def _map(path: Path, offset: int, count: int) -> mmap.mmap:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Told = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
 """Tensors and metadata of a header."""
-INDEX = f"model.safetensors{INDEX_ENDING}"
+INDEX, SHARDS = f"model.safetensors{INDEX_ENDING}", "model-*-of-*.safetensors"
 
 
 def read_shards(
@@ -79,7 +79,7 @@ def write_shards(
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
-    cut: Any = split_torch_state_dict_into_shards({name: _empty(tensors[name]) for name in order}, max_shard_size=limit)
+    cut: Any = split_torch_state_dict_into_shards({name: tensors[name].empty() for name in order}, max_shard_size=limit)
     for file, names in cut.filename_to_tensors.items():
         held = {name: tensors[name] for name in names}
         write_safetensors(folder / file, held, itertools.islice(produce, len(names)), metadata, order=names)
@@ -87,9 +87,3 @@ def write_shards(
         content = {"metadata": cut.metadata, "weight_map": dict(sorted(cut.tensor_to_filename.items()))}
         with atomic_file(folder / INDEX) as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())
-
-
-def _empty(info: TensorInfo) -> torch.Tensor:
-    import torch
-
-    return torch.empty(info.shape, dtype=info.torch_dtype, device="meta")

@@ -52,6 +52,12 @@ class TensorInfo:
         """Whether arithmetic on the values means anything (counters and indices are copied, never mixed)."""
         return self.dtype.startswith(("F", "BF"))
 
+    def empty(self) -> torch.Tensor:
+        """Such a tensor without its values, on meta."""
+        import torch
+
+        return torch.empty(self.shape, dtype=self.torch_dtype, device="meta")
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:

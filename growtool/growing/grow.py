@@ -25,7 +25,6 @@ from growtool.checkpoint.folder import (
     write_file,
     write_folder,
 )
-from growtool.checkpoint.match import shared_names
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import OptimizerState, write_state
 from growtool.growing.execute import contents
@@ -36,6 +35,7 @@ from growtool.growing.proof import Proof, prove
 from growtool.growing.report import card_text, report_text, target_with_lineage, with_measurement
 from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
+from growtool.library.building import shared_names
 from growtool.library.layout import Writing
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe

@@ -89,6 +89,14 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of each tensor that the model holds under several."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
 class _MovedToMeta:
     """Moves parameters to meta, those in one memory to one parameter, so that ties last."""
 

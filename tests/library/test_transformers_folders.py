@@ -1,5 +1,6 @@
 """Folders as `save_pretrained` leaves them grow into folders that `from_pretrained` loads without growtool."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from growtool import grow, open_checkpoint
 from growtool.checkpoint.match import matched
 from growtool.checkpoint.shards import INDEX
 from growtool.errors import CheckpointError, PlanError
-from tests.support.transformers_families import Source, built, config_of
+from tests.support.transformers_families import Source, config_of
 
 BOTH = {"target": {"scale": {"width": 2, "depth": 2}}, "width": {"operator": "tile"}, "depth": {"operator": "zero_out"}}
 DEEPER = {"target": {"scale": {"depth": 2}}, "depth": "zero_out"}
@@ -51,8 +52,7 @@ for pair in sys.argv[1:]:
 def folder(place: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:
     """A random model as transformers saves it, with a tokenizer beside it, and inputs."""
     source = Source.of(config_of(family))
-    model = built(source.spec)
-    model.load_state_dict(source.model.state_dict())
+    model = copy.deepcopy(source.model)
     model.to(dtype).save_pretrained(place)
     (place / "tokenizer.json").write_text('{"a": "tokenizer"}')
     (place / "chat_template.jinja").write_text("{{ a }}")
@@ -206,8 +206,7 @@ def test_a_field_may_be_called_by_either_name(tmp_path):
 def test_shards_are_read_and_written_tensor_by_tensor(tmp_path):
     """As transformers cuts and reads them, whatever tensors share a file."""
     source = Source.of(config_of("mixtral"))
-    model = built(source.spec)
-    model.load_state_dict(source.model.state_dict())
+    model = copy.deepcopy(source.model)
     model.float().save_pretrained(tmp_path / "small", max_shard_size="100KB")
     model.save_pretrained(tmp_path / "whole")
     assert (tmp_path / "small" / INDEX).is_file()

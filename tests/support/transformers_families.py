@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from torch import nn
 
-from growtool.checkpoint import InMemory, file_order, infos_of
-from growtool.growing.execute import produce
-from growtool.library import ModelSpec, library_of, spec_from
+from growtool.library import ModelSpec, spec_from
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
-from tests.zoo.proofs import InFloat64, difference, randomise
+from tests.zoo.proofs import InMemory, growth_proof, source_model
 
 BLOCKS = {"num_hidden_layers": 2}
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, **BLOCKS}
@@ -120,38 +115,14 @@ class Source:
     checkpoint: InMemory
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], where: str = "test") -> Source:
+    def of(cls, config: Mapping[str, Any]) -> Source:
         """From the content of a `config.json`."""
-        spec = spec_from(config, where=where)
-        model = randomise(built(spec))
-        state = dict(model.state_dict())
-        return cls(spec, model, InMemory(Path(where), spec, infos_of(state), {}, state=state))
-
-
-def built(spec: ModelSpec) -> nn.Module:
-    """The model in float64, built by its library."""
-    transformers.logging.set_verbosity_error()
-    return library_of(spec).create(spec).double().eval()
-
-
-def outputs(spec: ModelSpec, model: nn.Module, *, seed: int = 5) -> list[torch.Tensor]:
-    """What a model says of two random inputs, in float64 throughout."""
-    library = library_of(spec)
-    with torch.no_grad(), InFloat64():
-        found = library.run(model, library.inputs(model, 2, seed))
-    return [leaf for leaf in found if leaf.is_floating_point()]
+        spec = spec_from(config, where="test")
+        model = source_model(spec)
+        return cls(spec, model, InMemory.of(spec, model))
 
 
 def grown(source: Source, **plan: Any) -> tuple[Recipe, float]:
     """The recipe of a plan, and by how much the outputs differ (relative, float64) where the source has them."""
     recipe = resolve(Plan.model_validate(plan), source.checkpoint)
-    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda _: None), strict=True))
-    large = built(recipe.target)
-    large.load_state_dict(state)  # type: ignore[arg-type]
-    before, after = outputs(source.spec, source.model), outputs(recipe.target, large)
-    for at, maps in enumerate(recipe.outputs):
-        for dim, axis in enumerate(maps, 1):
-            if not axis.is_identity:
-                before[at] = before[at].index_select(dim, axis.index[axis.kept])
-                after[at] = after[at].index_select(dim, axis.kept)
-    return recipe, difference(before, after)
+    return recipe, growth_proof(source.model, recipe).error

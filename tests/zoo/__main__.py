@@ -8,7 +8,6 @@ Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fre
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from .attempt import best
 from .facts import facts, to_json
 from .models import EXAMPLES
 from .numbers import MODELS, report
-from .sweep import SINGLY, read_results, sweep
+from .sweep import SINGLY, options, read_results, sweep
 from .table import page
 
 RESULTS = Path("runs/zoo.jsonl")
@@ -32,13 +31,8 @@ COMPARISON = Path("runs/zoo_comparison.json")  # written by tests/bench/depgraph
 
 def main() -> None:
     """Measure what is missing, then write the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these families or architectures, measured anew")
-    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
+    parser = options("python -m tests.zoo", __doc__, "families or architectures", "small models")
     parser.add_argument("--singly", type=float, default=SINGLY, help="seconds a model for its arguments one by one")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table from what is there")
-    parser.add_argument("--numbers", action="store_true", help="double numbers and turn switches of small models alone")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     os.nice(10)

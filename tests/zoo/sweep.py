@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
@@ -35,6 +36,24 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     records = [json.loads(line) for line in path.read_text().splitlines()]
     return {record["label"]: record for record in records}
+
+
+def options(prog: str, doc: str | None, only: str, small: str) -> argparse.ArgumentParser:
+    """The options that sweeps have in common.
+
+    Args:
+        prog: how the sweep is called.
+        doc: of its module, whose first line it says.
+        only: what may be named.
+        small: the models whose numbers are doubled.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=(doc or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these {only}, measured anew")
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the page from what is there")
+    parser.add_argument("--numbers", action="store_true", help=f"double numbers and turn switches of {small} alone")
+    return parser
 
 
 def sweep(

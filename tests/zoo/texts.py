@@ -9,7 +9,6 @@ or a masked language model, each with one generic small configuration. Results a
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import os
@@ -27,7 +26,8 @@ from tests.support.transformers_families import FAMILIES, Source, config_of
 
 from .attempt import Attempt, attempt
 from .measure import TILED_AND_CLOSED, single_changes
-from .sweep import read_results, sweep
+from .sweep import options, read_results, sweep
+from .texts_table import page
 
 RESULTS = Path("runs/transformers.jsonl")
 PAGE = Path("docs/transformers.md")
@@ -120,12 +120,7 @@ def report(families: Iterable[str]) -> Iterator[str]:
 
 def main() -> None:
     """Measure what is missing, then write the page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo.texts", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these families or classes, measured anew")
-    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the page from what is there")
-    parser.add_argument("--numbers", action="store_true", help="double numbers and turn switches of twenty families")
+    parser = options("python -m tests.zoo.texts", __doc__, "families or classes", "twenty families")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     os.nice(10)
@@ -139,8 +134,6 @@ def main() -> None:
         wanted = [e for e in examples() if e.label not in done and (not arguments.only or e.label in arguments.only)]
         for count, record in enumerate(sweep(wanted, RESULTS, measure, jobs=arguments.jobs), 1):
             print(f"{count}/{len(wanted)} {_line(record)}", file=sys.stderr, flush=True)
-    from .texts_table import page
-
     results = read_results(RESULTS)
     PAGE.write_text(page(examples(), results))
     FACTS.write_text(json.dumps([family_facts(results[name]) for name in FAMILIES if name in results], indent=1) + "\n")

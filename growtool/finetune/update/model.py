@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, build, held_as
-from growtool.checkpoint.match import matched, shared_names
+from growtool.checkpoint.match import matched
 from growtool.errors import PlanError
 from growtool.finetune.data.seeding import derive_seed
 from growtool.library import ModelSpec
+from growtool.library.building import shared_names
 from growtool.library.timm import with_classes
 from growtool.templates.training import even_out_gradients, put_in_form
 

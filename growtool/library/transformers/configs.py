@@ -57,7 +57,7 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
     Raises:
         TypeError: an argument that its class does not have.
-        ValueError: a path that leads nowhere, or whatever the class refuses.
+        Exception: whatever the class refuses.
     """
     from transformers import AutoConfig
 

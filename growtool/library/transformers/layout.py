@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from growtool.library.building import shared_names
 from growtool.library.layout import Conversion, Reading, Writing
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _ONCE_SAVED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 Shapes = Mapping[str, tuple[int, ...]]
+_Collected = dict[
+    str, tuple[Any, list[tuple[str, str]]]
+]  # first result -> converter, and pattern and name of each part
 
 
 def reading(model: Any, stored: Shapes) -> Reading:
@@ -38,7 +41,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     own, prefix = model.state_dict(), model.base_model_prefix
     places, unused = dict[str, str](), list[str]()
-    collected: dict[str, tuple[Any, list[tuple[str, str]]]] = {}
+    collected: _Collected = {}
     for name in sorted(stored, key=dot_natural_key):
         found, pattern = rename_source_key(name, renamings, converters, prefix, own)
         if found not in own and name in own:
@@ -49,7 +52,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
             places[found] = name
         else:
             collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
-    made = dict(_made(model, collected, stored))
+    made = {result: one for one in _conversions(model, collected, stored) for result in one.results}
     ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ONCE_SAVED)
     passed = tuple(name for name in unused if any(re.search(pattern, name) for pattern in ignored))
     ties = _ties(model, places)
@@ -72,7 +75,8 @@ def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
         return Writing({name: stripped(name) for name in own})
     renamings, converters = ([one.reverse_transform() for one in table[::-1]] for table in _table(model, saving=True))
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    names, collected = dict[str, str](), dict[str, tuple[Any, list[tuple[str, str]]]]()
+    names: dict[str, str] = {}
+    collected: _Collected = {}
     for name in own:
         found, pattern = apply_converters(name, converters)
         if pattern is None:
@@ -80,17 +84,9 @@ def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
         else:
             collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
     conversions = []
-    for first, (converter, parts) in collected.items():
-        convert = partial(_converted, model, converter, first, parts)
-        results = convert({name: _empty(own[name]) for _, name in parts})
-        renamed = {result: stripped(apply_renamings(result, renamings)) for result in results}
-        conversions.append(
-            Conversion(
-                tuple(name for _, name in parts),
-                tuple(renamed.values()),
-                partial(_renamed, convert, renamed),
-            )
-        )
+    for one in _conversions(model, collected, own):
+        renamed = {result: stripped(apply_renamings(result, renamings)) for result in one.results}
+        conversions.append(Conversion(one.parts, tuple(renamed.values()), partial(_renamed, one.convert, renamed)))
     return Writing(names, tuple(conversions))
 
 
@@ -110,9 +106,9 @@ def _table(model: Any, *, saving: bool = False) -> tuple[list[Any], list[Any]]:
 
 def _converts(model: Any, source: Reading) -> bool:
     """Whether the source's file had the names that transformers converts."""
-    renamings, converters = _table(model, saving=True)
     from transformers.core_model_loading import rename_source_key
 
+    renamings, converters = _table(model, saving=True)
     return bool(source.made) or any(
         rename_source_key(place, renamings, converters)[0] != place for place in source.places.values()
     )
@@ -127,25 +123,19 @@ def _without_prefix(model: Any, source: Reading) -> Any:
 
 def _ties(model: nn.Module, places: Mapping[str, str]) -> dict[str, str]:
     """Tensors that the file does not hold, as they are others under another name."""
-    groups = defaultdict[int, list[str]](list)
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        groups[id(tensor)].append(name)
     found = dict[str, str]()
-    for names in groups.values():
+    for names in shared_names(model.state_dict(keep_vars=True)):
         kept = next((name for name in names if name in places), None)
         found |= {name: places[kept] for name in names if kept is not None and name not in places}
     return found
 
 
-def _made(
-    model: Any, collected: Mapping[str, tuple[Any, list[tuple[str, str]]]], stored: Shapes
-) -> Iterator[tuple[str, Conversion]]:
+def _conversions(model: Any, collected: _Collected, shapes: Shapes) -> Iterator[Conversion]:
+    """What becomes of the tensors that each converter takes."""
     for first, (converter, parts) in collected.items():
         convert = partial(_converted, model, converter, first, parts)
-        results = tuple(convert({name: _empty(stored[name]) for _, name in parts}))
         names = tuple(name for _, name in parts)
-        for result in results:
-            yield result, Conversion(names, results, convert)
+        yield Conversion(names, tuple(convert({name: _empty(shapes[name]) for name in names})), convert)
 
 
 def _converted(

@@ -95,12 +95,9 @@ class Widening:
     def _possible(self, size_arguments: Mapping[str, Value]) -> float:
         """What doubled arguments cost; infinity where the library refuses them or they change what is fixed."""
         shapes = self._trials.doubled(size_arguments)
-        possible = (
-            shapes is not None
-            and shapes.keys() >= self._trials.shapes.keys()
-            and self._trials.keeps_what_is_fixed(shapes)
-        )
-        return self._cost(shapes) if shapes is not None and possible else math.inf
+        if shapes is None or not shapes.keys() >= self._trials.shapes.keys():
+            return math.inf
+        return self._cost(shapes) if self._trials.keeps_what_is_fixed(shapes) else math.inf
 
     def further(self, width: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
         """What agrees on being twice as wide, taken argument by argument, number by number or value by value.
