@@ -34,6 +34,7 @@ from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import LOCAL, Address, Name, named
 from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
+from growtool.library.building import shared_names
 from growtool.library.published import Published
 
 _BESIDE = ("growth.json", "README.md")  # what growtool itself keeps beside weights, and reads there
@@ -157,9 +158,7 @@ def _known(name: Name, counting: bool) -> Found:
 def _as_built(name: Name, published: Published, address: Address) -> Found:
     """The tensors of a model as its library builds it."""
     state = build(published.spec, where=name.text).state_dict(keep_vars=True)
-    first: dict[int, str] = {}
-    places = {key: first.setdefault(id(tensor), key) for key, tensor in state.items()}
-    shared = {key: place for key, place in places.items() if key != place}
+    shared = {key: first for first, *others in shared_names(state) for key in others}
     path = snapshot(address.repository, address.revision or "main") / published.file
     origin = Origin(name.text, name.text, address.repository, None, partial(_fetch, name))
     return Found(path, origin, (infos_of(state), {}), published.spec, shared)

@@ -97,19 +97,24 @@ def indices(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{INDEX_ENDING}"))
 
 
-def shards(index: Path) -> list[str]:
-    """The files that an index lists.
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> the file that holds it, by an index.
 
     Raises:
         CheckpointError: it is no index.
     """
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        names = set()
-    if not names or not all(isinstance(name, str) for name in names):
+        found = {}
+    if not found or not all(isinstance(name, str) for name in found.values()):
         raise CheckpointError(f"{index}: found no map from tensors to shards, expected one; copy or download it again")
-    return sorted(names)
+    return found
+
+
+def shards(index: Path) -> list[str]:
+    """The files that an index lists; raises as `weight_map` does."""
+    return sorted(set(weight_map(index).values()))
 
 
 def importing(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.header import Header, read_header
-from growtool.checkpoint.remedy import INDEX_ENDING, shards
+from growtool.checkpoint.remedy import INDEX_ENDING, weight_map
 from growtool.checkpoint.tensors import Stored, TensorInfo
 from growtool.checkpoint.writer import atomic_file, write_safetensors
 from growtool.errors import CheckpointError, format_names
@@ -34,7 +34,8 @@ def read_shards(
     Raises:
         CheckpointError: the index is none, a shard is not there or is damaged, or one does not hold what it should.
     """
-    files = {name: index.parent / name for name in shards(index)}
+    told = weight_map(index)
+    files = {name: index.parent / name for name in sorted(set(told.values()))}
     lacking = [name for name, path in files.items() if header_of is None and not path.is_file()]
     if lacking:
         raise CheckpointError(
@@ -42,7 +43,6 @@ def read_shards(
             f"({format_names(lacking, 4)}); copy or download them, too"
         )
     headers = {name: (header_of or read_header)(path) for name, path in files.items()}
-    told: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     astray = [name for name, file in told.items() if name not in headers[file][0]]
     if astray:
         raise CheckpointError(

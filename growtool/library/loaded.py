@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ class Script:
     imports: str
     call: str
     saving: str
+
+
+Changed = tuple[str, str | None, Sequence[int], Sequence[int], bool]
+"""A tensor of a model, the one of the file that it comes from, both shapes, and whether it has all of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,35 @@ class Loaded:
         by_size: dict[int, list[str]] = {}
         for name, value in rest.items():
             by_size.setdefault(value.numel(), []).append(name)
-        kinds: dict[str, list[str]] = {"renames": [], "reshapes": [], "resamples or cuts": [], "makes": []}
+        made = list[Changed]()
         for name in (name for name in self.given if name not in same):
             value = self.given[name]
             twin = next((old for old in by_size.get(value.numel(), ()) if old in rest
                          and torch.equal(rest[old].flatten(), value.flatten().to(rest[old].dtype))), None)  # fmt: skip
             old = twin or (name if name in rest else None)
-            if old is None:
-                kinds["makes"].append(f"{name} from others")
-                continue
-            before, after = list(rest.pop(old).shape), list(value.shape)
-            where = f"{old} to {name}" if old != name else name
-            kind = "resamples or cuts" if twin is None else "reshapes" if before != after else "renames"
-            kinds[kind].append(where if before == after else f"{where} from {before} to {after}")
-        kinds["leaves out"] = list(rest)
-        kinds["starts anew, with numbers of its own,"] = list(self.missing)
-        return [f"{kind} {format_names(names, _SHOWN)}" for kind, names in kinds.items() if names]
+            made.append((name, old, rest.pop(old).shape if old else (), value.shape, twin is not None))
+        return told_changes(made, rest, self.missing)
+
+
+def told_changes(made: Iterable[Changed], left: Iterable[str], missing: Iterable[str] = ()) -> list[str]:
+    """What was done to tensors while they were loaded, a phrase for each kind.
+
+    Args:
+        made: those that are not as they were in the file.
+        left: of the file, and of no use.
+        missing: of the model, without values.
+    """
+    kinds: dict[str, list[str]] = {"renames": [], "reshapes": [], "resamples or cuts": [], "makes": []}
+    for name, old, before, after, whole in made:
+        if old is None:
+            kinds["makes"].append(f"{name} from others")
+            continue
+        where = f"{old} to {name}" if old != name else name
+        kind = "resamples or cuts" if not whole else "reshapes" if before != after else "renames"
+        kinds[kind].append(where if before == after else f"{where} from {list(before)} to {list(after)}")
+    kinds["leaves out"] = list(left)
+    kinds["starts anew, with numbers of its own,"] = list(missing)
+    return [f"{kind} {format_names(names, _SHOWN)}" for kind, names in kinds.items() if names]
 
 
 @dataclass

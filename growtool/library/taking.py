@@ -13,15 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from growtool.errors import format_names
 from growtool.library.building import memory_of
+from growtool.library.loaded import Changed, told_changes
 from growtool.library.registry import library_of
 from growtool.library.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_SHOWN = 3  # tensors of a kind of change that are told by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,9 @@ def taken(
     home = {memory_of(tensor): name for name, tensor in stored.items()}
     places = {name: home[memory_of(tensor)] for name, tensor in given.items() if memory_of(tensor) in home}
     places = {name: old for name, old in places.items() if _is_whole(given[name], stored[old])}
-    return Taken(given, places, tuple(_changes(given, places, stored)))
+    used = {*places.values(), *(name for name in given if name not in places)}
+    left = [name for name in stored if name not in used]
+    return Taken(given, places, tuple(told_changes(_changes(given, places, stored), left)))
 
 
 def _is_whole(tensor: Tensor, of: Tensor) -> bool:
@@ -97,18 +97,10 @@ def _is_whole(tensor: Tensor, of: Tensor) -> bool:
     return bool(same and tensor.storage_offset() == 0 and tensor.is_contiguous() and of.is_contiguous())
 
 
-def _changes(given: Mapping[str, Tensor], places: Mapping[str, str], stored: Mapping[str, Tensor]) -> Iterator[str]:
-    kinds: dict[str, list[str]] = {"renames": [], "reshapes": [], "resamples or cuts": [], "makes": []}
+def _changes(given: Mapping[str, Tensor], places: Mapping[str, str], stored: Mapping[str, Tensor]) -> Iterator[Changed]:
+    """The tensors of the model that are not as they were in the file."""
     for name, tensor in given.items():
         old = places.get(name) or (name if name in stored else None)
-        if old is None:
-            kinds["makes"].append(f"{name} from others")
-            continue
-        before, after = list(stored[old].shape), list(tensor.shape)
-        where = f"{old} to {name}" if old != name else name
-        kind = "resamples or cuts" if name not in places else "reshapes" if before != after else "renames"
-        if kind != "renames" or old != name:
-            kinds[kind].append(where if before == after else f"{where} from {before} to {after}")
-    used = {*places.values(), *(name for name in given if name not in places)}
-    kinds["leaves out"] = [name for name in stored if name not in used]
-    yield from (f"{kind} {format_names(names, _SHOWN)}" for kind, names in kinds.items() if names)
+        before = stored[old].shape if old is not None else ()
+        if name not in places or old != name or before != tensor.shape:
+            yield name, old, before, tensor.shape, name in places
