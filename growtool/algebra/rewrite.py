@@ -20,12 +20,14 @@ class RescaledNorm:
     Attributes:
         module: its path.
         gains: names of its gain.
+        offset: what the model adds to the gain before it uses it, as in `1 + w`.
         s: copies of the old positions over all positions, below 1.
         eps: what the target's norm adds to the variance; it would have to be that of the source times s.
     """
 
     module: str
     gains: tuple[str, ...]
+    offset: float
     s: float
     eps: float
 

@@ -16,6 +16,7 @@ from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.algebra.threads import single_threaded
 from growtool.checkpoint import Checkpoint, Stored, arithmetic_dtype, coefficients_of, file_order, held_as
 from growtool.errors import PlanError
+from growtool.growing.rounding import rounded_together
 from growtool.operators.base import Layer, generator_for
 from growtool.operators.depth.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
@@ -195,8 +196,8 @@ def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
         grown = grown.index_select(dim, positions)
     if tensor.cancelling is not None:
         generator = generator_for(recipe.plan.seed, f"cancelling {tensor.shared}")
-        grown = cancelling(grown, tensor.cancelling, generator)
-    return grown
+        return cancelling(grown, tensor.cancelling, generator)
+    return grown if tensor.paired else rounded_together(grown, tensor.maps, tensor.info.torch_dtype)
 
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:

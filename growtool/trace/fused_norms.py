@@ -22,14 +22,14 @@ _Layouts = Mapping[int, tuple[Axis, ...]]
 
 
 def with_fused_norms(
-    steps: Sequence[Step], layouts: _Layouts, stored: Mapping[int, tuple[str, ...]]
+    steps: Sequence[Step], layouts: _Layouts, made_of: Mapping[int, frozenset[str]]
 ) -> tuple[Step, ...]:
     """The steps with every such norm over the last axis as one.
 
     Args:
         steps: of a pass, in order.
         layouts: number -> the axes of a tensor.
-        stored: numbers of parameters and buffers.
+        made_of: number -> parameters and buffers, for tensors made of nothing else.
     """
     readers = defaultdict[int, list[int]](list)
     for place, step in enumerate(steps):
@@ -51,7 +51,8 @@ def with_fused_norms(
         if chain is None:
             continue
         x, gained = step.args[0].number, alone(chain[-1])
-        gain = _gain(steps[gained], steps[chain[-1]].outs[0], stored) if gained is not None else None
+        gain = _gain(steps[gained], steps[chain[-1]].outs[0], layouts) if gained is not None else None
+        gain = gain if gain is not None and made_of.get(gain.number) else None
         if gain is not None and gained is not None:
             chain.append(gained)
         (name, op, _), added = _SIZES[step.name], next(steps[p] for p in chain if steps[p].name == "add")
@@ -96,7 +97,7 @@ def _is_size(steps: Sequence[Step], ndim: int) -> bool:
     return reduced_dims(last, ndim) == [ndim - 1] and keeps
 
 
-def _gain(step: Step, normed: int, stored: Mapping[int, tuple[str, ...]]) -> Ref | None:
-    """The parameter that multiplies what was normalised."""
+def _gain(step: Step, normed: int, layouts: _Layouts) -> Ref | None:
+    """The vector that multiplies what was normalised."""
     others = [number for number in step.ins if number != normed]
-    return Ref(others[0]) if step.name == "mul" and len(others) == 1 and others[0] in stored else None
+    return Ref(others[0]) if step.name == "mul" and len(others) == 1 and len(layouts[others[0]]) == 1 else None

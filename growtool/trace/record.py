@@ -17,6 +17,7 @@ from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
 from growtool.trace.call import Axes, Value
+from growtool.trace.consecutive import ConsecutiveAsSlice
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.fused_norms import with_fused_norms
@@ -193,7 +194,13 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
         tape.put(tensor, Value((new_axis(count), *(new_axis(n, words.the_input) for n in size))))
     handles = tape.watch(replica)
     try:
-        with torch.no_grad(), FirstPositions(tape.recorder.repeat, tape.fix_positions), ByShape(), tape:
+        with (
+            torch.no_grad(),
+            ConsecutiveAsSlice(),
+            FirstPositions(tape.recorder.repeat, tape.fix_positions),
+            ByShape(),
+            tape,
+        ):
             outputs = run(replica, inputs)
     except Exception as error:
         raise CheckpointError(
@@ -257,6 +264,7 @@ def _collect(
     )  # fmt: skip
     tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
     layouts = {number: value.axes for number, value in tape.known().items()}
+    made_of = {number: value.params for number, value in tape.known().items() if value.params is not None}
     return Trace(
         tensors=tensors,
         consumers=consumers,
@@ -269,11 +277,11 @@ def _collect(
         ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
-            steps=with_fused_norms(tape.recorder.steps, layouts, stored),
+            steps=with_fused_norms(tape.recorder.steps, layouts, made_of),
             raw=tuple(tape.recorder.steps),
             calls=tuple(tape.calls),
             layouts=layouts,
-            made_of={number: value.params for number, value in tape.known().items() if value.params is not None},
+            made_of=made_of,
             stored=stored,
             inputs=inputs,
             outputs=outputs,

@@ -14,6 +14,7 @@ WAYS = {
     "mixture": {"target": TWICE, "width": {"operator": "mixture"}},
     "zero_out": {"target": DEEPER, "depth": {"operator": "zero_out"}},
 }
+ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
 POST_NORM = ("bert", "bert, features", "roberta", "distilbert")
 QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba")
 EXACT = 1e-12
@@ -39,6 +40,15 @@ def test_families_grow_exactly(family, way):
     assert difference < EXACT
 
 
+@pytest.mark.parametrize("family", ONE_KV_HEAD)
+def test_one_shared_head_stays_while_its_queries_multiply(family):
+    """The hidden size alone would widen that head, which rotary tables fix: it grows together with the heads."""
+    before = config_of(family)
+    recipe, _ = grown(Source.of(before), **WAYS["tile"])
+    for name in ("hidden_size", "num_attention_heads"):
+        assert recipe.target.model_args[name] == 2 * before[name]
+
+
 @pytest.mark.parametrize("family", POST_NORM[:1])
 def test_blocks_behind_their_norms_cannot_be_closed(family):
     """Zeros leave a block of BERT's kind its norms, so it is no identity."""
@@ -46,9 +56,10 @@ def test_blocks_behind_their_norms_cannot_be_closed(family):
         grown(Source.of(config_of(family)), **WAYS["zero_out"])
 
 
-def test_eps_stays_unless_a_plan_says_so():
-    """A configuration keeps all but its sizes; `eps: told` makes the promise exact."""
-    source, plan = Source.of(config_of("llama")), {"target": {"scale": {"width": 1.5}}}
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_eps_stays_unless_a_plan_says_so(family):
+    """A configuration keeps all but its sizes; `eps: told` makes the promise exact, gains `1 + w` or not."""
+    source, plan = Source.of(config_of(family)), {"target": {"scale": {"width": 1.5}}}
     kept, difference = grown(source, **plan, width={"operator": "centre_zero"})
     assert kept.promise.kind == "exact up to eps"
     assert difference < 1e-4

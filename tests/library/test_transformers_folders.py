@@ -84,7 +84,7 @@ def test_transformers_alone_loads_what_was_grown(place):
     done = subprocess.run([sys.executable, "-c", RELOAD, *pairs], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = dict(zip(FOLDERS, map(float, done.stdout.split()), strict=True))
-    assert {family: error for family, error in found.items() if error > (1e-2 if family == "qwen2" else 1e-4)} == {}
+    assert {family: error for family, error in found.items() if error > (4e-4 if family == "qwen2" else 1e-4)} == {}
 
 
 @pytest.mark.parametrize("family", FOLDERS)

@@ -9,7 +9,7 @@ from growtool.algebra.expansion import Expansion
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.trace import Axis, ChannelGroup, groups_on
-from growtool.trace.reading.norms import NORMS, norm_call
+from growtool.trace.reading.norms import NORMS, norm_call, parameter_of
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.reductions import takes_batch_statistics
 
@@ -42,11 +42,11 @@ def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
         return AbstractState("open", blanks.lost(step, _unfit(norm.kind, x)))
     axes = blanks.trace.forward.axes(norm.x)
     share = _share_of_copies(tuple(axes[dim] for dim in norm.dims), blanks.group, blanks.expansions)
-    names = blanks.trace.forward.stored.get(norm.gain) if norm.gain is not None else None
-    if share is None or names is None or norm.eps is None:
-        lacks = "without a gain of its own" if names is None else "over channels that grow in different ways"
+    gain = parameter_of(norm.gain, blanks.trace.forward) if norm.gain is not None else None
+    if share is None or gain is None or norm.eps is None:
+        lacks = "without a gain of its own" if gain is None else "over channels that grow in different ways"
         return AbstractState("open", blanks.lost(step, f"{norm.kind} {lacks}"))
-    blanks.norms.append(RescaledNorm(step.module, names, share, norm.eps))
+    blanks.norms.append(RescaledNorm(step.module, *gain, share, norm.eps))
     if norm.shift is None:
         return AbstractState("silent")
     added = blanks.state(norm.shift)

@@ -109,7 +109,8 @@ def _with_number(run: ScalePass, step: Step) -> Factors:
     if name is None:
         return _unscaled(run, step)
     run.offsets[name] = float(step.args[1])
-    run.transforms(step, step.ins)
+    if any(consumed == name for _, consumed, _ in run.trace.consumers):
+        run.transforms(step, step.ins)
     return run.of(step.ins[0])
 
 

@@ -189,7 +189,7 @@ class ScalePass:
             return 0
         share = (size - copies) / (size - 1)
         term = self._brought(share**-0.5, [terms])
-        self.norms[RescaledNorm(step.module, (), share, eps)] = term
+        self.norms[RescaledNorm(step.module, (), 0.0, share, eps)] = term
         return self.values.number_of(term)
 
     def number(self, step: Step, told: Callable[[Step], Any]) -> Factors:

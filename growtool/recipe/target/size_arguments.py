@@ -67,7 +67,7 @@ def find_size_arguments(
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
     search = _Search(trials)
-    wider = Widening(trials, search.widening, search.neutral, search.refused)
+    wider = Widening(trials, search.widening, search.neutral, search.refused, search.breaking)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
     scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
@@ -91,6 +91,7 @@ class _Search:
         self.widening: dict[str, Value] = {}
         self.neutral: dict[str, Value] = {}
         self.refused: dict[str, Value] = {}
+        self.breaking: dict[str, Value] = {}
         self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
 
     def try_each(self, numbers: Mapping[str, Value]) -> None:
@@ -107,6 +108,8 @@ class _Search:
                 continue
             if not self._adds(name, value, shapes) and self._widens(shapes) and not self._is_known(name, shapes):
                 self.widening[name] = value
+            if self._breaks(name, value, shapes):
+                self.breaking[name] = value
 
     def depth(self) -> dict[str, Value]:
         """The arguments that add blocks like those there are: residual ones first, then the one that adds most."""
@@ -156,6 +159,15 @@ class _Search:
 
     def _widens(self, shapes: Shapes | None) -> bool:
         return shapes is not None and not self._only_adds_blocks(shapes) and self._trials.keeps_what_is_fixed(shapes)
+
+    def _breaks(self, name: str, value: Value, shapes: Shapes | None) -> bool:
+        """Whether it widens much of the model, and changes what is fixed with it."""
+        return (
+            shapes is not None
+            and shapes.keys() >= self._trials.shapes.keys()
+            and not self._trials.keeps_what_is_fixed(shapes)
+            and self._trials.reach({name: value}, by_size=False) >= LEAST_REACH
+        )
 
     def _is_known(self, name: str, shapes: Shapes | None) -> bool:
         """Whether a path does what an argument does that was tried before."""

@@ -35,6 +35,7 @@ class Widening:
         widening: arguments that widen the model alone; may grow between calls.
         neutral: arguments that leave every shape alone; likewise.
         refused: arguments that the library refuses to double alone; likewise.
+        breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads); likewise.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Widening:
         widening: Mapping[str, Value],
         neutral: Mapping[str, Value],
         refused: Mapping[str, Value],
+        breaking: Mapping[str, Value],
     ) -> None:
-        self._trials, self._widening, self._neutral, self._refused = trials, widening, neutral, refused
+        self._trials, self._widening, self._neutral = trials, widening, neutral
+        self._refused, self._breaking = refused, breaking
 
     def width(self) -> tuple[dict[str, Value], float]:
         """The arguments that together bring most dimensions nearest to double, and what grows jointly with them.
@@ -186,6 +189,11 @@ class Widening:
 
     def _feasible(self, nothing: float) -> Iterator[tuple[float, dict[str, Value]]]:
         """Sets of arguments that the library accepts together, with their cost, fewest first."""
+        for breaking, neutral in itertools.product(self._breaking.items(), self._neutral.items()):
+            size_arguments = dict((breaking, neutral))
+            cost = self._possible(size_arguments)
+            if cost < nothing:
+                yield cost, size_arguments
         for together in range(1, _MOST_TOGETHER + 1):
             perfect = False
             for names in self._promising(together):

@@ -32,9 +32,9 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
             )
             if scale:
                 found[scale] = replace(found.get(scale, Rewrite()), level=True)
-    for gain, s in {gain: norm.s for norm in widths.norms for gain in norm.gains}.items():
+    for gain, norm in {gain: rescaled for rescaled in widths.norms for gain in rescaled.gains}.items():
         own = found.get(gain, Rewrite())
-        found[gain] = replace(own, factor=own.factor * math.sqrt(s))
+        found[gain] = replace(own, factor=own.factor * math.sqrt(norm.s), offset=norm.offset)
     for names in matching.target.trace.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,17 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
         shift=shift.number if isinstance(shift, Ref) else None,
         eps=None if eps is None else float(eps),
     )
+
+
+def parameter_of(gain: int, forward: ForwardPass) -> tuple[tuple[str, ...], float] | None:
+    """What a gain is made of: a parameter, by its names, and the number that the model adds to it, as in `1 + w`."""
+    step = forward.made_by.get(gain)
+    names, added = forward.stored.get(gain), 0.0
+    if names is None and step is not None and step.name == "add" and not step.kwargs:
+        terms = step.args[:2]
+        names = next((forward.stored.get(term.number) for term in terms if isinstance(term, Ref)), None)
+        added = next((float(term) for term in terms if isinstance(term, int | float)), math.nan)
+    return None if names is None or math.isnan(added) else (names, added)
 
 
 def group_axis(step: Step, forward: ForwardPass) -> Axis:
