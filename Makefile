@@ -32,8 +32,9 @@ bench: $(READY) ## Time growing a large model against copying its file, and trai
 gpu: $(READY) ## Show on a CUDA device what only one can show, in eight minutes; report in build/gpu
 	$(RUN) -m tests.gpu
 
-zoo: $(READY) ## Prove growtool on all of timm's model files and write docs/zoo.md: about an hour on one core
+zoo: $(READY) ## Prove growtool on timm's model files and transformers' types; write docs/zoo.md, docs/transformers.md: two hours on one core
 	$(RUN) -m tests.zoo
+	$(RUN) -m tests.zoo.texts
 
 fuzz: $(READY) ## Damage files, plans, images and options, kill commands, and see how growtool ends: about an hour
 	OMP_NUM_THREADS=1 $(RUN) -W ignore -m tests.fuzz --cases 10000

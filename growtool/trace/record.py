@@ -17,7 +17,7 @@ from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
 from growtool.trace.call import Axes, Value
-from growtool.trace.consecutive import ConsecutiveAsSlice
+from growtool.trace.canonical import Canonical
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.fused_norms import with_fused_norms
@@ -196,7 +196,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
     try:
         with (
             torch.no_grad(),
-            ConsecutiveAsSlice(),
+            Canonical(),
             FirstPositions(tape.recorder.repeat, tape.fix_positions),
             ByShape(),
             tape,
