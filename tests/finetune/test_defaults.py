@@ -11,6 +11,7 @@ import timm
 import yaml
 from typer.testing import CliRunner
 
+import growtool
 from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import PlanError
@@ -161,12 +162,14 @@ def test_a_run_of_before_goes_on_with_what_it_did(checkpoint: Path, data: Path, 
     assert losses(tmp_path / "run") == before
 
 
-def test_growth_with_losses_counts_until_something_has_trained(checkpoint: Path):
+def test_growth_with_losses_counts_until_something_has_trained(checkpoint: Path, tmp_path: Path):
     assert not grown_with_losses(open_checkpoint(checkpoint))
-    (checkpoint / "growth.json").write_text(json.dumps({"promise": "lossy: stack"}))
-    assert grown_with_losses(open_checkpoint(checkpoint))
-    (checkpoint / "training.json").write_text("{}")
-    assert not grown_with_losses(open_checkpoint(checkpoint))
+    for operator, lossy in (("tile", False), ("random", True)):
+        plan = {"target": {"scale": {"width": 2}}, "width": {"operator": operator}}
+        growtool.grow(checkpoint, plan, tmp_path / operator)
+        assert grown_with_losses(open_checkpoint(tmp_path / operator)) == lossy
+    (tmp_path / "random/training.json").write_text("{}")
+    assert not grown_with_losses(open_checkpoint(tmp_path / "random"))
 
 
 HARMFUL = "--epochs 1 -b 8 --lr 10 --opt sgd --weight-decay 0.1 --train-crop-mode rrc --mixup 0.2".split()

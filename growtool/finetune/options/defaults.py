@@ -150,7 +150,7 @@ def grown_with_losses(source: Checkpoint) -> bool:
     if not path.is_file() or (path.parent / TRAINING).is_file():
         return False
     try:
-        return str(parse_json(path.read_bytes(), str(path))["promise"]).startswith("lossy")
+        return bool(parse_json(path.read_bytes(), str(path))["promise"]["kind"] == "lossy")
     except (ValueError, KeyError, TypeError):
         return False
 
