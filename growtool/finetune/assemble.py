@@ -67,7 +67,6 @@ def assemble(
     world: World,
     *,
     steps: int,
-    warmup: int,
 ) -> Trainer:
     """A trainer that stands before its first update.
 
@@ -81,7 +80,6 @@ def assemble(
         device: to train on.
         world: the processes that share the work.
         steps: updates in all.
-        warmup: of them, those of the warm-up.
 
     Raises:
         PlanError: timm cannot create the optimizer, or adapters fit no layer.
@@ -114,7 +112,7 @@ def assemble(
         predict=compiled(model if ema is None else ema.module, config.torchcompile),
         objective=Objective(criterion, teacher),
         optimizer=optimizer,
-        schedule=create_schedule(config, optimizer, steps=steps, warmup=warmup),
+        set_rate=create_schedule(config, optimizer, steps=steps, per_epoch=len(batches)),
         scaler=torch.amp.GradScaler(device.type) if config.autocast == "float16" else None,
         ema=ema,
         mix=mix,

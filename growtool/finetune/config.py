@@ -9,11 +9,23 @@ from pydantic_core import InitErrorDetails
 
 from growtool.finetune.options.choices import AmpDtype
 from growtool.finetune.options.kinds import FilePath
-from growtool.finetune.options.settings import DEFAULT_EMA_DECAY, DEFAULT_EPOCHS, DEFAULT_KD_WEIGHT, Settings, flag_of
+from growtool.finetune.options.settings import (
+    DEFAULT_EMA_DECAY,
+    DEFAULT_EPOCHS,
+    DEFAULT_KD_WEIGHT,
+    RATE,
+    Settings,
+    flag_of,
+)
 from growtool.plan.section import problem
 
 STATELESS = "swan"  # the optimizer that is ours; all others are timm's
-ALTERNATIVES = (("epochs", "steps", "macs"), ("warmup_epochs", "warmup_steps"))  # of each group one at most
+ALTERNATIVES = (
+    ("epochs", "steps", "macs"),
+    ("warmup_epochs", "warmup_steps"),
+    ("decay_epochs", "decay_steps"),
+)
+"""Of each group one at most."""
 Finding = tuple[tuple[str, ...], str]  # the options, and what is wrong with them
 _COMPANIONS = {
     "amp": ("amp_dtype",),
@@ -83,6 +95,16 @@ class RunConfig(Settings):
             return self.warmup_steps
         return round((self.warmup_epochs or 0) * updates_per_epoch)
 
+    def decay(self, updates_per_epoch: int) -> float | None:
+        """Updates of the decay, or below 1 its part of what the warm-up leaves; None where that is timm's."""
+        if self.decay_epochs is None or self.decay_epochs < 1:
+            return self.decay_steps or self.decay_epochs
+        return round(self.decay_epochs * updates_per_epoch)
+
+    def course(self, updates: int) -> int:
+        """Updates of the rate's whole course, of which the run takes `updates`."""
+        return self.sched_steps or self.sched_start + updates
+
 
 def find_contradictions(config: RunConfig) -> list[Finding]:
     """Everything that can be seen to be wrong between options without looking at a file."""
@@ -128,9 +150,12 @@ def _without_effect(config: RunConfig) -> Iterator[Finding]:
             ("kd_weight",),
             "found 0, with which --kd-teacher would do nothing; drop both, or give it a part in the loss",
         )
-    rates = _changed(config, "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr", "layer_decay")
+    rates = _changed(config, *RATE[1:], "layer_decay")
+    decay = _changed(config, "decay_epochs", "decay_steps", "lr_decay_fn")
     if config.sched == "none" and rates:
         yield rates, "without effect under --sched none, which leaves the rate alone; use constant"
+    elif config.sched != "wsd" and decay:
+        yield decay, f"without effect under --sched {config.sched}, whose fall has no length of its own; use wsd"
     elif config.sched == "constant" and config.min_lr:
         yield ("min_lr",), "without effect under --sched constant, which never falls; use cosine or wsd"
     if config.warmup_lr and 0 in (config.warmup_epochs, config.warmup_steps):

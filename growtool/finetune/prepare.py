@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from growtool.finetune.data.loaders import eval_batches, train_batches
 from growtool.finetune.data.sources import open_splits
 from growtool.finetune.job import Job
 from growtool.finetune.optimizer_state import adopt, read_state
+from growtool.finetune.options.course import length_of
 from growtool.finetune.options.defaults import applied, choose, grown_with_losses
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.possible import require_possible
@@ -29,8 +30,23 @@ from growtool.finetune.update.model import load_model, replace_head, spec_for
 from growtool.finetune.update.optimizer import class_name
 from growtool.finetune.update.template_form import refuse_what_templates_cannot
 from growtool.finetune.update.trainable import Selection, select
-from growtool.images import ImageFormat, Split, require_images, require_readable
+from growtool.images import ImageFormat, require_images, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a run will come to.
+
+    Attributes:
+        spec: what its result will be saved as.
+        steps: updates in all.
+        per_epoch: updates of an epoch.
+    """
+
+    spec: ModelSpec
+    steps: int
+    per_epoch: int
 
 
 def prepare(config: RunConfig, device: torch.device, world: World | None = None) -> Job:
@@ -60,12 +76,12 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     macs = training_macs(count_macs(source.spec, plain).total, inputs=1) + teacher_macs(config)
     per_epoch = len(train) // config.batch_size
     steps = length_of(config, train, per_epoch, macs)
-    choices = choose(config, model, lossy=grown_with_losses(source), steps=steps, per_epoch=per_epoch)
+    lossy, course = grown_with_losses(source), config.course(steps)
+    choices = choose(config, model, lossy=lossy, steps=course, per_epoch=per_epoch)
     config = applied(config, choices)
-    warmup = config.warmup(per_epoch)
     batches = train_batches(train, format, config, world, device)
     teacher = open_teacher(config, model, classes, device, steps=steps)
-    trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps, warmup=warmup)
+    trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps)
     carried = _carry(config, source, trainer, fresh) if config.carry_optimizer else 0
     return Job(
         config=config,
@@ -86,8 +102,8 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     )
 
 
-def foresee(config: RunConfig, source: Checkpoint, world: World) -> ModelSpec:
-    """What the result of a run will be saved as, found without a weight or an image being read.
+def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
+    """What a run will come to, found without a weight or an image being read.
 
     Args:
         config: of the run; its checkpoint need not be there yet.
@@ -108,8 +124,8 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> ModelSpec:
     if source.form is None and config.train != "new":
         _require_variance(config, source, model, select(config.train, source, model), world)
     macs = training_macs(count_macs(spec, model).total, inputs=1)
-    length_of(config, train, len(train) // config.batch_size, macs)
-    return _named(spec, classes)
+    per_epoch = len(train) // config.batch_size
+    return Foreseen(_named(spec, classes), length_of(config, train, per_epoch, macs), per_epoch)
 
 
 def _named(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
@@ -178,57 +194,6 @@ def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, fresh: froze
             )
         )
     return carried
-
-
-def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int:
-    """Updates of the run.
-
-    Args:
-        config: of the run.
-        train: the images it trains on.
-        per_epoch: updates of an epoch.
-        macs: multiply-accumulates of training on one image.
-
-    Raises:
-        PlanError: fewer images than a batch, no whole update in the budget, or an option about a part of the run that
-            is longer than the run.
-    """
-    if per_epoch == 0:
-        raise PlanError(
-            f"--batch-size: found {config.batch_size}, expected at most the {len(train)} images of {train.root}; "
-            "lower it or add images"
-        )
-    steps = config.budget(per_epoch, macs * config.batch_size)
-    if steps == 0:
-        raise PlanError(
-            f"--set macs={config.macs:g}: found less than one update, which takes {macs * config.batch_size:.3g} MACs; "
-            "raise it or lower --batch-size"
-        )
-    warmup, epochs = config.warmup(per_epoch), math.ceil(steps / per_epoch)
-    problems = []
-    if warmup >= steps:
-        problems.append(
-            f"--warmup-epochs, --warmup-steps: found a warm-up of {warmup} updates, expected fewer than the {steps} of "
-            f"the whole run ({per_epoch} an epoch); shorten it or train longer"
-        )
-    elif config.warmup_epochs and not warmup:
-        problems.append(
-            f"--warmup-epochs: found {config.warmup_epochs:g}, which is less than half an update of the {per_epoch} "
-            "an epoch has; drop it or lengthen it"
-        )
-    if config.freeze_epochs >= epochs:
-        problems.append(
-            f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
-            "which nothing would be released; lower it, drop it or train longer"
-        )
-    seen = per_epoch * config.batch_size
-    if config.recalibrate > seen:
-        problems.append(
-            f"--recalibrate: found {config.recalibrate}, expected at most the {seen} images of an epoch; lower it"
-        )
-    if problems:
-        raise PlanError(problems)
-    return steps
 
 
 def remarks(config: RunConfig, trainer: Trainer, carried: int) -> Iterator[str]:

@@ -66,7 +66,7 @@ def _changes(job: Job) -> Iterator[tuple[list[str], str]]:
     assert config.lr is not None and config.weight_decay is not None
     unset = config.model_copy(update=dict.fromkeys((*AUTOMATIC, "scale")))
     lossy = grown_with_losses(job.source)
-    usual = choose(unset, job.trainer.model, lossy=lossy, steps=job.steps, per_epoch=per_epoch)
+    usual = choose(unset, job.trainer.model, lossy=lossy, steps=config.course(job.steps), per_epoch=per_epoch)
     rate = usual["lr"].value if config.lr > usual["lr"].value else config.lr / 3
     yield ["--lr", shown(float(f"{rate:.1g}"))], shown(config.lr)
     warmup = usual["warmup_steps"].value if "warmup_steps" in usual else 0

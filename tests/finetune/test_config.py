@@ -57,6 +57,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"lora_alpha": 4.0}, r"--set lora_alpha: given without --lora-rank, so it would do nothing"),
     ({"clip_mode": "agc"}, r"--set clip_mode: given without --clip-grad, so it would do nothing"),
     ({"sched": "none", "warmup_steps": 2, "layer_decay": 0.9}, r"--warmup-steps and --layer-decay: without effect"),
+    ({"sched": "cosine", "decay_steps": 4}, r"--set decay_steps: without effect under --sched cosine, whose fall has"),
+    ({"sched": "none", "sched_start": 4}, r"--set sched_start: without effect under --sched none"),
+    ({"sched": "wsd", "decay_steps": 4, "decay_epochs": 2}, r"--decay-epochs and --set decay_steps: 2 given"),
     ({"sched": "constant", "min_lr": 1e-5}, r"--set min_lr: without effect under --sched constant"),
     ({"warmup_lr": 1e-5, "warmup_steps": 0}, r"--set warmup_lr: given without a warm-up, so it would do nothing"),
     ({"lora_rank": 4, "lr_factors": True}, r"--lr-factors: given with --lora-rank, but is about the weights"),
@@ -92,6 +95,9 @@ def test_epochs_and_steps_say_how_many_updates():
     assert config(steps=5).budget(updates_per_epoch=7) == 5
     assert config(warmup_epochs=0.5).warmup(updates_per_epoch=8) == 4
     assert config(warmup_steps=3).warmup(updates_per_epoch=8) == 3
+    assert config(sched="wsd", decay_epochs=1.5).decay(updates_per_epoch=8) == 12
+    assert config(sched="wsd", decay_epochs=0.1).decay(updates_per_epoch=8) == 0.1
+    assert config(sched="wsd", decay_steps=3).decay(updates_per_epoch=8) == 3
 
 
 def test_an_option_that_is_off_leaves_its_companion_unset():

@@ -60,6 +60,23 @@ def test_steps_may_end_within_an_epoch(checkpoint: Path, data: Path, tmp_path: P
     assert (result.steps, result.last.epoch, result.last.step) == (4, 2, 4)
 
 
+def test_a_run_follows_its_part_of_a_longer_course(checkpoint: Path, data: Path, tmp_path: Path):
+    """Two runs of three updates have the rates of one of six, resumed within the decay as well; the last ones fall."""
+
+    def rates(name: str, **options: Any) -> list[float]:
+        course: dict[str, Any] = {"sched": "wsd", "warmup_steps": 1, "decay_steps": 3, "lr_decay_fn": "linear"}
+        options = {"epochs": None, "recovery_interval": 1, "checkpoint_hist": 9, **course, **options}
+        finetune(run_config(checkpoint, data, tmp_path / name, **options))
+        return [record["lr"] for record in read_metrics(tmp_path / name, "step")]
+
+    whole = rates("whole", steps=6)
+    assert whole == pytest.approx([0, 1e-2, 1e-2, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3])
+    assert rates("first", steps=3, sched_steps=6) == whole[:3]
+    rest: dict[str, Any] = {"steps": 3, "sched_start": 3}
+    assert rates("rest", **rest) == whole[3:]
+    assert rates("rest", **rest, resume=str(tmp_path / "rest/checkpoints/step-00000002")) == whole[3:]
+
+
 def test_evaluating_within_epochs_changes_nothing_that_is_trained(checkpoint: Path, data: Path, tmp_path: Path):
     """Dropout and BatchNorm would differ if training went on in the mode of evaluation, or drew other numbers."""
     settings: dict[str, Any] = {"epochs": 2, "log_interval": 1, "drop_path": 0.5}
@@ -178,6 +195,14 @@ def test_force_replaces_nothing_but_a_run(checkpoint: Path, data: Path, tmp_path
         (
             {"warmup_steps": 6},
             r"--warmup-epochs, --warmup-steps: found a warm-up of 6 updates, expected fewer than the 6",
+        ),
+        (
+            {"sched_steps": 5},
+            r"--set sched_steps: found 5, expected at least the 0 updates before the run and its own 6",
+        ),
+        (
+            {"sched": "wsd", "warmup_steps": 2, "decay_epochs": 1.7},
+            r"--decay-epochs, --set decay_steps: found a decay of 5 updates, expected at most the 4 that the warm-up",
         ),
         ({"engine": "fsdp"}, r"--engine fsdp: found one process, expected several; start them with torchrun"),
         ({"sync_bn": True}, r"--sync-bn: found one process"),

@@ -10,6 +10,7 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.finetune.options.merging import make_config
 from growtool.plan import load_plan
 from growtool.recipe import resolve
+from growtool.workflows.schedule.file import load_schedule
 from tests.zoo.proofs import InMemory
 
 PAGE = Path(__file__).parents[2] / "docs" / "examples.md"
@@ -36,9 +37,11 @@ def test_the_plan_promises_what_the_page_says(source, rest, promise, text, tmp_p
 
 
 @pytest.mark.parametrize("path", sorted((PAGE.parent / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_files_of_the_experiments_are_plans_and_options_of_training(path):
+def test_the_files_of_the_experiments_are_plans_schedules_and_options_of_training(path):
     content = yaml.safe_load(path.read_text())
-    if "target" in content:
+    if "stages" in content:
+        load_schedule(path)
+    elif "target" in content:
         load_plan(path)
     else:
         make_config(content, {"checkpoint": "a", "output": "b", "data": "c"})

@@ -1,6 +1,7 @@
 """A tiny trained-looking checkpoint and a tiny set of images for the tests of fine-tuning."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ class Notices(Progress):
 
     def noticed(self, text: str) -> None:
         self.said.append(text)
+
+
+class Signal(Progress):
+    """A signal to this process after some updates, counted over the stages."""
+
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
+
+    def advanced(self, step: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
 
 
 def write_images(root: Path, *, per_class: int, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:

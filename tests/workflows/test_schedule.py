@@ -1,7 +1,6 @@
 """Train, grow, train, grow again: in one call, in several, or killed in between, it is the same."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -17,12 +16,11 @@ from typer.testing import CliRunner
 from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.state.records import Progress
 from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve
 from growtool.workflows.schedule.file import LoadedSchedule, load_schedule
 from growtool.workflows.schedule.run import read_records, run_schedule
 from growtool.workflows.schedule.stages import Train
-from tests.support.finetune import UNCLOSED_IMAGES, write_checkpoint, write_data, write_images
+from tests.support.finetune import UNCLOSED_IMAGES, Signal, write_checkpoint, write_data, write_images
 from tests.support.processes import in_processes, killed
 
 pytestmark = UNCLOSED_IMAGES
@@ -66,18 +64,6 @@ def test_every_stage_starts_where_the_one_before_ended(file: Path, tmp_path: Pat
     assert written["macs"] == sum(record.macs for record in records)
     taught = json.loads((tmp_path / "out/03-train/last/training.json").read_text())
     assert taught["config"]["kd_teacher"] == str(tmp_path / "out/01-train/last")
-
-
-class Signal(Progress):
-    """A signal to this process after some updates, counted over the stages."""
-
-    def __init__(self, after: int, number: int) -> None:
-        self.left, self.number = after, number
-
-    def advanced(self, step: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
 
 
 def test_a_schedule_that_is_stopped_says_how_it_goes_on(

@@ -16,6 +16,7 @@ from growtool.finetune.options.choices import (
     Annealing,
     ClipMode,
     CropMode,
+    DecayShape,
     Engine,
     Nonfinite,
     Schedule,
@@ -119,7 +120,7 @@ class Settings(Section):
     clip_mode: ClipMode = "norm"
     """`norm` of all gradients, `value` of each, or `agc`, relative to the weights."""
     sched: Annotated[Schedule, Flag(panel=_OPTIMIZER)] = "cosine"
-    """Course of the learning rate, update by update."""
+    """Course of the learning rate, update by update. wsd: warm-up, stable, decay."""
     min_lr: Amount = 0.0
     """What the learning rate falls to."""
     warmup_lr: Amount = 0.0
@@ -128,6 +129,16 @@ class Settings(Section):
     """Linear warm-up; fractions too."""
     warmup_steps: Annotated[Number | None, Flag(panel=_OPTIMIZER)] = None
     """In updates, in place of --warmup-epochs."""
+    decay_epochs: Annotated[Factor | None, Flag("N", _OPTIMIZER, shown="0.2")] = None
+    """Decay at the end of wsd; below 1 a part of the run. Of what the warm-up leaves of it."""
+    decay_steps: Count | None = None
+    """In updates, in place of `decay_epochs`."""
+    lr_decay_fn: DecayShape = "1-sqrt"
+    """How the rate of wsd falls."""
+    sched_start: Number = 0
+    """Updates of the rate's course that lie before the run, which then is a part of one over several runs."""
+    sched_steps: Count | None = None
+    """Updates of the rate's whole course; by default those before the run and its own."""
     model_ema: Annotated[bool, Flag(panel=_OPTIMIZER)] = False
     """Evaluate and save an average of the weights. The average is exponential, and chosen as best."""
     model_ema_decay: Annotated[Part | None, Flag(panel=_OPTIMIZER, shown=str(DEFAULT_EMA_DECAY))] = None
@@ -220,6 +231,11 @@ class Settings(Section):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+RATE = (
+    "sched", "min_lr", "warmup_lr", "warmup_epochs", "warmup_steps", "decay_epochs", "decay_steps", "lr_decay_fn",
+    "sched_start", "sched_steps",
+)  # fmt: skip
+"""The options that say how the rate goes."""
 KINDS = get_type_hints(Settings)  # without what is said about them
 FLAGS = {
     name: data for name, field in Settings.model_fields.items() for data in field.metadata if isinstance(data, Flag)

@@ -44,7 +44,7 @@ class Trainer:
         predict: the weights that count as evaluation calls them: compiled, or the module itself.
         objective: what is minimised.
         optimizer: over the selected parameters.
-        schedule: timm's scheduler counting updates, None where the rate stays.
+        set_rate: for the update after so many, None where the rate stays.
         scaler: of gradients, for float16; else None.
         ema: timm's weight average, else None.
         mix: mixup and cutmix, (images, class numbers) to (images, class weights); None without.
@@ -69,7 +69,7 @@ class Trainer:
     predict: Callable[[Tensor], Tensor]
     objective: Objective
     optimizer: torch.optim.Optimizer
-    schedule: Any
+    set_rate: Callable[[int], None] | None
     scaler: torch.amp.GradScaler | None
     ema: Any
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
@@ -168,8 +168,8 @@ class Trainer:
             )
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
-        if self.schedule is not None:
-            self.schedule.step_update(self.step)
+        if self.set_rate is not None:
+            self.set_rate(self.step)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from growtool.errors import PlanError
@@ -74,20 +75,31 @@ def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
         ) from error
 
 
-def create_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, warmup: int) -> Any:
-    """timm's scheduler with one update as its unit of time.
+def create_schedule(
+    config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, per_epoch: int
+) -> Callable[[int], None] | None:
+    """What sets the rate for the update after so many of the run, by timm's scheduler; None where the rate stays.
+
+    Args:
+        config: of the run; its course may have begun before it and end after it.
+        optimizer: gets the rate of its first update.
+        steps: updates in all.
+        per_epoch: updates of an epoch.
 
     Raises:
         PlanError: timm cannot lay it out over so few updates.
     """
     from timm.scheduler import create_scheduler_v2
 
+    course, warmup = config.course(steps), config.warmup(per_epoch)
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched=config.sched,
-            num_epochs=steps,
+            num_epochs=course,
             warmup_epochs=warmup,
+            decay_epochs=config.decay(per_epoch),
+            decay_fn=config.lr_decay_fn,
             warmup_lr=config.warmup_lr,
             min_lr=config.min_lr,
             step_on_epochs=False,
@@ -95,10 +107,17 @@ def create_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, *, step
         )
     except (AssertionError, ValueError) as error:
         raise PlanError(
-            f"--sched: timm cannot create {config.sched!r} for {steps} updates, {warmup} of them warm-up ({error}); "
+            f"--sched: timm cannot create {config.sched!r} for {course} updates, {warmup} of them warm-up ({error}); "
             "shorten the warm-up, train longer, or choose another"
         ) from error
-    return scheduler
+    if scheduler is None:
+        return None
+
+    def set_rate(step: int) -> None:
+        scheduler.step_update(config.sched_start + step)
+
+    set_rate(0)
+    return set_rate
 
 
 def _create_swan(model: nn.Module, **options: Any) -> torch.optim.Optimizer:

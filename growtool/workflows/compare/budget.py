@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
-from typing import Literal
 
 from growtool.errors import PlanError
-
-_PATTERN = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(?P<unit>[a-z]+)\s*", re.IGNORECASE)
-_UNITS: dict[str, Literal["epochs", "steps", "macs"]] = {
-    "epochs": "epochs",
-    "epoch": "epochs",
-    "steps": "steps",
-    "step": "steps",
-    "macs": "macs",
-}
+from growtool.finetune.options.lengths import parse_amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +14,7 @@ class Budget:
     """`amount` passes over the training images, updates, or MACs of training."""
 
     amount: float
-    unit: Literal["epochs", "steps", "macs"]
+    unit: str
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -33,14 +23,13 @@ class Budget:
         Raises:
             PlanError: it is none of these.
         """
-        found = _PATTERN.fullmatch(text)
-        unit = _UNITS.get(found["unit"].lower()) if found else None
-        if found is None or unit is None or float(found["amount"]) <= 0:
+        found = parse_amount(text, ("epochs", "steps", "macs"))
+        if found is None or found[0] <= 0:
             raise PlanError(
                 f"--budget: found {text!r}, expected a positive number of epochs, steps or macs, "
                 "such as 3epochs, 500steps or 2.5e15macs"
             )
-        return cls(float(found["amount"]), unit)
+        return cls(*found)
 
     def steps(self, *, updates_per_epoch: int, batch_macs: int) -> int:
         """Updates, each of which takes `batch_macs` MACs; at least one."""

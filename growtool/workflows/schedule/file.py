@@ -2,6 +2,7 @@
 
     checkpoint: resnet_cifar10
     train: {data: images, lr: 5e-4, batch_size: 128}
+    rate: {sched: wsd, warmup: 0.05, decay: 0.2}
     stages:
       - train: {epochs: 2}
       - grow: {target: {scale: {width: 2}}, width: {operator: mixture}}
@@ -10,6 +11,7 @@
       - train: {steps: 500}
 
 Training takes the options of `growtool finetune` under their names in config.yaml; growing takes a plan, or its file.
+`rate`, which may be left out, is one course of the learning rate over all stages.
 Paths start in the folder of the file; those within a plan that has a file of its own, in the working folder.
 """
 
@@ -25,12 +27,13 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.options.merging import merge, read_layer, require_sound
-from growtool.finetune.options.settings import Settings
+from growtool.finetune.options.settings import RATE, Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
 from growtool.plan.document import Document, read_document
 from growtool.plan.explain import validated
 from growtool.plan.load import placed, placed_checkpoint, placed_plan
 from growtool.plan.section import Section, problem
+from growtool.workflows.schedule.rate import Rate
 from growtool.workflows.schedule.stages import PREVIOUS, Grow, Stage, Train
 
 _OPTIONAL = frozenset({"train", "model_args"})
@@ -79,6 +82,7 @@ class Schedule(Section):
 
     checkpoint: str = Field(description="the path of the checkpoint to start from")
     train: Trained = Field(default=Training(), description="options of `growtool finetune` for every stage that trains")
+    rate: Rate | None = Field(default=None, description="one course of the learning rate over all stages")
     stages: Annotated[
         tuple[Step, ...], BeforeValidator(_stages, json_schema_input_type=Annotated[list[Step], Field(min_length=1)])
     ] = Field(description="a list of stages, each `train:` or `grow:`")
@@ -93,12 +97,14 @@ class LoadedSchedule:
         text: its content.
         checkpoint: where the first stage starts.
         stages: in their order.
+        rate: the course of the rate over all of them; None where each stage has its own.
     """
 
     path: Path
     text: str
     checkpoint: str
     stages: tuple[Stage, ...]
+    rate: Rate | None
 
 
 def load_schedule(path: Path) -> LoadedSchedule:
@@ -112,13 +118,31 @@ def load_schedule(path: Path) -> LoadedSchedule:
     )
     schedule = validated(document, content, Schedule)
     stages = content.get("stages")
+    if schedule is not None and schedule.rate is not None:
+        _note_rates(document, schedule)
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:
         raise PlanError(document.lines())
     start = str(placed_checkpoint(schedule.checkpoint, path.parent))
     read = tuple(_read_stages(document, content, plans))
     require_sound({stage.place: stage.options for stage in read if isinstance(stage, Train)}, path)
-    return LoadedSchedule(path, text, start, read)
+    return LoadedSchedule(path, text, start, read, schedule.rate)
+
+
+def _note_rates(document: Document, schedule: Schedule) -> None:
+    """Note every option of a training that has no place beside a rate over all stages."""
+    own = [(("stages", index, "train"), step.train) for index, step in enumerate(schedule.stages)]
+    for loc, training in [(("train",), schedule.train), *own]:
+        for name in RATE:
+            if name in training.model_fields_set:
+                document.note((*loc, name), "the schedule's `rate` decides this for all stages; drop it", at_key=True)
+    for loc, training in own:
+        if training.lr is not None:
+            document.note(
+                (*loc, "lr"), "given for one stage, but `rate` is of all; give it in `train` above", at_key=True
+            )
+    if schedule.train.lr is None:
+        document.note(("rate",), "found no lr in `train` above `stages`, expected one for all of them, e.g. `lr: 1e-3`")
 
 
 def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedPlan]:

@@ -18,6 +18,7 @@ from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.workflows.schedule.file import LoadedSchedule
+from growtool.workflows.schedule.rate import Course, Rate, Span
 from growtool.workflows.schedule.stages import Grow, Site, Stage, StageRecord, Train
 
 STATE, COPY = "schedule.json", "schedule.yaml"
@@ -60,7 +61,7 @@ def run_schedule(
     ):
         begun = resume and (output / STATE).is_file()
         done = _done(schedule, output) if begun else []
-        _foresee(schedule, output, done)
+        course = _foresee(schedule, output, done)
         if world.is_main and not begun:
             _begin(schedule, output)
         with joined(world, device_of(_devices(schedule.stages[len(done) :]), world)):
@@ -74,7 +75,7 @@ def run_schedule(
                         raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
                     told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
                     with _told_where(stage):
-                        record = stage.run(Site(output, source, teacher, progress))
+                        record = stage.run(Site(output, source, teacher, progress, course))
                     done.append(record)
                     if world.is_main:
                         _write(output, schedule, done)
@@ -102,27 +103,48 @@ def _devices(coming: Sequence[Stage]) -> list[str]:
     return [str(stage.options.get("device", "auto")) for stage in coming if isinstance(stage, Train)]
 
 
-def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> None:
-    """Raise for what is wrong with any stage that is to come, before the first of them trains."""
+def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> Course | None:
+    """Raise for what is wrong with any stage that is to come, before the first of them trains.
+
+    Returns:
+        The course of the rate over all stages, where the schedule has one.
+    """
     source = teacher = Path(schedule.checkpoint)
     for record in done:
         teacher = source if record.kind == "grow" else teacher
         source = output / record.checkpoint
     coming = schedule.stages[len(done) :]
     if not coming:
-        return
+        return None
     found = coming[0].open(source)
     problems: list[str] = []
+    spans = [stage.done(output) for stage in schedule.stages[: len(done)] if isinstance(stage, Train)]
     for stage in coming:
         try:
             with _told_where(stage):
-                found = stage.foresee(found, Site(output, source, teacher, None))
+                foreseen = stage.foresee(found, Site(output, source, teacher))
+                found = foreseen.checkpoint
+                spans += [foreseen.span] if foreseen.span is not None else []
         except GrowtoolError as error:
             problems.extend(error.problems)
             if stage.number < len(schedule.stages) and isinstance(stage, Grow):
                 break  # what the later ones would find is not known
     if problems:
         raise PlanError(problems)
+    if schedule.rate is None:
+        return None
+    return _laid_out(schedule, schedule.rate, spans, output)
+
+
+def _laid_out(schedule: LoadedSchedule, rate: Rate, spans: Sequence[Span], output: Path) -> Course:
+    """The rate over all stages; raises PlanError where it, or a stage, does not fit into it."""
+    course = Course(rate, spans)
+    problems = [f"{schedule.path}: rate: {found}" for found in course.problems()]
+    for stage in schedule.stages if not problems else ():
+        problems += [f"{stage.place}: {found}" for found in stage.unfit(course, output)]
+    if problems:
+        raise PlanError(problems)
+    return course
 
 
 @contextmanager

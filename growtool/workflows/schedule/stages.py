@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER
+from growtool.finetune.options.merging import RUN_CONFIG
+from growtool.workflows.schedule.rate import Course, Span
 
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
@@ -59,12 +61,27 @@ class Site:
         source: the checkpoint to start from.
         teacher: the checkpoint before the latest growth, or the first one.
         progress: who watches.
+        course: of the rate over all stages; None where each has its own, or where it is not known yet.
     """
 
     root: Path
     source: Path
     teacher: Path
-    progress: Progress | None
+    progress: Progress | None = None
+    course: Course | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a stage will leave.
+
+    Attributes:
+        checkpoint: as far as it is known before it is there.
+        span: the updates of a stage that trains.
+    """
+
+    checkpoint: Checkpoint
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ class Train:
         """As it says itself what it is."""
         return open_checkpoint(path)
 
-    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
         """The same model, which then knows the names of its classes.
 
         Raises:
@@ -103,14 +120,14 @@ class Train:
 
         if self.options.get("kd_teacher") not in (None, PREVIOUS):
             open_checkpoint(self.options["kd_teacher"])
-        config = self._config(site.source, site.root / self.folder, site.teacher)
-        return replace(source, spec=foresee(config, source, World.from_environment()))
+        found = foresee(self._config(site), source, World.from_environment())
+        return Foreseen(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
 
     def run(self, site: Site) -> StageRecord:
         """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
         from growtool.finetune.run import finetune
 
-        result = finetune(self._config(site.source, site.root / self.folder, site.teacher), site.progress)
+        result = finetune(self._config(site), site.progress)
         return StageRecord(
             number=self.number,
             kind="train",
@@ -124,15 +141,43 @@ class Train:
             top1=result.last.top1,
         )
 
-    def _config(self, source: Path, output: Path, teacher: Path) -> RunConfig:
+    def done(self, root: Path) -> Span:
+        """Its updates, by the configuration that it wrote.
+
+        Raises:
+            CheckpointError: that cannot be read.
+        """
+        resolved = self._settings(root)["resolved"]
+        return Span(self.number, resolved["steps"], resolved["steps_per_epoch"])
+
+    def unfit(self, course: Course, root: Path) -> Iterator[str]:
+        """Where it has begun to train by another course of the rate."""
+        if not (root / self.folder / RUN_CONFIG).is_file():
+            return
+        before = self._settings(root)
+        for name, value in course.options(self.number).items():
+            if before.get(name) != value:
+                yield (
+                    f"trained with {name} {before.get(name)} in {root / self.folder}, and by `rate` and the budgets of "
+                    f"all stages it is {value} now; restore these, or run the changed schedule into another folder"
+                )
+
+    def _settings(self, root: Path) -> dict[str, Any]:
+        from growtool.finetune.state.folder import RunFolder
+        from growtool.finetune.state.resume import read_settings
+
+        return read_settings(RunFolder(root / self.folder))
+
+    def _config(self, site: Site) -> RunConfig:
         from growtool.finetune.options.merging import make_config
 
         options: dict[str, Any] = dict(self.options)
         if options.get("kd_teacher") == PREVIOUS:
-            options["kd_teacher"] = str(teacher)
-        own: dict[str, Any] = {"checkpoint": source, "output": output, "resume": "auto"}
+            options["kd_teacher"] = str(site.teacher)
+        own: dict[str, Any] = {"checkpoint": site.source, "output": site.root / self.folder, "resume": "auto"}
+        own |= site.course.options(self.number) if site.course is not None else {}
         if "carry_optimizer" not in options and not options.get("lora_rank"):
-            own["carry_optimizer"] = _same_optimizer(source, str(options.get("opt", "adamw")))
+            own["carry_optimizer"] = _same_optimizer(site.source, str(options.get("opt", "adamw")))
         return make_config(options, own)
 
 
@@ -151,7 +196,7 @@ class Grow:
 
         return open_planned(path, [self.plan.plan])
 
-    def foresee(self, source: Checkpoint, site: Site) -> Checkpoint:
+    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
         """The target.
 
         Raises:
@@ -170,7 +215,11 @@ class Grow:
         if plan.data is not None and (plan.recalibrate or plan.seeing):
             open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
-        return replace(source, spec=recipe.target, stored=recipe.infos, form=form)
+        return Foreseen(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
+
+    def unfit(self, course: Course, root: Path) -> Iterator[str]:
+        """Where it would grow while the rate rises or falls."""
+        yield from course.problems_of_growth(self.number)
 
     def run(self, site: Site) -> StageRecord:
         """Grow into `NN-grow/`, in the first process where there are several."""

@@ -1,0 +1,57 @@
+"""A length of training as people write it: `2epochs`, `500 steps`, or a share of the whole, `0.2`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from growtool.plan.section import problem
+
+_PATTERN = re.compile(r"\s*(?P<amount>\d*\.?\d+(?:e[+-]?\d+)?)\s*(?P<unit>[a-z]*)\s*", re.IGNORECASE)
+_STEPS, _EPOCHS, _SHARE = "steps", "epochs", "share"
+_UNITS: dict[str, str] = {
+    "epochs": _EPOCHS,
+    "epoch": _EPOCHS,
+    "steps": _STEPS,
+    "step": _STEPS,
+    "macs": "macs",
+    "": _SHARE,
+}
+
+
+def parse_amount(text: str, units: Collection[str]) -> tuple[float, str] | None:
+    """Number and unit of `3epochs`; None where it is not a number with one of `units`, whose singular does as well."""
+    found = _PATTERN.fullmatch(text)
+    unit = _UNITS.get(found["unit"].lower(), "") if found else ""
+    return (float(found["amount"]), unit) if found and unit in units else None
+
+
+def _length(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    amount, unit = parse_amount(str(value), (_STEPS, _EPOCHS, _SHARE)) or (-1.0, _SHARE)
+    if amount < 0 or (unit == _SHARE and amount >= 1):
+        raise problem(
+            f"found {value!r}, expected a share of the whole below 1, or a number of epochs or steps, "
+            "such as 0.1, 2epochs or 500steps"
+        )
+    return f"{amount:.12g}{'' if unit == _SHARE else unit}"
+
+
+Length = Annotated[str, BeforeValidator(_length, json_schema_input_type=float | str)]
+"""A part of a training: `2epochs`, `500steps`, or below 1 a share of the whole."""
+
+
+def updates_of(length: str, *, whole: int, per_epoch: int) -> int:
+    """The updates of a `Length`.
+
+    Args:
+        length: as it was validated.
+        whole: updates of what a share is of.
+        per_epoch: updates of an epoch.
+    """
+    amount, unit = parse_amount(length, _UNITS.values()) or (0.0, _SHARE)
+    return round(amount * {_STEPS: 1, _EPOCHS: per_epoch, _SHARE: whole}[unit])
