@@ -17,6 +17,7 @@ from growtool.finetune.update.adapters import add_adapters
 from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.lr_factors import read_factors, scale_rates
 from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
+from growtool.finetune.update.new_positions import NewWarmup
 from growtool.finetune.update.objective import Objective, Teacher, annealed, require_same_task
 from growtool.finetune.update.optimizer import create_optimizer, create_schedule
 
@@ -61,6 +62,7 @@ def assemble(
     source: Checkpoint,
     model: nn.Module,
     selection: Selection,
+    new: Selection,
     teacher: Teacher | None,
     batches: ImageBatches | StreamBatches,
     device: torch.device,
@@ -75,6 +77,7 @@ def assemble(
         source: the checkpoint, for the report beside it.
         model: on the CPU, its weights loaded.
         selection: what trains.
+        new: what growth made, where an option asks for it.
         teacher: for distillation, or None.
         batches: for recalibration and the start of adapters.
         device: to train on.
@@ -119,6 +122,7 @@ def assemble(
         erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,
         selection=selection,
         held=held,
+        new_warmup=NewWarmup(model, new, config.warmup_of_new(steps, len(batches))),
         device=device,
         world=world,
         autocast=config.autocast,

@@ -9,6 +9,7 @@ from pydantic_core import InitErrorDetails
 
 from growtool.finetune.options.choices import AmpDtype
 from growtool.finetune.options.kinds import FilePath
+from growtool.finetune.options.lengths import updates_of
 from growtool.finetune.options.settings import (
     DEFAULT_EMA_DECAY,
     DEFAULT_EPOCHS,
@@ -31,6 +32,7 @@ _COMPANIONS = {
     "amp": ("amp_dtype",),
     "model_ema": ("model_ema_decay",),
     "kd_teacher": ("kd_weight", "kd_temperature", "kd_anneal"),
+    "carry_optimizer": ("new_state",),
     "lora_rank": ("lora_alpha", "lora_targets"),
     "clip_grad": ("clip_mode",),
 }
@@ -95,6 +97,10 @@ class RunConfig(Settings):
             return self.warmup_steps
         return round((self.warmup_epochs or 0) * updates_per_epoch)
 
+    def warmup_of_new(self, updates: int, updates_per_epoch: int) -> int:
+        """Updates of the warm-up of what growth made, of the run's `updates`."""
+        return updates_of(self.new_warmup or "0", whole=updates, per_epoch=updates_per_epoch)
+
     def decay(self, updates_per_epoch: int) -> float | None:
         """Updates of the decay, or below 1 its part of what the warm-up leaves; None where that is timm's."""
         if self.decay_epochs is None or self.decay_epochs < 1:
@@ -135,6 +141,8 @@ def _contradictions(config: RunConfig) -> Iterator[Finding]:
         yield ("freeze_epochs",), "given with --lora-rank, which keeps all but the adapters frozen; drop one"
     if config.lora_rank and config.train != "all":
         yield ("lora_rank",), "given with --train, expected one of them; choose layers with --set lora_targets=PATTERN"
+    if config.new_warmup is not None and config.opt.lower().startswith("lookahead_"):
+        yield ("new_warmup",), "does not go with lookahead, which keeps weights of its own; use the optimizer without"
     if config.engine == "fsdp" and config.autocast == "float16":
         yield ("amp_dtype",), "float16 does not go with --engine fsdp, whose gradients are in shards; use bfloat16"
     if config.engine == "fsdp" and config.clip_grad is not None and config.clip_mode == "agc":
@@ -164,7 +172,7 @@ def _without_effect(config: RunConfig) -> Iterator[Finding]:
     if config.color_jitter and config.changes("color_jitter") and (config.no_aug or own_colours):
         cause = "--no-aug" if config.no_aug else f"--aa {config.aa}, whose policy has colours of its own"
         yield ("color_jitter",), f"without effect under {cause}; drop one of them"
-    for name in _changed(config, "lr_factors", "carry_optimizer") if config.lora_rank else ():
+    for name in _changed(config, "lr_factors", "carry_optimizer", "new_warmup") if config.lora_rank else ():
         yield (name,), "given with --lora-rank, but is about the weights, which adapters keep as they are; drop one"
 
 

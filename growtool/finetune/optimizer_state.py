@@ -28,6 +28,10 @@ from growtool.errors import CheckpointError
 from growtool.finetune.parallel.distributed import as_sharded, whole
 
 FORMAT = 1
+MOMENTS = {
+    "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
+}  # fmt: skip
+"""Slots that hold a mean of gradients or of their squares for each weight, by the power."""
 Keep = Callable[[str, Tensor], Tensor]
 _TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
 
@@ -159,6 +163,11 @@ def adopt(
     taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] in fitting}
     optimizer.load_state_dict({"state": taken, "param_groups": optimizer.state_dict()["param_groups"]})
     return len(taken)
+
+
+def with_mean(moments: Tensor, mask: Tensor) -> Tensor:
+    """Second moments of the positions in `mask` become the mean of the others, so that their steps are as large."""
+    return moments.masked_fill(mask, float(moments[~mask].mean()))
 
 
 def write_state(folder: Path, state: OptimizerState) -> None:

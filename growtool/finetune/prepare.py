@@ -27,9 +27,10 @@ from growtool.finetune.state.resume import as_it_began
 from growtool.finetune.update.adapters import LowRank
 from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.model import load_model, replace_head, spec_for
+from growtool.finetune.update.new_positions import begun_anew
 from growtool.finetune.update.optimizer import class_name
 from growtool.finetune.update.template_form import refuse_what_templates_cannot
-from growtool.finetune.update.trainable import Selection, select
+from growtool.finetune.update.trainable import Selection, new_in, select
 from growtool.images import ImageFormat, require_images, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
@@ -81,8 +82,9 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     config = applied(config, choices)
     batches = train_batches(train, format, config, world, device)
     teacher = open_teacher(config, model, classes, device, steps=steps)
-    trainer = assemble(config, source, model, selection, teacher, batches, device, world, steps=steps)
-    carried = _carry(config, source, trainer, fresh) if config.carry_optimizer else 0
+    new = _new(config, source, model)
+    trainer = assemble(config, source, model, selection, new, teacher, batches, device, world, steps=steps)
+    carried = _carry(config, source, trainer, new, fresh) if config.carry_optimizer else 0
     return Job(
         config=config,
         source=source,
@@ -178,9 +180,18 @@ def teacher_macs(config: RunConfig) -> int:
     return macs_of(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
 
 
-def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, fresh: frozenset[str]) -> int:
+def _new(config: RunConfig, source: Checkpoint, model: nn.Module) -> Selection:
+    """What growth made of the checkpoint, where an option is about that; else nothing."""
+    asked = {f"--new-warmup {config.new_warmup}": config.new_warmup is not None} | {
+        f"--new-state {config.new_state}": config.new_state != "carried"
+    }
+    option = next((option for option, given in asked.items() if given), None)
+    return Selection(frozenset()) if option is None else new_in(source, model, option, without="drop the option")
+
+
+def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selection, fresh: frozenset[str]) -> int:
     """Start from the state beside the checkpoint, but for the `fresh` parameters; how many it is taken over for."""
-    state = read_state(source.path.parent)
+    state = begun_anew(read_state(source.path.parent), new, config.new_state)
     shapes = {name: info.shape for name, info in source.stored.items() if name not in fresh}
     carried = adopt(trainer.optimizer, trainer.model, state, shapes)
     if not carried:

@@ -20,12 +20,9 @@ from torch import Tensor
 from growtool.algebra.layers import grow_gradient
 from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import OptimizerState, read_state
+from growtool.finetune.optimizer_state import MOMENTS, OptimizerState, read_state, with_mean
 from growtool.recipe import Recipe, TensorRecipe
 
-_POWERS = {
-    "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
-}  # fmt: skip
 _DECAYING_WEIGHTS = frozenset(
     {"Adafactor", "AdamP", "AdamWLegacy", "Lamb", "LaProp", "Lion", "Muon", "NAdamW", "RAdamLegacy", "SGDW"}
 )
@@ -75,7 +72,7 @@ def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
     return (
         recipe.second is None
         and not in_template_form(recipe)
-        and all(value.ndim == 0 or key.rpartition("/")[2] in _POWERS for key, value in state.tensors.items())
+        and all(value.ndim == 0 or key.rpartition("/")[2] in MOMENTS for key, value in state.tensors.items())
     )
 
 
@@ -127,7 +124,7 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
             continue
         if parameter not in shapes:
             problems.append(f"{key}: found in the optimizer's state, and {recipe.source.name} has no such parameter")
-        elif value.ndim and (slot not in _POWERS or tuple(value.shape) != shapes[parameter]):
+        elif value.ndim and (slot not in MOMENTS or tuple(value.shape) != shapes[parameter]):
             problems.append(f"{key}: {state.algorithm} keeps it as {list(value.shape)}, and how it grows is not known")
     if problems:
         more = len(problems) - 3
@@ -138,7 +135,7 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
 def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
     if value.ndim == 0:
         return value
-    power = _POWERS[slot]
+    power = MOMENTS[slot]
     if tensor.rewrite is not None:
         value = tensor.rewrite.scaled(value, -power)
     grown = grow_gradient(value, tensor.maps, power=power)
@@ -147,7 +144,7 @@ def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
         if axis.blank is not None:
             blank |= axis.blank.reshape(-1, *[1] * (grown.ndim - dim - 1))
     if power == 2 and blank.any():
-        grown = grown.masked_fill(blank, float(grown[~blank].mean()))
+        grown = with_mean(grown, blank)
     return grown.contiguous()
 
 

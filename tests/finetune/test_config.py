@@ -63,6 +63,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sched": "constant", "min_lr": 1e-5}, r"--set min_lr: without effect under --sched constant"),
     ({"warmup_lr": 1e-5, "warmup_steps": 0}, r"--set warmup_lr: given without a warm-up, so it would do nothing"),
     ({"lora_rank": 4, "lr_factors": True}, r"--lr-factors: given with --lora-rank, but is about the weights"),
+    ({"new_state": "reset"}, r"--new-state: given without --carry-optimizer, so it would do nothing"),
+    ({"lora_rank": 4, "new_warmup": 0.1}, r"--new-warmup: given with --lora-rank, but is about the weights"),
+    ({"new_warmup": 0.1, "opt": "lookahead_adamw"}, r"--new-warmup: does not go with lookahead, which keeps weights"),
+    ({"new_warmup": 200}, r"--new-warmup: found 200, expected a share of the whole below 1, or a number of epochs or"),
     ({"mixup": 0.2, "batch_size": 5}, r"--batch-size: found 5, expected an even number because mixup"),
 ]
 

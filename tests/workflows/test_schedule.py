@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from growtool.checkpoint import open_checkpoint
@@ -20,7 +21,7 @@ from growtool.workflows.schedule.curves import curve_charts, curve_table, read_c
 from growtool.workflows.schedule.file import LoadedSchedule, load_schedule
 from growtool.workflows.schedule.run import read_records, run_schedule
 from growtool.workflows.schedule.stages import Train
-from tests.support.finetune import UNCLOSED_IMAGES, Signal, write_checkpoint, write_data, write_images
+from tests.support.finetune import UNCLOSED_IMAGES, Notices, Signal, write_checkpoint, write_data, write_images
 from tests.support.processes import in_processes, killed
 
 pytestmark = UNCLOSED_IMAGES
@@ -213,6 +214,20 @@ def test_a_schedule_may_begin_by_growing_a_lone_file(file: Path, tmp_path: Path)
     assert run() == ["grow", "grow", "train"]
     wider = open_checkpoint(tmp_path / "out/03-train/last").spec.model_args["channels"]
     assert list(wider) == [4 * channels for channels in args["channels"]]
+
+
+def test_what_is_about_new_positions_is_for_the_stages_after_a_growth(file: Path, tmp_path: Path):
+    """Said once for all; a stage with another optimizer has no state to begin anew, which is told."""
+    text = file.read_text().replace("epochs: 1}", "epochs: 1, new_state: mean, new_warmup: 0.5}")
+    file.write_text(text.replace("macs: MACS", "steps: 2").replace("macs: 1e9", "steps: 2, opt: sgd"))
+    told = Notices()
+    run_schedule(load_schedule(file), tmp_path / "out", progress=told)
+    found = [yaml.safe_load((tmp_path / f"out/0{n}-train/config.yaml").read_text()) for n in (1, 3, 5)]
+    assert [run["new_warmup"] for run in found] == [None, "0.5", "0.5"]
+    assert [run["new_state"] for run in found] == ["carried", "mean", "carried"]
+    assert [line for line in told.said if "new_state" in line] == [
+        f"{file}:9:5 stages[4].train: new_state: no optimizer's state that fits comes from the stage before"
+    ]
 
 
 def test_adapters_leave_the_state_of_the_stage_before(file: Path, tmp_path: Path):

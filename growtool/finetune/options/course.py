@@ -35,7 +35,7 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int
             "raise it or lower --batch-size"
         )
     epochs = math.ceil(steps / per_epoch)
-    problems = list(_problems_of_course(config, steps, per_epoch))
+    problems = [*_problems_of_course(config, steps, per_epoch), *_problems_of_new(config, steps, per_epoch)]
     if config.freeze_epochs >= epochs:
         problems.append(
             f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
@@ -73,4 +73,14 @@ def _problems_of_course(config: RunConfig, steps: int, per_epoch: int) -> Iterat
         yield (
             f"--decay-epochs, --set decay_steps: found a decay of {decay:g} updates, expected at most the "
             f"{course - warmup} that the warm-up leaves; shorten it or train longer"
+        )
+
+
+def _problems_of_new(config: RunConfig, steps: int, per_epoch: int) -> Iterator[str]:
+    """Where the warm-up of what growth made is none, or never over."""
+    updates = config.warmup_of_new(steps, per_epoch)
+    if config.new_warmup is not None and not 0 < updates <= steps:
+        yield (
+            f"--new-warmup: found {config.new_warmup}, which is {updates} updates, expected 1 to the {steps} of the "
+            f"run ({per_epoch} an epoch); correct it or drop it"
         )

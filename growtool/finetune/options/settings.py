@@ -18,11 +18,13 @@ from growtool.finetune.options.choices import (
     CropMode,
     DecayShape,
     Engine,
+    NewState,
     Nonfinite,
     Schedule,
     Tracker,
 )
 from growtool.finetune.options.kinds import Amount, Count, Crop, Factor, FilePath, Flag, Number, Part, Share, as_tuple
+from growtool.finetune.options.lengths import Length
 from growtool.plan.section import Section, problem
 
 DEFAULT_EPOCHS = 10
@@ -87,6 +89,10 @@ class Settings(Section):
     """Images for BatchNorm's statistics before training. They are estimated anew before the first update."""
     carry_optimizer: Annotated[bool, Flag(panel=_WHAT)] = False
     """Start from the optimizer state of CHECKPOINT. It has to stand beside it, and to fit."""
+    new_state: Annotated[NewState, Flag(panel=_WHAT)] = "carried"
+    """What --carry-optimizer makes of new positions. As growth mapped it, 0, or of the mean size of the old ones."""
+    new_warmup: Annotated[Length | None, Flag("N", _WHAT)] = None
+    """Warm-up of what growth made: 0.1 of the run, 2epochs, 500steps. From 0 to full updates, there alone."""
     lr_factors: Annotated[bool, Flag(panel=_WHAT)] = False
     """Scale rates as the report of growth says. Each tensor's rate by its own factor."""
     drop_path: Share | None = None
@@ -236,6 +242,8 @@ RATE = (
     "sched_start", "sched_steps",
 )  # fmt: skip
 """The options that say how the rate goes."""
+NEW = ("new_state", "new_warmup")
+"""The options that are about what the latest growth made."""
 KINDS = get_type_hints(Settings)  # without what is said about them
 FLAGS = {
     name: data for name, field in Settings.model_fields.items() for data in field.metadata if isinstance(data, Flag)

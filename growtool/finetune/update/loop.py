@@ -16,6 +16,7 @@ from growtool.finetune.data.seeding import derive_seed, seed_generators
 from growtool.finetune.parallel.device import mixed_precision
 from growtool.finetune.parallel.distributed import World, average_statistics, without_exchange
 from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.update.new_positions import NewWarmup
 from growtool.finetune.update.objective import Objective
 from growtool.finetune.update.trainable import FrozenSlices, Selection
 
@@ -51,6 +52,7 @@ class Trainer:
         erase: random erasing of a batch, None without.
         selection: what trains.
         held: guards the old elements of tensors that train in part.
+        new_warmup: scales the first updates of what growth made.
         device: where all of it lives.
         world: the processes that share the work.
         autocast: the type for mixed precision, None without.
@@ -76,6 +78,7 @@ class Trainer:
     erase: Callable[[Tensor], Tensor] | None
     selection: Selection
     held: FrozenSlices
+    new_warmup: NewWarmup
     device: torch.device
     world: World
     autocast: str | None
@@ -112,7 +115,8 @@ class Trainer:
         self.held.mask_gradients()
         done = not self.skips or self._is_finite(loss)
         if done:
-            self._step()
+            with self.new_warmup.scaling(self.step):
+                self._step()
         else:
             for buffer, before in statistics.items():
                 buffer.copy_(before)

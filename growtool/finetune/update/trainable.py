@@ -35,6 +35,12 @@ class Selection:
     def __contains__(self, name: str) -> bool:
         return name in self.names or name in self.slices
 
+    def mask(self, name: str, shape: torch.Size) -> Tensor:
+        """bool of the shape of a tensor, True where it is selected."""
+        if name in self.names:
+            return torch.ones(shape, dtype=torch.bool)
+        return new_mask(shape, self.slices.get(name, ()))
+
     def freeze_others(self, model: nn.Module) -> None:
         """Let gradients reach the selected parameters only."""
         for name, parameter in model.named_parameters():
@@ -50,7 +56,7 @@ class Selection:
     def count(self, model: nn.Module) -> int:
         """Parameters that train, in elements."""
         whole = sum(parameter.numel() for name, parameter in model.named_parameters() if name in self.names)
-        parts = (new_mask(p.shape, self.slices[name]) for name, p in model.named_parameters() if name in self.slices)
+        parts = (self.mask(name, p.shape) for name, p in model.named_parameters() if name in self.slices)
         return whole + sum(int(mask.sum()) for mask in parts)
 
     def _holds(self, prefix: str, module: nn.Module) -> bool:
@@ -61,9 +67,7 @@ class Selection:
     def held(self, model: nn.Module) -> FrozenSlices:
         """Guards what is old in the tensors that train in part, and the counters of norms that hold such tensors."""
         masks: dict[str, Tensor | None] = {
-            name: new_mask(tensor.shape, self.slices[name])
-            for name, tensor in model.state_dict().items()
-            if name in self.slices
+            name: self.mask(name, tensor.shape) for name, tensor in model.state_dict().items() if name in self.slices
         }
         for prefix, module in model.named_modules():
             if isinstance(module, _BatchNorm) and any(
@@ -131,9 +135,26 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
         return Selection(every)
     if train in ("coefficients", "templates"):
         return Selection(names_of_kind(train, checkpoint))
-    if train != "new":
-        return _matching(train, checkpoint, model)
-    found = new_tensors(checkpoint.path.parent)
+    if train == "new":
+        return new_in(checkpoint, model, "--train new", without="use --train all")
+    return _matching(train, checkpoint, model)
+
+
+def new_in(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: str) -> Selection:
+    """What growth made of a checkpoint, by the report beside it, as the model stores it.
+
+    Args:
+        checkpoint: that was grown.
+        model: of it.
+        option: that asks for it.
+        without: what to do where nothing was grown.
+
+    Raises:
+        PlanError: it was not grown, or nothing of it is new.
+        CheckpointError: the growth report is damaged or is not about this model.
+    """
+    every = frozenset(model.state_dict())
+    found = new_tensors(checkpoint.path.parent, option, without=without)
     new = Selection(*as_stored(found.names, found.slices, checkpoint.form))
     if unknown := sorted((new.names | new.slices.keys()) - every):
         raise CheckpointError(
@@ -141,20 +162,18 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
             f"{checkpoint.path.name}; restore the report that was written with it"
         )
     if not any(name in new for name, _ in model.named_parameters()):
-        raise PlanError(
-            f"--train new: {checkpoint.name} has no new tensor and no new part of one; use --train all, or grow it"
-        )
+        raise PlanError(f"{option}: {checkpoint.name} has no new tensor and no new part of one; {without}, or grow it")
     return new
 
 
-def new_tensors(folder: Path) -> Selection:
-    """What the growth report in `folder` marks as new.
+def new_tensors(folder: Path, option: str = "--train new", *, without: str = "use --train all") -> Selection:
+    """What the growth report in `folder` marks as new; `option` asks for it, see `new_in`.
 
     Raises:
         PlanError: there is no report.
         CheckpointError: it is not a growth report.
     """
-    return read_tensors(folder, "--train new", without="use --train all", read=_new)
+    return read_tensors(folder, option, without=without, read=_new)
 
 
 def _new(tensors: Mapping[str, Any]) -> Selection:

@@ -22,7 +22,7 @@ from growtool.workflows.compare.variant import Variant, undue_options
 
 DECIDED = frozenset("checkpoint output resume force epochs steps macs seed device from_scratch plugins".split())
 """Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
-_OF_GROWTH = {"lr_factors": True, "carry_optimizer": True, "train": "new"}  # what baselines cannot train with
+_OF_GROWTH = ("lr_factors", "carry_optimizer", "new_warmup")  # what baselines cannot train with, nor with `train: new`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,8 @@ class Study:
                 f"found the options {', '.join(decided)}, expected none of those that a comparison decides itself "
                 f"({', '.join(sorted(DECIDED))}); drop them"
             )
-        grown = sorted(name for name, value in _OF_GROWTH.items() if self.options.get(name) == value)
+        grown = sorted(name for name in _OF_GROWTH if self.options.get(name))
+        grown += ["train"] if self.options.get("train") == "new" else []
         if grown and self.baselines:
             problems.append(
                 f"found the options {', '.join(grown)}, which need a grown checkpoint, and the baselines "

@@ -26,8 +26,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from growtool.errors import GrowtoolError, PlanError
-from growtool.finetune.options.merging import merge, read_layer, require_sound
-from growtool.finetune.options.settings import RATE, Settings
+from growtool.finetune.options.merging import Layer, merge, read_layer, require_sound
+from growtool.finetune.options.settings import NEW, RATE, Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
 from growtool.plan.document import Document, read_document
 from growtool.plan.explain import validated
@@ -125,7 +125,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
         raise PlanError(document.lines())
     start = str(placed_checkpoint(schedule.checkpoint, path.parent))
     read = tuple(_read_stages(document, content, plans))
-    require_sound({stage.place: stage.options for stage in read if isinstance(stage, Train)}, path)
+    require_sound({stage.place: stage.options_with(state=True) for stage in read if isinstance(stage, Train)}, path)
     return LoadedSchedule(path, text, start, read, schedule.rate)
 
 
@@ -167,7 +167,9 @@ def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[
         ((kind, value),), number, loc = stage.items(), index + 1, ("stages", index)
         place = document.place(*loc, kind)
         if kind == "train":
-            options = merge(common, read_layer(document, (*loc, kind), value, {PREVIOUS}))
+            grown = number > 1 and "grow" in content["stages"][index - 1]
+            shared = common if grown else Layer({k: v for k, v in common.items() if k not in NEW}, common.places)
+            options = merge(shared, read_layer(document, (*loc, kind), value, {PREVIOUS}))
             yield Train(number, _digest(kind, dict(options)), place, options)
         elif index in plans:
             yield Grow(number, _digest(kind, plans[index].text), place, plans[index])

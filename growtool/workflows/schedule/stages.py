@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from growtool.checkpoint import build, open_checkpoint
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.folder import OPTIMIZER
-from growtool.finetune.options.merging import RUN_CONFIG
+from growtool.finetune.options.merging import RUN_CONFIG, Layer
 from growtool.workflows.schedule.rate import Course, Span
 
 if TYPE_CHECKING:
@@ -92,17 +92,25 @@ class Train:
         number: its place in the schedule, from 1.
         digest: of what was asked.
         place: where it stands: file, line, column and key.
+        options: as the file gives them.
     """
 
     number: int
     digest: str
     place: str
-    options: Mapping[str, Any]
+    options: Layer
 
     @property
     def folder(self) -> str:
         """What it writes, in the schedule's folder."""
         return f"{self.number:02d}-train"
+
+    def options_with(self, *, state: bool) -> Layer:
+        """As it trains where the stage before leaves the optimizer's state, which is carried unasked, or none."""
+        if "carry_optimizer" in self.options or self.options.get("lora_rank"):
+            return self.options
+        options = {name: value for name, value in self.options.items() if state or name != "new_state"}
+        return Layer(options | {"carry_optimizer": state}, self.options.places)
 
     def open(self, path: Path) -> Checkpoint:
         """As it says itself what it is."""
@@ -127,7 +135,12 @@ class Train:
         """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
         from growtool.finetune.run import finetune
 
-        result = finetune(self._config(site), site.progress)
+        config = self._config(site)
+        if site.progress is not None and self.options.get("new_state", config.new_state) != config.new_state:
+            site.progress.noticed(
+                f"{self.place}: new_state: no optimizer's state that fits comes from the stage before"
+            )
+        result = finetune(config, site.progress)
         return StageRecord(
             number=self.number,
             kind="train",
@@ -171,14 +184,11 @@ class Train:
     def _config(self, site: Site) -> RunConfig:
         from growtool.finetune.options.merging import make_config
 
-        options: dict[str, Any] = dict(self.options)
-        if options.get("kd_teacher") == PREVIOUS:
-            options["kd_teacher"] = str(site.teacher)
+        options = self.options_with(state=_same_optimizer(site.source, str(self.options.get("opt", "adamw"))))
         own: dict[str, Any] = {"checkpoint": site.source, "output": site.root / self.folder, "resume": "auto"}
         own |= site.course.options(self.number) if site.course is not None else {}
-        if "carry_optimizer" not in options and not options.get("lora_rank"):
-            own["carry_optimizer"] = _same_optimizer(site.source, str(options.get("opt", "adamw")))
-        return make_config(options, own)
+        own |= {"kd_teacher": site.teacher} if options.get("kd_teacher") == PREVIOUS else {}
+        return make_config(dict(options), own)
 
 
 @dataclass(frozen=True, slots=True)
