@@ -182,11 +182,9 @@ def teacher_macs(config: RunConfig) -> int:
 
 def _new(config: RunConfig, source: Checkpoint, model: nn.Module) -> Selection:
     """What growth made of the checkpoint, where an option is about that; else nothing."""
-    asked = {f"--new-warmup {config.new_warmup}": config.new_warmup is not None} | {
-        f"--new-state {config.new_state}": config.new_state != "carried"
-    }
-    option = next((option for option, given in asked.items() if given), None)
-    return Selection(frozenset()) if option is None else new_in(source, model, option, without="drop the option")
+    given = {"--new-warmup": config.new_warmup is not None, "--new-state": config.new_state != "carried"}
+    asked = " and ".join(flag for flag, is_given in given.items() if is_given)
+    return new_in(source, model, asked, without="drop the option") if asked else Selection(frozenset())
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selection, fresh: frozenset[str]) -> int:

@@ -112,6 +112,13 @@ def test_what_has_trained_by_another_course_is_not_gone_on_with(folder: Path):
         run_schedule(changed, folder / "out", resume=True)
 
 
+def test_a_rate_needs_a_stage_that_trains(folder: Path):
+    with pytest.raises(
+        PlanError, match=r"schedule.yaml:\d+:\d+ rate: found no stage that trains, expected one at least"
+    ):
+        load_schedule(write(folder, {}, WIDER))
+
+
 @pytest.mark.parametrize(
     ("rate", "stage", "common", "message"),
     [

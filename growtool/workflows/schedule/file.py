@@ -141,7 +141,9 @@ def _note_rates(document: Document, schedule: Schedule) -> None:
             document.note(
                 (*loc, "lr"), "given for one stage, but `rate` is of all; give it in `train` above", at_key=True
             )
-    if schedule.train.lr is None:
+    if not any("train" in step.model_fields_set for step in schedule.stages):
+        document.note(("rate",), "found no stage that trains, expected one at least; drop `rate`")
+    elif schedule.train.lr is None:
         document.note(("rate",), "found no lr in `train` above `stages`, expected one for all of them, e.g. `lr: 1e-3`")
 
 

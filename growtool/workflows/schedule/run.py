@@ -18,7 +18,7 @@ from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
 from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
 from growtool.workflows.schedule.file import LoadedSchedule
-from growtool.workflows.schedule.rate import Course, Rate, Span
+from growtool.workflows.schedule.rate import Course, Span
 from growtool.workflows.schedule.stages import Grow, Site, Stage, StageRecord, Train
 
 STATE, COPY = "schedule.json", "schedule.yaml"
@@ -118,7 +118,7 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
         return None
     found = coming[0].open(source)
     problems: list[str] = []
-    spans = [stage.done(output) for stage in schedule.stages[: len(done)] if isinstance(stage, Train)]
+    spans: list[Span] = []
     for stage in coming:
         try:
             with _told_where(stage):
@@ -133,12 +133,12 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
         raise PlanError(problems)
     if schedule.rate is None:
         return None
-    return _laid_out(schedule, schedule.rate, spans, output)
+    trained = [stage.done(output) for stage in schedule.stages[: len(done)] if isinstance(stage, Train)]
+    return _laid_out(schedule, Course(schedule.rate, [*trained, *spans]), output)
 
 
-def _laid_out(schedule: LoadedSchedule, rate: Rate, spans: Sequence[Span], output: Path) -> Course:
+def _laid_out(schedule: LoadedSchedule, course: Course, output: Path) -> Course:
     """The rate over all stages; raises PlanError where it, or a stage, does not fit into it."""
-    course = Course(rate, spans)
     problems = [f"{schedule.path}: rate: {found}" for found in course.problems()]
     for stage in schedule.stages if not problems else ():
         problems += [f"{stage.place}: {found}" for found in stage.unfit(course, output)]
