@@ -14,7 +14,8 @@ from torch import Tensor
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import OptimizerState, read_state
+from growtool.finetune.optimizer_state import OptimizerState, capture, read_state
+from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.update.new_positions import NewWarmup, begun_anew
 from growtool.finetune.update.trainable import Selection, new_tensors
@@ -146,10 +147,12 @@ def test_processes_compute_what_one_does(vit: Path, data: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("how", ["carried", "reset", "mean"])
-def test_the_state_of_new_positions_begins_anew(vit: Path, how: Any):
+def test_the_state_of_new_positions_begins_anew(vit: Path, data: Path, tmp_path: Path, how: Any):
     """First moments at 0, second ones at 0 or at the mean of the old ones of their tensor; old ones and counts stay."""
     carried, new = read_state(vit), new_tensors(vit)
-    state = begun_anew(carried, new, how)
+    config = run_config(vit, data, tmp_path / "run", carry_optimizer=True, new_state=how)
+    trainer = prepare(config, torch.device("cpu")).trainer
+    state = capture(trainer.optimizer, trainer.model)
     assert state.tensors.keys() == carried.tensors.keys()  # new blocks have none
     assert {name.split(".")[1] for name in new.names} == {"1"} and len(new.slices) > 10
     for key, before in carried.tensors.items():
