@@ -27,7 +27,8 @@ def schedule(
 ) -> None:
     """Train, grow, train, grow again: the stages of a file, each starting from the one before.
 
-    Each stage has its budget in epochs, steps or MACs; schedule.json says what each spent and came to.
+    Each stage has its budget in epochs, steps or MACs, and `rate` spans one course of the learning rate over all;
+    schedule.json says what each spent and came to.
     """
     from growtool.workflows.schedule.file import load_schedule
 
