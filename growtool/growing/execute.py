@@ -181,23 +181,28 @@ def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     """A tensor of the target, in the type it is worked on."""
     if tensor.zero:
         return torch.zeros(tensor.info.shape)
-    if tensor.source is None:
-        assert tensor.implied is not None, "a tensor comes from the source or is implied by it"
-        implied = tensor.implied
-        if tensor.rewrite is not None:
-            implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
-        return split_evenly(implied, tensor.maps)
-    stored = recipe.source.read(tensor.source)
+    if tensor.implied is not None:
+        return _implied(recipe, tensor, tensor.implied)
+    stored = recipe.initial(tensor.name) if tensor.source is None else recipe.source.read(tensor.source)
     if not stored.is_floating_point():
         return copy_positions(stored, tensor.maps)
     dtype = arithmetic_dtype(stored.dtype, tensor.info.torch_dtype)
-    grown = _grown(recipe, tensor, tensor.source, stored.to(dtype))
+    grown = stored.to(dtype)
+    if tensor.source is not None:
+        grown = _grown(recipe, tensor, tensor.source, grown)
     for dim, positions in tensor.paired:
         grown = grown.index_select(dim, positions)
     if tensor.cancelling is not None:
         generator = generator_for(recipe.plan.seed, f"cancelling {tensor.shared}")
         return cancelling(grown, tensor.cancelling, generator)
     return grown if tensor.paired else rounded_together(grown, tensor.maps, tensor.info.torch_dtype)
+
+
+def _implied(recipe: Recipe, tensor: TensorRecipe, implied: Tensor) -> Tensor:
+    """What a layer that passes its input on holds, grown."""
+    if tensor.rewrite is not None:
+        implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
+    return split_evenly(implied, tensor.maps)
 
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:

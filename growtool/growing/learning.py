@@ -147,7 +147,7 @@ class Maps:
             index = inside(tensor.source, prefix)
             if index is not None:
                 rest = tensor.source[len(prefix) + len(str(index)) :]
-                blocks = sorted({placed.source for placed in self._recipe.blocks.placed[prefix].values()})
+                blocks = sorted({p.source for p in self._recipe.blocks.placed[prefix].values() if p.source is not None})
                 others = (f"{prefix}{i}{rest}" for i in blocks)
                 return tuple(n for n in others if n in stored and stored[n].shape == stored[tensor.source].shape)
         return (tensor.source,)

@@ -93,7 +93,8 @@ def report_text(
 
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
     how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
-    how = how or ("implied" if tensor.source is None else "copied" if tensor.is_copy else "grown")
+    how = how or ("initial" if tensor.initial else "implied" if tensor.source is None else None)
+    how = how or ("copied" if tensor.is_copy else "grown")
     entry: dict[str, Any] = {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
     factors = rate_factors(tensor)
     if factors is not None:

@@ -57,6 +57,7 @@ class Summary:
         second: the checkpoint that grows beside the source; None where none does.
         features: the dimensions of what a model without a head returns that grow.
         new_blocks: paths of the blocks that growth adds.
+        initial_blocks: of these, those that start as the library initialises them.
         copied, grown, zeroed: number of tensors by how they are made.
         largest_bytes: of the largest tensor, as it is worked on; about two of that size are in memory at once.
         whole_models: whether source and target are held in memory as wholes, by what sees images.
@@ -73,6 +74,7 @@ class Summary:
     widths: tuple[AlikeChanges, ...]
     features: tuple[GrownFeatures, ...]
     new_blocks: tuple[str, ...]
+    initial_blocks: tuple[str, ...]
     copied: int
     grown: int
     zeroed: int
@@ -94,6 +96,9 @@ class Summary:
         if self.new_blocks:
             count = len(self.new_blocks)
             lines.append(f"{count} new block{'s' if count > 1 else ''}: {places(self.new_blocks, None)}")
+        if self.initial_blocks:
+            which = "all of them" if self.initial_blocks == self.new_blocks else places(self.initial_blocks, None)
+            lines.append(f"with initial values, closed: {which}")
         lines = lines or ["nothing grows: the target is as large as the source"]
         return [*lines, *self.templated, *self.advice]
 
@@ -107,6 +112,7 @@ class Summary:
             "widths": [asdict(change) for change in self.widths],
             "features": [asdict(feature) for feature in self.features],
             "new_blocks": list(self.new_blocks),
+            "initial_blocks": list(self.initial_blocks),
             "largest_bytes": self.largest_bytes,
             "whole_models": self.whole_models,
             "advice": list(self.advice),
@@ -127,6 +133,7 @@ def summarise(recipe: Recipe) -> Summary:
         widths=alike(recipe.widths),
         features=tuple(_features(recipe)),
         new_blocks=tuple(recipe.blocks.new),
+        initial_blocks=tuple(recipe.blocks.initial),
         copied=copied,
         zeroed=zeroed,
         grown=len(recipe.tensors) - copied - zeroed,

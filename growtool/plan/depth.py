@@ -12,7 +12,15 @@ Placement = Annotated[
     Literal["interleaved", "end"],
     Field(description="`interleaved`: spread evenly over the old blocks; `end`: after all of them."),
 ]
-_Blocks = tuple[Annotated[int, Field(ge=0)], ...]
+Values = Annotated[
+    Literal["copy", "initial"],
+    Field(
+        description="what new blocks hold, but for what closes them: `copy`, what the block beside them holds; "
+        "`initial`, what their library initialises them with, taken by itself where no block is one to copy."
+    ),
+]
+INITIAL: Literal["initial"] = "initial"  # in a map: a block that comes from none
+_Blocks = tuple[Annotated[int, Field(ge=0)] | Literal["initial"], ...]
 
 
 class Stack(Section):
@@ -32,6 +40,7 @@ class ZeroOut(Section):
 
     operator: Literal["zero_out"] = "zero_out"
     placement: Placement = "interleaved"
+    start: Values = "copy"
 
 
 class CancelOut(Section):
@@ -43,6 +52,7 @@ class CancelOut(Section):
 
     operator: Literal["cancel_out"] = "cancel_out"
     placement: Placement = "interleaved"
+    start: Values = "copy"
     gain: float = Field(default=1.0, gt=0)
 
 
@@ -58,7 +68,7 @@ def _block_lists(value: Any) -> Any:
         return (
             isinstance(item, list | tuple)
             and bool(item)
-            and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in item)
+            and all(i == INITIAL or (isinstance(i, int) and not isinstance(i, bool) and i >= 0) for i in item)
         )
 
     if is_list(value):
@@ -66,8 +76,8 @@ def _block_lists(value: Any) -> Any:
     if isinstance(value, dict) and value and all(map(is_list, value.values())):
         return {str(stage): tuple(blocks) for stage, blocks in value.items()}
     raise problem(
-        f"found {value!r}, expected the source block of every target block, counted from 0, e.g. [0, 0, 1]; or such a "
-        "list for each stage by its name, e.g. {layer3: [0, 1, 1]}"
+        f"found {value!r}, expected the source block of every target block, counted from 0, or initial for a block "
+        "that comes from none, e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. {layer3: [0, 1, 1]}"
     )
 
 
@@ -75,7 +85,8 @@ class Map(Section):
     """The plan itself says which source block every target block is made from (SWS).
 
     Attributes:
-        map: for every target block the source block, counted from 0; or such a list for each stage that grows, by name.
+        map: for every target block the source block, counted from 0, or `initial` for one that starts closed with what
+            its library initialises it with; or such a list for each stage that grows, by name.
         start: what a block does that is repeated: `copy` runs it once more, `zero_out` and `cancel_out` let it start as
             the identity, as the operators of these names do.
     """

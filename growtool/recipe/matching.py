@@ -39,7 +39,7 @@ class Matching:
     Attributes:
         source, target: both models, traced.
         blocks: where the blocks of grown sequences come from.
-        paired: target tensor -> its layout in both models.
+        paired: target tensor -> its layout in both models; absent where its block comes from none of the source's.
         outputs: of each returned tensor the layout of its dimensions after the first in both models.
         bridges: tensor of a projection that only the target has -> that projection.
         same: target channel groups that stand for the same channels of the source although the target keeps them apart,
@@ -169,7 +169,8 @@ def _other_classes(source: TracedModel, target: TracedModel) -> list[str]:
 
 def _require_counterparts(source: TracedModel, target: TracedModel, blocks: BlockMap, spanned: set[str]) -> None:
     names = {name: blocks.source_name(name) for name in target.trace.tensors}
-    added = [n for n, origin in names.items() if origin not in source.trace.tensors and n not in spanned]
+    unheard = [n for n, origin in names.items() if origin not in source.trace.tensors and n not in spanned]
+    added = [n for n in unheard if not blocks.is_initial(n)]
     dropped = [n for n in source.trace.tensors if n not in set(names.values())]
     problems = []
     if added:

@@ -36,7 +36,8 @@ class TensorRecipe:
     Attributes:
         name: in the target.
         source: the source tensor it grows from; None for a layer that only the target has.
-        implied: for such a layer, which passes its input on, what the source would hold if it had one; else None.
+        implied: for such a layer that passes its input on, what the source would hold if it had one; else None.
+        initial: whether it is as the library initialises it, in a block that comes from none of the source's.
         info: the target's shape and element type.
         maps: one per dimension; empty for tensors that are copied as they are.
         new: whether it belongs to a block that growth added.
@@ -56,6 +57,7 @@ class TensorRecipe:
     name: str
     source: str | None
     implied: Tensor | None
+    initial: bool
     info: TensorInfo
     maps: tuple[AxisMap, ...]
     new: bool

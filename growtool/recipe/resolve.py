@@ -15,6 +15,7 @@ from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.images import require_images
 from growtool.library import meta_inputs
+from growtool.plan.depth import INITIAL, Map
 from growtool.plan.schema import Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
@@ -35,7 +36,7 @@ from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.ties import torn_ties
 from growtool.recipe.traced_model import TracedModel
 from growtool.recipe.widths.expand import Widths
-from growtool.trace import PairedAxis
+from growtool.trace import PairedAxis, places
 
 
 @given_back()
@@ -65,7 +66,7 @@ def resolve(
     def towards(target: TracedModel) -> Recipe:
         _require_use_of_images(plan, target)
         recipe = chosen(plan, source, target, lambda plan, matching: recipe_of(plan, checkpoint, matching))
-        return replace(recipe, choices=(*target.remarks, *recipe.choices))
+        return replace(recipe, choices=(*target.remarks, *recipe.choices, *_uncopied(recipe)))
 
     return towards(target) if target is not None else _resolved(plan.target, source, towards)
 
@@ -109,6 +110,19 @@ def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
             f"output.dtype: {checkpoint.name} holds {', '.join(eighths)}, too coarse for what growth computes from it; "
             "found `same`, expected a wider type for the output: add `output: {dtype: bfloat16}` (or float16, float32)"
         )
+
+
+def _uncopied(recipe: Recipe) -> tuple[str, ...]:
+    """A sentence on blocks that start with initial values as there is no other way; none where the plan says so."""
+    blocks, depth = recipe.blocks.uncopied, recipe.plan.depth
+    if not blocks or isinstance(depth, Map) or getattr(depth, "start", None) == INITIAL:
+        return ()
+    one = len(blocks) == 1
+    return (
+        f"depth: {places(blocks, None)} {'starts' if one else 'start'} closed, with the values that "
+        f"{recipe.library.name} initialises {'it' if one else 'them'} with (start: initial), as no block of the source "
+        "is one to copy",
+    )
 
 
 def _require_use_of_images(plan: Plan, target: TracedModel) -> None:

@@ -27,7 +27,7 @@ def stay_alike(recipe: Recipe) -> str | None:
     apart: set[GroupPair] = set()
     carriers: dict[GroupPair, list[TensorRecipe]] = {}
     for tensor in recipe.tensors.values():
-        sets = [g for axis in recipe.matching.paired[tensor.name] for g in axis.growths() if g in copied]
+        sets = [g for axis in recipe.matching.paired.get(tensor.name, ()) for g in axis.growths() if g in copied]
         exchange = _exchange(recipe, tensor)
         for growth in sets:
             carriers.setdefault(growth, []).append(tensor)

@@ -37,7 +37,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
-        axes = matching.paired[name]
+        axes = matching.paired.get(name, ())
         read = [
             frozenset() if name in growing.scaled.copied else consumed(trace, axis, name, dim)
             for dim, axis in enumerate(axes)
@@ -45,7 +45,8 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
         maps = tuple(mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, read, strict=True))
         rows = [g for axis, summed in zip(axes, read, strict=True) for g in axis.growths() if g not in summed]
         implied = _implied(name, maps, matching, starts)
-        origin = None if implied is not None else blocks.source_name(name)
+        initial = blocks.is_initial(name)
+        origin = None if implied is not None or initial else blocks.source_name(name)
         stored = (
             checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
         )
@@ -53,6 +54,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
             name=name,
             source=origin,
             implied=implied,
+            initial=initial,
             info=TensorInfo(tuple(value.shape), written_dtype(plan, stored)),
             maps=maps,
             new=blocks.is_new(name),
@@ -62,7 +64,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
             shared=first[name],
             rewrite=rewritten.get(name),
             fill=filling(matching, widths, name, rows),
-            anew=widths.every_tensor and value.is_floating_point(),
+            anew=widths.every_tensor and value.is_floating_point() and not initial,
             following=_following(origin, checkpoint) if origin else None,
             partners=partners(matching, widths, name),
             width=growing.sections.get(name, plan.width),

@@ -35,8 +35,8 @@ width.two_source.operator width.two_source.gain width.ligo.operator width.ligo.s
 width.random.operator width.random.parts
 depth.stack.operator
 depth.interleave.operator
-depth.zero_out.operator depth.zero_out.placement
-depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.gain
+depth.zero_out.operator depth.zero_out.placement depth.zero_out.start
+depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.start depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
 depth.mixing.operator depth.mixing.steps depth.mixing.lr

@@ -141,7 +141,8 @@ SINGLE = {
     "a map that is no list": (
         T + "depth: {operator: map, map: [0, -1]}",
         "plan.yaml:2:29 depth.map: found [0, -1], expected the source block of every target block, counted from 0, "
-        "e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. {layer3: [0, 1, 1]}",
+        "or initial for a block that comes from none, e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. "
+        "{layer3: [0, 1, 1]}",
     ),
     "recalibration without images": (
         T + "recalibrate: true",

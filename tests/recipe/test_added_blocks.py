@@ -1,4 +1,4 @@
-"""What adds blocks is told by names and shapes: blocks keep their order, and each new one is like an old one."""
+"""What adds blocks is told by names and shapes: blocks keep their order, and each new one is like an old one or not."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from growtool.errors import PlanError
 from growtool.library.values import as_lists, leaves, scaled, with_leaves
 from growtool.plan.depth import ZeroOut
 from growtool.recipe.blocks.placing import place_blocks
-from growtool.recipe.target.added_blocks import adds_like_blocks
+from growtool.recipe.target.added_blocks import adds_blocks
 from tests.support.blocks import alternating
 from tests.support.models import Tiny, difference, grown, load, resolved, write_folder
 
@@ -19,26 +19,26 @@ def stage(*blocks, name: str = "stage.{}", head: tuple[int, ...] = (4, 4)) -> di
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "adds"),
+    ("before", "after", "adds", "alike"),
     [
-        (stage(CONV), stage(CONV, CONV), True),
-        (stage(FIRST, CONV), stage(FIRST, CONV, CONV), True),
-        (stage(CONV, ATTENTION), stage(CONV, CONV, ATTENTION), True),
-        (stage(CONV, CONV, name="s1.b{}"), stage(CONV, CONV, CONV, name="s1.b{}"), True),
-        (stage(stage(CONV)), stage(stage(CONV, CONV)), True),
-        (stage(FIRST), stage(FIRST, CONV), False),
-        (stage(CONV, ATTENTION), stage(ATTENTION, CONV, CONV), False),
-        (stage(CONV), stage(CONV, CONV, head=(8, 4)), False),
-        (stage(CONV), stage({"conv": (8, 4)}, CONV), False),
-        (stage(CONV), stage(CONV) | {"neck": (4, 4)}, False),
-        (stage(CONV, CONV), stage(CONV), False),
-        (stage(CONV), stage(CONV), False),
+        (stage(CONV), stage(CONV, CONV), True, True),
+        (stage(FIRST, CONV), stage(FIRST, CONV, CONV), True, True),
+        (stage(CONV, ATTENTION), stage(CONV, CONV, ATTENTION), True, True),
+        (stage(CONV, CONV, name="s1.b{}"), stage(CONV, CONV, CONV, name="s1.b{}"), True, True),
+        (stage(stage(CONV)), stage(stage(CONV, CONV)), True, True),
+        (stage(FIRST), stage(FIRST, CONV), True, False),
+        (stage(CONV, ATTENTION), stage(ATTENTION, CONV, CONV), False, False),
+        (stage(CONV), stage(CONV, CONV, head=(8, 4)), False, False),
+        (stage(CONV), stage({"conv": (8, 4)}, CONV), True, False),
+        (stage(CONV), stage(CONV) | {"neck": (4, 4)}, False, False),
+        (stage(CONV, CONV), stage(CONV), False, False),
+        (stage(CONV), stage(CONV), False, False),
     ],
     ids=["one more", "after a first one", "before a last one", "named", "nested", "unlike any", "another order",
          "wider as well", "another shape", "elsewhere", "fewer", "the same"],
 )  # fmt: skip
-def test_added_blocks(before, after, adds):
-    assert adds_like_blocks(before, after) == adds
+def test_added_blocks(before, after, adds, alike):
+    assert (adds_blocks(before, after, alike=False), adds_blocks(before, after, alike=True)) == (adds, alike)
 
 
 def test_values_keep_their_form():

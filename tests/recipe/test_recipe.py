@@ -116,8 +116,8 @@ BAD = {
     ),
     "another kind of block": (
         RESNET, {"target": {"model": "resnet50"}, "width": TILE, "depth": ZERO_OUT},
-        [r"target: layer1\.0-2: found no block with the same parameters among layer1\.0-1 of "
-         r"the source, expected one to copy; choose a target with the same kind of blocks"],
+        [r"target: layer1\.0-2: found no block with the parameters of layer1\.0-1 of the source, each as "
+         r"large or larger, expected one for each to become; choose a target with the same kind of blocks"],
     ),
     "other classes": (
         RESNET, {"target": {"model_args": {"num_classes": 7}}, "width": TILE},

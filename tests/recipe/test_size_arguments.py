@@ -80,7 +80,7 @@ def test_the_stem_of_a_resnet_stays(architecture):
     found = size_arguments(Tiny(architecture, {"layers": [2, 1, 1, 1], "channels": [16, 32, 32, 64]}))
     assert found.width == {"channels": (16, 32, 32, 64)}
     assert found.depth == {"layers": (2, 1, 1, 1)}
-    assert found.stages == {"layers": frozenset({0})}
+    assert found.stages == {"layers": frozenset({0, 1, 2, 3})}
     assert 0.9 < found.reach < 1
 
 
@@ -175,11 +175,11 @@ def test_siblings_have_the_same_parameters_and_none_smaller():
 @pytest.mark.parametrize(
     ("family", "depth", "args"),
     [
-        ("resnet", 2, {"layers": [4, 1, 1, 1]}),
-        ("mobilenetv3", 2, {"repeats": [1, 4, 6, 4, 6, 1]}),
+        ("resnet", 2, {"layers": [4, 2, 2, 2]}),
+        ("mobilenetv3", 2, {"repeats": [2, 4, 6, 4, 6, 1]}),
     ],
 )
-def test_a_stage_without_two_blocks_alike_stays(tmp_path, family, depth, args):
+def test_a_stage_stays_where_further_blocks_are_neither_like_it_nor_residual(tmp_path, family, depth, args):
     folder = write_folder(TINY[family], tmp_path / "source")
     plan = {"target": {"scale": {"depth": depth}}, "depth": {"operator": "zero_out"}}
     recipe = resolved(folder, plan)

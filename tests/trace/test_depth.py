@@ -3,7 +3,6 @@
 import pytest
 from torch import nn
 
-from growtool.errors import PlanError
 from growtool.library.timm import input_size
 from growtool.trace import Trace, inside, shortened, stretches, trace_model
 from growtool.trace.pairing.sequential_blocks import layers_in_line
@@ -91,10 +90,13 @@ def test_blocks_of_the_recipe_are_those_of_the_operator(depth, sources, tmp_path
     assert closing == {f"{block}.{end}" for block in new for end in ends}
 
 
-def test_a_stage_whose_only_block_is_special_cannot_grow_deeper(tmp_path):
-    source = write_folder(TINY["resnet"], tmp_path / "source")
-    with pytest.raises(PlanError, match=r"layer2\.1: found no block with the same parameters among layer2\.0 of"):
-        resolved(source, {"target": {"model_args": {"layers": [2, 2, 1, 1]}}, "depth": {"operator": "zero_out"}})
+def test_a_block_that_changes_the_width_is_none_to_copy():
+    """With a projection on its skip connection (ResNet), or with the same parameters in other sizes (EfficientNet)."""
+    (stretch,) = stretches(traced(TINY["resnet"]), traced(TINY["resnet"].with_args(layers=[2, 3, 1, 1])))
+    assert stretch.prefix == "layer2." and stretch.alike == {0: (0,), 1: (), 2: ()}
+    small = TINY["efficientnet"]
+    found = {s.prefix: s.alike for s in stretches(traced(small), traced(small.with_args(depth_multiplier=2)))}
+    assert found["blocks.2."] == {0: (0,), 1: ()}
 
 
 def test_kinds_that_would_leave_their_order_stay_in_it(tmp_path):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from growtool.operators.depth.placement import Placed, first_is_old
-from growtool.plan.depth import Map
+from growtool.operators.depth.placement import Placed, first_is_old, made_anew
+from growtool.plan.depth import INITIAL, Map
 
 
-def arrange(spec: Map, sources: tuple[int, ...], count: int) -> list[Placed]:
+def arrange(spec: Map, sources: tuple[int | None, ...], count: int) -> list[Placed]:
     """`layer'_i = layer_{sources[i]}`, the sources being the list that the plan gives for the stage."""
-    return first_is_old(list(sources), start=spec.start)
+    placed = iter(first_is_old([source for source in sources if source is not None], start=spec.start))
+    return [made_anew(spec.start) if source is None else next(placed) for source in sources]
 
 
-def listed(spec: Map, prefix: str) -> tuple[int, ...] | None:
-    """The list for the sequence of blocks under `prefix` (`layers.2.blocks.`), None where the plan gives none."""
-    if isinstance(spec.map, Mapping):
-        return spec.map.get(prefix.rstrip("."))
-    return spec.map
+def listed(spec: Map, prefix: str) -> tuple[int | None, ...] | None:
+    """The list for the sequence of blocks under `prefix` (`layers.2.blocks.`), None where the plan gives none.
+
+    None in the list is a block that comes from none.
+    """
+    found = spec.map.get(prefix.rstrip(".")) if isinstance(spec.map, Mapping) else spec.map
+    return None if found is None else tuple(None if source == INITIAL else source for source in found)
 
 
 def loss(spec: Map) -> str | None:

@@ -15,15 +15,20 @@ class Placed:
     """One block of the grown sequence.
 
     Attributes:
-        source: index of the block it is a copy of.
+        source: index of the block it is a copy of; None for one that starts as its library initialises it.
         new: whether growth added it.
         start: how a new block starts: as a running `copy`; with a residual branch that ends in zeros (`zero_out`) or in
             weights that cancel (`cancel_out`); or with layers that pass on what they receive (`identity`).
     """
 
-    source: int
+    source: int | None
     new: bool
     start: Start = "copy"
+
+
+def made_anew(operator: str) -> Placed:
+    """A block that comes from none: closed as the operator closes its new ones, by zeros where it closes none."""
+    return Placed(None, True, "cancel_out" if operator == "cancel_out" else "zero_out")
 
 
 def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:

@@ -18,6 +18,10 @@ from growtool.recipe.matching import Matching
 from growtool.trace import Params, places, within
 from growtool.trace.module_calls import ModuleCall, Outcome, Same
 
+_NOTHING_TO_COPY = (
+    "no block of the source is one to copy, and one with initial values needs a residual connection around it"
+)
+_OTHER_TARGET = "choose a target with the same kind of blocks, or leave the depth of this stage as it is"
 _INSTEAD = "use stack or interleave (lossy), or net2deeper if it is made of convolutions, BatchNorm and ReLU"
 
 
@@ -53,11 +57,15 @@ def block_closing_of(matching: Matching) -> BlockClosing:
     Raises:
         PlanError: one cannot be, with the reason.
     """
-    if any(placed.start == "copy" for placed in _new(matching)):
-        return BlockClosing()
     runs = list(_runs(matching))
+    running = any(placed.start == "copy" for placed in _new(matching))
+    if running and not runs:
+        return BlockClosing()
     first = _closed(runs, matching, zeros_first=False)
     if first.difference is None:
+        return first
+    if running:  # the values differ from the source's anyway
+        _require_residual(runs, matching)
         return first
     second = _closed(runs, matching, zeros_first=True)
     if second.difference is None:
@@ -157,9 +165,12 @@ def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
     for path, start in matching.blocks.starts():
         if start != "identity" and path not in residual:
             why = _why_not(path, [run for run in runs if run.block == path], matching)
-            reasons.setdefault(f"{start} needs a residual connection around the block, {why}", []).append(path)
+            needs = f"{start} needs a residual connection around the block, {why}; {_INSTEAD}"
+            if path in matching.blocks.uncopied:
+                needs = f"{_NOTHING_TO_COPY}, {why}; {_OTHER_TARGET}"
+            reasons.setdefault(needs, []).append(path)
     if reasons:
-        raise PlanError([f"{places(paths)}: {why}; {_INSTEAD}" for why, paths in reasons.items()])
+        raise PlanError([f"{places(paths)}: {why}" for why, paths in reasons.items()])
 
 
 def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 
 from growtool.errors import PlanError
 from growtool.operators.depth import map as explicit
-from growtool.operators.depth.placement import Placed, Start
+from growtool.operators.depth.placement import Placed, Start, made_anew
 from growtool.operators.table import OPERATORS
-from growtool.plan.depth import Depth, Map
+from growtool.plan.depth import INITIAL, Depth, Map
 from growtool.trace import InLine, Stretch, inside, places
+
+_NOWHERE = " (new)"  # no name of a tensor or module ends so
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,21 @@ class BlockMap:
 
     Attributes:
         placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
+        uncopied: paths of blocks that start as their library initialises them because the source has none to copy.
         parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
     """
 
     placed: Mapping[str, Mapping[int, Placed]]
+    uncopied: tuple[str, ...] = ()
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def source_name(self, path: str) -> str:
-        """The source's name of a target tensor or module."""
+        """The source's name of a target tensor or module; no name of the source's where the block comes from none."""
         for prefix, blocks in self.placed.items():
             index = inside(path, prefix)
             if index is not None and index in blocks:
-                rest = path[len(prefix) + len(str(index)) :]
-                return f"{prefix}{blocks[index].source}{rest}"
+                origin, rest = blocks[index].source, path[len(prefix) + len(str(index)) :]
+                return f"{prefix}{index if origin is None else origin}{rest}{_NOWHERE if origin is None else ''}"
         return path
 
     def block_of(self, path: str) -> tuple[str, Placed] | None:
@@ -48,6 +52,11 @@ class BlockMap:
         found = self.block_of(path)
         return found is not None and found[1].new
 
+    def is_initial(self, path: str) -> bool:
+        """Whether the tensor or module lies in a block that starts as its library initialises it."""
+        found = self.block_of(path)
+        return found is not None and found[1].source is None
+
     def starts(self) -> list[tuple[str, Start]]:
         """Paths of the new blocks that are no running copies, and how each is to start."""
         return [(path, placed.start) for path, placed in self._blocks() if placed.start != "copy"]
@@ -56,6 +65,11 @@ class BlockMap:
     def new(self) -> list[str]:
         """Paths of the blocks that growth added."""
         return [path for path, placed in self._blocks() if placed.new]
+
+    @property
+    def initial(self) -> list[str]:
+        """Paths of those that start as their library initialises them."""
+        return [path for path, placed in self._blocks() if placed.source is None]
 
     def modules_of(self, path: str) -> tuple[str, ...]:
         """The paths of the modules that a block is."""
@@ -71,7 +85,7 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     """Ask the plan's depth operator where blocks go, among blocks that are alike.
 
     Raises:
-        PlanError: the target is deeper and the plan has no `depth`, or a block of the target has no block like it.
+        PlanError: the target is deeper and the plan has no `depth`, or its `map` does not fit the blocks.
     """
     problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
     if isinstance(depth, Map):
@@ -79,6 +93,8 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     if problems:
         raise PlanError(problems)
     placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
+    if getattr(depth, "start", None) == INITIAL:
+        placed = {prefix: {j: _anew(p) for j, p in blocks.items()} for prefix, blocks in placed.items()}
     parts: dict[str, tuple[str, ...]] = {}
     for stretch in stretched:
         if isinstance(stretch, InLine):
@@ -87,7 +103,18 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
                 for head, body in stretch.bodies[1].items()
             }
             placed[stretch.prefix] = _layer_by_layer(stretch, placed[stretch.prefix])
-    return BlockMap(placed, parts)
+    return BlockMap(placed, _uncopied(stretched, placed), parts)
+
+
+def _uncopied(stretched: Sequence[Stretch], placed: Mapping[str, Mapping[int, Placed]]) -> tuple[str, ...]:
+    return tuple(
+        f"{s.prefix}{j}" for s in stretched for j, p in placed[s.prefix].items() if p.source is None and not s.alike[j]
+    )
+
+
+def _anew(placed: Placed) -> Placed:
+    """The same block with the values that its library initialises it with, if it is new."""
+    return replace(placed, source=None) if placed.new else placed
 
 
 def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Placed]:
@@ -95,18 +122,19 @@ def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Plac
     old, new = line.bodies
     placed = {index: Placed(source, new=False) for index, source in line.rest.items()}
     for head, unit in heads.items():
-        placed |= {i: replace(unit, source=s) for i, s in zip(new[head], old[unit.source], strict=True)}
+        sources = [None] * len(new[head]) if unit.source is None else old[unit.source]
+        placed |= {i: replace(unit, source=s) for i, s in zip(new[head], sources, strict=True)}
     return dict(sorted(placed.items()))
 
 
 def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
     p, old, new = stretch.prefix, stretch.source, stretch.target
-    foreign = [j for j in new if not stretch.alike[j]]
-    if foreign:
+    kept = {i for same in stretch.alike.values() for i in same}
+    if foreign := [i for i in old if i not in kept]:
         return [
-            f"target: {places(f'{p}{j}' for j in foreign)}: found no block with the same parameters among "
-            f"{places(f'{p}{i}' for i in old)} of the source, expected one to copy; choose a target with the same kind "
-            "of blocks, or leave the depth of this stage as it is"
+            f"target: {places(f'{p}{j}' for j in new if not stretch.alike[j])}: found no block with the parameters of "
+            f"{places(f'{p}{i}' for i in foreign)} of the source, each as large or larger, expected one for each to "
+            "become; choose a target with the same kind of blocks, or leave the depth of this stage as it is"
         ]
     if depth is None:
         return [
@@ -126,21 +154,23 @@ def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
     if len(sources) != len(new):
         yield f"depth.map: found {len(sources)} blocks for {stage}, expected {len(new)}: the target has so many there"
         return
-    unknown = sorted(set(sources) - set(old))
+    named = [source for source in sources if source is not None]
+    unknown = sorted(set(named) - set(old))
     if unknown:
         yield f"depth.map: found block {unknown[0]} for {stage}, expected one of {old[0]} to {old[-1]} of the source"
         return
-    missing = sorted(set(old) - set(sources))
+    missing = sorted(set(old) - set(named))
     if missing:
         yield f"depth.map: found no block made from {stage}.{missing[0]}, expected each to stay; growth drops nothing"
-    if list(dict.fromkeys(sources)) != sorted(set(sources)):
-        yield f"depth.map: found {list(sources)} for {stage}, expected each block to come first after its predecessor"
+    if list(dict.fromkeys(named)) != sorted(set(named)):
+        yield f"depth.map: found {named} for {stage}, expected each block to come first after its predecessor"
     for j, source in zip(new, sources, strict=True):
-        if source not in stretch.alike[j]:
-            yield (
-                f"depth.map: found {stage}.{j} made from {stage}.{source}, expected one of "
-                f"{', '.join(map(str, stretch.alike[j]))}: blocks of the same kind"
+        if source is not None and source not in stretch.alike[j]:
+            kind = ", ".join(map(str, stretch.alike[j]))
+            wanted = (
+                f"one of {kind}: blocks of the same kind" if kind else f"{INITIAL}: the source has no block of its kind"
             )
+            yield f"depth.map: found {stage}.{j} made from {stage}.{source}, expected {wanted}"
             return
 
 
@@ -183,14 +213,18 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     for j in stretch.target:
         by_kind.setdefault(stretch.alike[j], []).append(j)
     placed: dict[int, Placed] = {}
+    anew = made_anew(depth.operator)
     for sources, targets in by_kind.items():
+        if not sources:
+            placed |= dict.fromkeys(targets, anew)
+            continue
         if len(targets) < len(sources):
             raise PlanError(_too_few(stretch, sources, targets, by_kind))
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
-    kept = [placed[j].source for j in sorted(placed) if not placed[j].new]
+    kept = [p.source for _, p in sorted(placed.items()) if p.source is not None and not p.new]
     if kept != sorted(kept):
         starts = [p.start for p in placed.values() if p.new]
-        in_order = _in_order(stretch, starts[0]) if starts else None
+        in_order = _in_order(stretch, starts[0], anew) if starts else None
         if in_order is None:
             raise PlanError(_out_of_order(stretch, len(by_kind), added=bool(starts)))
         return in_order
@@ -209,13 +243,15 @@ def _out_of_order(stretch: Stretch, kinds: int, *, added: bool) -> str:
     )
 
 
-def _in_order(stretch: Stretch, start: Start) -> dict[int, Placed] | None:
+def _in_order(stretch: Stretch, start: Start, anew: Placed) -> dict[int, Placed] | None:
     """Old blocks at the first places of their kind, new ones made from the nearest before; None if too few."""
     remaining = list(stretch.source)
     placed: dict[int, Placed] = {}
     for j in stretch.target:
         if remaining and remaining[0] in stretch.alike[j]:
             placed[j] = Placed(remaining.pop(0), False)
+        elif not stretch.alike[j]:
+            placed[j] = anew
         else:
             before = [p.source for p in placed.values() if p.source in stretch.alike[j]]
             placed[j] = Placed((before or stretch.alike[j])[-1 if before else 0], True, start)

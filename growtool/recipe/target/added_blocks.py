@@ -1,4 +1,4 @@
-"""Whether a model is another one with more blocks like those it has, by the names and shapes of its tensors alone.
+"""Whether a model is another one with more blocks, by the names and shapes of its tensors alone.
 
 Blocks are the numbered children of a module. Their order is kept; which of them are new is not told by their numbers:
 where a stage ends in a block of its own kind, a longer stage has that block at a later place.
@@ -16,9 +16,14 @@ Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
-def adds_like_blocks(before: Shapes, after: Shapes) -> bool:
-    """Whether blocks were added, each with the shapes of one of its sequence, and nothing else has changed."""
-    return len(after) > len(before) and _extends(_tree(before), _tree(after))
+def adds_blocks(before: Shapes, after: Shapes, *, alike: bool) -> bool:
+    """Whether blocks were added and nothing else has changed.
+
+    Args:
+        before, after: of both models.
+        alike: whether each new block has to have the shapes of one of its sequence.
+    """
+    return len(after) > len(before) and _extends(_tree(before), _tree(after), alike)
 
 
 def lengthens(before: Shapes, after: Shapes) -> bool:
@@ -47,11 +52,11 @@ def _tree(shapes: Shapes) -> Tree:
     return root
 
 
-def _extends(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...]) -> bool:
+def _extends(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...], alike: bool) -> bool:
     if isinstance(before, tuple) or isinstance(after, tuple):
         return before == after
     old, new = _runs(before), _runs(after)
-    return old.keys() == new.keys() and all(_run_extends(old[stem], new[stem]) for stem in old)
+    return old.keys() == new.keys() and all(_run_extends(old[stem], new[stem], alike) for stem in old)
 
 
 def _runs(node: Tree) -> dict[str, list[Any]]:
@@ -64,8 +69,8 @@ def _runs(node: Tree) -> dict[str, list[Any]]:
     return {stem: [child for _, child in sorted(run, key=lambda item: item[0])] for stem, run in found.items()}
 
 
-def _run_extends(old: list[Any], new: list[Any]) -> bool:
+def _run_extends(old: list[Any], new: list[Any], alike: bool) -> bool:
     if len(old) == len(new):
-        return all(map(_extends, old, new))
+        return all(_extends(before, after, alike) for before, after in zip(old, new, strict=True))
     remaining = iter(new)
-    return all(block in remaining for block in old) and all(block in old for block in new)
+    return all(block in remaining for block in old) and not (alike and any(block not in old for block in new))

@@ -16,11 +16,11 @@ from growtool.library import ModelSpec, library_of
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
 from growtool.library.values import Value, leaves
-from growtool.recipe.target.added_blocks import adds_like_blocks, lengthens
+from growtool.recipe.target.added_blocks import adds_blocks, lengthens
 from growtool.recipe.target.trials import Built, Trials, twice_at
 from growtool.recipe.target.widening import LEAST_REACH, Widening
 from growtool.trace import Trace, inside
-from growtool.trace.pairing.stretches import sequences
+from growtool.trace.pairing.stretches import sequences, stretches
 
 AXES = ("width", "depth")
 _ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
@@ -32,11 +32,11 @@ class SizeArguments:
 
     Attributes:
         width: scaled together they widen every group that the constructor lets grow, heads by number.
-        depth: arguments that add blocks like those there are, the one that adds most first.
+        depth: arguments that add blocks like those there are, or residual ones, the one that adds most first.
         together: those of them that a factor scales: the first, or one for each stack of blocks.
-        stages: of an argument that is a sequence, the places that do so, where not all do; a stage of one block, which
-            changes the width or the resolution, has none like it and stays as it is, and so does the input of a layer
-            after one of fixed width.
+        stages: of an argument that is a sequence, the places that do so, where not all do; a stage whose further blocks
+            are neither like those it has nor residual stays as it is, and so does the input of a layer after one of
+            fixed width.
         reach: the share of the tensors that may grow and then do, 0 to 1.
         joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
     """
@@ -112,7 +112,7 @@ class _Search:
                 self.breaking[name] = value
 
     def depth(self) -> dict[str, Value]:
-        """The arguments that add blocks like those there are: residual ones first, then the one that adds most."""
+        """The arguments that add blocks: residual ones like those there are first, then the one that adds most."""
         return {name: value for name, (_, value) in sorted(self.adding.items(), key=lambda item: item[1][0])}
 
     def apart(self, depth: Iterable[str]) -> tuple[str, ...]:
@@ -126,15 +126,14 @@ class _Search:
         return tuple(chosen)
 
     def _adds(self, name: str, value: Value, shapes: Shapes | None) -> bool:
-        """Whether an argument adds blocks like those there are, in some of its places at least; noted if so."""
+        """Whether an argument adds blocks, in some of its places at least; noted if so."""
         places = self._growing_stages(name, value, shapes)
         if is_path(name) and places and not self._runs_with(name, value, places):
             places = frozenset(place for place in places if self._runs_with(name, value, {place}))
         if not places:
             return False
-        partial = len(places) < len(leaves(value))
-        deeper = self._trials.built({name: twice_at(value, places)}) if partial else shapes
-        if deeper is None or not adds_like_blocks(self._trials.shapes, deeper):
+        deeper = self._trials.built({name: twice_at(value, places)})
+        if deeper is None or not self._adds_blocks({name: twice_at(value, places)}):
             return False
         self.adding[name] = ((not self._is_residual(deeper), -len(deeper)), value)
         if isinstance(value, tuple):
@@ -191,24 +190,46 @@ class _Search:
         )
 
     def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
-        """The numbers of an argument that add blocks like those there are: all of them, or those that do alone."""
+        """The numbers of an argument that add blocks: all of them, or those that do alone."""
         numbers = leaves(value)
-        if shapes is not None and adds_like_blocks(self._trials.shapes, shapes):
+        if shapes is not None and self._adds_blocks({name: twice_at(value, None)}):
             return frozenset(range(len(numbers)))
         found = set[int]()
         hopeless = len(numbers) > _ALONE if shapes is None else not lengthens(self._trials.shapes, shapes)
         if not isinstance(value, tuple) or hopeless:
             return frozenset()
         for place, number in enumerate(numbers):
-            if isinstance(number, int) and number:
-                deeper = self._trials.built({name: twice_at(value, frozenset({place}))})
-                if deeper is not None and adds_like_blocks(self._trials.shapes, deeper):
-                    found.add(place)
+            single = {name: twice_at(value, frozenset({place}))}
+            if isinstance(number, int) and number and self._adds_blocks(single):
+                found.add(place)
         return frozenset(found)
+
+    def _adds_blocks(self, values: Mapping[str, Value]) -> bool:
+        """Whether these arguments add blocks like those there are, or residual ones, which can start closed."""
+        deeper = self._trials.built(values)
+        if deeper is None or not adds_blocks(self._trials.shapes, deeper, alike=False):
+            return False
+        if adds_blocks(self._trials.shapes, deeper, alike=True):
+            return True
+        if not self._trials.runs(values) or (trace := self._trials.traced(values)) is None:
+            return False
+        unlike = {
+            f"{stretch.prefix}{j}": same
+            for stretch in stretches(self._trials.trace, trace)
+            for j, same in stretch.alike.items()
+            if _inside(deeper, f"{stretch.prefix}{j}")
+            not in [_inside(self._trials.shapes, f"{stretch.prefix}{i}") for i in stretch.source]
+        }
+        return bool(unlike) and all(path in trace.exits and not same for path, same in unlike.items())
 
     def _in_new_block(self, name: str) -> bool:
         found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
         return any(index is not None and index not in sequence.indices for index, sequence in found)
+
+
+def _inside(shapes: Shapes, path: str) -> Shapes:
+    """The shapes of a block, by names relative to its path."""
+    return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
 
 
 def _is_count(value: Value) -> bool:

@@ -127,7 +127,10 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
     if not isinstance(scale.depth, float) or stages is None or len(stages) == len(leaves(value)):
         return ()
     old, new = list(leaves(value)), list(leaves(scaled_at(value, scale.depth, stages)))
-    return (f"depth: {name} {old} become {new}; the other stages stay, as they have no block like theirs to copy",)
+    return (
+        f"depth: {name} {old} become {new}; the other stages stay, as they have no block to copy and new ones no "
+        "residual connection to start closed with",
+    )
 
 
 def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, size_arguments: SizeArguments) -> ModelSpec:
@@ -210,6 +213,6 @@ def _unreachable(what: str, spec: ModelSpec) -> str:
     if what == "width":
         return f"{said} changes its width"
     return (
-        f"{said} adds blocks like those there are, nor does a number or a list inside one; name a deeper model with "
-        "`target: {model: NAME}`, or arguments with `target: {model_args: ...}`"
+        f"{said} adds blocks like those there are or residual ones, nor does a number or a list inside one; name a "
+        "deeper model with `target: {model: NAME}`, or arguments with `target: {model_args: ...}`"
     )

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from growtool.trace.axes import ChannelGroup, axis_size
 from growtool.trace.record import Trace
 from growtool.trace.steps import Ref
 
@@ -30,7 +31,7 @@ class Stretch:
         source: block indices in the small model.
         target: block indices in the large model.
         alike: target index -> the source indices whose block has the same parameters, runs the same operations and
-            reads the same values beside the stream.
+            reads the same values beside the stream; none where no block of the source is one to copy.
     """
 
     prefix: str
@@ -100,7 +101,11 @@ def _alike(
         path = f"{new.prefix}{j}"
         # what may be ignored in the first block of a stage may be what another kind of block consists of
         left_out = () if _names(target, path) in names.values() else ignoring
-        same = tuple(i for i in old.indices if names[i] == _names(target, path, left_out))
+        same = tuple(
+            i
+            for i in old.indices
+            if names[i] == _names(target, path, left_out) and _fits((source, f"{old.prefix}{i}"), (target, path))
+        )
         for ours, theirs in (
             (parts, _parts(target, path, left_out)), (work, work_of(target, path)), (shared, read.get(j))
         ):  # fmt: skip
@@ -115,6 +120,21 @@ def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset
     return frozenset(
         (name.removeprefix(inside), len(trace.tensors[name])) for name in trace.tensors_in(path) if name not in ignoring
     )
+
+
+def _fits(old: tuple[Trace, str], new: tuple[Trace, str]) -> bool:
+    """Whether each set of channels in a block of the target has one size in a block of the source, and no larger one.
+
+    A block that changes the width is none to copy for one that does not.
+    """
+    sizes: dict[ChannelGroup, set[int]] = defaultdict(set)
+    (source, origin), (target, path) = old, new
+    for name in target.tensors_in(path):
+        before = source.tensors.get(f"{origin}{name.removeprefix(path)}", ())
+        for axis, was in zip(target.tensors[name], before, strict=False):
+            if len(axis) == len(axis[0]) == 1 and isinstance(axis[0][0], ChannelGroup) and axis[0][0].fixed is None:
+                sizes[axis[0][0]].add(axis_size(was))
+    return all(len(found) == 1 and max(found) <= group.size for group, found in sizes.items())
 
 
 def _parts(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, tuple[int, ...]]]:
