@@ -90,10 +90,11 @@ def _sections(operators: Sequence[str]) -> dict[str, str]:
             known = f"expected one of {', '.join(OPERATORS)}{did_you_mean(name, OPERATORS)}"
             problems.append(f"--operator {name}: no such operator, {known}")
             continue
-        axis = OPERATORS[name].axis
-        if axis in sections:
-            problems.append(f"--operator {name}: found {sections[axis]} for the {axis} already, expected one; drop one")
-        sections.setdefault(axis, name)
+        for axis in OPERATORS[name].axes:
+            if axis in sections:
+                found = f"found {sections[axis]} for the {axis} already, expected one; drop one"
+                problems.append(f"--operator {name}: {found}")
+            sections.setdefault(axis, name)
     if problems:
         raise PlanError(problems)
     return sections

@@ -98,7 +98,7 @@ class Summary:
             lines.append(f"{count} new block{'s' if count > 1 else ''}: {places(self.new_blocks, None)}")
         if self.initial_blocks:
             which = "all of them" if self.initial_blocks == self.new_blocks else places(self.initial_blocks, None)
-            lines.append(f"with initial values, closed: {which}")
+            lines.append(f"with initial values: {which}")
         lines = lines or ["nothing grows: the target is as large as the source"]
         return [*lines, *self.templated, *self.advice]
 
@@ -157,6 +157,8 @@ def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
 def _idle(recipe: Recipe) -> Iterable[str]:
     if not recipe.widths and not recipe.blocks.new:
         yield "nothing grows: the target is as wide and as deep as the source"
+    if recipe.plan.width == recipe.plan.depth:  # one operator of the whole target
+        return
     if recipe.plan.width is not None and not recipe.widths:
         yield "`width` has nothing to do: the target is no wider"
     if recipe.plan.depth is not None and not recipe.blocks.new:

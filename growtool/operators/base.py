@@ -68,6 +68,7 @@ class Abilities:
         always_blank: whether blanks stand even where copies would be exact.
         hidden_alone: whether it takes only hidden units that one layer writes and one layer reads.
         every_tensor: whether it makes tensors that do not grow, too.
+        deeper: whether it does so where the target is deeper alone.
         in_pairs: whether new units that nothing reads yet come in pairs.
         in_span: whether the new weights of a plan's section are combinations of the layer's templates, so that a
             checkpoint in template form stays one; such an operator has a `grow_coefficients`.
@@ -77,6 +78,7 @@ class Abilities:
     always_blank: bool = False
     hidden_alone: bool = False
     every_tensor: bool = False
+    deeper: bool = False
     in_pairs: bool = False
     in_span: Callable[[Any], bool] = lambda section: False
 

@@ -1,4 +1,4 @@
-"""The one table of growth operators. A new operator is a file in `width/` or `depth/` and a line here."""
+"""The one table of growth operators. A new operator is a file in `width/`, `depth/` or `both/` and a line here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OperatorInfo:
 
     Attributes:
         name: as the plan spells it.
-        axis: whether it changes widths or depth.
+        axis: whether it changes widths, depth or both.
         summary: what it does.
         promise: when the grown model computes the same function.
         source: the publication.
@@ -28,7 +28,7 @@ class OperatorInfo:
     """
 
     name: str
-    axis: Literal["width", "depth"]
+    axis: Literal["width", "depth", "both"]
     summary: str
     promise: str
     source: str
@@ -36,6 +36,11 @@ class OperatorInfo:
     needs: str = "nothing"
     when: str = ""
     sizes: str = "any"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The keys of a plan that it may stand under."""
+        return ("width", "depth") if self.axis == "both" else (self.axis,)
 
     def implementation(self) -> ModuleType:
         """The operator's module (imports torch)."""
@@ -148,6 +153,12 @@ OPERATORS: dict[str, OperatorInfo] = {
             "random", "width", "the target as timm initialises it, or its new parts", "lossy", "the baseline",
             formula="W' as timm initialises it",
             when="The baseline that every other operator has to beat.",
+        ),
+        OperatorInfo(
+            "shrink_perturb", "both", "the source shrunk and padded with zeros, the target's initial values added",
+            "lossy", "When is warmstarting effective, arXiv 2605.13405",
+            formula="W' = lambda pad(W) + V, V as the library initialises it",
+            when="The simple baseline beside `random`: what an elaborate operator has to beat over a long training.",
         ),
         OperatorInfo(
             "stack", "depth", "the blocks of a stage repeated as a whole: 1 2 1 2",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from growtool.plan.both import ShrinkPerturb
 from growtool.plan.section import Learned, Section, by_operator, named, problem
 
 Placement = Annotated[
@@ -105,6 +106,6 @@ class Mixing(Learned):
     operator: Literal["mixing"] = "mixing"
 
 
-_Operators = Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing
+_Operators = Stack | Interleave | ZeroOut | CancelOut | Net2Deeper | Map | Mixing | ShrinkPerturb
 Depth = Annotated[_Operators, Field(discriminator="operator"), BeforeValidator(named)]
 DEPTH_OPERATORS = by_operator(_Operators)

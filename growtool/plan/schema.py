@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from growtool.plan.both import ShrinkPerturb
 from growtool.plan.depth import Depth
 from growtool.plan.section import Learned, Section, SeesImages, problem
 from growtool.plan.target import Target
@@ -128,6 +129,15 @@ class Plan(Section):
         return *own, *(override.width for override in self.overrides)
 
     @property
+    def completed(self) -> Plan:
+        """The plan, an operator of the whole target standing under both keys."""
+        if isinstance(self.depth, ShrinkPerturb) and self.width is None:
+            return self.model_copy(update={"width": self.depth})
+        if isinstance(self.width, ShrinkPerturb) and self.depth is None:
+            return self.model_copy(update={"depth": self.width})
+        return self
+
+    @property
     def seeing(self) -> list[SeesImages]:
         """The sections that need the images of `data`."""
         sections = (*self.widths, self.depth)
@@ -163,6 +173,15 @@ class Plan(Section):
             raise problem(f"{self.seeing[0].operator} needs images, expected `data: {{path: ...}}` as well")
         if len({(section.steps, section.lr) for section in learned}) > 1:
             raise problem("ligo and mixing are learned together, expected the same steps and lr for both")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_the_whole_target(self) -> Plan:
+        if isinstance(self.depth, ShrinkPerturb) and self.width not in (None, self.depth):
+            raise problem(
+                "depth.operator shrink_perturb makes every tensor of the target, expected the same under `width`, or "
+                "no `width`"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from growtool.plan.both import ShrinkPerturb
 from growtool.plan.section import Learned, Section, SeesImages, by_operator, named, problem
 
 Split = Literal["equal", "random_projection"]
@@ -199,7 +200,7 @@ class Ligo(Learned):
 
 _Operators = (
     Tile | Net2Net | Mixture | CentreZero | Lemon | Zero | Fpi | Aki | VarianceTransfer | Gradmax | TwoSource | Ligo
-    | Random
+    | Random | ShrinkPerturb
 )  # fmt: skip
 Width = Annotated[_Operators, Field(discriminator="operator"), BeforeValidator(named)]
 WIDTH_OPERATORS = by_operator(_Operators)

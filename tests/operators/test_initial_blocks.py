@@ -138,7 +138,7 @@ def test_statistics_begin_anew_and_ask_for_nothing(tmp_path):
     made = load_file(out / "model.safetensors")
     assert not made["layer2.1.bn1.running_mean"].any() and (made["layer2.1.bn1.running_var"] == 1).all()
     assert not result.summary.advice
-    assert any(line == "with initial values, closed: all of them" for line in result.summary.growth())
+    assert any(line == "with initial values: all of them" for line in result.summary.growth())
 
 
 def test_a_block_that_could_only_run_is_refused(tmp_path):

@@ -32,14 +32,14 @@ width.fpi.operator width.fpi.split width.fpi.gain width.aki.operator
 width.variance_transfer.operator width.variance_transfer.eps width.variance_transfer.rescale
 width.gradmax.operator width.gradmax.scale
 width.two_source.operator width.two_source.gain width.ligo.operator width.ligo.steps width.ligo.lr width.ligo.gain
-width.random.operator width.random.parts
+width.random.operator width.random.parts width.shrink_perturb.operator width.shrink_perturb.shrink
 depth.stack.operator
 depth.interleave.operator
 depth.zero_out.operator depth.zero_out.placement depth.zero_out.start
 depth.cancel_out.operator depth.cancel_out.placement depth.cancel_out.start depth.cancel_out.gain
 depth.net2deeper.operator depth.net2deeper.placement
 depth.map.operator depth.map.map depth.map.start
-depth.mixing.operator depth.mixing.steps depth.mixing.lr
+depth.mixing.operator depth.mixing.steps depth.mixing.lr depth.shrink_perturb.operator depth.shrink_perturb.shrink
 data.path data.batches data.batch_size
 overrides.match overrides.width
 output.form output.dtype output.max_shard_size

@@ -50,6 +50,7 @@ EXPECTED = {
     "aki": dict.fromkeys(FAMILIES, LOSSY),
     "ligo": dict.fromkeys(FAMILIES, LOSSY),
     "random": dict.fromkeys(FAMILIES, LOSSY),
+    "shrink_perturb": dict.fromkeys(FAMILIES, LOSSY),
     "gradmax": {**dict.fromkeys(FAMILIES, REFUSED), "vit": EXACT, "swin": EXACT, "mixer": EXACT},
     "two_source": {**dict.fromkeys(FAMILIES, LOSSY), "efficientnet": EXACT},
     "net2net": {**dict.fromkeys(FAMILIES, LOSSY), "resnet": EXACT, "efficientnet": EXACT},

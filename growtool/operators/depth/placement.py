@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from growtool.plan.depth import Placement
 
 Start = Literal["copy", "zero_out", "cancel_out", "identity"]
+
+
+_ANEW: Mapping[str, Start] = {"cancel_out": "cancel_out", "shrink_perturb": "copy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +29,14 @@ class Placed:
     new: bool
     start: Start = "copy"
 
+    def anew(self) -> Placed:
+        """The same block with the values that its library initialises it with, if it is new."""
+        return replace(self, source=None) if self.new else self
+
 
 def made_anew(operator: str) -> Placed:
-    """A block that comes from none: closed as the operator closes its new ones, by zeros where it closes none."""
-    return Placed(None, True, "cancel_out" if operator == "cancel_out" else "zero_out")
+    """A block for which there is none to copy: closed, but where the operator runs initial values anyway."""
+    return Placed(None, True, _ANEW.get(operator, "zero_out"))
 
 
 def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:

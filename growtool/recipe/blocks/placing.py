@@ -22,7 +22,7 @@ class BlockMap:
 
     Attributes:
         placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
-        uncopied: paths of blocks that start as their library initialises them because the source has none to copy.
+        uncopied: paths of blocks that start closed with initial values because the source has none to copy.
         parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
     """
 
@@ -94,7 +94,7 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
         raise PlanError(problems)
     placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
     if getattr(depth, "start", None) == INITIAL:
-        placed = {prefix: {j: _anew(p) for j, p in blocks.items()} for prefix, blocks in placed.items()}
+        placed = {prefix: {j: p.anew() for j, p in blocks.items()} for prefix, blocks in placed.items()}
     parts: dict[str, tuple[str, ...]] = {}
     for stretch in stretched:
         if isinstance(stretch, InLine):
@@ -108,13 +108,11 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
 
 def _uncopied(stretched: Sequence[Stretch], placed: Mapping[str, Mapping[int, Placed]]) -> tuple[str, ...]:
     return tuple(
-        f"{s.prefix}{j}" for s in stretched for j, p in placed[s.prefix].items() if p.source is None and not s.alike[j]
+        f"{s.prefix}{j}"
+        for s in stretched
+        for j, p in placed[s.prefix].items()
+        if p.source is None and p.start != "copy" and not s.alike[j]
     )
-
-
-def _anew(placed: Placed) -> Placed:
-    """The same block with the values that its library initialises it with, if it is new."""
-    return replace(placed, source=None) if placed.new else placed
 
 
 def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Placed]:

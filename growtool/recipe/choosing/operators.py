@@ -45,6 +45,7 @@ def chosen(plan: Plan, source: TracedModel, target: TracedModel, make: Callable[
     Raises:
         PlanError: no operator can do it; what stops the first.
     """
+    plan = plan.completed
     tried: list[_Tried] = []
     for one in _tried(plan, source, target, make):
         tried.append(one)

@@ -102,9 +102,11 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
         grown = {why: format_names([str(change) for change in alike(found)], 3) for why, found in problems.items()}
         raise CannotWidenError([f"{channels}: {why}" for why, channels in grown.items()])
     widths = Widths(expansions, tuple(changes), {})
-    if plan.width is None or not changes:
+    if plan.width is None:
         return widths
     abilities = OPERATORS[plan.width.operator].abilities()
+    if not changes:
+        return replace(widths, every_tensor=abilities.deeper and bool(matching.blocks.new))
     widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
     if abilities.hidden_alone:
         widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))

@@ -1,0 +1,46 @@
+"""`shrink_perturb`: the source shrunk, padded with zeros, and the target's initial values added (arXiv 2605.13405).
+
+The simple baseline beside `random`: nothing is copied and nothing kept but a direction to start from. New blocks are
+paddings as a whole: they hold the initial values, and run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.expansion import Expansion, padded
+from growtool.operators.base import Abilities, Layer, Read
+from growtool.operators.depth.placement import Placed, inserted
+from growtool.plan.both import ShrinkPerturb
+
+ABILITIES = Abilities(every_tensor=True, deeper=True)
+
+
+def expand(spec: ShrinkPerturb, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+    """The old channels once, then blanks."""
+    return padded(size, new_size, copies=1)
+
+
+def arrange(spec: ShrinkPerturb, sources: tuple[int, ...], count: int) -> list[Placed]:
+    """The old blocks, then new ones that come from none."""
+    return [placed.anew() for placed in inserted("end", sources, count, "copy")]
+
+
+def grow(spec: ShrinkPerturb, W: Tensor, layer: Layer, read: Read) -> Tensor:
+    """`lambda pad(W) + V` for matrices, V the initial values; vectors keep theirs, V standing at new places alone."""
+    if not layer.maps:
+        return W
+    assert layer.initial is not None, "the recipe hands the initial values over"
+    grown = layer.initial(layer.name).to(W.dtype).clone()
+    old = torch.meshgrid(*(axis.kept for axis in layer.maps), indexing="ij")
+    if sum(size > 1 for size in grown.shape) < 2:
+        grown[old] = W
+    else:
+        grown[old] += spec.shrink * W
+    return grown
+
+
+def loss(spec: ShrinkPerturb) -> str:
+    """Why the operator changes the function."""
+    return "shrink_perturb shrinks what was trained and adds initial values"
