@@ -65,14 +65,16 @@ OPERATORS: dict[str, OperatorInfo] = {
     for info in (
         OperatorInfo(
             "tile", "width", "whole copies of all channels; readers share the old weight among the copies",
-            "exact for integer factors", "HyperCloning, arXiv 2409.12903; bert2BERT FPI, arXiv 2110.07143",
+            "exact for integer factors; lossy with keep: rms",
+            "HyperCloning, arXiv 2409.12903; bert2BERT FPI, arXiv 2110.07143; rms: SPARKLING, arXiv 2602.02472",
             formula="W' = Z + (E W - Z E) R, E = [I; I; ...], Z noise",
             when="Doubling any network; the first choice for whole multiples.",
             sizes="whole multiples",
         ),
         OperatorInfo(
             "net2net", "width", "copies of randomly chosen channels, for any width",
-            "exact where no norm mixes channels (BatchNorm networks)", "Net2Net, arXiv 1511.05641, section 2.2",
+            "exact where no norm mixes channels (BatchNorm networks); lossy with keep: rms",
+            "Net2Net, arXiv 1511.05641, section 2.2",
             formula="W' = Z + (E W - Z E) R, E picks channels at random, Z noise",
             when="BatchNorm networks of any width; elsewhere only for hidden units.",
         ),
@@ -107,7 +109,7 @@ OPERATORS: dict[str, OperatorInfo] = {
         ),
         OperatorInfo(
             "fpi", "width", "whole copies of all channels, then copies of random ones",
-            "exact for integer factors, for any width where no norm mixes channels",
+            "exact for integer factors, for any width where no norm mixes channels; lossy with keep: rms",
             "bert2BERT, arXiv 2110.07143, section 3.2",
             formula="W' = E W E^+, each channel copied as often as the others",
             when="Comparing with bert2BERT; whole multiples of transformers.",

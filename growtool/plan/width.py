@@ -13,18 +13,21 @@ Split = Literal["equal", "random_projection"]
 Coefficients = Literal["orthogonal", "copy", "zero", "random"]
 
 
-class _Copies(Section):
+class Copies(Section):
     """Copies of channels whose readers share the old weight between them.
 
     Attributes:
         split: `equal` shares in equal parts; `random_projection` adds noise that cancels over the copies, so that they
             can learn different things.
         gain: standard deviation of that noise, relative to the weight's own.
+        keep: `function` keeps what the model computes. `rms` keeps the root mean square of every activation instead:
+            copies read noise of size `gain` that nothing cancels, so that each is a channel of its own at once.
     """
 
     operator: Literal["tile", "net2net", "fpi"]
     split: Split = "random_projection"
     gain: float = Field(default=0.1, gt=0)
+    keep: Literal["function", "rms"] = "function"
 
     @field_validator("gain")
     @classmethod
@@ -35,25 +38,32 @@ class _Copies(Section):
             )
         return gain
 
+    @field_validator("keep")
+    @classmethod
+    def _has_noise_that_stays(cls, keep: str, info: ValidationInfo) -> str:
+        if keep == "rms" and info.data.get("split") == "equal":
+            raise problem("found rms with split equal, which leaves copies equal; drop split or keep")
+        return keep
+
     @property
     def noise(self) -> float | None:
         """Deviation of the noise, None for equal parts."""
         return self.gain if self.split == "random_projection" else None
 
 
-class Tile(_Copies):
+class Tile(Copies):
     """Every width a whole number of times over (HyperCloning, FPI)."""
 
     operator: Literal["tile"] = "tile"
 
 
-class Net2Net(_Copies):
+class Net2Net(Copies):
     """Copies of channels drawn at random, for any width (Net2WiderNet)."""
 
     operator: Literal["net2net"] = "net2net"
 
 
-class Fpi(_Copies):
+class Fpi(Copies):
     """Whole copies and a random remainder (bert2BERT)."""
 
     operator: Literal["fpi"] = "fpi"

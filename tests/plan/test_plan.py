@@ -22,13 +22,13 @@ SURFACE = """
 model model_args target width depth overrides second data recalibrate output verify seed allow_lossy
 target.model target.model_args target.scale
 target.scale.width target.scale.depth
-width.tile.operator width.tile.split width.tile.gain
-width.net2net.operator width.net2net.split width.net2net.gain
+width.tile.operator width.tile.split width.tile.gain width.tile.keep
+width.net2net.operator width.net2net.split width.net2net.gain width.net2net.keep
 width.mixture.operator width.mixture.bank width.mixture.parts
 width.mixture.coefficients width.mixture.gain width.mixture.compensate
 width.centre_zero.operator width.centre_zero.eps width.centre_zero.gain
 width.lemon.operator width.lemon.eps width.lemon.gain width.zero.operator width.zero.eps
-width.fpi.operator width.fpi.split width.fpi.gain width.aki.operator
+width.fpi.operator width.fpi.split width.fpi.gain width.fpi.keep width.aki.operator
 width.variance_transfer.operator width.variance_transfer.eps width.variance_transfer.rescale
 width.gradmax.operator width.gradmax.scale
 width.two_source.operator width.two_source.gain width.ligo.operator width.ligo.steps width.ligo.lr width.ligo.gain

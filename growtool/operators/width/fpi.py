@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, copied_evenly
-from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
+from growtool.operators.base import Abilities, Layer, Read
+from growtool.operators.copies import grow_copies, loss_of_copies
 from growtool.plan.width import Fpi
 
 ABILITIES = Abilities()
-loss = no_loss
+loss = loss_of_copies
 
 
 def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -23,5 +24,5 @@ def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> E
 
 
 def grow(spec: Fpi, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
-    return split_among_copies(W, layer, spec.noise)
+    """Share W among the copies as `spec` says; the paper's split is the equal one."""
+    return grow_copies(spec, W, layer)

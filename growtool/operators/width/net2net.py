@@ -7,11 +7,12 @@ from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Expansion, copied_at_random
-from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies, split_coefficients
+from growtool.operators.base import Abilities, Layer, Read, split_coefficients
+from growtool.operators.copies import grow_copies, loss_of_copies
 from growtool.plan.width import Net2Net
 
 ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
-loss = no_loss
+loss = loss_of_copies
 
 
 def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:
@@ -20,8 +21,8 @@ def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) 
 
 
 def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among the copies as `spec.split` says; the paper's split is the equal one."""
-    return split_among_copies(W, layer, spec.noise)
+    """Share W among the copies as `spec` says; the paper's split is the equal one."""
+    return grow_copies(spec, W, layer)
 
 
 def grow_coefficients(spec: Net2Net, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:

@@ -1,0 +1,69 @@
+"""Weights of copied channels: those that keep the function, or those that keep the size of every activation.
+
+What keeps the function leaves the copies of a channel equal. To tell them apart at once, a copy may read something of
+its own, `w' = c (w + g n)` with n random, of the size of w, and `c = (1 + g^2)^-1/2`: its activations are as large as
+the channel's and correlate with them by c, those of two such copies by `c^2`. What summed over one channel then sums
+over k that agree in part, and the sum stays as large with the factor
+
+    s_k = (sum_ij rho_ij)^-1/2 = (1 + (k - 1) (1 + 2 c + (k - 2) c^2))^-1/2,
+
+1/k for equal copies (g = 0, the function is kept), `k^-1/2` for copies that have nothing in common. Root mean squares
+are kept in the mean over random weights, after SPARKLING's signal preservation (arXiv 2602.02472).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from growtool.algebra.axis_map import AxisMap
+from growtool.algebra.layers import copy_positions
+from growtool.operators.base import Layer, drawn, rows_of, split_among_copies
+from growtool.plan.width import Copies
+
+
+def grow_copies(spec: Copies, W: Tensor, layer: Layer) -> Tensor:
+    """Copies of rows, and columns shared among the copies as `spec.keep` and `spec.split` say."""
+    if spec.keep == "function":
+        return split_among_copies(W, layer, spec.noise)
+    grown = copy_positions(_with_noise(W, layer, spec.gain), layer.maps, but=rows_of(layer.maps))
+    for dim, axis in enumerate(layer.maps):
+        if axis.consumes and not axis.is_identity:
+            share = share_of_like(1.0 / axis.share, spec.gain).to(grown.dtype)
+            grown.mul_(share.reshape(-1, *[1] * (grown.ndim - dim - 1)))
+    return grown
+
+
+def share_of_like(copies: Tensor, gain: float) -> Tensor:
+    """s_k for each of these numbers k of copies, of the shape of `copies`."""
+    c = (1 + gain**2) ** -0.5
+    agreeing: Tensor = 1 + (copies - 1) * (1 + 2 * c + (copies - 2) * c**2)  # the sum of all correlations
+    return agreeing.rsqrt()
+
+
+def _with_noise(W: Tensor, layer: Layer, gain: float) -> Tensor:
+    """W with its rows grown, those of copies turned away from what they copy where the tensor mixes channels."""
+    rows = rows_of(layer.maps)
+    if rows is None:
+        return W
+    axis = layer.maps[rows]
+    grown = W.index_select(rows, axis.index)
+    if not _mixes(W, layer.maps, rows):
+        return grown
+    others = [dim for dim in range(W.ndim) if dim != rows]
+    size = grown.square().mean(others, keepdim=True).sqrt()
+    noise = drawn(grown.shape, layer.generator(), grown.dtype) * size
+    new = (axis.replica > 0).reshape([-1 if dim == rows else 1 for dim in range(W.ndim)])
+    return torch.where(new, (grown + gain * noise) * (1 + gain**2) ** -0.5, grown)
+
+
+def _mixes(W: Tensor, maps: Sequence[AxisMap], rows: int) -> bool:
+    """Whether what a tensor writes is made of several channels: not of a vector, a table, or a depthwise kernel."""
+    return any(axis.consumes for axis in maps) or (rows == 0 and W.ndim > 1 and W.shape[1] > 1)
+
+
+def loss_of_copies(spec: Copies) -> str | None:
+    """Why copies change the function whatever the model, or None."""
+    return "keep: rms keeps the size of activations, not the function" if spec.keep == "rms" else None
