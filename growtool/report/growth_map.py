@@ -15,10 +15,15 @@ from growtool.trace.pairing.stretches import sequences
 
 @dataclass(frozen=True, slots=True)
 class BlockOrigin:
-    """A block of the grown model, the block of the source that it was made of, and the operator that added it."""
+    """A block of the grown model, the block of the source that it was made of, and the operator that added it.
+
+    Attributes:
+        source: None where it was made of none.
+        operator: None where growth did not add it.
+    """
 
     block: str
-    source: str
+    source: str | None
     operator: str | None
 
 
@@ -37,9 +42,11 @@ class GrowthMap:
     new: frozenset[str]
 
     def origin(self, module: str) -> BlockOrigin | None:
-        """Where a module came from, told by the first of its tensors that has a source."""
+        """Where a module came from, told by the first of its tensors that has a source or is new without one."""
         for name, source in self.sources.items():
             rest = name.removeprefix(f"{module}.")
+            if rest != name and source is None and name in self.new:
+                return BlockOrigin(module, None, self.operator)
             if rest != name and source is not None and source.endswith(f".{rest}"):
                 return BlockOrigin(module, source.removesuffix(f".{rest}"), self.operator if name in self.new else None)
         return None

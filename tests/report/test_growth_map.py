@@ -20,6 +20,10 @@ def test_blocks_are_told_by_the_growth_map(tmp_path):
         BlockOrigin("blocks.2", "blocks.1", None),
         BlockOrigin("blocks.3", "blocks.1", "zero_out"),
     )
+    plan["depth"]["start"] = "initial"
+    grown(source, plan, tmp_path / "initial")
+    anew = growth_map(open_checkpoint(tmp_path / "initial"), small)
+    assert anew is not None and anew.blocks()[1] == BlockOrigin("blocks.1", None, "zero_out")
     assert found.origin("blocks.2.mlp") == BlockOrigin("blocks.2.mlp", "blocks.1.mlp", None)
     assert growth_map(small, large) is None  # no report beside it: equal names, as ever
     report = json.loads((out / "growth.json").read_text())

@@ -130,7 +130,7 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     if a.modules or b.modules:
         show(_paired_modules(a.modules, b.modules, growth))
     if growth and (origins := growth.blocks()):
-        told = ((o.block, o.source, f"new: {o.operator}" if o.operator else "") for o in origins)
+        told = ((o.block, o.source or "-", f"new: {o.operator}" if o.operator else "") for o in origins)
         show_rows(("block", "came from", ""), (map(escape, cells) for cells in told))
     _show_what_is_counted(a)
 
@@ -144,7 +144,8 @@ def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow], gr
     gone = [name for name in by_name_a if name not in sources.values()]
     for name in _merged(gone, list(by_name_b)) if growth else _merged(list(by_name_a), list(by_name_b)):
         origin, b = origins.get(name), by_name_b.get(name)
-        a = None if origin and origin.operator else by_name_a.get(sources.get(name, name))
+        source = None if origin and origin.operator else sources.get(name, name)
+        a = by_name_a.get(source) if source else None
         table.add_row(
             _indented(name) + _came_from(name, origin),
             *(units.count(row.parameters) if row else "" for row in (a, b)),
@@ -159,7 +160,7 @@ def _came_from(name: str, origin: BlockOrigin | None) -> str:
     """A block that has another number than in the source tells which; what is inside it need not say so again."""
     if origin is None or not name.rpartition(".")[2].isdecimal() or (origin.source == name and not origin.operator):
         return ""
-    return f" <- {escape(origin.source)}" + (" (new)" if origin.operator else "")
+    return (f" <- {escape(origin.source)}" if origin.source else "") + (" (new)" if origin.operator else "")
 
 
 def _merged(a: list[str], b: list[str]) -> list[str]:
