@@ -60,7 +60,7 @@ class Summary:
         initial_blocks: of these, those that start as the library initialises them.
         copied, grown, zeroed: number of tensors by how they are made.
         largest_bytes: of the largest tensor, as it is worked on; about two of that size are in memory at once.
-        whole_models: whether source and target are held in memory as wholes, by what sees images.
+        whole_models: whether models are held in memory as wholes, by what sees images or holds initial values.
         idle: sections of the plan that have nothing to do, one sentence each.
         advice: what the result needs before it is used, one sentence each.
         templated: what is written as templates and coefficients, and what no longer is, one sentence each.
@@ -138,7 +138,7 @@ def summarise(recipe: Recipe) -> Summary:
         zeroed=zeroed,
         grown=len(recipe.tensors) - copied - zeroed,
         largest_bytes=largest_bytes(recipe),
-        whole_models=bool(recipe.plan.recalibrate or recipe.plan.seeing),
+        whole_models=bool(recipe.plan.recalibrate or recipe.plan.seeing or recipe.blocks.initial),
         idle=tuple(_idle(recipe)),
         advice=tuple(_advice(recipe)),
         templated=tuple(_templated(recipe)),

@@ -73,6 +73,11 @@ class TensorRecipe:
     width: Width | None = None
 
     @property
+    def from_library(self) -> bool:
+        """Whether its initial value may have a part in it."""
+        return self.initial or self.anew or not all(axis.is_identity for axis in self.maps)
+
+    @property
     def is_copy(self) -> bool:
         """Whether the values are the source's, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
@@ -183,13 +188,14 @@ class Recipe:
         return self.matching.source.library
 
     def initial(self, name: str) -> Tensor:
-        """A target tensor as its library initialises it, by the plan's seed; the first call keeps the whole model."""
+        """A target tensor as its library initialises it, by the plan's seed; the first call builds the whole model."""
         with _INITIALISING:
             return self._initial[name]
 
     @cached_property
     def _initial(self) -> Mapping[str, Tensor]:
-        return self.library.initialised(self.target, self.plan.seed).state_dict()
+        values = self.library.initialised(self.target, self.plan.seed).state_dict()
+        return {name: value for name, value in values.items() if self.tensors[name].from_library}
 
     @property
     def in_templates(self) -> bool:

@@ -56,6 +56,14 @@ def test_blocks_behind_their_norms_cannot_be_closed(family):
         grown(Source.of(config_of(family)), **WAYS["zero_out"])
 
 
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_new_blocks_may_start_as_transformers_initialises_them(family):
+    depth = {"operator": "zero_out", "start": "initial"}
+    recipe, difference = grown(Source.of(config_of(family)), target=DEEPER, depth=depth)
+    assert recipe.promise.kind == "exact" and recipe.blocks.initial == recipe.blocks.new
+    assert difference < EXACT
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma"])
 def test_eps_stays_unless_a_plan_says_so(family):
     """A configuration keeps all but its sizes; `eps: told` makes the promise exact, gains `1 + w` or not."""

@@ -215,7 +215,7 @@ def _show_plan(recipe: Recipe, summary: Summary) -> None:
     for line in (*loading, *recipe.choices, *summary.growth()):
         say(f"  {escape(line)}", hanging=2)
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
-    whole = "; what sees images holds whole models in memory" if summary.whole_models else ""
+    whole = "; what sees images or holds initial values takes whole models in memory" if summary.whole_models else ""
     say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
     how = f"with {recipe.needs} imported" if recipe.needs else "as is"
     say(f"  loads in {recipe.library.name}: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
