@@ -45,7 +45,7 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path, monkeypatch):
         "with the number of blocks of each stage",
         "plan.yaml:6:13 width.operator: found 'tyle', expected one of " + WIDTHS + "; did you mean 'tile'?",
         "plan.yaml:8:3 depth.operator: missing, expected one of stack, interleave, zero_out, cancel_out, "
-        "net2deeper, map, mixing",
+        "net2deeper, map, mixing, shrink_perturb",
         "plan.yaml:9:17 output.dtype: found 'float12', expected one of same, float32, float64, bfloat16, float16; "
         "did you mean 'float32'?",
         "plan.yaml:10:18 verify.inputs: found 0, expected at least 1",

@@ -100,10 +100,12 @@ def folders(tmp_path_factory):
 
 
 def test_a_stage_without_a_block_to_copy_is_left_as_it_is(folders):
-    source, deeper = folders("resnet", ()), {"depth": {"operator": "zero_out"}}
-    with pytest.raises(PlanError, match=r"layer2\.1: found no block .*, or leave the depth of this stage as it is"):
-        resolved(source, {"target": {"model_args": {"layers": [3, 2, 1, 1]}}, **deeper})
-    assert resolved(source, {"target": {"model_args": {"layers": [3, 1, 1, 1]}}, **deeper}).promise.kind == "exact"
+    """Where a new one has no residual connection to start closed with."""
+    source, deeper = folders("mobilenetv3", ()), {"depth": {"operator": "zero_out"}}
+    with pytest.raises(PlanError, match=r"blocks\.5\.1: .* needs a residual connection around"):
+        resolved(source, {"target": {"model_args": {"repeats": [1, 2, 3, 2, 3, 2]}}, **deeper})
+    target = {"target": {"model_args": {"repeats": [1, 3, 3, 2, 3, 1]}}}
+    assert resolved(source, target | deeper).promise.kind == "exact"
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_classes", 7), ("img_size", 48)])

@@ -7,11 +7,13 @@ argument that leaves every shape alone may still decide how channels split into 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
+from growtool.errors import CheckpointError
 from growtool.library import ModelSpec, library_of
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
@@ -66,7 +68,7 @@ def find_size_arguments(
         built: models that an earlier search for the same source built; those of this one are put there.
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
-    search = _Search(trials)
+    search = _Search(trials, deepening="depth" in axes)
     wider = Widening(trials, search.widening, search.neutral, search.refused, search.breaking)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
@@ -85,8 +87,9 @@ def find_size_arguments(
 
 
 class _Search:
-    def __init__(self, trials: Trials) -> None:
-        self._trials = trials
+    def __init__(self, trials: Trials, *, deepening: bool) -> None:
+        self._trials, self._deepening = trials, deepening
+        self._closable: dict[str, frozenset[str]] = {}
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
         self.neutral: dict[str, Value] = {}
@@ -133,7 +136,7 @@ class _Search:
         if not places:
             return False
         deeper = self._trials.built({name: twice_at(value, places)})
-        if deeper is None or not self._adds_blocks({name: twice_at(value, places)}):
+        if deeper is None or not self._adds_blocks(name, value, places):
             return False
         self.adding[name] = ((not self._is_residual(deeper), -len(deeper)), value)
         if isinstance(value, tuple):
@@ -192,44 +195,55 @@ class _Search:
     def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
         """The numbers of an argument that add blocks: all of them, or those that do alone."""
         numbers = leaves(value)
-        if shapes is not None and self._adds_blocks({name: twice_at(value, None)}):
+        if shapes is not None and self._adds_blocks(name, value, None):
             return frozenset(range(len(numbers)))
         found = set[int]()
         hopeless = len(numbers) > _ALONE if shapes is None else not lengthens(self._trials.shapes, shapes)
         if not isinstance(value, tuple) or hopeless:
             return frozenset()
         for place, number in enumerate(numbers):
-            single = {name: twice_at(value, frozenset({place}))}
-            if isinstance(number, int) and number and self._adds_blocks(single):
+            if isinstance(number, int) and number and self._adds_blocks(name, value, {place}):
                 found.add(place)
         return frozenset(found)
 
-    def _adds_blocks(self, values: Mapping[str, Value]) -> bool:
-        """Whether these arguments add blocks like those there are, or residual ones, which can start closed."""
-        deeper = self._trials.built(values)
+    def _adds_blocks(self, name: str, value: Value, places: Collection[int] | None) -> bool:
+        """Whether an argument doubled in these places adds blocks like those there are, or ones that start closed."""
+        deeper = self._trials.built({name: twice_at(value, places)})
         if deeper is None or not adds_blocks(self._trials.shapes, deeper, alike=False):
             return False
         if adds_blocks(self._trials.shapes, deeper, alike=True):
             return True
-        if not self._trials.runs(values) or (trace := self._trials.traced(values)) is None:
-            return False
-        unlike = {
-            f"{stretch.prefix}{j}": same
-            for stretch in stretches(self._trials.trace, trace)
-            for j, same in stretch.alike.items()
-            if _inside(deeper, f"{stretch.prefix}{j}")
-            not in [_inside(self._trials.shapes, f"{stretch.prefix}{i}") for i in stretch.source]
-        }
-        return bool(unlike) and all(path in trace.exits and not same for path, same in unlike.items())
+        added = _blocks_unlike(self._trials.shapes, deeper)
+        return bool(added) and self._residual(name, value).issuperset(added)
+
+    def _residual(self, name: str, value: Value) -> frozenset[str]:
+        """Blocks of the model with this argument doubled that are like none of the source's and can start closed."""
+        if name not in self._closable:
+            self._closable[name] = frozenset()
+            with contextlib.suppress(CheckpointError):  # it may not run
+                trace = self._trials.traced({name: twice_at(value, None)}) if self._deepening else None
+                found = stretches(self._trials.trace, trace) if trace else []
+                paths = (f"{stretch.prefix}{j}" for stretch in found for j, same in stretch.alike.items() if not same)
+                self._closable[name] = frozenset(path for path in paths if trace and path in trace.exits)
+        return self._closable[name]
 
     def _in_new_block(self, name: str) -> bool:
         found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
         return any(index is not None and index not in sequence.indices for index, sequence in found)
 
 
-def _inside(shapes: Shapes, path: str) -> Shapes:
-    """The shapes of a block, by names relative to its path."""
-    return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
+def _blocks_unlike(before: Shapes, after: Shapes) -> list[str]:
+    """Blocks of sequences that are longer, none of whose blocks had these shapes before."""
+
+    def inside(shapes: Shapes, path: str) -> Shapes:
+        return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
+
+    found, old = [], sequences(before)
+    for prefix, sequence in sequences(after).items():
+        if prefix in old and len(sequence.indices) > len(old[prefix].indices):
+            known = [inside(before, f"{prefix}{i}") for i in old[prefix].indices]
+            found += [f"{prefix}{j}" for j in sequence.indices if inside(after, f"{prefix}{j}") not in known]
+    return found
 
 
 def _is_count(value: Value) -> bool:
