@@ -257,10 +257,14 @@ def _said(spec: ModelSpec, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ..
 
 
 def _spoilt(model: nn.Module, recipe: Recipe, off: Callable[[], float]) -> float:
-    """The largest change that some grown tensors (any, if none grew) make when alone they are off; zeros are opened."""
+    """The largest change that some grown tensors (any, if none grew) make when alone they are off; zeros are opened.
+
+    What closed blocks hold behind what closes them changes nothing alone.
+    """
     state = model.state_dict()
     floats = [n for n in recipe.tensors if state[n].is_floating_point()]
-    changed = [n for n in floats if not recipe.tensors[n].is_copy] or floats
+    shut = {n for n, t in recipe.tensors.items() if t.initial and not t.zero and t.cancelling is None}
+    changed = [n for n in floats if not recipe.tensors[n].is_copy and n not in shut] or floats
     generator = torch.Generator().manual_seed(2)
     found = 0.0
     for i in torch.randperm(len(changed), generator=generator)[:4].tolist():
