@@ -1,8 +1,8 @@
-"""`python -m tests.gpu [--device cuda] [--minutes 8] [--tiny]`: what only a CUDA device can show, in order of worth.
+"""`python -m tests.gpu [--device cuda] [--minutes 8] [--images FILE] [--tiny]`: what only a CUDA device can show.
 
-Needs no network, nor an installed growtool where PYTHONPATH names its clone. Each check can fail alone. The report is
-complete after every one of them; the exit code is 1 where one failed. A check for which too little time is left does
-not begin, and one that runs past the minutes fails.
+The checks come in order of worth. Needs no network, nor an installed growtool where PYTHONPATH names its clone. Each
+check can fail alone. The report is complete after every one of them; the exit code is 1 where one failed. A check for
+which too little time is left does not begin, and one that runs past the minutes fails.
 """
 
 import argparse
@@ -40,6 +40,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="a torch device")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all of it, the start of Python included")
     parser.add_argument("--tiny", action="store_true", help="tiny models, which a CPU core trains in a moment")
+    parser.add_argument(
+        "--images", type=Path, help="for the campaign, as `python -m tests.campaign --pack` writes them"
+    )
     parser.add_argument("--report", type=Path, default=Path("build/gpu"), help="folder of report.json and report.md")
     chosen = parser.parse_args(words)
     device = torch.device(chosen.device)
@@ -50,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
     report, deadline = Report(chosen.report, device, tiny=chosen.tiny), BEGUN + 60 * chosen.minutes
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        material = Material(device, chosen.tiny, Path(scratch), deadline)
+        material = Material(device, chosen.tiny, Path(scratch), deadline, chosen.report, chosen.images)
         for part in PARTS:
             for check in part(material):
                 entry = made(check, material)

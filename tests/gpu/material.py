@@ -44,12 +44,16 @@ class Material:
         tiny: models and numbers of updates that a CPU core does in a moment.
         scratch: a folder for models, images and runs.
         deadline: when the time is over, by `time.monotonic`.
+        kept: a folder for what is to outlast the checks.
+        packed: real images, as `tests.campaign` packs them; None without.
     """
 
     device: torch.device
     tiny: bool
     scratch: Path
     deadline: float
+    kept: Path
+    packed: Path | None = None
     _made: dict[str, Path] = field(default_factory=dict)
     _runs: int = 0
 

@@ -1,4 +1,4 @@
-"""(k) the tests marked `gpu`, (l) two ranks on one device, and the training campaign."""
+"""(k) the tests marked `gpu`, (l) two ranks on one device, and (m) the training campaign."""
 
 import importlib.util
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ import torch
 from growtool.finetune.config import RunConfig
 from growtool.finetune.run import finetune
 from growtool.finetune.state.journal import METRICS
+from tests.campaign.__main__ import run_all
+from tests.campaign.images import random_splits, read
+from tests.campaign.results import RESULTS, write
+from tests.campaign.train import Place, Result
 from tests.gpu.checks import Check
 from tests.gpu.material import Material
 from tests.gpu.report import Skip
@@ -32,7 +37,7 @@ def checks(material: Material) -> Iterator[Check]:
 
 def campaign(material: Material) -> Iterator[Check]:
     """What the minutes that remain are for."""
-    yield Check("-", "the training campaign", _campaign, 0)
+    yield Check("m", "the training campaign", partial(_campaign, material), 30)
 
 
 def _marked(material: Material) -> str:
@@ -76,5 +81,17 @@ def _losses(config: RunConfig) -> list[float]:
     return [record["loss"] for record in map(json.loads, lines) if record["event"] == "step"]
 
 
-def _campaign() -> str:
-    raise Skip("there is none yet")
+def _campaign(material: Material) -> str:
+    """The runs for which there is time, the most telling first, from images held on the device."""
+    if material.packed is None and not material.tiny:
+        raise Skip("name the images by --images")
+    splits = random_splits(1280, 200) if material.packed is None else read(material.packed, material.device)
+    place = Place(material.scratch / "campaign", splits, str(material.device), material.tiny)
+    only = ("resnet/scratch-3/seed0", "resnet/depth-80%-of-10/seed0") if material.tiny else ()
+    found = list[Result]()
+    with suppress(TimeoutError):  # the last run is cut short by the end of the minutes
+        for result in run_all(place, only, material.deadline):
+            found.append(result)
+            write(found, material.kept / RESULTS)
+    assert found, "not one run ended"
+    return f"{len(found)} runs, {found[-1].run} the last, in {material.kept / RESULTS}"

@@ -1,0 +1,1 @@
+"""The campaign: what growing saves at equal accuracy. Independent, resumable runs, the most telling first."""

@@ -1,0 +1,122 @@
+"""What the campaign trains, the most telling first. Lengths are in epochs of the images; the cost is in MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+SEEDS = 3
+SCRATCH = (15, 30, 10, 20, 6, 3)
+SOURCES = (14, 22, 38)
+LENGTHS, SHARES = (20, 40, 10), (0.5, 0.7, 0.9)
+STARTS = {"width": "half", "depth": "one block", "both": "both"}
+"""What grows -> the size of network it starts from."""
+SIZES = ("large", *STARTS.values())
+_WARMUP, _DECAY, _LATE = 0.02, 0.15, 0.8
+MIXTURE: Mapping[str, Any] = {"operator": "mixture", "gain": 0.3}
+WIDTHS: Mapping[str, Mapping[str, Any]] = {
+    "tile": {"operator": "tile"},
+    "rms": {"operator": "tile", "keep": "rms"},
+    "shrink_perturb": {"operator": "shrink_perturb"},
+}
+LEARNING: Mapping[str, Mapping[str, Any]] = {
+    "reset": {"new_state": "reset"},
+    "new_warmup": {"new_warmup": "0.25"},
+    "reset+new_warmup": {"new_state": "reset", "new_warmup": "0.25"},
+}
+"""Ways in which what growth made learns otherwise at first."""
+TRAINING: Mapping[str, Mapping[str, Any]] = {
+    "resnet": {"opt": "sgd", "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "smoothing": 0.05},
+    "vit": {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "batch_size": 128, "smoothing": 0.1},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to a trained large network, or to a source of others.
+
+    Attributes:
+        name: unique in the campaign, the seed left out.
+        family: `resnet` or `vit`.
+        seed: of weights, growth and training.
+        start: size of the network that it begins with, fresh; or the name of the run whose result it goes on from.
+        stages: epochs of training, or a growth plan without its target, which is the large network.
+        rate: over all stages.
+        lr: peak rate; None for the family's own.
+        options: further ones of the training.
+        second: the name of the run, with another seed, whose result is the plan's second source.
+    """
+
+    name: str
+    family: str
+    seed: int
+    start: str
+    stages: tuple[float | Mapping[str, Any], ...]
+    rate: Mapping[str, Any]
+    lr: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    second: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in the results and its folder."""
+        return f"{self.family}/{self.name}/seed{self.seed}"
+
+
+def scratch(family: str, epochs: float, seed: int = 0, *, size: str = "large") -> Run:
+    """Fresh weights and one cosine cycle."""
+    name = "scratch" if size == "large" else size
+    return Run(f"{name}-{epochs:g}", family, seed, size, (epochs,), {"sched": "cosine", "warmup": 0.05})
+
+
+def once(family: str, way: str, epochs: float, share: float = _LATE, *, width: Mapping[str, Any] = MIXTURE) -> Run:
+    """One rate schedule, grown once after a share of its updates (arXiv 2511.04981)."""
+    plan = {"width": width} if way != "depth" else {}
+    plan |= {"depth": {"operator": "zero_out"}} if way != "width" else {}
+    rate = {"sched": "wsd", "warmup": _WARMUP, "decay": round(min(_DECAY, 1 - share), 6), "lr_decay_fn": "linear"}
+    stages = (round(epochs * share, 6), plan, round(epochs * (1 - share), 6))
+    return Run(f"{way}-{share:.0%}-of-{epochs:g}", family, 0, STARTS[way], stages, rate)
+
+
+def regrown(family: str, source: float, epochs: float, plan: Mapping[str, Any], name: str) -> Run:
+    """A source trained to its end, grown at once and trained on at a lower rate."""
+    lr = 0.03 if family == "resnet" else 3e-4
+    stages = (plan, epochs) if epochs else (plan,)
+    rate = {"sched": "cosine", "warmup": 0.05}
+    return Run(f"{name}-from-{source:g}+{epochs:g}", family, 0, f"half-{source:g}", stages, rate, lr)
+
+
+def telling(family: str) -> Iterator[Run]:
+    """What decides whether growing saves anything: scratch, and one schedule grown late."""
+    yield from (scratch(family, epochs) for epochs in SCRATCH[:2])
+    yield from (once(family, way, LENGTHS[0]) for way in ("both", "width", "depth"))
+    yield from (scratch(family, epochs) for epochs in SCRATCH[2:])
+    yield from (once(family, way, epochs) for epochs in LENGTHS[1:] for way in ("both", "width", "depth"))
+
+
+def further(family: str) -> Iterator[Run]:
+    """When to grow, from what, by which operator, and how new channels learn."""
+    yield from (once(family, way, LENGTHS[0], share) for share in SHARES for way in ("both", "width", "depth"))
+    for source in SOURCES:
+        yield scratch(family, source, size="half")
+        yield from (regrown(family, source, epochs, {"width": MIXTURE}, "mixture") for epochs in (2, 6))
+    plain = once(family, "width", LENGTHS[0])
+    for name, width in WIDTHS.items():
+        yield replace(once(family, "width", LENGTHS[0], width=width), name=f"{plain.name}-{name}")
+    yield from (replace(plain, name=f"{plain.name}-{name}", options=options) for name, options in LEARNING.items())
+    if family == "vit":  # a ResNet has no mirror image
+        mirror = {"width": {"operator": "two_source"}, "second": "mirror"}
+        yield regrown(family, SOURCES[0], 2, mirror, "mirror")
+    second = f"half-{SOURCES[0]:g}"
+    two = regrown(family, SOURCES[0], 2, {"width": {"operator": "two_source"}}, "two_source")
+    yield replace(two, second=second)
+
+
+def all_runs() -> list[Run]:
+    """Every run in the order in which they are worth their time: both families, then what is left, then seeds."""
+    first = [run for family in TRAINING for run in telling(family)]
+    rest = [run for family in TRAINING for run in further(family)]
+    found = [replace(run, seed=seed) for seed in range(SEEDS) for run in (*first, *rest)]
+    assert len({run.label for run in found}) == len(found)
+    return found

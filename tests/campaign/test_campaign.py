@@ -1,0 +1,100 @@
+"""The campaign runs, goes on where it was cut short, and tells what each run has cost."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.campaign.images import CLASSES, SIDE, Training, random_splits, read, write_packed
+from tests.campaign.results import keep, row_of
+from tests.campaign.results import read as read_results
+from tests.campaign.results import write as write_results
+from tests.campaign.runs import SEEDS, all_runs, once, scratch
+from tests.campaign.train import Place, needed, trained
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("campaign"), random_splits(1280, 50), "cpu", tiny=True)
+
+
+def test_every_run_comes_after_those_that_it_begins_with():
+    runs = all_runs()
+    labels = [run.label for run in runs]
+    assert {need for run in runs for need in needed(run)} <= set(labels)
+    assert [run.name for run in runs[:2]] == ["scratch-15", "scratch-30"]
+    own_seed = [(run, need) for run in runs for need in needed(run) if need.endswith(f"seed{run.seed}")]
+    assert all(labels.index(need) < labels.index(run.label) for run, need in own_seed)
+    assert {run.seed for run in runs} == set(range(SEEDS))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet/both-80%-of-10/seed0",
+        pytest.param("vit/mirror-from-14+2/seed0", marks=pytest.mark.slow),
+        pytest.param("resnet/two_source-from-14+2/seed1", marks=pytest.mark.slow),
+        pytest.param("resnet/width-80%-of-20-reset+new_warmup/seed0", marks=pytest.mark.slow),
+        pytest.param("vit/width-80%-of-20-shrink_perturb/seed0", marks=pytest.mark.slow),
+        pytest.param("vit/depth-90%-of-20/seed0", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_costs_what_it_and_its_sources_took(place, name):
+    runs = {run.label: run for run in all_runs()}
+    found = trained(runs[name], place, runs)
+    below = sum(trained(runs[need], place, runs).macs for need in needed(runs[name]))
+    assert found.macs > below >= 0
+    assert found.start is not None
+    assert 0 <= found.top1 <= 100
+    assert trained(runs[name], place, runs) == found, "what is done is read, not trained again"
+
+
+def test_half_the_width_costs_about_a_quarter(place):
+    small, large = (scratch("resnet", 3, size=size) for size in ("half", "large"))
+    runs = {run.label: run for run in (small, large)}
+    ratio = trained(small, place, runs).macs / trained(large, place, runs).macs
+    assert 0.2 < ratio < 0.4
+
+
+def test_growth_falls_into_the_stable_part():
+    for run in all_runs():
+        if "decay" in run.rate:
+            before, _, after = run.stages
+            assert run.rate["warmup"] <= before / (before + after) <= 1 - run.rate["decay"] + 1e-9
+    assert once("vit", "depth", 10, 0.9).rate["decay"] == pytest.approx(0.1)
+
+
+def test_batches_follow_from_seed_and_epoch():
+    split = random_splits(64, 1)["train"]
+    one, two = (list(Training(split, 16, seed=3).epoch(2)) for _ in range(2))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(one, two, strict=True))
+    rest = list(Training(split, 16, seed=3).epoch(2, skip=1))
+    assert torch.equal(rest[0][0], one[1][0])
+    other = next(Training(split, 16, seed=3).epoch(3))
+    assert not torch.equal(other[0], one[0][0])
+    assert one[0][0].shape == (16, 3, SIDE, SIDE)
+
+
+def test_packed_images_are_decoded(tmp_path: Path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), (200, 10, 10)).save(buffer, "JPEG")
+    files = [buffer.getvalue()] * 2
+    write_packed({"train": (files, [0, 1]), "validation": (files[:1], [CLASSES - 1])}, tmp_path / "images.npz")
+    found = read(tmp_path / "images.npz", torch.device("cpu"))
+    assert found["train"].images.shape == (2, 3, SIDE, SIDE)
+    assert found["validation"].labels.tolist() == [CLASSES - 1]
+    assert abs(int(found["train"].images[0, 0, 5, 5]) - 200) < 5
+
+
+def test_a_result_takes_the_place_of_an_earlier_one(place, tmp_path: Path):
+    run = scratch("resnet", 3)
+    result = trained(run, place, {run.label: run})
+    write_results([result], tmp_path / "results.jsonl")
+    assert read_results(tmp_path / "results.jsonl") == [result]
+    table = tmp_path / "results.csv"
+    table.write_text("folder,arm,lr,seed,updates,training_macs,top1,eval_loss\nother,a,0.1,0,1,2,3,4\n")
+    for _ in range(2):
+        keep([result], table)
+    assert table.read_text().splitlines()[1:] == ["other,a,0.1,0,1,2,3,4", ",".join(row_of(result))]
