@@ -81,7 +81,7 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     compare: (
         "growtool compare ./small --plan wide.yaml --data ./images --budget 3epochs",
-        "growtool compare ./small --plan a.yaml --plan b.yaml --budget 500steps --seeds 3",
+        "growtool compare ./small --plan a.yaml --budget 2epochs --budget 6epochs --scratch-budget 20epochs --seeds 3",
     ),
     inspect: (
         "growtool inspect ./vit_small --depth 2",

@@ -19,6 +19,7 @@ from growtool.recipe import Recipe, TensorRecipe
 from growtool.report import units
 from growtool.report.card import model_card
 from growtool.report.inspect import read_lineage
+from growtool.report.trained import BEFORE, recorded_macs
 
 
 def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> ModelSpec:
@@ -35,12 +36,13 @@ def with_measurement(spec: ModelSpec, proof: Proof | None) -> ModelSpec:
 
 
 def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
-    plan, origin = recipe.plan, recipe.source.origin
+    plan, origin, cost = recipe.plan, recipe.source.origin, recorded_macs(recipe.source)
     step: dict[str, Any] = {
         "source": recipe.source.label,
         **({"source_repository": origin.repository, "source_commit": origin.commit} if origin else {}),
         "source_architecture": recipe.source.spec.architecture,
         "source_sha256": source_sha256,
+        **({} if cost is None else {BEFORE: cost}),
         "plan_sha256": loaded.sha256,
         "seed": plan.seed,
         "growtool": version("growtool"),

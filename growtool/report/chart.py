@@ -28,12 +28,14 @@ class Series:
         x: positions, ascending.
         y: a value at each.
         spread: half the height of a band around each value (a standard deviation); empty without a band.
+        fit: positions and values of a curve to draw dotted in the same colour.
     """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     spread: tuple[float, ...] = ()
+    fit: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Chart:
         x_label, y_label: what the axes show, units included.
         series: the lines, in the order of the legend.
         marks: positions on the x axis to mark with a line and a word, such as the points of growth.
+        log_x: whether the x axis is logarithmic; positions are then above 0.
     """
 
     title: str
@@ -52,6 +55,7 @@ class Chart:
     y_label: str
     series: tuple[Series, ...]
     marks: tuple[tuple[float, str], ...] = ()
+    log_x: bool = False
 
 
 def to_svg(chart: Chart) -> str:
@@ -98,11 +102,15 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
             if series.spread:
                 low, high = zip(*_band(series), strict=True)
                 axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if series.fit:
+                axes.plot(*zip(*series.fit, strict=True), color=colour, linestyle="dotted", linewidth=1)
         for x, word in chart.marks:
             axes.axvline(x, color="grey", linestyle="dotted")
             axes.annotate(word, (x, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top")
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
         axes.grid(alpha=0.3)
+        if chart.log_x:
+            axes.set_xscale("log")
         if chart.series:
             axes.legend(fontsize=8)
     figure.savefig(path, format="png")
@@ -114,17 +122,24 @@ class _Frame:
 
     x_ticks: tuple[float, ...]
     y_ticks: tuple[float, ...]
+    log_x: bool
 
     @classmethod
     def around(cls, chart: Chart) -> _Frame:
         xs = [x for series in chart.series for x in series.x] + [x for x, _ in chart.marks]
         bands = [value for series in chart.series for pair in _band(series) for value in pair]
-        ys = [y for y in bands if math.isfinite(y)]
-        return cls(*(ticks(min(values, default=0.0), max(values, default=1.0)) for values in (xs, ys)))
+        ys = [y for y in bands if math.isfinite(y)] + [y for series in chart.series for _, y in series.fit]
+        along = log_ticks if chart.log_x else ticks
+        return cls(
+            along(min(xs, default=float(chart.log_x)), max(xs, default=1.0)),
+            ticks(min(ys, default=0.0), max(ys, default=1.0)),
+            chart.log_x,
+        )
 
     def x(self, value: float) -> float:
-        low, high = self.x_ticks[0], self.x_ticks[-1]
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+        ends = (self.x_ticks[0], self.x_ticks[-1])
+        low, high, place = map(math.log, (*ends, value)) if self.log_x else (*ends, value)
+        return _LEFT + (place - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
@@ -144,6 +159,15 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return tuple(n * step for n in range(first, max(last, first + 1) + 1))
+
+
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Ones, twos and fives of powers of ten around `low` and `high`, which are above 0; beyond four powers the ones."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [factor * 10.0**power for power in powers for factor in ((1, 2, 5) if len(powers) <= 5 else (1,))]
+    first = max(n for n, value in enumerate(found) if value <= low * (1 + 1e-9))
+    last = next((n for n, value in enumerate(found) if value >= high * (1 - 1e-9)), len(found) - 1)
+    return tuple(found[first : max(last, first + 1) + 1])
 
 
 def _number(value: float) -> str:
@@ -184,6 +208,9 @@ def _line(number: int, series: Series, frame: _Frame) -> Iterator[str]:
         edges = list(zip(series.x, _band(series), strict=True))
         outline = [(x, low) for x, (low, _) in edges] + [(x, high) for x, (_, high) in reversed(edges)]
         yield f'<polygon points="{_points(outline, frame)}" fill="{colour}" fill-opacity=".15"/>'
+    if series.fit:
+        drawn = f'fill="none" stroke="{colour}" stroke-dasharray="1 3"'
+        yield f'<path d="M{_points(series.fit, frame)}" {drawn}/>'
     dashing = f' stroke-dasharray="{dashes}"' if dashes else ""
     yield f'<polyline points="{_points(points, frame)}" fill="none" stroke="{colour}" stroke-width="2"{dashing}/>'
     for x, y in points:

@@ -22,32 +22,42 @@ svg { width: 100%; height: auto; }
 
 @dataclass(frozen=True, slots=True)
 class TableText:
-    """A table of words: `header`, then `rows` of as many cells; the first column is the row's name."""
+    """A table of words: `header`, then `rows` of as many cells; the first column is the row's name.
+
+    `title` stands above it, where it has one.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    title: str = ""
 
     def to_html(self) -> str:
         """The table as HTML."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
         body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
-        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+        heading = f"<h2>{escape(self.title)}</h2>\n" if self.title else ""
+        return f"{heading}<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
     def to_markdown(self) -> str:
         """The table as Markdown, numbers to the right."""
+        heading = f"## {self.title}\n\n" if self.title else ""
         rule = ("---", *("---:" for _ in self.header[1:]))
         lines = (self.header, rule, *self.rows)
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+        return (
+            heading
+            + "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+            + "\n"
+        )
 
 
-def html_page(title: str, *, notes: Sequence[str], table: TableText | None, charts: Sequence[Chart]) -> str:
+def html_page(title: str, *, notes: Sequence[str], tables: Sequence[TableText], charts: Sequence[Chart]) -> str:
     """The page.
 
     Args:
         title: its heading.
         notes: a paragraph each, above everything.
-        table: below the notes.
-        charts: below the table.
+        tables: below the notes.
+        charts: below the tables.
     """
     parts = [
         "<!doctype html>",
@@ -55,7 +65,7 @@ def html_page(title: str, *, notes: Sequence[str], table: TableText | None, char
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(note)}</p>" for note in notes),
-        table.to_html() if table else "",
+        *(table.to_html() for table in tables),
         '<div class="charts">',
         *(f"<div>{to_svg(chart)}</div>" for chart in charts),
         "</div></body></html>",

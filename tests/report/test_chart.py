@@ -49,7 +49,7 @@ def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
 
 def test_a_page_needs_nothing_from_elsewhere() -> None:
     table = TableText(("plan", "top-1"), (("a|b", "80.1"), ("<c>", "-")))
-    page = html_page("a & b", notes=["said <plainly>"], table=table, charts=[CHART])
+    page = html_page("a & b", notes=["said <plainly>"], tables=[table], charts=[CHART])
     addresses: list[str] = []
 
     class Links(HTMLParser):

@@ -24,13 +24,13 @@ from growtool.workflows.compare.variant import Variant, names_of, read_variants,
     [("3epochs", 30), ("1 epoch", 10), ("0.5epochs", 5), ("7steps", 7), ("1.2e6macs", 4), ("1macs", 1)],
 )
 def test_a_budget_is_a_number_of_updates(text: str, steps: int) -> None:
-    assert Budget.parse(text).steps(updates_per_epoch=10, batch_macs=300_000) == steps
+    assert Budget.parse(text, "--budget").steps(updates_per_epoch=10, batch_macs=300_000) == steps
 
 
 @pytest.mark.parametrize("text", ["3", "epochs", "-1epochs", "0steps", "3 parsecs", ""])
 def test_what_is_no_budget_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match=r"--budget: found .* expected a positive number of epochs, steps or macs"):
-        Budget.parse(text)
+    with pytest.raises(PlanError, match=r"--of: found .* expected a positive number of epochs, steps or macs"):
+        Budget.parse(text, "--of")
 
 
 def test_training_an_image_costs_three_looks_at_it() -> None:
@@ -50,10 +50,6 @@ def test_a_part_of_the_budget_is_the_last_evaluation_in_it() -> None:
     found = outcome(50, 60, 70)
     assert [found.at(step) for step in (0, 9, 10, 15, 20, 99)] == [50, 50, 60, 60, 70, 70]
     assert (found.start, found.final) == (50, 70)
-
-
-def test_an_accuracy_is_reached_at_the_first_evaluation_that_shows_it() -> None:
-    assert [outcome(50, 60, 58, 70).reached(value) for value in (40, 60, 65, 71)] == [0, 10, 30, None]
 
 
 def test_the_rate_that_ends_best_is_chosen() -> None:
@@ -145,14 +141,15 @@ def comparison(tmp_path: Path):
     from growtool.workflows.compare.compare import ArmResult, Comparison
 
     tile, scratch, longer, broken = (
-        arm("tile", grown=True),
+        replace(arm("tile", grown=True), sunk=60_000),
         arm("scratch", grown=False),
-        arm("scratch-longer", grown=False, steps=40),
+        arm("scratch", grown=False, steps=40),
         arm("broken", grown=True),
     )
 
     class Study:
-        seeds, rates, budget, options, plans = 2, (0.1, 0.3), Budget(20, "steps"), {"opt": "sgd"}, ()
+        seeds, rates, options, plans = 2, (0.1, 0.3), {"opt": "sgd"}, ()
+        budgets, scratch_budgets = (Budget(20, "steps"),), (Budget(40, "steps"),)
         baselines = frozenset({"scratch", "source"})
         variants = (Variant("taught", {"kd_teacher": "small", "kd_weight": 0.3}),)
         output = tmp_path
@@ -165,7 +162,7 @@ def comparison(tmp_path: Path):
         ArmResult(tile, 0.1, (outcome(79, 80, 81), outcome(79, 80, 83, seed=1)), {0.1: 81.0, 0.3: 70.0}, ()),
         ArmResult(broken, None, (), {}, (failed,)),
         ArmResult(scratch, 0.3, (outcome(10, 50, 79), outcome(10, 60, 81, seed=1)), {0.3: 79.0}, ()),
-        ArmResult(longer, 0.3, (outcome(10, 50, 60, 70, 75),), {}, ()),
+        ArmResult(longer, 0.3, (outcome(10, 50, 60, 70, 83),), {}, ()),
     )  # fmt: skip
     return Comparison(Study(), results, source_macs=60_000, batch_size=4)  # type: ignore[arg-type]
 
@@ -177,11 +174,10 @@ def test_rows_hold_mean_and_deviation_over_seeds(comparison) -> None:
     assert tile["start"] == {"mean": 79.0, "deviation": 0.0, "count": 2}
     assert tile["final"]["mean"] == 82.0 and tile["final"]["deviation"] == pytest.approx(2**0.5)
     assert (tile["at_25%"]["mean"], tile["at_50%"]["mean"], tile["at_75%"]["mean"]) == (79.0, 80.0, 80.0)
-    assert tile["training_macs"] == 3 * 1000 * 4 * 20
-    assert tile["steps_to_scratch"]["mean"] == 10.0, "scratch ends at 80 %, which both seeds show after 10 updates"
-    assert scratch["steps_to_scratch"] is None, "one of its seeds ends below the mean"
-    assert longer["steps_to_scratch"] is None
-    assert broken["failed"] == ["broken, seed 0, lr 0.1: it broke"] and "final" not in broken
+    assert tile["training_macs"] == scratch["total_macs"] == 3 * 1000 * 4 * 20
+    assert tile["total_macs"] == 60_000 + tile["training_macs"], "the source included"
+    assert (scratch["steps"], longer["steps"]) == (20, 40)
+    assert broken["failed"] == ["broken for 20 updates, seed 0, lr 0.1: it broke"] and "final" not in broken
 
 
 def test_documents_of_a_comparison(comparison) -> None:
@@ -190,12 +186,15 @@ def test_documents_of_a_comparison(comparison) -> None:
     write(comparison)
     out: Path = comparison.study.output
     lines = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
-    assert [line["arm"] for line in lines] == ["tile", "broken", "scratch", "scratch-longer"]
+    assert [line["arm"] for line in lines] == ["tile", "broken", "scratch", "scratch"]
     assert lines[0]["final"] == "82.0"
     text = (out / "table.md").read_text()
     assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
-    assert "Failed: broken, seed 0, lr 0.1: it broke" in text
-    assert "training the source has cost" in text
+    assert "Failed: broken for 20 updates, seed 0, lr 0.1: it broke" in text
+    assert "Total MACs hold 60.0 k of training the source, for all that starts from it." in text
+    assert "with the source's cost on top, and for 40 steps. What is saved is read at equal accuracy" in text
+    assert "| tile | 82.00 | 300 k | 381 k | 21 |" in text
+    assert "tile: no saving is told at 83.00 %, as tile was not trained that far." in text
     assert "The arm source trains the source on as it is" in text
     assert "Arms with +taught train with kd_teacher: small, kd_weight: 0.3 on top." in text
     data = json.loads((out / "results.json").read_text())
@@ -207,7 +206,7 @@ def test_documents_of_a_comparison(comparison) -> None:
     ]  # fmt: skip
     assert len(every) == len(data["evaluations"]) == 17
     page = (out / "index.html").read_text()
-    assert page.count("<svg") == 6 and "82.00 ± 1.41" in page
+    assert page.count("<svg") == 7 and "82.00 ± 1.41" in page and "<td>381 k</td>" in page
 
 
 def test_curves_of_an_earlier_call_do_not_stay(comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,8 +221,13 @@ def test_curves_of_an_earlier_call_do_not_stay(comparison, monkeypatch: pytest.M
 def test_curves_run_over_what_training_costs(comparison) -> None:
     from growtool.workflows.compare.table import charts
 
-    steps, macs, minutes, *_ = charts(comparison)
-    assert [series.name for series in macs.series] == ["tile", "scratch", "scratch-longer"], "a failed arm has no line"
+    costs, steps, macs, minutes, *_ = charts(comparison)
+    assert costs.log_x and costs.marks == ((60_000.0, "source"),)
+    whole = {series.name: (series.x, series.y) for series in costs.series}
+    assert whole["tile"] == ((60_000.0, 300_000.0), (79.0, 82.0)), "right after growth it has cost the source alone"
+    assert whole["scratch"] == ((240_000.0, 480_000.0), (80.0, 83.0))
+    names = [series.name for series in macs.series]
+    assert names == ["tile for 20 updates", "scratch for 20 updates", "scratch for 40 updates"], "a failed arm has none"
     assert steps.series[0].x == (0.0, 10.0, 20.0)
     assert macs.series[0].x == (0.0, 120_000.0, 240_000.0)
     assert minutes.series[0].x == (0.0, 0.5, 1.0)
@@ -237,19 +241,14 @@ def test_a_curve_leaves_out_what_a_seed_was_not_evaluated_after(comparison) -> N
     whole, other = tile.outcomes
     lacking = replace(other, points=(other.points[0], other.points[2]))
     results = (replace(tile, outcomes=(whole, lacking)), *comparison.results[1:])
-    steps, *_ = charts(replace(comparison, results=results))
+    _, steps, *_ = charts(replace(comparison, results=results))
     assert (steps.series[0].x, steps.series[0].y) == ((0.0, 20.0), (79.0, 82.0))
 
 
 def test_what_does_not_apply_is_not_said(comparison) -> None:
-    from growtool.workflows.compare.write import notes, table
+    from growtool.workflows.compare.notes import notes
 
-    everything = table(comparison)
-    assert everything.header[-1] == "updates to scratch's end"
     assert any("each arm tried 0.1, 0.3 with seed 0" in note for note in notes(comparison))
     comparison.study.baselines, comparison.study.rates = frozenset({"source"}), (0.1,)
-    less = table(comparison)
-    assert less.header == everything.header[:-1]
-    assert less.rows == tuple(row[:-1] for row in everything.rows)
     assert "Learning rate: 0.1 for every arm." in notes(comparison)
     assert not any("kept the one" in note or "scratch" in note for note in notes(comparison))

@@ -36,7 +36,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(place: Path, output: Path, **changed: object) -> Study:
     options = {"opt": "sgd", "batch_size": 8, "workers": 0, "data": str(place / "data")}
     source, plans = open_checkpoint(place / "small"), [load_plan(place / "tile.yaml")]
-    made = Study(source=source, plans=plans, options=options, output=output, budget=Budget(1, "steps"))
+    made = Study(source=source, plans=plans, options=options, output=output, budgets=(Budget(1, "steps"),))
     return replace(made, **changed)
 
 
@@ -84,7 +84,9 @@ print("done")
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=tmp_path) as child:
         assert running.awaited(child, trial) == b"done\n"
-    assert said == ["a, seed 0: reading images and checkpoint", "a, seed 0: update 30 of 40, 51.50 %"]
+    assert said == [
+        f"a for 40 updates, seed 0: {at}" for at in ("reading images and checkpoint", "update 30 of 40, 51.50 %")
+    ]
 
 
 def test_a_trial_whose_run_is_gone_is_named(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_seeds_do_not_go_on_where_no_rate_came_to_an_end(place: Path, tmp_path: 
     asked = study(place, tmp_path / "out", seeds=3, rates=(0.1, 0.3), baselines=frozenset())
     (tile,) = comparing.compare(asked, lambda line: None).results
     assert len(tile.failed) == 2 and not tile.outcomes
-    assert sorted(path.name for path in (tmp_path / "out/tile").iterdir()) == ["lr0.1-seed0", "lr0.3-seed0"]
+    assert sorted(path.name for path in (tmp_path / "out/tile-1").iterdir()) == ["lr0.1-seed0", "lr0.3-seed0"]
 
 
 def test_a_shared_rate_is_among_the_settings(place: Path, tmp_path: Path) -> None:
@@ -167,12 +169,12 @@ def test_sigterm_ends_the_runs_too(place: Path, tmp_path: Path) -> None:
     words += ["--budget", "100000steps", "-o", tmp_path / "out", "--device", "cpu", "--lr", "0.01"]
     words += ["--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1", "--set", "eval_interval=50"]
     child = subprocess.Popen([sys.executable, "-m", "growtool", *map(str, words)], stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "out/tile/lr0.01-seed0/run/metrics.jsonl"
+    metrics = tmp_path / "out/tile-100000/lr0.01-seed0/run/metrics.jsonl"
     while child.poll() is None and not (metrics.is_file() and '"step": 3,' in metrics.read_text()):
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGTERM)
     _, said = child.communicate(timeout=120)
     assert child.returncode == 128 + signal.SIGTERM, said
-    log = (tmp_path / "out/tile/lr0.01-seed0/log.txt").read_text()
+    log = (tmp_path / "out/tile-100000/lr0.01-seed0/log.txt").read_text()
     assert "stopped after update" in log and "stopped" in said and "failed" not in said
     assert said.endswith(f"continue with\n{shlex.join(['growtool', *map(str, words)])}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
+    from growtool.report.page import TableText
     from growtool.workflows.compare.compare import Comparison
 
 
@@ -38,7 +39,11 @@ def compare(
     checkpoint: CheckpointArgument,
     plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
     budget: Annotated[
-        str, typer.Option(metavar="AMOUNT", help="Training of each arm: 3epochs, 500steps or 2.5e15macs.")
+        list[str],
+        typer.Option(
+            metavar="AMOUNT",
+            help="Training of each arm: 3epochs, 500steps or 2.5e15macs; repeatable, each length a run of its own.",
+        ),
     ],
     data: Path | None = None,
     output: Annotated[
@@ -53,13 +58,20 @@ def compare(
             help="Train the targets from scratch too; the source as it is; or nothing besides the plans. Repeatable.",
         ),
     ] = None,
+    scratch_budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AMOUNT", help="A further length for training from scratch alone; repeatable."),
+    ] = None,
     source_epochs: Annotated[
         float | None,
         typer.Option(
             min=0,
             show_default="from its training.json",
-            help="Passes over these images that the source was trained for; scratch then also gets that much longer.",
+            help="Passes over these images that the source was trained for; costs then include them.",
         ),
+    ] = None,
+    source_macs: Annotated[
+        float | None, typer.Option(min=0, help="What training the source has cost, in MACs: 13.2e12.")
     ] = None,
     lr: Annotated[
         list[float] | None,
@@ -88,8 +100,11 @@ def compare(
 ) -> None:
     """Grow a checkpoint by several plans, train each alike, and compare with training the target from scratch.
 
-    The folder gets table.md, table.csv, results.json, evaluations.csv, index.html and, where matplotlib is installed,
-    curves.png; they are about the arms of the last command.
+    What growing saves is read at equal accuracy, source included, so give several lengths: scratch at least until it
+    has the accuracy that is wanted. Four lengths of each are enough for a fit, which says where the curves cross.
+
+    The folder gets table.md, table.csv, savings.csv, results.json, evaluations.csv, index.html and, where matplotlib
+    is installed, curves.png; they are about the arms of the last command.
 
     The same command run again skips what is done and resumes what was cut short, with other plans beside, too. A run
     that fails is named, and the others go on; the exit code is then 1.
@@ -103,7 +118,9 @@ def compare(
     plans = [load_plan(path) for path in plan]
     given = {"data": str(data)} if data else {}
     options = merge(read_config(config) if config else {}, read_words(set_ or ()), given)
-    amount, variants = Budget.parse(budget), read_variants(variant or ())
+    budgets = tuple(Budget.parse(text, "--budget") for text in budget)
+    scratch_budgets = tuple(Budget.parse(text, "--scratch-budget") for text in scratch_budget or ())
+    variants = read_variants(variant or ())
     baselines = _baselines(baseline or [Baseline.scratch])
     from growtool.growing.source import open_planned
     from growtool.workflows.compare.compare import compare as run
@@ -116,12 +133,14 @@ def compare(
         plans=plans,
         options=options,
         output=output or Path(f"{source.label}-compared"),
-        budget=amount,
+        budgets=budgets,
+        scratch_budgets=scratch_budgets,
         variants=variants,
         seeds=seeds,
         rates=tuple(dict.fromkeys(lr or ())),
         baselines=baselines,
         source_epochs=source_epochs,
+        source_macs=source_macs,
         plugins=tuple(plugin or ()),
         jobs=jobs or max(1, len(device or ())),
         devices=tuple(device or ()),
@@ -147,17 +166,28 @@ def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
     return named - {"none"}
 
 
+def _show_table(text: TableText, shown: Iterable[int]) -> None:
+    wanted = list(shown)
+    columns = [text.header[n] if n == 0 else f">{text.header[n]}" for n in wanted]
+    show_rows(columns, ([escape(row[n]) for n in wanted] for row in text.rows))
+
+
 def _show(comparison: Comparison) -> None:
     from growtool.report.chart import can_draw_png
+    from growtool.workflows.compare.costs import savings_table, sentences
     from growtool.workflows.compare.table import table
 
     text = table(comparison)
     # what fits a terminal; the files have everything
-    wanted = ("arm", "start %", "end %", "updates", "training MACs")
+    wanted = ("arm", "start %", "end %", "updates", "total MACs")
     narrow = results().width < _WIDE
-    shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 12]
-    columns = [text.header[n] if n == 0 else f">{text.header[n]}" for n in shown]
-    show_rows(columns, ([escape(row[n]) for n in shown] for row in text.rows))
+    shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 13]
+    _show_table(text, shown)
+    savings = savings_table(comparison.costs)
+    if savings.rows:
+        _show_table(savings, range(len(savings.header)))
+    for sentence in sentences(comparison.costs):
+        say(escape(sentence))
     for failed in comparison.failed:
         say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
     drawn_too = can_draw_png()

@@ -99,7 +99,7 @@ def report(
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
     if png is not None:
         write_png(charts, png)  # first, as it may want for matplotlib
-    write_text(page, html_page(", ".join(curve.name for curve in curves), notes=[note], table=table, charts=charts))
+    write_text(page, html_page(", ".join(curve.name for curve in curves), notes=[note], tables=[table], charts=charts))
     if svg is not None:
         write_text(svg, to_svg(charts[0]) + "\n")
     if as_json:

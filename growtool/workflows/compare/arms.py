@@ -1,4 +1,4 @@
-"""The arms of a comparison: one per plan, and the targets from scratch beside them."""
+"""The arms of a comparison: ways to come to a trained model, each for one length of training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from growtool.finetune.options.defaults import Choice
 from growtool.growing import grow, summarise
 from growtool.library import library_of
 from growtool.plan import LoadedPlan
+from growtool.plan.schema import MIRROR
 from growtool.recipe import resolve
 from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs, training_macs
+from growtool.report.trained import recorded_macs
 from growtool.workflows.compare.variant import Variant, names_of, taken_names
 
 _RESERVED = ("scratch", "source")  # what the names and folders of baselines begin with
@@ -27,15 +29,15 @@ _RESERVED = ("scratch", "source")  # what the names and folders of baselines beg
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to come to a trained model.
+    """One way to come to a trained model, for one length of training.
 
     Attributes:
-        name: unique in the comparison.
+        name: of the way; with the length unique in the comparison.
         target: the model that trains.
         macs: of its forward pass, for one image.
         parameters: it has.
         promise: what growing keeps; empty where nothing grows.
-        steps: updates it trains for.
+        steps: updates it trains for, 0 where that is yet to be set.
         source: whose weights it starts from; None from scratch.
         plan: by which they grow; None trains the source as it is.
         variant: how its training differs from that of the others.
@@ -43,6 +45,7 @@ class Arm:
         carried: the state of the source's optimizer, where training is to start from it.
         teacher: SHA-256 of that checkpoint.
         second: SHA-256 of its plan's second source.
+        sunk: MACs that training what it starts from has cost, as far as that is known.
         choices: what its training takes for the options that are left unset.
     """
 
@@ -59,13 +62,19 @@ class Arm:
     carried: OptimizerState | None = None
     teacher: str = ""
     second: str = ""
+    sunk: int = 0
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        """As messages call it."""
+        return f"{self.name} for {self.steps:,} update{'' if self.steps == 1 else 's'}"
+
+    @property
     def folder(self) -> str:
-        """The name of its folder: a plan's own, and for baselines one that other plans beside them do not change."""
+        """The name of its folder: for baselines one that other plans beside them do not change."""
         kind = "scratch" if self.from_scratch else "source"
-        return self.name if self.plan else f"{kind}-{self.fingerprint()[:8]}"
+        return f"{self.name}-{self.steps}" if self.plan else f"{kind}-{self.fingerprint()[:8]}"
 
     @property
     def from_scratch(self) -> bool:
@@ -75,6 +84,10 @@ class Arm:
     def training_macs(self, images: int) -> int:
         """MACs of training on so many images, the teacher's among them."""
         return training_macs(self.macs, images) + self.teacher_macs * images
+
+    def total_macs(self, batch: int) -> int:
+        """MACs of all its updates, of so many images each, and of what it starts from."""
+        return self.sunk + self.training_macs(self.steps * batch)
 
     @property
     def target_key(self) -> str:
@@ -111,7 +124,7 @@ class Arm:
 
 
 def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
-    """An arm per plan, named after its file; `steps` is yet to be set.
+    """An arm per plan, named after its file; `steps` is yet to be set, and `sunk` is the cost of a second source.
 
     Raises:
         CheckpointError: the source's model cannot be built or run.
@@ -131,7 +144,10 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
         told = loaded.saying(recipe.plan, recipe.choices)
         size = summarise(recipe).after
         arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, told)
-        arms.append(replace(arm, second=recipe.second.sha256()) if recipe.second else arm)
+        if recipe.second is not None:
+            told_by = 0 if recipe.plan.second == MIRROR else recorded_macs(recipe.second) or 0
+            arm = replace(arm, second=recipe.second.sha256(), sunk=told_by)
+        arms.append(arm)
     if problems:
         raise PlanError(problems)
     return arms
@@ -141,7 +157,8 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
     """One arm for each different target, with weights as timm initialises them."""
     found: dict[str, Arm] = {}
     for arm in arms:
-        found.setdefault(arm.target_key, replace(arm, promise="", source=None, plan=None, carried=None, second=""))
+        fresh = replace(arm, promise="", source=None, plan=None, carried=None, second="", sunk=0)
+        found.setdefault(arm.target_key, fresh)
     several = len(found) > 1
     return [
         replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)

@@ -17,8 +17,8 @@ class Budget:
     unit: str
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read `3epochs`, `500 steps` or `2.5e15macs`.
+    def parse(cls, text: str, option: str) -> Budget:
+        """Read `3epochs`, `500 steps` or `2.5e15macs`, which the user gave with `option`.
 
         Raises:
             PlanError: it is none of these.
@@ -26,7 +26,7 @@ class Budget:
         found = parse_amount(text, ("epochs", "steps", "macs"))
         if found is None or found[0] <= 0:
             raise PlanError(
-                f"--budget: found {text!r}, expected a positive number of epochs, steps or macs, "
+                f"{option}: found {text!r}, expected a positive number of epochs, steps or macs, "
                 "such as 3epochs, 500steps or 2.5e15macs"
             )
         return cls(*found)

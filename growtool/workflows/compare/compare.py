@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import yaml
 
 from growtool.checkpoint import build, open_checkpoint
-from growtool.checkpoint.folder import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig
 from growtool.finetune.data.sources import open_splits
 from growtool.finetune.options.defaults import Choice, choose, grown_with_losses, in_words
 from growtool.finetune.options.merging import merge
 from growtool.finetune.options.settings import own_workers
 from growtool.finetune.parallel.distributed import World
-from growtool.finetune.prepare import teacher_macs
 from growtool.finetune.update.model import spec_for
-from growtool.growing.optimizer import find_state
 from growtool.images import other_classes, require_readable
-from growtool.workflows.compare.arms import Arm, grown_arms, scratch_arms, source_arm
+from growtool.workflows.compare.arms import Arm
+from growtool.workflows.compare.costs import Costs, costs_of
+from growtool.workflows.compare.lineup import lineup
 from growtool.workflows.compare.results import Outcome, best_rate
+from growtool.workflows.compare.savings import Curve, Measured
 from growtool.workflows.compare.study import DECIDED, Study, source_cost
 from growtool.workflows.compare.trials import Failed, Runner, Training, Trial, options_file
-from growtool.workflows.compare.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Comparison:
 
     Attributes:
         study: what was asked.
-        results: per arm, plans first.
+        results: per arm, plans first, the lengths of one way after each other.
         source_macs: what training the source has cost, in MACs; None where it is not known.
         batch_size: images of an update.
     """
@@ -67,6 +65,11 @@ class Comparison:
     def failed(self) -> tuple[Failed, ...]:
         """Every trial that came to nothing."""
         return tuple(failed for result in self.results for failed in result.failed)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Accuracy against the MACs of all training, and what each way saves against training from scratch."""
+        return costs_of(_curves(self.results, self.batch_size))
 
 
 def compare(study: Study, told: Callable[[str], None]) -> Comparison:
@@ -95,7 +98,7 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
             f"batch_size: found {config.batch_size}, expected at most the {images} training images; lower it"
         )
     source_macs = source_cost(study, images)
-    arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in _arms(study, per_epoch, source_macs)]
+    arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in lineup(study, per_epoch, source_macs)]
     _tell_choices(arms, told)
     rates = study.rates or (None,)
     runner = Runner(training_of(study), jobs=study.jobs, devices=study.devices, told=told)
@@ -113,6 +116,25 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
     others = [[next(rest) for _ in trials] for trials in further]
     results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
     return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+
+
+def _curves(results: Sequence[ArmResult], batch_size: int) -> list[Curve]:
+    """One per way that came to something; what starts from a checkpoint has its start as a point of its own."""
+    ended = [result for result in results if result.outcomes]
+    ways: dict[str, list[ArmResult]] = {}
+    for result in ended:
+        ways.setdefault(result.arm.name, []).append(result)
+    curves = []
+    for name, lengths in ways.items():
+        way = lengths[0].arm
+        starts = {outcome.seed: outcome.start for result in lengths for outcome in result.outcomes}
+        points = [Measured(way.sunk, 0, starts)] if not way.from_scratch else []
+        points += [
+            Measured(result.arm.total_macs(batch_size), result.arm.steps, {o.seed: o.final for o in result.outcomes})
+            for result in lengths
+        ]
+        curves.append(Curve(name, way.target_key, way.from_scratch, tuple(points)))
+    return curves
 
 
 def _training_images(study: Study, told: Callable[[str], None]) -> int:
@@ -158,74 +180,13 @@ def _tell_choices(arms: Sequence[Arm], told: Callable[[str], None]) -> None:
     alike: dict[str, list[str]] = {}
     for arm in arms:
         if arm.choices:
-            alike.setdefault(in_words(arm.choices), []).append(arm.name)
+            alike.setdefault(in_words(arm.choices), []).append(arm.title)
     for text, names in alike.items():
         told(f"{', '.join(names)}: {text}")
 
 
 def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
     return any(isinstance(found, Outcome) for found in outcomes)
-
-
-def _arms(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
-    """The plans with every variant, and what they are measured by.
-
-    Their targets from scratch train at the budget, and at it and the source's cost; the source for as many updates, and
-    for as many MACs.
-    """
-    batch = study.config.batch_size
-
-    def timed(arm: Arm) -> Arm:
-        steps = study.budget.steps(updates_per_epoch=per_epoch, batch_macs=arm.training_macs(batch))
-        return replace(arm, steps=steps)
-
-    plans = grown_arms(study.source, study.plans)
-    variants = [(variant, _teacher(study.config_of(variant))) for variant in (None, *study.variants)]
-    grown = [timed(_varied(study, arm, variant, teacher)) for arm in plans for variant, teacher in variants]
-    plain = [arm for arm in grown if arm.variant is None]
-    arms = [*grown]
-    if "scratch" in study.baselines:
-        fresh = scratch_arms(plain)
-        arms += [*fresh, *(_longer(arm, batch, by=source_macs) for arm in fresh if source_macs)]
-    if "source" in study.baselines:
-        source = timed(_varied(study, source_arm(study.source), *variants[0]))
-        spare = max(arm.training_macs(arm.steps * batch) for arm in plain) - source.training_macs(source.steps * batch)
-        longer = _longer(source, batch, by=spare)
-        arms += [source, longer] if longer.steps > source.steps else [source]
-    return arms
-
-
-def _longer(arm: Arm, batch: int, *, by: int) -> Arm:
-    """The same arm for so many MACs more of training."""
-    return replace(arm, name=f"{arm.name}-longer", steps=arm.steps + round(by / arm.training_macs(batch)))
-
-
-def _teacher(config: RunConfig) -> dict[str, Any]:
-    """What an arm holds of the checkpoint that it learns from.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    if config.kd_teacher is None:
-        return {}
-    return {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
-
-
-def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
-    """An arm with what its training needs beside the weights; `teacher` as `_teacher` gives it.
-
-    Raises:
-        PlanError: it is to start from the state of the source's optimizer, and there is none.
-    """
-    config = study.config_of(variant)
-    name = f"{arm.name}+{variant.name}" if variant else arm.name
-    carried = find_state(study.source.path.parent) if config.carry_optimizer else None
-    if config.carry_optimizer and carried is None:
-        raise PlanError(
-            f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
-            "`growtool finetune` wrote; drop the option"
-        )
-    return replace(arm, name=name, variant=variant, carried=carried, **teacher)
 
 
 def training_of(study: Study) -> Training:

@@ -45,10 +45,6 @@ class Outcome:
         """Top-1 of the last evaluation no later than `step`."""
         return max((point for point in self.points if point.step <= step), key=lambda point: point.step).top1
 
-    def reached(self, top1: float) -> int | None:
-        """Updates until an evaluation showed at least `top1`; None if none did."""
-        return next((point.step for point in self.points if point.top1 >= top1), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Spread:

@@ -9,14 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 from growtool.checkpoint import Checkpoint
-from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import TRAINING
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.options.merging import make_config
 from growtool.library import spec_from
 from growtool.plan import LoadedPlan
 from growtool.report.macs import macs_of, training_macs
+from growtool.report.trained import recorded_macs
 from growtool.workflows.compare.budget import Budget
 from growtool.workflows.compare.variant import Variant, undue_options
 
@@ -35,11 +34,13 @@ class Study:
         options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
         variants: other options on top of these, with which every plan is trained, too.
         output: the folder of the comparison.
-        budget: of each arm.
+        budgets: lengths that every arm is trained for, each a run with a schedule of its own.
+        scratch_budgets: further lengths for the targets from scratch alone.
         seeds: how many; 0, 1, ...
         rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
         baselines: what to train beside them: `scratch`, the targets from scratch; `source`, the source as it is.
-        source_epochs: passes over the same images that the source was trained for; None where it is not known.
+        source_epochs: passes over the same images that the source was trained for; None where the user does not say it.
+        source_macs: what training the source has cost, said in MACs instead.
         plugins: files that register models.
         jobs: trials at once.
         devices: torch devices to share out among them.
@@ -49,12 +50,14 @@ class Study:
     plans: Sequence[LoadedPlan]
     options: Mapping[str, Any]
     output: Path
-    budget: Budget
+    budgets: tuple[Budget, ...]
+    scratch_budgets: tuple[Budget, ...] = ()
     variants: Sequence[Variant] = ()
     seeds: int = 1
     rates: tuple[float, ...] = ()
     baselines: frozenset[str] = frozenset({"scratch"})
     source_epochs: float | None = None
+    source_macs: float | None = None
     plugins: tuple[Path, ...] = ()
     jobs: int = 1
     devices: tuple[str, ...] = ()
@@ -97,6 +100,16 @@ class Study:
                 f"--baseline source: found that plans say which model {self.source.name} is, and training it as it is "
                 "reads no plan; put a config.json beside it that says so, or drop the baseline"
             )
+        if self.source_epochs is not None and self.source_macs is not None:
+            problems.append(
+                "--source-epochs and --source-macs: found both, expected one of them, as each says what training the "
+                "source has cost; drop one"
+            )
+        if self.scratch_budgets and "scratch" not in self.baselines:
+            problems.append(
+                "--scratch-budget: found lengths for training from scratch, and no baseline that does; add --baseline "
+                "scratch, or drop the lengths"
+            )
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
         for variant in () if problems else (None, *self.variants):
@@ -120,32 +133,14 @@ def _tells_its_model(source: Checkpoint) -> bool:
 
 
 def source_cost(study: Study, images: int) -> int | None:
-    """MACs: as the user says, or as the runs of `growtool finetune` have left it that led to the source.
+    """MACs: as the user says, or as the records beside the source tell; None where nothing does.
 
     Args:
-        study: says how many epochs, where the user does.
+        study: says how many MACs or epochs, where the user does.
         images: of an epoch.
-
-    Returns:
-        None where nothing tells. What a checkpoint was trained from counts as long as it is still where it was; what
-        came before it was grown does not.
     """
-    told = study.source_epochs
-    seen = _images_seen(study.source.path.parent, frozenset()) if told is None else round(told * images)
-    if told is None and not seen:
-        return None
-    return training_macs(macs_of(study.source.spec, where=study.source.name), seen)
-
-
-def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
-    """Images that the checkpoint in `folder` was trained on, and before it those it was trained from."""
-    record = folder / TRAINING
-    if folder.resolve() in passed or not record.is_file():
-        return 0
-    training = parse_json(record.read_bytes(), str(record))
-    config = training.get("config") if isinstance(training, dict) else None
-    if not isinstance(config, dict) or "step" not in training:
-        return 0
-    before = Path(config["checkpoint"])
-    own = int(training["step"]) * int(config["batch_size"])
-    return own + _images_seen(before if before.is_dir() else before.parent, passed | {folder.resolve()})
+    if study.source_macs is not None:
+        return round(study.source_macs)
+    if study.source_epochs is None:
+        return recorded_macs(study.source)
+    return training_macs(macs_of(study.source.spec, where=study.source.name), round(study.source_epochs * images))

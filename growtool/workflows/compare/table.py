@@ -13,11 +13,12 @@ from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.page import TableText
 from growtool.workflows.compare.compare import ArmResult, Comparison
+from growtool.workflows.compare.costs import cost_chart
 from growtool.workflows.compare.results import FRACTIONS, Spread
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """A mapping per arm, numbers as they are; accuracies in percent, MACs of training and of a forward pass."""
+    """A mapping per arm, numbers as they are; accuracies in percent, MACs of a forward pass, of training and of all."""
     return [_row(comparison, result) for result in comparison.results]
 
 
@@ -35,6 +36,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
         "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],
         "steps": arm.steps,
         "training_macs": arm.training_macs(arm.steps * comparison.batch_size),
+        "total_macs": arm.total_macs(comparison.batch_size),
     }
     if not outcomes:
         return row
@@ -43,34 +45,19 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
         row[f"at_{fraction:.0%}"] = asdict(Spread.of([outcome.at(fraction * arm.steps) for outcome in outcomes]))
     row["final"] = asdict(Spread.of([outcome.final for outcome in outcomes]))
     row["seconds"] = asdict(Spread.of([outcome.seconds for outcome in outcomes]))
-    row["steps_to_scratch"] = _steps_to_scratch(comparison, result)
     return row
-
-
-def _steps_to_scratch(comparison: Comparison, result: ArmResult) -> dict[str, Any] | None:
-    """Updates until the final accuracy of the same target from scratch at the same budget, if every seed gets there."""
-    for other in comparison.results:
-        same = other.arm.from_scratch and other.arm.target_key == result.arm.target_key
-        if same and other.outcomes:  # the one at the plain budget stands before the longer one
-            goal = Spread.of([outcome.final for outcome in other.outcomes]).mean
-            reached = [outcome.reached(goal) for outcome in result.outcomes]
-            found = [step for step in reached if step is not None]
-            return asdict(Spread.of(found)) if len(found) == len(reached) else None
-    return None
 
 
 def table(comparison: Comparison) -> TableText:
     """For people: mean and standard deviation over seeds."""
     header = (
         "arm", "promise", "parameters", "MACs", "lr", "seeds", "start %", *(f"{f:.0%} of budget" for f in FRACTIONS),
-        "end %", "updates", "training MACs", "seconds",
+        "end %", "updates", "training MACs", "total MACs", "seconds",
     )  # fmt: skip
-    scratch = "scratch" in comparison.study.baselines
-    goal = ("updates to scratch's end",) if scratch else ()
-    return TableText((*header, *goal), tuple(_cells(row, scratch=scratch) for row in rows(comparison)))
+    return TableText(header, tuple(_cells(row) for row in rows(comparison)))
 
 
-def _cells(row: dict[str, Any], *, scratch: bool) -> tuple[str, ...]:
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     def spread(key: str, places: int = 2) -> str:
         value = row.get(key)
         if value is None:
@@ -82,16 +69,16 @@ def _cells(row: dict[str, Any], *, scratch: bool) -> tuple[str, ...]:
         row["arm"], row["promise"] or "-", units.count(row["parameters"]), units.count(row["macs"]),
         "-" if row["lr"] is None else f"{row['lr']:g}", str(row["seeds"] or "failed"), spread("start"),
         *(spread(f"at_{fraction:.0%}") for fraction in FRACTIONS), spread("final"), f"{row['steps']:,}",
-        units.count(row["training_macs"]), spread("seconds", 0),
-        *([spread("steps_to_scratch", 0)] if scratch else []),
+        units.count(row["training_macs"]), units.count(row["total_macs"]), spread("seconds", 0),
     )  # fmt: skip
 
 
 def evaluations(comparison: Comparison) -> list[dict[str, Any]]:
-    """A mapping per evaluation of every run that is in the table: arm, rate, seed, updates, MACs, top-1 and loss."""
+    """A mapping per evaluation of every run in the table: arm and its length, rate, seed, costs, top-1 and loss."""
     return [
         {
             "arm": result.arm.name,
+            "steps": result.arm.steps,
             "lr": outcome.lr,
             "seed": outcome.seed,
             "updates": point.step,
@@ -126,8 +113,11 @@ def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
 
 
 def charts(comparison: Comparison) -> list[Chart]:
-    """Top-1 and validation loss against updates, MACs of training and minutes; mean and deviation over seeds."""
-    return [
+    """Top-1 of all ways against the MACs of all training; then, within every run, top-1 and validation loss.
+
+    These against updates, MACs of training and minutes; mean and deviation over seeds.
+    """
+    within = [
         Chart(
             title,
             x_label,
@@ -137,6 +127,7 @@ def charts(comparison: Comparison) -> list[Chart]:
         for measure, title, y_label in (TOP1, EVAL_LOSS)
         for axis, x_label in COSTS
     ]
+    return [cost_chart(comparison.costs, comparison.source_macs), *within]
 
 
 def _series(result: ArmResult, measure: str, axis: str) -> Series:
@@ -146,7 +137,7 @@ def _series(result: ArmResult, measure: str, axis: str) -> Series:
     spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
     deviations = tuple(spread.deviation or 0.0 for spread in spreads)
     return Series(
-        result.arm.name,
+        result.arm.title,
         tuple(Spread.of([getattr(point, axis) for point in points]).mean for points in together),
         tuple(spread.mean for spread in spreads),
         deviations if any(deviations) else (),

@@ -50,7 +50,7 @@ class Trial:
     @property
     def name(self) -> str:
         """As messages call it."""
-        return f"{self.arm.name}, seed {self.seed}" + (f", lr {self.lr:g}" if self.lr is not None else "")
+        return f"{self.arm.title}, seed {self.seed}" + (f", lr {self.lr:g}" if self.lr is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Runner:
             else:
                 self._start(trial)
                 with self._device() as device:
-                    self.told(f"{trial.name}: training for {trial.arm.steps:,} updates")
+                    self.told(f"{trial.name}: training")
                     self.train(trial, device)
             outcome = Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
         except Exception as error:  # whatever stops one, the others go on

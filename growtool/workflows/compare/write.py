@@ -7,10 +7,11 @@ from typing import Any
 
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.library import library_of
-from growtool.report import units
 from growtool.report.chart import can_draw_png, write_png
-from growtool.report.page import html_page
+from growtool.report.page import TableText, html_page
 from growtool.workflows.compare.compare import Comparison
+from growtool.workflows.compare.costs import fit_sentences, savings_rows, savings_table, sentences
+from growtool.workflows.compare.notes import notes
 from growtool.workflows.compare.table import charts, csv_text, evaluations, rows, table
 from growtool.workflows.compare.variant import names_of
 
@@ -23,7 +24,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("torch", *library_of(study.source.spec).packages)},
         "checkpoint": {"name": study.source.label, "architecture": study.source.spec.architecture},
         "source_training_macs": comparison.source_macs,
-        "budget": str(study.budget),
+        "budgets": [str(budget) for budget in study.budgets],
+        "scratch_budgets": [str(budget) for budget in study.scratch_budgets],
         "batch_size": comparison.batch_size,
         "seeds": study.seeds,
         "rates": list(study.rates),
@@ -34,6 +36,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             for name, loaded in zip(names_of([loaded.path for loaded in study.plans]), study.plans, strict=True)
         },
         "arms": rows(comparison),
+        **comparison.costs.to_json(),
         "evaluations": evaluations(comparison),
     }
 
@@ -42,13 +45,15 @@ def write(comparison: Comparison) -> None:
     """Write, or write anew, the documents of the comparison into its folder; PNG where matplotlib is installed."""
     study = comparison.study
     title = f"Growing {study.source.label}"
-    found, drawn = table(comparison), charts(comparison)
+    tables, drawn = _tables(comparison), charts(comparison)
+    said = [*notes(comparison), *sentences(comparison.costs), *fit_sentences(comparison.costs)]
     texts = {
-        "table.md": f"# {title}\n\n" + "\n\n".join([*notes(comparison), found.to_markdown()]),
+        "table.md": f"# {title}\n\n" + "\n\n".join([*said, *(text.to_markdown() for text in tables)]),
         "table.csv": csv_text(rows(comparison)),
+        "savings.csv": csv_text(savings_rows(comparison.costs)),
         "evaluations.csv": csv_text(evaluations(comparison)),
         "results.json": json_text(to_json(comparison)),
-        "index.html": html_page(title, notes=notes(comparison), table=found, charts=drawn),
+        "index.html": html_page(title, notes=said, tables=tables, charts=drawn),
     }
     for name, text in texts.items():
         write_text(study.output / name, text)
@@ -59,43 +64,7 @@ def write(comparison: Comparison) -> None:
         curves.unlink(missing_ok=True)  # of an earlier call, with other arms
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """What a reader has to know to read the table."""
-    study = comparison.study
-    said = [
-        f"Every arm, but for those called longer, trains for {study.budget} with the same options, data order and "
-        f"augmentation per seed ({study.seeds} seed{'s' if study.seeds > 1 else ''}); accuracies are top-1 in percent "
-        "on the validation images, mean ± standard deviation over seeds, at the last evaluation within each part of "
-        "the budget. Training counts three forward passes an image; seconds are those of training and evaluation, "
-        "beside whatever else ran.",
-    ]
-    said += [
-        f"Arms with +{variant.name} train with "
-        + ", ".join(f"{key}: {value}" for key, value in variant.options.items())
-        + " on top."
-        for variant in study.variants
-    ]
-    if len(study.rates) == 1:
-        said.append(f"Learning rate: {study.rates[0]:g} for every arm.")
-    elif study.rates:
-        rates = ", ".join(f"{rate:g}" for rate in study.rates)
-        said.append(
-            f"Learning rates: each arm tried {rates} with seed 0 over the whole budget and kept the one with the best "
-            "final accuracy, so its accuracy of seed 0 is chosen on the validation images."
-        )
-    if "scratch" in study.baselines and comparison.source_macs:
-        said.append(
-            "The arms named scratch-longer train from scratch for the budget and for what training the source has "
-            f"cost, {units.count(comparison.source_macs)} MACs; a plan's second source is not among them."
-        )
-    elif "scratch" in study.baselines and comparison.source_macs is None:
-        said.append(
-            "What training the source has cost is not known (--source-epochs says it), so no arm accounts for it."
-        )
-    if "source" in study.baselines:
-        said.append(
-            "The arm source trains the source on as it is, for as many updates; source-longer, where there is one, for "
-            "as many MACs as the most costly plan."
-        )
-    said += [f"Failed: {failed.trial.name}: {failed.reason}" for failed in comparison.failed]
-    return said
+def _tables(comparison: Comparison) -> list[TableText]:
+    """The table of the arms, and the one of what is saved, where that is told of any."""
+    savings = savings_table(comparison.costs)
+    return [table(comparison), *([savings] if savings.rows else [])]

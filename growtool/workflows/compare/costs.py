@@ -1,0 +1,194 @@
+"""What a comparison says of costs: a chart, a table and sentences, all of the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from growtool.report import units
+from growtool.report.chart import Chart, Series
+from growtool.report.page import TableText
+from growtool.workflows.compare.fit import LENGTHS, REACH, Crossing, Fit, crossing, fit
+from growtool.workflows.compare.savings import Curve, Saving, levels, saving_at
+
+_DRAWN = 60  # places at which a fit is drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A way of training beside training the same target from scratch.
+
+    Attributes:
+        curve: of the way.
+        reference: from scratch.
+        savings: by accuracy, ascending.
+        crossing: of their fits; None where one has too few points.
+    """
+
+    curve: Curve
+    reference: Curve
+    savings: tuple[Saving, ...]
+    crossing: Crossing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Accuracy against the MACs of all training.
+
+    Attributes:
+        curves: of every way, with its fit where it has points enough.
+        pairs: of every way that does not start from scratch, where something does.
+    """
+
+    curves: tuple[tuple[Curve, Fit | None], ...]
+    pairs: tuple[Pair, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data: `curves`, `savings` and `crossings`; accuracies in percent, savings as parts of 1."""
+        return {
+            "curves": [_curve_json(curve, fitted) for curve, fitted in self.curves],
+            "savings": savings_rows(self),
+            "crossings": [
+                {"arm": pair.curve.name, "reference": pair.reference.name, "extrapolated": pair.crossing.extrapolated}
+                | asdict(pair.crossing)
+                for pair in self.pairs
+                if pair.crossing
+            ],
+        }
+
+
+def costs_of(curves: Sequence[Curve]) -> Costs:
+    """Set every curve against its own target from scratch; the source, which has none, against the one there is."""
+    references = [curve for curve in curves if curve.from_scratch]
+    others = [curve for curve in curves if not curve.from_scratch]
+    of_target = {reference.target: reference for reference in references}
+    only = references[0] if len(references) == 1 else None
+    pairs = []
+    for curve in others:
+        reference = of_target.get(curve.target, only)
+        if reference is not None:
+            savings = [saving_at(curve, reference, level) for level in levels(curve, reference, others)]
+            pairs.append(Pair(curve, reference, tuple(savings), crossing(curve.every, reference.every)))
+    return Costs(tuple((curve, fit(curve.every)) for curve in curves), tuple(pairs))
+
+
+def savings_rows(costs: Costs) -> list[dict[str, Any]]:
+    """A mapping per way and accuracy."""
+    return [
+        {
+            "arm": pair.curve.name,
+            "reference": pair.reference.name,
+            "top1": saving.top1,
+            "macs": saving.macs,
+            "reference_macs": saving.reference_macs,
+            "saved": saving.saved,
+            "saved_deviation": saving.deviation,
+            "reason": saving.reason,
+        }
+        for pair in costs.pairs
+        for saving in pair.savings
+    ]
+
+
+def savings_table(costs: Costs) -> TableText:
+    """For people: the accuracies that both ways were measured at."""
+    rows = [
+        (
+            pair.curve.name, f"{saving.top1:.2f}", units.count(saving.macs), units.count(saving.reference_macs),
+            f"{100 * saving.saved:.0f}" + ("" if saving.deviation is None else f" ± {100 * saving.deviation:.0f}"),
+        )
+        for pair in costs.pairs
+        for saving in pair.savings
+        if saving.macs is not None and saving.reference_macs is not None and saving.saved is not None
+    ]  # fmt: skip
+    return TableText(("arm", "top-1 %", "total MACs", "from scratch", "saved %"), tuple(rows))
+
+
+def cost_chart(costs: Costs, source_macs: int | None) -> Chart:
+    """Accuracy at the end of each run against all that led to it; what cost nothing has no place on the axis."""
+    return Chart(
+        "accuracy at the end of runs; dotted: fits",
+        "multiply-accumulates (MACs) of all training, source included",
+        "top-1, %",
+        tuple(series for series in (_series(*found) for found in costs.curves) if series.x),
+        marks=((float(source_macs), "source"),) if source_macs else (),
+        log_x=True,
+    )
+
+
+def sentences(costs: Costs) -> list[str]:
+    """What the table leaves out and why, where the fits cross, and how sure that is."""
+    said = []
+    for pair in costs.pairs:
+        left_out: dict[str, list[str]] = {}
+        for saving in pair.savings:
+            if saving.reason:
+                left_out.setdefault(saving.reason, []).append(f"{saving.top1:.2f}")
+        said += [
+            f"{pair.curve.name}: no saving is told at {', '.join(tops)} %, as {reason}."
+            for reason, tops in left_out.items()
+        ]
+        said.append(_crossing_text(pair))
+    return said
+
+
+def fit_sentences(costs: Costs) -> list[str]:
+    """The fits in numbers."""
+    return [
+        f"Fit of {curve.name}: {fitted.limit:.2f} - {fitted.scale:.2f} x (MACs / {units.count(fitted.unit)}) ^ "
+        f"-{fitted.exponent:.3g} percent; {fitted.count} points, root mean square of what is left over "
+        f"{fitted.residual:.2f} points."
+        for curve, fitted in costs.curves
+        if fitted
+    ]
+
+
+def _crossing_text(pair: Pair) -> str:
+    found, names = pair.crossing, (pair.curve.name, pair.reference.name)
+    if found is None:
+        counts = [len({macs for macs, _ in curve.means if macs}) for curve in (pair.curve, pair.reference)]
+        short = " and ".join(f"{name} has {count}" for name, count in zip(names, counts, strict=True))
+        return (
+            f"{names[0]}: where its curve crosses that of {names[1]} is not told; a fit takes {LENGTHS} different "
+            f"costs of each, {short}."
+        )
+    first, second = names if found.ahead else names[::-1]
+    sure = f"{100 * found.share:.0f} % of the fits to resampled residuals cross"
+    if found.macs is None or found.top1 is None:
+        return (
+            f"{first} is ahead of {second} from {units.count(found.lowest)} MACs on, and their fits do not cross up to "
+            f"{units.count(found.highest)}, {REACH:g} times what was measured at most; {sure}."
+        )
+    low, high = (f"above {units.count(found.highest)}" if end is None else units.count(end) for end in found.interval)
+    beyond = f", extrapolated: both were measured up to {units.count(found.measured)}" if found.extrapolated else ""
+    return (
+        f"{first} is ahead of {second} from {units.count(found.lowest)} MACs on, until their fits cross at "
+        f"{units.count(found.macs)} and {found.top1:.2f} % (95 % interval: {low} to {high}; {sure}){beyond}."
+    )
+
+
+def _series(curve: Curve, fitted: Fit | None) -> Series:
+    points = sorted((point for point in curve.points if point.macs), key=lambda point: point.macs)
+    spreads = [point.spread for point in points]
+    deviations = tuple(spread.deviation or 0.0 for spread in spreads)
+    drawn: tuple[tuple[float, float], ...] = ()
+    if fitted is not None:
+        low, high = points[0].macs, points[-1].macs
+        places = [low * (high / low) ** (n / _DRAWN) for n in range(_DRAWN + 1)]
+        drawn = tuple((macs, fitted.at(macs)) for macs in places)
+    return Series(
+        curve.name,
+        tuple(float(point.macs) for point in points),
+        tuple(spread.mean for spread in spreads),
+        deviations if any(deviations) else (),
+        drawn,
+    )
+
+
+def _curve_json(curve: Curve, fitted: Fit | None) -> dict[str, Any]:
+    points = [
+        {"total_macs": point.macs, "steps": point.steps, "top1": asdict(point.spread), "by_seed": dict(point.top1)}
+        for point in curve.points
+    ]
+    return {"arm": curve.name, "points": points, "fit": asdict(fitted) if fitted else None}

@@ -1,0 +1,93 @@
+"""Which arms a comparison trains: every way of growing and what it is measured by, each for several lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint.folder import OPTIMIZER
+from growtool.errors import PlanError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.prepare import teacher_macs
+from growtool.growing.optimizer import find_state
+from growtool.workflows.compare.arms import Arm, grown_arms, scratch_arms, source_arm
+from growtool.workflows.compare.budget import Budget
+from growtool.workflows.compare.study import Study
+from growtool.workflows.compare.variant import Variant
+
+
+def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
+    """The plans with every variant for each budget, and the baselines.
+
+    Targets from scratch train for each budget, for it and the source's cost, and for lengths of their own; the source
+    for as many updates as each budget says, and for as many MACs as the most costly plan then takes.
+
+    Args:
+        study: what to compare.
+        per_epoch: updates of a pass over the training images.
+        source_macs: what training the source has cost; None where that is not known.
+
+    Raises:
+        PlanError: a plan cannot be carried out, or what an arm starts from is not there.
+        CheckpointError: the source or a teacher cannot be read.
+    """
+    batch, cost = study.config.batch_size, source_macs or 0
+
+    def steps(arm: Arm, budget: Budget) -> int:
+        return budget.steps(updates_per_epoch=per_epoch, batch_macs=arm.training_macs(batch))
+
+    plans = grown_arms(study.source, study.plans)
+    variants = [(variant, _teacher(study.config_of(variant))) for variant in (None, *study.variants)]
+    ways = [_varied(study, arm, *variant) for arm in plans for variant in variants]
+    plain = [way for way in ways if way.variant is None]
+    arms = [
+        arm
+        for way in ways
+        for arm in _lengths(replace(way, sunk=way.sunk + cost), (steps(way, budget) for budget in study.budgets))
+    ]
+    for fresh in scratch_arms(plain) if "scratch" in study.baselines else ():
+        short, more = [steps(fresh, budget) for budget in study.budgets], round(cost / fresh.training_macs(batch))
+        own = [steps(fresh, budget) for budget in study.scratch_budgets]
+        arms += _lengths(fresh, [*short, *(length + more for length in short), *own])
+    if "source" in study.baselines:
+        source = replace(_varied(study, source_arm(study.source), *variants[0]), sunk=cost)
+        short = [steps(source, budget) for budget in study.budgets]
+        most = [max(way.training_macs(steps(way, budget) * batch) for way in plain) for budget in study.budgets]
+        costly = [max(n, macs // source.training_macs(batch)) for n, macs in zip(short, most, strict=True)]
+        arms += _lengths(source, [*short, *costly])
+    return arms
+
+
+def _lengths(way: Arm, steps: Iterable[int]) -> list[Arm]:
+    """The same way for each of these numbers of updates, the shortest first."""
+    return [replace(way, steps=length) for length in sorted(set(steps))]
+
+
+def _teacher(config: RunConfig) -> dict[str, Any]:
+    """What an arm holds of the checkpoint that it learns from.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if config.kd_teacher is None:
+        return {}
+    return {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
+
+
+def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
+    """An arm with what its training needs beside the weights; `teacher` as `_teacher` gives it.
+
+    Raises:
+        PlanError: it is to start from the state of the source's optimizer, and there is none.
+    """
+    config = study.config_of(variant)
+    name = f"{arm.name}+{variant.name}" if variant else arm.name
+    carried = find_state(study.source.path.parent) if config.carry_optimizer else None
+    if config.carry_optimizer and carried is None:
+        raise PlanError(
+            f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
+            "`growtool finetune` wrote; drop the option"
+        )
+    return replace(arm, name=name, variant=variant, carried=carried, **teacher)

@@ -1,0 +1,179 @@
+"""Accuracy against the cost of all training, and what is saved at equal accuracy: interpolated, never extrapolated."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+
+from growtool.report.chart import ticks
+from growtool.workflows.compare.results import Spread
+
+Points = Sequence[tuple[float, float]]
+"""MACs of all training, and the accuracy that it came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a way of training came to at one length.
+
+    Attributes:
+        macs: of all training, that of what it started from included.
+        steps: updates; 0 for what it started from, right after growth.
+        top1: in percent of the evaluation images, by seed; at least one.
+    """
+
+    macs: int
+    steps: int
+    top1: Mapping[int, float]
+
+    @property
+    def spread(self) -> Spread:
+        """Over seeds."""
+        return Spread.of(list(self.top1.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a way of training came to at its lengths, each a run with a schedule of its own.
+
+    Attributes:
+        name: of the way.
+        target: equal for equal models.
+        from_scratch: whether others are measured by it.
+        points: at least one.
+    """
+
+    name: str
+    target: str
+    from_scratch: bool
+    points: tuple[Measured, ...]
+
+    @property
+    def means(self) -> Points:
+        """Over seeds."""
+        return [(point.macs, point.spread.mean) for point in self.points]
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Those that every length has."""
+        return frozenset.intersection(*(frozenset(point.top1) for point in self.points))
+
+    def of_seed(self, seed: int) -> Points:
+        """The points of one seed that every length has."""
+        return [(point.macs, point.top1[seed]) for point in self.points]
+
+    @property
+    def every(self) -> Points:
+        """The points of all seeds."""
+        return [(point.macs, top1) for point in self.points for top1 in point.top1.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """An accuracy at which costs are compared.
+
+    Attributes:
+        top1: in percent.
+        by_seed: where it is what training came to, what each seed came to; for others `top1`.
+    """
+
+    top1: float
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Two costs of one accuracy.
+
+    Attributes:
+        top1: the accuracy in percent.
+        macs: what it costs; None where that was not measured.
+        reference_macs: what it costs from scratch; None where that was not measured.
+        deviation: of the saving over seeds; None for one, or where a seed's curves do not both reach the accuracy.
+        reason: why there is no saving; empty where there is one.
+    """
+
+    top1: float
+    macs: float | None
+    reference_macs: float | None
+    deviation: float | None
+    reason: str
+
+    @property
+    def saved(self) -> float | None:
+        """The part of the cost from scratch that is saved, negative where more is paid; None where one is unknown."""
+        return _saved(self.macs, self.reference_macs)
+
+
+class Unreached(StrEnum):
+    """Why a curve does not tell what an accuracy costs."""
+
+    low = "was not measured that low"
+    high = "was not trained that far"
+
+
+def envelope(points: Points) -> list[tuple[float, float]]:
+    """The points that are more accurate than all that cost as much or less: nobody pays more for less."""
+    best: list[tuple[float, float]] = []
+    for macs, top1 in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or top1 > best[-1][1]:
+            best.append((macs, top1))
+    return best
+
+
+def cost_at(points: Points, top1: float) -> float | Unreached:
+    """MACs of training to an accuracy.
+
+    Between two neighbours of the envelope accuracy is taken as linear in the logarithm of MACs; after a point that cost
+    nothing, in MACs. As curves bend downwards, that is rather too much than too little.
+    """
+    kept = envelope(points)
+    if top1 < kept[0][1]:
+        return Unreached.low
+    for (cheap, low), (dear, high) in pairwise(kept):
+        if top1 <= high:
+            part = (top1 - low) / (high - low)
+            return cheap ** (1 - part) * dear**part if cheap else part * dear
+    return kept[-1][0] if top1 == kept[-1][1] else Unreached.high
+
+
+def saving_at(curve: Curve, reference: Curve, level: Level) -> Saving:
+    """What a way saves against another at one accuracy: by the means over seeds, and its deviation seed by seed."""
+    macs, other = cost_at(curve.means, level.top1), cost_at(reference.means, level.top1)
+    each = []
+    for seed in sorted(curve.seeds & reference.seeds):
+        top1 = level.by_seed.get(seed, level.top1)
+        each.append(_saved(*(_known(cost_at(way.of_seed(seed), top1)) for way in (curve, reference))))
+    found = [value for value in each if value is not None]
+    spread = statistics.stdev(found) if len(found) == len(each) > 1 else None
+    reasons = [f"{way.name} {cost}" for way, cost in ((curve, macs), (reference, other)) if isinstance(cost, Unreached)]
+    return Saving(level.top1, _known(macs), _known(other), None if reasons else spread, " and ".join(reasons))
+
+
+def levels(curve: Curve, reference: Curve, others: Iterable[Curve]) -> list[Level]:
+    """What either came to at each of its lengths, and round numbers between, which are the same for all `others`."""
+    ends = [Level(point.spread.mean, point.top1) for way in (reference, curve) for point in way.points]
+    lowest = max(_range(reference)[0], min(_range(other)[0] for other in others))
+    highest = min(_range(reference)[1], max(_range(other)[1] for other in others))
+    between = ticks(lowest, highest) if lowest < highest else ()
+    every = ends + [Level(top1) for top1 in between if lowest < top1 < highest]
+    distinct: dict[str, Level] = {}
+    for level in every:
+        distinct.setdefault(f"{level.top1:.2f}", level)
+    return sorted(distinct.values(), key=lambda level: level.top1)
+
+
+def _range(curve: Curve) -> tuple[float, float]:
+    tops = [top1 for _, top1 in curve.means]
+    return min(tops), max(tops)
+
+
+def _known(cost: float | Unreached) -> float | None:
+    return None if isinstance(cost, Unreached) else cost
+
+
+def _saved(macs: float | None, reference: float | None) -> float | None:
+    return None if macs is None or not reference else 1 - macs / reference
