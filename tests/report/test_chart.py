@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from growtool.report.chart import Chart, Series, ticks, to_svg, write_png
+from growtool.report.chart import Chart, Series, log_ticks, ticks, to_svg, write_png
 from growtool.report.page import TableText, html_page
 
 CHART = Chart(
@@ -47,6 +47,26 @@ def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
     assert 2 <= len(found) <= 9
 
 
+def test_a_logarithmic_axis_gives_equal_ratios_equal_room() -> None:
+    fit = ((1e12, 60.0), (1e13, 82.5))
+    chart = Chart(
+        "a", "b", "c", (Series("it", (1e12, 2e12, 4e12, 8e12), (60.0, 70.0, 75.0, 80.0), fit=fit),), log_x=True
+    )
+    root = ET.fromstring(to_svg(chart))
+    line = next(root.iter("{http://www.w3.org/2000/svg}polyline")).get("points", "")
+    x = [float(point.split(",")[0]) for point in line.split()]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2) == pytest.approx(x[3] - x[2], abs=0.2)
+    dotted = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("stroke-dasharray") == "1 3"]
+    assert len(dotted) == 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (3e12, 4e12), (1e12, 4e13), (2.0, 9e9), (0.03, 0.05)])
+def test_logarithmic_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
+    found = log_ticks(low, high)
+    assert found[0] <= low * (1 + 1e-9) and found[-1] >= high * (1 - 1e-9) and list(found) == sorted(set(found))
+    assert 2 <= len(found) <= 13
+
+
 def test_a_page_needs_nothing_from_elsewhere() -> None:
     table = TableText(("plan", "top-1"), (("a|b", "80.1"), ("<c>", "-")))
     page = html_page("a & b", notes=["said <plainly>"], tables=[table], charts=[CHART])
@@ -67,9 +87,18 @@ def test_a_markdown_table_keeps_its_columns() -> None:
     assert text == "| plan | top-1 |\n| --- | ---: |\n| a\\|b | 80.1 |\n"
 
 
+def test_a_table_may_have_a_title() -> None:
+    table = TableText(("a", "b"), (("1", "2"),), title="what <is> saved")
+    assert table.to_markdown().startswith("## what <is> saved\n\n| a | b |\n")
+    assert table.to_html().startswith("<h2>what &lt;is&gt; saved</h2>\n<table>")
+
+
 def test_png_is_drawn(tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
-    write_png([CHART, CHART], tmp_path / "a.png")
+    write_png(
+        [CHART, Chart("log", "x", "y", (Series("a", (1.0, 10.0), (1.0, 2.0), fit=((1.0, 1.0),)),), log_x=True)],
+        tmp_path / "a.png",
+    )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

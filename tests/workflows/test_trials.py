@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,15 @@ import pytest
 
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import GrowtoolError
+from growtool.growing import grow
 from growtool.plan import load_plan
+from growtool.recipe import resolve
+from growtool.report.macs import macs_of, training_macs
+from growtool.report.trained import recorded_macs
 from growtool.workflows.compare import compare as comparing
 from growtool.workflows.compare.arms import Arm, scratch_arms, write_fresh
 from growtool.workflows.compare.budget import Budget
+from growtool.workflows.compare.lineup import lineup
 from growtool.workflows.compare.study import Study, source_cost
 from growtool.workflows.compare.trials import Failed, Runner, Training, Trial
 from tests.support.finetune import MODEL_ARGS, write_checkpoint
@@ -146,13 +152,54 @@ def test_what_the_source_was_trained_from_counts(place: Path, tmp_path: Path) ->
     first, second = tmp_path / "first", tmp_path / "second"
     write_checkpoint(first)
     write_checkpoint(second)
-    for folder, before, steps in ((first, tmp_path / "gone", 10), (second, first, 5)):
-        config = {"checkpoint": str(before), "batch_size": 8}
-        (folder / "training.json").write_text(json.dumps({"step": steps, "config": config}))
+    trained(first, tmp_path / "gone", 10)
+    trained(second, first, 5)
     cost = {f.name: source_cost(study(place, tmp_path, source=open_checkpoint(f)), 24) for f in (first, second)}
     assert cost["second"] * 10 == cost["first"] * 15
     assert source_cost(study(place, tmp_path), 24) is None
     assert source_cost(study(place, tmp_path, source=open_checkpoint(second), source_epochs=1.0), 80) == cost["first"]
+
+
+def test_the_cost_of_the_source_may_be_said_in_macs(place: Path, tmp_path: Path) -> None:
+    assert source_cost(study(place, tmp_path, source_macs=13.2e12), 24) == 13_200_000_000_000
+    assert source_cost(study(place, tmp_path, source_macs=0.0), 24) == 0, "of a source that is there anyway"
+
+
+def trained(folder: Path, before: Path, steps: int) -> Path:
+    config = {"checkpoint": str(before), "batch_size": 8}
+    (folder / "training.json").write_text(json.dumps({"step": steps, "config": config}))
+    return folder
+
+
+def test_what_came_before_growth_counts_by_the_lineage(place: Path, tmp_path: Path) -> None:
+    """Trained, grown, grown, trained: the records of the first run may be gone by then."""
+    small = trained(write_checkpoint(tmp_path / "small"), tmp_path / "gone", 10)
+    cost = recorded_macs(open_checkpoint(small))
+    plan = load_plan(place / "tile.yaml")
+    grow(resolve(plan.plan, open_checkpoint(small)), plan, tmp_path / "grown")
+    (tmp_path / "again.yaml").write_text("scale: {depth: 2}\ndepth: {operator: zero_out}\n")
+    again = load_plan(tmp_path / "again.yaml")
+    grow(resolve(again.plan, open_checkpoint(tmp_path / "grown")), again, tmp_path / "twice")
+    shutil.rmtree(small)
+    assert cost and recorded_macs(open_checkpoint(tmp_path / "twice")) == cost
+    twice = open_checkpoint(trained(tmp_path / "twice", tmp_path / "grown", 5))
+    assert recorded_macs(twice) == cost + training_macs(macs_of(twice.spec, where="it"), 40)
+
+
+def test_a_second_source_has_a_cost_too(place: Path, tmp_path: Path) -> None:
+    second = trained(write_checkpoint(tmp_path / "second"), tmp_path / "gone", 10)
+    (tmp_path / "two.yaml").write_text(f"scale: 2\nwidth: {{operator: two_source}}\nsecond: {second}\n")
+    plans = [load_plan(tmp_path / "two.yaml"), load_plan(place / "tile.yaml")]
+    two, tile, *others = lineup(study(place, tmp_path, plans=plans), 3, 1000)
+    assert two.sunk - 1000 == recorded_macs(open_checkpoint(second)) and tile.sunk == 1000
+    assert [arm.sunk for arm in others] == [0] * len(others), "from scratch"
+
+
+def test_a_budget_in_macs_trains_the_source_once(place: Path, tmp_path: Path) -> None:
+    budgets, baselines = (Budget(1e9, "macs"), Budget(3e9, "macs")), frozenset({"source"})
+    arms = lineup(study(place, tmp_path, budgets=budgets, baselines=baselines), 3, None)
+    assert [arm.name for arm in arms] == ["tile", "tile", "source", "source"]
+    assert all(arm.training_macs(8 * arm.steps) <= 3e9 for arm in arms)
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr_factors", True), ("carry_optimizer", True), ("train", "new")])

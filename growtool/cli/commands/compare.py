@@ -175,6 +175,7 @@ def _show_table(text: TableText, shown: Iterable[int]) -> None:
 def _show(comparison: Comparison) -> None:
     from growtool.report.chart import can_draw_png
     from growtool.workflows.compare.costs import savings_table, sentences
+    from growtool.workflows.compare.notes import cost_notes
     from growtool.workflows.compare.table import table
 
     text = table(comparison)
@@ -188,6 +189,8 @@ def _show(comparison: Comparison) -> None:
         _show_table(savings, range(len(savings.header)))
     for sentence in sentences(comparison.costs):
         say(escape(sentence))
+    for remark in cost_notes(comparison):
+        note(escape(remark))
     for failed in comparison.failed:
         say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
     drawn_too = can_draw_png()

@@ -27,7 +27,7 @@ def notes(comparison: Comparison) -> list[str]:
         "in percent on the validation images, mean ± standard deviation over seeds, at the last evaluation within each "
         "part of the run. Training counts three forward passes an image; seconds are those of training and "
         "evaluation, beside whatever else ran.",
-        *_of_costs(comparison),
+        *cost_notes(comparison),
     ]
     said += [
         f"Arms with +{variant.name} train with "
@@ -48,7 +48,7 @@ def notes(comparison: Comparison) -> list[str]:
     return said
 
 
-def _of_costs(comparison: Comparison) -> Iterator[str]:
+def cost_notes(comparison: Comparison) -> Iterator[str]:
     """What the MACs of all training are made of."""
     known = comparison.source_macs
     if known is None:
