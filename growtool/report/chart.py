@@ -16,7 +16,7 @@ from growtool.report import units
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6e6e6e")
 _DASHES = ("", "6 3", "2 3")
 _WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 30, 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,10 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
         axes.grid(alpha=0.3)
         if chart.log_x:
+            places = _Frame.around(chart).x_ticks
             axes.set_xscale("log")
+            axes.set_xticks(places, [_number(place) for place in places])
+            axes.minorticks_off()
         if chart.series:
             axes.legend(fontsize=8)
     figure.savefig(path, format="png")

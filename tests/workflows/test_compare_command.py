@@ -12,6 +12,7 @@ from growtool.cli.app import app
 from growtool.errors import GrowtoolError, PlanError
 from growtool.growing.source import open_planned
 from growtool.plan import load_plan
+from tests.support.terminal import in_pipe, in_terminal
 
 OPTIONS = ["--set", "opt=sgd", "--set", "batch_size=8", "--set", "workers=0", "--set", "log_interval=1"]
 
@@ -24,8 +25,8 @@ def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, s
     return result.exit_code, json.loads(result.stdout), result.stderr
 
 
-COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--budget", "1epochs", "--source-epochs", "6"]
-COMPARED += ["--scratch-budget", "10steps", "--baseline", "scratch", "--baseline", "source"]
+COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--budget", "1epochs", "--source-epochs", "1.1"]
+COMPARED += ["--scratch-budget", "10steps", "--baseline", "scratch", "--baseline", "source", "--jobs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
     tile, cost = next(arm for arm in compared["arms"] if arm["steps"] == 6), compared["source_training_macs"]
     more = round(cost / (3 * tile["macs"] * 8))
     assert lengths["tile"] == [3, 6]
-    assert lengths["scratch"] == sorted({3, 6, 3 + more, 6 + more, 10})
+    assert lengths["scratch"] == [3, 6, 6 + more, 10] and more == 3, "with the source's cost on top, too"
     assert tile["arm"] == "tile" and tile["promise"] == "exact"
     assert tile["training_macs"] == 3 * tile["macs"] * 8 * 6 == tile["total_macs"] - cost
     evaluated = [json.loads(line) for line in (place / "out/tile-6/seed0/run/metrics.jsonl").read_text().splitlines()]
@@ -103,6 +104,25 @@ def test_a_second_call_repeats_nothing(place: Path, compared: dict, monkeypatch:
     assert {path: path.stat().st_mtime_ns for path in place.rglob("result.json")} == before
 
 
+def test_a_terminal_shows_costs_and_what_is_not_known(place: Path, compared: dict) -> None:
+    """In 80 columns and in a pipe, from runs that were done before; `place/out` holds the same."""
+    words = ["compare", "small", "--data", "data", "-o", "out", "--device", "cpu", *OPTIONS, *COMPARED]
+    seen, piped = in_terminal(words, place), in_pipe(words, place)
+    assert seen.code == piped.code == 0 and len(seen.longest()) <= 80
+    saved = [saving for saving in compared["savings"] if saving["saved"] is not None]
+    lines = piped.streams["stdout"].splitlines()
+    assert any(re.search(r"arm +top-1 % +total MACs +from scratch +saved %", line) for line in lines) == bool(saved)
+    for saving in saved:
+        assert any(
+            re.search(rf"{saving['arm']} +{saving['top1']:.2f} .* {100 * saving['saved']:.0f}$", line) for line in lines
+        )
+    unknown = "where its curve crosses that of scratch is not told; a fit takes 4 different costs of each, tile has 3"
+    assert unknown in " ".join(piped.streams["stdout"].split()) and unknown in " ".join(" ".join(seen.lines).split())
+    assert "of training the source, for all that starts from it." in piped.streams["stderr"]
+    page = (place / "out/index.html").read_text()
+    assert unknown in page and unknown in (place / "out/table.md").read_text()
+
+
 def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     with pytest.raises(GrowtoolError, match=r"holds a trial of other settings .* choose another --output or remove it"):
@@ -111,9 +131,9 @@ def test_a_folder_of_other_settings_is_refused(place: Path, compared: dict, monk
 
 def test_the_source_is_trained_on_beside_the_plans(place: Path, compared: dict) -> None:
     """For as many updates, and for as many MACs; it starts as it is, and nothing is written for that."""
-    assert {3, 6} < set(lengths_of(compared)["source"])
+    assert lengths_of(compared)["source"] == [3, 6], "as many MACs are as many updates of so similar a network"
     tile = next(arm for arm in compared["arms"] if arm["arm"] == "tile" and arm["steps"] == 6)
-    source, *_, longer = [arm for arm in compared["arms"] if arm["arm"] == "source"]
+    source, longer = [arm for arm in compared["arms"] if arm["arm"] == "source"]
     assert source["parameters"] < tile["parameters"]
     assert 0 <= tile["training_macs"] - longer["training_macs"] < source["training_macs"] / source["steps"]
     assert source["start"] == longer["start"] == tile["start"] and source["promise"] is None

@@ -202,6 +202,17 @@ def test_a_budget_in_macs_trains_the_source_once(place: Path, tmp_path: Path) ->
     assert all(arm.training_macs(8 * arm.steps) <= 3e9 for arm in arms)
 
 
+def test_the_source_trains_for_as_many_macs_too(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text("scale: {width: 4}\nwidth: {operator: tile}\n")
+    budgets, plans = (Budget(1, "epochs"), Budget(2, "epochs")), [load_plan(tmp_path / "wide.yaml")]
+    asked = study(place, tmp_path, plans=plans, budgets=budgets, baselines=frozenset({"source"}))
+    short, long, *source = lineup(asked, 100, None)
+    assert (short.steps, long.steps) == (100, 200) and {100, 200} < {arm.steps for arm in source}
+    for arm in (short, long):
+        spare = [arm.training_macs(arm.steps) - other.training_macs(other.steps) for other in source]
+        assert any(0 <= macs < source[0].training_macs(1) for macs in spare), "to a whole number of updates"
+
+
 @pytest.mark.parametrize(("name", "value"), [("lr_factors", True), ("carry_optimizer", True), ("train", "new")])
 def test_what_needs_growth_is_not_shared_with_baselines(place: Path, tmp_path: Path, name: str, value: object) -> None:
     asked = study(place, tmp_path)

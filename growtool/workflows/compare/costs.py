@@ -137,10 +137,11 @@ def sentences(costs: Costs) -> list[str]:
 
 def fit_sentences(costs: Costs) -> list[str]:
     """The fits in numbers."""
+    endless = " They do not level off: this limit tells nothing."
     return [
         f"Fit of {curve.name}: {fitted.limit:.2f} - {fitted.scale:.2f} x (MACs / {units.count(fitted.unit)}) ^ "
         f"-{fitted.exponent:.3g} percent; {fitted.count} points, root mean square of what is left over "
-        f"{fitted.residual:.2f} points."
+        f"{fitted.residual:.2f} points.{'' if fitted.levels_off else endless}"
         for curve, fitted in costs.curves
         if fitted
     ]
@@ -160,7 +161,8 @@ def _crossing_text(pair: Pair) -> str:
     if found.macs is None or found.top1 is None:
         return (
             f"{first} is ahead of {second} from {units.count(found.lowest)} MACs on, and their fits do not cross up to "
-            f"{units.count(found.highest)}, {REACH:g} times what was measured at most; {sure}."
+            f"{units.count(found.highest)}, {REACH:g} times what was measured at most (beyond "
+            f"{units.count(found.measured)} they are extrapolated; {sure})."
         )
     low, high = (f"above {units.count(found.highest)}" if end is None else units.count(end) for end in found.interval)
     beyond = f", extrapolated: both were measured up to {units.count(found.measured)}" if found.extrapolated else ""

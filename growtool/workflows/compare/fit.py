@@ -14,7 +14,7 @@ from growtool.workflows.compare.savings import Points
 LENGTHS = 4
 """Different costs that a fit of three numbers needs at least, so that something is left over to judge it by."""
 RESAMPLES = 500
-REACH = 100.0
+REACH = 10.0
 """A crossing is looked for up to so many times the highest cost that was measured."""
 _BEST = 100.0  # no accuracy is above that
 _EXPONENTS = (0.01, 4.0)  # between almost a straight line over log MACs and almost a step
@@ -40,6 +40,11 @@ class Fit:
     unit: float
     residual: float
     count: int
+
+    @property
+    def levels_off(self) -> bool:
+        """Whether the points tell a limit: else the fit is held by the one that all accuracies have."""
+        return self.limit < _BEST
 
     def at(self, macs: float) -> float:
         """Accuracy in percent."""
