@@ -26,7 +26,7 @@ def run(place: Path, *arguments: str, output: str = "out") -> tuple[int, dict, s
 
 
 COMPARED = ["--plan", "tile.yaml", "--budget", "2epochs", "--budget", "1epochs", "--source-epochs", "1.1"]
-COMPARED += ["--scratch-budget", "10steps", "--baseline", "scratch", "--baseline", "source", "--jobs", "2"]
+COMPARED += ["--scratch-budget", "9steps", "--baseline", "scratch", "--baseline", "source", "--jobs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_plans_are_trained_beside_scratch(place: Path, compared: dict) -> None:
     tile, cost = next(arm for arm in compared["arms"] if arm["steps"] == 6), compared["source_training_macs"]
     more = round(cost / (3 * tile["macs"] * 8))
     assert lengths["tile"] == [3, 6]
-    assert lengths["scratch"] == [3, 6, 6 + more, 10] and more == 3, "with the source's cost on top, too"
+    assert lengths["scratch"] == [3, 6, 9] and more == 3, "with the source's cost on top, too"
     assert tile["arm"] == "tile" and tile["promise"] == "exact"
     assert tile["training_macs"] == 3 * tile["macs"] * 8 * 6 == tile["total_macs"] - cost
     evaluated = [json.loads(line) for line in (place / "out/tile-6/seed0/run/metrics.jsonl").read_text().splitlines()]
@@ -68,14 +68,14 @@ def lengths_of(document: dict) -> dict[str, list[int]]:
 
 
 def test_every_length_is_a_run_of_its_own(place: Path, compared: dict) -> None:
-    """With its own schedule: both start alike, and the shorter one has come down with its rate where it ends."""
+    """With its own schedule: the shorter one has come down with its rate where it ends."""
     rates = {}
     for steps in (3, 6):
         run = place / f"out/tile-{steps}/seed0/run"
         events = [event for event in _events(run) if event["event"] == "step"]
         assert [event["step"] for event in events] == list(range(1, steps + 1))
         rates[steps] = [event["lr"] for event in events]
-    assert rates[3][0] == rates[6][0] and rates[3][-1] < rates[6][2]
+    assert rates[3][-1] < min(rates[3][0], rates[6][2]) and rates[6][-1] < rates[6][2]
     assert _losses(place / "out/tile-3/seed0/run")[0] == _losses(place / "out/tile-6/seed0/run")[0]
 
 
@@ -262,7 +262,7 @@ def test_a_lone_file_is_what_the_plans_say(place: Path, tmp_path: Path, monkeypa
         (tmp_path / f"{name}.yaml").write_text(tile + "".join(f"{key}: {json.dumps(told[key])}\n" for key in told))
     asked = []
     monkeypatch.setattr(
-        "growtool.workflows.compare.compare.grown_arms", lambda source, plans: asked.append(source.spec) or 1 / 0
+        "growtool.workflows.compare.lineup.grown_arms", lambda source, plans: asked.append(source.spec) or 1 / 0
     )
 
     def compare(*words: str) -> BaseException | None:

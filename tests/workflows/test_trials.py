@@ -177,7 +177,9 @@ def test_what_came_before_growth_counts_by_the_lineage(place: Path, tmp_path: Pa
     cost = recorded_macs(open_checkpoint(small))
     plan = load_plan(place / "tile.yaml")
     grow(resolve(plan.plan, open_checkpoint(small)), plan, tmp_path / "grown")
-    (tmp_path / "again.yaml").write_text("scale: {depth: 2}\ndepth: {operator: zero_out}\n")
+    (tmp_path / "again.yaml").write_text(
+        "target: {model_args: {channels: [16, 32, 32, 48]}}\nwidth: {operator: tile}\n"
+    )
     again = load_plan(tmp_path / "again.yaml")
     grow(resolve(again.plan, open_checkpoint(tmp_path / "grown")), again, tmp_path / "twice")
     shutil.rmtree(small)
@@ -188,11 +190,17 @@ def test_what_came_before_growth_counts_by_the_lineage(place: Path, tmp_path: Pa
 
 def test_a_second_source_has_a_cost_too(place: Path, tmp_path: Path) -> None:
     second = trained(write_checkpoint(tmp_path / "second"), tmp_path / "gone", 10)
-    (tmp_path / "two.yaml").write_text(f"scale: 2\nwidth: {{operator: two_source}}\nsecond: {second}\n")
+    (tmp_path / "two.yaml").write_text(
+        f"scale: 2\nwidth: {{operator: two_source}}\nsecond: {second}\nallow_lossy: true\n"
+    )
     plans = [load_plan(tmp_path / "two.yaml"), load_plan(place / "tile.yaml")]
-    two, tile, *others = lineup(study(place, tmp_path, plans=plans), 3, 1000)
+    longer = (Budget(7, "steps"), Budget(1, "steps"))
+    two, tile, *others = lineup(study(place, tmp_path, plans=plans, scratch_budgets=longer), 3, 1000)
     assert two.sunk - 1000 == recorded_macs(open_checkpoint(second)) and tile.sunk == 1000
-    assert [arm.sunk for arm in others] == [0] * len(others), "from scratch"
+    assert [(arm.name, arm.steps, arm.sunk) for arm in others] == [
+        ("scratch", 1, 0),
+        ("scratch", 7, 0),
+    ]
 
 
 def test_a_budget_in_macs_trains_the_source_once(place: Path, tmp_path: Path) -> None:
