@@ -81,15 +81,15 @@ def test_what_does_not_cross_has_no_crossing() -> None:
 
 
 def test_an_interval_holds_the_crossing_about_as_often_as_it_says() -> None:
-    """With 18 points each, residuals tell how far the crossing may lie off; 30 sets of noise, of which most hold it."""
+    """With 18 points each, residuals tell how far the crossing may lie off; 15 sets of noise, of which most hold it."""
     held = 0
-    for seed in range(30):
+    for seed in range(15):
         first = points(law(80, 10, 0.5), COSTS * 3, noise=0.3, seed=seed)
         found = crossing(first, points(law(85, 30, 0.5), COSTS * 3, noise=0.3, seed=1000 + seed))
         assert found is not None
         low, high = (math.inf if end is None else end for end in found.interval)
         held += low <= 16e12 <= high
-    assert held >= 25
+    assert held >= 12
 
 
 def test_more_noise_is_less_sure_and_the_same_question_has_the_same_answer() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growtool.workflows.compare.costs import costs_of, savings_table, sentences
-from growtool.workflows.compare.savings import Curve, Measured, Unreached, cost_at, envelope, levels, saving_at
+from growtool.workflows.compare.savings import Cost, Curve, Measured, cost_at, envelope, levels, saving_at
 from growtool.workflows.compare.savings import Level as At
 
 POINTS = st.lists(st.tuples(st.floats(1e9, 1e15), st.floats(0, 100)), min_size=1, max_size=8)
@@ -27,16 +27,12 @@ def logarithmic(slope: float, offset: float) -> Callable[[float], float]:
 def test_a_cost_lies_between_those_of_its_neighbours_or_is_not_told(
     points: list[tuple[float, float]], top1: float
 ) -> None:
-    cost, kept = cost_at(points, top1), envelope(points)
-    below = [macs for macs, value in points if value <= top1]
+    cost, (least, first) = cost_at(points, top1), envelope(points)[0]
     above = [macs for macs, value in points if value >= top1]
-    if cost is Unreached.high:
-        assert not above
-    elif cost is Unreached.low:
-        assert not any((macs, value) in kept for macs, value in points if value <= top1)
-    else:
-        assert isinstance(cost, float) and below and above
-        assert kept[0][0] * (1 - 1e-9) <= cost <= min(above) * (1 + 1e-9), "never more than what showed as much"
+    assert (cost is None) == (not above)
+    if cost is not None:
+        assert cost.at_most == (first > top1)
+        assert least * (1 - 1e-9) <= cost.macs <= min(above) * (1 + 1e-9), "never more than what showed as much"
 
 
 @given(POINTS)
@@ -52,7 +48,7 @@ def test_an_envelope_never_pays_more_for_less(points: list[tuple[float, float]])
 def test_a_unit_of_cost_changes_nothing_else(points: list[tuple[float, float]], factor: float) -> None:
     middle = (envelope(points)[0][1] + envelope(points)[-1][1]) / 2
     cost, scaled = cost_at(points, middle), cost_at([(macs * factor, top1) for macs, top1 in points], middle)
-    assert isinstance(cost, float) and scaled == pytest.approx(cost * factor, rel=1e-6)
+    assert cost and scaled and scaled.macs == pytest.approx(cost.macs * factor, rel=1e-6)
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.8, 1.5])
@@ -64,32 +60,44 @@ def test_a_curve_that_costs_a_known_part_saves_the_rest(factor: float) -> None:
     for top1 in (truth(2.1e12), truth(1e13), truth(2.9e13)):
         saving = saving_at(grown, scratch, At(top1))
         assert saving.saved == pytest.approx(1 - factor, rel=1e-6), "negative where it costs more"
-        assert saving.macs == pytest.approx(factor * 10 ** ((top1 + 80) / 12), rel=1e-6) and not saving.reason
+        assert saving.cost and saving.cost.macs == pytest.approx(factor * 10 ** ((top1 + 80) / 12), rel=1e-6)
+        assert not saving.bound and not saving.reason("grown", "scratch")
 
 
 def test_what_was_not_measured_is_not_told() -> None:
     scratch = curve("scratch", (1e12, [60.0]), (1e13, [80.0]), scratch=True)
     grown = curve("grown", (2e12, [70.0]), (5e12, [82.0]))
-    reasons = {top1: saving_at(grown, scratch, At(top1)).reason for top1 in (50.0, 65.0, 75.0, 81.0, 90.0)}
-    assert reasons == {
-        50.0: "grown was not measured that low and scratch was not measured that low",
-        65.0: "grown was not measured that low",
+    savings = {top1: saving_at(grown, scratch, At(top1)) for top1 in (50.0, 65.0, 75.0, 81.0, 90.0)}
+    assert {top1: saving.reason("grown", "scratch") for top1, saving in savings.items()} == {
+        50.0: "both were more accurate from the start",
+        65.0: "",
         75.0: "",
-        81.0: "scratch was not trained that far",
-        90.0: "grown was not trained that far and scratch was not trained that far",
+        81.0: "scratch did not get that far",
+        90.0: "grown and scratch did not get that far",
     }
-    assert saving_at(grown, scratch, At(81.0)).macs is not None, "what it costs is told all the same"
+    assert savings[81.0].cost is not None, "what it costs is told all the same"
+
+
+def test_more_for_less_bounds_what_is_saved() -> None:
+    """A point that is more accurate than asked for costs at most that: a bound, whichever of the two it is."""
+    scratch = curve("scratch", (1e12, [60.0]), (1e13, [80.0]), scratch=True)
+    at_least = saving_at(curve("grown", (2e12, [79.0]), (5e12, [82.0])), scratch, At(70.0))
+    assert at_least.bound == "at least" and at_least.saved == pytest.approx(1 - 2e12 / 10**12.5)
+    at_most = saving_at(curve("poor", (1e12, [30.0]), (2e12, [50.0])), scratch, At(50.0))
+    assert at_most.bound == "at most" and at_most.saved == pytest.approx(-1.0)
+    assert at_least.deviation is None and at_most.deviation is None
 
 
 def test_a_longer_run_that_ends_lower_is_passed_over() -> None:
     dip = [(1e12, 79.0), (2e12, 77.0), (4e12, 80.0)]
-    assert cost_at(dip, 79.5) == cost_at([dip[0], dip[2]], 79.5) == pytest.approx(2e12)
-    assert cost_at(dip, 78.0) is Unreached.low
+    cost = cost_at(dip, 79.5)
+    assert cost == cost_at([dip[0], dip[2]], 79.5) and cost and cost.macs == pytest.approx(2e12)
+    assert cost_at(dip, 78.0) == Cost(1e12, at_most=True)
 
 
 def test_after_what_cost_nothing_costs_are_linear() -> None:
     free = [(0.0, 79.0), (4e12, 81.0), (8e12, 82.0)]
-    assert [cost_at(free, top1) for top1 in (79.0, 80.0, 81.0)] == [0.0, pytest.approx(2e12), 4e12]
+    assert [cost_at(free, top1) for top1 in (79.0, 80.0, 81.0)] == [Cost(0.0), Cost(2e12), Cost(4e12)]
     scratch = curve("scratch", (1e12, [60.0]), (1e13, [81.0]), scratch=True)
     assert saving_at(curve("grown", (0, [79.0]), (4e12, [81.0])), scratch, At(79.0)).saved == 1.0
 
@@ -152,11 +160,15 @@ def test_every_way_stands_beside_its_own_target() -> None:
 def test_what_does_not_pay_is_said_as_what_does() -> None:
     scratch = curve("scratch", (1e12, [60.0]), (1e13, [80.0]), (2e13, [81.0]), scratch=True)
     costs = costs_of([curve("dear", (2e13, [70.0]), (4e13, [82.0])), scratch])
-    assert [row[0] for row in savings_table(costs).rows] == ["dear"] * 4
-    assert savings_table(costs).rows[0] == ("dear", "70.00", "20.0 T", "3.16 T", "-532")
+    assert savings_table(costs).rows == (
+        ("dear", "60.00", "≤ 20.0 T", "1.00 T", "≥ -1900"),
+        ("dear", "70.00", "20.0 T", "3.16 T", "-532"),
+        ("dear", "75.00", "26.7 T", "5.62 T", "-375"),
+        ("dear", "80.00", "35.6 T", "10.0 T", "-256"),
+        ("dear", "81.00", "37.8 T", "20.0 T", "-89"),
+    )
     assert sentences(costs) == [
-        "dear: no saving is told at 60.00 %, as dear was not measured that low.",
-        "dear: no saving is told at 82.00 %, as scratch was not trained that far.",
+        "dear: no saving is told at 82.00 %, as scratch did not get that far.",
         "dear: where its curve crosses that of scratch is not told; a fit takes 4 different costs of each, dear has 2 "
         "and scratch has 3.",
     ]

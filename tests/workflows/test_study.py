@@ -194,7 +194,7 @@ def test_documents_of_a_comparison(comparison) -> None:
     assert "Total MACs hold 60.0 k of training the source, for all that starts from it." in text
     assert "with the source's cost on top, and for 40 steps. What is saved is read at equal accuracy" in text
     assert "| tile | 82.00 | 300 k | 381 k | 21 |" in text
-    assert "tile: no saving is told at 83.00 %, as tile was not trained that far." in text
+    assert "tile: no saving is told at 83.00 %, as tile did not get that far." in text
     assert "The arm source trains the source on as it is" in text
     assert "Arms with +taught train with kd_teacher: small, kd_weight: 0.3 on top." in text
     data = json.loads((out / "results.json").read_text())

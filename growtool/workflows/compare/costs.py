@@ -74,17 +74,18 @@ def costs_of(curves: Sequence[Curve]) -> Costs:
 
 
 def savings_rows(costs: Costs) -> list[dict[str, Any]]:
-    """A mapping per way and accuracy."""
+    """A mapping per way and accuracy; of bounds, `bound` says which."""
     return [
         {
             "arm": pair.curve.name,
             "reference": pair.reference.name,
             "top1": saving.top1,
-            "macs": saving.macs,
-            "reference_macs": saving.reference_macs,
+            "macs": saving.cost and saving.cost.macs,
+            "reference_macs": saving.reference and saving.reference.macs,
+            "bound": saving.bound,
             "saved": saving.saved,
             "saved_deviation": saving.deviation,
-            "reason": saving.reason,
+            "reason": saving.reason(pair.curve.name, pair.reference.name),
         }
         for pair in costs.pairs
         for saving in pair.savings
@@ -92,19 +93,21 @@ def savings_rows(costs: Costs) -> list[dict[str, Any]]:
 
 
 def savings_table(costs: Costs) -> TableText:
-    """For people: the accuracies that both ways were measured at."""
+    """For people: the accuracies at which something is told."""
     rows = [
-        (
-            pair.curve.name, f"{saving.top1:.2f}", units.count(saving.macs), units.count(saving.reference_macs),
-            f"{100 * saving.saved:.0f}" + ("" if saving.deviation is None else f" ± {100 * saving.deviation:.0f}"),
-        )
+        (pair.curve.name, f"{saving.top1:.2f}", str(saving.cost), str(saving.reference), _saved_text(saving))
         for pair in costs.pairs
         for saving in pair.savings
-        if saving.macs is not None and saving.reference_macs is not None and saving.saved is not None
-    ]  # fmt: skip
-    return TableText(
-        ("arm", "top-1 %", "total MACs", "from scratch", "saved %"), tuple(rows), "Saved at equal accuracy"
-    )
+        if saving.saved is not None
+    ]
+    header = ("arm", "top-1 %", "total MACs", "from scratch", "saved %")
+    return TableText(header, tuple(rows), "Saved at equal accuracy")
+
+
+def _saved_text(saving: Saving) -> str:
+    part, deviation = saving.saved or 0.0, saving.deviation
+    bound = {"at least": "≥ ", "at most": "≤ "}.get(saving.bound, "")
+    return f"{bound}{100 * part:.0f}" + ("" if deviation is None else f" ± {100 * deviation:.0f}")
 
 
 def cost_chart(costs: Costs, source_macs: int | None) -> Chart:
@@ -125,8 +128,8 @@ def sentences(costs: Costs) -> list[str]:
     for pair in costs.pairs:
         left_out: dict[str, list[str]] = {}
         for saving in pair.savings:
-            if saving.reason:
-                left_out.setdefault(saving.reason, []).append(f"{saving.top1:.2f}")
+            if reason := saving.reason(pair.curve.name, pair.reference.name):
+                left_out.setdefault(reason, []).append(f"{saving.top1:.2f}")
         said += [
             f"{pair.curve.name}: no saving is told at {', '.join(tops)} %, as {reason}."
             for reason, tops in left_out.items()

@@ -12,7 +12,8 @@ _SCRATCH = (
     "From scratch the targets train for the same lengths, and for each with the source's cost on top{own}. What is "
     "saved is read at equal accuracy against them, negative where it costs more. Between neighbouring lengths accuracy "
     "is taken as linear in the logarithm of MACs, a longer run that ends lower than a shorter one is passed over, and "
-    "nothing is read beyond what was measured. A saving is that of the means over seeds; its deviation is over seeds, "
+    "nothing is read beyond what was measured: what came to more than an accuracy at its cheapest costs at most that, "
+    "which bounds what is saved. A saving is that of the means over seeds; its deviation is over seeds, "
     "where the curves of every seed reach that far."
 )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from growtool.report import units
 from growtool.report.chart import ticks
 from growtool.workflows.compare.results import Spread
 
@@ -85,34 +85,55 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """MACs of training to an accuracy.
+
+    Attributes:
+        macs: interpolated between what was measured, or the least that was.
+        at_most: whether that least came to a higher accuracy, so that this one may be had for less.
+    """
+
+    macs: float
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        return f"{'≤ ' if self.at_most else ''}{units.count(self.macs)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Saving:
     """Two costs of one accuracy.
 
     Attributes:
         top1: the accuracy in percent.
-        macs: what it costs; None where that was not measured.
-        reference_macs: what it costs from scratch; None where that was not measured.
+        cost: None where the way was not trained that far.
+        reference: what it costs from scratch; None where scratch was not trained that far.
         deviation: of the saving over seeds; None for one, or where a seed's curves do not both reach the accuracy.
-        reason: why there is no saving; empty where there is one.
     """
 
     top1: float
-    macs: float | None
-    reference_macs: float | None
-    deviation: float | None
-    reason: str
+    cost: Cost | None
+    reference: Cost | None
+    deviation: float | None = None
 
     @property
     def saved(self) -> float | None:
-        """The part of the cost from scratch that is saved, negative where more is paid; None where one is unknown."""
-        return _saved(self.macs, self.reference_macs)
+        """The part of the cost from scratch that is saved, negative where more is paid; None where that is not told."""
+        return _saved(self.cost, self.reference)
 
+    @property
+    def bound(self) -> str:
+        """Whether it is `at least` or `at most` that; empty where it is just that."""
+        if self.saved is None or self.cost is None or self.reference is None:
+            return ""
+        return "at least" if self.cost.at_most else "at most" if self.reference.at_most else ""
 
-class Unreached(StrEnum):
-    """Why a curve does not tell what an accuracy costs."""
-
-    low = "was not measured that low"
-    high = "was not trained that far"
+    def reason(self, name: str, reference: str) -> str:
+        """Why nothing is told, of ways with these names; empty where something is."""
+        if self.saved is not None:
+            return ""
+        short = [way for way, cost in ((name, self.cost), (reference, self.reference)) if cost is None]
+        return f"{' and '.join(short)} did not get that far" if short else "both were more accurate from the start"
 
 
 def envelope(points: Points) -> list[tuple[float, float]]:
@@ -124,33 +145,33 @@ def envelope(points: Points) -> list[tuple[float, float]]:
     return best
 
 
-def cost_at(points: Points, top1: float) -> float | Unreached:
-    """MACs of training to an accuracy.
+def cost_at(points: Points, top1: float) -> Cost | None:
+    """What it costs to train to an accuracy; None where no training came that far.
 
     Between two neighbours of the envelope accuracy is taken as linear in the logarithm of MACs; after a point that cost
     nothing, in MACs. As curves bend downwards, that is rather too much than too little.
     """
     kept = envelope(points)
-    if top1 < kept[0][1]:
-        return Unreached.low
+    if top1 <= kept[0][1]:
+        return Cost(kept[0][0], at_most=top1 < kept[0][1])
     for (cheap, low), (dear, high) in pairwise(kept):
         if top1 <= high:
             part = (top1 - low) / (high - low)
-            return cheap ** (1 - part) * dear**part if cheap else part * dear
-    return kept[-1][0] if top1 == kept[-1][1] else Unreached.high
+            return Cost(cheap ** (1 - part) * dear**part if cheap else part * dear)
+    return None
 
 
 def saving_at(curve: Curve, reference: Curve, level: Level) -> Saving:
     """What a way saves against another at one accuracy: by the means over seeds, and its deviation seed by seed."""
-    macs, other = cost_at(curve.means, level.top1), cost_at(reference.means, level.top1)
     each = []
     for seed in sorted(curve.seeds & reference.seeds):
         top1 = level.by_seed.get(seed, level.top1)
-        each.append(_saved(*(_known(cost_at(way.of_seed(seed), top1)) for way in (curve, reference))))
+        costs = [cost_at(way.of_seed(seed), top1) for way in (curve, reference)]
+        each.append(None if any(cost and cost.at_most for cost in costs) else _saved(*costs))
     found = [value for value in each if value is not None]
-    spread = statistics.stdev(found) if len(found) == len(each) > 1 else None
-    reasons = [f"{way.name} {cost}" for way, cost in ((curve, macs), (reference, other)) if isinstance(cost, Unreached)]
-    return Saving(level.top1, _known(macs), _known(other), None if reasons else spread, " and ".join(reasons))
+    means = Saving(level.top1, cost_at(curve.means, level.top1), cost_at(reference.means, level.top1))
+    told = means.saved is not None and not means.bound and len(found) == len(each) > 1
+    return replace(means, deviation=statistics.stdev(found)) if told else means
 
 
 def levels(curve: Curve, reference: Curve, others: Iterable[Curve]) -> list[Level]:
@@ -171,9 +192,7 @@ def _range(curve: Curve) -> tuple[float, float]:
     return min(tops), max(tops)
 
 
-def _known(cost: float | Unreached) -> float | None:
-    return None if isinstance(cost, Unreached) else cost
-
-
-def _saved(macs: float | None, reference: float | None) -> float | None:
-    return None if macs is None or not reference else 1 - macs / reference
+def _saved(cost: Cost | None, reference: Cost | None) -> float | None:
+    if cost is None or reference is None or not reference.macs or (cost.at_most and reference.at_most):
+        return None
+    return 1 - cost.macs / reference.macs
