@@ -140,7 +140,7 @@ _VARIES = (
     (r"[0-9a-f]{16,}…?", "#"),
 )
 # how far a run is, of which a slow machine alone tells
-_NEWS = re.compile(r"\S+, seed \d+: (reading images and checkpoint|update \d.*)")
+_NEWS = re.compile(r"\S+ for [\d,]+ updates?, seed \d+: (reading images and checkpoint|update \d.*)")
 
 
 def steady(lines: Sequence[str]) -> str:

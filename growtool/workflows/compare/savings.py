@@ -132,8 +132,14 @@ class Saving:
         """Why nothing is told, of ways with these names; empty where something is."""
         if self.saved is not None:
             return ""
-        short = [way for way, cost in ((name, self.cost), (reference, self.reference)) if cost is None]
-        return f"{' and '.join(short)} did not get that far" if short else "both were more accurate from the start"
+        ways = ((name, self.cost), (reference, self.reference))
+        short = [way for way, cost in ways if cost is None]
+        above = [way for way, cost in ways if cost and cost.at_most]
+        return (
+            f"{' and '.join(short)} did not get that far"
+            if short
+            else f"{' and '.join(above)} lay above that at the cheapest"
+        )
 
 
 def envelope(points: Points) -> list[tuple[float, float]]:
@@ -193,6 +199,9 @@ def _range(curve: Curve) -> tuple[float, float]:
 
 
 def _saved(cost: Cost | None, reference: Cost | None) -> float | None:
+    """The part of the cost that is saved; None where one is unknown, or a bound does not tell which is the cheaper."""
     if cost is None or reference is None or not reference.macs or (cost.at_most and reference.at_most):
         return None
-    return 1 - cost.macs / reference.macs
+    saved = 1 - cost.macs / reference.macs
+    open_ended = (cost.at_most and saved < 0) or (reference.at_most and saved > 0)
+    return None if open_ended else saved
