@@ -201,6 +201,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(place: Path) -> None:
             ["--budget", "1epochs", "--source-epochs", "3", "--source-macs", "13.2e12"],
             r"--source-epochs and --source-macs: found both, expected one of them, .*; drop one",
         ),
+        (["--budget", "1epochs", "--source-macs", "inf"], r"--source-macs: found inf, expected a finite number"),
         (["--budget", "1epochs", "--set", "epochs=3"], r"found the options epochs, expected none of those"),
         (
             ["--budget", "1epochs", "--baseline", "none", "--baseline", "source"],

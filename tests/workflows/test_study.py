@@ -149,6 +149,7 @@ def comparison(tmp_path: Path):
 
     class Study:
         seeds, rates, options, plans = 2, (0.1, 0.3), {"opt": "sgd"}, ()
+        source_macs, source_epochs = None, None
         budgets, scratch_budgets = (Budget(20, "steps"),), (Budget(40, "steps"),)
         baselines = frozenset({"scratch", "source"})
         variants = (Variant("taught", {"kd_teacher": "small", "kd_weight": 0.3}),)
@@ -191,7 +192,10 @@ def test_documents_of_a_comparison(comparison) -> None:
     text = (out / "table.md").read_text()
     assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
     assert "Failed: broken for 20 updates, seed 0, lr 0.1: it broke" in text
-    assert "Total MACs hold 60.0 k of training the source, for all that starts from it." in text
+    assert (
+        "Total MACs hold 60.0 k of training the source, as the records beside it tell, for all that starts from it."
+        in text
+    )
     assert "with the source's cost on top, and for 40 steps. What is saved is read at equal accuracy" in text
     assert "| tile | 82.00 | 300 k | 381 k | 21 |" in text
     assert "tile: no saving is told at 83.00 %, as tile did not get that far." in text

@@ -50,7 +50,7 @@ def compare(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the comparison.", show_default="NAME-compared"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per arm; growth and training are drawn anew for each.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per arm and length; growth and training are drawn anew.")] = 1,
     baseline: Annotated[
         list[Baseline] | None,
         typer.Option(
@@ -66,12 +66,13 @@ def compare(
         float | None,
         typer.Option(
             min=0,
-            show_default="from its training.json",
+            show_default="what its records tell",
             help="Passes over these images that the source was trained for; costs then include them.",
         ),
     ] = None,
     source_macs: Annotated[
-        float | None, typer.Option(min=0, help="What training the source has cost, in MACs: 13.2e12.")
+        float | None,
+        typer.Option(min=0, show_default="what its records tell", help="What that has cost in MACs, instead: 13.2e12."),
     ] = None,
     lr: Annotated[
         list[float] | None,

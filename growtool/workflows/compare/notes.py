@@ -51,14 +51,16 @@ def notes(comparison: Comparison) -> list[str]:
 
 def cost_notes(comparison: Comparison) -> Iterator[str]:
     """What the MACs of all training are made of."""
-    known = comparison.source_macs
+    study, known = comparison.study, comparison.source_macs
     if known is None:
         yield (
             "What training the source has cost is not known (--source-macs or --source-epochs says it), so total MACs "
             "count from growth on."
         )
     else:
-        yield f"Total MACs hold {units.count(known)} of training the source, for all that starts from it."
+        said = (study.source_macs, study.source_epochs) != (None, None)
+        told = "" if said else ", as the records beside it tell"
+        yield f"Total MACs hold {units.count(known)} of training the source{told}, for all that starts from it."
     ways = {result.arm.name: result.arm for result in comparison.results if result.arm.plan and result.arm.second}
     for name, arm in ways.items():
         if arm.plan and arm.plan.plan.second != MIRROR:

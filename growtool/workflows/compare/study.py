@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,22 +101,31 @@ class Study:
                 f"--baseline source: found that plans say which model {self.source.name} is, and training it as it is "
                 "reads no plan; put a config.json beside it that says so, or drop the baseline"
             )
-        if self.source_epochs is not None and self.source_macs is not None:
-            problems.append(
-                "--source-epochs and --source-macs: found both, expected one of them, as each says what training the "
-                "source has cost; drop one"
-            )
-        if self.scratch_budgets and "scratch" not in self.baselines:
-            problems.append(
-                "--scratch-budget: found lengths for training from scratch, and no baseline that does; add --baseline "
-                "scratch, or drop the lengths"
-            )
+        problems += self._wrong_costs()
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
         for variant in () if problems else (None, *self.variants):
             problems += self._unfit(variant)
         if problems:
             raise PlanError(list(dict.fromkeys(problems)))
+
+    def _wrong_costs(self) -> Iterator[str]:
+        """What is wrong with what the source has cost, and with the lengths of scratch."""
+        said = {"--source-epochs": self.source_epochs, "--source-macs": self.source_macs}
+        told = {option: value for option, value in said.items() if value is not None}
+        if len(told) > 1:
+            yield (
+                f"{' and '.join(told)}: found both, expected one of them, as each says what training the source has "
+                "cost; drop one"
+            )
+        for option, value in told.items():
+            if not math.isfinite(value):
+                yield f"{option}: found {value}, expected a finite number of at least 0"
+        if self.scratch_budgets and "scratch" not in self.baselines:
+            yield (
+                "--scratch-budget: found lengths for training from scratch, and no baseline that does; add --baseline "
+                "scratch, or drop the lengths"
+            )
 
     def _unfit(self, variant: Variant | None) -> Iterator[str]:
         """What is wrong with the options of a variant, at each of the rates."""
