@@ -1,5 +1,6 @@
 """Fits of power laws, and where they cross."""
 
+import json
 import math
 from collections.abc import Callable
 from random import Random
@@ -120,3 +121,16 @@ def test_the_crossing_is_told_in_words() -> None:
         "tile is ahead of scratch from 1.00 T MACs on, and their fits do not cross up to 320 T, 10 times what was "
         "measured at most (beyond 32.0 T they are extrapolated; 0 % of the fits to resampled residuals cross)."
     )
+
+
+def test_fits_and_crossings_are_data_too() -> None:
+    grown, scratch = curve("tile", law(80, 10, 0.5), scratch=False), curve("scratch", law(85, 30, 0.5), scratch=True)
+    found = json.loads(json.dumps(costs_of([grown, scratch]).to_json()))
+    (crossed,) = found["crossings"]
+    assert (crossed["arm"], crossed["reference"]) == ("tile", "scratch")
+    assert crossed["ahead"] and not crossed["extrapolated"]
+    assert crossed["macs"] == pytest.approx(16e12, rel=1e-3) and len(crossed["interval"]) == 2
+    limits = [entry["fit"]["limit"] for entry in found["curves"]]
+    assert limits == [pytest.approx(80, abs=0.01), pytest.approx(85, abs=0.01)]
+    costly = [saving for saving in found["savings"] if saving["top1"] > 77.6 and saving["saved"] is not None]
+    assert costly and all(saving["saved"] < 0 for saving in costly), "beyond the crossing it costs more"
