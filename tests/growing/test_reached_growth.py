@@ -31,9 +31,10 @@ BLOCKS = [
         (VGG, {"scale": {"depth": 3}}, {"depth": "net2deeper"}, {"cfg.*.times": [1, 1, 3, 3, 1]}),
         (VGG_BN, {"scale": {"depth": 2, "width": 2}}, {"depth": "net2deeper", "width": "tile"},
          {"cfg": [8, "M", 12, 12, "M"], "cfg.*.times": [1, 1, 2, 2, 1]}),
-        (DARKNET, {"scale": {"depth": 2, "width": 2}}, {"depth": "zero_out", "width": "tile"},
-         {"cfg.stem.out_chs": 64, "cfg.stages.depth.*": [2, 6, 8, 2]}),
-        (GHOST, {"model_args": TIMES}, {"depth": "zero_out"}, TIMES),
+        pytest.param(
+            DARKNET, {"scale": {"depth": 2, "width": 2}}, {"depth": "zero_out", "width": "tile"},
+            {"cfg.stem.out_chs": 64, "cfg.stages.depth.*": [2, 6, 8, 2]}, marks=pytest.mark.slow),
+        pytest.param(GHOST, {"model_args": TIMES}, {"depth": "zero_out"}, TIMES, marks=pytest.mark.slow),
     ],
     ids=["vgg11", "vgg11_bn", "darknet", "ghostnet"],
 )  # fmt: skip

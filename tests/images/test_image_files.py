@@ -53,6 +53,7 @@ print(split.classes, [split.images.filename(i) for i in range(len(split))])
 """
 
 
+@pytest.mark.slow
 def test_the_order_of_classes_and_images_is_one_in_every_process(tmp_path: Path):
     names = ("a", "B", "A", "b", "1", "01", "10", "2")
     for name in names:

@@ -41,6 +41,7 @@ def test_importing_growtool_imports_neither_torch_nor_timm():
     assert in_python("import sys, growtool; print([m for m in ('torch', 'timm') if m in sys.modules])") == "[]"
 
 
+@pytest.mark.slow
 def test_the_open_entry_point_is_registered_in_either_order():
     assert in_python("import growtool, timm; print(timm.is_model('growtool_open'))") == "True"
     assert in_plain_timm("import growtool, timm; print(timm.is_model('growtool_open'))").stdout == "True\n"

@@ -191,7 +191,13 @@ class Stopping(Progress):
 
 
 @UNCLOSED_IMAGES
-@pytest.mark.parametrize(("after", "where"), [(1, "member_0/run/checkpoints/step-00000001"), (2, "member_0/run/last")])
+@pytest.mark.parametrize(
+    ("after", "where"),
+    [
+        (1, "member_0/run/checkpoints/step-00000001"),
+        pytest.param(2, "member_0/run/last", marks=pytest.mark.slow),
+    ],
+)
 def test_a_protocol_that_is_stopped_goes_on_by_the_line_it_prints(after, where, tmp_path, monkeypatch, growtool):
     """Within a training, and at its last update, where it is over and the next would begin."""
     file = write_protocol(tmp_path / "p.yaml", write_data(tmp_path / "data"))

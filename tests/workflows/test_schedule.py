@@ -85,6 +85,7 @@ def test_a_schedule_that_is_stopped_says_how_it_goes_on(
         assert growtool(*line[1:])[0] == 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_and_resumed_it_is_the_same(file: Path, tmp_path: Path):
     """Killed within the first stage, within the third, and between growing and the fifth's first checkpoint."""
     loaded = load_schedule(file)
@@ -102,6 +103,7 @@ def run_as_rank(loaded: LoadedSchedule, output: Path, rank: int) -> None:
     assert [record.kind for record in run_schedule(loaded, output)] == ["train", "grow", "train", "grow", "train"]
 
 
+@pytest.mark.slow
 def test_several_processes_share_one_group_from_stage_to_stage(file: Path, tmp_path: Path):
     in_processes(2, partial(run_as_rank, load_schedule(file), tmp_path / "out"))
     assert [record.steps for record in read_records(tmp_path / "out")][:4] == [2, 0, 3, 0]
@@ -198,6 +200,7 @@ def test_paths_of_a_plan_in_the_file_start_in_its_folder(file: Path, tmp_path: P
         assert Path(plan.data.path).resolve() == tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_a_schedule_may_begin_by_growing_a_lone_file(file: Path, tmp_path: Path):
     args = json.loads((tmp_path / "model/config.json").read_text())["model_args"]
     (tmp_path / "model/model.safetensors").rename(tmp_path / "lone.safetensors")

@@ -205,7 +205,9 @@ def test_families_are_listed_with_their_proofs(capsys):
     assert f"{sum(map(len, built_in().models().values()))} models in {len(listed)} families" in " ".join(shown.split())
 
 
-@pytest.mark.parametrize("example", NUMBERS[:2], ids=lambda e: e.architecture)
+@pytest.mark.parametrize(
+    "example", [NUMBERS[0], pytest.param(NUMBERS[1], marks=pytest.mark.slow)], ids=lambda e: e.architecture
+)
 def test_no_change_of_a_single_argument_is_promised_falsely(example):
     """Each number doubled and each switch turned; `python -m tests.zoo --numbers` does so with eighteen more models."""
     found = list(changed_singly(example))
