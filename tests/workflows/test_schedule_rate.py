@@ -147,20 +147,22 @@ def test_a_rate_that_cannot_be_meant_is_refused_with_its_place(
     assert any(re.search(rf"schedule.yaml:\d+:\d+ {message}", found) for found in caught.value.problems), caught.value
 
 
-def test_the_recipe_that_grows_once_and_late_in_width_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With few images: from the lines of the page on, exactly twice as wide while the rate is level, then it falls."""
+@pytest.mark.parametrize("way", ["wide", "deep"])
+def test_the_recipes_that_grow_once_and_late_run(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With few images: from the lines of the page on, exactly larger while the rate is level, then it falls."""
     page = (DOCS / "finetune.md").read_text()
     monkeypatch.chdir(tmp_path)
     exec(re.findall(r"```python\n(import timm\n.*?)```", page, re.DOTALL)[0], {})
     write_data(tmp_path / "cifar", train=4, validation=1, classes=tuple("abcdefghij"))
     small = "batch_size: 8, workers: 0, device: cpu, log_interval: 1"
-    recipe = (DOCS / "experiments/once-wide.yaml").read_text().replace("batch_size: 128", small)
+    recipe = (DOCS / f"experiments/once-{way}.yaml").read_text().replace("batch_size: 128", small)
     recipe = recipe.replace("epochs: 4}", "epochs: 1}").replace("epochs: 16}", "epochs: 4}")
     (tmp_path / "once.yaml").write_text(recipe)
     run_schedule(load_schedule(tmp_path / "once.yaml"), tmp_path / "out")
     report = json.loads((tmp_path / "out/02-grow/growth.json").read_text())
     assert report["promise"]["kind"] == "exact" and report["optimizer"]["carried"] > 0
-    assert open_checkpoint(tmp_path / "out/03-train/last").spec.model_args["channels"] == [48, 96, 192, 384]
+    large = open_checkpoint(tmp_path / "out/03-train/last").spec.model_args
+    assert (large["channels"], large.get("layers", [2] * 4)) == ([48, 96, 192, 384], [2] * 4)
     found = rates(tmp_path / "out")
     assert found == approx([0.1] * (len(found) - 4) + found[-4:]) and found[-4:] == sorted(found[-4:], reverse=True)
     assert found[-1] == approx(0.1 / 4)
