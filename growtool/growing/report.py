@@ -7,8 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import ModelSpec
 from growtool.checkpoint.folder import json_text
 from growtool.growing.optimizer import GrownState, rate_factors
@@ -101,13 +101,14 @@ def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
     factors = rate_factors(tensor)
     if factors is not None:
         entry["lr_factors"] = factors
-    slices = [_new_ranges(axis.replica) for axis in tensor.maps]
+    slices = [_new_ranges(axis) for axis in tensor.maps]
     return entry | {"new_slices": slices} if any(slices) else entry
 
 
-def _new_ranges(replica: Tensor) -> list[list[int]]:
+def _new_ranges(axis: AxisMap) -> list[list[int]]:
     """The positions of a dimension that growth made, as ranges [start, stop): all but the first copy of each."""
-    new = torch.nn.functional.pad((replica > 0).int(), (1, 1))
+    made = axis.replica > 0 if axis.blank is None else (axis.replica > 0) | axis.blank
+    new = torch.nn.functional.pad(made.int(), (1, 1))
     edges = new.diff().nonzero().flatten().tolist()
     return [list(pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
 

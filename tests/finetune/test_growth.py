@@ -203,8 +203,9 @@ def test_the_optimizers_state_beside_the_checkpoint_is_carried_on(checkpoint: Pa
         prepare(run_config(tmp_path / "first/last", data, tmp_path / "third", carry_optimizer=True, opt="sgd"), CPU)
 
 
-def test_the_report_of_a_wider_model_names_its_new_positions(checkpoint: Path):
-    wider = grown(checkpoint, WIDER)
+@pytest.mark.parametrize("operator", ["tile", "shrink_perturb"], ids=["copies", "blanks"])
+def test_the_report_of_a_wider_model_names_its_new_positions(checkpoint: Path, operator: str):
+    wider = grown(checkpoint, WIDER.replace("tile", operator))
     tensors = json.loads((wider / "growth.json").read_text())["tensors"]
     assert tensors["fc.weight"]["new_slices"] == [[], [[12, 24]]]
     assert tensors["layer1.0.bn1.running_mean"]["new_slices"] == [[[4, 8]]]
