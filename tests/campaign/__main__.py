@@ -3,10 +3,12 @@
     python -m tests.campaign --pack ../shared/data/cifar10 runs/cifar10.npz
     python -m tests.campaign runs/cifar10.npz [--device cuda] [--minutes 60] [-o runs/campaign]
 
+    python -m tests.campaign --tell runs/campaign/results.jsonl
     python -m tests.campaign --keep runs/campaign/results.jsonl
 
 Every run is independent of the others but for its sources, is gone on with where it was cut short, and is skipped
-where it is done. Results go to results.jsonl in the output; --keep writes them into docs/experiments/results.csv.
+where it is done. Results go to results.jsonl in the output. --tell prints what they say and draws them beside; --keep
+writes them into docs/experiments/results.csv.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from pathlib import Path
 
 import torch
 
+from growtool.report.chart import to_svg
+from growtool.workflows.compare.costs import cost_chart
 from tests.campaign.images import pack, random_splits, read
-from tests.campaign.results import RESULTS, keep, write
+from tests.campaign.results import RESULTS, costs, keep, told, write
 from tests.campaign.results import read as read_results
-from tests.campaign.runs import all_runs
+from tests.campaign.runs import TRAINING, all_runs
 from tests.campaign.train import Place, Result, trained
 
 KEPT = Path("docs/experiments/results.csv")
@@ -33,6 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__.partition("\n")[0])
     parser.add_argument("images", type=Path, nargs="?", help="a file that --pack wrote")
     parser.add_argument("--pack", type=Path, nargs=2, metavar=("PARQUET", "FILE"), help="write that file (pyarrow)")
+    parser.add_argument("--tell", type=Path, metavar="RESULTS", help="print what they say, draw them beside")
     parser.add_argument("--keep", type=Path, metavar="RESULTS", help=f"write them into {KEPT}")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no further run begins")
@@ -46,6 +51,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if chosen.keep:
         keep(read_results(chosen.keep), KEPT)
         return
+    if chosen.tell:
+        tell(chosen.tell)
+        return
     if not chosen.tiny and chosen.images is None:
         parser.error("name the images, or give --tiny")
     device = torch.device(chosen.device)
@@ -54,6 +62,15 @@ def main(words: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     for result in run_all(place, chosen.only, time.monotonic() + 60 * chosen.minutes):
         print(f"{result.run:40} {result.macs:.3e} MACs  {result.top1:6.2f} %  {result.seconds:7.1f} s", flush=True)
+
+
+def tell(results: Path) -> None:
+    """What is saved at equal accuracy, family by family, and a chart of each beside the results."""
+    runs, found = {run.label: run for run in all_runs()}, read_results(results)
+    for family in TRAINING:
+        if ways := costs(found, runs, family):
+            print(f"# {family}\n", *told(ways), sep="\n")
+            results.with_name(f"{family}.svg").write_text(to_svg(cost_chart(ways, None)), encoding="utf-8")
 
 
 def run_all(place: Place, only: Sequence[str], deadline: float) -> Iterator[Result]:

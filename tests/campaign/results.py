@@ -1,13 +1,17 @@
-"""Results of the campaign among those that docs/experiments keeps."""
+"""What the campaign has shown: kept among the results of docs/experiments, and read as `growtool compare` does."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from growtool.workflows.compare.costs import Costs, costs_of, fit_sentences, savings_table, sentences
+from growtool.workflows.compare.savings import Curve, Measured
+from tests.campaign.runs import STARTS, Run
 from tests.campaign.train import Result
 
 RESULTS = "results.jsonl"
@@ -40,3 +44,26 @@ def keep(results: Sequence[Result], table: Path) -> None:
     others = [row for row in rows if tuple(row[:_KEY]) not in told]
     with table.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([header, *others, *found])
+
+
+def costs(results: Iterable[Result], runs: Mapping[str, Run], family: str) -> Costs | None:
+    """Accuracy against MACs of every way to the large network of a family; None where nothing is known of it."""
+    lengths = defaultdict[str, dict[tuple[int, int], dict[int, float]]](lambda: defaultdict(dict))
+    for result in results:
+        run = runs[result.run]
+        if run.family != family or run.way in STARTS.values():
+            continue
+        lengths[run.way][result.macs, result.updates][run.seed] = result.top1
+        if result.before and result.start is not None:  # right after growth
+            lengths[run.way][result.before, 0][run.seed] = result.start
+    curves = [
+        Curve(way, family, way == "scratch", tuple(Measured(*cost, top1) for cost, top1 in sorted(points.items())))
+        for way, points in lengths.items()
+    ]
+    return costs_of(curves) if curves else None
+
+
+def told(found: Costs) -> Iterator[str]:
+    """A table in Markdown of what is saved, and what it leaves out."""
+    yield savings_table(found).to_markdown()
+    yield from (*sentences(found), *fit_sentences(found))

@@ -37,7 +37,8 @@ class Run:
     """One way to a trained large network, or to a source of others.
 
     Attributes:
-        name: unique in the campaign, the seed left out.
+        way: how it comes to its result, whatever its length.
+        length: in epochs of the stages that it trains.
         family: `resnet` or `vit`.
         seed: of weights, growth and training.
         start: size of the network that it begins with, fresh; or the name of the run whose result it goes on from.
@@ -48,7 +49,8 @@ class Run:
         second: the name of the run, with another seed, whose result is the plan's second source.
     """
 
-    name: str
+    way: str
+    length: float
     family: str
     seed: int
     start: str
@@ -59,6 +61,11 @@ class Run:
     second: str | None = None
 
     @property
+    def name(self) -> str:
+        """Unique in the campaign, family and seed left out."""
+        return f"{self.way}-{self.length:g}"
+
+    @property
     def label(self) -> str:
         """Its name in the results and its folder."""
         return f"{self.family}/{self.name}/seed{self.seed}"
@@ -66,25 +73,24 @@ class Run:
 
 def scratch(family: str, epochs: float, seed: int = 0, *, size: str = "large") -> Run:
     """Fresh weights and one cosine cycle."""
-    name = "scratch" if size == "large" else size
-    return Run(f"{name}-{epochs:g}", family, seed, size, (epochs,), {"sched": "cosine", "warmup": 0.05})
+    way = "scratch" if size == "large" else size
+    return Run(way, epochs, family, seed, size, (epochs,), {"sched": "cosine", "warmup": 0.05})
 
 
-def once(family: str, way: str, epochs: float, share: float = _LATE, *, width: Mapping[str, Any] = MIXTURE) -> Run:
+def once(family: str, grows: str, epochs: float, share: float = _LATE, *, width: Mapping[str, Any] = MIXTURE) -> Run:
     """One rate schedule, grown once after a share of its updates (arXiv 2511.04981)."""
-    plan = {"width": width} if way != "depth" else {}
-    plan |= {"depth": {"operator": "zero_out"}} if way != "width" else {}
+    plan = {"width": width} if grows != "depth" else {}
+    plan |= {"depth": {"operator": "zero_out"}} if grows != "width" else {}
     rate = {"sched": "wsd", "warmup": _WARMUP, "decay": round(min(_DECAY, 1 - share), 6), "lr_decay_fn": "linear"}
     stages = (round(epochs * share, 6), plan, round(epochs * (1 - share), 6))
-    return Run(f"{way}-{share:.0%}-of-{epochs:g}", family, 0, STARTS[way], stages, rate)
+    return Run(f"{grows}-at-{share:.0%}", epochs, family, 0, STARTS[grows], stages, rate)
 
 
-def regrown(family: str, source: float, epochs: float, plan: Mapping[str, Any], name: str) -> Run:
+def regrown(family: str, source: float, epochs: float, plan: Mapping[str, Any], how: str) -> Run:
     """A source trained to its end, grown at once and trained on at a lower rate."""
     lr = 0.03 if family == "resnet" else 3e-4
-    stages = (plan, epochs) if epochs else (plan,)
     rate = {"sched": "cosine", "warmup": 0.05}
-    return Run(f"{name}-from-{source:g}+{epochs:g}", family, 0, f"half-{source:g}", stages, rate, lr)
+    return Run(f"{how}-from-{source:g}", epochs, family, 0, f"half-{source:g}", (plan, epochs), rate, lr)
 
 
 def telling(family: str) -> Iterator[Run]:
@@ -103,8 +109,8 @@ def further(family: str) -> Iterator[Run]:
         yield from (regrown(family, source, epochs, {"width": MIXTURE}, "mixture") for epochs in (2, 6))
     plain = once(family, "width", LENGTHS[0])
     for name, width in WIDTHS.items():
-        yield replace(once(family, "width", LENGTHS[0], width=width), name=f"{plain.name}-{name}")
-    yield from (replace(plain, name=f"{plain.name}-{name}", options=options) for name, options in LEARNING.items())
+        yield replace(once(family, "width", LENGTHS[0], width=width), way=f"{plain.way}-{name}")
+    yield from (replace(plain, way=f"{plain.way}-{name}", options=options) for name, options in LEARNING.items())
     if family == "vit":  # a ResNet has no mirror image
         mirror = {"width": {"operator": "two_source"}, "second": "mirror"}
         yield regrown(family, SOURCES[0], 2, mirror, "mirror")

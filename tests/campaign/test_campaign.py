@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.campaign.__main__ import main
 from tests.campaign.images import CLASSES, SIDE, Training, random_splits, read, write_packed
-from tests.campaign.results import keep, row_of
+from tests.campaign.results import costs, keep, row_of
 from tests.campaign.results import read as read_results
 from tests.campaign.results import write as write_results
 from tests.campaign.runs import SEEDS, all_runs, once, scratch
-from tests.campaign.train import Place, needed, trained
+from tests.campaign.train import Place, Result, needed, trained
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,12 @@ def test_every_run_comes_after_those_that_it_begins_with():
 @pytest.mark.parametrize(
     "name",
     [
-        "resnet/both-80%-of-10/seed0",
-        pytest.param("vit/mirror-from-14+2/seed0", marks=pytest.mark.slow),
-        pytest.param("resnet/two_source-from-14+2/seed1", marks=pytest.mark.slow),
-        pytest.param("resnet/width-80%-of-20-reset+new_warmup/seed0", marks=pytest.mark.slow),
-        pytest.param("vit/width-80%-of-20-shrink_perturb/seed0", marks=pytest.mark.slow),
-        pytest.param("vit/depth-90%-of-20/seed0", marks=pytest.mark.slow),
+        "resnet/both-at-80%-10/seed0",
+        pytest.param("vit/mirror-from-14-2/seed0", marks=pytest.mark.slow),
+        pytest.param("resnet/two_source-from-14-2/seed1", marks=pytest.mark.slow),
+        pytest.param("resnet/width-at-80%-reset+new_warmup-20/seed0", marks=pytest.mark.slow),
+        pytest.param("vit/width-at-80%-shrink_perturb-20/seed0", marks=pytest.mark.slow),
+        pytest.param("vit/depth-at-90%-20/seed0", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_costs_what_it_and_its_sources_took(place, name):
@@ -98,3 +99,36 @@ def test_a_result_takes_the_place_of_an_earlier_one(place, tmp_path: Path):
     for _ in range(2):
         keep([result], table)
     assert table.read_text().splitlines()[1:] == ["other,a,0.1,0,1,2,3,4", ",".join(row_of(result))]
+
+
+def test_what_is_saved_is_told_from_the_costs_of_all_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Scratch gains ten points with each doubling; grown in depth, half of it is enough."""
+    runs = {run.label: run for run in all_runs()}
+    epoch, found = 10**12, []
+    for n, length in enumerate((3, 6, 10, 20)):
+        found.append(Result(f"resnet/scratch-{length}/seed0", 0.1, 1, epoch * 2**n, 0, 50 + 10 * n, 1.0, None, 1.0))
+    for n, length in enumerate((10, 20, 40)):
+        label = f"resnet/depth-at-80%-{length}/seed0"
+        found.append(Result(label, 0.1, 1, epoch * 2**n, 0, 60 + 10 * n, 1.0, 55.0, 1.0))
+    assert {result.run for result in found} <= runs.keys()
+    ways = costs(found, runs, "resnet")
+    assert ways is not None
+    (pair,) = ways.pairs
+    saved = {saving.top1: saving.saved for saving in pair.savings}
+    assert saved[60] == saved[70] == pytest.approx(0.5)
+    assert costs(found, runs, "vit") is None
+    write_results(found, tmp_path / "results.jsonl")
+    main(["--tell", str(tmp_path / "results.jsonl")])
+    assert "| depth-at-80% | 70.00 | 2.00 T | 4.00 T | 50 |" in capsys.readouterr().out
+    assert (tmp_path / "resnet.svg").read_text().startswith("<svg")
+
+
+def test_a_result_right_after_growth_costs_what_its_source_did():
+    runs = {run.label: run for run in all_runs()}
+    grown = Result("vit/mixture-from-14-2/seed0", 0.1, 1, 30, 10, 70.0, 1.0, 60.0, 1.0)
+    ways = costs([grown], runs, "vit")
+    assert ways is not None
+    ((curve, _),) = ways.curves
+    assert [(point.macs, point.steps, dict(point.top1)) for point in curve.points] == [
+        (10, 0, {0: 60.0}), (30, 1, {0: 70.0})
+    ]  # fmt: skip

@@ -31,6 +31,7 @@ class Result:
         lr: its peak rate.
         updates: of the run itself.
         macs: of all training that led there, that of its sources included.
+        before: of the sources alone.
         top1: in percent, at the end.
         eval_loss: likewise.
         start: accuracy right after growth; None where nothing grew.
@@ -41,6 +42,7 @@ class Result:
     lr: float
     updates: int
     macs: int
+    before: int
     top1: float
     eval_loss: float
     start: float | None
@@ -92,12 +94,14 @@ def trained(run: Run, place: Place, runs: Mapping[str, Run]) -> Result:
     output = folder / "stages"
     with fed_from(dict(place.splits), NAMES):
         records = run_schedule(load_schedule(file), output, resume=(output / STATE).is_file())
+    spent = sum(result.macs for result in before)
     last = read_points(output / records[-1].folder)[-1]  # every run ends in training
     found = Result(
         run=run.label,
         lr=run.lr or TRAINING[run.family]["lr"],
         updates=sum(record.steps for record in records),
-        macs=sum(record.macs for record in records) + sum(result.macs for result in before),
+        macs=spent + sum(record.macs for record in records),
+        before=spent,
         top1=last.top1,
         eval_loss=last.eval_loss,
         start=_start(output, records),

@@ -87,7 +87,7 @@ def _campaign(material: Material) -> str:
         raise Skip("name the images by --images")
     splits = random_splits(1280, 200) if material.packed is None else read(material.packed, material.device)
     place = Place(material.scratch / "campaign", splits, str(material.device), material.tiny)
-    only = ("resnet/scratch-3/seed0", "resnet/depth-80%-of-10/seed0") if material.tiny else ()
+    only = ("resnet/scratch-3/seed0", "resnet/depth-at-80%-10/seed0") if material.tiny else ()
     found = list[Result]()
     with suppress(TimeoutError):  # the last run is cut short by the end of the minutes
         for result in run_all(place, only, material.deadline):
