@@ -1,6 +1,6 @@
 """Train what shows how much growing saves at equal accuracy, the most telling first.
 
-    python -m tests.campaign --pack ../shared/data/cifar10 runs/cifar10.npz
+    python -m tests.campaign --pack PARQUET runs/cifar10.npz
     python -m tests.campaign runs/cifar10.npz [--device cuda] [--minutes 60] [-o runs/campaign]
 
     python -m tests.campaign --tell runs/campaign/results.jsonl
@@ -36,7 +36,8 @@ def main(words: Sequence[str] | None = None) -> None:
     """Pack the images, or run what there is time for."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__.partition("\n")[0])
     parser.add_argument("images", type=Path, nargs="?", help="a file that --pack wrote")
-    parser.add_argument("--pack", type=Path, nargs=2, metavar=("PARQUET", "FILE"), help="write that file (pyarrow)")
+    pack_help = "write that file from train.parquet and test.parquet, columns image and label (pyarrow)"
+    parser.add_argument("--pack", type=Path, nargs=2, metavar=("PARQUET", "FILE"), help=pack_help)
     parser.add_argument("--tell", type=Path, metavar="RESULTS", help="print what they say, draw them beside")
     parser.add_argument("--keep", type=Path, metavar="RESULTS", help=f"write them into {KEPT}")
     parser.add_argument("--device", default="cpu", help="a torch device")
