@@ -27,9 +27,10 @@ def rounded_together(W: Tensor, maps: Sequence[AxisMap], dtype: torch.dtype) -> 
         maps: one per dimension.
         dtype: that of the file.
     """
+    if torch.finfo(dtype).eps <= torch.finfo(W.dtype).eps:
+        return W
     split = [dim for dim, axis in enumerate(maps) if len(axis.turns) > 1]
-    coarser = dtype.is_floating_point and torch.finfo(dtype).eps > torch.finfo(W.dtype).eps
-    if len(split) != 1 or not coarser:
+    if len(split) != 1:
         return W
     (dim,) = split
     along = 1 if dim == 0 else 0
