@@ -1,18 +1,17 @@
-"""docs/architecture.md speaks of files, names and rooms that are there."""
+"""docs/architecture.md and CONTRIBUTING.md speak of files, names and rooms that are there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from growtool.operators.table import OPERATORS
-from growtool.trace.table.ops import OPS
 from tests.support.rooms import FLOORS, PACKAGE, ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 FENCED = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
-CODE = re.findall(r"`([^`\n]+)`", FENCED.sub("", PAGE))
-PATHS = sorted({text for text in CODE if re.fullmatch(r"(growtool|tests|docs)/[\w./]*[a-z/]", text)})
+BOTH = FENCED.sub("", PAGE + (ROOT / "CONTRIBUTING.md").read_text())
+CODE = re.findall(r"`([^`\n]+)`", BOTH)
+EXAMPLE = {f"growtool/operators/{place}" for place in ("width/reflect.py", "text/reflect.md")}  # made in the page
+PATHS = sorted({text for text in CODE if re.fullmatch(r"(growtool|tests|docs)/[\w./]*[a-z/]", text)} - EXAMPLE)
 NAMES = sorted({text for text in CODE if re.fullmatch(r"_?[A-Z]\w+(\.\w+)?", text)})
 ELSEWHERE = {"NAME", "Z", "E", "R_in", "E_in", "TorchDispatchMode"}  # letters of formulas, and a class of torch
 
@@ -45,17 +44,3 @@ def test_its_picture_has_every_room_on_its_floor():
     order = [{floor[room] for room in line} for line in drawn]
     assert all(len(floors) == 1 for floors in order)
     assert [f for (f,) in order] == sorted((f for (f,) in order), reverse=True)
-
-
-def test_its_row_is_the_tables():
-    (row,) = re.findall(r'\*\*_rows\("(\w+)", Kind\.(\w+), axes=indexing\.(\w+), linear=True\)', PAGE)
-    name, kind, rule = row
-    assert (OPS[name].kind.name, OPS[name].axes.__name__, OPS[name].linear) == (kind, rule, True)
-
-
-@pytest.mark.parametrize("name", ["tile", "zero_out"])
-def test_its_examples_have_what_it_says(name):
-    module = OPERATORS[name].implementation()
-    said = ("ABILITIES", "expand", "grow", "loss") if OPERATORS[name].axis == "width" else ("arrange", "loss")
-    assert all(hasattr(module, attribute) for attribute in said)
-    assert Path(module.__file__ or "").name == f"{name}.py"

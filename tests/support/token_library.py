@@ -1,6 +1,6 @@
 """A small library of its own: transformers over tokens, with two inputs and tied embeddings. Nothing of it is timm's.
 
-As a plugin (`--plugin token_library.py`) it makes itself known to growtool: the example of docs/architecture.md.
+As a plugin (`--plugin token_library.py`) it makes itself known to growtool: the example of CONTRIBUTING.md.
 """
 
 import json

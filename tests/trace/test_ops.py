@@ -82,7 +82,7 @@ def test_slopes_at_zero(name):
 
 LINEAR = {
     "avg_pool2d": ([2, 2],), "_adaptive_avg_pool2d": ([2, 2],), "mean": ([2],), "sum": ([2],), "roll": ([1], [3]),
-    "flip": ([2],),
+    "flip": ([2],), "tril": (), "triu": (1,),
     "upsample_bilinear2d": ([6, 6], False), "upsample_nearest2d": ([6, 6],), "neg": (), "unfold": (2, 2, 1),
     "constant_pad_nd": ([1, 1],), "pixel_unshuffle": (2,),
 }  # fmt: skip

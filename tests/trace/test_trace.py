@@ -212,12 +212,14 @@ def test_an_unknown_operation_fixes_what_it_touches_and_is_named(mystery):
         (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), True),
         (lambda x: x.flip(1), False),
         (lambda x: x.roll(3, 1), False),
+        (lambda x: x.tril(), True),
+        (lambda x: x.transpose(1, 3).triu().transpose(1, 3), False),
         (lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]], False),
         (lambda x: x.cumsum(1), False),
         (lambda x: x + torch.arange(8.0, device=x.device).view(1, 8, 1, 1), False),
         (lambda x: x + torch.ones(8, device=x.device).view(1, 8, 1, 1), True),
     ],
-    ids=["relu", "gate", "flip", "roll", "index", "cumsum", "uneven constant", "even constant"],
+    ids="relu gate flip roll triangle channels index cumsum uneven even".split(),
 )
 def test_channels_are_free_exactly_where_their_order_does_not_matter(between, free):
     trace = trace_model(Chain(between), (3, 4, 4))

@@ -12,7 +12,7 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,10 +50,32 @@ def options(prog: str, doc: str | None, only: str, small: str) -> argparse.Argum
     parser = argparse.ArgumentParser(prog=prog, description=(doc or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these {only}, measured anew")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="one of N parts; writes no page")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the page from what is there")
     parser.add_argument("--numbers", action="store_true", help=f"double numbers and turn switches of {small} alone")
     return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`2/6` is (2, 6). Raises ValueError, which argparse tells, where it is no part."""
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError(text)
+    return number, parts
+
+
+def of_part(examples: Sequence[Any], part: tuple[int, int]) -> Sequence[Any]:
+    """Every N-th example, so that like models are spread over the parts."""
+    number, parts = part
+    return examples[number - 1 :: parts]
+
+
+def promised_falsely(record: Mapping[str, Any]) -> bool:
+    """Whether an attempt of a record did not keep what was promised: a bug in each case."""
+    found = (record.get(part, []) for part in ("width", "depth", "singly"))
+    attempts = (made for part in found for made in ([part] if isinstance(part, Mapping) else part))
+    return any(made["verdict"] == "FALSE PROMISE" for made in attempts)
 
 
 def sweep(

@@ -30,6 +30,7 @@ from tests.zoo.models import SMALLEST, VARIANTS, Example
 from tests.zoo.numbers import MODELS as NUMBERS
 from tests.zoo.numbers import changed_singly, report
 from tests.zoo.proofs import TOLERANCE, InMemory, growth_proof, permutation_proof, source_model
+from tests.zoo.sweep import of_part, promised_falsely
 from tests.zoo.table import page
 
 
@@ -220,3 +221,16 @@ def test_the_sweep_of_single_changes_tells_what_it_found(monkeypatch):
     monkeypatch.setattr("tests.zoo.attempt.TOLERANCE", -1.0)  # nothing is equal
     lines = list(report(NUMBERS[1:2]))
     assert "FALSE PROMISE: {" in "\n".join(lines) and re.search(r"^all: \d+ changes, .* FALSE PROMISE", lines[-1])
+
+
+def test_parts_hold_every_example_once():
+    parts = [of_part(range(20), (k, 6)) for k in range(1, 7)]
+    assert sorted(n for part in parts for n in part) == list(range(20)) and of_part("all", (1, 1)) == "all"
+
+
+@pytest.mark.parametrize("part", ["width", "depth", "singly"])
+def test_a_false_promise_anywhere_is_seen(part):
+    good, bad = ({"verdict": verdict} for verdict in ("exact", "FALSE PROMISE"))
+    assert promised_falsely({"width": [good], part: [good, bad]})
+    assert promised_falsely({"width": good, "depth": bad})  # of transformers' types
+    assert not promised_falsely({"width": [good], "depth": good, "singly": [], "problem": "out of memory"})

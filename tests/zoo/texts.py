@@ -1,10 +1,11 @@
 """Prove growtool over transformers' families and write docs/transformers.md.
 
-    python -m tests.zoo.texts [--only NAME ...] [--fresh] [--jobs N] [--table]
+    python -m tests.zoo.texts [--only NAME ...] [--fresh] [--part K/N] [--jobs N] [--table]
     python -m tests.zoo.texts --numbers [--only NAME ...]
 
 Besides the families of `tests.support.transformers_families` every type of the installed transformers that has a causal
-or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl.
+or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl. One
+part alone writes no page. The exit code is 1 where what was just measured holds a false promise.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.support.transformers_families import FAMILIES, Source, config_of
 
 from .attempt import Attempt, attempt
 from .measure import TILED_AND_CLOSED, single_changes
-from .sweep import options, read_results, sweep
+from .sweep import of_part, options, promised_falsely, read_results, sweep
 from .texts_table import page
 
 RESULTS = Path("runs/transformers.jsonl")
@@ -129,11 +130,21 @@ def main() -> None:
             print(line, flush=True)
         return
     RESULTS.parent.mkdir(exist_ok=True)
+    wrong = 0
     if not arguments.table:
         done = set() if arguments.fresh or arguments.only else set(read_results(RESULTS))
-        wanted = [e for e in examples() if e.label not in done and (not arguments.only or e.label in arguments.only)]
+        chosen = of_part(examples(), arguments.part)
+        wanted = [e for e in chosen if e.label not in done and (not arguments.only or e.label in arguments.only)]
         for count, record in enumerate(sweep(wanted, RESULTS, measure, jobs=arguments.jobs), 1):
+            wrong += promised_falsely(record)
             print(f"{count}/{len(wanted)} {_line(record)}", file=sys.stderr, flush=True)
+    if arguments.part == (1, 1):
+        publish()
+    sys.exit(wrong > 0)
+
+
+def publish() -> None:
+    """Write the page, and the facts that growtool packages."""
     results = read_results(RESULTS)
     PAGE.write_text(page(examples(), results))
     FACTS.write_text(json.dumps([family_facts(results[name]) for name in FAMILIES if name in results], indent=1) + "\n")

@@ -101,6 +101,7 @@ OPS: dict[str, Op] = {
     **_rows("repeat", Kind.MOVE, axes=views.repeat, linear=True),
     **_rows("roll", Kind.MOVE, axes=indexing.roll, linear=True),
     **_rows("flip", Kind.MOVE, axes=indexing.flip, linear=True),
+    **_rows("tril triu", Kind.MOVE, axes=indexing.triangle, linear=True),
     **_rows("pixel_shuffle", Kind.MOVE, axes=layers.pixel_shuffle, linear=True),
     **_rows("pixel_unshuffle", Kind.MOVE, axes=layers.pixel_unshuffle, linear=True),
     **_rows("im2col", Kind.MOVE, axes=layers.image_to_columns, linear=True),

@@ -1,4 +1,4 @@
-"""Axes through operations that pick, move or drop positions: rolls, padding, indexing. They stay in their order."""
+"""Axes through operations that pick, move or drop positions: rolls, triangles, padding, indexing. The order stays."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def roll(tape: Observer, call: Call) -> Sequence[Axes]:
 
 def flip(tape: Observer, call: Call) -> Sequence[Axes]:
     return _fixed_along(tape, call, listed(call.arg(1, "dims")), "a flip")
+
+
+def triangle(tape: Observer, call: Call) -> Sequence[Axes]:
+    return _fixed_along(tape, call, (-2, -1), "a triangle")
 
 
 def pad(tape: Observer, call: Call) -> Sequence[Axes]:
