@@ -9,7 +9,7 @@ SEED ?= 0
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all lint dist demo bench gpu zoo fuzz clean
+.PHONY: help test test-all lint docs dist demo bench gpu zoo fuzz clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -24,6 +24,9 @@ lint: $(READY) ## Check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+docs: $(READY) ## Build the pages as a site into build/site; a broken link or a page without a place ends it
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 dist: $(READY) ## Build wheel and sdist into build/dist
 	$(RUN) -m build --outdir build/dist

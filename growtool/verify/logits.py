@@ -84,7 +84,8 @@ def compare(
     run at a time (see `outputs_of`).
 
     Args:
-        source, target: what to compare.
+        source: what to compare.
+        target: what to compare it with.
         inputs: as their library makes them; a tensor is the one that the models take.
         dtype: the type of the arithmetic.
         device: computes the outputs, which are compared on the CPU.

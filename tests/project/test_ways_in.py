@@ -32,6 +32,7 @@ OF_ROOT = {  # what the top of the repository may hold, and why
     "SECURITY.md": "what is done with files of others, and where to report",
     "docs": "pages, the demo, and the records of experiments",
     "growtool": "the package",
+    "mkdocs.yml": "the pages as a site",
     "pyproject.toml": "the package's data and the settings of tools",
     "tests": "the tests, and what they need",
 }
