@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import resource
 import signal
 import time
@@ -58,10 +59,11 @@ def options(prog: str, doc: str | None, only: str, small: str) -> argparse.Argum
 
 
 def _part(text: str) -> tuple[int, int]:
-    """`2/6` is (2, 6). Raises ValueError, which argparse tells, where it is no part."""
-    number, parts = map(int, text.split("/"))
+    """`2/6` is (2, 6)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= parts:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a part such as 2/6")
     return number, parts
 
 

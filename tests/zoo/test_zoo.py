@@ -30,7 +30,7 @@ from tests.zoo.models import SMALLEST, VARIANTS, Example
 from tests.zoo.numbers import MODELS as NUMBERS
 from tests.zoo.numbers import changed_singly, report
 from tests.zoo.proofs import TOLERANCE, InMemory, growth_proof, permutation_proof, source_model
-from tests.zoo.sweep import of_part, promised_falsely
+from tests.zoo.sweep import of_part, options, promised_falsely
 from tests.zoo.table import page
 
 
@@ -226,6 +226,14 @@ def test_the_sweep_of_single_changes_tells_what_it_found(monkeypatch):
 def test_parts_hold_every_example_once():
     parts = [of_part(range(20), (k, 6)) for k in range(1, 7)]
     assert sorted(n for part in parts for n in part) == list(range(20)) and of_part("all", (1, 1)) == "all"
+    assert options("zoo", "Prove.", "", "").parse_args(["--part", "6/6"]).part == (6, 6)
+
+
+@pytest.mark.parametrize("told", ["7/6", "0/6", "2", "a/b"])
+def test_what_is_no_part_is_refused(told, capsys):
+    with pytest.raises(SystemExit):
+        options("zoo", "Prove.", "", "").parse_args(["--part", told])
+    assert f"found {told!r}, expected a part such as 2/6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["width", "depth", "singly"])
