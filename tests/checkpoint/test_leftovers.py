@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("trained") / "model")
 
 
-@pytest.mark.parametrize("out", ["grown", "grown.safetensors"])
+@pytest.mark.parametrize("out", ["grown", pytest.param("grown.safetensors", marks=pytest.mark.slow)])
 def test_grow_clears_what_a_killed_run_left(out, trained, growtool, tmp_path):
     (tmp_path / "plan.yaml").write_text("target: {scale: {width: 2}}\nwidth: {operator: tile}\n")
     command = ("grow", trained, tmp_path / "plan.yaml", "-o", tmp_path / "place" / out)

@@ -109,7 +109,14 @@ def stopped(settings: dict[str, Any], rank: int) -> None:
         finetune(run_config(**settings), Terminate())
 
 
-@pytest.mark.parametrize(("first", "second", "engine"), [(2, 1, "ddp"), (1, 4, "ddp"), (2, 4, "fsdp")])
+@pytest.mark.parametrize(
+    ("first", "second", "engine"),
+    [
+        (2, 1, "ddp"),
+        pytest.param(1, 4, "ddp", marks=pytest.mark.slow),
+        pytest.param(2, 4, "fsdp", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_with_another_number_of_processes(
     checkpoint: Path, data: Path, tmp_path: Path, first: int, second: int, engine: str
 ):

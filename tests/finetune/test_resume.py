@@ -70,7 +70,7 @@ def same_run(one: Path, two: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("opt", ["adamw", "sgd"])
+@pytest.mark.parametrize("opt", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_killed_at_random_updates_and_resumed_it_is_the_uninterrupted_run(
     checkpoint: Path, data: Path, tmp_path: Path, opt: str
 ):

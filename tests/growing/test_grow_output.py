@@ -186,7 +186,11 @@ def test_a_single_file_carries_its_model(tmp_path):
     ("name", "plan"),
     [
         ("vit", wider("vit", TILE)),
-        ("mobilenetv3", {"target": {"scale": {"width": 2}}, "width": NET2NET, "allow_lossy": True}),
+        pytest.param(
+            "mobilenetv3",
+            {"target": {"scale": {"width": 2}}, "width": NET2NET, "allow_lossy": True},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_line_that_loads_a_single_file_loads_it(name, plan, tmp_path, monkeypatch):

@@ -21,7 +21,11 @@ EXACT = 1e-10
 TRANSFORMERS = ["vit", "layer scale", "eva", "convnext", "swin", "mixer"]
 
 
-@pytest.mark.parametrize("family", DEEPER)
+SLOW = ("efficientnet",)
+EACH = [pytest.param(family, marks=[pytest.mark.slow] if family in SLOW else []) for family in DEEPER]
+
+
+@pytest.mark.parametrize("family", EACH)
 def test_what_depth_operators_make_is_as_recorded(family):
     assert record(family) == json.loads(GOLDEN.read_text())[family], (
         "if it is meant, run `python -m tests.support.golden_depth`"

@@ -116,6 +116,7 @@ def test_what_growth_keeps_is_left_out(key, value, folders):
     assert resolved(source, {"target": {"model_args": wider}}).promise.kind == "exact"
 
 
+@pytest.mark.slow
 def test_the_siblings_that_are_named_are_accepted(tmp_path, monkeypatch):
     spec = ModelSpec("vit_tiny_patch16_224", {"num_classes": 5})
     source = InMemory.of(spec, build(spec))

@@ -109,6 +109,7 @@ def test_several_processes_share_one_group_from_stage_to_stage(file: Path, tmp_p
     assert [record.steps for record in read_records(tmp_path / "out")][:4] == [2, 0, 3, 0]
 
 
+@pytest.mark.slow
 def test_a_changed_stage_is_not_taken_for_the_one_that_ran(file: Path, tmp_path: Path):
     run_schedule(load_schedule(file), tmp_path / "out")
     file.write_text(file.read_text().replace("steps: 2", "steps: 3"))

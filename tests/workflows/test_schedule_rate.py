@@ -67,6 +67,7 @@ def test_another_course_may_grow_anywhere(folder: Path, sched: str):
     assert found[:4] == approx([0, 1e-2 / 3, 2e-2 / 3, found[3]]) and found[3] > 2e-2 / 3
 
 
+@pytest.mark.slow
 def test_killed_within_the_decay_it_goes_on_the_same(folder: Path):
     """In the third update of the first stage and the fifth of the second, the optimizer's state carried on."""
     loaded = load_schedule(write(folder, WSD, train(epochs=2), WIDER, train(epochs=2), recovery_interval=2))

@@ -217,6 +217,7 @@ def test_no_change_of_a_single_argument_is_promised_falsely(example):
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_sweep_of_single_changes_tells_what_it_found(monkeypatch):
     monkeypatch.setattr("tests.zoo.attempt.TOLERANCE", -1.0)  # nothing is equal
     lines = list(report(NUMBERS[1:2]))
