@@ -6,7 +6,7 @@ RMSNorm is `x * rsqrt(mean(x^2) + eps) * gain`; timm's SimpleNorm has a variance
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from growtool.trace.axes import Axis, axis_size
 from growtool.trace.steps import Ref, Step
@@ -36,6 +36,7 @@ def with_fused_norms(
         for number in dict.fromkeys(step.ins):
             readers[number].append(place)
     written = {number for step in steps for number in step.overwritten}
+    vectors = {number for number, names in made_of.items() if names and len(layouts[number]) == 1}
 
     def alone(place: int) -> int | None:
         """The place of the one operation that reads a result, or of one that overwrites it."""
@@ -51,8 +52,7 @@ def with_fused_norms(
         if chain is None:
             continue
         x, gained = step.args[0].number, alone(chain[-1])
-        gain = _gain(steps[gained], steps[chain[-1]].outs[0], layouts) if gained is not None else None
-        gain = gain if gain is not None and made_of.get(gain.number) else None
+        gain = _gain(steps[gained], steps[chain[-1]].outs[0], vectors) if gained is not None else None
         if gain is not None and gained is not None:
             chain.append(gained)
         (name, op, _), added = _SIZES[step.name], next(steps[p] for p in chain if steps[p].name == "add")
@@ -97,7 +97,7 @@ def _is_size(steps: Sequence[Step], ndim: int) -> bool:
     return reduced_dims(last, ndim) == [ndim - 1] and keeps
 
 
-def _gain(step: Step, normed: int, layouts: _Layouts) -> Ref | None:
-    """The vector that multiplies what was normalised."""
+def _gain(step: Step, normed: int, vectors: Collection[int]) -> Ref | None:
+    """The vector made of parameters that multiplies what was normalised."""
     others = [number for number in step.ins if number != normed]
-    return Ref(others[0]) if step.name == "mul" and len(others) == 1 and len(layouts[others[0]]) == 1 else None
+    return Ref(others[0]) if step.name == "mul" and len(others) == 1 and others[0] in vectors else None

@@ -13,7 +13,7 @@ import torch
 from growtool.prove.scales.scale_pass import JointOp, ScalePass
 from growtool.prove.scales.values import Factors, moved, simple
 from growtool.trace.reading.factors import Product, product_of
-from growtool.trace.reading.norms import NORMS, group_axis
+from growtool.trace.reading.norms import NORMS, group_axis, number_added
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_homogeneous, is_linear_per_channel
 from growtool.trace.table.reductions import divisor_correction, reduced_dims, takes_batch_statistics
@@ -101,14 +101,13 @@ def _added(run: ScalePass, step: Step) -> Factors:
 
 def _with_number(run: ScalePass, step: Step) -> Factors:
     """A number is added: to a parameter alone, as in a gain `1 + w`, it is as if the sum was the parameter."""
-    if step.name != "add" or step.kwargs or not isinstance(step.args[0], Ref) or isinstance(step.args[1], Ref):
-        return _unscaled(run, step)
-    if step.args[1] == 0:  # where Python's `sum` begins
+    added = number_added(step)
+    if added == 0:  # where Python's `sum` begins
         return run.of(step.ins[0])
-    name = run.offset(step)
-    if name is None:
+    name = None if added is None else run.offset(step)
+    if name is None or added is None:
         return _unscaled(run, step)
-    run.offsets[name] = float(step.args[1])
+    run.offsets[name] = added
     if any(consumed == name for _, consumed, _ in run.trace.consumers):
         run.transforms(step, step.ins)
     return run.of(step.ins[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,13 +62,18 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
 
 def parameter_of(gain: int, forward: ForwardPass) -> tuple[tuple[str, ...], float] | None:
     """What a gain is made of: a parameter, by its names, and the number that the model adds to it, as in `1 + w`."""
+    if gain in forward.stored:
+        return forward.stored[gain], 0.0
     step = forward.made_by.get(gain)
-    names, added = forward.stored.get(gain), 0.0
-    if names is None and step is not None and step.name == "add" and not step.kwargs:
-        terms = step.args[:2]
-        names = next((forward.stored.get(term.number) for term in terms if isinstance(term, Ref)), None)
-        added = next((float(term) for term in terms if isinstance(term, int | float)), math.nan)
-    return None if names is None or math.isnan(added) else (names, added)
+    added = None if step is None else number_added(step)
+    names = None if step is None or added is None else forward.stored.get(step.ins[0])
+    return None if names is None or added is None else (names, added)
+
+
+def number_added(step: Step) -> float | None:
+    """What an operation adds to its first operand, which is a tensor, where that is a number."""
+    plain = step.name == "add" and not step.kwargs and isinstance(step.args[0], Ref)
+    return float(step.args[1]) if plain and isinstance(step.args[1], int | float) else None
 
 
 def group_axis(step: Step, forward: ForwardPass) -> Axis:

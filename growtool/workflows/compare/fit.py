@@ -98,7 +98,8 @@ def crossing(first: Points, second: Points) -> Crossing | None:
     How sure it is: residuals, scaled for the three numbers that each fit has taken from them, are drawn with
     replacement and added to it, and both are fitted anew, 500 times from the same random numbers.
     """
-    if fit(first) is None or fit(second) is None:
+    first_fit = fit(first)
+    if first_fit is None or fit(second) is None:
         return None
     ways = [_paid(points) for points in (first, second)]
     lowest = max(min(macs for macs, _ in way) for way in ways)
@@ -112,11 +113,11 @@ def crossing(first: Points, second: Points) -> Crossing | None:
     found = [_first_end(lead_G if ahead else -lead_G, place_G) for lead_G in lead_RG]
     drawn = sorted(math.inf if macs is None else macs for macs in found[1:])
     low, high = (drawn[round(part * (RESAMPLES - 1))] for part in (0.025, 0.975))
-    macs, first_fit = found[0], fit(first)
+    macs = found[0]
     return Crossing(
         ahead=ahead,
         macs=macs,
-        top1=None if macs is None or first_fit is None else first_fit.at(macs),
+        top1=None if macs is None else first_fit.at(macs),
         interval=(_finite(low), _finite(high)),
         share=sum(map(math.isfinite, drawn)) / RESAMPLES,
         lowest=lowest,
