@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-from timm.models import save_for_hf
-
 from tests.campaign.images import CLASSES, SIDE
+from tests.support.models import write_initial
 
 
 def _resnet(width: int, blocks: int) -> dict[str, Any]:
@@ -44,9 +41,6 @@ def write_fresh(family: str, size: str, seed: int, out: Path, *, tiny: bool) -> 
     """A network as timm initialises it from a seed, as a folder; what is there stays."""
     if not (out / "model.safetensors").is_file():
         arguments = {**arguments_of(family, size, tiny=tiny), "num_classes": CLASSES}
-        torch.manual_seed(seed)
-        model = timm.create_model(
-            NETWORKS[family][0], pretrained_cfg_overlay={"input_size": (3, SIDE, SIDE)}, **arguments
-        )
-        save_for_hf(model, out, model_args=arguments, safe_serialization=True)
+        sized = {"input_size": (3, SIDE, SIDE)}
+        write_initial(NETWORKS[family][0], arguments, out, pretrained_cfg=sized, seed=seed)
     return out

@@ -7,9 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.models import save_for_hf
 from torch import Tensor
 
 from growtool.finetune.config import RunConfig
@@ -21,6 +19,7 @@ from growtool.growing.source import open_planned
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 from tests.bench.finetune import write_images
+from tests.support.models import write_initial
 
 CLASSES = 10
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -94,10 +93,8 @@ class Material:
             name, arguments = (TINY if self.tiny else FULL)[kind]
             arguments = {**arguments, "num_classes": CLASSES}
             size = arguments.get("img_size", 224 if kind == "large" else self.size)
-            torch.manual_seed(0)
-            model = timm.create_model(name, pretrained_cfg_overlay={"input_size": (3, size, size)}, **arguments)
-            self._made[kind] = self.scratch / kind
-            save_for_hf(model, self._made[kind], model_args=arguments, safe_serialization=True)
+            sized = {"input_size": (3, size, size)}
+            self._made[kind] = write_initial(name, arguments, self.scratch / kind, pretrained_cfg=sized)
         return self._made[kind]
 
     def grown(self, kind: str, plan: str) -> Path:

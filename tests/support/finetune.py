@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image
-from timm.models import save_for_hf
 
 from growtool.finetune.config import RunConfig
 from growtool.finetune.state.records import Progress
+from tests.support.models import write_initial
 
 # timm's reader leaves closing its image files to the garbage collector.
 UNCLOSED_IMAGES = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -72,11 +70,7 @@ def write_data(root: Path, *, train: int = 8, validation: int = 4, classes: tupl
 def write_checkpoint(folder: Path, **model_args: Any) -> Path:
     """A tiny ResNet of three classes as timm saves it, with weights that a seed alone decides."""
     args = MODEL_ARGS | model_args
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = timm.create_model("resnet18", pretrained_cfg_overlay=PRETRAINED_CFG, **args)
-    save_for_hf(model, folder, model_args=args, safe_serialization=True)
-    return folder
+    return write_initial("resnet18", args, folder, pretrained_cfg=PRETRAINED_CFG)
 
 
 def change_config(folder: Path, **changes: Any) -> None:

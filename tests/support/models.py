@@ -135,6 +135,17 @@ def random_model(tiny: Tiny, *, seed: int = 0, dtype: torch.dtype = torch.float6
     return randomise_(tiny.create().to(dtype), seed=seed)
 
 
+def write_initial(
+    name: str, args: Mapping[str, Any], folder: Path, *, pretrained_cfg: Mapping[str, Any], seed: int = 0
+) -> Path:
+    """A model as timm initialises it from a seed, and saves it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = timm.create_model(name, pretrained_cfg_overlay=dict(pretrained_cfg), **args)
+    save_for_hf(model, folder, model_args=dict(args), safe_serialization=True)
+    return folder
+
+
 def write_folder(tiny: Tiny, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Path:
     """A random model as timm itself saves it."""
     model = random_model(tiny, seed=seed, dtype=dtype)
