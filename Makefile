@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+LOWEST := build/lowest
 CASES ?= 10000
 KILLS ?= 200
 SEED ?= 0
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all lint docs dist demo bench gpu zoo fuzz clean
+.PHONY: help test test-all test-lowest lint docs dist release-check demo bench gpu zoo fuzz clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -30,6 +31,16 @@ docs: $(READY) ## Build the pages as a site into build/site; a broken link or a 
 
 dist: $(READY) ## Build wheel and sdist into build/dist
 	$(RUN) -m build --outdir build/dist
+
+release-check: $(READY) ## Install wheel and sdist, each in an empty environment, and grow, prove and load a checkpoint there
+	$(RUN) -m tests.release
+
+test-lowest: $(READY) ## Run the tests with the oldest versions that pyproject.toml allows; ROOM=prove runs those of one room
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) $(LOWEST)
+	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -r pyproject.toml --extra plot --extra transformers
+	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -e .
+	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis pyte
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ROOM:%=tests/%)
 
 demo: $(READY) ## Grow a small trained model, prove it, train it further: a few minutes on one CPU core
 	$(RUN) docs/demo/run.py

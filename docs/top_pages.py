@@ -14,9 +14,11 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-TOP = {"README.md": "index.md"} | {
-    name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "CITATION.cff")
-}
+TOP = (
+    {"README.md": "index.md"}
+    | {f"{name}.md": f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "UPGRADING", "SECURITY", "CODE_OF_CONDUCT")}
+    | {"CITATION.cff": "CITATION.cff"}
+)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.rooms import PACKAGE, TESTS
 
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-TOOLS = {"fuzz", "gpu", "zoo", "bench", "campaign"}  # `make fuzz`, `make gpu` and so on, with what tests them
+TOOLS = {"fuzz", "gpu", "zoo", "bench", "campaign", "release"}  # `make fuzz` and so on, with what tests them
 ELSEWHERE = {"project", "support", "golden"}  # what spans all rooms, helpers, what was seen before
 TORCHS = {  # private names of torch, which has no public ones for them
     "_BatchNorm", "_forward_hooks", "_forward_pre_hooks", "_global_parameter_registration_hooks", "_scoped_library",

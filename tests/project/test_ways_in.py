@@ -30,6 +30,7 @@ OF_ROOT = {  # what the top of the repository may hold, and why
     "Makefile": "all that is run",
     "README.md": "the first page",
     "SECURITY.md": "what is done with files of others, and where to report",
+    "UPGRADING.md": "what a new version asks for",
     "docs": "pages, the demo, and the records of experiments",
     "growtool": "the package",
     "mkdocs.yml": "the pages as a site",
@@ -102,6 +103,12 @@ def test_the_citation_is_of_this_version():
         PROJECT["name"], PROJECT["version"], PROJECT["license"],
     )  # fmt: skip
     assert cited["authors"][0]["name"] in (ROOT / "LICENSE").read_text()
+
+
+def test_the_changes_begin_with_this_version_or_with_the_next():
+    first, *_ = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first in (PROJECT["version"], "Unreleased")
+    assert f" to {PROJECT['version'].rpartition('.')[0]}\n" in (ROOT / "UPGRADING.md").read_text()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

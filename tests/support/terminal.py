@@ -138,6 +138,7 @@ _VARIES = (
     (r"(?<![-\w.,])\d+\.\d\d(?=  |$)", "#"),  # accuracies in tables
     (r"(?<![-\w.,])(\d+(?= +# %)|\d+(?= +-$))", "#"),  # seconds in tables
     (r"[0-9a-f]{16,}…?", "#"),
+    (r"(?<=growtool) +\d+\.\d+\.\d+", " #"),  # the version
 )
 # how far a run is, of which a slow machine alone tells
 _NEWS = re.compile(r"\S+ for [\d,]+ updates?, seed \d+: (reading images and checkpoint|update \d.*)")
