@@ -18,6 +18,7 @@ from growtool.errors import CheckpointError, GrowtoolError, PlanError
 
 if TYPE_CHECKING:
     from growtool.checkpoint import open_checkpoint
+    from growtool.finetune.config import RunConfig
     from growtool.finetune.run import finetune as finetune_checkpoint
     from growtool.growing import grow as grow_checkpoint
     from growtool.growing import summarise
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from growtool.recipe import resolve
     from growtool.report.inspect import inspect_checkpoint
     from growtool.trace import trace_model
-    from growtool.verify import compare as verify_checkpoints
+    from growtool.workflows.verify import verify_checkpoints
 
 # Name -> where it lives. `growtool.finetune` is a room, so its function carries a longer name here.
 _HOMES = {
     "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
     "trace_model": ("growtool.trace", "trace_model"),
+    "RunConfig": ("growtool.finetune.config", "RunConfig"),
     "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
     "grow": ("growtool.growing.call", "grow"),
     "grow_checkpoint": ("growtool.growing", "grow"),
@@ -40,7 +42,7 @@ _HOMES = {
     "load_plan": ("growtool.plan", "load_plan"),
     "resolve": ("growtool.recipe", "resolve"),
     "inspect_checkpoint": ("growtool.report.inspect", "inspect_checkpoint"),
-    "verify_checkpoints": ("growtool.verify", "compare"),
+    "verify_checkpoints": ("growtool.workflows.verify", "verify_checkpoints"),
 }
 
 
@@ -69,6 +71,7 @@ __all__ = [
     "GrowtoolError",
     "Plan",
     "PlanError",
+    "RunConfig",
     "finetune_checkpoint",
     "grow",
     "grow_checkpoint",

@@ -19,6 +19,7 @@ from growtool.errors import format_names
 from growtool.hub.repository import Origin
 from growtool.library import ModelSpec
 from growtool.library.layout import Conversion, Reading
+from growtool.notebook import as_html
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,21 @@ class Checkpoint:
     def __repr__(self) -> str:
         form = "" if self.form is None else ", in template form"
         return f"Checkpoint({self.name!r}: {self.spec.architecture}, {len(self.stored)} tensors{form})"
+
+    def _repr_html_(self) -> str:
+        stored = self.stored.values()
+        record = self.config.get("growtool")
+        steps = record.get("lineage", []) if isinstance(record, Mapping) else []
+        grown = steps[-1] if steps and isinstance(steps[-1], Mapping) else {}
+        facts = {
+            "architecture": self.spec.architecture,
+            "arguments": ", ".join(f"{key}={value}" for key, value in self.spec.model_args.items()) or "none",
+            "stored": f"{len(stored):,} tensors, {sum(info.numel for info in stored):,} numbers, "
+            + ", ".join(sorted({info.dtype for info in stored})),
+            **({"form": "templates and coefficients"} if self.form else {}),
+            **{key: str(grown[key]) for key in ("source", "promise", "verified") if key in grown},
+        }
+        return as_html(f"Checkpoint {self.name}", facts)
 
     @cached_property
     def file(self) -> Path:

@@ -118,9 +118,10 @@ def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mappin
     import torch
 
     spoilt = {
-        name: tensor[~tensor.isfinite()][0].item()
+        name: tensor[~finite][0].item()
         for name, tensor in values.items()
-        if not tensor.isfinite().all() and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
+        if not (finite := tensor.to(arithmetic_dtype(tensor.dtype)).isfinite()).all()
+        and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
     }
     if spoilt:
         name, value = next(iter(spoilt.items()))

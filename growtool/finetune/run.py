@@ -21,6 +21,7 @@ from growtool.finetune.parallel.device import in_use
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.possible import require_possible
 from growtool.finetune.prepare import prepare
+from growtool.finetune.state.bar import shown_bar
 from growtool.finetune.state.folder import BackgroundSaver, RunFolder, Saver
 from growtool.finetune.state.journal import Journal, open_trackers
 from growtool.finetune.state.lock import locked
@@ -39,7 +40,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
 
     Args:
         config: what to do.
-        progress: who watches.
+        progress: who watches; a bar in a notebook where it is left out.
 
     Raises:
         PlanError: an option, the data or the output is at fault, memory does not suffice, or training diverged; what
@@ -48,10 +49,12 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
-    watcher = progress if world.is_main and progress is not None else Progress()
     device = require_possible(config, folder, world)
     memory = partial(advising_on_memory, config, folder, device, world)
     with ExitStack() as stack:
+        watcher = progress if world.is_main else Progress()
+        if watcher is None:
+            watcher = stack.enter_context(shown_bar())
         if world.is_main:
             _take_hold(config, folder, watcher, stack)
         stack.enter_context(in_use(device, tf32=config.tf32))

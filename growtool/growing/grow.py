@@ -37,9 +37,11 @@ from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
 from growtool.library.layout import Writing
+from growtool.notebook import as_html, with_bar
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.choosing.consent import require_consent
+from growtool.report import units
 from growtool.verify import CPU
 
 
@@ -53,7 +55,22 @@ class Grown:
     report: str = field(repr=False)
     optimizer: GrownState | None = None
 
+    def _repr_html_(self) -> str:
+        before, after = self.summary.before, self.summary.after
+        facts = {
+            "promise": "; ".join((self.summary.promise, *self.summary.reasons)),
+            "verified": str(self.proof) if self.proof else "no",
+        }
+        rows = (
+            ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+            ("MACs", units.count(before.macs), units.count(after.macs)),
+            ("weights file", units.size(before.bytes), units.size(after.bytes)),
+        )
+        told = [(line,) for line in self.summary.growth()]
+        return as_html(str(self.out), facts, (("", "source", "grown"), rows), (("what grows",), told))
 
+
+@with_bar("growing", lambda given: _bytes(given["recipe"]), unit="B", unit_scale=True)
 @given_back()
 def grow(
     recipe: Recipe,
@@ -78,7 +95,7 @@ def grow(
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         device: runs both models for the proof; weights are made on the CPU.
-        advance: told the bytes of each tensor written.
+        advance: told the bytes of each tensor written; a bar in a notebook where it is left out.
         told: hears that the proof begins, and what the user should know of the images.
 
     Raises:
@@ -92,7 +109,7 @@ def grow(
     loaded = loaded.saying(recipe.plan, recipe.choices)
     refuse_existing(out, force=force)
     spare_source(out, recipe.source)
-    _require_room(out, sum(info.nbytes for info in recipe.infos.values()))
+    _require_room(out, _bytes(recipe))
     _require_one_file(recipe, out)
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
@@ -190,6 +207,10 @@ def _require_one_file(recipe: Recipe, out: Path) -> None:
     if limit is not None and (is_single_file(out) or not recipe.library.loads_shards):
         why = f"{out} is one file" if is_single_file(out) else f"{recipe.library.name} loads no shards"
         raise PlanError(f"output.max_shard_size: found {limit}, and {why}; leave it out")
+
+
+def _bytes(recipe: Recipe) -> int:
+    return sum(info.nbytes for info in recipe.infos.values())
 
 
 def _require_room(out: Path, needed: int) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from growtool.checkpoint import Checkpoint, build, coefficients_of
+from growtool.checkpoint import Checkpoint, build, coefficients_of, open_checkpoint
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
 from growtool.library import Sizes, library_of, meta_inputs, only_size
+from growtool.notebook import as_html
+from growtool.report import units
 from growtool.report.macs import COUNTED, Macs, count_macs
 from growtool.templates.measures import BankReport, report_stored
 
@@ -93,18 +96,51 @@ class Inspection:
             "macs_count": COUNTED,
         }
 
+    def facts(self) -> dict[str, str]:
+        """The whole in words, one line each."""
+        fetched = f"at {self.commit}" if self.commit else "weights not fetched: counted as the library builds them"
+        return {
+            **({"repository": f"{self.repository}, {fetched}"} if self.repository else {}),
+            "architecture": self.architecture,
+            "model_args": ", ".join(f"{key}={value}" for key, value in self.model_args.items()) or "none",
+            "input": _sizes(self.input_size),
+            "parameters": f"{self.parameters:,} ({units.count(self.parameters)})",
+            "buffers": f"{self.buffers:,}",
+            "stored": f"{units.size(self.bytes)}, {', '.join(self.dtypes)}",
+            "MACs": f"{self.macs.total:,} ({units.count(self.macs.total)})",
+            "FLOPs": f"{self.macs.flops:,} ({units.count(self.macs.flops)})",
+        }
 
-def inspect_checkpoint(checkpoint: Checkpoint, *, depth: int = 1, model: nn.Module | None = None) -> Inspection:
+    def _repr_html_(self) -> str:
+        header = ("module", "type", "parameters", "stored", "MACs")
+        rows = [
+            (row.name, row.kind, f"{row.parameters:,}", units.size(row.bytes), units.count(row.macs))
+            for row in self.modules
+        ]
+        return as_html(self.name, self.facts(), *([(header, rows)] if rows else []))
+
+
+def _sizes(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> str:
+    if isinstance(size, tuple):
+        return " x ".join(map(str, size))
+    return ", ".join(f"{name} {_sizes(part)}" for name, part in size.items())
+
+
+def inspect_checkpoint(
+    checkpoint: Checkpoint | str | Path, *, depth: int = 1, model: nn.Module | None = None
+) -> Inspection:
     """Count a checkpoint's parameters, bytes and MACs.
 
     Args:
-        checkpoint: the opened file.
+        checkpoint: the opened file, a path, or a name in the hub, of which no weights are fetched.
         depth: levels of the module tree to list, 0 for none.
         model: the skeleton of its spec, where the caller has it already.
 
     Raises:
         CheckpointError: the weights are not those of the architecture, or `growth.json` is damaged.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = open_checkpoint(checkpoint, counting=True)
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
     checkpoint = matched(checkpoint, model)
     macs = count_macs(checkpoint.spec, model)

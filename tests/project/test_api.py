@@ -16,8 +16,8 @@ from tests.support.models import TINY, write_folder
 from tests.support.plain_timm import in_plain_timm
 
 NAMES = {
-    "CheckpointError", "GrowtoolError", "Plan", "PlanError", "finetune_checkpoint", "grow", "grow_checkpoint",
-    "inspect_checkpoint", "load_plan", "open_checkpoint", "resolve", "summarise", "trace_model",
+    "CheckpointError", "GrowtoolError", "Plan", "PlanError", "RunConfig", "finetune_checkpoint", "grow",
+    "grow_checkpoint", "inspect_checkpoint", "load_plan", "open_checkpoint", "resolve", "summarise", "trace_model",
     "verify_checkpoints",
 }  # fmt: skip
 

@@ -47,7 +47,7 @@ def private_names(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "delattr", "getattr")):
             texts = [text.value for text in node.args[:2] if isinstance(text, ast.Constant)]
             found = [text.rpartition(".")[2] for text in texts if isinstance(text, str)]
-        yield from (name for name in found if name.startswith("_") and not name.startswith("__"))
+        yield from (name for name in found if name.startswith("_") and not name.startswith("__") and name[-1] != "_")
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))

@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "growtool", ROOT / "tests"
 FLOORS = [
-    {"errors", "_timm_hook"},
+    {"errors", "notebook", "_timm_hook"},
     {"library", "hub"},
     {"trace", "checkpoint"},
     {"algebra", "prove", "templates", "plan", "report", "images", "verify"},

@@ -85,6 +85,8 @@ def test_streamed_forward_is_the_loaded_models(name, tmp_path):
 @pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
 def test_a_streamed_model_runs_on_the_device_that_is_named(name, tmp_path, monkeypatch):
     """By tensors of a CUDA device that have no values; operations refuse those of two devices."""
+    if torch.__version__ < "2.10" and not torch.cuda.is_available():
+        pytest.skip("torch 2.9 needs a driver for them")
     args = {"num_classes": 5, **({"embed_dim": 12, "depths": (2, 1, 1, 1)} if "swin" in name else {})}
     source = open_checkpoint(save(timm.create_model(name, **args), tmp_path, **args))
     inputs, device = random_images(StreamedModel(source).input_sizes["images"], 2, seed=0), torch.device("cuda", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,24 +173,7 @@ def _merged(a: list[str], b: list[str]) -> list[str]:
 
 
 def _facts(it: Inspection) -> dict[str, str]:
-    fetched = f"at {it.commit}" if it.commit else "weights not fetched: counted as the library builds them"
-    return {
-        **({"repository": f"{escape(it.repository)}, {fetched}"} if it.repository else {}),
-        "architecture": escape(it.architecture),
-        "model_args": escape(", ".join(f"{key}={value}" for key, value in it.model_args.items()) or "none"),
-        "input": _sizes(it.input_size),
-        "parameters": f"{it.parameters:,} ({units.count(it.parameters)})",
-        "buffers": f"{it.buffers:,}",
-        "stored": f"{units.size(it.bytes)}, {', '.join(it.dtypes)}",
-        "MACs": f"{it.macs.total:,} ({units.count(it.macs.total)})",
-        "FLOPs": f"{it.macs.flops:,} ({units.count(it.macs.flops)})",
-    }
-
-
-def _sizes(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> str:
-    if isinstance(size, tuple):
-        return " x ".join(map(str, size))
-    return ", ".join(f"{name} {_sizes(part)}" for name, part in size.items())
+    return {label: escape(text) for label, text in it.facts().items()}
 
 
 def _show_what_is_counted(it: Inspection) -> None:

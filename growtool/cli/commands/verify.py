@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,7 +14,6 @@ from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOptio
 from growtool.errors import LARGEST
 
 if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
     from growtool.verify import ChangedDecision, Comparison, ImageComparison
 
 
@@ -63,64 +61,28 @@ def verify(
     """
     import torch
 
-    from growtool.finetune.parallel.device import in_use, resolve_device
-    from growtool.images import require_images
-    from growtool.verify import common_inputs, compare, default_tolerance
+    from growtool.workflows.verify import verify_checkpoints
 
-    place = resolve_device(device)
-    a, b = pair = open_all([source, target], model, model_args)
-    torch_dtype: torch.dtype = getattr(torch, dtype.value)
-    limit = default_tolerance(a, b, torch_dtype) if tolerance is None else tolerance
-    if data is not None:
-        require_images(a.spec, a.name)
-    drawn = common_inputs(a, b, inputs, seed, decide=data is not None)
-    with in_use(place, tf32=False):
-        logits = compare(a, b, drawn, dtype=torch_dtype, device=place)
-        decisions = None if data is None else _compare_decisions(pair, data, torch_dtype, batch_size, place)
-    agree = logits.within(limit) and (decisions is None or decisions.logits.within(limit))
-    if as_json:
-        emit_json(_document(pair, logits, decisions, limit, agree))
-    else:
-        _show(logits, decisions, limit, agree)
-    if not agree:
-        raise typer.Exit(1)
-
-
-def _compare_decisions(pair: list[Checkpoint], data: Path, dtype: Any, batch_size: int, device: Any) -> ImageComparison:
-    from growtool.images import EVAL_SPLITS, ImageFormat, LabelledImages
-    from growtool.verify import StreamedModel, compare_images
-
-    source, target = pair
-    model = StreamedModel(source)
-    images = LabelledImages.of(
-        data,
-        EVAL_SPLITS,
-        channels=ImageFormat.of(model.model).input_size[0],
-        num_classes=model.classes,
-        label_names=source.spec.label_names,
-        checkpoint=source.name,
+    a, b = open_all([source, target], model, model_args)
+    found = verify_checkpoints(
+        a,
+        b,
+        inputs,
+        data=data,
+        dtype=getattr(torch, dtype.value),
+        tolerance=tolerance,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+        told=remark,
+        show=progress,
     )
-    for text in images.split.remarks:
-        remark(text)
-    with progress("images", len(images)) as advance:
-        return compare_images(
-            source, target, images, dtype=dtype, batch_size=batch_size, device=device, advance=advance
-        )
-
-
-def _document(
-    pair: list[Checkpoint], logits: Comparison, decisions: ImageComparison | None, tolerance: float, agree: bool
-) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "source": pair[0].name,
-        "target": pair[1].name,
-        "tolerance": tolerance,
-        "agree": agree,
-        "random_inputs": asdict(logits),
-    }
-    if decisions is not None:
-        document["images"] = asdict(decisions)
-    return document
+    if as_json:
+        emit_json(found.to_json())
+    else:
+        _show(found.inputs, found.images, found.tolerance, found.agree)
+    if not found.agree:
+        raise typer.Exit(1)
 
 
 def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: float, agree: bool) -> None:

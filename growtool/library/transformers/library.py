@@ -20,6 +20,7 @@ from growtool.library.values import Value, numbers_in
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_OLDEST = 5, 8  # takes another way of computing experts, see `experts.py`
 _NO_SIZES = ("token_id", "vocab_size")  # the vocabulary stays
 
 
@@ -192,9 +193,9 @@ def _require_package(where: str) -> None:
             f"{where}: found a checkpoint of transformers, expected that package to be there; "
             'install it with `pip install "growtool[transformers]"`'
         ) from error
-    if int(transformers.__version__.partition(".")[0]) < 5:
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < _OLDEST:
         raise CheckpointError(
-            f"{where}: found transformers {transformers.__version__}, expected 5 or newer; "
+            f"{where}: found transformers {transformers.__version__}, expected {'.'.join(map(str, _OLDEST))} or newer; "
             'update it with `pip install --upgrade "growtool[transformers]"`'
         )
 
