@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.form import Form, coefficients_of
+from growtool.checkpoint.hashing import hash_ahead, sha256_of
 from growtool.checkpoint.header import parse_header
 from growtool.checkpoint.shards import INDEX, starts
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as, infos_of
@@ -216,10 +217,16 @@ class Checkpoint:
     def sha256(self) -> str:
         """Hex digest of the weights file; of several, of what `sha256sum` prints of them in order."""
         if not self.files:
-            return _sha256(self.file)
+            return sha256_of(self.file)
         self.fetch()
-        lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(set(self.files.values()))]
+        lines = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(set(self.files.values()))]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def hash_ahead(self) -> None:
+        """Begin with what `sha256` will be asked for, where the weights are on disk already."""
+        paths = sorted(set(self.files.values())) or [self.path]
+        if all(path.exists() for path in paths):
+            hash_ahead(paths)
 
 
 class Converted(Mapping[str, "torch.Tensor"]):
@@ -282,11 +289,6 @@ class StoredBank:
 
         parts = [self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts]
         return template_of(parts, self.block, rows)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _map(path: Path, offset: int, count: int) -> mmap.mmap:

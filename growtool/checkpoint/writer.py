@@ -22,6 +22,7 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 TEMPORARY, ASIDE = ".tmp", ".old"  # what is being written or removed; what steps aside for a new output
 _PIECE = 1 << 20  # bytes; one write of a whole large tensor is several times slower on common file systems
 _COPIED = 1 << 26  # bytes that the system copies at a time, so that an interrupt is heard
+SYNCED = 1 << 26  # bytes that the disk is told of at a time, at least
 
 
 def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
@@ -80,7 +82,7 @@ def write_safetensors(
         OSError: the disk is full, the folder cannot be written or a file to copy from cannot be read; nothing is left
             behind.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, _synced_meanwhile(file) as wrote:
         file.write(encode_header(tensors, metadata, order))
         for name in order or file_order(tensors):
             made = produce(name) if callable(produce) else next(produce)
@@ -92,6 +94,7 @@ def write_safetensors(
             else:
                 write_tensor(made, file)
             del made  # before the next one is made
+            wrote()
         if not callable(produce) and next(produce, None) is not None:
             raise ValueError(f"produced more than the {len(tensors)} tensors that were announced")
 
@@ -130,6 +133,33 @@ def _copied_by_system(source: IO[bytes], stored: Stored, file: IO[bytes]) -> int
             done += count
     file.seek(end + done)
     return done
+
+
+@contextlib.contextmanager
+def _synced_meanwhile(file: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Yields what is called after each write to `file`: it has the disk take what there is, and does not wait for it.
+
+    Raises:
+        OSError: the disk did not take it, as `os.fsync` tells: once by file, and so not again at the end.
+    """
+    told, syncing = file.tell(), list[Future[None]]()
+
+    def wrote() -> None:
+        nonlocal told
+        if file.tell() - told < SYNCED or (syncing and not syncing[-1].done()):
+            return
+        raised()
+        file.flush()
+        told = file.tell()
+        syncing.append(pool.submit(os.fsync, file.fileno()))
+
+    def raised() -> None:
+        while syncing:
+            syncing.pop().result()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield wrote
+        raised()
 
 
 @contextlib.contextmanager

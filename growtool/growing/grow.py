@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,16 +112,14 @@ def grow(
     _require_one_file(recipe, out)
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
-    hashing = ThreadPoolExecutor(max_workers=1)
-    digest = hashing.submit(recipe.source.sha256)
-    hashing.shutdown(wait=False)
+    recipe.source.hash_ahead()
     found: list[tuple[Proof | None, ModelSpec, str]] = []
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
             told(f"verifying on {recipe.plan.verify.inputs} random {recipe.library.words.many}")
         proof = prove(recipe, open_checkpoint(weights), device)
-        measured = with_measurement(target_with_lineage(recipe, loaded, digest.result()), proof)
+        measured = with_measurement(target_with_lineage(recipe, loaded, recipe.source.sha256()), proof)
         found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
         return found[0]
 
@@ -143,7 +140,7 @@ def grow(
     if is_single_file(out):
         write_file(
             out,
-            target_with_lineage(recipe, loaded, digest.result()),
+            target_with_lineage(recipe, loaded, recipe.source.sha256()),
             recipe.infos,
             tensors,
             model=recipe.models[1],

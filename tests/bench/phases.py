@@ -21,7 +21,7 @@ _WHERE = (
     ("read", "growtool.checkpoint.reader", "Checkpoint.read_stored"),
     ("compute", "growtool.growing.execute", "make_tensor"),
     ("compute", "growtool.growing.execute", "_coefficients"),
-    ("hash", "growtool.checkpoint.reader", "Checkpoint.sha256"),
+    ("hash", "growtool.checkpoint.hashing", "_hash"),
     ("write", "growtool.checkpoint.writer", "write_tensor"),
     ("write", "growtool.checkpoint.writer", "_copy"),
     ("write", "os", "fsync"),

@@ -108,6 +108,8 @@ def grow(
     proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
     out = output or Path(f"{source.label}-grown")
     taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
+    if not (dry_run or taken):
+        source.hash_ahead()
     try:
         with loaded.located():
             recipe = resolve(loaded.plan, source)

@@ -9,12 +9,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +168,27 @@ def average_statistics(model: nn.Module, world: World) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor; gathered from all processes where it is sharded, so all of them must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _in_shards(tensor) else tensor
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether FSDP2 keeps its parameters in shards."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(_in_shards(parameter) for parameter in model.parameters())
 
 
 def as_sharded(tensor: Tensor, like: Tensor) -> Tensor:
     """`tensor`, whole in every process, sharded as `like` is where both have the same shape."""
-    if isinstance(like, DTensor) and tensor.shape == like.shape:
-        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-    return tensor
+    if not _in_shards(like) or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def _in_shards(tensor: Tensor) -> TypeIs[DTensor]:
+    """Whether several processes share it; what tells it takes half a second to import, and one process has none."""
+    if not torch.distributed.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)

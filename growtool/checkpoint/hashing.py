@@ -1,0 +1,43 @@
+"""The SHA-256 of files: of each once in a process, and beside other work where it is known that somebody will ask."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+
+_Key = tuple[int, int, int, int]
+_begun: dict[_Key, Future[str]] = {}
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file as it is now. Raises OSError where it cannot be read."""
+    return hash_ahead([path])[0].result()
+
+
+def hash_ahead(paths: Iterable[Path]) -> list[Future[str]]:
+    """Begin to read files, one after the other; a process that ends does not wait for it."""
+    wanted = {_key(path): path for path in paths}
+    new = {key: path for key, path in wanted.items() if key not in _begun}
+    _begun.update((key, Future()) for key in new)
+    found = [_begun[key] for key in wanted]
+    if new:
+        Thread(target=_hash, args=(new,), daemon=True).start()
+    return found
+
+
+def _key(path: Path) -> _Key:
+    """What changes with the content of a file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _hash(files: Mapping[_Key, Path]) -> None:
+    for key, path in files.items():
+        try:
+            with path.open("rb") as file:
+                _begun[key].set_result(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            _begun.pop(key).set_exception(error)
