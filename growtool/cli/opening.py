@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
 
 CheckpointArgument = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="CHECKPOINT",
         help="A timm folder, a .safetensors file, or a name: resnet50.a1_in1k, hf-hub:ORG/NAME@REVISION.",
@@ -54,7 +54,7 @@ PluginOption = Annotated[
 
 
 def open_all(
-    paths: Sequence[Path], model: str | None, model_args: Sequence[str] | None, *, counting: bool = False
+    paths: Sequence[str], model: str | None, model_args: Sequence[str] | None, *, counting: bool = False
 ) -> list[Checkpoint]:
     """Open each path; `model` and `model_args` serve those that do not name their own architecture.
 

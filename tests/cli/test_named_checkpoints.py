@@ -306,3 +306,19 @@ def test_a_mistake_is_told_without_a_traceback(served, tmp_path):
     code, out, err = piped(served, tmp_path, "inspect", "me/model", HF_ENDPOINT="http://127.0.0.1:9")
     assert (code, out) == (1, "") and err.startswith("error: me/model: found no answer from http://127.0.0.1:9 (")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "advise", "grow", "decompose", "evaluate", "compare"])
+def test_a_dot_says_that_a_folder_is_meant(tmp_path, monkeypatch, growtool, command):
+    """`./resnet18` is no model of timm, be there such a folder or not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tile.yaml").write_text(TILE)
+    more = {
+        "verify": ["./resnet18"],
+        "advise": ["--budget", "2x-params"],
+        "grow": ["tile.yaml"],
+        "evaluate": ["--data", "."],
+        "compare": ["--plan", "tile.yaml", "--data", ".", "--budget", "1steps"],
+    }
+    code, _, said = growtool(command, "./resnet18", *more.get(command, []))
+    assert code == 1 and "resnet18: no such file or folder" in said

@@ -130,10 +130,10 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
         say(f"[bold]{axis}[/]: no plan: {escape(why + remedy)}")
 
 
-def _show_next(checkpoint: Path, advice: Advice, files: dict[str, Path], plugins: list[Path]) -> None:
+def _show_next(checkpoint: str, advice: Advice, files: dict[str, Path], plugins: list[Path]) -> None:
     """How to go on from here."""
     if files:
-        words = ["growtool", "grow", str(checkpoint), str(next(iter(files.values()))), "-o", "grown"]
+        words = ["growtool", "grow", checkpoint, str(next(iter(files.values()))), "-o", "grown"]
         words += [word for plugin in plugins for word in ("--plugin", str(plugin))]
         note(escape(f"grow by one of these plans:\n{shlex.join(words)}"))
     elif advice.proposals:

@@ -37,7 +37,7 @@ _HASH = 16  # hexadecimal digits shown of a hash
 def inspect(
     checkpoint: CheckpointArgument,
     other: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(metavar="OTHER", help="A second one, to put side by side.", show_default=False),
     ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,

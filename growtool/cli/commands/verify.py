@@ -29,7 +29,7 @@ _SHOWN = 20  # changed images listed before they are only counted; --json lists 
 
 def verify(
     source: CheckpointArgument,
-    target: Annotated[Path, typer.Argument(metavar="OTHER", help="The one that should compute the same.")],
+    target: Annotated[str, typer.Argument(metavar="OTHER", help="The one that should compute the same.")],
     data: Annotated[
         Path | None,
         typer.Option(
