@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _REMEDIES = {
     errno.EACCES: "check the permissions or choose another place",
-    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EROFS: "choose another place",
     errno.ENOSPC: "free some space or choose another place, then run the same command again",
     errno.EDQUOT: "the quota is used up; free some space or choose another place",
 }

@@ -129,7 +129,7 @@ def grow(
     for read in filter(None, (recipe.source, recipe.second)):
         read.fetch()  # while no other bar is on the terminal
     state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
-    with progress("growing", summary.after.bytes) as advance:
+    with progress("growing", summary.after.bytes, of_bytes=True) as advance:
         grown = execute(
             recipe,
             loaded,
