@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library import ModelSpec
 
-REPORT, CARD, PLAN = "growth.json", "README.md", "plan.yaml"
+REPORT, CARD, PLAN, PICTURE = "growth.json", "README.md", "plan.yaml", "growth.svg"
 TRAINING = "training.json"
 OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
 STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
-OWN_FILES = frozenset({WEIGHTS, CONFIG, REPORT, CARD, PLAN, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW})
+OWN_FILES = frozenset(
+    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, PICTURE, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW}
+)
 
 _SECTION = "\n## Template form\n"
 _NOTE = (
@@ -237,11 +239,11 @@ def matches(path: Path, patterns: Iterable[str]) -> bool:
 
 
 def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:
-    """The card of a checkpoint, a plain one if it has none, and those of the files `names` that stand beside it."""
+    """The card of a checkpoint with its picture, a plain one if it has none, and the files `names` beside it."""
     folder = source.path.parent
     found = {
         name: (folder / name).read_text(encoding="utf-8")
-        for name in (CARD, *names)
+        for name in (CARD, PICTURE, *names)
         if source.folder is not None and (folder / name).is_file()
     }
     return {CARD: plain_card(source.spec)} | found

@@ -37,7 +37,7 @@ from growtool.library import ModelSpec, build, libraries, library_of, spec_from,
 from growtool.library.building import shared_names
 from growtool.library.published import Published
 
-_BESIDE = ("growth.json", "README.md")  # what growtool itself keeps beside weights, and reads there
+_BESIDE = ("growth.json", "growth.svg", "README.md")  # what growtool itself keeps beside weights, and reads there
 
 
 def open_checkpoint(

@@ -85,7 +85,7 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     inspect: (
         "growtool inspect ./vit_small --depth 2",
-        "growtool inspect ./vit_small ./vit_grown",
+        "growtool inspect ./vit_small ./vit_grown --picture growth.svg",
     ),
     explain: (
         "growtool explain tile",

@@ -14,6 +14,7 @@ from growtool.algebra.memory import given_back
 from growtool.checkpoint import CONFIG, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import (
     CARD,
+    PICTURE,
     PLAN,
     REPORT,
     companions,
@@ -31,7 +32,7 @@ from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns
 from growtool.growing.optimizer import GrownState, grow_state
 from growtool.growing.proof import Proof, prove
-from growtool.growing.report import card_text, report_text, target_with_lineage, with_measurement
+from growtool.growing.report import card_text, picture, report_text, target_with_lineage, with_measurement
 from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
@@ -131,6 +132,7 @@ def grow(
             CONFIG: json_text(recipe.library.config(measured, recipe.models[1])),
             REPORT: report,
             CARD: card_text(recipe, loaded, summary, proof),
+            PICTURE: picture(recipe, summary),
             PLAN: loaded.text,
         }
 

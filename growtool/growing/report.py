@@ -10,15 +10,17 @@ import torch
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import ModelSpec
-from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.folder import PICTURE, json_text
 from growtool.growing.optimizer import GrownState, rate_factors
 from growtool.growing.proof import Proof
 from growtool.growing.summary import Summary
 from growtool.plan import LoadedPlan
-from growtool.recipe import Recipe, TensorRecipe
+from growtool.recipe import Recipe, TensorRecipe, WidthChange
 from growtool.report import units
 from growtool.report.card import model_card
 from growtool.report.inspect import read_lineage
+from growtool.report.page import TableText, html_page
+from growtool.report.picture import of_growth, to_svg
 from growtool.report.trained import BEFORE, recorded_macs
 
 
@@ -69,6 +71,21 @@ def report_text(
     report = {
         "growtool": version("growtool"),
         "versions": {name: version(name) for name in ("torch", *recipe.library.packages, "safetensors")},
+        "lineage": spec.extra["growtool"]["lineage"],
+        "plan": {
+            "sha256": loaded.sha256,
+            "resolved": recipe.plan.model_dump(mode="json"),
+        },
+        "verified": proof.to_json() if proof else None,
+        "optimizer": carried.to_json() if carried else None,
+        **foretold(recipe, summary),
+    }
+    return json_text(report)
+
+
+def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
+    """What `growth.json` says of a growth before it is carried out."""
+    return {
         "source": {
             "name": recipe.source.label,
             **(recipe.source.origin.to_json() if recipe.source.origin else {}),
@@ -76,21 +93,46 @@ def report_text(
             **({"changed_while_loading": list(recipe.source.changes)} if recipe.source.changes else {}),
         },
         "target": {
-            "architecture": spec.architecture,
-            "model_args": dict(spec.model_args),
+            "architecture": recipe.target.architecture,
+            "model_args": dict(recipe.target.model_args),
             "needs": recipe.needs,
         },
-        "lineage": spec.extra["growtool"]["lineage"],
-        "plan": {
-            "sha256": loaded.sha256,
-            "resolved": recipe.plan.model_dump(mode="json"),
-        },
         **summary.to_json(),
-        "verified": proof.to_json() if proof else None,
-        "optimizer": carried.to_json() if carried else None,
+        "channels": {change.group: _channels(change) for change in recipe.widths},
         "tensors": {name: _provenance(tensor) for name, tensor in recipe.tensors.items()},
     }
-    return json_text(report)
+
+
+def picture(recipe: Recipe, summary: Summary) -> str:
+    """`growth.svg`: the target's blocks and widths, and what growing made of the source."""
+    return to_svg(of_growth(foretold(recipe, summary), recipe.matching.target.trace, recipe.models[1], "the recipe"))
+
+
+def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:
+    """What `growtool grow --report` writes, before growing and after."""
+    lines = TableText(("what growing does",), tuple((line,) for line in summary.growth()))
+    return html_page(
+        f"{recipe.source.label} → {recipe.target.architecture}",
+        lead=[f"Promised: {recipe.promise}", f"Measured: {proof or 'nothing'}"],
+        tables=[TableText(("", "before", "after"), sizes(summary)), lines],
+        figures=[picture(recipe, summary)],
+        code=loaded.text,
+    )
+
+
+def sizes(summary: Summary) -> tuple[tuple[str, str, str], ...]:
+    """Label, before and after."""
+    before, after = summary.before, summary.after
+    return (
+        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+        ("MACs", units.count(before.macs), units.count(after.macs)),
+        ("weights file", units.size(before.bytes), units.size(after.bytes)),
+    )
+
+
+def _channels(change: WidthChange) -> dict[str, Any]:
+    """A set of channels that grows: those that copy one of the others, and what the ones that copy none hold."""
+    return {"before": change.before, "after": change.after, "copies": change.copies, "holds": change.holds}
 
 
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
@@ -115,21 +157,17 @@ def _new_ranges(axis: AxisMap) -> list[list[int]]:
 
 def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:
     """`README.md`."""
-    before, after = summary.before, summary.after
     return model_card(
         source=recipe.source.label,
         origin=recipe.source.origin,
         target=recipe.target,
         promise=str(recipe.promise),
         measured=str(proof) if proof else None,
-        rows=[
-            ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
-            ("MACs", units.count(before.macs), units.count(after.macs)),
-            ("weights file", units.size(before.bytes), units.size(after.bytes)),
-        ],
+        rows=sizes(summary),
         plan_text=loaded.text,
         growth=summary.growth(),
         license=recipe.target.settings.get("license"),
         in_templates=recipe.in_templates,
         new_blocks=bool(recipe.blocks.new),
+        picture=PICTURE,
     )

@@ -25,6 +25,7 @@ def model_card(
     in_templates: bool = False,
     origin: Origin | None = None,
     new_blocks: bool = False,
+    picture: str = "",
 ) -> str:
     """The text of `README.md`.
 
@@ -40,6 +41,7 @@ def model_card(
         in_templates: whether the weights are stored as templates and coefficients.
         origin: where the checkpoint that was grown comes from, if it was named.
         new_blocks: whether growing added blocks, which may be trained alone.
+        picture: of what growing did, a file beside the card.
     """
     library = library_of(target)
     architecture = library.kind(target)
@@ -49,7 +51,7 @@ def model_card(
         "growtool.",
         f"## Loading\n\n{library.loading_text(target)}",
         *(_training(text) for text in [library.training_text(target)] if new_blocks and text),
-        _growth(growth, promise=promise, measured=measured),
+        _growth(growth, promise=promise, measured=measured, picture=picture),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
     ]
@@ -77,12 +79,12 @@ def _training(text: str) -> str:
     return f"## Training the new blocks alone\n\nThe old blocks stay as they are (LLaMA Pro, arXiv 2401.02415). {text}"
 
 
-def _growth(growth: Sequence[str], *, promise: str, measured: str | None) -> str:
+def _growth(growth: Sequence[str], *, promise: str, measured: str | None, picture: str) -> str:
     lines = [*growth, f"Promised: {promise}", f"Measured: {measured or 'not checked, the plan says `verify: false`'}"]
     listed = "\n".join(f"- {line}" for line in lines)
-    return (
-        f"## What growing did\n\n{listed}\n\n`growth.json` holds the full report: hashes, seed, versions, every tensor."
-    )
+    drawn = f"![Blocks and widths, and what growing made of the source]({picture})\n\n" if picture else ""
+    full = "`growth.json` holds the full report: hashes, seed, versions, every tensor."
+    return f"## What growing did\n\n{listed}\n\n{drawn}{full}"
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -11,12 +11,17 @@ from pathlib import Path
 
 from growtool.errors import PlanError
 from growtool.report import units
+from growtool.report.svg import svg, text
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; after them the same again, dashed.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6e6e6e")
 _DASHES = ("", "6 3", "2 3")
-_WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 30, 44
+_WIDTH, _HEIGHT = 480, 300  # narrow enough for a phone, and for a column of a paper
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 30, 44
+_EDGE = 8
+_LABEL = 36  # pixels that a number below the axis takes
+_ENTRY, _SHORT = 17, 28  # height of a line of the legend, and letters of a name of which two have room in one
+_FEW = 12  # points of a line whose spread is told by bars, not by a band
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Series:
         name: for the legend.
         x: positions, ascending.
         y: a value at each.
-        spread: half the height of a band around each value (a standard deviation); empty without a band.
+        spread: half the height of a bar or band around each value (a standard deviation); empty without one.
         fit: positions and values of a curve to draw dotted in the same colour.
     """
 
@@ -36,6 +41,11 @@ class Series:
     y: tuple[float, ...]
     spread: tuple[float, ...] = ()
     fit: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether its spread is drawn as a bar at each point."""
+        return bool(self.spread) and len(self.x) <= _FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +70,20 @@ class Chart:
 
 def to_svg(chart: Chart) -> str:
     """The chart as an SVG element with its legend; values show where the pointer rests."""
-    frame = _Frame.around(chart)
-    rows = math.ceil(len(chart.series) / 3)
-    height = _HEIGHT + 18 * rows
+    frame, columns = _Frame.around(chart), _columns(chart)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">',
-        f'<text x="{_LEFT}" y="18" font-weight="600">{escape(chart.title)}</text>',
+        text(_EDGE, 18, chart.title, 'font-weight="600"'),
         *_axes(chart, frame),
         *(part for mark in chart.marks for part in _mark(mark, frame)),
         *(part for number, series in enumerate(chart.series) for part in _line(number, series, frame)),
-        *(part for number, series in enumerate(chart.series) for part in _legend(number, series.name)),
-        "</svg>",
+        *(part for number, series in enumerate(chart.series) for part in _legend(number, series.name, columns)),
     ]
-    return "\n".join(parts)
+    return svg(_WIDTH, _HEIGHT + _ENTRY * math.ceil(len(chart.series) / columns), chart.title, parts)
+
+
+def _columns(chart: Chart) -> int:
+    """Names beside each other in the legend."""
+    return 2 if all(len(series.name) <= _SHORT for series in chart.series) else 1
 
 
 def can_draw_png() -> bool:
@@ -82,7 +92,7 @@ def can_draw_png() -> bool:
 
 
 def write_png(charts: Sequence[Chart], path: Path) -> None:
-    """The charts one below the other.
+    """The charts, two beside each other.
 
     Raises:
         PlanError: matplotlib is not installed.
@@ -93,13 +103,20 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
         raise PlanError(
             f"{path}: drawing PNG needs matplotlib, which is not installed; pip install matplotlib"
         ) from error
-    figure = Figure(figsize=(8, 4.5 * len(charts)), layout="constrained", dpi=120)
-    for axes, chart in zip(figure.subplots(len(charts), 1, squeeze=False)[:, 0], charts, strict=True):
+    columns = min(len(charts), 2)
+    rows = math.ceil(len(charts) / columns)
+    figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained", dpi=150)
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for empty in places[len(charts) :]:
+        empty.remove()
+    for axes, chart in zip(places, charts, strict=False):
         for number, series in enumerate(chart.series):
             colour, dashes = _style(number)
             line = (0, tuple(map(float, dashes.split()))) if dashes else "solid"
             axes.plot(series.x, series.y, color=colour, linestyle=line, marker="o", markersize=3, label=series.name)
-            if series.spread:
+            if series.has_bars:
+                axes.errorbar(series.x, series.y, series.spread, color=colour, linestyle="none", capsize=3)
+            elif series.spread:
                 low, high = zip(*_band(series), strict=True)
                 axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0)
             if series.fit:
@@ -109,11 +126,10 @@ def write_png(charts: Sequence[Chart], path: Path) -> None:
             axes.annotate(word, (x, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top")
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
         axes.grid(alpha=0.3)
-        if chart.log_x:
-            places = _Frame.around(chart).x_ticks
-            axes.set_xscale("log")
-            axes.set_xticks(places, [_number(place) for place in places])
-            axes.minorticks_off()
+        marked = _Frame.around(chart).x_ticks
+        axes.set_xscale("log" if chart.log_x else "linear")
+        axes.set_xticks(marked, [_number(place) for place in marked])
+        axes.minorticks_off()
         if chart.series:
             axes.legend(fontsize=8)
     figure.savefig(path, format="png")
@@ -183,10 +199,13 @@ def _axes(chart: Chart, frame: _Frame) -> Iterator[str]:
         y = frame.y(value)
         yield f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="currentColor" stroke-opacity=".15"/>'
         yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
+    free = 0.0  # where the next number has room
     for value in frame.x_ticks:
         x = frame.x(value)
         yield f'<path d="M{x:.1f} {bottom}v4" stroke="currentColor"/>'
-        yield f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{_number(value)}</text>'
+        if x - _LABEL / 2 >= free:
+            yield f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{_number(value)}</text>'
+            free = x + _LABEL / 2
     yield f'<path d="M{_LEFT} {bottom}H{right}" stroke="currentColor"/>'
     middle_x, middle_y = (_LEFT + right) / 2, (_TOP + bottom) / 2
     yield f'<text x="{middle_x:.0f}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(chart.x_label)}</text>'
@@ -207,7 +226,11 @@ def _style(number: int) -> tuple[str, str]:
 def _line(number: int, series: Series, frame: _Frame) -> Iterator[str]:
     colour, dashes = _style(number)
     points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y)]
-    if series.spread:
+    if series.has_bars:
+        for x, (low, high) in zip(series.x, _band(series), strict=True):
+            ends = f"M{frame.x(x) - 4:.1f} {frame.y(low):.1f}h8m-4 0V{frame.y(high):.1f}m-4 0h8"
+            yield f'<path d="{ends}" fill="none" stroke="{colour}"/>'
+    elif series.spread:
         edges = list(zip(series.x, _band(series), strict=True))
         outline = [(x, low) for x, (low, _) in edges] + [(x, high) for x, (_, high) in reversed(edges)]
         yield f'<polygon points="{_points(outline, frame)}" fill="{colour}" fill-opacity=".15"/>'
@@ -226,10 +249,10 @@ def _points(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
     return " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
 
 
-def _legend(number: int, name: str) -> Iterator[str]:
+def _legend(number: int, name: str, columns: int) -> Iterator[str]:
     colour, dashes = _style(number)
-    column, row = number % 3, number // 3
-    x, y = _LEFT + column * (_WIDTH - _LEFT) // 3, _HEIGHT + 8 + 18 * row
+    row, column = divmod(number, columns)
+    x, y = _EDGE + column * (_WIDTH - _EDGE) // columns, _HEIGHT + 6 + _ENTRY * row
     dashing = f' stroke-dasharray="{dashes}"' if dashes else ""
     yield f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="2"{dashing}/>'
-    yield f'<text x="{x + 24}" y="{y}" font-size="11">{escape(name)}</text>'
+    yield text(x + 24, y, name)

@@ -171,13 +171,13 @@ def test_shards_are_fetched_as_the_index_names_them(hub, tmp_path):
 
 def test_what_growtool_and_the_library_keep_beside_the_weights_comes_along(hub, tmp_path, monkeypatch):
     folder = write_folder(TINY["resnet"], tmp_path / "model", dtype=torch.float32)
-    for name in ("growth.json", "README.md", "tokenizer.json", "notes.txt"):
+    for name in ("growth.json", "growth.svg", "README.md", "tokenizer.json", "notes.txt"):
         (folder / name).write_text("{}")
     monkeypatch.setattr("growtool.library.timm.Timm.beside", ("tokenizer*",))
     commit = hub.add("me/tiny", folder)
     open_checkpoint("me/tiny")
     held = {path.name for path in snapshot("me/tiny", commit).iterdir()}
-    assert held == {CONFIG, "growth.json", "README.md", "tokenizer.json"}
+    assert held == {CONFIG, "growth.json", "growth.svg", "README.md", "tokenizer.json"}
 
 
 @pytest.mark.parametrize("text", ["me/pickled", f"timm/{NAME}", NAME])

@@ -49,7 +49,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_process(tmp_path):
         check=True,
     )
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there")]
-    assert files[0].keys() == {WEIGHTS, "config.json", "growth.json", "README.md", "plan.yaml"}
+    assert files[0].keys() == {WEIGHTS, "config.json", "growth.json", "growth.svg", "README.md", "plan.yaml"}
     assert files[0] == files[1]
     other = grown(source, wider("vit", MIXTURE, seed=1), tmp_path / "other")
     assert (other.out / WEIGHTS).read_bytes() != (here.out / WEIGHTS).read_bytes()

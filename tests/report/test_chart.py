@@ -69,7 +69,7 @@ def test_logarithmic_ticks_are_few_and_enclose_the_values(low: float, high: floa
 
 def test_a_page_needs_nothing_from_elsewhere() -> None:
     table = TableText(("plan", "top-1"), (("a|b", "80.1"), ("<c>", "-")))
-    page = html_page("a & b", notes=["said <plainly>"], tables=[table], charts=[CHART])
+    page = html_page("a & b", lead=["said <plainly>"], figures=[to_svg(CHART)], tables=[table])
     addresses: list[str] = []
 
     class Links(HTMLParser):
@@ -79,7 +79,7 @@ def test_a_page_needs_nothing_from_elsewhere() -> None:
     Links().feed(page)
     assert not addresses
     assert "<script" not in page
-    assert "said &lt;plainly&gt;" in page and "<td>&lt;c&gt;</td>" in page
+    assert "said &lt;plainly&gt;" in page and '<td data-label="plan">&lt;c&gt;</td>' in page
 
 
 def test_a_markdown_table_keeps_its_columns() -> None:

@@ -12,7 +12,7 @@ from growtool.checkpoint import ModelSpec
 from growtool.errors import PlanError
 from growtool.finetune.state.points import Point, read_points
 from growtool.report.macs import training_macs
-from growtool.workflows.compare.arms import Arm
+from growtool.workflows.compare.arms import Arm, scratch_arms
 from growtool.workflows.compare.budget import Budget
 from growtool.workflows.compare.results import Outcome, Spread, best_rate
 from growtool.workflows.compare.trials import Failed, Trial
@@ -210,7 +210,7 @@ def test_documents_of_a_comparison(comparison) -> None:
     ]  # fmt: skip
     assert len(every) == len(data["evaluations"]) == 17
     page = (out / "index.html").read_text()
-    assert page.count("<svg") == 7 and "82.00 ± 1.41" in page and "<td>381 k</td>" in page
+    assert page.count("<svg") == 4 and "82.00 ± 1.41" in page and ">381 k</td>" in page
 
 
 def test_curves_of_an_earlier_call_do_not_stay(comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,17 +225,24 @@ def test_curves_of_an_earlier_call_do_not_stay(comparison, monkeypatch: pytest.M
 def test_curves_run_over_what_training_costs(comparison) -> None:
     from growtool.workflows.compare.table import charts
 
-    costs, steps, macs, minutes, *_ = charts(comparison)
+    costs, macs, steps, loss = charts(comparison)
     assert costs.log_x and costs.marks == ((60_000.0, "source"),)
     whole = {series.name: (series.x, series.y) for series in costs.series}
-    assert whole["tile"] == ((60_000.0, 300_000.0), (79.0, 82.0)), "right after growth it has cost the source alone"
-    assert whole["scratch"] == ((240_000.0, 480_000.0), (80.0, 83.0))
-    names = [series.name for series in macs.series]
-    assert names == ["tile for 20 updates", "scratch for 20 updates", "scratch for 40 updates"], "a failed arm has none"
+    tile, scratch = whole
+    assert tile.startswith("tile: 500 parameters, exact, lr 0.") and scratch.startswith("scratch: 500 parameters")
+    assert whole[tile] == ((60_000.0, 300_000.0), (79.0, 82.0)), "right after growth it has cost the source alone"
+    assert whole[scratch] == ((240_000.0, 480_000.0), (80.0, 83.0))
+    assert [series.name for series in macs.series] == [tile, scratch], "the longest run of each; a failed arm has none"
     assert steps.series[0].x == (0.0, 10.0, 20.0)
     assert macs.series[0].x == (0.0, 120_000.0, 240_000.0)
-    assert minutes.series[0].x == (0.0, 0.5, 1.0)
+    assert loss.series[0].x == steps.series[0].x
     assert macs.series[0].y == (79.0, 80.0, 82.0)
+
+
+def test_from_scratch_each_target_is_called_after_its_first_plan() -> None:
+    wide, deep, other = (replace(arm(name, grown=True), target=ModelSpec(name[0])) for name in ("wide", "deep", "w2"))
+    assert [fresh.name for fresh in scratch_arms([wide, deep, other])] == ["scratch-wide", "scratch-deep"]
+    assert [fresh.name for fresh in scratch_arms([wide, other])] == ["scratch"]
 
 
 def test_a_curve_leaves_out_what_a_seed_was_not_evaluated_after(comparison) -> None:
@@ -245,7 +252,7 @@ def test_a_curve_leaves_out_what_a_seed_was_not_evaluated_after(comparison) -> N
     whole, other = tile.outcomes
     lacking = replace(other, points=(other.points[0], other.points[2]))
     results = (replace(tile, outcomes=(whole, lacking)), *comparison.results[1:])
-    _, steps, *_ = charts(replace(comparison, results=results))
+    _, _, steps, _ = charts(replace(comparison, results=results))
     assert (steps.series[0].x, steps.series[0].y) == ((0.0, 20.0), (79.0, 82.0))
 
 

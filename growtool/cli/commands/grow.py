@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, progress, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.pictures import HTML, require_place
 from growtool.cli.planning import asked_plan, overridden
 from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
@@ -82,6 +83,13 @@ def grow(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel="Output")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page (.html) with the figures, promise and proof, and a picture.",
+            show_default=False, rich_help_panel="Output",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel="Output")
     ] = False,
@@ -95,13 +103,15 @@ def grow(
     """
     if optimizer_state is not None and no_optimizer_state:
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
+    require_place("--report", report, HTML)
     asked = asked_plan(plan, width, depth, operator or (), data)
     loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     # a mistake in the plan or the options is told before torch is imported
-    from growtool.checkpoint.folder import refuse_existing
+    from growtool.checkpoint.folder import refuse_existing, write_text
     from growtool.finetune.parallel.device import resolve_device
     from growtool.growing import grow as execute
     from growtool.growing import summarise
+    from growtool.growing.report import page
     from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
@@ -122,6 +132,10 @@ def grow(
     if dry_run and as_json:
         refused = refusal.problems[0] if refusal else None
         emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+    if dry_run and report is not None:
+        write_text(report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, None))
+        if not as_json:
+            say(f"written: {escape(str(report))}")
     if refusal:
         raise refusal
     if dry_run:
@@ -141,10 +155,14 @@ def grow(
             advance=advance,
             told=lambda line: note(escape(line)),
         )
+    if report is not None:
+        write_text(report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, grown.proof))
     if as_json:
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
         _show_result(grown, recipe)
+        if report is not None:
+            say(f"written: {escape(str(report))}")
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:

@@ -20,12 +20,14 @@ from growtool.cli.opening import (
     PluginOption,
     open_all,
 )
+from growtool.cli.pictures import HTML, SVG, require_place, write_picture
 from growtool.cli.tables import new_table, show, show_rows
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import nn
 
     from growtool.report.growth_map import BlockOrigin, GrowthMap
     from growtool.report.inspect import Inspection, ModuleRow
@@ -42,16 +44,24 @@ def inspect(
     ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels of the module tree to list; 0 lists none.")] = 1,
     coupling: Annotated[bool, typer.Option("--coupling", help="Show which tensors share their width, too.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw blocks and widths, and what growth made of its source: .svg or .html.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelOption = None,
     plugin: PluginOption = None,
     model_args: ModelArgsOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show parameters, bytes, MACs and FLOPs, by module, and where a grown checkpoint came from.
 
     Nothing but the header of the weights file is read, unless it is in template form: then its banks and coefficients
     are, and shown. Of a published checkpoint nothing else is downloaded, and nothing at all for a name of timm.
     """
+    require_place("--picture", picture, (*SVG, *HTML))
     from growtool.checkpoint import build
     from growtool.report.growth_map import growth_map
     from growtool.report.inspect import inspect_checkpoint
@@ -59,18 +69,23 @@ def inspect(
 
     paths = [checkpoint] if other is None else [checkpoint, other]
     inspections: list[Inspection] = []
-    traces: list[Trace] = []
+    models: list[tuple[Trace, nn.Module]] = []
     opened_all = open_all(paths, model, model_args, counting=True)
     growth = growth_map(opened_all[1], opened_all[0]) if other is not None else None
     for opened in opened_all:
         skeleton = build(opened.spec, where=opened.name)
         inspections.append(inspect_checkpoint(opened, depth=depth, model=skeleton))
-        if coupling:
-            traces.append(trace_built(opened.spec, skeleton))
+        if coupling or picture is not None:
+            models.append((trace_built(opened.spec, skeleton), skeleton))
+    if picture is not None:
+        write_picture(picture, opened_all, inspections, models, growth)
+    traces = [trace for trace, _ in models] if coupling else []
     if as_json:
         emit_json(_document(inspections, traces, growth))
     else:
         _show(inspections, traces, growth)
+        if picture is not None:
+            say(f"written: {escape(str(picture))}")
 
 
 def _document(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import PluginOption
+from growtool.cli.pictures import misplaced
 from growtool.cli.tables import show_rows
 from growtool.cli.training import shown_progress
 
@@ -90,16 +91,17 @@ def report(
     from growtool.checkpoint.folder import write_text
     from growtool.report.chart import to_svg, write_png
     from growtool.report.page import html_page
-    from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve
+    from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve, told_apart
 
     page = output or _page_of(runs)
     _require_places(page, png, svg)
-    curves = [read_curve(run) for run in runs]
+    curves = told_apart([read_curve(run) for run in runs], runs)
     charts, table = curve_charts(curves), curve_table(curves)
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
     if png is not None:
         write_png(charts, png)  # first, as it may want for matplotlib
-    write_text(page, html_page(", ".join(curve.name for curve in curves), notes=[note], tables=[table], charts=charts))
+    title, figures = ", ".join(curve.name for curve in curves), [to_svg(chart) for chart in charts]
+    write_text(page, html_page(title, figures=figures, tables=[table], notes=[note]))
     if svg is not None:
         write_text(svg, to_svg(charts[0]) + "\n")
     if as_json:
@@ -122,13 +124,6 @@ def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:
     """Raises PlanError, before anything is drawn, for each file that cannot be written as asked."""
     from growtool.errors import PlanError
 
-    named = [(name, path) for name, path in (("--output", output), ("--png", png), ("--svg", svg)) if path is not None]
-    problems = [
-        f"{name} {path}: found no folder {path.parent}, expected one; create it or name another place"
-        for name, path in named
-        if not path.parent.is_dir()
-    ]
-    if png is not None and png.suffix.lower() != ".png":
-        problems.append(f"--png {png}: found a name in {png.suffix or 'no ending'}, expected one that ends in .png")
-    if problems:
+    named = (("--output", output, ()), ("--svg", svg, ()), ("--png", png, (".png",)))
+    if problems := [problem for name, path, endings in named for problem in misplaced(name, path, endings)]:
         raise PlanError(problems)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from growtool.finetune.state.journal import METRICS, read_events
 
-COSTS = (("step", "updates"), ("macs", "multiply-accumulates (MACs) of training"), ("minutes", "minutes"))
+UPDATES, MACS = ("step", "updates"), ("macs", "multiply-accumulates (MACs) of training")
 """What an evaluation is drawn against: attribute of `Point`, and the axis' label."""
 TOP1 = ("top1", "accuracy", "top-1, %")
 EVAL_LOSS = ("eval_loss", "loss on the evaluation images", "cross-entropy")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from growtool.algebra.expansion import Blank
 from growtool.trace import Channels, places
 
 
@@ -18,6 +19,8 @@ class WidthChange:
         channels: what a user calls it.
         before, after: its size.
         tensors: how many carry it.
+        copies: channels that copy one of the others; the rest of the new ones copy none.
+        holds: what these hold; None where all are copies, and where the operator decides.
     """
 
     group: str
@@ -25,6 +28,8 @@ class WidthChange:
     before: int
     after: int
     tensors: int
+    copies: int = 0
+    holds: Blank | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,19 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
     if abilities.blanks:
         copied = scaling_of(plan, matching, lockstep, widths.of_target, starts)
         widths = _with_blanks(widths, matching, abilities, zeroed, copied)
-    return widths
+    return replace(widths, changes=_with_origins(widths, names))
+
+
+def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[WidthChange, ...]:
+    """The changes with what their new channels are."""
+    growths = {(names[growth.target], growth.sizes[0]): growth for growth in widths.expansions}
+    changes = []
+    for change in widths.changes:
+        growth = growths[change.group, change.before]
+        passed = widths.passages.get(growth.target)
+        copies = change.after - change.before - int(widths.expansions[growth].blank.sum())
+        changes.append(replace(change, copies=copies, holds=passed.blank if passed else None))
+    return tuple(changes)
 
 
 def _new_units(

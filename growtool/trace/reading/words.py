@@ -6,6 +6,7 @@ alone holds is hidden there, a residual connection passes a stream on. No name o
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from growtool.trace.reading.place_names import places
 from growtool.trace.record import Member, NamedGroup, Trace
 from growtool.trace.table.kinds import Kind
 
+_UNNUMBERED = re.compile(r"\.?\d+$")
 _SOFTMAX = (Kind.SOFTMAX, Kind.LOG_SOFTMAX, Kind.ATTENTION)
 
 
@@ -41,7 +43,7 @@ class Channels:
 @lru_cache(maxsize=4)  # every reason and message names some
 def channels_of(trace: Trace) -> Mapping[ChannelGroup, Channels]:
     """Every width group of a model in words."""
-    blocks = _Blocks(trace)
+    blocks = Blocks(trace)
     heads = _heads(trace)
     closing = {name for params in trace.exits.values() for name in params}
     return {group.group: _channels(group, trace, heads, blocks, closing) for group in trace.groups}
@@ -55,7 +57,7 @@ def told(found: Iterable[Channels]) -> str:
     return ", ".join(f"{what} ({places(paths)})" for what, paths in where.items())
 
 
-class _Blocks:
+class Blocks:
     """Which block a tensor is in: one of a sequence, or of a sequence within a stage."""
 
     def __init__(self, trace: Trace) -> None:
@@ -65,6 +67,7 @@ class _Blocks:
             for sequence in found
             for index in sequence.indices
         }
+        self._homes = {home for name in trace.tensors if (home := self.of(name))}
 
     def of(self, name: str) -> str:
         """Path of the innermost block that holds it, empty without one."""
@@ -74,9 +77,24 @@ class _Blocks:
             outer = outer[:1]  # `blocks.0` holds layers with numbers in their names
         return outer[:2][-1] if outer else ""
 
+    def section_of(self, name: str) -> tuple[str, str]:
+        """The part of the model that a tensor is in, and its block there; the block is empty outside sequences.
+
+        A part is all blocks of one sequence (`stages.1.blocks`), or a module between (`stages.1.downsample`, `head`).
+        """
+        block = self.of(name)
+        if block and not self._holds_blocks(block):
+            return _UNNUMBERED.sub("", block), block
+        parts = name.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(1, len(parts)))
+        return next((path for path in prefixes if path not in self._homes and not self._holds_blocks(path)), name), ""
+
+    def _holds_blocks(self, module: str) -> bool:
+        return any(path.startswith(f"{module}.") for path in self._homes)
+
 
 def _channels(
-    group: NamedGroup, trace: Trace, heads: dict[ChannelGroup, str], blocks: _Blocks, closing: set[str]
+    group: NamedGroup, trace: Trace, heads: dict[ChannelGroup, str], blocks: Blocks, closing: set[str]
 ) -> Channels:
     homes = list(dict.fromkeys(blocks.of(member.tensor) for member in group.members))
     writers = [member for member in group.members if member.role == "producer"]

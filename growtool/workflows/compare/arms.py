@@ -154,15 +154,13 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
 
 
 def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
-    """One arm for each different target, with weights as timm initialises them."""
+    """One arm for each different target, with weights as timm initialises them; called after the first plan for it."""
     found: dict[str, Arm] = {}
     for arm in arms:
         fresh = replace(arm, promise="", source=None, plan=None, carried=None, second="", sunk=0)
         found.setdefault(arm.target_key, fresh)
     several = len(found) > 1
-    return [
-        replace(arm, name=f"scratch-{number}" if several else "scratch") for number, arm in enumerate(found.values(), 1)
-    ]
+    return [replace(arm, name=f"scratch-{arm.name}" if several else "scratch") for arm in found.values()]
 
 
 def source_arm(source: Checkpoint) -> Arm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -110,13 +110,24 @@ def _saved_text(saving: Saving) -> str:
     return f"{bound}{100 * part:.0f}" + ("" if deviation is None else f" ± {100 * deviation:.0f}")
 
 
-def cost_chart(costs: Costs, source_macs: int | None) -> Chart:
-    """Accuracy at the end of each run against all that led to it; what cost nothing has no place on the axis."""
+def cost_chart(costs: Costs, source_macs: int | None, titles: Mapping[str, str] | None = None) -> Chart:
+    """Accuracy at the end of each run against all that led to it; what cost nothing has no place on the axis.
+
+    Args:
+        costs: of every way.
+        source_macs: what training the source has cost.
+        titles: of the ways, by name; they are called by their names without.
+    """
+    titles = titles or {}
     return Chart(
         "accuracy at the end of runs; dotted: fits",
         "multiply-accumulates (MACs) of all training, source included",
         "top-1, %",
-        tuple(series for series in (_series(*found) for found in costs.curves) if series.x),
+        tuple(
+            series
+            for series in (_series(*found, titles.get(found[0].name, found[0].name)) for found in costs.curves)
+            if series.x
+        ),
         marks=((float(source_macs), "source"),) if source_macs else (),
         log_x=True,
     )
@@ -136,6 +147,11 @@ def sentences(costs: Costs) -> list[str]:
         ]
         said.append(_crossing_text(pair))
     return said
+
+
+def crossing_sentences(costs: Costs) -> list[str]:
+    """Of these, where the fits cross."""
+    return [_crossing_text(pair) for pair in costs.pairs]
 
 
 def fit_sentences(costs: Costs) -> list[str]:
@@ -175,7 +191,7 @@ def _crossing_text(pair: Pair) -> str:
     )
 
 
-def _series(curve: Curve, fitted: Fit | None) -> Series:
+def _series(curve: Curve, fitted: Fit | None, title: str) -> Series:
     points = sorted((point for point in curve.points if point.macs), key=lambda point: point.macs)
     spreads = [point.spread for point in points]
     deviations = tuple(spread.deviation or 0.0 for spread in spreads)
@@ -185,7 +201,7 @@ def _series(curve: Curve, fitted: Fit | None) -> Series:
         places = [low * (high / low) ** (n / _DRAWN) for n in range(_DRAWN + 1)]
         drawn = tuple((macs, fitted.at(macs)) for macs in places)
     return Series(
-        curve.name,
+        title,
         tuple(float(point.macs) for point in points),
         tuple(spread.mean for spread in spreads),
         deviations if any(deviations) else (),

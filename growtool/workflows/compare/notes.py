@@ -74,8 +74,23 @@ def _of_baselines(comparison: Comparison) -> Iterator[str]:
     study = comparison.study
     if "scratch" in study.baselines:
         yield _SCRATCH.format(own="".join(f", and for {budget}" for budget in study.scratch_budgets))
+        yield from _targets(comparison)
     if "source" in study.baselines:
         yield (
             "The arm source trains the source on as it is: for each budget, and for as many MACs as the most costly "
             "plan then takes."
         )
+
+
+def _targets(comparison: Comparison) -> Iterator[str]:
+    """Of which plans the targets are, where there are several."""
+    plans: dict[str, list[str]] = {}
+    scratch: dict[str, str] = {}
+    for arm in (result.arm for result in comparison.results):
+        if arm.from_scratch:
+            scratch[arm.target_key] = arm.name
+        elif arm.plan and arm.variant is None and arm.name not in plans.setdefault(arm.target_key, []):
+            plans[arm.target_key].append(arm.name)
+    if len(scratch) > 1:
+        told = (f"{name} that of {' and '.join(plans.get(key, []))}" for key, name in scratch.items())
+        yield f"From scratch the target of each plan trains: {', '.join(told)}."

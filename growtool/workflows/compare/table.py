@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from growtool.finetune.state.points import COSTS, EVAL_LOSS, TOP1
+from growtool.finetune.state.points import EVAL_LOSS, MACS, TOP1, UPDATES
 from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.page import TableText
 from growtool.workflows.compare.compare import ArmResult, Comparison
 from growtool.workflows.compare.costs import cost_chart
 from growtool.workflows.compare.results import FRACTIONS, Spread
+
+SHOWN = ("arm", "updates", "total MACs", "start %", "end %", "lr", "parameters", "seconds")
+"""Columns of the table that a page shows."""
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -113,21 +116,38 @@ def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
 
 
 def charts(comparison: Comparison) -> list[Chart]:
-    """Top-1 of all ways against the MACs of all training; then, within every run, top-1 and validation loss.
+    """Top-1 of all ways against the MACs of all training; then their longest runs from within.
 
-    These against updates, MACs of training and minutes; mean and deviation over seeds.
+    These with top-1 against MACs and updates, and the loss; first, where no way has several lengths. Mean and deviation
+    are over seeds.
     """
+    ended = [result for result in comparison.results if result.outcomes]
+    lengths: dict[str, list[ArmResult]] = {}
+    for result in ended:
+        lengths.setdefault(result.arm.name, []).append(result)
+    longest = [max(found, key=lambda result: result.arm.steps) for found in lengths.values()]
+    several = any(len(found) > 1 for found in lengths.values())
     within = [
         Chart(
-            title,
+            f"{title}, the longest run of each" if several else title,
             x_label,
             y_label,
-            tuple(_series(result, measure, axis) for result in comparison.results if result.outcomes),
+            tuple(_series(result, measure, axis) for result in longest),
         )
-        for measure, title, y_label in (TOP1, EVAL_LOSS)
-        for axis, x_label in COSTS
+        for (measure, title, y_label), (axis, x_label) in ((TOP1, MACS), (TOP1, UPDATES), (EVAL_LOSS, UPDATES))
     ]
-    return [cost_chart(comparison.costs, comparison.source_macs), *within]
+    titles = {name: _title(found) for name, found in lengths.items()}
+    costs = cost_chart(comparison.costs, comparison.source_macs, titles)
+    return [costs, *within] if several else [*within, costs]
+
+
+def _title(lengths: Sequence[ArmResult]) -> str:
+    """A way with its size, the rates of its lengths, and what its growth promised."""
+    arm = lengths[0].arm
+    chosen = [result.arm.choices["lr"].value if "lr" in result.arm.choices else result.lr for result in lengths]
+    rates = [f"{rate:g}" for rate in dict.fromkeys(chosen) if rate is not None]
+    facts = [f"{units.count(arm.parameters)} parameters", arm.promise, f"lr {'/'.join(rates)}" if rates else ""]
+    return f"{arm.name}: {', '.join(filter(None, facts))}"
 
 
 def _series(result: ArmResult, measure: str, axis: str) -> Series:
@@ -137,7 +157,7 @@ def _series(result: ArmResult, measure: str, axis: str) -> Series:
     spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
     deviations = tuple(spread.deviation or 0.0 for spread in spreads)
     return Series(
-        result.arm.title,
+        _title([result]),
         tuple(Spread.of([getattr(point, axis) for point in points]).mean for points in together),
         tuple(spread.mean for spread in spreads),
         deviations if any(deviations) else (),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from growtool.checkpoint.folder import json_text, write_text
 from growtool.library import library_of
-from growtool.report.chart import can_draw_png, write_png
+from growtool.report.chart import Chart, can_draw_png, to_svg, write_png
 from growtool.report.page import TableText, html_page
 from growtool.workflows.compare.compare import Comparison
-from growtool.workflows.compare.costs import fit_sentences, savings_rows, savings_table, sentences
+from growtool.workflows.compare.costs import crossing_sentences, fit_sentences, savings_rows, savings_table, sentences
 from growtool.workflows.compare.notes import notes
-from growtool.workflows.compare.table import charts, csv_text, evaluations, rows, table
+from growtool.workflows.compare.table import SHOWN, charts, csv_text, evaluations, rows, table
 from growtool.workflows.compare.variant import names_of
 
 
@@ -53,7 +55,7 @@ def write(comparison: Comparison) -> None:
         "savings.csv": csv_text(savings_rows(comparison.costs)),
         "evaluations.csv": csv_text(evaluations(comparison)),
         "results.json": json_text(to_json(comparison)),
-        "index.html": html_page(title, notes=said, tables=tables, charts=drawn),
+        "index.html": _page(title, comparison, drawn),
     }
     for name, text in texts.items():
         write_text(study.output / name, text)
@@ -62,6 +64,20 @@ def write(comparison: Comparison) -> None:
         write_png(drawn, curves)
     else:
         curves.unlink(missing_ok=True)  # of an earlier call, with other arms
+
+
+def _page(title: str, comparison: Comparison, drawn: Sequence[Chart]) -> str:
+    """The most telling first; the columns of the arms that have room."""
+    arms, *savings = _tables(comparison)
+    lead = crossing_sentences(comparison.costs)
+    others = [sentence for sentence in sentences(comparison.costs) if sentence not in lead]
+    return html_page(
+        title,
+        lead=lead,
+        figures=list(map(to_svg, drawn)),
+        tables=[*savings, replace(arms.only(*SHOWN), title="Every arm and length")],
+        notes=[*others, *notes(comparison), *fit_sentences(comparison.costs)],
+    )
 
 
 def _tables(comparison: Comparison) -> list[TableText]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growtool.errors import PlanError
-from growtool.finetune.state.journal import METRICS
-from growtool.finetune.state.points import COSTS, EVAL_LOSS, TOP1, TRAIN_LOSS, Point, read_points
+import yaml
+
+from growtool.checkpoint import build, open_checkpoint
+from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.state.folder import RunFolder
+from growtool.finetune.state.journal import METRICS, read_events
+from growtool.finetune.state.points import EVAL_LOSS, MACS, TOP1, TRAIN_LOSS, UPDATES, Point, read_points
 from growtool.report import units
 from growtool.report.chart import Chart, Series
+from growtool.report.inspect import read_lineage
 from growtool.report.page import TableText
 from growtool.workflows.schedule.run import STATE, read_records
 
@@ -24,11 +29,18 @@ class Curve:
         name: of the run's folder.
         points: in their order; a schedule's stages one after the other.
         grown: the places among the points after which the model grew.
+        facts: size of the model, how it grew, and the highest learning rate, as far as the records tell.
     """
 
     name: str
     points: tuple[Point, ...]
     grown: tuple[Point, ...] = ()
+    facts: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """With what its model is and how it trained."""
+        return f"{self.name}: {', '.join(self.facts)}" if self.facts else self.name
 
 
 def read_curve(folder: Path) -> Curve:
@@ -46,11 +58,20 @@ def read_curve(folder: Path) -> Curve:
             f"{folder}: found neither {METRICS} nor {STATE}, expected the folder of a run of `growtool finetune` or "
             "`growtool schedule`"
         )
-    return Curve(name, _points(folder, None))
+    return Curve(name, _points(folder, None), facts=(*_model(folder), *_rate([folder])))
+
+
+def told_apart(curves: Sequence[Curve], folders: Sequence[Path]) -> list[Curve]:
+    """Curves of folders of one name, called after their whole paths."""
+    names = [curve.name for curve in curves]
+    return [
+        replace(curve, name=str(folder)) if names.count(curve.name) > 1 else curve
+        for curve, folder in zip(curves, folders, strict=True)
+    ]
 
 
 def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
-    """Nine charts, all runs in each: three measures against three kinds of cost, growth marked where one run grew."""
+    """Accuracy against updates and MACs, then both losses against updates; all runs in each, growth marked."""
     return [
         Chart(
             title=title,
@@ -63,8 +84,12 @@ def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
                 for point in curve.grown
             ),
         )
-        for measure, title, y_label in (TOP1, EVAL_LOSS, TRAIN_LOSS)
-        for axis, x_label in COSTS
+        for (measure, title, y_label), (axis, x_label) in (
+            (TOP1, UPDATES),
+            (TOP1, MACS),
+            (EVAL_LOSS, UPDATES),
+            (TRAIN_LOSS, UPDATES),
+        )
     ]
 
 
@@ -98,7 +123,39 @@ def _read_schedule(folder: Path, name: str) -> Curve:
         points.extend(_points(under_way, points[-1] if points else None))
     if not points:
         raise PlanError(f"{folder}: no stage has trained yet, expected at least one evaluation; look again later")
-    return Curve(name, tuple(points), tuple(grown))
+    sizes = [units.count(record.parameters) for record in records] or [""]
+    size = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+    facts = (f"{size} parameters",) if records else ()
+    return Curve(name, tuple(points), tuple(grown), (*facts, *_rate(folder.glob("*-train"))))
+
+
+def _model(folder: Path) -> tuple[str, ...]:
+    """Size of a run's model, and the operators of the last growth before it; nothing before its first checkpoint."""
+    best = RunFolder(folder).best
+    if not best.is_dir():
+        return ()
+    try:
+        checkpoint = open_checkpoint(best)
+        size = sum(parameter.numel() for parameter in build(checkpoint.spec, where=checkpoint.name).parameters())
+        steps = read_lineage(checkpoint)
+    except CheckpointError:  # a model that a plugin registers: its curves are drawn without
+        return ()
+    operators = [steps[-1][axis]["operator"] for axis in ("width", "depth") if axis in steps[-1]] if steps else []
+    grown = f"grown by {' and '.join(operators)}"
+    return (f"{units.count(size)} parameters", *([grown] if operators else []))
+
+
+def _rate(folders: Iterable[Path]) -> tuple[str, ...]:
+    """The highest learning rate of runs: as it was asked for, else as their steps tell."""
+    runs = [RunFolder(folder) for folder in folders]
+    asked = [yaml.safe_load(run.config.read_text("utf-8"))["lr"] for run in runs if run.config.is_file()]
+    if asked and None not in asked:
+        return (f"lr {max(asked):g}",)
+    written = (run.root / METRICS for run in runs)
+    rates = [
+        event["lr"] for path in written if path.is_file() for event in read_events(path) if event["event"] == "step"
+    ]
+    return (f"lr {max(rates):.2g}",) if rates else ()
 
 
 def _points(folder: Path, earlier: Point | None) -> tuple[Point, ...]:
@@ -111,4 +168,4 @@ def _points(folder: Path, earlier: Point | None) -> tuple[Point, ...]:
 def _series(curve: Curve, axis: str, measure: str) -> Series:
     pairs: list[tuple[float, Any]] = [(float(getattr(p, axis)), getattr(p, measure)) for p in curve.points]
     known = [(x, float(y)) for x, y in pairs if y is not None]
-    return Series(curve.name, tuple(x for x, _ in known), tuple(y for _, y in known))
+    return Series(curve.title, tuple(x for x, _ in known), tuple(y for _, y in known))

@@ -1,0 +1,82 @@
+"""Files of pictures that a command writes beside what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from growtool.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from growtool.checkpoint import Checkpoint
+    from growtool.report.growth_map import GrowthMap
+    from growtool.report.inspect import Inspection
+    from growtool.report.picture import Drawn
+    from growtool.trace import Trace
+
+HTML, SVG = (".html", ".htm"), (".svg",)
+
+
+def misplaced(option: str, path: Path | None, endings: Sequence[str]) -> list[str]:
+    """What is wrong with the file that an option names: its folder, or its ending where only some will do."""
+    if path is None:
+        return []
+    if endings and path.suffix.lower() not in endings:
+        found = path.suffix or "no ending"
+        return [f"{option} {path}: found a name in {found}, expected one that ends in {' or '.join(endings)}"]
+    if not path.parent.is_dir():
+        return [f"{option} {path}: found no folder {path.parent}, expected one; create it or name another place"]
+    return []
+
+
+def require_place(option: str, path: Path | None, endings: Sequence[str]) -> None:
+    """Raises PlanError, before any work is done, for a file that cannot be written as asked."""
+    if problems := misplaced(option, path, endings):
+        raise PlanError(problems)
+
+
+def write_picture(
+    path: Path,
+    opened: Sequence[Checkpoint],
+    inspections: Sequence[Inspection],
+    models: Sequence[tuple[Trace, nn.Module]],
+    growth: GrowthMap | None,
+) -> None:
+    """Draw one checkpoint, or two: as one picture of the growth where the second is grown from the first.
+
+    Args:
+        path: an SVG, or a page.
+        opened: the checkpoints.
+        inspections: of each.
+        models: of each, traced.
+        growth: how the second came from the first; None where it did not.
+    """
+    from growtool.checkpoint.folder import write_text
+    from growtool.report.page import html_page
+    from growtool.report.picture import to_svg
+
+    last = 1 if growth else 0
+    chosen = [last] if growth or len(opened) == 1 else [0, 1]
+    drawn = [_drawn(opened[n], inspections[n], *models[n]) for n in chosen]
+    if path.suffix.lower() in SVG:
+        write_text(path, to_svg(*drawn) + "\n")
+    else:
+        title = " and ".join(one.title for one in drawn)
+        write_text(path, html_page(title, figures=[to_svg(one) for one in drawn]))
+
+
+def _drawn(checkpoint: Checkpoint, inspection: Inspection, trace: Trace, model: nn.Module) -> Drawn:
+    """With what growth did, where the report of it stands beside the checkpoint."""
+    from growtool.checkpoint.documents import parse_json
+    from growtool.checkpoint.folder import REPORT
+    from growtool.report import units
+    from growtool.report.picture import of_checkpoint, of_growth
+
+    report = checkpoint.path.parent / REPORT
+    if checkpoint.folder is not None and report.is_file():
+        return of_growth(parse_json(report.read_bytes(), str(report)), trace, model, str(report))
+    figures = f"{units.count(inspection.parameters)} parameters, {units.count(inspection.macs.total)} MACs"
+    return of_checkpoint(f"{Path(inspection.name).name}: {inspection.architecture}", [figures], trace, model)
