@@ -108,12 +108,12 @@ def picture(recipe: Recipe, summary: Summary) -> str:
     return to_svg(of_growth(foretold(recipe, summary), recipe.matching.target.trace, recipe.models[1], "the recipe"))
 
 
-def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:
-    """What `growtool grow --report` writes, before growing and after."""
+def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, measured: str) -> str:
+    """What `growtool grow --report` writes, before growing and after; `measured` is what the proof found."""
     lines = TableText(("what growing does",), tuple((line,) for line in summary.growth()))
     return html_page(
         f"{recipe.source.label} → {recipe.target.architecture}",
-        lead=[f"Promised: {recipe.promise}", f"Measured: {proof or 'nothing'}"],
+        lead=[f"Promised: {recipe.promise}", f"Measured: {measured}"],
         tables=[TableText(("", "before", "after"), sizes(summary)), lines],
         figures=[picture(recipe, summary)],
         code=loaded.text,

@@ -18,6 +18,7 @@ from growtool.trace import Trace
 
 _WIDTH, _EDGE = 480, 10  # narrow enough for a phone
 _BAR = (300, 170)  # where the bars of widths begin, and how long the longest is
+_TITLE, _NAME = 50, 38  # letters that have room
 _LINE, _STRIP = 18, 26  # heights of a line, and of a block
 _FILLS: Mapping[str, str] = {
     "copied": "#1f5a94", "copies": "#7fb3e0", "mixed": "#e69f00", "new": "#009e73", "zero": "url(#growtool-zero)",
@@ -70,7 +71,7 @@ def of_growth(report: Mapping[str, Any], trace: Trace, model: nn.Module, where: 
             for key, label in (("parameters", "parameters"), ("macs", "MACs"))
         ]
         title = f"{report['source']['name']} → {report['target']['architecture']}"
-        told = [f"{', '.join(figures)}; promised: {report['promise']['kind']}"]
+        told = [", ".join(figures), f"promised: {report['promise']['kind']}"]
         return Drawn(title, told, sections(trace, _parameters(model), report), grown=True)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -100,7 +101,7 @@ def to_svg(*models: Drawn) -> str:
 def _model(model: Drawn) -> tuple[list[str], int]:
     """The elements of one model, and how high they are."""
     longest = max((width.after for section in model.sections for width in section.widths), default=1)
-    parts = [text(_EDGE, 22, model.title, 'font-size="14" font-weight="600"')]
+    parts = [text(_EDGE, 22, _cut(model.title, _TITLE), 'font-size="14" font-weight="600"')]
     y = 22.0
     for line in model.figures:
         y += _LINE
@@ -117,6 +118,10 @@ def _model(model: Drawn) -> tuple[list[str], int]:
     y += 10
     parts.append(text(_EDGE, y + 6, _READING, 'font-size="10" opacity=".7"'))
     return parts, math.ceil(y + 14)
+
+
+def _cut(words: str, letters: int) -> str:
+    return words if len(words) <= letters else f"{words[: letters - 1]}…"
 
 
 def _used(sections: Sequence[Section]) -> list[str]:
@@ -140,7 +145,7 @@ def _legend(y: float, used: Sequence[str], *, added: bool) -> Iterator[str]:
 
 def _section(section: Section, y: float, longest: int, *, grown: bool) -> Iterator[tuple[str, float]]:
     """The elements of a part, each with what it adds to the height."""
-    name = f'<tspan font-weight="600">{escape(section.name)}</tspan>{_count(section.blocks)}'
+    name = f'<tspan font-weight="600">{escape(_cut(section.name, _NAME))}</tspan>{_count(section.blocks)}'
     yield f'<path d="M{_EDGE} {y:g}H{_WIDTH - _EDGE}" stroke="currentColor" stroke-opacity=".2"/>', 0
     yield f'<text x="{_EDGE}" y="{y + 16:g}">{name}</text>', 0
     weights = f"{units.count(sum(section.weights.values()))} weights"

@@ -1,6 +1,7 @@
 """Pictures of checkpoints: every width, every block and every weight is in them, and what growth did adds up."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
@@ -10,11 +11,12 @@ import torch
 
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import CheckpointError
-from growtool.report.picture import of_checkpoint, of_growth, to_svg
-from growtool.report.sections import Section, sections
+from growtool.report.picture import Drawn, of_checkpoint, of_growth, to_svg
+from growtool.report.sections import Block, Section, Width, sections
 from growtool.trace import Trace, trace_built
 from tests.support.models import TINY, grown, write_folder
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "picture.svg"
 SVG = "{http://www.w3.org/2000/svg}"
 BOTH = {"target": {"scale": {"width": 2, "depth": 2}}, "width": "tile", "depth": {"operator": "zero_out"}}
 
@@ -101,6 +103,23 @@ def test_a_picture_is_well_formed_and_tells_every_width(tmp_path):
         assert x >= 0 and x + wide <= 480 and wide > 0
 
 
+def test_golden_picture():
+    """`GROWTOOL_GOLDEN=write` writes it anew: look at it."""
+    width = Width("hidden units", 4, 12, 4, "zero", 2)
+    blocks = (
+        Block("blocks.0", "blocks.0", False, {"mixed": 90}),
+        Block("blocks.1", None, True, {"new": 80, "zero": 10}),
+    )
+    parts = [
+        Section(("stem",), weights={"copied": 8}),
+        Section(("blocks",), (width,), blocks, {"mixed": 90, "new": 90}),
+    ]
+    drawn = to_svg(Drawn("small → large", ["so many parameters"], parts, grown=True)) + "\n"
+    if os.environ.get("GROWTOOL_GOLDEN") == "write":
+        GOLDEN.write_text(drawn)
+    assert drawn == GOLDEN.read_text()
+
+
 def test_a_large_model_takes_as_much_room_as_a_small_one(tmp_path):
     drawn = []
     for depth in (2, 40):
@@ -134,7 +153,7 @@ def test_grow_writes_a_page_before_and_after(tmp_path, growtool):
     words = ["grow", source, "--width", "2", "-o", tmp_path / "out", "--report", tmp_path / "it.html"]
     code, shown, _ = growtool(*words, "--dry-run")
     page = (tmp_path / "it.html").read_text()
-    assert code == 0 and "it.html" in shown and "Promised: exact" in page and "Measured: nothing" in page
+    assert code == 0 and "it.html" in shown and "Promised: exact" in page and "Measured: not yet" in page
     code, shown, _ = growtool(*words)
     page = (tmp_path / "it.html").read_text()
     assert code == 0 and "it.html" in shown and "Measured: logits differ by" in page and page.count("<svg ") == 1

@@ -133,7 +133,9 @@ def grow(
         refused = refusal.problems[0] if refusal else None
         emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
     if dry_run and report is not None:
-        write_text(report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, None))
+        write_text(
+            report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, "not yet, this was a dry run")
+        )
         if not as_json:
             say(f"written: {escape(str(report))}")
     if refusal:
@@ -156,7 +158,9 @@ def grow(
             told=lambda line: note(escape(line)),
         )
     if report is not None:
-        write_text(report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, grown.proof))
+        write_text(
+            report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, str(grown.proof or "not checked"))
+        )
     if as_json:
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
