@@ -32,7 +32,7 @@ from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns
 from growtool.growing.optimizer import GrownState, grow_state
 from growtool.growing.proof import Proof, prove
-from growtool.growing.report import card_text, picture, report_text, target_with_lineage, with_measurement
+from growtool.growing.report import card_text, picture, report_text, sizes, target_with_lineage, with_measurement
 from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
@@ -41,33 +41,31 @@ from growtool.notebook import as_html, with_bar
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.choosing.consent import require_consent
-from growtool.report import units
 from growtool.verify import CPU
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A grown checkpoint: where it is, in figures, what was measured, its report (`growth.json`), its optimizer."""
+    """A grown checkpoint: where it is, in figures, what was measured, its report (`growth.json`), its optimizer.
+
+    `picture` is an SVG element of its blocks and widths, and of what growing made of the source.
+    """
 
     out: Path
     summary: Summary
     proof: Proof | None
     report: str = field(repr=False)
+    picture: str = field(repr=False)
     optimizer: GrownState | None = None
 
     def _repr_html_(self) -> str:
-        before, after = self.summary.before, self.summary.after
         facts = {
             "promise": "; ".join((self.summary.promise, *self.summary.reasons)),
             "verified": str(self.proof) if self.proof else "no",
         }
-        rows = (
-            ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
-            ("MACs", units.count(before.macs), units.count(after.macs)),
-            ("weights file", units.size(before.bytes), units.size(after.bytes)),
-        )
         told = [(line,) for line in self.summary.growth()]
-        return as_html(str(self.out), facts, (("", "source", "grown"), rows), (("what grows",), told))
+        tables = (("", "source", "grown"), sizes(self.summary)), (("what grows",), told)
+        return as_html(str(self.out), facts, *tables) + self.picture
 
 
 @with_bar("growing", lambda given: _bytes(given["recipe"]), unit="B", unit_scale=True)
@@ -114,7 +112,7 @@ def grow(
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
     recipe.source.hash_ahead()
-    found: list[tuple[Proof | None, ModelSpec, str]] = []
+    drawn, found = picture(recipe, summary), list[tuple[Proof | None, ModelSpec, str]]()
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
@@ -132,7 +130,7 @@ def grow(
             CONFIG: json_text(recipe.library.config(measured, recipe.models[1])),
             REPORT: report,
             CARD: card_text(recipe, loaded, summary, proof),
-            PICTURE: picture(recipe, summary),
+            PICTURE: drawn,
             PLAN: loaded.text,
         }
 
@@ -166,7 +164,7 @@ def grow(
             force=force,
         )
     proof, _, report = found[0]
-    return Grown(out, summary, proof, report, carried)
+    return Grown(out, summary, proof, report, drawn, carried)
 
 
 def _writing(recipe: Recipe) -> Writing | None:
