@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -28,6 +29,25 @@ def test_an_svg_is_well_formed_and_shows_every_series() -> None:
     assert [len(line.split()) for line in lines] == [3, 1], "a value that is not finite has no point"
     told = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert "tile & split: 80.25 at 200" in told
+
+
+@pytest.mark.parametrize(("count", "bars"), [(3, 3), (12, 12), (13, 0)])
+def test_few_points_have_error_bars_and_many_a_band(count, bars) -> None:
+    x = tuple(map(float, range(count)))
+    root = ET.fromstring(to_svg(Chart("a", "b", "c", (Series("it", x, x, (0.5,) * count),))))
+    paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert sum("h8m-4 0V" in path for path in paths) == bars
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polygon"))) == (not bars)
+
+
+@pytest.mark.parametrize("last", [1.0, 60.0, 35e9, 9.9e12])
+@pytest.mark.parametrize("log_x", [False, True])
+def test_numbers_below_the_axis_have_room(last, log_x) -> None:
+    chart = Chart("a", "b", "c", (Series("it", (last / 900, last), (1.0, 2.0)),), log_x=log_x)
+    texts = [e for e in ET.fromstring(to_svg(chart)).iter("{http://www.w3.org/2000/svg}text") if e.get("y") == "273"]
+    places = [float(text.get("x", "")) for text in texts]
+    assert len(places) >= 2 and all(after - before >= 36 for before, after in pairwise(places))
+    assert places[-1] + 3.5 * len(texts[-1].text or "") <= 480, "the last one is whole"
 
 
 def test_points_keep_the_order_of_their_values() -> None:

@@ -267,6 +267,8 @@ def test_the_commands_run_a_schedule_and_draw_it(file: Path, tmp_path: Path):
     text = page.read_text()
     assert text.count("<svg") == 4 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "out grown" in text
+    assert re.search(r">out: \S+( k)? to \S+( k)? parameters, lr \S+<", text), "sizes of the first and the last stage"
+    assert re.search(r">01-train: \S+( k)? parameters, lr \S+<", text)
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
