@@ -167,7 +167,7 @@ def test_force_removes_nothing_but_checkpoints(source, tmp_path):
         (home / name).touch()
     assert refusal(home, force=True) == (
         f"{home}: found b, c, d, e and 1 more, expected nothing but the files of a checkpoint (README.md, config.json, "
-        "ema.safetensors, growth.json, model.safetensors, optimizer.json, optimizer.safetensors, "
+        "ema.safetensors, growth.json, growth.svg, model.safetensors, optimizer.json, optimizer.safetensors, "
         "plan.yaml, raw.safetensors, state.json, training.json); --force does not remove anything else, choose another "
         "output"
     )
