@@ -132,7 +132,10 @@ def _first(group: NamedGroup, place: str, parameters: Mapping[str, int]) -> str:
 def _width(group: NamedGroup, what: str, report: Mapping[str, Any] | None) -> Width:
     change = (report["channels"] if report else {}).get(group.name)
     if change is None:
-        return Width(what, group.size, group.size, 0, "new", 1)
+        tensors: Mapping[str, Any] = report["tensors"] if report else {}
+        fates = {_FATES[tensors[member.tensor]["how"]] for member in group.members if member.tensor in tensors}
+        anew = "new" in fates and fates <= {"new", "zero"}  # a block that starts as its library initialises it
+        return Width(what, 0 if anew else group.size, group.size, 0, "new", 1)
     return Width(what, change["before"], group.size, change["copies"], _HELD[change["holds"]], 1)
 
 

@@ -57,7 +57,7 @@ def test_what_growth_made_adds_up(family, plan, tmp_path):
     told: Counter[tuple[str, int, int]] = Counter()
     for width in (width for part in parts for width in part.widths):
         assert width.before + width.copies + width.blank == width.after and min(width.copies, width.blank) >= 0
-        if width.before < width.after:
+        if 0 < width.before < width.after:
             told[width.what, width.before, width.after] += width.sets
     assert told == {(w["what"], w["before"], w["after"]): w["groups"] for w in report["widths"]}
     new = {block.path: block.source for part in parts for block in part.blocks if block.new}
@@ -74,7 +74,9 @@ def test_blocks_that_start_anew_are_new(tmp_path):
     grown(source, {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out", "start": "initial"}}, out)
     model, trace, parameters = traced(out)
     report = json.loads((out / "growth.json").read_text())
-    (blocks,) = [part.blocks for part in sections(trace, parameters, report) if part.blocks]
+    (part,) = [part for part in sections(trace, parameters, report) if part.blocks]
+    widths, blocks = {width for width in part.widths if width.what == "hidden units of mlp"}, part.blocks
+    assert {(width.before, width.blank, width.sets) for width in widths} == {(24, 0, 2), (0, 24, 2)}
     assert [block.new for block in blocks] == [False, True, False, True]
     for block in blocks:
         assert set(block.weights) == ({"new", "zero"} if block.new else {"copied"})
