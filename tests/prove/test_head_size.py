@@ -86,6 +86,13 @@ def packed(s, x):
     return s.attend(s.heads(q), s.heads(k), s.heads(s.v(x)))
 
 
+def scaled_within(s, x):
+    """The product itself is told its factor, as in attention by `baddbmm`."""
+    q, k, v = (s.heads(layer(x)) for layer in (s.q, s.k, s.v))
+    a = torch.baddbmm(x.new_zeros(1), q.flatten(0, 1), k.flatten(0, 1).mT, beta=0, alpha=s.d**-0.5)
+    return a.unflatten(0, q.shape[:2]).softmax(-1) @ v
+
+
 def by_torch(s, x):
     return nn.functional.scaled_dot_product_attention(*(s.heads(layer(x)) for layer in (s.q, s.k, s.v)))
 
@@ -95,6 +102,7 @@ KEPT = {
     "scaled before": attended(lambda s, q, k, v: (q * s.d**-0.5, k, v), scale=False),
     "divided": attended(lambda s, q, k, v: (q / s.d**0.5, k, v), scale=False),
     "unscaled": attended(lambda s, q, k, v: (q, k, v), scale=False),
+    "scaled within": scaled_within,
     "by torch": by_torch,
     "of one layer": attended(lambda s, q, k, v: (q, q, v)),
     "no bias": lambda s, x: s.attend(s.heads(s.alone(x)), s.heads(s.k(x)), s.heads(s.v(x))),
