@@ -107,10 +107,11 @@ def test_proofs_run_on_the_device_that_is_named_in_full_float32(
         used.append((device, tf32))
         return nullcontext()
 
-    monkeypatch.setattr("growtool.finetune.parallel.device.resolve_device", {"cuda": device}.__getitem__)
+    for place in ("growtool.workflows.verify", "growtool.finetune.parallel.device"):
+        monkeypatch.setattr(f"{place}.resolve_device", {"cuda": device}.__getitem__)
     monkeypatch.setattr("growtool.growing.proof.compare_each", partial(on_device, compare_each))
-    monkeypatch.setattr("growtool.verify.compare", partial(on_device, compare))
-    for place in ("growtool.growing.proof", "growtool.finetune.parallel.device"):
+    monkeypatch.setattr("growtool.workflows.verify.compare", partial(on_device, compare))
+    for place in ("growtool.growing.proof", "growtool.workflows.verify"):
         monkeypatch.setattr(f"{place}.in_use", in_turn)
     if what == "a model":
         monkeypatch.setattr("growtool.growing.call.first_device", lambda model: device)

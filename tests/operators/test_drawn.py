@@ -29,6 +29,11 @@ def test_no_two_rows_or_columns_are_alike(shape):
         assert len(torch.unique(those, dim=0)) == len(those)
 
 
+def test_a_large_tensor_is_made_of_few_numbers():
+    values = drawn((4096, 512), torch.Generator().manual_seed(1), torch.float64)
+    assert len(values.unique()) < values.numel() / 2
+
+
 def test_it_takes_the_generator_alone():
     one, other = (drawn((1000, 1000), torch.Generator().manual_seed(5), torch.float32) for _ in range(2))
     assert torch.equal(one, other)
