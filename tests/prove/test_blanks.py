@@ -111,6 +111,7 @@ def test_rewriting_is_centring_after_scaling():
 
 PASSING = {
     "plain": lambda s, x: s.last(pooled(x + s.branch(s.norm(x)))),
+    "tokens picked": lambda s, x: s.last(pooled((x + s.branch(s.norm(x)))[:, [2, 0]])),
     "a scale per channel": lambda s, x: s.last(pooled(x + s.g * s.branch(s.norm(x)))),
     "a gate": lambda s, x: s.last(pooled(x + _gated(s, s.norm(x)))),
     "a layer of two names": lambda s, x: s.last(pooled(x + s.branch(s.norm(x)) + s.again(torch.relu(s.fc(s.norm(x)))))),
