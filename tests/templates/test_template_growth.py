@@ -61,6 +61,14 @@ def test_both_ways_give_the_same_weights(family, request_, tmp_path):
     assert templates.form.tensors.keys() == open_checkpoint(tmp_path / "t").form.tensors.keys()
 
 
+@pytest.mark.parametrize("request_", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("ratio", [1.5, 6])
+def test_rows_and_columns_may_grow_by_different_factors(ratio, request_, tmp_path):
+    """Twice the channels, and as many hidden units or four times."""
+    args = {"embed_dim": 16, "num_heads": 4, "mlp_ratio": ratio}
+    assert_same_weights(*grown_both_ways("vit", request_, args, tmp_path))
+
+
 @pytest.mark.parametrize("family", THRICE)
 @pytest.mark.parametrize("compensate", [True, False])
 @pytest.mark.parametrize("coefficients", ["orthogonal", "copy", "random"])
