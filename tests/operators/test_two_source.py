@@ -128,3 +128,13 @@ def test_by_hand():
     assert made((AxisMap.unchanged(1), columns), [[2.0]], [[5.0]]) == [[1.0, 2.5]]
     assert made((rows, AxisMap.unchanged(1)), [[2.0]], [[5.0]]) == [[2.0], [5.0]]
     assert made((AxisMap.unchanged(1),), [2.0], [5.0]) == [3.5]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_combinations_are_as_large_as_the_plan_says(scale):
+    """Of small weights, too."""
+    maps = (axis(tiled(1, 2), summed=False), axis(tiled(1, 2), summed=True))
+    layer = Layer("x", maps, 0, second=lambda: torch.tensor([[5.0 * scale]]))
+    W = torch.tensor([[2.0 * scale]])
+    [[_, above], [below, _]] = two_source.grow(TwoSource(gain=0.5), W, layer, {}.__getitem__)
+    assert abs(float(above)) == pytest.approx(scale) and abs(float(below)) == pytest.approx(scale)
