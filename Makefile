@@ -65,7 +65,7 @@ fuzz: $(READY) ## Damage files, plans, images and options, kill commands, and se
 	OMP_NUM_THREADS=1 $(RUN) -W ignore -m tests.fuzz --kills $(KILLS) --seed $(SEED)
 
 clean: ## Remove everything that make has made
-	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find growtool tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml tests/constraints.txt

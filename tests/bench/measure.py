@@ -68,8 +68,9 @@ def grow(source: str, plan: str, out: str) -> dict[str, float]:
     from growtool.plan import load_plan
 
     with recorded() as phases:
-        loaded = load_plan(Path(plan))
-        grow(growtool.recipe.resolve(loaded.plan, open_checkpoint(source)), loaded, Path(out))
+        loaded, opened = load_plan(Path(plan)), open_checkpoint(source)
+        opened.hash_ahead()
+        grow(growtool.recipe.resolve(loaded.plan, opened), loaded, Path(out))
     return phases
 
 

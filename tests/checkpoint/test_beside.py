@@ -52,19 +52,26 @@ def test_what_the_disk_refuses_early_is_told_and_nothing_is_left(tmp_path, monke
 
 
 def test_a_file_is_hashed_once_and_anew_once_it_has_changed(tmp_path, monkeypatch):
-    path, read = tmp_path / "file", []
-    digest = hashlib.file_digest
+    path, begun, sha256 = tmp_path / "file", [], hashlib.sha256
 
-    def counted(file, name):
-        read.append(file.name)
-        return digest(file, name)
+    def counted():
+        begun.append(path)
+        return sha256()
 
-    monkeypatch.setattr(hashing.hashlib, "file_digest", counted)
+    monkeypatch.setattr(hashing.hashlib, "sha256", counted)
     path.write_bytes(b"one")
     hash_ahead([path])
-    assert sha256_of(path) == sha256_of(path) == hashlib.sha256(b"one").hexdigest()
+    assert sha256_of(path) == sha256_of(path) == sha256(b"one").hexdigest()
     path.write_bytes(b"another")
-    assert sha256_of(path) == hashlib.sha256(b"another").hexdigest() and len(read) == 2
+    assert sha256_of(path) == sha256(b"another").hexdigest() and len(begun) == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 3 * 4096])
+def test_a_file_is_hashed_part_by_part(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(hashing, "PART", 4096)
+    content = bytes(n % 251 for n in range(size))
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_cannot_be_read_is_asked_for_again(tmp_path):
