@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -41,7 +42,7 @@ def _hash(files: Mapping[_Key, Path]) -> None:
     for key, path in files.items():
         try:
             _begun[key].set_result(_sha256(path))
-        except OSError as error:
+        except Exception as error:  # whoever asks gets it, and would else wait for ever
             _begun.pop(key).set_exception(error)
 
 
@@ -50,6 +51,10 @@ def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for start in range(0, size, PART):
-            with mmap.mmap(file.fileno(), min(PART, size - start), access=mmap.ACCESS_READ, offset=start) as part:
+            try:
+                part = mmap.mmap(file.fileno(), min(PART, size - start), access=mmap.ACCESS_READ, offset=start)
+            except ValueError as error:  # how Python tells of a map beyond the end
+                raise OSError(errno.EIO, "became shorter while it was read", str(path)) from error
+            with part:
                 digest.update(part)
     return digest.hexdigest()

@@ -85,6 +85,21 @@ def test_a_file_that_cannot_be_read_is_asked_for_again(tmp_path):
         sha256_of(tmp_path / "missing")
 
 
+def test_a_file_that_is_cut_short_meanwhile_is_told(tmp_path, monkeypatch):
+    """Whoever asks must not wait for ever."""
+    path, size = tmp_path / "file", os.fstat
+
+    def of_what_is_cut_short(descriptor):
+        found = size(descriptor)
+        os.truncate(path, 1)
+        return found
+
+    path.write_bytes(b"one")
+    monkeypatch.setattr(hashing.os, "fstat", of_what_is_cut_short)
+    with pytest.raises(OSError, match="became shorter while it was read"):
+        sha256_of(path)
+
+
 def test_a_process_does_not_wait_for_what_nobody_asks_for(tmp_path):
     """Of a pipe that nobody writes to there would be no end."""
     os.mkfifo(tmp_path / "pipe")
