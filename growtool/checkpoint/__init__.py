@@ -6,7 +6,16 @@ from growtool.checkpoint.form import Form, Layout, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.opening import open_checkpoint
 from growtool.checkpoint.reader import WEIGHTS, Checkpoint, InMemory
-from growtool.checkpoint.tensors import Stored, TensorInfo, all_held_as, arithmetic_dtype, dtype_name, held_as, infos_of
+from growtool.checkpoint.tensors import (
+    Stored,
+    TensorInfo,
+    all_held_as,
+    arithmetic_dtype,
+    dtype_name,
+    finite,
+    held_as,
+    infos_of,
+)
 from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
 from growtool.library import ModelSpec, build
 
@@ -28,6 +37,7 @@ __all__ = [
     "coefficients_of",
     "dtype_name",
     "file_order",
+    "finite",
     "held_as",
     "infos_of",
     "is_single_file",

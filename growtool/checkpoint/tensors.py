@@ -104,6 +104,11 @@ def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
+def finite(tensor: torch.Tensor) -> torch.Tensor:
+    """Where a tensor holds finite numbers; of the smallest types some versions of torch do not tell."""
+    return tensor.to(arithmetic_dtype(tensor.dtype)).isfinite()
+
+
 def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mapping[str, torch.Tensor]) -> None:
     """Refuse what diverged in training.
 
@@ -118,9 +123,9 @@ def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mappin
     import torch
 
     spoilt = {
-        name: tensor[~finite][0].item()
+        name: tensor[~sound][0].item()
         for name, tensor in values.items()
-        if not (finite := tensor.to(arithmetic_dtype(tensor.dtype)).isfinite()).all()
+        if not (sound := finite(tensor)).all()
         and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
     }
     if spoilt:
@@ -150,8 +155,8 @@ def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str 
     if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
         return made
     exact = arithmetic_dtype(tensor.dtype)
-    finite = made.to(exact).isfinite()
-    lost = ~finite & tensor.to(exact).isfinite() if not bool(finite.all()) else ~finite
+    beyond = ~made.to(exact).isfinite()
+    lost = beyond & finite(tensor) if bool(beyond.any()) else beyond
     if not bool(lost.any()):
         return made
     value = float(tensor.to(exact)[lost].abs().max())

@@ -32,7 +32,15 @@ from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns
 from growtool.growing.optimizer import GrownState, grow_state
 from growtool.growing.proof import Proof, prove
-from growtool.growing.report import card_text, picture, report_text, sizes, target_with_lineage, with_measurement
+from growtool.growing.report import (
+    card_text,
+    foretold,
+    picture,
+    report_text,
+    sizes,
+    target_with_lineage,
+    with_measurement,
+)
 from growtool.growing.statistics import Told, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
@@ -112,14 +120,15 @@ def grow(
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
     recipe.source.hash_ahead()
-    drawn, found = picture(recipe, summary), list[tuple[Proof | None, ModelSpec, str]]()
+    known = foretold(recipe, summary)
+    drawn, found = picture(recipe, known), list[tuple[Proof | None, ModelSpec, str]]()
 
     def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
         if recipe.plan.verify is not None:
             told(f"verifying on {recipe.plan.verify.inputs} random {recipe.library.words.many}")
         proof = prove(recipe, open_checkpoint(weights), device)
         measured = with_measurement(target_with_lineage(recipe, loaded, recipe.source.sha256()), proof)
-        found.append((proof, measured, report_text(recipe, loaded, summary, proof, measured, carried)))
+        found.append((proof, measured, report_text(recipe, loaded, known, proof, measured, carried)))
         return found[0]
 
     def documents(folder: Path) -> Mapping[str, str]:

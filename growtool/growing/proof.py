@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import Checkpoint, InMemory, arithmetic_dtype, file_order
+from growtool.checkpoint import Checkpoint, InMemory, file_order, finite
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.parallel.device import in_use
 from growtool.growing.execute import WIDER, produce
@@ -194,7 +194,7 @@ def _not_finite(recipe: Recipe) -> list[str]:
     """What to say of sources whose outputs are nan or infinite: which tensors are to blame, where it is these."""
     problems = []
     for source in filter(None, (recipe.source, recipe.second)):
-        found = [name for name, info in source.tensors.items() if info.is_float and not _is_finite(source.read(name))]
+        found = [name for name, info in source.tensors.items() if info.is_float and not finite(source.read(name)).all()]
         if found:
             problems.append(
                 f"{source.name}: found numbers that are not finite in {format_names(found)}, expected a model that "
@@ -205,10 +205,6 @@ def _not_finite(recipe: Recipe) -> list[str]:
         f"{recipe.source.name}: its outputs on random {inputs} are not finite, expected numbers to compare; nothing "
         f"was written. If the model is sound on its own {inputs}, grow it with `verify: false`"
     ]
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(tensor.to(arithmetic_dtype(tensor.dtype)).isfinite().all())
 
 
 def _compared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -62,12 +63,15 @@ def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, A
 def report_text(
     recipe: Recipe,
     loaded: LoadedPlan,
-    summary: Summary,
+    known: Mapping[str, Any],
     proof: Proof | None,
     spec: ModelSpec,
     carried: GrownState | None = None,
 ) -> str:
-    """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from."""
+    """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from.
+
+    `known` is what was `foretold`.
+    """
     report = {
         "growtool": version("growtool"),
         "versions": {name: version(name) for name in ("torch", *recipe.library.packages, "safetensors")},
@@ -78,7 +82,7 @@ def report_text(
         },
         "verified": proof.to_json() if proof else None,
         "optimizer": carried.to_json() if carried else None,
-        **foretold(recipe, summary),
+        **known,
     }
     return json_text(report)
 
@@ -103,19 +107,19 @@ def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
     }
 
 
-def picture(recipe: Recipe, summary: Summary) -> str:
-    """`growth.svg`: the target's blocks and widths, and what growing made of the source."""
-    return to_svg(of_growth(foretold(recipe, summary), recipe.matching.target.trace, recipe.models[1], "the recipe"))
+def picture(recipe: Recipe, known: Mapping[str, Any]) -> str:
+    """`growth.svg`: the target's blocks and widths, and what growing made of the source, of what was `foretold`."""
+    return to_svg(of_growth(known, recipe.matching.target.trace, recipe.models[1], "the recipe"))
 
 
-def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, measured: str) -> str:
+def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, drawn: str, measured: str) -> str:
     """What `growtool grow --report` writes, before growing and after; `measured` is what the proof found."""
     lines = TableText(("what growing does",), tuple((line,) for line in summary.growth()))
     return html_page(
         f"{recipe.source.label} → {recipe.target.architecture}",
         lead=[f"Promised: {recipe.promise}", f"Measured: {measured}"],
         tables=[TableText(("", "before", "after"), sizes(summary)), lines],
-        figures=[picture(recipe, summary)],
+        figures=[drawn],
         code=loaded.text,
     )
 

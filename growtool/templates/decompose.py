@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import Form, Layout, Templated, TensorInfo, arithmetic_dtype, coefficients_of, held_as
+from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, finite, held_as
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
 from growtool.templates.grouping import like_tensors, templatable
@@ -149,7 +149,7 @@ def _factorised(
 
 def _finite(name: str, W: Tensor) -> Tensor:
     """The weight. Raises CheckpointError where no templates can be found for it."""
-    if not bool(W.to(arithmetic_dtype(W.dtype)).isfinite().all()):
+    if not bool(finite(W).all()):
         raise CheckpointError(f"{name}: found a value that is not finite, expected finite ones to find templates for")
     return W
 

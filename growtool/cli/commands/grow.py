@@ -111,7 +111,7 @@ def grow(
     from growtool.finetune.parallel.device import resolve_device
     from growtool.growing import grow as execute
     from growtool.growing import summarise
-    from growtool.growing.report import page
+    from growtool.growing.report import foretold, page, picture
     from growtool.growing.source import open_planned
     from growtool.recipe import resolve
 
@@ -128,16 +128,19 @@ def grow(
     summary = summarise(recipe)
     if not (as_json or taken):
         _show_plan(recipe, summary)
+
+    def write_page(path: Path, drawn: str, measured: str) -> None:
+        write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn, measured))
+        if not as_json:
+            say(f"written: {escape(str(path))}")
+
     refusal = _joined(taken, _refusal(recipe, loaded))
     if dry_run and as_json:
         refused = refusal.problems[0] if refusal else None
         emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
     if dry_run and report is not None:
-        write_text(
-            report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, "not yet, this was a dry run")
-        )
-        if not as_json:
-            say(f"written: {escape(str(report))}")
+        drawn = picture(recipe, foretold(recipe, summary))
+        write_page(report, drawn, "not yet, this was a dry run")
     if refusal:
         raise refusal
     if dry_run:
@@ -157,16 +160,12 @@ def grow(
             advance=advance,
             told=lambda line: note(escape(line)),
         )
-    if report is not None:
-        write_text(
-            report, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, str(grown.proof or "not checked"))
-        )
     if as_json:
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
         _show_result(grown, recipe)
-        if report is not None:
-            say(f"written: {escape(str(report))}")
+    if report is not None:
+        write_page(report, grown.picture, str(grown.proof or "not checked"))
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
