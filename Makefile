@@ -7,6 +7,8 @@ LOWEST := build/lowest
 CASES ?= 10000
 KILLS ?= 200
 SEED ?= 0
+# Tests start many processes: none compiles what another has compiled before.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -43,7 +45,7 @@ test-lowest: $(READY) ## Run the tests with the oldest versions that pyproject.t
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) $(LOWEST)
 	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -r pyproject.toml --extra plot --extra transformers
 	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -e .
-	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis pyte
+	$(RUN) -m uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis pyte ruff mypy setuptools
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ROOM:%=tests/%)
 
 demo: $(READY) ## Grow a small trained model, prove it, train it further: a few minutes on one CPU core

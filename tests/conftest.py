@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("growtool")
 
 
 def pytest_collection_finish() -> None:
-    """Torch and timm alone are some million objects, which each full collection would walk through again."""
+    """What has been imported stays: no collection has to walk through it again."""
     gc.freeze()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 _LARGE = 1 << 21  # bytes; what is computed a part at a time is smaller, and its memory is used again
 _OF_GLIBC = 1 << 25  # bytes; what glibc's own limit comes to where tensors are large
-_NEW_OBJECTS = 50_000  # between two searches; at Python's 700 they take a fifth of what imports and traces take
+_NEW_OBJECTS = 1_000_000  # between two searches; torch and transformers alone are as many, and all of them stay
 _MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 

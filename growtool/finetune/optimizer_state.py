@@ -161,7 +161,8 @@ def adopt(
     now = {name: parameter.shape for name, parameter in model.named_parameters()}
     fitting = {name for name, shape in shapes.items() if name in now and tuple(shape) == tuple(now[name])}
     taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] in fitting}
-    optimizer.load_state_dict({"state": taken, "param_groups": optimizer.state_dict()["param_groups"]})
+    fresh = optimizer.state_dict()  # of some, such as older torch's Adagrad, with a state before the first step
+    optimizer.load_state_dict({"state": {**fresh["state"], **taken}, "param_groups": fresh["param_groups"]})
     return len(taken)
 
 

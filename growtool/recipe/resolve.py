@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from growtool.algebra.axis_map import AxisMap, axis_map
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.memory import given_back
@@ -14,7 +16,7 @@ from growtool.checkpoint import Checkpoint, build
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.images import require_images
-from growtool.library import meta_inputs
+from growtool.library import ModelSpec, meta_inputs
 from growtool.plan.depth import INITIAL, Map
 from growtool.plan.schema import Plan
 from growtool.plan.section import SeesImages
@@ -29,7 +31,7 @@ from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.second import second_source
 from growtool.recipe.target.siblings import sibling_advice
-from growtool.recipe.target.spec import CannotScaleWidthError, target_spec, unknown_arguments
+from growtool.recipe.target.spec import CannotScaleWidthError, target_specs, unknown_arguments
 from growtool.recipe.target.whole_heads import head_advice
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
@@ -204,10 +206,10 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
     Raises:
         PlanError: the plan's arguments do not make a model, or one that does not run.
     """
-    spec, remarks = target_spec(target, source.spec, source.model, source.trace)
+    specs, remarks = target_specs(target, source.spec, source.model, source.trace)
     where = "target.model_args" if target.model_args and target.model is None else "target"
     try:
-        model = build(spec, where=where)
+        spec, model = _first_built(specs, where)
     except CheckpointError as error:
         raise PlanError(unknown_arguments(target, source.spec) or error.problems) from error
     try:
@@ -219,3 +221,14 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
             f"{words.sized(size)}{words.in_axes}: {type(error.__cause__).__name__}: {error.__cause__}; expected "
             f"arguments that fit each other, found {spec.described}"
         ) from error
+
+
+def _first_built(specs: Sequence[ModelSpec], where: str) -> tuple[ModelSpec, nn.Module]:
+    """The first spec that can be built, with its model. Raises what the first of all raises where none can."""
+    refused = list[CheckpointError]()
+    for spec in specs:
+        try:
+            return spec, build(spec, where=where)
+        except CheckpointError as error:
+            refused.append(error)
+    raise refused[0]

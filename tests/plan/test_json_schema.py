@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from growtool.cli.app import app
 from growtool.errors import GrowtoolError
 from growtool.finetune.options.merging import make_config, read_config
 from growtool.plan import load_plan
@@ -29,12 +31,12 @@ TYPES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def schemas(growtool) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Any]:
     """What the command prints."""
-    printed = {kind: growtool("schema", kind) for kind in READ}
-    assert all(code == 0 and not err for code, _, err in printed.values())
-    return {kind: json.loads(out) for kind, (_, out, _) in printed.items()}
+    printed = {kind: CliRunner().invoke(app, ["schema", kind]) for kind in READ}
+    assert all(result.exit_code == 0 and not result.stderr for result in printed.values())
+    return {kind: json.loads(result.stdout) for kind, result in printed.items()}
 
 
 def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:

@@ -13,8 +13,7 @@ from growtool.errors import PlanError
 from growtool.plan import Plan
 from growtool.recipe import Recipe, TensorRecipe
 from growtool.recipe.matching import match
-from growtool.recipe.resolve import recipe_of
-from growtool.recipe.target.spec import target_spec
+from growtool.recipe.resolve import recipe_of, traced_target
 from growtool.recipe.traced_model import TracedModel
 from tests.support.models import TINY, Tiny, write_folder
 
@@ -48,8 +47,7 @@ def record(family: str) -> dict[str, Any]:
         checkpoint = open_checkpoint(write_folder(tiny, Path(folder) / "source"))
         source = TracedModel.of(checkpoint.spec, where="source")
         plain = _plan(args, {"operator": "interleave"})
-        spec, _ = target_spec(plain.target, source.spec, source.model, source.trace)
-        target = TracedModel.of(spec, where="target")
+        target = traced_target(plain.target, source)
         placed = recipe_of(plain, checkpoint, match(source, target, plain.depth)).blocks.placed
         found: dict[str, Any] = {}
         for name in OPERATORS:

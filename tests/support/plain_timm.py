@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 
 _SERVER = """
-import json, os, sys, traceback
+import gc, json, os, sys, traceback
+gc.disable()
 import timm, torch
+gc.enable()
 
 def become(told):
     for number, name in ((1, "out"), (2, "err")):

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from torch.distributed import TCPStore
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "timm", "growtool.cli.app", "growtool.finetune.run", "growtool.growing"])
+FORKS.set_forkserver_preload(
+    ["tests", "torch", "timm", "growtool.cli.app", "growtool.finetune.run", "growtool.growing"]
+)
 _LONGEST = 120  # seconds that any of them may take
 
 

@@ -29,8 +29,10 @@ class CannotScaleWidthError(PlanError):
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
 
-def target_spec(target: Target, spec: ModelSpec, model: nn.Module, trace: Trace) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The target's spec, and what a factor of the plan leaves as it is.
+def target_specs(
+    target: Target, spec: ModelSpec, model: nn.Module, trace: Trace
+) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
+    """The target's spec, another for where the library builds none of the first, and what a factor leaves as it is.
 
     Args:
         target: as the plan says.
@@ -45,18 +47,18 @@ def target_spec(target: Target, spec: ModelSpec, model: nn.Module, trace: Trace)
     if target.model is not None:
         library = library_of(spec)
         named = library.named(replace(spec, extra=extra), target.model, target.model_args)
-        return (library.opened(named) if any(map(is_path, named.model_args)) else named), ()
+        return (library.opened(named) if any(map(is_path, named.model_args)) else named,), ()
     base = replace(spec, extra=extra)
     if target.scale is None:
         return _accepting(base, target.model_args), ()
     base, size_arguments = scalable(target.scale, base, model, trace)
-    return scaled_spec(target.scale, base, model, size_arguments), _kept_stages(target.scale, size_arguments)
+    return (scaled_spec(target.scale, base, model, size_arguments),), _kept_stages(target.scale, size_arguments)
 
 
-def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> ModelSpec:
-    """The source with other arguments; by the library's further way where the constructor refuses them."""
+def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
+    """The source with other arguments, and the same by the library's further way; that alone for paths inside one."""
     plain, wide = base.with_args(**args), library_of(base).opened(base).with_args(**args)
-    return wide if any(map(is_path, args)) or (not _builds(plain) and _builds(wide)) else plain
+    return (wide,) if any(map(is_path, args)) else (plain, wide)
 
 
 def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
