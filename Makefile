@@ -12,13 +12,16 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all test-lowest coverage lint docs dist release-check demo bench gpu zoo fuzz clean
+.PHONY: help test quick test-all test-lowest coverage lint docs dist release-check demo bench gpu zoo fuzz clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
 
 test: $(if $(ROOM),$(READY),lint) ## Check style and types, then run the tests; ROOM=prove runs those of tests/prove alone
 	$(PYTEST) -m "not slow" $(ROOM:%=tests/%)
+
+quick: $(READY) ## Run the first case of each test, for a quick look at one room: make quick ROOM=prove
+	$(PYTEST) -m "not slow" --first $(ROOM:%=tests/%)
 
 test-all: lint ## Check style and types, then run all tests, those too that take long and show what is rare
 	$(PYTEST)
