@@ -37,10 +37,12 @@ def pytest_configure() -> None:
 @pytest.hookimpl(trylast=True)  # after what `-m` leaves out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """See `--first`."""
-    if config.getoption("first"):
-        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}.values()
-        config.hook.pytest_deselected(items=[item for item in items if item not in first])
-        items[:] = [item for item in items if item in first]
+    if not config.getoption("first"):
+        return
+    first: dict[str, pytest.Item] = {}
+    again = [item for item in items if first.setdefault(item.nodeid.partition("[")[0], item) is not item]
+    config.hook.pytest_deselected(items=again)
+    items[:] = first.values()
 
 
 def pytest_collection_finish() -> None:

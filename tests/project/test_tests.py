@@ -2,9 +2,11 @@
 
 import ast
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from tests.conftest import pytest_collection_modifyitems
 from tests.support.rooms import PACKAGE, TESTS
 
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
@@ -28,6 +30,15 @@ def test_every_module_has_one_name():
     """Only a package's modules have: pytest puts the folder of any other file on the path too."""
     folders = {path.parent for path in TESTS.rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_a_quick_look_runs_the_first_case_of_each_test():
+    items = [SimpleNamespace(nodeid=name) for name in ("a.py::x[1]", "a.py::x[2-a[0]]", "a.py::y", "b.py::x[2]")]
+    left_out: list[SimpleNamespace] = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    pytest_collection_modifyitems(SimpleNamespace(getoption=lambda name: name == "first", hook=hook), items)
+    assert [item.nodeid for item in items] == ["a.py::x[1]", "a.py::y", "b.py::x[2]"]
+    assert [item.nodeid for item in left_out] == ["a.py::x[2-a[0]]"]
 
 
 def imported_tests(tree: ast.Module) -> Iterator[str]:
