@@ -5,6 +5,7 @@ Torch is imported where it is used: the process that hands tests out to others n
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -46,13 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: no collection has to walk through it again."""
+    """What has been imported stays: no collection has to walk through it again, but for the process's own last one."""
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    """What is frozen is not freed, which extension modules complain of at the end."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # what is frozen is not freed, which extension modules complain of at the end
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -124,7 +124,8 @@ def run_as(settings: dict[str, Any], rank: int) -> None:
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
-@pytest.mark.parametrize("engine", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_processes_compute_what_one_does(vit: Path, data: Path, tmp_path: Path, engine: str):
     """Sharded positions are scaled alike, and their moments begun anew; resumed within the warm-up, it is the same."""
     common = {"checkpoint": vit, "data": data, **SETTINGS, "recovery_interval": 1, "checkpoint_hist": 9}

@@ -94,6 +94,7 @@ def test_what_is_resumed_is_the_tail_of_the_pinned_losses(checkpoint: Path, data
     assert after[3:] == pytest.approx(PINNED[3:], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_float16_scaler_goes_on_where_it_was(checkpoint: Path, data: Path, tmp_path: Path):
     """It halves its scale at the fourth update; one that began anew would do so again, and skip another."""
     settings: dict[str, Any] = {

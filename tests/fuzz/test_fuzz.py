@@ -78,7 +78,8 @@ def test_edits_are_decided_by_their_number(tmp_path):
     assert len(results) > 50
 
 
-@pytest.mark.parametrize(("first", "cases"), [(0, 20), pytest.param(20, 180, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "cases"), [(0, 20), (20, 180)])
 def test_damaged_files_and_options_end_in_a_message(first, cases, tmp_path):
     code, told = fuzz("--cases", cases, "--first", first, "--seed", 0, "--keep", tmp_path)
     assert code == 0, told
@@ -86,7 +87,8 @@ def test_damaged_files_and_options_end_in_a_message(first, cases, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(1, 1), pytest.param(12, 0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "seed"), [(1, 1), (12, 0)])
 def test_killed_commands_leave_nothing_half(kills, seed, tmp_path):
     code, told = fuzz("--kills", kills, "--seed", seed, "--keep", tmp_path)
     assert code == 0, told
