@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Annotated
 
@@ -161,6 +163,19 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+@contextlib.contextmanager
+def _all_printed() -> Iterator[None]:
+    """Results are printed once this is closed: a full disk is an error of the command, not of Python's end."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is left goes nowhere, or Python would try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
 _INTERRUPTED = 130
 
 
@@ -172,7 +187,10 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _leave)
     try:
-        app(global_options_first(sys.argv[1:]), obj=invocation, prog_name="growtool")
+        with _all_printed():
+            app(global_options_first(sys.argv[1:]), obj=invocation, prog_name="growtool")
+    except BrokenPipeError:  # its reader wants no more
+        sys.exit(1)
     except (GrowtoolError, OSError) as error:
         if invocation.debug:
             raise

@@ -120,20 +120,26 @@ def test_a_wrong_command_is_wrong_usage_with_a_hint(growtool):
     assert "Did you mean 'inspect'?" in err
 
 
-def test_a_full_disk_behind_stdout_is_one_message():
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # Python's own choice, and that of many containers
+@pytest.mark.parametrize("words", [["--version"], ["schema", "plan"]], ids=" ".join)
+def test_a_full_disk_behind_stdout_is_one_message(words, unbuffered):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
+    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run([sys.executable, "-m", "growtool", "--version"], stdout=full, stderr=-1, text=True)
+        run = subprocess.run(command, stdout=full, stderr=-1, text=True, env=told)
     assert run.returncode == 1
     assert run.stderr.startswith("error: No space left on device; free some space")
     assert run.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_gone_is_no_message():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--version"]], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_message(words, unbuffered):
+    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
     read, write = os.pipe()
     os.close(read)
-    run = subprocess.run([sys.executable, "-m", "growtool", "--help"], stdout=write, stderr=-1, text=True)
+    run = subprocess.run(command, stdout=write, stderr=-1, text=True, env=told)
     os.close(write)
     assert (run.returncode, run.stderr) == (1, "")
 

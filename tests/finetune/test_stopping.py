@@ -10,10 +10,12 @@ from growtool.finetune.stopping import ENDING, Stopped, leave_interrupts, stop_o
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """As in a terminal; what runs in the background may have been told to ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """As in a terminal; what runs in the background may have been told to ignore Ctrl-C, and by nohup its end."""
+    at_ease = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in at_ease.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_what_is_asked_within_is_asked_of_the_whole():
