@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from growtool.errors import PlanError
 from growtool.library.registry import libraries
@@ -29,14 +31,16 @@ def load_plugin(path: Path) -> list[str]:
             f"{path}: {path.stem!r} is the name of another module or no name for one; rename the file, timm finds its "
             "entry points by the module's name"
         )
-    before, known = set(libraries()), _names()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PlanError(f"{path}: not a Python file; --plugin takes one that registers models in timm")
+    before, known = set(libraries()), _names()
+    loader = _ReadAnew(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    assert spec is not None, "a loader is given"
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # timm looks the module of an entry point up by its name
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         del sys.modules[path.stem]
         raise PlanError(f"{path}: the plugin failed: {type(error).__name__}: {error}; mend it and try again") from error
@@ -48,6 +52,13 @@ def load_plugin(path: Path) -> list[str]:
             "`@timm.models.register_model`, or register a library of models with `growtool.library.register`"
         )
     return added
+
+
+class _ReadAnew(SourceFileLoader):
+    """Leaves no compiled file beside the plugin: a command writes its outputs alone, and every edit counts at once."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _names() -> set[str]:

@@ -159,11 +159,12 @@ def test_a_plugin_makes_its_models_known(tmp_path):
     path.write_text(PLUGIN.format(name="net_of_a_user"))
     # in a process of its own: timm's registry keeps what it is told
     code = (
-        "import pathlib, sys, timm; from growtool.library.plugin import load_plugin; "
+        "import pathlib, sys, timm; sys.dont_write_bytecode = False; from growtool.library.plugin import load_plugin; "
         "print(load_plugin(pathlib.Path(sys.argv[1])), timm.create_model('net_of_a_user', width=6).num_features)"
     )
     run = in_plain_timm(code, path)
     assert run.stdout.strip() == "['net_of_a_user'] 6", run.stderr
+    assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another module of its name"])
@@ -186,6 +187,7 @@ def test_a_plugin_on_the_path_of_imports_is_no_other_module(tmp_path, beside):
     ("text", "message"),
     [
         (None, r"nothing\.py: no such file; --plugin takes a Python file"),
+        ("x = ", r"nothing\.py: the plugin failed: SyntaxError: invalid syntax"),
         ("x = 1", r"nothing\.py: registered no model, expected at least one; decorate"),
         ("raise OSError('no')", r"nothing\.py: the plugin failed: OSError: no; mend it"),
     ],
@@ -196,3 +198,9 @@ def test_a_plugin_that_is_none_is_refused(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(PlanError, match=message):
         load_plugin(path)
+
+
+def test_a_plugin_is_a_python_file(tmp_path):
+    (tmp_path / "names.txt").write_text("")
+    with pytest.raises(PlanError, match=r"names\.txt: not a Python file; --plugin takes one"):
+        load_plugin(tmp_path / "names.txt")
