@@ -277,9 +277,9 @@ class Library(ABC):
         return spec, ()
 
 
-def leaves_of(returned: Any) -> tuple[Tensor, ...]:
-    """Every tensor in what a model returned."""
+def leaves_of(wrapped: Any) -> tuple[Tensor, ...]:
+    """Every tensor in what a model or one of its modules takes or returns, whatever it is wrapped in."""
     from torch import Tensor
     from torch.utils._pytree import tree_leaves
 
-    return tuple(leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
+    return tuple(leaf for leaf in tree_leaves(wrapped) if isinstance(leaf, Tensor))

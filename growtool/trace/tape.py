@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from growtool.library import leaves_of
 from growtool.trace.alias import Aliases, written
 from growtool.trace.axes import (
     Axis,
@@ -223,7 +223,7 @@ class Tape(TorchDispatchMode):
 
     def _enter(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            tensors = leaves_of((args, kwargs))
             values = tuple(map(self.value, tensors))
             if self.module != path:
                 self.signatures[self.module].append(("call", path))
@@ -238,9 +238,8 @@ class Tape(TorchDispatchMode):
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             running = self._modules.pop()
             self._entered.subtract(value.flow.token for value in running.values)
-            leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             tokens = tuple(value.flow.token for value in running.values)
-            outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, running.numbers) for t in leaves)
+            outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, running.numbers) for t in leaves_of(output))
             steps = (running.first, len(self.recorder.steps))
             self.calls.append(ModuleCall(path, *steps, running.numbers, tuple(outputs), isinstance(output, Tensor)))
 

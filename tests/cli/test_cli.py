@@ -1,7 +1,6 @@
 """The command line: what it prints where, its exit codes, and that bad input ends in one message and no traceback."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -118,30 +117,6 @@ def test_a_wrong_command_is_wrong_usage_with_a_hint(growtool):
     code, out, err = growtool("inspekt")
     assert (code, out) == (2, "")
     assert "Did you mean 'inspect'?" in err
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])  # Python's own choice, and that of many containers
-@pytest.mark.parametrize("words", [["--version"], ["schema", "plan"]], ids=" ".join)
-def test_a_full_disk_behind_stdout_is_one_message(words, unbuffered):
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    with Path("/dev/full").open("w") as full:
-        run = subprocess.run(command, stdout=full, stderr=-1, text=True, env=told)
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: No space left on device; free some space")
-    assert run.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["--help"], ["--version"]], ids=" ".join)
-def test_a_reader_that_has_gone_is_no_message(words, unbuffered):
-    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    read, write = os.pipe()
-    os.close(read)
-    run = subprocess.run(command, stdout=write, stderr=-1, text=True, env=told)
-    os.close(write)
-    assert (run.returncode, run.stderr) == (1, "")
 
 
 def test_an_interrupt_exits_as_shells_expect(growtool, monkeypatch):

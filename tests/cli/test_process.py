@@ -39,3 +39,27 @@ def test_what_cannot_be_printed_is_told():
     with Path("/dev/full").open("w") as full:
         found = ended("pass", stdout=full)
     assert found.returncode == 120 and "No space left" in found.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # Python's own choice, and that of many containers
+@pytest.mark.parametrize("words", [["--version"], ["schema", "plan"]], ids=" ".join)
+def test_a_full_disk_behind_stdout_is_one_message(words, unbuffered):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, stdout=full, stderr=-1, text=True, env=told)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: No space left on device; free some space")
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--version"]], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_message(words, unbuffered):
+    command, told = [sys.executable, "-m", "growtool", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(command, stdout=write, stderr=-1, text=True, env=told)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (1, "")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from growtool.prove.scales.log_scales import ZERO, Log, LogScales, added, alone
+from growtool.trace.call import found_in
 from growtool.trace.steps import Ref, Step
 
 Factors = int | Tensor  # the number of a factor, or several that broadcast to the tensor's shape
@@ -99,4 +100,4 @@ def moved(step: Step, known: Mapping[int, Tensor]) -> list[Factors]:
     kwargs.pop("memory_format", None)
     name = "reshape" if step.name in ("view", "_unsafe_view") else step.name  # strides may be others here
     result = getattr(torch.ops.aten, name)(*args, **kwargs)
-    return [simple(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    return list(map(simple, found_in(result, Tensor)))

@@ -32,7 +32,7 @@ _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new li
 def target_specs(
     target: Target, spec: ModelSpec, model: nn.Module, trace: Trace
 ) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
-    """The target's spec, another for where the library builds none of the first, and what a factor leaves as it is.
+    """The target's spec, with another for where the library refuses to build it, and what a factor leaves as it is.
 
     Args:
         target: as the plan says.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from growtool.library import Inputs
 from growtool.trace.axes import axis_size
+from growtool.trace.call import found_in
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass, Ref
 from growtool.trace.table.ops import OPS
@@ -100,7 +100,7 @@ class _Run:
 
     def __init__(self, args: tuple[Any, ...], result: Any) -> None:
         self.args = args
-        self.outs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.outs = found_in(result, Tensor)
 
 
 def _shape(tensor: Tensor) -> Sequence[int]:
