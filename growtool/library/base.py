@@ -278,7 +278,7 @@ class Library(ABC):
 
 
 def leaves_of(wrapped: Any) -> tuple[Tensor, ...]:
-    """Every tensor in what a model or one of its modules takes or returns, whatever it is wrapped in."""
+    """Every tensor in what a model, a module or an operation takes or returns, whatever it is wrapped in."""
     from torch import Tensor
     from torch.utils._pytree import tree_leaves
 

@@ -14,10 +14,11 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from torch.utils._pytree import tree_leaves
+
 from growtool.prove.lockstep import Places
 from growtool.trace import Trace, groups_on
 from growtool.trace.axes import Axis, axis_size, segment_size
-from growtool.trace.call import found_in
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind
 
@@ -277,7 +278,7 @@ def _operands(key: Any) -> list[int]:
     """The values in the key of a value made by an operation."""
     match key:
         case (str(), tuple(), int(), tuple() as operands):
-            return list(found_in(operands, int))
+            return [value for value in tree_leaves(operands) if isinstance(value, int)]
         case ("overwritten", int() as old, int() as new):
             return [old, new]
     return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.table.kinds import Op
 
 Axes: TypeAlias = "tuple[Axis, ...]"
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,17 +48,6 @@ class Call:
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
-
-
-def found_in(arguments: Any, kind: type[T]) -> tuple[T, ...]:
-    """What is of a type among the arguments or results of an operation; torch's trees take twenty times as long."""
-    if isinstance(arguments, kind):
-        return (arguments,)
-    if isinstance(arguments, dict):
-        arguments = arguments.values()
-    elif not isinstance(arguments, list | tuple):
-        return ()
-    return tuple(found for argument in arguments for found in found_in(argument, kind))
 
 
 class Observer(Protocol):

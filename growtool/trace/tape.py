@@ -28,7 +28,7 @@ from growtool.trace.axes import (
     new_axis,
     owners,
 )
-from growtool.trace.call import Axes, Call, Value, found_in
+from growtool.trace.call import Axes, Call, Value
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
@@ -127,7 +127,7 @@ class Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        ins = found_in((args, kwargs), Tensor)
+        ins = leaves_of((args, kwargs))
         for tensor in ins:
             self.value(tensor)
         before = [_layout(tensor) for tensor in ins]
@@ -135,7 +135,7 @@ class Tape(TorchDispatchMode):
         turned = before != [_layout(tensor) for tensor in ins]
         name = func._schema.name.split("::")[1]
         in_place = name.endswith("_") and not name.startswith("_")
-        outs = found_in(result, Tensor)
+        outs = leaves_of(result)
         name = name.removesuffix("_") if in_place else name
         call = Call(name, op_of(name, func), func, args, kwargs, ins, outs)
         self._record(call, turned)

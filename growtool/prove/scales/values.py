@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from growtool.library import leaves_of
 from growtool.prove.scales.log_scales import ZERO, Log, LogScales, added, alone
-from growtool.trace.call import found_in
 from growtool.trace.steps import Ref, Step
 
 Factors = int | Tensor  # the number of a factor, or several that broadcast to the tensor's shape
@@ -100,4 +100,4 @@ def moved(step: Step, known: Mapping[int, Tensor]) -> list[Factors]:
     kwargs.pop("memory_format", None)
     name = "reshape" if step.name in ("view", "_unsafe_view") else step.name  # strides may be others here
     result = getattr(torch.ops.aten, name)(*args, **kwargs)
-    return list(map(simple, found_in(result, Tensor)))
+    return list(map(simple, leaves_of(result)))

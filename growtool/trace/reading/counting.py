@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from growtool.library import Inputs
+from growtool.library import Inputs, leaves_of
 from growtool.trace.axes import axis_size
-from growtool.trace.call import found_in
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass, Ref
 from growtool.trace.table.ops import OPS
@@ -100,7 +99,7 @@ class _Run:
 
     def __init__(self, args: tuple[Any, ...], result: Any) -> None:
         self.args = args
-        self.outs = found_in(result, Tensor)
+        self.outs = leaves_of(result)
 
 
 def _shape(tensor: Tensor) -> Sequence[int]:
