@@ -251,7 +251,8 @@ def _find_weights(path: Path) -> Path:
 
 def _nothing_at(path: Path) -> str:
     """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
-    finding = f"{path}: no such file or folder; expected a .safetensors file or a timm folder"
+    shown = f"./{path}" if named(str(path)) else path
+    finding = f"{shown}: no such file or folder; expected a .safetensors file or a timm folder"
     if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
         return finding
     near = [found for library in libraries() for found in library.near(path.name)]

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from growtool.finetune.options.choices import AmpDtype
-from growtool.finetune.options.kinds import FilePath
+from growtool.finetune.options.kinds import FilePath, Source
 from growtool.finetune.options.lengths import updates_of
 from growtool.finetune.options.settings import (
     DEFAULT_EMA_DECAY,
@@ -42,7 +42,7 @@ _COMPANIONS = {
 class RunConfig(Settings):
     """One run: settings that go together, and what no run can do without."""
 
-    checkpoint: FilePath = Field(description="the checkpoint to train")
+    checkpoint: Source = Field(description="the checkpoint to train")
     data: FilePath = Field(description="a folder of images")
     output: FilePath = Field(description="the folder of the run")
 

@@ -171,16 +171,19 @@ def placed(text: str, base: Path) -> Path:
     return path if path.is_absolute() else base / path
 
 
-def placed_checkpoint(text: str, base: Path) -> Path:
-    """The same for a checkpoint, which may be named: a name is the same in every folder."""
-    return Path(text) if named(text, base) else placed(text, base)
+def placed_checkpoint(text: str, base: Path) -> str:
+    """The same for a checkpoint: a name is the same in every folder, and no path reads as one."""
+    if named(text, base):
+        return text
+    path = str(placed(text, base))
+    return f"./{path}" if named(path) else path
 
 
 def placed_plan(plan: Plan, base: Path) -> Plan:
     """The plan with its second source and its images placed, where it has some."""
     changes: dict[str, object] = {}
     if plan.second not in (None, MIRROR):
-        changes["second"] = str(placed_checkpoint(str(plan.second), base))
+        changes["second"] = placed_checkpoint(str(plan.second), base)
     if plan.data is not None:
         changes["data"] = plan.data.model_copy(update={"path": str(placed(plan.data.path, base))})
     return plan.model_copy(update=changes)

@@ -30,7 +30,7 @@ def test_flags_win_over_words_and_words_over_the_file(tmp_path: Path):
     config = make_config(NEEDED, read_config(path), words, {"seed": 5})
     assert (config.lr, config.opt, config.hflip, config.scale, config.seed) == (1e-4, "lamb", 0.0, (0.5, 1.0), 5)
     assert config.opt_kwargs == {"betas": [0.9, 0.95], "eps": 1e-6}
-    assert (config.checkpoint, config.output, config.log) == (Path("c"), Path("c-finetuned"), ("wandb",))
+    assert (config.checkpoint, config.output, config.log) == ("c", Path("c-finetuned"), ("wandb",))
 
 
 def test_another_way_to_say_how_long_wins_over_the_files(tmp_path: Path):

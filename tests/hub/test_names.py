@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from growtool.errors import CheckpointError
+from growtool.finetune.config import RunConfig
+from growtool.finetune.prepare import prepare
 from growtool.hub.names import Name, named
+from growtool.plan.load import placed_checkpoint
 
 IN_HUB = {
     "hf-hub:timm/resnet50.a1_in1k": ("timm/resnet50.a1_in1k", None),
@@ -74,3 +79,18 @@ def test_paths_start_where_the_file_stands_that_names_them(place):
     assert named("inside", place / "folder") is None and named("resnet18", place / "folder") is not None
     assert named("folder/missing", place / "elsewhere") is not None
     assert named(str(Path("resnet18")), place) is None
+
+
+@pytest.mark.parametrize("text", PATHS)
+def test_what_a_file_calls_a_path_is_none_where_it_is_opened_either(place, text):
+    assert named(placed_checkpoint(text, Path())) is None
+
+
+@pytest.mark.parametrize("text", [*IN_HUB, *KNOWN])
+def test_a_name_in_a_file_stays_as_it_was_typed(place, text):
+    assert placed_checkpoint(text, Path()) == text
+
+
+def test_a_training_takes_a_path_that_is_missing_for_no_name(place):
+    with pytest.raises(CheckpointError, match=r"^\./resnet50: no such file or folder"):
+        prepare(RunConfig(checkpoint="./resnet50", data=place, output=place / "run"), torch.device("cpu"))

@@ -39,6 +39,10 @@ def _path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) else value
 
 
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 def as_tuple(value: Any) -> Any:
     """A list of YAML as what a frozen section keeps."""
     return tuple(value) if isinstance(value, list) else value
@@ -59,4 +63,6 @@ Factor = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
+Source = Annotated[str, BeforeValidator(_text)]
+"""A checkpoint as it was typed: `./resnet50` is a path and `resnet50` a name, which a `Path` would not tell apart."""
 Crop = Annotated[tuple[float, float] | None, BeforeValidator(_crop)]

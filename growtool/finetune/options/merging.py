@@ -20,7 +20,7 @@ from growtool.plan.load import placed, placed_checkpoint
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
 CHECKPOINTS = ("checkpoint", "kd_teacher")  # paths that may be names
-PATHS = tuple(name for name, kind in KINDS.items() if kind == Path | None)
+PATHS = tuple(name for name, kind in KINDS.items() if name in CHECKPOINTS or kind == Path | None)
 _NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
 
 
@@ -170,7 +170,7 @@ def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[
     return found
 
 
-def _placing(key: str) -> Callable[[str, Path], Path]:
+def _placing(key: str) -> Callable[[str, Path], str | Path]:
     return placed_checkpoint if key in CHECKPOINTS else placed
 
 

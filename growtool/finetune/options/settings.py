@@ -23,7 +23,19 @@ from growtool.finetune.options.choices import (
     Schedule,
     Tracker,
 )
-from growtool.finetune.options.kinds import Amount, Count, Crop, Factor, FilePath, Flag, Number, Part, Share, as_tuple
+from growtool.finetune.options.kinds import (
+    Amount,
+    Count,
+    Crop,
+    Factor,
+    FilePath,
+    Flag,
+    Number,
+    Part,
+    Share,
+    Source,
+    as_tuple,
+)
 from growtool.finetune.options.lengths import Length
 from growtool.plan.section import Section, problem
 
@@ -54,7 +66,7 @@ class Settings(Section):
     NULL: ClassVar[bool] = True
     BY: ClassVar[str] = ""  # what decides those that are `DECIDED`
 
-    checkpoint: Annotated[FilePath | None, Flag("CHECKPOINT")] = None
+    checkpoint: Annotated[Source | None, Flag("CHECKPOINT")] = None
     """A timm folder, a .safetensors file, or a name."""
     data: Annotated[FilePath | None, Flag("FOLDER")] = None
     """train/CLASS/* and validation/CLASS/* (val/, test/), tar or parquet files. Or the root of `dataset`."""
@@ -77,7 +89,7 @@ class Settings(Section):
     """Adapters are scaled by alpha / sqrt(rank)."""
     lora_targets: str = "*"
     """Pattern of the layers that get adapters."""
-    kd_teacher: Annotated[FilePath | None, Flag("TEACHER")] = None
+    kd_teacher: Annotated[Source | None, Flag("TEACHER")] = None
     """Learn from this checkpoint too. Usually from the one that was grown."""
     kd_weight: Annotated[Share | None, Flag(panel=_WHAT, shown=str(DEFAULT_KD_WEIGHT))] = None
     """Its part in the loss at first; it falls to 0. The labels have the rest."""

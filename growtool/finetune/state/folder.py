@@ -49,7 +49,7 @@ class RunFolder:
         self.best, self.last, self.checkpoints = root / "best", root / "last", root / "checkpoints"
         self.metrics, self.config = root / METRICS, root / RUN_CONFIG
 
-    def require_free(self, checkpoint: Path, *, force: bool) -> None:
+    def require_free(self, checkpoint: str | Path, *, force: bool) -> None:
         """Raise unless a run may be written here; `checkpoint` is what it starts from.
 
         Raises:
@@ -68,7 +68,7 @@ class RunFolder:
                 f"--output {self.root}: found {', '.join(foreign[:4])}, expected nothing but an earlier run "
                 f"({', '.join(sorted(_CONTENT))}), which is all that --force replaces; choose another place"
             )
-        if held and checkpoint.resolve().is_relative_to(self.root.resolve()):
+        if held and Path(checkpoint).resolve().is_relative_to(self.root.resolve()):
             raise PlanError(
                 f"--output {self.root}: the checkpoint to start from lies in it and would be lost; choose another place"
             )

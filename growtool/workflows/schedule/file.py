@@ -123,7 +123,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:
         raise PlanError(document.lines())
-    start = str(placed_checkpoint(schedule.checkpoint, path.parent))
+    start = placed_checkpoint(schedule.checkpoint, path.parent)
     read = tuple(_read_stages(document, content, plans))
     require_sound({stage.place: stage.options_with(state=True) for stage in read if isinstance(stage, Train)}, path)
     return LoadedSchedule(path, text, start, read, schedule.rate)

@@ -52,7 +52,8 @@ def run_schedule(
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last stage was complete; the state is saved.
     """
     world = World.from_environment()
-    source = teacher = Path(schedule.checkpoint)
+    source: str | Path = schedule.checkpoint
+    teacher = source
     resume_line = _going_on(schedule, output)
     with (
         locked(output) if world.is_main else nullcontext(),
@@ -109,7 +110,8 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     Returns:
         The course of the rate over all stages, where the schedule has one.
     """
-    source = teacher = Path(schedule.checkpoint)
+    source: str | Path = schedule.checkpoint
+    teacher = source
     for record in done:
         teacher = source if record.kind == "grow" else teacher
         source = output / record.checkpoint

@@ -65,8 +65,8 @@ class Site:
     """
 
     root: Path
-    source: Path
-    teacher: Path
+    source: str | Path
+    teacher: str | Path
     progress: Progress | None = None
     course: Course | None = None
 
@@ -112,7 +112,7 @@ class Train:
         options = {name: value for name, value in self.options.items() if state or name != "new_state"}
         return Layer(options | {"carry_optimizer": state}, self.options.places)
 
-    def open(self, path: Path) -> Checkpoint:
+    def open(self, path: str | Path) -> Checkpoint:
         """As it says itself what it is."""
         return open_checkpoint(path)
 
@@ -200,7 +200,7 @@ class Grow:
     place: str
     plan: LoadedPlan
 
-    def open(self, path: Path) -> Checkpoint:
+    def open(self, path: str | Path) -> Checkpoint:
         """As the plan says what it is."""
         from growtool.growing.source import open_planned
 
@@ -263,7 +263,7 @@ class Grow:
         from growtool.recipe import resolve
 
         recipe = resolve(self.plan.plan, self.open(site.source))
-        state = find_state(site.source)
+        state = find_state(Path(site.source))
         optimizer = state if state and can_grow(recipe, state) else None
         told = site.progress.noticed if site.progress is not None else lambda remark: None
         grow(recipe, self.plan, out, force=True, optimizer=optimizer, told=told)
@@ -272,11 +272,11 @@ class Grow:
 Stage = Train | Grow
 
 
-def _same_optimizer(checkpoint: Path, name: str) -> bool:
+def _same_optimizer(checkpoint: str | Path, name: str) -> bool:
     """Whether the state of this optimizer lies beside a checkpoint, from the stage before or mapped through growth."""
     from growtool.finetune.update.optimizer import class_name
 
-    path = checkpoint / OPTIMIZER
+    path = Path(checkpoint) / OPTIMIZER
     if not path.is_file():
         return False
     return bool(
