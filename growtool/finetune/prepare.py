@@ -29,9 +29,8 @@ from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.model import load_model, replace_head, spec_for
 from growtool.finetune.update.new_positions import begun_anew
 from growtool.finetune.update.optimizer import class_name
-from growtool.finetune.update.template_form import refuse_what_templates_cannot
 from growtool.finetune.update.trainable import Selection, new_in, select
-from growtool.images import ImageFormat, require_images, require_readable
+from growtool.images import ImageFormat, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
 
@@ -60,8 +59,6 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     world = world or World()
     config, earlier = as_it_began(config, RunFolder(config.output))
     source = open_checkpoint(config.checkpoint)
-    require_images(source.spec, source.name)
-    refuse_what_templates_cannot(config, source)
     model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
     spec, fresh = spec_for(source.spec, config.num_classes), frozenset[str]()
     if config.num_classes is not None:
@@ -115,9 +112,7 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
     Raises:
         PlanError: options, data or classes do not fit the checkpoint; every option that is wrong on its own at once.
     """
-    require_possible(config, RunFolder(config.output), world)
-    require_images(source.spec, source.name)
-    refuse_what_templates_cannot(config, source)
+    require_possible(config, RunFolder(config.output), world, lambda: source)
     spec = spec_for(source.spec, config.num_classes)
     rates = {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
     model = build(spec.with_args(**rates), where=source.name)

@@ -49,7 +49,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came; the state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
-    device = require_possible(config, folder, world)
+    device = require_possible(config, folder, world, partial(open_checkpoint, config.checkpoint, counting=True))
     memory = partial(advising_on_memory, config, folder, device, world)
     with ExitStack() as stack:
         watcher = progress if world.is_main else Progress()

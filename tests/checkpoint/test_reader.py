@@ -347,7 +347,7 @@ def test_unknown_architecture():
         build(ModelSpec("resnet81"), where="plan.yaml")
     assert str(caught.value) == (
         "plan.yaml: architecture: found 'resnet81', expected a name of timm's registry; "
-        "did you mean resnet18, resnet61q, resnet51q?"
+        "did you mean resnet18, resnet61q, resnet51q? --plugin FILE.py registers a model of your own"
     )
 
 

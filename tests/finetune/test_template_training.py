@@ -11,7 +11,6 @@ import yaml
 from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.folder import loading_line
 from growtool.errors import PlanError
-from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.update.model import load_model, place
 from growtool.finetune.update.optimizer import create_optimizer
@@ -181,7 +180,7 @@ def test_what_has_no_place_in_template_form_is_refused(option, message, tmp_path
     source, data = write_checkpoint(tmp_path / "source"), write_data(tmp_path / "data")
     to_templates(source, EXACT["raw"], tmp_path / "t")
     with pytest.raises(PlanError, match=message):
-        prepare(run_config(tmp_path / "t", data, tmp_path / "run", **option), torch.device("cpu"))
+        finetune(run_config(tmp_path / "t", data, tmp_path / "run", **option))
 
 
 @UNCLOSED_IMAGES

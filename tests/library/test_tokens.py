@@ -116,6 +116,9 @@ def test_what_is_about_images_is_refused(place):
     for asked in (("verify", "small", "wide", "--data", place), ("evaluate", "small", "--data", place)):
         done = command(place, *asked)
         assert (done.returncode, done.stderr.count("small: token_model takes texts of another kind")) == (1, 1)
+    done = command(place, "finetune", "small", "--data", place / "no_images")
+    assert done.stderr.count("error: ") == 2, "the model and the images at once"
+    assert done.stderr.startswith("error: small: token_model takes texts of another kind")
     plan = {"target": {"scale": {"width": 2}}, "data": {"path": str(place)}, "width": {"operator": "gradmax"}}
     with pytest.raises(PlanError, match=r"data: token_model takes texts of another kind, expected a model of images"):
         grow(place / "small", plan, place / "never")

@@ -86,9 +86,10 @@ class Timm(Library):
         if timm.is_model(architecture):
             return
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "see `timm.list_models()`"
+        hint = f"did you mean {', '.join(near)}? " if near else ""
         raise CheckpointError(
             f"{where}: architecture: found {architecture!r}, expected a name of timm's registry; {hint}"
+            "--plugin FILE.py registers a model of your own"
         )
 
     def build(self, spec: ModelSpec, *, where: str = "model") -> nn.Module:
