@@ -31,7 +31,7 @@ def test_a_cost_lies_between_those_of_its_neighbours_or_is_not_told(
     above = [macs for macs, value in points if value >= top1]
     assert (cost is None) == (not above)
     if cost is not None:
-        assert cost.at_most == (first > top1)
+        assert cost.at_most == (first > top1 and least > 0)
         assert least * (1 - 1e-9) <= cost.macs <= min(above) * (1 + 1e-9), "never more than what showed as much"
 
 
@@ -103,7 +103,8 @@ def test_a_longer_run_that_ends_lower_is_passed_over() -> None:
 
 def test_after_what_cost_nothing_costs_are_linear() -> None:
     free = [(0.0, 79.0), (4e12, 81.0), (8e12, 82.0)]
-    assert [cost_at(free, top1) for top1 in (79.0, 80.0, 81.0)] == [Cost(0.0), Cost(2e12), Cost(4e12)]
+    found = [cost_at(free, top1) for top1 in (78.0, 79.0, 80.0, 81.0)]
+    assert found == [Cost(0.0), Cost(0.0), Cost(2e12), Cost(4e12)], "nothing is the least, not a bound"
     scratch = curve("scratch", (1e12, [60.0]), (1e13, [81.0]), scratch=True)
     assert saving_at(curve("grown", (0, [79.0]), (4e12, [81.0])), scratch, At(79.0)).saved == 1.0
 

@@ -159,7 +159,7 @@ def cost_at(points: Points, top1: float) -> Cost | None:
     """
     kept = envelope(points)
     if top1 <= kept[0][1]:
-        return Cost(kept[0][0], at_most=top1 < kept[0][1])
+        return Cost(kept[0][0], at_most=kept[0][0] > 0 and top1 < kept[0][1])  # nothing costs less than nothing
     for (cheap, low), (dear, high) in pairwise(kept):
         if top1 <= high:
             part = (top1 - low) / (high - low)
