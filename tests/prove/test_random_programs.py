@@ -113,10 +113,10 @@ class Program(nn.Module):
         return made, rule(self, x)
 
 
-def wrong(seed: int, operator: str, before: int, after: int) -> float | None:
-    """How far a growth is off that is promised to be exact; None where it is not."""
+def wrong(seed: int, operator: str, before: int, after: int, net: Callable[..., nn.Module] = Program) -> float | None:
+    """How far a growth of a net (width, seed) is off that is promised to be exact; None where it is not."""
     try:
-        small, large, recipe = recipe_between(seed, operator, before, after, net=Program)  # type: ignore[arg-type]
+        small, large, recipe = recipe_between(seed, operator, before, after, net=net)
     except GrowtoolError:
         return None
     return apart(small, large, recipe) if recipe.promise.kind == "exact" else None
