@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.prove.test_random_programs import wrong
+from tests.support.stream_nets import wrong
 
 Value = tuple[str, Tensor]  # its kind: maps [N, w, 4, 4], wide [N, 2w, 4, 4], one [N, 1, 4, 4], pooled [N, w, 1, 1]
 Rule = Callable[[Any, Tensor], Tensor]
@@ -133,12 +133,12 @@ class ImageProgram(nn.Module):
 @pytest.mark.parametrize("operator", ["tile", "mixture", "net2net", "centre_zero"])
 @pytest.mark.parametrize("seed", range(15))
 def test_no_program_is_promised_too_much(seed, operator):
-    found = wrong(seed, operator, 4, 6 if operator in ("net2net", "centre_zero") else 8, net=ImageProgram)
+    found = wrong(seed, operator, 4, 6 if operator in ("net2net", "centre_zero") else 8, ImageProgram)
     assert found is None or found < 1e-9
 
 
 def test_many_programs_are_exact():
-    assert sum(wrong(seed, "tile", 4, 8, net=ImageProgram) is not None for seed in range(15)) >= 3
+    assert sum(wrong(seed, "tile", 4, 8, ImageProgram) is not None for seed in range(15)) >= 3
 
 
 class Scaled(ImageProgram):
@@ -155,5 +155,5 @@ class Scaled(ImageProgram):
 @pytest.mark.parametrize("by_width", [True, False])
 def test_each_channel_has_its_own_factor_behind_a_depthwise_convolution(by_width, operator):
     """Divided by the width, sums are what they were; else the convolution makes up for the copies in each."""
-    found = wrong(by_width, operator, 4, 8, net=Scaled)
+    found = wrong(by_width, operator, 4, 8, Scaled)
     assert found is not None and found < 1e-9

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import ModelSpec, file_order
+from growtool.errors import GrowtoolError
 from growtool.growing.execute import produce
 from growtool.library.building import set_eps
 from growtool.plan.schema import Plan
@@ -81,3 +82,12 @@ def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
     [[*_, features]] = recipe.outputs
     found, expected = found[:, features.kept], expected[:, features.index[features.kept]]
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def wrong(seed: int, operator: str, before: int, after: int, net: Callable[..., nn.Module]) -> float | None:
+    """How far a growth of a net (width, seed) is off that is promised to be exact; None where it is not."""
+    try:
+        small, large, recipe = recipe_between(seed, operator, before, after, net=net)
+    except GrowtoolError:
+        return None
+    return apart(small, large, recipe) if recipe.promise.kind == "exact" else None
