@@ -6,6 +6,7 @@ from growtool.checkpoint.form import Form, Layout, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.opening import open_checkpoint
 from growtool.checkpoint.reader import WEIGHTS, Checkpoint, InMemory
+from growtool.checkpoint.staging import atomic_file
 from growtool.checkpoint.tensors import (
     Stored,
     TensorInfo,
@@ -16,7 +17,7 @@ from growtool.checkpoint.tensors import (
     held_as,
     infos_of,
 )
-from growtool.checkpoint.writer import atomic_file, file_order, write_safetensors
+from growtool.checkpoint.writer import file_order, write_safetensors
 from growtool.library import ModelSpec, build
 
 __all__ = [

@@ -6,32 +6,21 @@ at any point leaves what was there before, and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from growtool.checkpoint.beside import OWN_FILES, matches
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
 from growtool.checkpoint.opening import open_checkpoint
 from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.shards import INDEX, SHARDS, write_shards
+from growtool.checkpoint.staging import clear_leftovers, current_umask, staging, sync_folder, take_place, write_text
 from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of
-from growtool.checkpoint.writer import (
-    ASIDE,
-    TEMPORARY,
-    atomic_file,
-    clear_leftovers,
-    current_umask,
-    file_order,
-    prefix_for,
-    write_safetensors,
-)
+from growtool.checkpoint.writer import file_order, write_safetensors
 from growtool.errors import PlanError, format_names
 from growtool.library import libraries, library_of
 from growtool.library.layout import Writing
@@ -44,20 +33,6 @@ if TYPE_CHECKING:
 
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library import ModelSpec
-
-REPORT, CARD, PLAN, PICTURE = "growth.json", "README.md", "plan.yaml", "growth.svg"
-TRAINING = "training.json"
-OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
-STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
-OWN_FILES = frozenset(
-    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, PICTURE, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW}
-)
-
-_SECTION = "\n## Template form\n"
-_NOTE = (
-    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
-    "`timm.create_model` loads.\n"
-)
 
 T = TypeVar("T")
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor | Stored"]
@@ -223,32 +198,6 @@ def _loaded(made: torch.Tensor | Stored) -> torch.Tensor:
     return made.read() if isinstance(made, Stored) else made
 
 
-def companions(source: Checkpoint) -> list[Path]:
-    """The files beside a checkpoint that its library wants beside a grown one, too: those of a tokenizer, say."""
-    folder, patterns = source.path.parent, library_of(source.spec).beside
-    if source.folder is None or not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.name not in OWN_FILES and path.is_file() and matches(path, patterns)
-    )
-
-
-def matches(path: Path, patterns: Iterable[str]) -> bool:
-    """Whether the name of a file is like one of the patterns."""
-    return any(fnmatch(path.name, pattern) for pattern in patterns)
-
-
-def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:
-    """The card of a checkpoint with its picture, a plain one if it has none, and the files `names` beside it."""
-    folder = source.path.parent
-    found = {
-        name: (folder / name).read_text(encoding="utf-8")
-        for name in (CARD, PICTURE, *names)
-        if source.folder is not None and (folder / name).is_file()
-    }
-    return {CARD: plain_card(source.spec)} | found
-
-
 def loading_line(path: Path) -> str:
     """The Python that loads a checkpoint; for one in template form the command that writes what can be loaded.
 
@@ -264,83 +213,6 @@ def loading_line(path: Path) -> str:
     return library_of(checkpoint.spec).loading_line(path, checkpoint.spec)
 
 
-def plain_card(spec: ModelSpec) -> str:
-    """The least a model hub wants to know."""
-    return f"---\nlibrary_name: {library_of(spec).name}\n---\n# {spec.architecture}\n"
-
-
-def card_of_form(card: str, *, in_templates: bool) -> str:
-    """A card with a section on how the weights are stored, or without it, whichever it had."""
-    text = card.split(_SECTION)[0].rstrip("\n") + "\n"
-    return f"{text}{_SECTION}\n{_NOTE}" if in_templates else text
-
-
 def json_text(value: Any, *, sort_keys: bool = False) -> str:
     """JSON as growtool writes it into files: two spaces of indent, one newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n"
-
-
-@contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain.
-
-    What earlier processes left there when they were killed goes first.
-    """
-    place = out.resolve()
-    with made(place.parent) as parent:
-        clear_leftovers(parent, place.name)
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
-        except OSError as error:
-            error.filename = str(out)  # the hidden name means nothing to whom the message is for
-            raise
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def made(folder: Path) -> Iterator[Path]:
-    """The folder, created with its parents where they are missing; those created in vain go again on leaving."""
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        for empty in created:
-            with contextlib.suppress(OSError):
-                empty.rmdir()
-
-
-def take_place(folder: Path, out: Path) -> None:
-    """Rename `folder` to `out`; an older output steps aside first and comes back should the renaming fail."""
-    aside = folder.with_suffix(ASIDE)
-    if out.exists():
-        out.rename(aside)
-    try:
-        folder.rename(out)
-    except OSError:
-        if aside.exists():
-            aside.rename(out)
-        raise
-    sync_folder(out.parent)
-    if aside.exists():
-        shutil.rmtree(aside)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable; where folders cannot be opened (Windows) the system sees to it."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

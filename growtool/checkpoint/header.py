@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint.remedy import PICKLE_ENDINGS, unpickling
+from growtool.checkpoint.foreign.remedy import PICKLE_ENDINGS, unpickling
 from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
 from growtool.errors import CheckpointError
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY
-from growtool.checkpoint.names import cleaned, common_prefix, foreign_prefix, without
-from growtool.checkpoint.remedy import importing, listed, stripping
+from growtool.checkpoint.foreign.names import cleaned, common_prefix, foreign_prefix, without
+from growtool.checkpoint.foreign.remedy import importing, listed, stripping
 from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of

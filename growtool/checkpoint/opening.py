@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from growtool.checkpoint.documents import CONFIG, find_config, spec_beside
-from growtool.checkpoint.form import find_form
-from growtool.checkpoint.header import read_header, require_known_types
-from growtool.checkpoint.reader import BEST, LAST, WEIGHTS, Checkpoint
-from growtool.checkpoint.remedy import (
+from growtool.checkpoint.foreign.remedy import (
     INDEX_ENDING,
     PICKLE_ENDINGS,
     indices,
@@ -28,6 +25,9 @@ from growtool.checkpoint.remedy import (
     unpickling,
     weight_files,
 )
+from growtool.checkpoint.form import find_form
+from growtool.checkpoint.header import read_header, require_known_types
+from growtool.checkpoint.reader import BEST, LAST, WEIGHTS, Checkpoint
 from growtool.checkpoint.shards import INDEX, Told, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names

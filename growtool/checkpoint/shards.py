@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.foreign.remedy import INDEX_ENDING, weight_map
 from growtool.checkpoint.header import Header, read_header
-from growtool.checkpoint.remedy import INDEX_ENDING, weight_map
+from growtool.checkpoint.staging import atomic_file
 from growtool.checkpoint.tensors import Stored, TensorInfo
-from growtool.checkpoint.writer import atomic_file, write_safetensors
+from growtool.checkpoint.writer import write_safetensors
 from growtool.errors import CheckpointError, format_names
 
 if TYPE_CHECKING:

@@ -3,36 +3,26 @@
 The library's own writer wants every tensor in memory, orders metadata at random and leaves files readable by their
 owner alone. This one writes the header first, asks for each tensor when its turn comes, gives equal bytes for equal
 inputs, and lets the file appear whole or not at all.
-
-What is not complete yet has a name that tells whose it is, so that the next run clears away what a killed one left. The
-operating system says whether a process still runs, where its number was given: on this machine, in this container. What
-another machine left on a shared disk stays, since nothing here tells whether it is still being written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import re
-import shutil
-import socket
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from growtool.checkpoint.staging import atomic_file
 from growtool.checkpoint.tensors import Stored, TensorInfo, dtype_name, file_rank
 
 if TYPE_CHECKING:
     import torch
 
-TEMPORARY, ASIDE = ".tmp", ".old"  # what is being written or removed; what steps aside for a new output
 _PIECE = 1 << 20  # bytes; one write of a whole large tensor is several times slower on common file systems
 _COPIED = 1 << 26  # bytes that the system copies at a time, so that an interrupt is heard
 SYNCED = 1 << 26  # bytes that the disk is told of at a time, at least
@@ -162,34 +152,6 @@ def _synced_meanwhile(file: IO[bytes]) -> Iterator[Callable[[], None]]:
         raised()
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path` that takes its name only once it is complete and synced; its mode follows the umask."""
-    try:
-        clear_leftovers(path.parent, path.name)
-        descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path.name), suffix=TEMPORARY, dir=path.parent)
-    except OSError as error:
-        error.filename = str(path)  # the hidden name means nothing to whom the message is for
-        raise
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def current_umask() -> int:
-    """The mode bits a new file or folder must not have; the system tells them only while they are set anew."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _raw_bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
@@ -198,49 +160,3 @@ def _raw_bytes(tensor: torch.Tensor) -> memoryview:
     # a tensor of one number is contiguous whatever its strides are, and would keep them
     flat = tensor.detach().contiguous().as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
-
-
-def prefix_for(name: str) -> str:
-    """What the name of something hidden beside `name` begins with, while this process works on it."""
-    return f".{name}.{_here()}-{os.getpid()}-"
-
-
-def clear_leftovers(folder: Path, name: str) -> None:
-    """Remove what processes that are gone left in `folder` of their work on `name`.
-
-    An output that had stepped aside for one that never came takes its name back.
-    """
-    pattern = re.compile(rf"{re.escape(f'.{name}.{_here()}-')}(\d+)-[^.]*({TEMPORARY}|{ASIDE})")
-    for path in folder.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found is None or _runs(int(found[1])):
-            continue
-        with contextlib.suppress(OSError):  # another user's, or another process was faster
-            if found[2] == ASIDE and not (folder / name).exists():
-                path.rename(folder / name)
-            elif path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-@cache
-def _here() -> str:
-    """Eight digits for where process numbers are counted: containers on one machine count on their own."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (the link leads nowhere)
-    except OSError:  # not Linux
-        space = ""
-    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":  # asking would end the process there
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

@@ -54,7 +54,7 @@ def write_picture(
         models: of each, traced.
         growth: how the second came from the first; None where it did not.
     """
-    from growtool.checkpoint.folder import write_text
+    from growtool.checkpoint.staging import write_text
     from growtool.report.page import html_page
     from growtool.report.picture import to_svg
 
@@ -70,8 +70,8 @@ def write_picture(
 
 def _drawn(checkpoint: Checkpoint, inspection: Inspection, trace: Trace, model: nn.Module) -> Drawn:
     """With what growth did, where the report of it stands beside the checkpoint."""
+    from growtool.checkpoint.beside import REPORT
     from growtool.checkpoint.documents import parse_json
-    from growtool.checkpoint.folder import REPORT
     from growtool.report import units
     from growtool.report.picture import of_checkpoint, of_growth
 

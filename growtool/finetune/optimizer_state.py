@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from growtool.checkpoint import infos_of, json_text, write_safetensors
+from growtool.checkpoint.beside import OPTIMIZER, OPTIMIZER_TENSORS
 from growtool.checkpoint.documents import read_document
-from growtool.checkpoint.folder import OPTIMIZER, OPTIMIZER_TENSORS, write_text
+from growtool.checkpoint.staging import write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.parallel.distributed import as_sharded, whole
 

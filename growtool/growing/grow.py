@@ -12,12 +12,8 @@ from torch import Tensor
 
 from growtool.algebra.memory import given_back
 from growtool.checkpoint import CONFIG, ModelSpec, open_checkpoint
+from growtool.checkpoint.beside import CARD, PICTURE, PLAN, REPORT, companions
 from growtool.checkpoint.folder import (
-    CARD,
-    PICTURE,
-    PLAN,
-    REPORT,
-    companions,
     is_single_file,
     json_text,
     refuse_existing,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import grow_gradient
-from growtool.checkpoint.folder import OPTIMIZER
+from growtool.checkpoint.beside import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_state import MOMENTS, OptimizerState, read_state, with_mean
 from growtool.recipe import Recipe, TensorRecipe

@@ -11,7 +11,8 @@ import torch
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import ModelSpec
-from growtool.checkpoint.folder import PICTURE, json_text
+from growtool.checkpoint.beside import PICTURE
+from growtool.checkpoint.folder import json_text
 from growtool.growing.optimizer import GrownState, rate_factors
 from growtool.growing.proof import Proof
 from growtool.growing.summary import Summary

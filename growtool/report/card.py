@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from growtool.checkpoint.folder import card_of_form
+from growtool.checkpoint.beside import card_of_form
 from growtool.hub.repository import Origin
 from growtool.library import Library, ModelSpec, library_of
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from growtool.checkpoint import Checkpoint
+from growtool.checkpoint.beside import REPORT
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError
 from growtool.trace.pairing.stretches import sequences
 

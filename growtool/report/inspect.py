@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from growtool.checkpoint import Checkpoint, build, coefficients_of, open_checkpoint
+from growtool.checkpoint.beside import REPORT
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import REPORT
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError
 from growtool.library import Sizes, library_of, meta_inputs, only_size

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from growtool.checkpoint import Checkpoint
+from growtool.checkpoint.beside import TRAINING
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import TRAINING
 from growtool.report.inspect import read_lineage
 from growtool.report.macs import macs_of, training_macs
 

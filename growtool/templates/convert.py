@@ -23,16 +23,8 @@ from growtool.checkpoint import (
     write_file,
     write_folder,
 )
-from growtool.checkpoint.folder import (
-    CARD,
-    PLAN,
-    REPORT,
-    TRAINING,
-    card_of_form,
-    documents_beside,
-    plain_card,
-    spare_source,
-)
+from growtool.checkpoint.beside import CARD, PLAN, REPORT, TRAINING, card_of_form, documents_beside, plain_card
+from growtool.checkpoint.folder import spare_source
 from growtool.checkpoint.match import matched
 from growtool.errors import CheckpointError, PlanError
 from growtool.library import Inputs

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from growtool.checkpoint import infos_of, write_safetensors
-from growtool.checkpoint.folder import refuse_existing, staging, take_place, write_text
-from growtool.checkpoint.writer import clear_leftovers, prefix_for
+from growtool.checkpoint.folder import refuse_existing
+from growtool.checkpoint.staging import clear_leftovers, prefix_for, staging, take_place, write_text
 from growtool.cli.app import main
 from growtool.errors import PlanError
 from tests.support import processes
@@ -82,7 +82,7 @@ def test_a_new_training_clears_what_a_killed_one_left(trained, data, growtool, t
 
 def test_what_a_living_process_writes_stays(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom growtool.checkpoint.folder import staging\n"
+        "import sys, time\nfrom pathlib import Path\nfrom growtool.checkpoint.staging import staging\n"
         "with staging(Path(sys.argv[1])) as folder:\n print(folder.name, flush=True)\n time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True) as it:

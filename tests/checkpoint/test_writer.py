@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from growtool.checkpoint import Stored, TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
-from growtool.checkpoint.folder import staging
 from growtool.checkpoint.reader import Checkpoint
+from growtool.checkpoint.staging import staging
 from growtool.checkpoint.tensors import known_dtypes
 from growtool.library import ModelSpec
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from growtool.checkpoint.writer import ASIDE, TEMPORARY
+from growtool.checkpoint.staging import ASIDE, TEMPORARY
 
 from .child import command, start
 from .judge import loads, state

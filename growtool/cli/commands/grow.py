@@ -107,7 +107,8 @@ def grow(
     asked = asked_plan(plan, width, depth, operator or (), data)
     loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     # a mistake in the plan or the options is told before torch is imported
-    from growtool.checkpoint.folder import refuse_existing, write_text
+    from growtool.checkpoint.folder import refuse_existing
+    from growtool.checkpoint.staging import write_text
     from growtool.finetune.parallel.device import resolve_device
     from growtool.growing import grow as execute
     from growtool.growing import summarise

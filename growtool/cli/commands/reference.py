@@ -102,8 +102,8 @@ def _import_templates(
     file: Path, output: Path, model: str, arguments: dict[str, Any], names: dict[str, str], *, force: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
+    from growtool.checkpoint.foreign.names import cleaned
     from growtool.checkpoint.foreign.torch_file import read_state_dict
-    from growtool.checkpoint.names import cleaned
     from growtool.library import build, spec_named
     from growtool.templates.convert import write_tensors
     from growtool.templates.reference import from_reference

@@ -88,7 +88,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as one JSON document on stdout.")] = False,
 ) -> None:
     """Draw accuracy and loss against updates, MACs and time, several runs in one picture, growth marked."""
-    from growtool.checkpoint.folder import write_text
+    from growtool.checkpoint.staging import write_text
     from growtool.report.chart import to_svg, write_png
     from growtool.report.page import html_page
     from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve, told_apart

@@ -15,8 +15,8 @@ from torch import nn
 
 from growtool.calibration import tracking_norms
 from growtool.checkpoint import Checkpoint
+from growtool.checkpoint.beside import REPORT, TRAINING
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import REPORT, TRAINING
 from growtool.finetune.config import STATELESS, RunConfig
 from growtool.library.timm import input_size
 

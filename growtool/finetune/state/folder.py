@@ -16,19 +16,8 @@ import yaml
 from torch import Tensor, nn
 
 from growtool.checkpoint import Checkpoint, ModelSpec, infos_of, json_text, write_folder
-from growtool.checkpoint.folder import (
-    CARD,
-    PLAN,
-    REPORT,
-    STATE,
-    TRAINING,
-    documents_beside,
-    staging,
-    sync_folder,
-    take_place,
-    write_text,
-)
-from growtool.checkpoint.writer import TEMPORARY, prefix_for
+from growtool.checkpoint.beside import CARD, PLAN, REPORT, STATE, TRAINING, documents_beside
+from growtool.checkpoint.staging import TEMPORARY, prefix_for, staging, sync_folder, take_place, write_text
 from growtool.errors import PlanError
 from growtool.finetune.commands import resuming
 from growtool.finetune.options.merging import RUN_CONFIG

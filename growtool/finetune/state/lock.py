@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from growtool.checkpoint.folder import made
+from growtool.checkpoint.staging import made
 from growtool.errors import PlanError
 
 try:

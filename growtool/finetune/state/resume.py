@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from growtool.checkpoint import WEIGHTS
+from growtool.checkpoint.beside import STATE
 from growtool.checkpoint.documents import UNLIKE
-from growtool.checkpoint.folder import STATE
 from growtool.checkpoint.header import read_header
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.config import RunConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from growtool.checkpoint.beside import TRAINING
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import TRAINING
-from growtool.checkpoint.writer import ASIDE, TEMPORARY
+from growtool.checkpoint.staging import ASIDE, TEMPORARY
 from growtool.finetune.state.copies import Copies
 from growtool.finetune.state.folder import RunFolder, Saver, link, remove, step_name
 from growtool.finetune.state.progress import RunProgress

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
+from growtool.checkpoint.beside import EMA, RAW, STATE
 from growtool.checkpoint.documents import read_document
-from growtool.checkpoint.folder import EMA, RAW, STATE, write_text
+from growtool.checkpoint.staging import write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, restore, write_state
 from growtool.finetune.parallel.distributed import is_sharded

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from growtool.checkpoint.beside import REPORT
 from growtool.checkpoint.documents import parse_json
-from growtool.checkpoint.folder import REPORT
 from growtool.errors import CheckpointError, PlanError
 
 T = TypeVar("T")

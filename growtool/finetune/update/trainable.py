@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from growtool.checkpoint import Checkpoint
-from growtool.checkpoint.folder import REPORT
+from growtool.checkpoint.beside import REPORT
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.parallel.distributed import as_sharded
 from growtool.finetune.update.growth_report import read_tensors

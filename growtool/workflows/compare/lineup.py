@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from growtool.checkpoint import open_checkpoint
-from growtool.checkpoint.folder import OPTIMIZER
+from growtool.checkpoint.beside import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.prepare import teacher_macs

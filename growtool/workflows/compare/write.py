@@ -7,7 +7,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from growtool.checkpoint.folder import json_text, write_text
+from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.staging import write_text
 from growtool.library import library_of
 from growtool.report.chart import Chart, can_draw_png, to_svg, write_png
 from growtool.report.page import TableText, html_page

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint.folder import json_text, write_text
+from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.staging import write_text
 from growtool.errors import PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.config import RunConfig

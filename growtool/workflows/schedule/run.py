@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from growtool.checkpoint.documents import read_document
-from growtool.checkpoint.folder import json_text, write_text
+from growtool.checkpoint.folder import json_text
+from growtool.checkpoint.staging import write_text
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.parallel.device import device_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint import build, open_checkpoint
+from growtool.checkpoint.beside import OPTIMIZER
 from growtool.checkpoint.documents import read_document
-from growtool.checkpoint.folder import OPTIMIZER
 from growtool.finetune.options.merging import RUN_CONFIG, Layer
 from growtool.workflows.schedule.rate import Course, Span
 

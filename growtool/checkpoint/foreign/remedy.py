@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from growtool.checkpoint.documents import spec_beside
-from growtool.checkpoint.names import common_prefix, foreign_prefix
+from growtool.checkpoint.foreign.names import common_prefix, foreign_prefix
 from growtool.errors import CheckpointError, format_names
 from growtool.library import build
 

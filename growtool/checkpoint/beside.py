@@ -1,0 +1,67 @@
+"""What lies beside the weights of a checkpoint: the files that growtool knows by name, those of a library, the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from growtool.checkpoint.documents import CONFIG
+from growtool.checkpoint.reader import WEIGHTS
+from growtool.library import library_of
+
+if TYPE_CHECKING:
+    from growtool.checkpoint.reader import Checkpoint
+    from growtool.library import ModelSpec
+
+REPORT, CARD, PLAN, PICTURE = "growth.json", "README.md", "plan.yaml", "growth.svg"
+TRAINING = "training.json"
+OPTIMIZER, OPTIMIZER_TENSORS = "optimizer.json", "optimizer.safetensors"
+STATE, EMA, RAW = "state.json", "ema.safetensors", "raw.safetensors"
+OWN_FILES = frozenset(
+    {WEIGHTS, CONFIG, REPORT, CARD, PLAN, PICTURE, TRAINING, OPTIMIZER, OPTIMIZER_TENSORS, STATE, EMA, RAW}
+)
+
+_SECTION = "\n## Template form\n"
+_NOTE = (
+    "The weights are stored as templates and coefficients. `growtool export` writes the folder that "
+    "`timm.create_model` loads.\n"
+)
+
+
+def companions(source: Checkpoint) -> list[Path]:
+    """The files beside a checkpoint that its library wants beside a grown one, too: those of a tokenizer, say."""
+    folder, patterns = source.path.parent, library_of(source.spec).beside
+    if source.folder is None or not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.name not in OWN_FILES and path.is_file() and matches(path, patterns)
+    )
+
+
+def matches(path: Path, patterns: Iterable[str]) -> bool:
+    """Whether the name of a file is like one of the patterns."""
+    return any(fnmatch(path.name, pattern) for pattern in patterns)
+
+
+def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:
+    """The card of a checkpoint with its picture, a plain one if it has none, and the files `names` beside it."""
+    folder = source.path.parent
+    found = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in (CARD, PICTURE, *names)
+        if source.folder is not None and (folder / name).is_file()
+    }
+    return {CARD: plain_card(source.spec)} | found
+
+
+def plain_card(spec: ModelSpec) -> str:
+    """The least a model hub wants to know."""
+    return f"---\nlibrary_name: {library_of(spec).name}\n---\n# {spec.architecture}\n"
+
+
+def card_of_form(card: str, *, in_templates: bool) -> str:
+    """A card with a section on how the weights are stored, or without it, whichever it had."""
+    text = card.split(_SECTION)[0].rstrip("\n") + "\n"
+    return f"{text}{_SECTION}\n{_NOTE}" if in_templates else text
