@@ -3,12 +3,12 @@
     python -m tests.campaign --pack PARQUET runs/cifar10.npz
     python -m tests.campaign runs/cifar10.npz [--device cuda] [--minutes 60] [-o runs/campaign]
 
-    python -m tests.campaign --tell runs/campaign/results.jsonl
-    python -m tests.campaign --keep runs/campaign/results.jsonl
+    python -m tests.campaign --keep runs/campaign/results.jsonl ...
+    python -m tests.campaign --tell
 
 Every run is independent of the others but for its sources, is gone on with where it was cut short, and is skipped
-where it is done. Results go to results.jsonl in the output. --tell prints what they say and draws them beside; --keep
-writes them into docs/experiments/results.csv.
+where it is done. Results go to results.jsonl in the output. --keep writes them into docs/experiments/results.csv, each
+in the place of an earlier one of the same run; --tell prints what stands there, and draws it beside.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from growtool.report.chart import to_svg
 from growtool.workflows.compare.costs import cost_chart
 from tests.campaign.images import pack, random_splits, read
-from tests.campaign.results import RESULTS, costs, keep, told, write
+from tests.campaign.results import RESULTS, costs, keep, read_kept, told, write
 from tests.campaign.results import read as read_results
 from tests.campaign.runs import TRAINING, all_runs
 from tests.campaign.train import Place, Result, trained
@@ -38,8 +38,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("images", type=Path, nargs="?", help="a file that --pack wrote")
     pack_help = "write that file from train.parquet and test.parquet, columns image and label (pyarrow)"
     parser.add_argument("--pack", type=Path, nargs=2, metavar=("PARQUET", "FILE"), help=pack_help)
-    parser.add_argument("--tell", type=Path, metavar="RESULTS", help="print what they say, draw them beside")
-    parser.add_argument("--keep", type=Path, metavar="RESULTS", help=f"write them into {KEPT}")
+    parser.add_argument("--keep", type=Path, nargs="+", metavar="RESULTS", help=f"write them into {KEPT}")
+    parser.add_argument("--tell", action="store_true", help="print what is kept, and draw it beside")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no further run begins")
     parser.add_argument("--only", nargs="+", default=(), help="runs whose label holds one of these")
@@ -50,10 +50,10 @@ def main(words: Sequence[str] | None = None) -> None:
         pack(*chosen.pack)
         return
     if chosen.keep:
-        keep(read_results(chosen.keep), KEPT)
+        keep([result for file in chosen.keep for result in read_results(file)], KEPT)
         return
     if chosen.tell:
-        tell(chosen.tell)
+        tell(KEPT)
         return
     if not chosen.tiny and chosen.images is None:
         parser.error("name the images, or give --tiny")
@@ -65,13 +65,22 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{result.run:40} {result.macs:.3e} MACs  {result.top1:6.2f} %  {result.seconds:7.1f} s", flush=True)
 
 
-def tell(results: Path) -> None:
-    """What is saved at equal accuracy, family by family, and a chart of each beside the results."""
-    runs, found = {run.label: run for run in all_runs()}, read_results(results)
-    for family in TRAINING:
-        if ways := costs(found, runs, family):
-            print(f"# {family}\n", *told(ways), sep="\n")
-            results.with_name(f"{family}.svg").write_text(to_svg(cost_chart(ways, None)), encoding="utf-8")
+def tell(table: Path) -> None:
+    """What is saved at equal accuracy, family by family, and a chart of each beside the table."""
+    for family, (lines, picture) in shown(table).items():
+        print(f"# {family}\n", *lines, sep="\n")
+        table.with_name(f"campaign-{family}.svg").write_text(picture, encoding="utf-8")
+
+
+def shown(table: Path) -> dict[str, tuple[list[str], str]]:
+    """Family -> what the results in a table say of it in Markdown, and a chart of it."""
+    runs, found = {run.label: run for run in all_runs()}, read_kept(table)
+    ways = {family: costs(found, runs, family) for family in TRAINING}
+    return {
+        family: (list(told(way)), to_svg(cost_chart(way, None)) + "\n")
+        for family, way in ways.items()
+        if way is not None
+    }
 
 
 def run_all(place: Place, only: Sequence[str], deadline: float) -> Iterator[Result]:

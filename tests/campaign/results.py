@@ -6,7 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from growtool.workflows.compare.costs import Costs, costs_of, fit_sentences, savings_table, sentences
@@ -15,6 +15,7 @@ from tests.campaign.runs import STARTS, Run
 from tests.campaign.train import Result
 
 RESULTS = "results.jsonl"
+_FOLDER = "campaign-"  # begins a campaign's folders in the table
 _KEY = 4  # columns that tell a run: folder, arm, lr, seed
 
 
@@ -28,18 +29,36 @@ def read(file: Path) -> list[Result]:
     return [Result(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def row_of(result: Result) -> list[str]:
-    """folder, arm, lr, seed, updates, training_macs, top1, eval_loss."""
+def rows_of(result: Result) -> list[list[str]]:
+    """folder, arm, lr, seed, updates, training_macs, top1, eval_loss; a source that grew has a row of its own."""
     family, name, seed = result.run.split("/")
-    numbers = (f"{result.lr:g}", seed.removeprefix("seed"), result.updates, result.macs, f"{result.top1:.2f}")
-    return [f"campaign-{family}", name, *map(str, numbers), f"{result.eval_loss:.5f}"]
+    run = [f"{_FOLDER}{family}", name, f"{result.lr:g}", seed.removeprefix("seed")]
+    end = [str(result.updates), str(result.macs), f"{result.top1:.2f}", f"{result.eval_loss:.5f}"]
+    if not result.before or result.start is None:
+        return [[*run, *end]]
+    return [[*run, "0", str(result.before), f"{result.start:.2f}", ""], [*run, *end]]
+
+
+def read_kept(table: Path) -> list[Result]:
+    """The campaign's results in a table that `keep` wrote, without seconds, and without starts that have no source."""
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["folder"].startswith(_FOLDER)]
+    found: dict[str, Result] = {}
+    for row in sorted(rows, key=lambda row: -int(row["updates"])):
+        run = f"{row['folder'].removeprefix(_FOLDER)}/{row['arm']}/seed{row['seed']}"
+        top1, macs, updates = float(row["top1"]), int(row["training_macs"]), int(row["updates"])
+        if updates:
+            found[run] = Result(run, float(row["lr"]), updates, macs, 0, top1, float(row["eval_loss"]), None, 0.0)
+        else:
+            found[run] = replace(found[run], before=macs, start=top1)
+    return list(found.values())
 
 
 def keep(results: Sequence[Result], table: Path) -> None:
     """Write them into a table of results, each in the place of an earlier one of the same run."""
     with table.open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
-    found = [row_of(result) for result in results]
+    found = [row for result in results for row in rows_of(result)]
     told = {tuple(row[:_KEY]) for row in found}
     others = [row for row in rows if tuple(row[:_KEY]) not in told]
     with table.open("w", encoding="utf-8", newline="") as stream:

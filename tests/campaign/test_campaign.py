@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.campaign.__main__ import main
+from tests.campaign.__main__ import KEPT, main
 from tests.campaign.images import CLASSES, SIDE, Training, random_splits, read, write_packed
-from tests.campaign.results import costs, keep, row_of
+from tests.campaign.results import costs, keep, read_kept, rows_of
 from tests.campaign.results import read as read_results
 from tests.campaign.results import write as write_results
 from tests.campaign.runs import SEEDS, all_runs, once, scratch
@@ -98,10 +98,21 @@ def test_a_result_takes_the_place_of_an_earlier_one(place, tmp_path: Path):
     table.write_text("folder,arm,lr,seed,updates,training_macs,top1,eval_loss\nother,a,0.1,0,1,2,3,4\n")
     for _ in range(2):
         keep([result], table)
-    assert table.read_text().splitlines()[1:] == ["other,a,0.1,0,1,2,3,4", ",".join(row_of(result))]
+    assert table.read_text().splitlines()[1:] == ["other,a,0.1,0,1,2,3,4", *map(",".join, rows_of(result))]
 
 
-def test_what_is_saved_is_told_from_the_costs_of_all_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_table_gives_back_what_was_kept_in_it(tmp_path: Path):
+    fresh = Result("vit/half-14/seed0", 0.001, 5460, 10, 0, 60.0, 1.25, None, 0.0)
+    grown = Result("vit/mixture-from-14-2/seed0", 0.1, 780, 30, 10, 70.0, 1.0, 60.0, 0.0)
+    table = tmp_path / "results.csv"
+    table.write_text("folder,arm,lr,seed,updates,training_macs,top1,eval_loss\nother,a,0.1,0,1,2,3,4\n")
+    keep([grown, fresh], table)
+    assert sorted(read_kept(table), key=lambda result: result.run) == [fresh, grown]
+
+
+def test_what_is_saved_is_told_from_the_costs_of_all_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     """Scratch gains ten points with each doubling; grown in depth, half of it is enough."""
     runs = {run.label: run for run in all_runs()}
     epoch, found = 10**12, []
@@ -117,10 +128,14 @@ def test_what_is_saved_is_told_from_the_costs_of_all_training(tmp_path: Path, ca
     saved = {saving.top1: saving.saved for saving in pair.savings}
     assert saved[60] == saved[70] == pytest.approx(0.5)
     assert costs(found, runs, "vit") is None
+    monkeypatch.chdir(tmp_path)
+    KEPT.parent.mkdir(parents=True)
+    KEPT.write_text("folder,arm,lr,seed,updates,training_macs,top1,eval_loss\n")
     write_results(found, tmp_path / "results.jsonl")
-    main(["--tell", str(tmp_path / "results.jsonl")])
+    main(["--keep", "results.jsonl"])
+    main(["--tell"])
     assert "| depth-at-80% | 70.00 | 2.00 T | 4.00 T | 50 |" in capsys.readouterr().out
-    assert (tmp_path / "resnet.svg").read_text().startswith("<svg")
+    assert KEPT.with_name("campaign-resnet.svg").read_text().startswith("<svg")
 
 
 def test_a_result_right_after_growth_costs_what_its_source_did():
