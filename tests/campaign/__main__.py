@@ -27,7 +27,7 @@ from tests.campaign.images import pack, random_splits, read
 from tests.campaign.results import RESULTS, costs, keep, read_kept, told, write
 from tests.campaign.results import read as read_results
 from tests.campaign.runs import TRAINING, all_runs
-from tests.campaign.train import Place, Result, trained
+from tests.campaign.train import Place, Result, done, trained
 
 KEPT = Path("docs/experiments/results.csv")
 
@@ -84,18 +84,17 @@ def shown(table: Path) -> dict[str, tuple[list[str], str]]:
 
 
 def run_all(place: Place, only: Sequence[str], deadline: float) -> Iterator[Result]:
-    """Every run that is asked for, in order, as long as there is time; results are kept in the output."""
+    """Every run that is asked for, in order, as long as there is time; results of all that is done go to the output."""
     runs = {run.label: run for run in all_runs()}
     place.root.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Result] = {}
     for label, run in runs.items():
         if only and not any(part in label for part in only):
             continue
         if time.monotonic() > deadline:
             return
-        found[label] = trained(run, place, runs)
-        write(found.values(), place.root / RESULTS)
-        yield found[label]
+        result = trained(run, place, runs)
+        write(done(place, runs.values()), place.root / RESULTS)
+        yield result
 
 
 if __name__ == "__main__":

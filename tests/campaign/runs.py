@@ -9,7 +9,7 @@ from typing import Any
 SEEDS = 3
 SCRATCH = (15, 30, 10, 20, 6, 3)
 SOURCES = (14, 22, 38)
-LENGTHS, SHARES = (20, 40, 10), (0.5, 0.7, 0.9)
+LENGTHS, SHARES = (20, 40, 10, 80), (0.5, 0.7, 0.9)
 STARTS = {"width": "half", "depth": "one block", "both": "both"}
 """What grows -> the size of network it starts from."""
 SIZES = ("large", *STARTS.values())
@@ -104,7 +104,8 @@ def telling(family: str) -> Iterator[Run]:
 
 def further(family: str) -> Iterator[Run]:
     """When to grow, from what, by which operator, and how new channels learn."""
-    yield from (once(family, way, LENGTHS[0], share) for share in SHARES for way in ("both", "width", "depth"))
+    lengths = LENGTHS[:2]
+    yield from (once(family, way, n, share) for n in lengths for share in SHARES for way in ("both", "width", "depth"))
     for source in SOURCES:
         yield scratch(family, source, size="half")
         yield from (regrown(family, source, epochs, {"width": MIXTURE}, "mixture") for epochs in (2, 6))

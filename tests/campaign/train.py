@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.campaign.runs import SEEDS, SIZES, TRAINING, Run
 
 NAMES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 assert len(NAMES) == CLASSES
+_RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,8 @@ def trained(run: Run, place: Place, runs: Mapping[str, Run]) -> Result:
     """
     folder, needs = place.folder(run), [runs[label] for label in needed(run)]
     before = [trained(need, place, runs) for need in needs]
-    done = folder / "result.json"
-    if done.is_file():
-        return Result(**json.loads(done.read_text()))
+    if found := done(place, [run]):
+        return found[0]
     file = folder / "schedule.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(document(run, place, runs), sort_keys=False))
@@ -96,7 +96,7 @@ def trained(run: Run, place: Place, runs: Mapping[str, Run]) -> Result:
         records = run_schedule(load_schedule(file), output, resume=(output / STATE).is_file())
     spent = sum(result.macs for result in before)
     last = read_points(output / records[-1].folder)[-1]  # every run ends in training
-    found = Result(
+    result = Result(
         run=run.label,
         lr=run.lr or TRAINING[run.family]["lr"],
         updates=sum(record.steps for record in records),
@@ -107,8 +107,14 @@ def trained(run: Run, place: Place, runs: Mapping[str, Run]) -> Result:
         start=_start(output, records),
         seconds=sum(record.seconds for record in records),
     )
-    done.write_text(json.dumps(asdict(found)))
-    return found
+    (folder / _RESULT).write_text(json.dumps(asdict(result)))
+    return result
+
+
+def done(place: Place, runs: Iterable[Run]) -> list[Result]:
+    """What those of some runs that are done came to."""
+    files = (place.folder(run) / _RESULT for run in runs)
+    return [Result(**json.loads(file.read_text())) for file in files if file.is_file()]
 
 
 def needed(run: Run) -> list[str]:

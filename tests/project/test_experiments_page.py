@@ -4,9 +4,11 @@ import re
 
 import pytest
 
-from tests.support.experiments_page import PAGE, PICTURE, TABLES, picture
+from tests.campaign.__main__ import shown
+from tests.support.experiments_page import PAGE, PICTURE, RESULTS, TABLES, picture
 
 PAGE_LINES = PAGE.read_text().splitlines()
+CAMPAIGN = shown(RESULTS)
 
 
 @pytest.mark.parametrize("number", range(len(TABLES)))
@@ -18,8 +20,22 @@ def test_the_page_has_the_table(number):
     assert places == list(range(places[0], places[0] + len(lines))), "one row after the other"
 
 
+def rows(family):
+    return [line for line in "\n".join(CAMPAIGN[family][0]).splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("family", CAMPAIGN)
+def test_the_page_has_what_the_campaign_saved(family):
+    found, (_, picture) = rows(family), CAMPAIGN[family]
+    places = [PAGE_LINES.index(line, PAGE_LINES.index(found[2])) for line in found[2:]]
+    assert places == list(range(places[0], places[0] + len(places))), "python -m tests.campaign --tell prints them"
+    assert RESULTS.with_name(f"campaign-{family}.svg").read_text() == picture, "and draws it"
+
+
 def test_no_other_table_holds_accuracies():
-    known = {line for table in TABLES for line in table.lines()}
+    known = {line for table in TABLES for line in table.lines()} | {
+        line for family in CAMPAIGN for line in rows(family)
+    }
     others = [line for line in PAGE_LINES if re.search(r"\| \d\d\.\d\d", line) and line not in known]
     assert not others
 

@@ -148,7 +148,7 @@ def test_a_rate_that_cannot_be_meant_is_refused_with_its_place(
     assert any(re.search(rf"schedule.yaml:\d+:\d+ {message}", found) for found in caught.value.problems), caught.value
 
 
-@pytest.mark.parametrize("way", ["wide", pytest.param("deep", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["both", *(pytest.param(way, marks=pytest.mark.slow) for way in ("wide", "deep"))])
 def test_the_recipes_that_grow_once_and_late_run(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With few images: from the lines of the page on, exactly larger while the rate is level, then it falls."""
     page = (DOCS / "finetune.md").read_text()
