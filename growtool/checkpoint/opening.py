@@ -31,7 +31,7 @@ from growtool.checkpoint.reader import BEST, LAST, WEIGHTS, Checkpoint
 from growtool.checkpoint.shards import INDEX, Told, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
-from growtool.hub.names import LOCAL, Address, Name, named
+from growtool.hub.names import LOCAL, Address, Name, named, spelled
 from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
 from growtool.library.building import shared_names
@@ -251,8 +251,7 @@ def _find_weights(path: Path) -> Path:
 
 def _nothing_at(path: Path) -> str:
     """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
-    shown = f"./{path}" if named(str(path)) else path
-    finding = f"{shown}: no such file or folder; expected a .safetensors file or a timm folder"
+    finding = f"{spelled(path)}: no such file or folder; expected a .safetensors file or a timm folder"
     if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
         return finding
     near = [found for library in libraries() for found in library.near(path.name)]

@@ -73,6 +73,11 @@ def named(text: str, base: Path = Path()) -> Name | None:
     return Name(text, word, revision or None, in_hub=False)
 
 
+def spelled(path: Path) -> str:
+    """A path in words that `named` takes for no name."""
+    return f"./{path}" if named(str(path)) else str(path)
+
+
 def _is_file(word: str) -> bool:
     """Whether it ends as files do; some tags do, too (`beit3_base_patch16_224.pt`)."""
     last = word.rpartition("/")[2]

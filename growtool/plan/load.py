@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from growtool.errors import PlanError
-from growtool.hub.names import named
+from growtool.hub.names import named, spelled
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import validated
 from growtool.plan.schema import MIRROR, Plan
@@ -173,10 +173,7 @@ def placed(text: str, base: Path) -> Path:
 
 def placed_checkpoint(text: str, base: Path) -> str:
     """The same for a checkpoint: a name is the same in every folder, and no path reads as one."""
-    if named(text, base):
-        return text
-    path = str(placed(text, base))
-    return f"./{path}" if named(path) else path
+    return text if named(text, base) else spelled(placed(text, base))
 
 
 def placed_plan(plan: Plan, base: Path) -> Plan:

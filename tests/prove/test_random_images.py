@@ -1,18 +1,16 @@
 """Small convolutional programs drawn at random: whatever is promised to be exact is, every number random."""
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.random_steps import Rule, RuleOfTwo, drawn_step
 from tests.support.stream_nets import wrong
 
-Value = tuple[str, Tensor]  # its kind: maps [N, w, 4, 4], wide [N, 2w, 4, 4], one [N, 1, 4, 4], pooled [N, w, 1, 1]
-Rule = Callable[[Any, Tensor], Tensor]
+# Kinds of values: maps [N, w, 4, 4], wide [N, 2w, 4, 4], one [N, 1, 4, 4], pooled [N, w, 1, 1].
 
 OF_MAPS: list[tuple[str, Rule]] = [
     ("maps", lambda s, x: x.relu()),
@@ -67,7 +65,7 @@ OF_POOLED: list[tuple[str, Rule]] = [
     ("pooled", lambda s, x: s.along(x.squeeze(-1).transpose(1, 2)).transpose(1, 2).unsqueeze(-1)),
 ]
 RULES = {"maps": OF_MAPS, "wide": OF_WIDE, "one": OF_ONE, "pooled": OF_POOLED}
-OF_TWO: dict[tuple[str, str], list[tuple[str, Callable[[Any, Tensor, Tensor], Tensor]]]] = {
+OF_TWO: dict[tuple[str, str], list[tuple[str, RuleOfTwo]]] = {
     ("maps", "maps"): [
         ("maps", lambda s, x, y: x + y),
         ("maps", lambda s, x, y: x * y),
@@ -114,20 +112,11 @@ class ImageProgram(nn.Module):
         values = [("maps", layer(x)) for layer in self.into]
         draw = random.Random(self.seed)
         for _ in range(draw.randint(3, 9)):
-            values.append(self._step(values, draw))
+            values.append(drawn_step(self, values, draw, RULES, OF_TWO, 0.4))
         total = sum(y for kind, y in values[3:] if kind != "wide") + values[2][1]
         if draw.random() < 0.7:
             total = total.relu()
         return self.head((x + self.out(total)).mean((2, 3)))
-
-    def _step(self, values: list[Value], draw: random.Random) -> Value:
-        recent = values[-3:] if draw.random() < 0.7 else values
-        (kind, x), (other, y) = draw.choice(recent), draw.choice(values)
-        if draw.random() < 0.4 and (kind, other) in OF_TWO:
-            made, function = draw.choice(OF_TWO[kind, other])
-            return made, function(self, x, y)
-        made, rule = draw.choice(RULES[kind])
-        return made, rule(self, x)
 
 
 @pytest.mark.parametrize("operator", ["tile", "mixture", "net2net", "centre_zero"])

@@ -1,17 +1,15 @@
 """Small programs drawn at random: whatever is promised to be exact is, in float64, every number random."""
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.random_steps import Rule, RuleOfTwo, drawn_step
 from tests.support.stream_nets import wrong
 
-Value = tuple[str, Tensor]  # its kind: channels [N, heads, tokens, d], one [.., 1], scores [.., tokens, tokens], ...
-Rule = Callable[[Any, Tensor], Tensor]
+# Kinds of values: channels [N, heads, tokens, d], one [.., 1], scores [.., tokens, tokens], ...
 
 OF_CHANNELS: list[tuple[str, Rule]] = [
     ("channels", lambda s, x: x.relu()),
@@ -62,18 +60,18 @@ OF_MIXED: list[tuple[str, Rule]] = [
     ("mixed", lambda s, x: x * s.d**-1),
 ]
 RULES = {"channels": OF_CHANNELS, "one": OF_ONE, "scores": OF_SCORES, "mixed": OF_MIXED}
-OF_TWO: dict[tuple[str, str], list[tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
+OF_TWO: dict[tuple[str, str], list[tuple[str, RuleOfTwo]]] = {
     ("channels", "channels"): [
-        ("channels", lambda x, y: x + y),
-        ("channels", lambda x, y: x * y),
-        ("scores", lambda x, y: x @ y.mT),
-        ("one", lambda x, y: (x * y).sum(-1, keepdim=True)),
-        ("mixed", lambda x, y: x.mT @ y / 4),
+        ("channels", lambda s, x, y: x + y),
+        ("channels", lambda s, x, y: x * y),
+        ("scores", lambda s, x, y: x @ y.mT),
+        ("one", lambda s, x, y: (x * y).sum(-1, keepdim=True)),
+        ("mixed", lambda s, x, y: x.mT @ y / 4),
     ],
-    ("channels", "one"): [("channels", lambda x, y: x * y), ("channels", lambda x, y: x / (y.square() + 1))],
-    ("scores", "channels"): [("channels", lambda x, y: x @ y)],
-    ("channels", "mixed"): [("channels", lambda x, y: x @ y), ("channels", lambda x, y: x @ y.mT)],
-    ("scores", "scores"): [("scores", lambda x, y: x + y)],
+    ("channels", "one"): [("channels", lambda s, x, y: x * y), ("channels", lambda s, x, y: x / (y.square() + 1))],
+    ("scores", "channels"): [("channels", lambda s, x, y: x @ y)],
+    ("channels", "mixed"): [("channels", lambda s, x, y: x @ y), ("channels", lambda s, x, y: x @ y.mT)],
+    ("scores", "scores"): [("scores", lambda s, x, y: x + y)],
 }
 
 
@@ -96,20 +94,11 @@ class Program(nn.Module):
         ]
         draw = random.Random(self.seed)
         for _ in range(draw.randint(3, 9)):
-            values.append(self._step(values, draw))
+            values.append(drawn_step(self, values, draw, RULES, OF_TWO, 0.5))
         total = sum(y for kind, y in values[3:] if kind == "channels") + values[2][1]
         if draw.random() < 0.7:
             total = total.tanh()
         return self.head((x + self.out(total.transpose(1, 2).flatten(2))).mean(1))
-
-    def _step(self, values: list[Value], draw: random.Random) -> Value:
-        recent = values[-3:] if draw.random() < 0.7 else values
-        (kind, x), (other, y) = draw.choice(recent), draw.choice(values)
-        if draw.random() < 0.5 and (kind, other) in OF_TWO:
-            made, function = draw.choice(OF_TWO[kind, other])
-            return made, function(x, y)
-        made, rule = draw.choice(RULES[kind])
-        return made, rule(self, x)
 
 
 @pytest.mark.parametrize("operator", ["tile", "mixture", "net2net", "zero"])
