@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from growtool.errors import PlanError
-from tests.support.transformers_families import FAMILIES, Source, config_of, grown
+from tests.support.transformers_families import FAMILIES, SHARED_HEADS, Source, config_of, grown
 
 TWICE = {"scale": {"width": 2}}
 DEEPER = {"scale": {"depth": 2}}
@@ -47,6 +47,16 @@ def test_one_shared_head_stays_while_its_queries_multiply(family):
     recipe, _ = grown(Source.of(before), **WAYS["tile"])
     for name in ("hidden_size", "num_attention_heads"):
         assert recipe.target.model_args[name] == 2 * before[name]
+
+
+def test_a_factor_changes_no_more_than_it_has_to():
+    """Twice the head size runs once tables of positions are longer, too; more heads do without either."""
+    before = {**SHARED_HEADS, "head_dim": 16}
+    named = {"model_type": "seed_oss", "architectures": ["SeedOssForCausalLM"]}
+    recipe, difference = grown(Source.of({**named, **before}), **WAYS["tile"])
+    widened = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    assert recipe.target.model_args == before | {name: 2 * before[name] for name in widened}
+    assert difference < EXACT
 
 
 @pytest.mark.parametrize("family", POST_NORM[:1])

@@ -60,19 +60,28 @@ class Widening:
             :_COMPARED
         ]
         best: tuple[dict[str, Value], float] = ({}, 0.0)
-        for size_arguments in near:
-            if (
-                self._trials.reach(size_arguments, by_size=True) >= LEAST_REACH
-                or self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
-            ):
-                found = self._with_heads(size_arguments)
-                if not best[0] or found[1] < best[1]:
-                    best = found
-                if found[1] == 0:
-                    break
+        for size_arguments, grown in self._running_first(near):
+            found = self._with_heads(size_arguments, grown)
+            if not best[0] or found[1] < best[1]:
+                best = found
+            if found[1] == 0:
+                break
         if not best[0] or best[1]:
             best = self._agreed(nothing) or best
         return self._extended(*best) if best[0] else best
+
+    def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], float]]:
+        """Those that reach much of the model, with what grows jointly; last those that do not run without others."""
+        others = list[dict[str, Value]]()
+        for size_arguments in near:
+            if max(self._trials.reach(size_arguments, by_size=by_size) for by_size in (True, False)) < LEAST_REACH:
+                continue
+            grown = self._jointly_grown(size_arguments)
+            if grown < math.inf:
+                yield size_arguments, grown
+            else:
+                others.append(size_arguments)
+        yield from ((size_arguments, math.inf) for size_arguments in others)
 
     def _agreed(self, nothing: float) -> tuple[dict[str, Value], float] | None:
         """Two arguments that the library takes doubled together alone; None where none grow nothing jointly."""
@@ -120,7 +129,7 @@ class Widening:
                 and self._grows_alike(size_arguments)
                 and self._trials.reach(size_arguments, by_size=False) >= max(least, LEAST_REACH)
             ):
-                found = self._with_heads(size_arguments)
+                found = self._with_heads(size_arguments, self._jointly_grown(size_arguments))
                 if found[1] < math.inf and (not width or found[1] <= joint):
                     return found
             self._trials.places = before
@@ -232,9 +241,8 @@ class Widening:
                     cost += abs(new / old - 2)
         return cost
 
-    def _with_heads(self, size_arguments: dict[str, Value]) -> tuple[dict[str, Value], float]:
+    def _with_heads(self, size_arguments: dict[str, Value], grown: float) -> tuple[dict[str, Value], float]:
         """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
-        grown = self._jointly_grown(size_arguments)
         for name, value in self._neutral.items():
             if grown == 0:
                 break
