@@ -3,9 +3,9 @@
     python -m tests.bench.llama [--hidden 768 --blocks 12] [--repeat N]
     PYTHONPATH=SOMEWHERE python -m tests.bench.llama      # beside apple/ml-hypercloning
 
-Weights are random. Commands take turns, imports and the end of Python are part of their time, and each writes its
-checkpoint. Beside growtool stand a copy of what it writes, an import of the model's class, and, where `hypercloning`
-can be imported, a script that loads the source with transformers, clones it and saves the clone.
+Weights are random. Commands take turns; their time begins with Python and its imports and ends when the process is gone
+and the disk has what it wrote. Beside growtool stand a copy of what it writes, an import of the model's class, and,
+where `hypercloning` can be imported, a script that loads the source with transformers, clones it and saves the clone.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def measured(command: list[str], out: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    os.sync()
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
 
 
