@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.memory import given_back
-from growtool.checkpoint import CONFIG, ModelSpec, open_checkpoint
+from growtool.checkpoint import CONFIG, ModelSpec, Stored, open_checkpoint
 from growtool.checkpoint.beside import CARD, PICTURE, PLAN, REPORT, companions
 from growtool.checkpoint.folder import (
     is_single_file,
@@ -116,60 +116,86 @@ def grow(
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
     recipe.source.hash_ahead()
-    known = foretold(recipe, summary)
-    drawn, found = picture(recipe, known), list[tuple[Proof | None, ModelSpec, str]]()
+    growth = _Growth(recipe, loaded, summary, carried, device, told)
+    growth.write(out, contents(recipe, advance, _from_images(recipe, told)), force=force)
+    return Grown(out, summary, growth.proof, growth.report, growth.drawn, carried)
 
-    def check(weights: Path) -> tuple[Proof | None, ModelSpec, str]:
-        if recipe.plan.verify is not None:
-            told(f"verifying on {recipe.plan.verify.inputs} random {recipe.library.words.many}")
-        proof = prove(recipe, open_checkpoint(weights), device)
-        measured = with_measurement(target_with_lineage(recipe, loaded, recipe.source.sha256()), proof)
-        found.append((proof, measured, report_text(recipe, loaded, known, proof, measured, carried)))
-        return found[0]
 
-    def documents(folder: Path) -> Mapping[str, str]:
-        proof, measured, report = check(folder)
-        if carried is not None:
-            write_state(folder, carried.state)
+class _Growth:
+    """What stands beside the weights of one growth, and what their proof found once they are written."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        loaded: LoadedPlan,
+        summary: Summary,
+        carried: GrownState | None,
+        device: torch.device,
+        told: Told,
+    ) -> None:
+        self._recipe, self._loaded, self._summary = recipe, loaded, summary
+        self._carried, self._device, self._told = carried, device, told
+        self._known = foretold(recipe, summary)
+        self.drawn = picture(recipe, self._known)
+        self.proof: Proof | None = None
+        self.report = ""
+
+    def write(self, out: Path, tensors: Iterator[Tensor | Stored], *, force: bool) -> None:
+        """Write the weights, prove them, and let them appear with what stands beside them."""
+        recipe, model = self._recipe, self._recipe.models[1]
+        metadata = {"growtool_plan_sha256": self._loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
+        metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
+        if is_single_file(out):
+            write_file(
+                out,
+                self._target(),
+                recipe.infos,
+                tensors,
+                model=model,
+                metadata=metadata,
+                writing=_writing(recipe),
+                check=self._proven,
+                force=force,
+            )
+        else:
+            write_folder(
+                out,
+                recipe.target,
+                recipe.infos,
+                tensors,
+                model=model,
+                documents=self._documents,
+                metadata=metadata,
+                writing=_writing(recipe),
+                limit=recipe.plan.output.max_shard_size,
+                beside=companions(recipe.source),
+                force=force,
+            )
+
+    def _target(self) -> ModelSpec:
+        return target_with_lineage(self._recipe, self._loaded, self._recipe.source.sha256())
+
+    def _proven(self, weights: Path) -> ModelSpec:
+        """The target's spec with what the proof of the written weights found. Raises CheckpointError where it fails."""
+        recipe, verify = self._recipe, self._recipe.plan.verify
+        if verify is not None:
+            self._told(f"verifying on {verify.inputs} random {recipe.library.words.many}")
+        self.proof = prove(recipe, open_checkpoint(weights), self._device)
+        measured = with_measurement(self._target(), self.proof)
+        self.report = report_text(recipe, self._loaded, self._known, self.proof, measured, self._carried)
+        return measured
+
+    def _documents(self, folder: Path) -> Mapping[str, str]:
+        measured = self._proven(folder)
+        if self._carried is not None:
+            write_state(folder, self._carried.state)
         return {
-            CONFIG: json_text(recipe.library.config(measured, recipe.models[1])),
-            REPORT: report,
-            CARD: card_text(recipe, loaded, summary, proof),
-            PICTURE: drawn,
-            PLAN: loaded.text,
+            CONFIG: json_text(self._recipe.library.config(measured, self._recipe.models[1])),
+            REPORT: self.report,
+            CARD: card_text(self._recipe, self._loaded, self._summary, self.proof),
+            PICTURE: self.drawn,
+            PLAN: self._loaded.text,
         }
-
-    metadata = {"growtool_plan_sha256": loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
-    metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
-    tensors = contents(recipe, advance, _from_images(recipe, told))
-    if is_single_file(out):
-        write_file(
-            out,
-            target_with_lineage(recipe, loaded, recipe.source.sha256()),
-            recipe.infos,
-            tensors,
-            model=recipe.models[1],
-            metadata=metadata,
-            writing=_writing(recipe),
-            check=check,
-            force=force,
-        )
-    else:
-        write_folder(
-            out,
-            recipe.target,
-            recipe.infos,
-            tensors,
-            model=recipe.models[1],
-            documents=documents,
-            metadata=metadata,
-            writing=_writing(recipe),
-            limit=recipe.plan.output.max_shard_size,
-            beside=companions(recipe.source),
-            force=force,
-        )
-    proof, _, report = found[0]
-    return Grown(out, summary, proof, report, drawn, carried)
 
 
 def _writing(recipe: Recipe) -> Writing | None:

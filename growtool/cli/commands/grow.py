@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +12,20 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, progress, say
+from growtool.cli.growth import show_plan, show_result
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.pictures import HTML, require_place
 from growtool.cli.planning import asked_plan, overridden
-from growtool.cli.tables import show_rows
 from growtool.errors import PlanError
-from growtool.report import units
 
 if TYPE_CHECKING:
+    from growtool.checkpoint import Checkpoint
     from growtool.finetune.optimizer_state import OptimizerState
-    from growtool.growing import Grown, Summary
+    from growtool.growing import Summary
     from growtool.plan import LoadedPlan
     from growtool.recipe import Recipe
+
+    WritePage = Callable[[Callable[[], str], str], None]  # with a picture, and what was measured
 
 
 def grow(
@@ -108,40 +111,24 @@ def grow(
     loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
     # a mistake in the plan or the options is told before torch is imported
     from growtool.checkpoint.folder import refuse_existing
-    from growtool.checkpoint.staging import write_text
     from growtool.finetune.parallel.device import resolve_device
     from growtool.growing import grow as execute
     from growtool.growing import summarise
-    from growtool.growing.report import foretold, page, picture
     from growtool.growing.source import open_planned
-    from growtool.recipe import resolve
 
     proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
     out = output or Path(f"{source.label}-grown")
     taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
     if not (dry_run or taken):
         source.hash_ahead()
-    try:
-        with loaded.located():
-            recipe = resolve(loaded.plan, source)
-    except PlanError as error:
-        raise _joined(taken, error) or error from error
+    recipe = _resolved(loaded, source, taken)
     summary = summarise(recipe)
     if not (as_json or taken):
-        _show_plan(recipe, summary)
-
-    def write_page(path: Path, drawn: str, measured: str) -> None:
-        write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn, measured))
-        if not as_json:
-            say(f"written: {escape(str(path))}")
-
+        show_plan(recipe, summary)
+    write_page = partial(_write_page, report, recipe, loaded, summary, quiet=as_json)
     refusal = _joined(taken, _refusal(recipe, loaded))
-    if dry_run and as_json:
-        refused = refusal.problems[0] if refusal else None
-        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
-    if dry_run and report is not None:
-        drawn = picture(recipe, foretold(recipe, summary))
-        write_page(report, drawn, "not yet, this was a dry run")
+    if dry_run:
+        _end_dry_run(recipe, summary, refusal, write_page, as_json=as_json)
     if refusal:
         raise refusal
     if dry_run:
@@ -164,9 +151,52 @@ def grow(
     if as_json:
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
-        _show_result(grown, recipe)
-    if report is not None:
-        write_page(report, grown.picture, str(grown.proof or "not checked"))
+        show_result(grown, recipe)
+    write_page(lambda: grown.picture, str(grown.proof or "not checked"))
+
+
+def _resolved(loaded: LoadedPlan, source: Checkpoint, taken: PlanError | None) -> Recipe:
+    """The recipe. What is wrong with the plan is told together with what is wrong with the output."""
+    from growtool.recipe import resolve
+
+    try:
+        with loaded.located():
+            return resolve(loaded.plan, source)
+    except PlanError as error:
+        raise _joined(taken, error) or error from error
+
+
+def _end_dry_run(
+    recipe: Recipe, summary: Summary, refusal: PlanError | None, write_page: WritePage, *, as_json: bool
+) -> None:
+    """What is asked for of a growth that is not carried out: the document and the page."""
+    from growtool.growing.report import foretold, picture
+
+    if as_json:
+        refused = refusal.problems[0] if refusal else None
+        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+    write_page(lambda: picture(recipe, foretold(recipe, summary)), "not yet, this was a dry run")
+
+
+def _write_page(
+    path: Path | None,
+    recipe: Recipe,
+    loaded: LoadedPlan,
+    summary: Summary,
+    drawn: Callable[[], str],
+    measured: str,
+    *,
+    quiet: bool,
+) -> None:
+    """The page that `--report` asks for, if it does."""
+    from growtool.checkpoint.staging import write_text
+    from growtool.growing.report import page
+
+    if path is None:
+        return
+    write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn(), measured))
+    if not quiet:
+        say(f"written: {escape(str(path))}")
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
@@ -214,58 +244,3 @@ def _choices(recipe: Recipe) -> dict[str, object]:
 def _target(recipe: Recipe) -> dict[str, object]:
     spec = recipe.target
     return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
-
-
-_MEANING = {
-    "exact": "the same function",
-    "exact up to eps": "the same function but for the eps of norms",
-    "lossy": "not the same function",
-}
-
-
-def _show_plan(recipe: Recipe, summary: Summary) -> None:
-    before, after = summary.before, summary.after
-    title = f"{recipe.source.name} -> {recipe.target.architecture}"
-    say(f"[bold]{escape(title)}[/]")
-    sizes = (
-        ("parameters", before.parameters, after.parameters, units.count),
-        ("MACs", before.macs, after.macs, units.count),
-        ("FLOPs (2 MACs)", 2 * before.macs, 2 * after.macs, units.count),
-        ("weights file", before.bytes, after.bytes, units.size),
-    )
-    rows = ((label, shown(a), shown(b), units.ratio(b, a)) for label, a, b, shown in sizes)
-    show_rows(("", ">before", ">after", ">ratio"), rows)
-    loading = [f"{recipe.library.name} {change} while loading" for change in recipe.source.changes]
-    for line in (*loading, *recipe.choices, *summary.growth()):
-        say(f"  {escape(line)}", hanging=2)
-    tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
-    whole = "; what sees images or holds initial values takes whole models in memory" if summary.whole_models else ""
-    say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
-    how = f"with {recipe.needs} imported" if recipe.needs else "as is"
-    say(f"  loads in {recipe.library.name}: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
-    colour = "green" if summary.promise == "exact" else "yellow"
-    meaning = _MEANING[summary.promise]
-    say(f"promise: [{colour}]{summary.promise}[/] ({meaning})")
-    for reason in summary.reasons:
-        say(f"  {escape(reason)}", hanging=2)
-
-
-def _show_result(grown: Grown, recipe: Recipe) -> None:
-    from growtool.checkpoint.folder import loading_line
-    from growtool.hub.publishing import publishing_line
-
-    if grown.proof is None:
-        say("[yellow]not verified[/]: the plan says verify: false")
-    else:
-        say(f"verified: {escape(str(grown.proof))}")
-    if grown.optimizer is not None:
-        o = grown.optimizer
-        how = f"approximate, {o.approximate}" if o.approximate else "as the grown model would have gathered them"
-        say(
-            f"optimizer: moments of {o.carried} parameters grown ({how}), {o.fresh} start without; use them with "
-            "`growtool finetune --carry-optimizer`",
-        )
-    say(f"written: {escape(str(grown.out))}")
-    note(f"load it: {escape(loading_line(grown.out))}")
-    if recipe.source.origin is not None:
-        note(f"publish it: {escape(publishing_line(grown.out))}")
