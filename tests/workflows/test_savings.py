@@ -142,6 +142,15 @@ def test_at_its_own_end_each_seed_is_read_at_what_it_came_to() -> None:
     assert saving.saved is not None and saving.deviation is not None
 
 
+def test_seeds_count_where_both_ways_have_lengths_around_the_accuracy() -> None:
+    """Longest and dearest runs are the last to be repeated: they take nothing from what is told below them."""
+    scratch = curve("scratch", (1e12, [60.0, 62.0]), (1e13, [80.0, 80.5]), (3e13, [84.0]), scratch=True)
+    grown = curve("grown", (1e12, [72.0, 71.0]), (5e12, [80.0, 79.5]), (2e13, [84.0]))
+    at_76, at_82 = (saving_at(grown, scratch, At(top1)) for top1 in (76.0, 82.0))
+    assert at_76.deviation is not None
+    assert at_82.saved is not None and at_82.deviation is None, "one seed alone was trained that far"
+
+
 def test_levels_are_what_was_measured_and_round_numbers_between() -> None:
     scratch = curve("scratch", (1e12, [63.0]), (1e13, [77.0]), (4e13, [83.0]), scratch=True)
     grown, other = curve("a", (1e13, [79.03]), (2e13, [82.0])), curve("b", (1e13, [78.0]), (2e13, [81.0]))

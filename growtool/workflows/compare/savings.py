@@ -58,12 +58,12 @@ class Curve:
 
     @property
     def seeds(self) -> frozenset[int]:
-        """Those that every length has."""
-        return frozenset.intersection(*(frozenset(point.top1) for point in self.points))
+        """Those that any length has."""
+        return frozenset().union(*(point.top1 for point in self.points))
 
     def of_seed(self, seed: int) -> Points:
-        """The points of one seed that every length has."""
-        return [(point.macs, point.top1[seed]) for point in self.points]
+        """The points of one seed, at the lengths that have it."""
+        return [(point.macs, point.top1[seed]) for point in self.points if seed in point.top1]
 
     @property
     def every(self) -> Points:
@@ -108,7 +108,8 @@ class Saving:
         top1: the accuracy in percent.
         cost: None where the way was not trained that far.
         reference: what it costs from scratch; None where scratch was not trained that far.
-        deviation: of the saving over seeds; None for one, or where a seed's curves do not both reach the accuracy.
+        deviation: of the saving over the seeds of both; None for one, or where a seed's curves do not both reach the
+            accuracy.
     """
 
     top1: float
