@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from torch import nn
 
@@ -12,10 +13,24 @@ from growtool.errors import CheckpointError
 from growtool.library import ModelSpec, build, runs
 from growtool.library.building import Shapes, shapes_of
 from growtool.library.values import Value, as_lists, scaled_at
-from growtool.trace import Trace, groups_on, trace_built
+from growtool.trace import Trace, groups_on, pair, trace_built
+from growtool.trace.reading.factors import sums_of_activations
 
 # By the architecture and its arguments; None for what its library refuses.
 Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
+
+
+class Outcome(NamedTuple):
+    """What comes of a set of arguments.
+
+    Attributes:
+        grown: products and softmaxes that run over channels that grow with them; infinity where the model is refused,
+            does not run or does not fit the source.
+        obstacle: why; empty where it is finite.
+    """
+
+    grown: float
+    obstacle: str = ""
 
 
 class Trials:
@@ -79,6 +94,27 @@ class Trials:
     def doubled(self, size_arguments: Mapping[str, Value]) -> Shapes | None:
         """The shapes of the model with these arguments doubled."""
         return self.built(self.twice(size_arguments))
+
+    def outcome(self, size_arguments: Mapping[str, Value]) -> Outcome:
+        """What comes of doubling these arguments together."""
+        try:
+            target = self.traced(self.twice(size_arguments))
+        except CheckpointError as error:
+            return Outcome(math.inf, str(error))
+        if target is None:
+            return Outcome(math.inf, "refused")
+        paired, problems = pair(self.trace, target, lambda name: name)
+        if problems:
+            return Outcome(math.inf, str(problems))
+        grown = {
+            growth.target
+            for axes in paired.values()
+            for axis in axes
+            for growth in axis.growths()
+            if growth.sizes[0] != growth.sizes[1]
+        }
+        sums = {(step.op.kind, step.module, axis) for step, axis in sums_of_activations(target.forward)}
+        return Outcome(sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums))
 
     def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
         """Whether no dimension changes that must not."""

@@ -9,14 +9,12 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from growtool.errors import CheckpointError
 from growtool.library.building import Shapes
 from growtool.library.paths import is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.closure import Closure
-from growtool.recipe.target.trials import Trials, twice_at
-from growtool.trace import groups_on, pair
-from growtool.trace.reading.factors import sums_of_activations
+from growtool.recipe.target.trials import Outcome, Trials, twice_at
+from growtool.trace import groups_on
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
@@ -60,8 +58,8 @@ class Widening:
             :_COMPARED
         ]
         best: tuple[dict[str, Value], float] = ({}, 0.0)
-        for size_arguments, grown in self._running_first(near):
-            found = self._with_heads(size_arguments, grown)
+        for size_arguments, outcome in self._running_first(near):
+            found = self._with_heads(size_arguments, outcome)
             if not best[0] or found[1] < best[1]:
                 best = found
             if found[1] == 0:
@@ -70,18 +68,18 @@ class Widening:
             best = self._agreed(nothing) or best
         return self._extended(*best) if best[0] else best
 
-    def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], float]]:
-        """Those that reach much of the model, with what grows jointly; last those that do not run without others."""
-        others = list[dict[str, Value]]()
+    def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], Outcome]]:
+        """Those that reach much of the model, with what comes of them; last those that lead nowhere without others."""
+        others = list[tuple[dict[str, Value], Outcome]]()
         for size_arguments in near:
             if max(self._trials.reach(size_arguments, by_size=by_size) for by_size in (True, False)) < LEAST_REACH:
                 continue
-            grown = self._jointly_grown(size_arguments)
-            if grown < math.inf:
-                yield size_arguments, grown
+            outcome = self._trials.outcome(size_arguments)
+            if outcome.grown < math.inf:
+                yield size_arguments, outcome
             else:
-                others.append(size_arguments)
-        yield from ((size_arguments, math.inf) for size_arguments in others)
+                others.append((size_arguments, outcome))
+        yield from others
 
     def _agreed(self, nothing: float) -> tuple[dict[str, Value], float] | None:
         """Two arguments that the library takes doubled together alone; None where none grow nothing jointly."""
@@ -90,7 +88,7 @@ class Widening:
             reached = self._possible(size_arguments) < nothing and (
                 self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
             )
-            if reached and self._jointly_grown(size_arguments) == 0:
+            if reached and self._trials.outcome(size_arguments).grown == 0:
                 return size_arguments, 0.0
         return None
 
@@ -100,7 +98,7 @@ class Widening:
         for name, value in self._widening.items():
             more = {**size_arguments, name: value}
             lower = math.inf if not cost or name in size_arguments else self._possible(more)
-            if lower < cost and self._jointly_grown(more) <= joint:
+            if lower < cost and self._trials.outcome(more).grown <= joint:
                 size_arguments, cost = more, lower
         return size_arguments, joint
 
@@ -129,7 +127,7 @@ class Widening:
                 and self._grows_alike(size_arguments)
                 and self._trials.reach(size_arguments, by_size=False) >= max(least, LEAST_REACH)
             ):
-                found = self._with_heads(size_arguments, self._jointly_grown(size_arguments))
+                found = self._with_heads(size_arguments, self._trials.outcome(size_arguments))
                 if found[1] < math.inf and (not width or found[1] <= joint):
                     return found
             self._trials.places = before
@@ -241,42 +239,34 @@ class Widening:
                     cost += abs(new / old - 2)
         return cost
 
-    def _with_heads(self, size_arguments: dict[str, Value], grown: float) -> tuple[dict[str, Value], float]:
-        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
+    def _with_heads(self, size_arguments: dict[str, Value], outcome: Outcome) -> tuple[dict[str, Value], float]:
+        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left.
+
+        Where nothing comes of any of them, one that widens may be what lacks, or two together, such as the heads of
+        queries and of keys: each of these then changes what stands in the way.
+        """
+        grown, changing = outcome.grown, dict[str, Value]()
         for name, value in self._neutral.items():
             if grown == 0:
                 break
-            left = self._jointly_grown({**size_arguments, name: value})
-            if left < grown:
-                size_arguments, grown = {**size_arguments, name: value}, left
+            found = self._trials.outcome({**size_arguments, name: value})
+            if found.obstacle != outcome.obstacle:
+                changing[name] = value
+            if found.grown < grown:
+                size_arguments, grown = {**size_arguments, name: value}, found.grown
         if grown < math.inf:
             return size_arguments, grown
-        others = {**self._neutral, **self._widening}
-        for names in itertools.combinations(
-            [name for name in others if name not in size_arguments], 2
-        ):  # heads of queries and of keys
-            more = {**size_arguments, **{name: others[name] for name in names}}
-            if self._jointly_grown(more) == 0:
+        for name, value in self._widening.items():
+            if name in size_arguments:
+                continue
+            more = {**size_arguments, name: value}
+            found = self._trials.outcome(more)
+            if found.grown == 0:
+                return more, 0.0
+            if found.obstacle != outcome.obstacle:
+                changing[name] = value
+        for two in itertools.combinations(changing.items(), 2):
+            more = {**size_arguments, **dict(two)}
+            if self._trials.outcome(more).grown == 0:
                 return more, 0.0
         return size_arguments, grown
-
-    def _jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
-        """How many products and softmaxes run over channels that grow with these arguments."""
-        try:
-            target = self._trials.traced(self._trials.twice(size_arguments))
-        except CheckpointError:
-            return float("inf")
-        if target is None:
-            return float("inf")
-        paired, problems = pair(self._trials.trace, target, lambda name: name)
-        if problems:
-            return float("inf")
-        grown = {
-            growth.target
-            for axes in paired.values()
-            for axis in axes
-            for growth in axis.growths()
-            if growth.sizes[0] != growth.sizes[1]
-        }
-        sums = {(step.op.kind, step.module, axis) for step, axis in sums_of_activations(target.forward)}
-        return sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums)
