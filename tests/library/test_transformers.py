@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("transformers")
 
 from growtool.errors import PlanError
+from growtool.plan import Plan
+from growtool.recipe import resolve
 from tests.support.transformers_families import FAMILIES, SHARED_HEADS, Source, config_of, grown
 
 TWICE = {"scale": {"width": 2}}
@@ -57,6 +59,19 @@ def test_a_factor_changes_no_more_than_it_has_to():
     widened = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     assert recipe.target.model_args == before | {name: 2 * before[name] for name in widened}
     assert difference < EXACT
+
+
+@pytest.mark.slow
+def test_what_has_to_widen_beside_the_heads_is_found():
+    """DeepSeek-V4 multiplies its heads in groups: twice the heads alone would be another number of parts."""
+    sizes = {name: SHARED_HEADS[name] for name in SHARED_HEADS if name != "intermediate_size"}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_hidden_layers": 1}
+    named = {"model_type": "deepseek_v4", "architectures": ["DeepseekV4ForCausalLM"]}
+    source = Source.of({**named, **sizes, **experts})
+    before = source.spec.model_args | {"o_groups": 8}
+    recipe = resolve(Plan.model_validate({**WAYS["tile"], "allow_lossy": True}), source.checkpoint)
+    for name in ("hidden_size", "num_attention_heads", "o_groups"):
+        assert recipe.target.model_args[name] == 2 * before[name]
 
 
 @pytest.mark.parametrize("family", POST_NORM[:1])

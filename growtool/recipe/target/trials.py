@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
 
 from torch import nn
 
@@ -18,19 +17,6 @@ from growtool.trace.reading.factors import sums_of_activations
 
 # By the architecture and its arguments; None for what its library refuses.
 Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
-
-
-class Outcome(NamedTuple):
-    """What comes of a set of arguments.
-
-    Attributes:
-        grown: products and softmaxes that run over channels that grow with them; infinity where the model is refused,
-            does not run or does not fit the source.
-        obstacle: why; empty where it is finite.
-    """
-
-    grown: float
-    obstacle: str = ""
 
 
 class Trials:
@@ -95,17 +81,20 @@ class Trials:
         """The shapes of the model with these arguments doubled."""
         return self.built(self.twice(size_arguments))
 
-    def outcome(self, size_arguments: Mapping[str, Value]) -> Outcome:
-        """What comes of doubling these arguments together."""
+    def jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
+        """How many products and softmaxes run over channels that grow with these arguments.
+
+        Infinity where the library refuses the model, or it does not run or fit the source.
+        """
         try:
             target = self.traced(self.twice(size_arguments))
-        except CheckpointError as error:
-            return Outcome(math.inf, str(error))
+        except CheckpointError:
+            return math.inf
         if target is None:
-            return Outcome(math.inf, "refused")
+            return math.inf
         paired, problems = pair(self.trace, target, lambda name: name)
         if problems:
-            return Outcome(math.inf, str(problems))
+            return math.inf
         grown = {
             growth.target
             for axes in paired.values()
@@ -114,7 +103,7 @@ class Trials:
             if growth.sizes[0] != growth.sizes[1]
         }
         sums = {(step.op.kind, step.module, axis) for step, axis in sums_of_activations(target.forward)}
-        return Outcome(sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums))
+        return sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums)
 
     def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
         """Whether no dimension changes that must not."""

@@ -13,7 +13,7 @@ from growtool.library.building import Shapes
 from growtool.library.paths import is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.closure import Closure
-from growtool.recipe.target.trials import Outcome, Trials, twice_at
+from growtool.recipe.target.trials import Trials, twice_at
 from growtool.trace import groups_on
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
@@ -58,8 +58,8 @@ class Widening:
             :_COMPARED
         ]
         best: tuple[dict[str, Value], float] = ({}, 0.0)
-        for size_arguments, outcome in self._running_first(near):
-            found = self._with_heads(size_arguments, outcome)
+        for size_arguments, joint in self._running_first(near):
+            found = self._with_heads(size_arguments, joint)
             if not best[0] or found[1] < best[1]:
                 best = found
             if found[1] == 0:
@@ -68,18 +68,18 @@ class Widening:
             best = self._agreed(nothing) or best
         return self._extended(*best) if best[0] else best
 
-    def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], Outcome]]:
-        """Those that reach much of the model, with what comes of them; last those that lead nowhere without others."""
-        others = list[tuple[dict[str, Value], Outcome]]()
+    def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], float]]:
+        """Those that reach much of the model, with what grows jointly; last those that lead nowhere without others."""
+        others = list[dict[str, Value]]()
         for size_arguments in near:
             if max(self._trials.reach(size_arguments, by_size=by_size) for by_size in (True, False)) < LEAST_REACH:
                 continue
-            outcome = self._trials.outcome(size_arguments)
-            if outcome.grown < math.inf:
-                yield size_arguments, outcome
+            joint = self._trials.jointly_grown(size_arguments)
+            if joint < math.inf:
+                yield size_arguments, joint
             else:
-                others.append((size_arguments, outcome))
-        yield from others
+                others.append(size_arguments)
+        yield from ((size_arguments, math.inf) for size_arguments in others)
 
     def _agreed(self, nothing: float) -> tuple[dict[str, Value], float] | None:
         """Two arguments that the library takes doubled together alone; None where none grow nothing jointly."""
@@ -88,7 +88,7 @@ class Widening:
             reached = self._possible(size_arguments) < nothing and (
                 self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
             )
-            if reached and self._trials.outcome(size_arguments).grown == 0:
+            if reached and self._trials.jointly_grown(size_arguments) == 0:
                 return size_arguments, 0.0
         return None
 
@@ -98,7 +98,7 @@ class Widening:
         for name, value in self._widening.items():
             more = {**size_arguments, name: value}
             lower = math.inf if not cost or name in size_arguments else self._possible(more)
-            if lower < cost and self._trials.outcome(more).grown <= joint:
+            if lower < cost and self._trials.jointly_grown(more) <= joint:
                 size_arguments, cost = more, lower
         return size_arguments, joint
 
@@ -127,7 +127,7 @@ class Widening:
                 and self._grows_alike(size_arguments)
                 and self._trials.reach(size_arguments, by_size=False) >= max(least, LEAST_REACH)
             ):
-                found = self._with_heads(size_arguments, self._trials.outcome(size_arguments))
+                found = self._with_heads(size_arguments, self._trials.jointly_grown(size_arguments))
                 if found[1] < math.inf and (not width or found[1] <= joint):
                     return found
             self._trials.places = before
@@ -239,34 +239,18 @@ class Widening:
                     cost += abs(new / old - 2)
         return cost
 
-    def _with_heads(self, size_arguments: dict[str, Value], outcome: Outcome) -> tuple[dict[str, Value], float]:
-        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left.
-
-        Where nothing comes of any of them, one that widens may be what lacks, or two together, such as the heads of
-        queries and of keys: each of these then changes what stands in the way.
-        """
-        grown, changing = outcome.grown, dict[str, Value]()
+    def _with_heads(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+        """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
         for name, value in self._neutral.items():
-            if grown == 0:
+            if joint == 0:
                 break
-            found = self._trials.outcome({**size_arguments, name: value})
-            if found.obstacle != outcome.obstacle:
-                changing[name] = value
-            if found.grown < grown:
-                size_arguments, grown = {**size_arguments, name: value}, found.grown
-        if grown < math.inf:
-            return size_arguments, grown
-        for name, value in self._widening.items():
-            if name in size_arguments:
-                continue
+            left = self._trials.jointly_grown({**size_arguments, name: value})
+            if left < joint:
+                size_arguments, joint = {**size_arguments, name: value}, left
+        if joint < math.inf:
+            return size_arguments, joint
+        for name, value in self._widening.items():  # nothing comes of any of them: another may be what lacks
             more = {**size_arguments, name: value}
-            found = self._trials.outcome(more)
-            if found.grown == 0:
+            if name not in size_arguments and self._trials.jointly_grown(more) == 0:
                 return more, 0.0
-            if found.obstacle != outcome.obstacle:
-                changing[name] = value
-        for two in itertools.combinations(changing.items(), 2):
-            more = {**size_arguments, **dict(two)}
-            if self._trials.outcome(more).grown == 0:
-                return more, 0.0
-        return size_arguments, grown
+        return size_arguments, joint
