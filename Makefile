@@ -61,7 +61,7 @@ bench: $(READY) ## Time growing a large model against copying its file, and trai
 gpu: $(READY) ## Show on a CUDA device what only one can show, in eight minutes; report in build/gpu
 	$(RUN) -m tests.gpu
 
-zoo: $(READY) ## Prove growtool on timm's model files and transformers' types; write docs/zoo.md, docs/transformers.md: two hours on one core; PART=1/6 proves a part and writes none
+zoo: $(READY) ## Prove growtool on timm's model files and transformers' types; write docs/zoo.md, docs/transformers.md: two hours on one core; PART=1/6 proves a part; the last one writes them
 	$(RUN) -m tests.zoo $(PART:%=--part %)
 	$(RUN) -m tests.zoo.texts $(PART:%=--part %)
 

@@ -3,8 +3,8 @@
     python -m tests.zoo [--only NAME ...] [--fresh] [--part K/N] [--jobs N] [--singly SECONDS] [--table]
     python -m tests.zoo --numbers [--only NAME ...]
 
-Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given. One part alone
-writes no page. The exit code is 1 where what was just measured holds a false promise.
+Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given. The page is
+written once all have results. The exit code is 1 where what was just measured holds a false promise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .attempt import best
 from .facts import facts, to_json
 from .models import EXAMPLES
 from .numbers import MODELS, report
-from .sweep import SINGLY, of_part, options, promised_falsely, read_results, sweep
+from .sweep import SINGLY, of_part, options, promised_falsely, read_results, sweep, unmeasured
 from .table import page
 
 RESULTS = Path("runs/zoo.jsonl")
@@ -54,7 +54,7 @@ def main() -> None:
         for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs, singly=arguments.singly), 1):
             wrong += promised_falsely(record)
             print(f"{count}/{len(wanted)} {summary(record)}", file=sys.stderr, flush=True)
-    if arguments.part == (1, 1):
+    if not unmeasured(EXAMPLES, RESULTS):
         publish()
     sys.exit(wrong > 0)
 

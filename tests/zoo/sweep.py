@@ -11,6 +11,7 @@ import pkgutil
 import re
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ def options(prog: str, doc: str | None, only: str, small: str) -> argparse.Argum
     parser = argparse.ArgumentParser(prog=prog, description=(doc or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these {only}, measured anew")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
-    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="one of N parts; writes no page")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="one of N parts")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (a few GB each)")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the page from what is there")
     parser.add_argument("--numbers", action="store_true", help=f"double numbers and turn switches of {small} alone")
@@ -65,6 +66,15 @@ def _part(text: str) -> tuple[int, int]:
     if not 1 <= number <= parts:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a part such as 2/6")
     return number, parts
+
+
+def unmeasured(examples: Sequence[Any], path: Path) -> bool:
+    """Whether results of some examples are lacking, which it tells: no page is written of a part."""
+    found = read_results(path)
+    left = [example.label for example in examples if example.label not in found]
+    if left:
+        print(f"no page is written: {len(left)} models have no results, {left[0]} for one", file=sys.stderr)
+    return bool(left)
 
 
 def of_part(examples: Sequence[Any], part: tuple[int, int]) -> Sequence[Any]:

@@ -4,8 +4,8 @@
     python -m tests.zoo.texts --numbers [--only NAME ...]
 
 Besides the families of `tests.support.transformers_families` every type of the installed transformers that has a causal
-or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl. One
-part alone writes no page. The exit code is 1 where what was just measured holds a false promise.
+or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl; the
+page is written once all have some. The exit code is 1 where what was just measured holds a false promise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.transformers_families import FAMILIES, Source, config_of
 
 from .attempt import Attempt, attempt
 from .measure import TILED_AND_CLOSED, single_changes
-from .sweep import of_part, options, promised_falsely, read_results, sweep
+from .sweep import of_part, options, promised_falsely, read_results, sweep, unmeasured
 from .texts_table import page
 
 RESULTS = Path("runs/transformers.jsonl")
@@ -138,7 +138,7 @@ def main() -> None:
         for count, record in enumerate(sweep(wanted, RESULTS, measure, jobs=arguments.jobs), 1):
             wrong += promised_falsely(record)
             print(f"{count}/{len(wanted)} {_line(record)}", file=sys.stderr, flush=True)
-    if arguments.part == (1, 1):
+    if not unmeasured(examples(), RESULTS):
         publish()
     sys.exit(wrong > 0)
 
