@@ -1,73 +1,26 @@
-"""Checkpoints as others leave them: taken where timm takes them, else refused with lines that convert them.
+"""Checkpoints as others leave them: taken where timm takes them, and as it takes them."""
 
-Every line that a message gives to copy is run here, on a file of the kind that makes it appear.
-"""
-
-import argparse
-import io
 import json
-import pathlib
 
 import numpy as np
 import pytest
 import timm
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file, save_model
 from timm.models import register_model, save_for_hf
 from torch import nn
 
 from growtool.checkpoint import CONFIG, WEIGHTS, ModelSpec, open_checkpoint
 from growtool.checkpoint.folder import loading_line, spare_source
-from growtool.checkpoint.foreign.importing import import_checkpoint
-from growtool.checkpoint.foreign.torch_file import read_state_dict
 from growtool.checkpoint.match import matched
-from growtool.cli import console as console_module
-from growtool.errors import CheckpointError, PlanError
+from growtool.errors import PlanError
 from growtool.finetune.update.model import load_model
 from growtool.library import spec_from
 from growtool.library.timm.loading import count_classes
-from tests.support.models import TINY, grown, randomise_, write_folder
+from tests.support.foreign import assert_same, by_timm, edited, folder_of, refused
+from tests.support.models import TINY, grown, randomise_
 
 TWICE = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
-
-
-def folder_of(kind, folder, change=lambda state: state):
-    """A timm folder in float32 whose state dict `change` has changed."""
-    write_folder(TINY[kind], folder, dtype=torch.float32)
-    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, {"format": "pt"})
-    return folder
-
-
-def edited(folder, change):
-    """The folder with another config."""
-    config = json.loads((folder / CONFIG).read_text())
-    change(config)
-    (folder / CONFIG).write_text(json.dumps(config))
-    return folder
-
-
-def by_timm(folder):
-    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-
-
-def lines_of(message):
-    """The lines that a message gives to copy: nothing else in it is indented."""
-    return [line[2:] for line in message.splitlines() if line.startswith("  ")]
-
-
-def refused(source, **told):
-    with pytest.raises(CheckpointError) as caught:
-        matched(open_checkpoint(source, **told))
-    return "\n".join(caught.value.problems)
-
-
-def assert_same(model, checkpoint):
-    """Every tensor of the model is the checkpoint's."""
-    found = matched(checkpoint).state_dict()
-    state = model.state_dict()
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[name].to(tensor.dtype), tensor) for name, tensor in state.items())
 
 
 def without_counts(state):
@@ -244,179 +197,6 @@ def test_a_library_that_changes_numbers_in_place_is_believed_in_no_name(tmp_path
     assert_same(by_timm(source), open_checkpoint(source))
 
 
-CHANGED = {
-    "prefix": (
-        "resnet", lambda s: {f"backbone.{name}": v for name, v in s.items()}, lambda c: None,
-        "the model's names stand after 'backbone.' in the file. timm takes it without them",
-    ),
-    "prefix among others": (
-        "resnet",
-        lambda s: {**{f"module.model.{name}": v for name, v in s.items()}, "loss.weight": torch.ones(2)},
-        lambda c: None,
-        "the model's names stand after 'module.model.' in the file. timm takes it without them",
-    ),
-    "other classes": (
-        "resnet", lambda s: s, lambda c: c.update(num_classes=5) or c["model_args"].update(num_classes=7),
-        "starts anew, with numbers of its own, fc.weight, fc.bias",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("kind", "change", "config", "told"), CHANGED.values(), ids=CHANGED.keys())
-@pytest.mark.parametrize("way", ["lines", "import"])
-def test_what_timm_changes_is_told_with_what_makes_a_folder_of_it(tmp_path, kind, change, config, told, way):
-    source = edited(folder_of(kind, tmp_path / "it's", change), config)
-    message = refused(source)
-    assert told in message
-    out = tmp_path / "it's-loaded"
-    if way == "lines":
-        exec("\n".join(lines_of(message)), {})
-    elif told.startswith("starts anew"):
-        with pytest.raises(CheckpointError, match=r"not take the tensors as those of .* with .*num_classes=7"):
-            import_checkpoint(source, out, model=None, model_args={})
-        return
-    else:
-        import_checkpoint(source, out, model=None, model_args={})
-    loaded = by_timm(out)
-    assert_same(loaded, open_checkpoint(out))
-
-
-def test_the_lines_for_a_lone_file_name_its_model(tmp_path):
-    source = folder_of("resnet", tmp_path / "source", lambda s: {f"backbone.{name}": v for name, v in s.items()})
-    (source / CONFIG).unlink()
-    (lone := source / WEIGHTS).rename(lone := tmp_path / "lone.safetensors")
-    message = refused(lone, architecture="resnet18", model_args=TINY["resnet"].args)
-    assert f"`growtool import {lone} --model NAME -o FOLDER`" in message
-    exec("\n".join(lines_of(message)), {})
-    found = matched(open_checkpoint(tmp_path / "lone-loaded"))
-    expected = {name.removeprefix("backbone."): value for name, value in load_file(lone).items()}
-    assert all(torch.equal(found.read(name), value) for name, value in expected.items())
-
-
-def test_timm_is_not_asked_to_build_a_model_of_many_times_the_numbers(tmp_path, monkeypatch):
-    def widen(config):
-        config["model_args"]["channels"] = [4, 8, 8, 12_000]
-
-    folder = edited(folder_of("resnet", tmp_path / "model"), widen)
-    monkeypatch.setattr("growtool.library.timm.loading.load", lambda *_: pytest.fail("timm was asked"))
-    assert "config.json that does not match the weights?" in refused(folder)
-
-
-def test_a_model_that_timm_does_not_load_either_is_told_to_be_another(tmp_path):
-    source = edited(folder_of("resnet", tmp_path / "source"), lambda c: c["model_args"].update(channels=[4, 8, 8, 16]))
-    message = refused(source)
-    assert message.endswith("correct its architecture and model_args") and not lines_of(message)
-
-
-STATE = timm.create_model("resnet18", **TINY["resnet"].args).state_dict()
-OTHER = {name: value + 1 for name, value in STATE.items()}
-WRAPPED = {
-    "train.py": {
-        "epoch": 3, "arch": "resnet18", "state_dict": OTHER, "state_dict_ema": STATE, "version": 2, "metric": 71.2,
-        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"params": [0]}]},
-        "args": argparse.Namespace(lr=0.1, data_dir=pathlib.Path("/data")),
-    },
-    "no average": {"state_dict": STATE, "state_dict_ema": None},
-    "DeiT": {"model": OTHER, "model_ema": STATE, "scaler": {"scale": 1.0}},
-    "averaged": {"model_ema": {"n_averaged": torch.tensor(3), **{f"module.{n}": v for n, v in STATE.items()}}},
-    "model_state_dict": {"model_state_dict": STATE, "best": np.float64(3), "count": np.int64(2)},
-    "net": {"net": {f"module.{name}": value for name, value in STATE.items()}, "acc": torch.tensor(1.0)},
-    "Lightning": {"state_dict": {f"model.{name}": value for name, value in STATE.items()}, "loops": {}},
-    "DINO": {
-        "student": {f"module.backbone.{name}": value for name, value in OTHER.items()},
-        "teacher": {**{f"backbone.{name}": v for name, v in STATE.items()}, "head.mlp.weight": torch.ones(2, 2)},
-    },
-    "nested": {"checkpoint": {"model": {}}, "state_dict": {"model": STATE}},
-    "another key": {"my_weights": STATE, "epoch": 3},
-    "with a number": {**STATE, "version": 3},
-    "bare": STATE,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("content", WRAPPED.values(), ids=WRAPPED.keys())
-@pytest.mark.parametrize("way", ["lines", "import", "lines without config"])
-def test_training_checkpoints_are_unwrapped(tmp_path, content, way):
-    source = write_folder(TINY["resnet"], tmp_path / "run", dtype=torch.float32)
-    (source / WEIGHTS).unlink()
-    path = source / "pytorch_model.bin"
-    torch.save(content, path)
-    out = tmp_path / "out"
-    if way == "import":
-        import_checkpoint(path, out, model=None, model_args={})
-    else:
-        if way == "lines without config":
-            (source / CONFIG).rename(source / "kept.json")
-        with pytest.raises(CheckpointError) as caught:
-            open_checkpoint(source)
-        torch.serialization.clear_safe_globals()
-        exec("\n".join(lines_of(str(caught.value))), {})
-        if way == "lines without config":
-            (source / "kept.json").rename(source / CONFIG)
-        torch.serialization.clear_safe_globals()
-        out = source
-    if way == "lines without config" and "teacher" in content:  # without a model none can say what the rest is for
-        with pytest.raises(CheckpointError, match=r"the model's names stand after 'backbone\."):
-            matched(open_checkpoint(out))
-        return
-    found = matched(open_checkpoint(out))
-    assert all(torch.equal(found.read(name), value) for name, value in STATE.items())
-    assert_same(by_timm(out), open_checkpoint(out))
-
-
-def test_the_command_tells_what_it_took(growtool, tmp_path):
-    path = tmp_path / "last.pth.tar"
-    said = argparse.Namespace(mean=[0.1, 0.2, 0.3], std=None, lr=0.1)
-    torch.save({**WRAPPED["train.py"], "args": said}, path)
-    code, _, err = growtool("import", path, "-o", tmp_path / "out")
-    assert code == 1 and "its `arch` is resnet18: --model resnet18" in err
-    arguments = [word for key, value in TINY["resnet"].args.items() for word in ("--model-args", f"{key}={value}")]
-    code, _, err = growtool("import", path, "--model", "resnet18", "-o", tmp_path / "out")
-    assert code == 1 and "wrong shape" in err and not (tmp_path / "out").exists()
-    code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "out")
-    assert code == 0, err
-    assert f"taken: state_dict_ema of {path}\nnot taken: state_dict\n" in out
-    assert by_timm(tmp_path / "out").pretrained_cfg["mean"] == [0.1, 0.2, 0.3]
-    code, out, err = growtool("import", path, "--model", "resnet18", *arguments, "-o", tmp_path / "one.safetensors",
-                              "--json")  # fmt: skip
-    assert code == 0 and json.loads(out)["keys"] == ["state_dict_ema"], err
-    assert torch.equal(open_checkpoint(tmp_path / "one.safetensors").read("fc.bias"), STATE["fc.bias"])
-
-
-@pytest.mark.parametrize(("name", "value"), [("fc.bias", float("nan")), ("bn1.running_var", float("inf"))])
-def test_numbers_that_are_not_finite_are_not_imported(tmp_path, name, value):
-    source = folder_of("resnet", tmp_path / "source", lambda state: state | {name: state[name] * value})
-    with pytest.raises(CheckpointError, match=rf"{name} holds {value}, expected finite numbers"):
-        import_checkpoint(source, tmp_path / "out", model=None, model_args={})
-    assert not (tmp_path / "out").exists()
-
-
-def test_shards_are_imported_by_their_index(tmp_path):
-    source = folder_of("resnet", tmp_path / "source")
-    state = load_file(source / WEIGHTS)
-    (source / WEIGHTS).unlink()
-    parts = {"one.safetensors": sorted(state)[:9], "two.safetensors": sorted(state)[9:]}
-    for file, names in parts.items():
-        save_file({name: state[name] for name in names}, source / file)
-    index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
-    (source / "x.safetensors.index.json").write_text(json.dumps(index))
-    import_checkpoint(source, tmp_path / "out", model=None, model_args={})
-    found = matched(open_checkpoint(tmp_path / "out"))
-    assert all(torch.equal(found.read(name), value) for name, value in state.items())
-
-
-class Code:
-    """Something that takes code to unpickle."""
-
-
-def test_code_is_never_run(tmp_path):
-    torch.save({"state_dict": STATE, "config": Code()}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"it holds .*Code; growtool runs no code of a file"):
-        read_state_dict(tmp_path / "x.pth")
-    torch.save({"a": STATE, "b": OTHER}, tmp_path / "y.pth")
-    with pytest.raises(CheckpointError, match="found several state dicts, under a, b"):
-        read_state_dict(tmp_path / "y.pth")
-
-
 def test_a_flat_config_is_read_as_timm_reads_it(tmp_path):
     model = randomise_(timm.create_model("test_resnet", num_classes=4))
     save_for_hf(model, tmp_path / "old", safe_serialization=True)
@@ -463,22 +243,3 @@ def test_the_loading_line_works_whatever_the_name(tmp_path, name):
     source = folder_of("resnet", tmp_path / name)
     model = eval(loading_line(source), {"timm": timm})
     assert_same(model, open_checkpoint(source))
-
-
-def test_a_model_that_timm_would_save_under_another_name_is_imported(tmp_path):
-    source = folder_of("resnet", tmp_path / "source", lambda s: {f"net.{name}": v for name, v in s.items()})
-    edited(source, lambda c: c.update(architecture="growtool_open", model_args={"base": "resnet18", **c["model_args"]}))
-    message = refused(source)
-    assert message.endswith(f"`growtool import {source} -o FOLDER` makes a folder of what timm loads")
-    assert not lines_of(message)
-    import_checkpoint(source, tmp_path / "out", model=None, model_args={})
-    assert_same(by_timm(tmp_path / "out"), open_checkpoint(tmp_path / "out"))
-
-
-def test_a_terminal_shows_lines_of_code_whole(monkeypatch):
-    shown = Console(width=30, force_terminal=True, file=io.StringIO(), color_system=None)
-    monkeypatch.setattr(console_module, "console", lambda: shown)
-    code = "  import torch; from safetensors.torch import save_file"
-    console_module.print_problems((f"x: a long text that has to be broken somewhere:\n{code}",))
-    lines = shown.file.getvalue().splitlines()
-    assert code in lines and len(lines) > 2

@@ -9,9 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from growtool.checkpoint import ModelSpec, build, open_checkpoint, read_header
-from growtool.checkpoint.documents import SPEC_KEY
+from growtool.checkpoint import open_checkpoint, read_header
 from growtool.errors import CheckpointError
+from tests.support.foreign import lines_of, not_opened
 from tests.support.models import TINY, write_folder
 
 AGAIN = "copy or download the file again"
@@ -27,7 +27,11 @@ def entry(begin, end, shape, dtype="F32"):
 
 
 GOOD = safetensors.torch.save({"a": torch.ones(2, 3), "b": torch.ones(4)}, metadata={"format": "pt"})
+
+
 HEADER = 8 + struct.unpack("<Q", GOOD[:8])[0]
+
+
 PICKLE = (
     "not a safetensors file: found a PyTorch pickle, expected safetensors; torch does not load it with weights_only "
     "(RuntimeError: Invalid magic number; corrupt file?); copy or download the file again, or save "
@@ -145,7 +149,7 @@ def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name,
     path, state = tmp_path / name, {"a": torch.ones(2, 3).T}
     torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
     assert zipfile.is_zipfile(path)
-    message = refused(path)
+    message = not_opened(path)
     loading = f"state = torch.load('{path}', map_location='cpu', weights_only=True)"
     if path.suffix == ".safetensors":
         loading = loading.replace(f"'{path}'", "file").replace("state", f"with open('{path}', 'rb') as file: state", 1)
@@ -162,39 +166,30 @@ def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name,
     assert open_checkpoint(tmp_path / converted, architecture="x").read("a").equal(state["a"])
 
 
-def lines_of(message):
-    """The lines that a message gives to copy."""
-    return [line[2:] for line in message.splitlines() if line.startswith("  ")]
-
-
-def refused(source, **kwargs):
-    with pytest.raises(CheckpointError) as caught:
-        open_checkpoint(source, **kwargs)
-    return "\n".join(caught.value.problems)
-
-
 def test_nothing_there(tmp_path):
     missing = tmp_path / "missing"
-    assert refused(missing) == f"{missing}: no such file or folder; expected a .safetensors file or a timm folder"
+    assert not_opened(missing) == f"{missing}: no such file or folder; expected a .safetensors file or a timm folder"
 
 
 def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folder):
     run = tmp_path / "run"
     run.mkdir()
     resnet_folder.rename(run / "best")
-    assert refused(run) == (f"{run}: found the run of a training, expected one of its checkpoints; name {run / 'best'}")
+    assert not_opened(run) == (
+        f"{run}: found the run of a training, expected one of its checkpoints; name {run / 'best'}"
+    )
     shutil.copytree(run / "best", run / "last")
-    assert refused(run).endswith(f"name {run / 'best'} or {run / 'last'}")
+    assert not_opened(run).endswith(f"name {run / 'best'} or {run / 'last'}")
 
 
 def test_folder_without_weights(tmp_path):
     advice = "expected a timm folder; write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
     (tmp_path / "notes.txt").touch()
-    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found no weights at all, {advice}"
+    assert not_opened(tmp_path) == f"{tmp_path}: no model.safetensors: found no weights at all, {advice}"
     (tmp_path / "model.onnx").touch()
-    assert refused(tmp_path) == f"{tmp_path}: no model.safetensors: found model.onnx, {advice}"
+    assert not_opened(tmp_path) == f"{tmp_path}: no model.safetensors: found model.onnx, {advice}"
     (tmp_path / "pytorch_model.bin").touch()
-    assert refused(tmp_path) == (
+    assert not_opened(tmp_path) == (
         f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a timm folder; "
         f"{tmp_path / 'pytorch_model.bin'} is a PyTorch pickle: torch does not load it with weights_only (EOFError); "
         "copy or download the file again, or save `model.state_dict()` alone where it was made"
@@ -230,7 +225,7 @@ OTHERS = [(stem, named) for stem in ("pytorch_model", "any other name") for name
 def test_other_shards_are_merged_by_their_index(tmp_path, stem, named):
     index, files = write_shards(tmp_path, stem)
     source = {"folder": tmp_path, "index": index, "shard": tmp_path / files[0]}[named]
-    message = refused(source)
+    message = not_opened(source)
     assert message.startswith(
         f"{source}: found a sharded checkpoint, expected one model.safetensors, or shards with "
         "model.safetensors.index.json in a folder; merge them first:\n  import json; from pathlib import Path; "
@@ -246,118 +241,19 @@ def test_shards_of_torch_are_merged_by_their_index(tmp_path):
         torch.save({name: torch.full((2,), float(number))}, tmp_path / f"pytorch_model-{number}.bin")
     index = {"weight_map": {"a": "pytorch_model-0.bin", "b": "pytorch_model-1.bin"}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    exec("\n".join(lines_of(refused(tmp_path))), {})
+    exec("\n".join(lines_of(not_opened(tmp_path))), {})
     assert open_checkpoint(tmp_path, architecture="x").read("b").tolist() == [1, 1]
 
 
 def test_an_index_without_its_shards_is_told(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    assert refused(tmp_path) == (
+    assert not_opened(tmp_path) == (
         f"{index}: lists 1 shards, and 1 of them are not beside it (model-1.safetensors); copy or download them, too"
     )
     index.write_text("[]")
-    assert refused(tmp_path) == (
+    assert not_opened(tmp_path) == (
         f"{index}: found no map from tensors to shards, expected one; copy or download it again"
-    )
-
-
-CONFIGS = {
-    "not JSON": ("{", "{path}:1:2: not JSON: Expecting property name enclosed in double quotes; restore the file"),
-    "not text": (b"\xff{}", "{path}: not JSON: not UTF-8 at byte 0; restore the file"),
-    "a list": ("[]", "{path}: found list, expected a JSON object as timm writes it"),
-    "no architecture": ('{"a": 1}', "{path}: architecture: found None, expected the name of a timm model"),
-    "empty": ("{}", "{path}: architecture: found None, expected the name of a timm model"),
-    "half of a character": (
-        '{"architecture": "\\ud800"}',
-        "{path}: not JSON that can be read: 'utf-8' codec can't encode character '\\ud800' in position 18: surrogates "
-        "not allowed; restore the file",
-    ),
-    "nested": ("[" * 100_000, "{path}: not JSON that can be read: nested too deeply; restore the file"),
-    "how images are prepared": (
-        json.dumps(
-            {
-                "architecture": "resnet18",
-                "num_classes": "3",
-                "pretrained_cfg": {
-                    "mean": [[0.5, 0.5], 0.4, 0.4],
-                    "std": 0,
-                    "input_size": [3, 224],
-                    "crop_pct": "1",
-                    "interpolation": None,
-                },
-            }
-        ),
-        "{path}: pretrained_cfg: input_size: found [3, 224], expected three whole numbers from 1: channels, height, "
-        "width; restore the file\n"
-        "{path}: pretrained_cfg: mean: found [[0.5, 0.5], 0.4, 0.4], expected a number, or one for each channel; "
-        "restore the file\n"
-        "{path}: pretrained_cfg: std: found 0, expected a number above 0, or one for each channel; restore the file\n"
-        "{path}: pretrained_cfg: crop_pct: found '1', expected a number from 0.01 to 100; restore the file\n"
-        "{path}: num_classes: found '3', expected a whole number from 0; restore the file",
-    ),
-    "several": (
-        '{"architecture": 3, "model_args": []}',
-        "{path}: architecture: found 3, expected the name of a timm model\n"
-        "{path}: model_args: found list, expected a mapping",
-    ),
-}
-
-
-@pytest.mark.parametrize("content, message", CONFIGS.values(), ids=CONFIGS.keys())
-def test_bad_config(resnet_folder, content, message):
-    path = resnet_folder / "config.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert refused(resnet_folder) == message.replace("{path}", str(path))
-
-
-def test_lone_file_without_architecture(resnet_folder):
-    (resnet_folder / "config.json").unlink()
-    path = resnet_folder / "model.safetensors"
-    assert refused(path) == (
-        f"{path}: no architecture: found neither a config.json beside it nor a spec in its metadata, expected one; "
-        "put the config.json that was saved with it beside it"
-    )
-    assert refused(path, remedy="name it").endswith("expected one; name it")
-    checkpoint = open_checkpoint(path, architecture="resnet18", model_args={"num_classes": 5})
-    assert checkpoint.spec == ModelSpec("resnet18", {"num_classes": 5})
-
-
-def test_plan_and_config_of_different_minds(resnet_folder):
-    assert refused(resnet_folder, architecture="resnet34") == (
-        f"{resnet_folder / 'config.json'}: architecture: found 'resnet18', the plan says model: 'resnet34'; "
-        "drop `model` from the plan or name the matching checkpoint"
-    )
-    assert open_checkpoint(resnet_folder, architecture="resnet18").spec.architecture == "resnet18"
-
-
-def test_spec_in_the_metadata_comes_before_a_config_beside(tmp_path):
-    path = tmp_path / "x.safetensors"
-    safetensors.torch.save_file({"a": torch.ones(1)}, path, metadata={SPEC_KEY: '{"architecture": "resnet34"}'})
-    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
-    assert open_checkpoint(path).spec.architecture == "resnet34"
-    safetensors.torch.save_file({"a": torch.ones(1)}, path, metadata={SPEC_KEY: "{}"})
-    assert refused(path) == (
-        f"{path}: metadata {SPEC_KEY}: architecture: found None, expected the name of a timm model"
-    )
-
-
-def test_unknown_architecture():
-    with pytest.raises(CheckpointError) as caught:
-        build(ModelSpec("resnet81"), where="plan.yaml")
-    assert str(caught.value) == (
-        "plan.yaml: architecture: found 'resnet81', expected a name of timm's registry; "
-        "did you mean resnet18, resnet61q, resnet51q? --plugin FILE.py registers a model of your own"
-    )
-
-
-def test_arguments_the_constructor_refuses():
-    with pytest.raises(CheckpointError) as caught:
-        build(ModelSpec("vit_tiny_patch16_224", {"embed_dimm": 64}), where="folder")
-    assert str(caught.value) == (
-        "folder: timm cannot build vit_tiny_patch16_224 with embed_dimm=64: TypeError: "
-        "VisionTransformer.__init__() got an unexpected keyword argument 'embed_dimm'; check model_args against the "
-        "constructor of vit_tiny_patch16_224"
     )
 
 
