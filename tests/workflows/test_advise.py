@@ -54,6 +54,21 @@ def test_proposals_fit_the_budget_and_are_exact(tiny, unit, tmp_path):
     assert not any("language" in proposal.guideline for proposal in advice.proposals), "images are what this is for"
 
 
+def test_several_stacks_of_blocks_grow_alike(tmp_path):
+    """An encoder and a decoder: a plan that named the blocks of one alone would leave the other as it is."""
+    pytest.importorskip("transformers")
+    from tests.support.transformers_families import Source, config_of
+
+    checkpoint = Source.of(config_of("t5")).checkpoint
+    advice = advise(checkpoint, SizeBudget(2.5, "params"))
+    (deeper,) = [proposal for proposal in advice.proposals if proposal.axis == "depth"]
+    recipe = resolve(plan_of(tmp_path, deeper.plan).plan, checkpoint)
+    before, after = checkpoint.spec.model_args, recipe.target.model_args
+    factors = {after[name] / before[name] for name in ("num_layers", "num_decoder_layers")}
+    assert len(factors) == 1 and factors.pop() > 1, deeper.plan
+    assert summarise(recipe).after.parameters == deeper.size.params
+
+
 def test_copies_that_would_stay_alike_are_not_proposed(tmp_path):
     """One block in each stage: no layer has another to be mixed with, but its own parts are."""
     tiny = Tiny("resnet50", {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8], "num_classes": 5})

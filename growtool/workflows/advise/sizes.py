@@ -23,7 +23,8 @@ from growtool.workflows.advise.budget import DEPTH_SHARE, SizeBudget
 _FINEST = 16  # width factors are tried in steps of one sixteenth at the finest
 _T = TypeVar("_T")
 _DEEPEST = 8.0  # times as many blocks at most
-Shape = tuple[Fraction | None, tuple[int, ...] | None]  # the factor of the width, the blocks of each stage
+Blocks = tuple[int, ...] | Fraction  # of each stage; or the factor of several stacks, which grow alike
+Shape = tuple[Fraction | None, Blocks | None]  # the factor of the width, and the blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +77,31 @@ class Scaling:
         return [Fraction(k, step) for k in range(step + 1, math.ceil(step * (self._budget.factor + 1)))]
 
     @property
-    def depths(self) -> list[list[tuple[int, ...]]]:
-        """Numbers of blocks above the source's, each list in order: stages grow alike.
+    def depths(self) -> Sequence[Sequence[Blocks]]:
+        """Numbers of blocks above the source's, each list in order: stages grow alike, and so do several stacks.
 
         By whole pairs first, where the source has such, since blocks may come in two kinds by turns (Swin's windows).
         """
         if self._depth_name is None:
             return []
+        if len(self._size_arguments.together) > 1:
+            return [self._factors(self._size_arguments.together)]
         value = self._size_arguments.depth[self._depth_name]
         growing = {place: int(n) for place, n in self._growing(self._depth_name, value).items()}
         source = tuple(int(n) for n in leaves(value) if not isinstance(n, str))
         units = (2, 1) if all(n % 2 == 0 for n in growing.values()) else (1,)
         return [self._deeper(source, growing, unit) for unit in units]
+
+    def _factors(self, stacks: Sequence[str]) -> list[Fraction]:
+        """Those that give each stack a whole number of blocks."""
+        counts = [int(n) for name in stacks for n in self._growing(name, self._size_arguments.depth[name]).values()]
+        step = math.gcd(*counts)
+        return [Fraction(k, step) for k in range(step + 1, math.ceil(step * self._most_blocks))]
+
+    @property
+    def _most_blocks(self) -> float:
+        """How many times the source's blocks are tried at most."""
+        return min(_DEEPEST, 2 * self._budget.factor)
 
     def _deeper(self, source: tuple[int, ...], growing: Mapping[int, int], unit: int) -> list[tuple[int, ...]]:
         """By how many blocks: each stage's new ones a multiple of `unit`."""
@@ -96,8 +110,7 @@ class Scaling:
             return tuple(unit * round(n * factor / unit) if p in growing else n for p, n in enumerate(source))
 
         steps = 2 * max(growing.values())
-        top = min(_DEEPEST, 2 * self._budget.factor)
-        found = [deeper(k / steps) for k in range(steps + 1, math.ceil(steps * top))]
+        found = [deeper(k / steps) for k in range(steps + 1, math.ceil(steps * self._most_blocks))]
         return [depths for depths in dict.fromkeys(found) if depths != source]
 
     def _growing(self, name: str, value: Value) -> dict[int, int | float]:
@@ -105,19 +118,19 @@ class Scaling:
         numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
         return {place: n for place, n in numbers.items() if place in self._size_arguments.stages.get(name, numbers)}
 
-    def spec(self, width: Fraction | None, depths: tuple[int, ...] | None) -> ModelSpec:
+    def spec(self, width: Fraction | None, depths: Blocks | None) -> ModelSpec:
         """The source's spec with larger arguments, as the plan that says so leads to it.
 
         Raises:
             PlanError: a count would become a fraction.
         """
-        wanted = {"width": width and float(width), "depth": depths}
+        wanted = {"width": width and float(width), "depth": float(depths) if isinstance(depths, Fraction) else depths}
         scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
         if not scale:
             return self.base
         return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
 
-    def _size(self, width: Fraction | None, depths: tuple[int, ...] | None) -> Size | None:
+    def _size(self, width: Fraction | None, depths: Blocks | None) -> Size | None:
         try:
             spec = self.spec(width, depths)
             model = build(spec)
@@ -148,7 +161,7 @@ class Scaling:
                 break
         return within, beyond
 
-    def _widened(self, depths: tuple[int, ...] | None) -> tuple[list[Shape], list[Shape]]:
+    def _widened(self, depths: Blocks | None) -> tuple[list[Shape], list[Shape]]:
         return self._split([(factor, depths) for factor in self.width_factors])
 
     def _split(self, shapes: list[Shape], share: float = 1.0) -> tuple[list[Shape], list[Shape]]:
@@ -162,10 +175,12 @@ class Scaling:
         within, beyond = split(shapes, fits, guess)
         return within[::-1], beyond
 
-    def _foreseen(self, width: Fraction | None, depths: tuple[int, ...] | None) -> float:
+    def _foreseen(self, width: Fraction | None, depths: Blocks | None) -> float:
         """How many times the source: about the square of the width, and as many times as there are blocks."""
         deeper = 1.0
-        if depths is not None and self._depth_name is not None:
+        if isinstance(depths, Fraction):
+            deeper = float(depths)
+        elif depths is not None and self._depth_name is not None:
             source = [n for n in leaves(self._size_arguments.depth[self._depth_name]) if not isinstance(n, str)]
             deeper = sum(depths) / sum(source)
         return float(width or 1) ** 2 * deeper

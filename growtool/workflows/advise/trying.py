@@ -113,7 +113,8 @@ def _try_widths(
 def scale_of(shape: Shape) -> dict[str, Any]:
     """`target.scale` of a plan for a shape."""
     width, depths = shape
-    return ({"width": _as_written(width)} if width else {}) | ({"depth": list(depths)} if depths else {})
+    blocks = _as_written(depths) if isinstance(depths, Fraction) else list(depths or ())
+    return ({"width": _as_written(width)} if width else {}) | ({"depth": blocks} if depths else {})
 
 
 def _as_written(factor: Fraction) -> int | float | str:
