@@ -3,38 +3,26 @@
 torch numbers parameters in the order in which the optimizer holds them. That order changes with the options, with the
 number of processes and with growth; a name does not. (The names of
 `torch.distributed.checkpoint.state_dict` would cost exactness: it takes a step where a state is still empty, and drops
-what an optimizer keeps of its own, such as kron's generator.) On disk the state is a pair of files beside the weights:
-
-- `optimizer.safetensors`: every tensor, as `PARAMETER/SLOT` (`layer1.0.conv1.weight/exp_avg`). A slot with the shape of
-  its parameter is a moment of each weight and grows as it does; any other, such as the scalar `step`, counts.
-- `optimizer.json`: the optimizer's class, its groups with the names of their parameters and their options, and what
-  state there is besides tensors.
+what an optimizer keeps of its own, such as kron's generator.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import infos_of, json_text, write_safetensors
-from growtool.checkpoint.beside import OPTIMIZER, OPTIMIZER_TENSORS
-from growtool.checkpoint.documents import read_document
-from growtool.checkpoint.staging import write_text
 from growtool.errors import CheckpointError
-from growtool.finetune.parallel.distributed import as_sharded, whole
+from growtool.finetune.parallel.distributed import as_sharded
+from growtool.finetune.state.packed import Keep, packed, references, unpacked
 
-FORMAT = 1
 MOMENTS = {
     "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
 }  # fmt: skip
 """Slots that hold a mean of gradients or of their squares for each weight, by the power."""
-Keep = Callable[[str, Tensor], Tensor]
-_TENSOR, _TUPLE = "$tensor", "$tuple"  # how JSON refers to a tensor of the other file, and marks a tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ class OptimizerState:
 
     def shared(self) -> dict[str, Tensor]:
         """The tensors that belong to groups or to the whole optimizer, such as LAMB's count of steps."""
-        return {key: self.tensors[key] for key in _references([*self.groups, self.extra])}
+        return {key: self.tensors[key] for key in references([*self.groups, self.extra])}
 
 
 def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | None = None) -> OptimizerState:
@@ -80,7 +68,7 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | Non
     names = _numbered(optimizer, model)
     tensors: dict[str, Tensor] = {}
     groups = [
-        {key: _encode(value, f"group{number}/{key}", tensors, keep) for key, value in group.items() if key != "params"}
+        {key: packed(value, f"group{number}/{key}", tensors, keep) for key, value in group.items() if key != "params"}
         | {"params": [names[index] for index in group["params"]]}
         for number, group in enumerate(state["param_groups"])
     ]
@@ -88,11 +76,11 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | Non
     for index, slots in state["state"].items():
         name = names[index]
         for slot, value in slots.items():
-            encoded = _encode(value, f"{name}/{slot}", tensors, keep)
+            encoded = packed(value, f"{name}/{slot}", tensors, keep)
             if not isinstance(value, Tensor):
                 values.setdefault(name, {})[str(slot)] = encoded
     rest = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
-    extra = {key: _encode(value, f"extra/{key}", tensors, keep) for key, value in rest.items()}
+    extra = {key: packed(value, f"extra/{key}", tensors, keep) for key, value in rest.items()}
     return OptimizerState(_class(optimizer), groups, tensors, values, extra)
 
 
@@ -111,7 +99,7 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
             "with the same names in the same order; resume with the options of that run, or start a new one"
         )
     options = [
-        {**fresh, **{key: _decode(value, state.tensors) for key, value in group.items() if key != "params"}}
+        {**fresh, **{key: unpacked(value, state.tensors) for key, value in group.items() if key != "params"}}
         for group, fresh in zip(state.groups, groups, strict=True)
     ]
     for key, found, expected in (
@@ -124,7 +112,7 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
             f"{where}: option {key} of the optimizer: found {found!r}, expected something like {expected!r}; use "
             "another checkpoint of the run"
         )
-    extra = {key: _decode(value, state.tensors) for key, value in state.extra.items()}
+    extra = {key: unpacked(value, state.tensors) for key, value in state.extra.items()}
     optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
 
 
@@ -172,77 +160,6 @@ def with_mean(moments: Tensor, mask: Tensor) -> Tensor:
     return moments.masked_fill(mask, float(moments[~mask].mean()))
 
 
-def write_state(folder: Path, state: OptimizerState) -> None:
-    """Write both files into `folder`.
-
-    Raises:
-        OSError: the disk is full; no half-written file is left.
-    """
-    infos = infos_of(state.tensors)
-    write_safetensors(folder / OPTIMIZER_TENSORS, infos, lambda name: state.tensors[name], {"format": "pt"})
-    document = {
-        "format": FORMAT,
-        "optimizer": state.algorithm,
-        "tensors": {key: list(tensor.shape) for key, tensor in state.tensors.items()},
-        "groups": list(state.groups),
-        "values": dict(state.values),
-        "extra": dict(state.extra),
-    }
-    write_text(folder / OPTIMIZER, json_text(document))
-
-
-def read_state(folder: Path) -> OptimizerState:
-    """What `write_state` wrote.
-
-    Raises:
-        CheckpointError: a file is missing, damaged or of another format.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    def read(document: Any) -> OptimizerState:
-        if document["format"] != FORMAT:
-            raise CheckpointError(f"found format {document['format']}, expected {FORMAT}; update growtool")
-        try:
-            tensors = load_file(folder / OPTIMIZER_TENSORS)
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-        state = OptimizerState(
-            document["optimizer"], document["groups"], tensors, document["values"], document["extra"]
-        )
-        _require_whole(state, document.get("tensors"))
-        return state
-
-    return read_document(
-        folder / OPTIMIZER,
-        read,
-        what=f"{folder}: the state of the optimizer ({OPTIMIZER}, {OPTIMIZER_TENSORS})",
-        expected="what a run wrote; use another checkpoint of the run",
-    )
-
-
-def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]] | None) -> None:
-    """Raise ValueError, TypeError or AttributeError where the two files are not the pair that was written.
-
-    Args:
-        state: what they hold.
-        shapes: of the tensors, by the document; None where it is of a growtool that did not write them down.
-    """
-    found = {key: list(tensor.shape) for key, tensor in state.tensors.items()}
-    shapes = found if shapes is None else shapes
-    other = sorted(key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
-    if other:
-        raise ValueError(f"{other[0]}: found {found.get(other[0])}, expected {shapes.get(other[0])}")
-    named = [name for group in state.groups for name in (*group, *group["params"])]
-    slots = [slot for values in (*state.values.values(), state.extra) for slot in dict(values)]
-    if not all(isinstance(name, str) for name in (state.algorithm, *named, *slots)):
-        raise TypeError("found names of parameters that are not strings")
-    lost = sorted(_references([*state.groups, state.values, state.extra]) - found.keys())
-    if lost:
-        raise ValueError(f"{lost[0]}: found no such tensor")
-    _decode([*state.groups, state.values, state.extra], state.tensors)
-
-
 def _class(optimizer: torch.optim.Optimizer) -> str:
     return type(optimizer).__name__
 
@@ -259,7 +176,7 @@ def _by_number(
 ) -> dict[int, dict[str, Any]]:
     """State as torch wants it: by number, sharded as the parameter is."""
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    nested = {reference for values in state.values.values() for reference in _references(values)}
+    nested = {reference for values in state.values.values() for reference in references(values)}
     numbered: dict[int, dict[str, Any]] = {}
     for index, name in names.items():
         slots: dict[str, Any] = {
@@ -267,7 +184,7 @@ def _by_number(
             for slot, tensor in state.slots(name).items()
             if f"{name}/{slot}" not in nested
         }
-        slots |= {slot: _decode(value, state.tensors) for slot, value in state.values.get(name, {}).items()}
+        slots |= {slot: unpacked(value, state.tensors) for slot, value in state.values.get(name, {}).items()}
         if slots:
             numbered[index] = slots
     return numbered
@@ -275,36 +192,3 @@ def _by_number(
 
 def _on_cpu(key: str, tensor: Tensor) -> Tensor:
     return tensor.cpu()
-
-
-def _encode(value: Any, key: str, tensors: dict[str, Tensor], keep: Keep) -> Any:
-    """JSON for `value`, its tensors put aside under keys that begin with `key`."""
-    if isinstance(value, Tensor):
-        tensors[key] = keep(key, whole(value).detach())
-        return {_TENSOR: key}
-    if isinstance(value, tuple):
-        return {_TUPLE: [_encode(item, f"{key}/{i}", tensors, keep) for i, item in enumerate(value)]}
-    if isinstance(value, list):
-        return [_encode(item, f"{key}/{i}", tensors, keep) for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {str(name): _encode(item, f"{key}/{name}", tensors, keep) for name, item in value.items()}
-    return value
-
-
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, Mapping):
-        if _TENSOR in value:
-            return tensors[value[_TENSOR]]
-        if _TUPLE in value:
-            return tuple(_decode(item, tensors) for item in value[_TUPLE])
-        return {name: _decode(item, tensors) for name, item in value.items()}
-    return [_decode(item, tensors) for item in value] if isinstance(value, list) else value
-
-
-def _references(value: Any) -> set[str]:
-    """Keys of the tensors that lie inside lists and mappings."""
-    if isinstance(value, Mapping):
-        if _TENSOR in value:
-            return {value[_TENSOR]}
-        return {key for item in value.values() for key in _references(item)}
-    return {key for item in value for key in _references(item)} if isinstance(value, list) else set()

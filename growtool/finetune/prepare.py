@@ -17,7 +17,8 @@ from growtool.finetune.config import RunConfig
 from growtool.finetune.data.loaders import eval_batches, train_batches
 from growtool.finetune.data.sources import open_splits
 from growtool.finetune.job import Job
-from growtool.finetune.optimizer_state import adopt, read_state
+from growtool.finetune.optimizer_files import read_state
+from growtool.finetune.optimizer_state import adopt
 from growtool.finetune.options.course import length_of
 from growtool.finetune.options.defaults import applied, choose, grown_with_losses
 from growtool.finetune.parallel.distributed import World

@@ -22,7 +22,8 @@ from growtool.checkpoint.folder import (
     write_folder,
 )
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import OptimizerState, write_state
+from growtool.finetune.optimizer_files import write_state
+from growtool.finetune.optimizer_state import OptimizerState
 from growtool.growing.execute import contents
 from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns

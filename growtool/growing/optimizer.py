@@ -20,7 +20,8 @@ from torch import Tensor
 from growtool.algebra.layers import grow_gradient
 from growtool.checkpoint.beside import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import MOMENTS, OptimizerState, read_state, with_mean
+from growtool.finetune.optimizer_files import read_state
+from growtool.finetune.optimizer_state import MOMENTS, OptimizerState, with_mean
 from growtool.recipe import Recipe, TensorRecipe
 
 _DECAYING_WEIGHTS = frozenset(

@@ -214,7 +214,7 @@ def hold_one_whole_tensor(settings: dict[str, Any], rank: int) -> None:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("state.weights", "optimizer_state"):
+        for module in ("state.weights", "state.packed"):
             patch.setattr(f"growtool.finetune.{module}.whole", counted)
         finetune(run_config(**settings))
     assert gathered

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import OptimizerState, capture, read_state
+from growtool.finetune.optimizer_files import read_state
+from growtool.finetune.optimizer_state import OptimizerState, capture
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.update.new_positions import NewWarmup, begun_anew

@@ -12,7 +12,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from growtool.errors import CheckpointError
-from growtool.finetune.optimizer_state import adopt, capture, read_state, restore, write_state
+from growtool.finetune.optimizer_files import read_state, write_state
+from growtool.finetune.optimizer_state import adopt, capture, restore
 
 COMPILED = pytest.param("kron", marks=pytest.mark.slow)  # timm compiles a part of it
 OPTIMIZERS = ["adamw", "sgd", "lion", "muon", "adafactor", COMPILED, "lookahead_adamw", "lamb"]

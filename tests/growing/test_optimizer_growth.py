@@ -16,7 +16,8 @@ from growtool.algebra.layers import grow_gradient
 from growtool.checkpoint import open_checkpoint
 from growtool.cli import app as cli
 from growtool.errors import PlanError
-from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, write_state
+from growtool.finetune.optimizer_files import read_state, write_state
+from growtool.finetune.optimizer_state import OptimizerState, capture
 from growtool.finetune.run import finetune
 from growtool.finetune.update.lr_factors import read_factors, scale_rates
 from growtool.growing.optimizer import find_state, grow_state

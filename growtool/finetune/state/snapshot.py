@@ -22,7 +22,8 @@ from growtool.checkpoint.beside import EMA, RAW, STATE
 from growtool.checkpoint.documents import read_document
 from growtool.checkpoint.staging import write_text
 from growtool.errors import CheckpointError
-from growtool.finetune.optimizer_state import OptimizerState, capture, read_state, restore, write_state
+from growtool.finetune.optimizer_files import read_state, write_state
+from growtool.finetune.optimizer_state import OptimizerState, capture, restore
 from growtool.finetune.parallel.distributed import is_sharded
 from growtool.finetune.state.copies import Copies, Finite
 from growtool.finetune.state.progress import RunProgress
