@@ -38,8 +38,18 @@ def lines_of(message):
 
 
 def refused(source, **told):
+    """What is said of a checkpoint whose tensors are not its model's."""
+    return problems_of(lambda: matched(open_checkpoint(source, **told)))
+
+
+def not_opened(source, **told):
+    """What is said of a checkpoint that is not even opened."""
+    return problems_of(lambda: open_checkpoint(source, **told))
+
+
+def problems_of(act):
     with pytest.raises(CheckpointError) as caught:
-        matched(open_checkpoint(source, **told))
+        act()
     return "\n".join(caught.value.problems)
 
 
@@ -49,9 +59,3 @@ def assert_same(model, checkpoint):
     state = model.state_dict()
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name].to(tensor.dtype), tensor) for name, tensor in state.items())
-
-
-def not_opened(source, **kwargs):
-    with pytest.raises(CheckpointError) as caught:
-        open_checkpoint(source, **kwargs)
-    return "\n".join(caught.value.problems)

@@ -142,14 +142,19 @@ def write_initial(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained_cfg_overlay=dict(pretrained_cfg), **args)
-    save_for_hf(model, folder, model_args=dict(args), safe_serialization=True)
+    return saved(model, folder, **args)
+
+
+def saved(model: nn.Module, folder: Path, **model_args: Any) -> Path:
+    """The folder, as timm saves the model to it."""
+    save_for_hf(model, folder, model_args=model_args, safe_serialization=True)
     return folder
 
 
 def write_folder(tiny: Tiny, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Path:
     """A random model as timm itself saves it."""
     model = random_model(tiny, seed=seed, dtype=dtype)
-    save_for_hf(model, folder, model_args=dict(tiny.args), safe_serialization=True)
+    saved(model, folder, **tiny.args)
     config = json.loads((folder / "config.json").read_text())  # timm writes the name of what `growtool_open` opened
     (folder / "config.json").write_text(json.dumps(config | {"architecture": tiny.architecture}))
     return folder

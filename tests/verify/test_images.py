@@ -17,13 +17,7 @@ from growtool.verify import (
     compare,
     compare_images,
 )
-from tests.support.models import random_images, randomise_
-from tests.support.saved import saved, tiny_vit
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    return tiny_vit(tmp_path_factory.mktemp("vit"))
+from tests.support.models import random_images, randomise_, saved
 
 
 @pytest.fixture(scope="module")

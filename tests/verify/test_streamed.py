@@ -12,8 +12,7 @@ from growtool.verify import (
     Comparison,
     StreamedModel,
 )
-from tests.support.models import random_images, randomise_
-from tests.support.saved import saved, tiny_vit
+from tests.support.models import random_images, randomise_, saved
 
 # One of each way a forward pass comes by its weights: weights standardised, relative positions looked up and cached,
 # rotary tables, functional attention with fused or absent biases, recurrent layers with lists of weights.
@@ -35,11 +34,6 @@ MODELS = {
     "sequencer2d_s": {"layers": (1, 1), "embed_dims": (16, 32), "hidden_sizes": (4, 8), "mlp_ratios": (2, 2),
                       "patch_sizes": (7, 2)},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    return tiny_vit(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.mark.parametrize("name", MODELS)

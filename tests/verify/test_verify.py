@@ -22,13 +22,7 @@ from growtool.verify import (
     outputs_of,
     random_inputs,
 )
-from tests.support.models import random_images, randomise_
-from tests.support.saved import saved, tiny_vit
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    return tiny_vit(tmp_path_factory.mktemp("vit"))
+from tests.support.models import random_images, randomise_, saved
 
 
 def test_a_checkpoint_equals_itself(vit):

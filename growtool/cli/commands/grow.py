@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +20,9 @@ from growtool.errors import PlanError
 if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
     from growtool.finetune.optimizer_state import OptimizerState
-    from growtool.growing import Summary
+    from growtool.growing import Grown, Summary
     from growtool.plan import LoadedPlan
     from growtool.recipe import Recipe
-
-    WritePage = Callable[[Callable[[], str], str], None]  # with a picture, and what was measured
 
 
 def grow(
@@ -125,10 +122,12 @@ def grow(
     summary = summarise(recipe)
     if not (as_json or taken):
         show_plan(recipe, summary)
-    write_page = partial(_write_page, report, recipe, loaded, summary, quiet=as_json)
     refusal = _joined(taken, _refusal(recipe, loaded))
-    if dry_run:
-        _end_dry_run(recipe, summary, refusal, write_page, as_json=as_json)
+    if dry_run and as_json:
+        refused = refusal.problems[0] if refusal else None
+        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+    if dry_run and report is not None:
+        _write_page(report, recipe, loaded, summary, None, quiet=as_json)
     if refusal:
         raise refusal
     if dry_run:
@@ -152,7 +151,8 @@ def grow(
         emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
     else:
         show_result(grown, recipe)
-    write_page(lambda: grown.picture, str(grown.proof or "not checked"))
+    if report is not None:
+        _write_page(report, recipe, loaded, summary, grown, quiet=as_json)
 
 
 def _resolved(loaded: LoadedPlan, source: Checkpoint, taken: PlanError | None) -> Recipe:
@@ -166,35 +166,16 @@ def _resolved(loaded: LoadedPlan, source: Checkpoint, taken: PlanError | None) -
         raise _joined(taken, error) or error from error
 
 
-def _end_dry_run(
-    recipe: Recipe, summary: Summary, refusal: PlanError | None, write_page: WritePage, *, as_json: bool
-) -> None:
-    """What is asked for of a growth that is not carried out: the document and the page."""
-    from growtool.growing.report import foretold, picture
-
-    if as_json:
-        refused = refusal.problems[0] if refusal else None
-        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
-    write_page(lambda: picture(recipe, foretold(recipe, summary)), "not yet, this was a dry run")
-
-
 def _write_page(
-    path: Path | None,
-    recipe: Recipe,
-    loaded: LoadedPlan,
-    summary: Summary,
-    drawn: Callable[[], str],
-    measured: str,
-    *,
-    quiet: bool,
+    path: Path, recipe: Recipe, loaded: LoadedPlan, summary: Summary, grown: Grown | None, *, quiet: bool
 ) -> None:
-    """The page that `--report` asks for, if it does."""
+    """The page that `--report` asks for; `grown` is None after a dry run."""
     from growtool.checkpoint.staging import write_text
-    from growtool.growing.report import page
+    from growtool.growing.report import foretold, page, picture
 
-    if path is None:
-        return
-    write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn(), measured))
+    drawn = grown.picture if grown else picture(recipe, foretold(recipe, summary))
+    measured = str(grown.proof or "not checked") if grown else "not yet, this was a dry run"
+    write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn, measured))
     if not quiet:
         say(f"written: {escape(str(path))}")
 

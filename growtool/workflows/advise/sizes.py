@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
 from growtool.library.values import Value, leaves
-from growtool.plan.target import Scale
+from growtool.plan.target import Scale, factor_text
 from growtool.recipe.target.size_arguments import SizeArguments
 from growtool.recipe.target.spec import scaled_spec
 from growtool.report.macs import count_macs
@@ -74,7 +74,7 @@ class Scaling:
         step = max((d for d in range(1, step + 1) if step % d == 0 and d <= _FINEST), default=1)
         if not widths:
             return []
-        return [Fraction(k, step) for k in range(step + 1, math.ceil(step * (self._budget.factor + 1)))]
+        return _above_one(step, self._budget.factor + 1)
 
     @property
     def depths(self) -> Sequence[Sequence[Blocks]]:
@@ -95,8 +95,7 @@ class Scaling:
     def _factors(self, stacks: Sequence[str]) -> list[Fraction]:
         """Those that give each stack a whole number of blocks."""
         counts = [int(n) for name in stacks for n in self._growing(name, self._size_arguments.depth[name]).values()]
-        step = math.gcd(*counts)
-        return [Fraction(k, step) for k in range(step + 1, math.ceil(step * self._most_blocks))]
+        return _above_one(math.gcd(*counts), self._most_blocks)
 
     @property
     def _most_blocks(self) -> float:
@@ -124,8 +123,7 @@ class Scaling:
         Raises:
             PlanError: a count would become a fraction.
         """
-        wanted = {"width": width and float(width), "depth": float(depths) if isinstance(depths, Fraction) else depths}
-        scale = {axis: amount for axis, amount in wanted.items() if amount is not None}
+        scale = scale_of((width, depths))
         if not scale:
             return self.base
         return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
@@ -184,6 +182,27 @@ class Scaling:
             source = [n for n in leaves(self._size_arguments.depth[self._depth_name]) if not isinstance(n, str)]
             deeper = sum(depths) / sum(source)
         return float(width or 1) ** 2 * deeper
+
+
+def scale_of(shape: Shape) -> dict[str, Any]:
+    """`target.scale` of a plan for a shape."""
+    width, depths = shape
+    scale: dict[str, Any] = {}
+    if width:
+        scale["width"] = _as_written(width)
+    if depths:
+        scale["depth"] = _as_written(depths) if isinstance(depths, Fraction) else list(depths)
+    return scale
+
+
+def _as_written(factor: Fraction) -> int | float | str:
+    text = factor_text(factor)
+    return text if "/" in text else int(text) if text.isdecimal() else float(text)
+
+
+def _above_one(step: int, end: float) -> list[Fraction]:
+    """The factors above 1 and below `end` that are whole numbers of `1 / step`."""
+    return [Fraction(k, step) for k in range(step + 1, math.ceil(step * end))]
 
 
 def split(candidates: Sequence[_T], fits: Callable[[_T], bool | None], guess: int) -> tuple[list[_T], list[_T]]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from growtool.checkpoint import Checkpoint
 from growtool.errors import GrowtoolError, PlanError
 from growtool.plan.schema import Plan
-from growtool.plan.target import factor_text
 from growtool.prove.obstacle import Obstacle, Why
 from growtool.recipe.matching import Matching, match
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import recipe_of, require_digits
 from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.traced_model import TracedModel
-from growtool.workflows.advise.sizes import Scaling, Shape
+from growtool.workflows.advise.sizes import Scaling, Shape, scale_of
 
 WIDTHS: tuple[Mapping[str, Any], ...] = (
     {"operator": "mixture"},
@@ -108,15 +106,3 @@ def _try_widths(
         elif not (alike := stay_alike(recipe) is not None):
             tried.plan, tried.recipe = told, recipe
             return
-
-
-def scale_of(shape: Shape) -> dict[str, Any]:
-    """`target.scale` of a plan for a shape."""
-    width, depths = shape
-    blocks = _as_written(depths) if isinstance(depths, Fraction) else list(depths or ())
-    return ({"width": _as_written(width)} if width else {}) | ({"depth": blocks} if depths else {})
-
-
-def _as_written(factor: Fraction) -> int | float | str:
-    text = factor_text(factor)
-    return text if "/" in text else int(text) if text.isdecimal() else float(text)
