@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 
 _LARGE = 1 << 21  # bytes; what is computed a part at a time is smaller, and its memory is used again
-_OF_GLIBC = 1 << 25  # bytes; what glibc's own limit comes to where tensors are large
+_KEPT = 1 << 24  # bytes; a few parts, which would else be cleared by the system for each of them anew
+_OF_GLIBC = 1 << 25  # bytes; what glibc's own limit comes to where tensors are large, of which it keeps the double
 _NEW_OBJECTS = 1_000_000  # between two searches; torch and transformers alone are as many, and all of them stay
-_MMAP_THRESHOLD = -3  # glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def prepare_process() -> None:
@@ -27,15 +28,17 @@ def given_back() -> Iterator[None]:
 
     It would else be kept for the next one, of which some do not fit: several times what is in use.
     """
-    _set_limit(_LARGE)
+    _set_limits(_LARGE, _KEPT)
     try:
         yield
     finally:
-        _set_limit(_OF_GLIBC)
+        _set_limits(_OF_GLIBC, 2 * _OF_GLIBC)
 
 
-def _set_limit(nbytes: int) -> None:
-    """Blocks from this size on are mapped one by one."""
+def _set_limits(alone: int, kept: int) -> None:
+    """Blocks from a size on are mapped one by one; of the others, so much stays once they are free."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, nbytes)
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, alone)
+            library.mallopt(_TRIM_THRESHOLD, kept)

@@ -6,7 +6,7 @@ Axes: k_out, k_in the grid; T templates; B blocks; o, i rows and columns of a bl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -39,8 +39,8 @@ def template_of(parts: Sequence[Tensor], block: tuple[int, ...], rows: slice = W
     return (first[rows, None] * second[0].reshape(1, -1)).reshape(-1, *block[1:]) if second else first[rows]
 
 
-def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """`sum_t C_bt T_t` for each b, with memory for the result and some rows of a template.
+def combined(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """`sum_t C_bt T_t` for each b, some rows at a time.
 
     A combination that is a single template with coefficient one is a copy of it, bit for bit.
 
@@ -49,23 +49,34 @@ def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
         C_BT: coefficients, [B, T].
         dtype: of the arithmetic and the result.
 
-    Returns:
-        [B, o, i, ...].
+    Yields:
+        Which rows, and what stands there, [B, rows, i, ...]; the next rows take its place.
     """
     used = C_BT != 0
     copies = ((used.sum(1) == 1) & ((C_BT == 1).sum(1) == 1)).tolist()
     terms = {t: torch.nonzero(used[:, t]).flatten().tolist() for t in torch.nonzero(used.any(0)).flatten().tolist()}
     coefficients = C_BT.tolist()
-    blocks = torch.zeros(len(C_BT), *bank.block, dtype=dtype)
-    count = max(1, AT_ONCE // max(1, math.prod(bank.block[1:])))
-    for rows in (slice(start, start + count) for start in range(0, bank.block[0], count)):
+    height, *rest = bank.block
+    count = max(1, AT_ONCE // max(1, math.prod(rest)))
+    buffer = torch.empty(len(C_BT), min(count, height), *rest, dtype=dtype)
+    for start in range(0, height, count):
+        rows = slice(start, min(start + count, height))
+        blocks = buffer[:, : rows.stop - start].zero_()
         for t, sums in terms.items():
             template = bank.template(t, rows).to(dtype)
             for b in sums:
                 if copies[b]:
-                    blocks[b, rows].copy_(template)
+                    blocks[b].copy_(template)
                 else:
-                    blocks[b, rows].add_(template, alpha=coefficients[b][t])
+                    blocks[b].add_(template, alpha=coefficients[b][t])
+        yield rows, blocks
+
+
+def combine(bank: Bank, C_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """All of what `combined` gives, [B, o, i, ...]."""
+    blocks = torch.empty(len(C_BT), *bank.block, dtype=dtype)
+    for rows, some in combined(bank, C_BT, dtype):
+        blocks[:, rows] = some
     return blocks
 
 

@@ -12,7 +12,7 @@ Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.layers import AT_ONCE, complete, home_share, in_runs, split_evenly, summed_dim
 from growtool.algebra.places import as_places, at
-from growtool.checkpoint.materialise import combine
+from growtool.checkpoint.materialise import combined
 from growtool.operators.base import Abilities, Layer, Read
 from growtool.plan.width import Mixture
 from growtool.templates.coefficients import new_vectors
@@ -76,9 +76,10 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     if not is_grid(layer.maps):
         return split_evenly(C, maps)
     draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
-    new = _new_blocks(spec, grid, W, layer, grid.rows.places()[0], grid.columns.places()[0])
+    new = _new_blocks(spec, grid, layer)
     number = [_numbers(side) for side in (new.rows, new.columns)]
-    for (row, column), vector in zip(new.places, new.coefficients, strict=True):
+    vectors = new.coefficients * _scales(spec, grid, W, new, lambda rows, mixtures: None)[:, None]
+    for (row, column), vector in zip(new.places, vectors, strict=True):
         draft[number[0][row.replica, row.block], number[1][column.replica, column.block]] = vector
     return _completed(spec, draft, C, maps)
 
@@ -106,12 +107,24 @@ def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
     """The new blocks in their places, zeros elsewhere, of the target's shape."""
     draft = torch.zeros(layer.shape, dtype=W.dtype)
     grid = layer.grid()
-    if grid is not None:
-        places = grid.rows.places(), grid.columns.places()
-        new = _new_blocks(spec, grid, W, layer, places[0][0], places[1][0])
-        for (row, column), mixture in zip(new.places, new.mixtures, strict=False):
-            r, c = places[0][1][layer.maps[0].index[row.positions]], places[1][1][layer.maps[1].index[column.positions]]
-            _put(draft, row.positions, column.positions, _part(mixture, r, c))
+    if grid is None:
+        return draft
+    new = _new_blocks(spec, grid, layer)
+    place_of_row, place_of_column = (
+        layout.places()[1][axis.index] for layout, axis in zip((grid.rows, grid.columns), layer.maps, strict=False)
+    )
+
+    def put(rows: slice, mixtures: Tensor) -> None:
+        for (row, column), mixture in zip(new.places, mixtures, strict=True):
+            within = place_of_row[row.positions]
+            here = (within >= rows.start) & (within < rows.stop)
+            values = _part(mixture, within[here] - rows.start, place_of_column[column.positions])
+            _put(draft, row.positions[here], column.positions, values)
+
+    scales = _scales(spec, grid, W, new, put).to(W.dtype)
+    for (row, column), scale in zip(new.places, scales, strict=True):
+        for some in in_runs(row.positions, draft[0]):
+            _put(draft, some, column.positions, _part(draft, some, column.positions) * scale)
     return draft
 
 
@@ -121,45 +134,58 @@ class _New(NamedTuple):
     Attributes:
         rows, columns: the blocks of both axes.
         places: where the new ones are among them.
-        coefficients: [B, T].
-        mixtures: what they stand for, [B, o, i, ...]; empty where all are zero.
+        coefficients: [B, T], before they are scaled.
     """
 
     rows: list[Cell]
     columns: list[Cell]
     places: list[tuple[Cell, Cell]]
     coefficients: Tensor
-    mixtures: Tensor
 
 
-def _new_blocks(
-    spec: Mixture, grid: Grid, W: Tensor, layer: Layer, block_of_row: Tensor, block_of_column: Tensor
-) -> _New:
-    """Every block where unlike copies meet, scaled to `gain` times the size of the source block it stands beside."""
+def _new_blocks(spec: Mixture, grid: Grid, layer: Layer) -> _New:
+    """Every block where unlike copies meet."""
     homes = _homes(layer.maps)
-    rows, columns = cells(layer.maps[0], block_of_row), cells(layer.maps[1], block_of_column)
+    rows, columns = (
+        cells(axis, layout.places()[0]) for axis, layout in zip(layer.maps, (grid.rows, grid.columns), strict=False)
+    )
     places = [(r, c) for r in rows for c in columns if r.replica % homes != c.replica % homes]
     C = grid.coefficients.double()
     beside = torch.stack([C[r.block, c.block] for r, c in places]) if places else C.new_zeros(0, C.shape[2])
     vectors = new_vectors(spec.coefficients, beside, C.flatten(0, 1), layer.generator())
     if spec.compensate and spec.coefficients == "orthogonal":
         _tell_apart(vectors, places)
-    if not vectors.any():
-        return _New(rows, columns, places, vectors, W.new_zeros(0))
+    return _New(rows, columns, places, vectors)
 
-    def block(row: int, column: int) -> Tensor:
-        return _part(
-            W, torch.nonzero(block_of_row == row).flatten(), torch.nonzero(block_of_column == column).flatten()
-        )
 
-    mixtures = combine(grid.bank, vectors, W.dtype)
-    sizes = _sizes(mixtures)
-    beside_each = {(r.block, c.block) for r, c in places}
-    wanted = {(row, column): _sizes(block(row, column)[None]) for row, column in beside_each}
-    scale = torch.cat([wanted[r.block, c.block] for r, c in places]) * spec.gain / sizes
-    scale[sizes == 0] = 0.0
-    mixtures.mul_(scale.to(W.dtype).reshape(-1, *[1] * (W.ndim)))
-    return _New(rows, columns, places, vectors * scale[:, None], mixtures)
+def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slice, Tensor], None]) -> Tensor:
+    """What makes each new block `gain` times the size of the source block it stands beside, float64 [B].
+
+    Args:
+        spec: the gain.
+        grid: of W.
+        W: the source tensor, [O, I, ...].
+        new: the new blocks.
+        put: given some rows of all of them, before they are scaled, [B, rows, i, ...].
+    """
+    if not new.coefficients.any():
+        return torch.zeros(len(new.places), dtype=torch.float64)
+    norms = []
+    for rows, mixtures in combined(grid.bank, new.coefficients, W.dtype):
+        norms.append(_row_norms(mixtures))
+        put(rows, mixtures)
+    sizes = torch.linalg.vector_norm(torch.cat(norms, 1), dim=1)
+    block_of_row, block_of_column = grid.rows.places()[0], grid.columns.places()[0]
+
+    def size(row: int, column: int) -> Tensor:
+        places = torch.nonzero(block_of_row == row).flatten(), torch.nonzero(block_of_column == column).flatten()
+        norm: Tensor = torch.linalg.vector_norm(_row_norms(_part(W, *places)[None]), dim=1)
+        return norm
+
+    wanted = {beside: size(*beside) for beside in {(r.block, c.block) for r, c in new.places}}
+    scales: Tensor = torch.cat([wanted[r.block, c.block] for r, c in new.places]) * spec.gain / sizes
+    scales[sizes == 0] = 0.0
+    return scales
 
 
 def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
@@ -190,12 +216,11 @@ def _put(W: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
         W[rows[:, None], columns] = values
 
 
-def _sizes(blocks: Tensor) -> Tensor:
-    """Frobenius norms, float64 [B]."""
+def _row_norms(blocks: Tensor) -> Tensor:
+    """Euclidean norm of each row of each block, float64 [B, o]."""
     rows = max(1, AT_ONCE // max(1, 2 * blocks[:, :1].numel()))  # twice: float64
-    parts = (part.flatten(1).double() for part in blocks.split(rows, 1))
-    squares = [torch.stack([vector.dot(vector) for vector in part]) for part in parts]
-    return torch.stack(squares).sum(0).sqrt()
+    parts = (part.flatten(2).double() for part in blocks.split(rows, 1))
+    return torch.cat([torch.linalg.vector_norm(part, dim=2) for part in parts], 1)
 
 
 def _numbers(side: Sequence[Cell]) -> dict[tuple[int, int], int]:
