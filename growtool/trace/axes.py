@@ -82,7 +82,25 @@ def axis_size(axis: Axis) -> int:
 
 def resolve(axis: Axis) -> Axis:
     """The axis with every binding followed, nested products flattened and leading concatenations spread out."""
-    return tuple(segment for old in axis for segment in _resolve_segment(old))
+    try:
+        return tuple(segment for old in axis for segment in _resolve_segment(old))
+    except RecursionError:  # hundreds of positions, each cut off the rest
+        _shorten(axis)
+        return tuple(segment for old in axis for segment in _resolve_segment(old))
+
+
+def _shorten(axis: Axis) -> None:
+    """Resolve what an axis is bound to from the innermost outwards."""
+    found: dict[ChannelGroup, None] = {}
+    waiting = list(leaves(axis))
+    while waiting:
+        root = _root(waiting.pop())
+        if root.term is not None and root not in found:
+            found[root] = None
+            waiting += leaves(root.term)
+    for group in reversed(found):
+        assert group.term is not None
+        group.term = resolve(group.term)
 
 
 def _resolve_segment(segment: Segment) -> Axis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -72,5 +73,7 @@ class Observer(Protocol):
     def axes(self, tensor: Tensor) -> Axes: ...
 
     def stored_name(self, tensor: Tensor) -> str | None: ...
+
+    def when_read(self, tensor: Tensor, then: Callable[[], None]) -> None: ...
 
     def contract(self, left: Tensor, left_axis: Axis, right: Tensor, right_axis: Axis) -> None: ...

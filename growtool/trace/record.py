@@ -21,6 +21,7 @@ from growtool.trace.canonical import Canonical
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.fused_norms import with_fused_norms
+from growtool.trace.known import KnownNumbers
 from growtool.trace.module_calls import exits_of
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass
@@ -199,23 +200,33 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
             Canonical(),
             FirstPositions(tape.recorder.repeat, tape.fix_positions),
             ByShape(),
+            KnownNumbers(),
             tape,
         ):
             outputs = run(replica, inputs)
     except Exception as error:
-        raise CheckpointError(
-            f"{type(model).__name__}: the forward pass failed on {words.sized(inputs.sizes)}{words.in_axes}: "
-            f"{type(error).__name__}: {error}; {words.refit}"
-        ) from error
+        raise CheckpointError(f"{type(model).__name__}: the forward pass {_failed(error, inputs, words)}") from error
     finally:
         for handle in handles:
             handle.remove()
+    for output in outputs:
+        tape.read(output)
     if not outputs_may_grow:
         for output in outputs:
             for axis in tape.axes(output)[1:]:
                 fix(axis, MODEL_OUTPUT)
     ends = tuple(map(id, inputs.tensors.values())), tuple(map(id, outputs))
     return _collect(tape, named, _names(replica), *ends)
+
+
+def _failed(error: Exception, inputs: Inputs, words: Words) -> str:
+    taken = f"{words.sized(inputs.sizes)}{words.in_axes}"
+    if isinstance(error, NotImplementedError) or "on meta tensors" in str(error):
+        return (
+            f"asks, on {taken}, for numbers that depend on its input or its weights to decide what to compute, "
+            "expected one that does the same whatever they are; growtool cannot follow this model"
+        )
+    return f"failed on {taken}: {type(error).__name__}: {error}; {words.refit}"
 
 
 def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:

@@ -72,6 +72,7 @@ class Tape(TorchDispatchMode):
         self.infinite: set[Params] = set()
         self.unknown: Counter[str] = Counter()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
+        self._unread: dict[int, Callable[[], None]] = {}
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
         self.activations: dict[int, str] = {}
         self.recorder = Recorder()
@@ -112,6 +113,16 @@ class Tape(TorchDispatchMode):
         """Fix the first axis of what a recurrent layer reads or writes: a position depends on all before it."""
         fix(self.axes(tensor)[0], "positions of a recurrent layer")
 
+    def when_read(self, tensor: Tensor, then: Callable[[], None]) -> None:
+        """Put off what matters only if the numbers of a tensor do: models make some for their shape alone."""
+        self._unread[id(tensor)] = then
+
+    def read(self, tensor: Tensor) -> None:
+        """Say that the numbers of a tensor matter."""
+        then = self._unread.pop(id(tensor), None)
+        if then is not None:
+            then()
+
     def contract(self, left: Tensor, left_axis: Axis, right: Tensor, right_axis: Axis) -> None:
         """Sum over a shared axis of two tensors; a parameter among them consumes the channels of that axis."""
         for tensor, axis in ((right, right_axis), (left, left_axis)):
@@ -130,6 +141,7 @@ class Tape(TorchDispatchMode):
         ins = leaves_of((args, kwargs))
         for tensor in ins:
             self.value(tensor)
+            self.read(tensor)
         before = [_layout(tensor) for tensor in ins]
         result = func(*args, **kwargs)
         turned = before != [_layout(tensor) for tensor in ins]

@@ -17,8 +17,8 @@ WAYS = {
     "zero_out": {"target": DEEPER, "depth": {"operator": "zero_out"}},
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
-POST_NORM = ("bert", "bert, features", "roberta", "distilbert")
-QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba")
+POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "squeezebert", "bart")
+QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert")
 EXACT = 1e-12
 
 

@@ -52,6 +52,14 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         **SHARED_HEADS, "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1,
         "logits_scaling": 8.0}),
     "cohere": ("cohere", "CohereForCausalLM", {**SHARED_HEADS, "pad_token_id": 0}),
+    "gptj": ("gptj", "GPTJForCausalLM", {
+        "n_embd": 48, "n_head": 4, "n_layer": 2, "vocab_size": 97, "n_positions": 64, "rotary_dim": 4}),
+    "stablelm": ("stablelm", "StableLmForCausalLM", {**SHARED_HEADS, "hidden_size": 64}),
+    "olmo3": ("olmo3", "Olmo3ForCausalLM", {**SHARED_HEADS, **SLIDING}),
+    "deepseek-v3": ("deepseek_v3", "DeepseekV3ForCausalLM", {
+        **TEXT, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 20, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 12, "v_head_dim": 16, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_hidden_layers": 3, "first_k_dense_replace": 1}),
     "falcon": ("falcon", "FalconForCausalLM", {
         "hidden_size": 48, "num_attention_heads": 4, "vocab_size": 97, "new_decoder_architecture": True,
         "num_kv_heads": 2, **BLOCKS}),
@@ -66,6 +74,12 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "bos_token_id": 2, "cls_token_id": 2, "sep_token_id": 1}),
     "distilbert": ("distilbert", "DistilBertForMaskedLM", {
         "dim": 48, "hidden_dim": 80, "n_layers": 2, "n_heads": 4, "vocab_size": 97, "max_position_embeddings": 64}),
+    "squeezebert": ("squeezebert", "SqueezeBertForMaskedLM", {**TEXT, "embedding_size": 48}),
+    "megatron-bert": ("megatron-bert", "MegatronBertForMaskedLM", TEXT),
+    "bart": ("bart", "BartForConditionalGeneration", {
+        "d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "vocab_size": 97,
+        "max_position_embeddings": 64}),
     "t5": ("t5", "T5ForConditionalGeneration", {**T5, "d_kv": 12}),
     "t5 v1.1": ("t5", "T5ForConditionalGeneration", {
         **T5, "d_kv": 16, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),

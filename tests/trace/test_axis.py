@@ -92,3 +92,14 @@ def test_parts_of_a_fixed_atom_are_fixed():
     left, right = cut(((ChannelGroup(4, fixed="a kernel position"), ChannelGroup(2)),), 4)
     assert [(a.size, a.fixed) for a in groups_on(left)] == [(2, "a kernel position"), (2, None)]
     assert [(a.size, a.fixed) for a in groups_on(right)] == [(2, "a kernel position"), (2, None)]
+
+
+def test_an_axis_may_be_bound_a_thousand_times_over():
+    """Every position cut off the rest, as overlapping windows do: one term stands inside the next."""
+    whole = rest = new_axis(1200)
+    for _ in range(1199):
+        (head,) = rest[0]
+        one, *more = (new_axis(n) for n in (1, head.size - 1))
+        bind(head, one + tuple(segment for part in more for segment in part))
+        rest = more[0]
+    assert [axis_size((segment,)) for segment in resolve(whole)] == [1] * 1200

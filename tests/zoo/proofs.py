@@ -67,9 +67,19 @@ def randomise(model: nn.Module, *, seed: int = 0, gain: float = 1.0) -> nn.Modul
 class InFloat64(TorchDispatchMode):
     """While open, nothing computes in less than float64: some norms and attentions of timm cast to float32 and back."""
 
+    def __enter__(self) -> InFloat64:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        torch.set_default_dtype(self._default)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") in _LESS:
+        if kwargs.get("dtype") in _LESS:
             kwargs = {**kwargs, "dtype": torch.float64}
         return func(*args, **kwargs)
 

@@ -4,8 +4,9 @@
     python -m tests.zoo.texts --numbers [--only NAME ...]
 
 Besides the families of `tests.support.transformers_families` every type of the installed transformers that has a causal
-or a masked language model, each with one generic small configuration. Results are kept in runs/transformers.jsonl; the
-page is written once all have some. The exit code is 1 where what was just measured holds a false promise.
+or a masked language model, each with a generic small configuration, or the first variation of it that grows. Results
+are kept in runs/transformers.jsonl; the page is written once all have some. The exit code is 1 where what was just
+measured holds a false promise.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,21 +45,40 @@ _SIZES: Mapping[str, Any] = {
     "num_key_value_heads": 2, "vocab_size": 97, "max_position_embeddings": 64, "d_model": 48, "n_embd": 48,
     "n_head": 4, "n_layer": 2, "n_positions": 64, "num_layers": 2, "num_heads": 4, "n_layers": 2, "n_heads": 4,
     "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "attention_heads": 4,
     "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "ffn_dim": 80, "d_ff": 80, "d_kv": 12, "dim": 48, "hidden_dim": 80,
     "embedding_size": 48, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40, "state_size": 8, "time_step_rank": 6,
+    "entity_vocab_size": 50, "entity_emb_size": 48, "d_latents": 64, "num_latents": 16, "num_self_attends_per_block": 2,
+    "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 16,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+_ONE_GROUP: Mapping[str, Any] = {"n_group": 1, "topk_group": 1}  # of experts
+_VARIATIONS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"num_key_value_heads": 4, **_ONE_GROUP},  # attention that has no fewer heads of keys
+    {"rotary_dim": 4},
+    {"rotary_dim": 4, "n_head": 8},
+    {"head_dim": 12},
+    {"hidden_size": 64},  # heads of which a quarter is rotated
+    {"default_language": "en_XX", "languages": ["en_XX"]},
+    {"num_hidden_layers": 4},  # kinds of blocks in turn, four of them
+    {"num_hidden_layers": 4, "num_key_value_heads": 4, **_ONE_GROUP},
+)
+"""Of the generic configuration, tried in order until one grows."""
 
 
 @dataclass(frozen=True)
 class TextExample:
-    """One model: a family of the list, or a type with the generic configuration, which is called by its class."""
+    """One model: a family of the list, or a type with the generic configuration, which is called by its class.
+
+    `configs` are tried in order until one grows.
+    """
 
     label: str
     family: str
     architecture: str
-    config: Mapping[str, Any] = field(hash=False)
+    configs: tuple[Mapping[str, Any], ...] = field(hash=False)
 
 
 def examples() -> list[TextExample]:
@@ -68,15 +89,20 @@ def examples() -> list[TextExample]:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    listed = [TextExample(name, *FAMILIES[name][:2], config_of(name)) for name in FAMILIES]
+    listed = [TextExample(name, *FAMILIES[name][:2], (config_of(name),)) for name in FAMILIES]
     for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         for kind, classes in sorted(names.items()):
             architecture = classes if isinstance(classes, str) else classes[0]
             takes = {*inspect.signature(CONFIG_MAPPING[kind]).parameters}
-            sizes = {name: value for name, value in _SIZES.items() if name in takes}
-            config = {"model_type": kind, "architectures": [architecture], **sizes}
-            listed.append(TextExample(architecture, kind, architecture, config))
+            config = {"model_type": kind, "architectures": [architecture]}
+            taken = [_taken(_SIZES | varied, takes) for varied in _VARIATIONS if not varied or takes & varied.keys()]
+            configs = [config | sizes for at, sizes in enumerate(taken) if sizes not in taken[:at]]
+            listed.append(TextExample(architecture, kind, architecture, tuple(configs)))
     return list({example.label: example for example in listed}.values())
+
+
+def _taken(sizes: Mapping[str, Any], takes: AbstractSet[str]) -> dict[str, Any]:
+    return {name: value for name, value in sizes.items() if name in takes}
 
 
 def measure(example: TextExample, record: dict[str, Any], save: Callable[[], None], *, singly: float) -> None:
@@ -84,13 +110,23 @@ def measure(example: TextExample, record: dict[str, Any], save: Callable[[], Non
     warnings.filterwarnings("ignore")
     started = time.process_time()
     record |= {"label": example.label, "family": example.family, "architecture": example.architecture}
-    source = Source.of(example.config)
     for axis in ("width", "depth"):
-        target = {"scale": {axis: 2.0}}
-        record[axis] = asdict(attempt("scale", target, TILED_AND_CLOSED, source.checkpoint, source.model))
+        record[axis] = asdict(_attempted(example, axis))
         save()
     record |= {"complete": True, "seconds": round(time.process_time() - started, 1)}
     save()
+
+
+def _attempted(example: TextExample, axis: str) -> Attempt:
+    """What comes of the first configuration that grows; where none does, of the first one that runs."""
+    made = []
+    for config in example.configs:
+        source = Source.of(config)
+        target = {"scale": {axis: 2.0}}
+        made.append(attempt("scale", target, TILED_AND_CLOSED, source.checkpoint, source.model))
+        if made[-1].verdict != "refused":
+            return made[-1]
+    return next((each for each in made if not any("forward pass failed" in why for why in each.reasons)), made[0])
 
 
 def changed_singly(family: str) -> Iterator[Attempt]:

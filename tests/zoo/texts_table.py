@@ -44,7 +44,9 @@ def page(examples: Sequence[Any], results: Mapping[str, Mapping[str, Any]]) -> s
             "\n## Families\n",
             *_table(families),
             "\n## Every type with a causal or masked language model\n",
-            "One generic small configuration for all: what does not run with it says nothing of growtool.\n",
+            "One generic small configuration for all, or the first of a few variations of it that grows: as many heads "
+            "of keys\nas of queries, other sizes of heads and of what is rotated in them, four blocks in place of two. "
+            "What runs with none of\nthem says nothing of growtool.\n",
             *_totals(types),
             "",
             *_table([record for record in types if "problem" not in record]),

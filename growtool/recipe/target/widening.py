@@ -88,8 +88,9 @@ class Widening:
             reached = self._possible(size_arguments) < nothing and (
                 self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
             )
-            if reached and self._trials.jointly_grown(size_arguments) == 0:
-                return size_arguments, 0.0
+            found = self._with_heads(size_arguments, self._trials.jointly_grown(size_arguments)) if reached else None
+            if found is not None and found[1] == 0:
+                return found
         return None
 
     def _extended(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
@@ -234,6 +235,9 @@ class Widening:
         """How far the dimensions that may grow are from double; a tensor that the source lacks counts as one more."""
         cost = float(len(shapes) - len(self._trials.shapes))
         for name, shape in self._trials.shapes.items():
+            if len(shapes[name]) != len(shape):  # another tensor under the same name
+                cost += 1
+                continue
             for old, new, axis in zip(shape, shapes[name], self._trials.trace.tensors[name], strict=True):
                 if any(group.fixed is None for group in groups_on(axis)):
                     cost += abs(new / old - 2)

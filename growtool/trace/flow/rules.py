@@ -100,6 +100,8 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
 
 def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
+    if not call.ins:  # torch.div(4, 2)
+        return None
     if call.op.affine:
         affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
         return _all_zero(tape, affine) if affine else None

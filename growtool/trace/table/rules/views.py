@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from growtool.trace.axes import ONE, Axis, ChannelGroup, Unsolvable, axis_size, cut, fix, new_axis, resolve
 from growtool.trace.call import Axes, Call, Observer
@@ -114,8 +115,16 @@ def select(tape: Observer, call: Call) -> Sequence[Axes]:
     source, dim, index = call.args[0], call.arg(1, "dim"), call.arg(2, "index")
     dim %= source.ndim
     axes = tape.axes(source)
-    cut(cut(axes[dim], index % source.shape[dim])[1], 1)
+    tape.when_read(call.outs[0], partial(_set_apart, axes[dim], index % source.shape[dim]))
     return [axes[:dim] + axes[dim + 1 :]]
+
+
+def _set_apart(axis: Axis, position: int) -> None:
+    """Growth keeps a position that is read alone: the channels before and behind it grow as two."""
+    try:
+        cut(cut(axis, position)[1], 1)
+    except Unsolvable as reason:
+        fix(axis, str(reason))
 
 
 def unbind(tape: Observer, call: Call) -> Sequence[Axes]:
