@@ -192,7 +192,11 @@ class ValueNumbering:
         if step.name == "unbind":
             return (dim,)
         start, stride = (step.arg(2, "start"), step.arg(4, "step", 1)) if step.name == "slice" else (0, 1)
-        first = slice(start, None).indices(axis_size(axes[dim]))[0]
+        whole = axis_size(axes[dim])
+        first = slice(start, None).indices(whole)[0]
+        if stride > 1:  # one position of each `stride`, or positions that cannot grow
+            size = axis_size(self.trace.forward.axes(step.outs[0])[dim])
+            return dim, stride, first, None if size * stride == whole else size
         sizes = (axis_size(self.trace.forward.axes(number)[dim]) for number in step.outs)
         bounds = itertools.accumulate(sizes, initial=first)
         return dim, stride, *(self._until(axes[dim], bound) for bound in bounds)

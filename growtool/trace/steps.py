@@ -131,6 +131,12 @@ class ForwardPass:
         return Counter(name for _, number in self.uses for name in self.made_of[number])
 
     @cached_property
+    def read(self) -> frozenset[str]:
+        """Names of the parameters and buffers that some operation reads, or that the model returns."""
+        numbers = {number for step in self.raw for number in step.ins} | {*self.outputs}
+        return frozenset(name for number in numbers for name in self.stored.get(number, ()))
+
+    @cached_property
     def touched_by(self) -> defaultdict[int, list[int]]:
         """Number of a tensor -> the places of the operations that read it or change its memory, in order."""
         found = defaultdict[int, list[int]](list)

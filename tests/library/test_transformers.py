@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from growtool.errors import PlanError
+from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
 from tests.support.transformers_families import FAMILIES, SHARED_HEADS, Source, config_of, grown
@@ -18,7 +19,7 @@ WAYS = {
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
 POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "squeezebert", "bart")
-QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert")
+QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss")
 EXACT = 1e-12
 
 
@@ -101,3 +102,12 @@ def test_eps_stays_unless_a_plan_says_so(family):
     assert told.promise.kind == "exact"
     assert difference < EXACT
     assert told.target.model_args["rms_norm_eps"] == pytest.approx(1e-6 / 1.5)
+
+
+@pytest.mark.parametrize("way", ["tile", "zero_out"])
+def test_what_the_forward_pass_does_not_read_is_told(way):
+    """ESM's contacts are predicted from all attention maps, by a layer that its own forward pass leaves out."""
+    recipe, difference = grown(Source.of(config_of("esm")), **WAYS[way])
+    assert recipe.promise.kind == "exact" and difference < EXACT
+    unread = "not read by the forward pass, so grown without a promise: esm.contact_head.regression.weight"
+    assert unread in summarise(recipe).advice

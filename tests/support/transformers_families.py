@@ -52,6 +52,7 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         **SHARED_HEADS, "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1,
         "logits_scaling": 8.0}),
     "cohere": ("cohere", "CohereForCausalLM", {**SHARED_HEADS, "pad_token_id": 0}),
+    "ministral": ("ministral", "MinistralForCausalLM", {**GEMMA, "sliding_window": 8}),
     "gptj": ("gptj", "GPTJForCausalLM", {
         "n_embd": 48, "n_head": 4, "n_layer": 2, "vocab_size": 97, "n_positions": 64, "rotary_dim": 4}),
     "stablelm": ("stablelm", "StableLmForCausalLM", {**SHARED_HEADS, "hidden_size": 64}),
@@ -75,6 +76,7 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "distilbert": ("distilbert", "DistilBertForMaskedLM", {
         "dim": 48, "hidden_dim": 80, "n_layers": 2, "n_heads": 4, "vocab_size": 97, "max_position_embeddings": 64}),
     "squeezebert": ("squeezebert", "SqueezeBertForMaskedLM", {**TEXT, "embedding_size": 48}),
+    "esm": ("esm", "EsmForMaskedLM", {**TEXT, "pad_token_id": 0, "mask_token_id": 3}),
     "megatron-bert": ("megatron-bert", "MegatronBertForMaskedLM", TEXT),
     "bart": ("bart", "BartForConditionalGeneration", {
         "d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
@@ -105,6 +107,8 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "expand": 2, "chunk_size": 4, **BLOCKS}),
     "mixtral": ("mixtral", "MixtralForCausalLM", {
         **SHARED_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "gpt-oss": ("gpt_oss", "GptOssForCausalLM", {
+        **GEMMA, **SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2-moe": ("qwen2_moe", "Qwen2MoeForCausalLM", {
         **SHARED_HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
         "shared_expert_intermediate_size": 40}),

@@ -61,6 +61,7 @@ _VARIATIONS: tuple[Mapping[str, Any], ...] = (
     {"rotary_dim": 4, "n_head": 8},
     {"head_dim": 12},
     {"hidden_size": 64},  # heads of which a quarter is rotated
+    {"attention_types": [[["global", "local"], 1]]},
     {"default_language": "en_XX", "languages": ["en_XX"]},
     {"num_hidden_layers": 4},  # kinds of blocks in turn, four of them
     {"num_hidden_layers": 4, "num_key_value_heads": 4, **_ONE_GROUP},
@@ -119,13 +120,18 @@ def measure(example: TextExample, record: dict[str, Any], save: Callable[[], Non
 
 def _attempted(example: TextExample, axis: str) -> Attempt:
     """What comes of the first configuration that grows; where none does, of the first one that runs."""
-    made = []
+    made, target, refused = [], {"scale": {axis: 2.0}}, list[Exception]()
     for config in example.configs:
-        source = Source.of(config)
-        target = {"scale": {axis: 2.0}}
+        try:
+            source = Source.of(config)
+        except Exception as error:  # transformers builds no such model
+            refused.append(error)
+            continue
         made.append(attempt("scale", target, TILED_AND_CLOSED, source.checkpoint, source.model))
         if made[-1].verdict != "refused":
             return made[-1]
+    if not made:
+        raise refused[0]
     return next((each for each in made if not any("forward pass failed" in why for why in each.reasons)), made[0])
 
 

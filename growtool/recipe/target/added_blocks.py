@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from growtool.library.building import Shapes
+from growtool.trace.pairing.stretches import sequences
 
 Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"
 _NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -24,6 +25,20 @@ def adds_blocks(before: Shapes, after: Shapes, *, alike: bool) -> bool:
         alike: whether each new block has to have the shapes of one of its sequence.
     """
     return len(after) > len(before) and _extends(_tree(before), _tree(after), alike)
+
+
+def blocks_unlike(before: Shapes, after: Shapes) -> list[str]:
+    """Blocks of sequences that are longer, none of whose blocks had these shapes before."""
+
+    def of_block(shapes: Shapes, path: str) -> Shapes:
+        return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
+
+    found, old = [], sequences(before)
+    for prefix, sequence in sequences(after).items():
+        if prefix in old and len(sequence.indices) > len(old[prefix].indices):
+            known = [of_block(before, f"{prefix}{i}") for i in old[prefix].indices]
+            found += [f"{prefix}{j}" for j in sequence.indices if of_block(after, f"{prefix}{j}") not in known]
+    return found
 
 
 def lengthens(before: Shapes, after: Shapes) -> bool:

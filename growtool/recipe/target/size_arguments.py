@@ -18,7 +18,7 @@ from growtool.library import ModelSpec, library_of
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
 from growtool.library.values import Value, leaves
-from growtool.recipe.target.added_blocks import adds_blocks, lengthens
+from growtool.recipe.target.added_blocks import adds_blocks, blocks_unlike, lengthens
 from growtool.recipe.target.trials import Built, Trials, twice_at
 from growtool.recipe.target.widening import LEAST_REACH, Widening
 from growtool.trace import Trace, inside
@@ -209,12 +209,25 @@ class _Search:
     def _adds_blocks(self, name: str, value: Value, places: Collection[int] | None) -> bool:
         """Whether an argument doubled in these places adds blocks like those there are, or ones that start closed."""
         deeper = self._trials.built({name: twice_at(value, places)})
-        if deeper is None or not adds_blocks(self._trials.shapes, deeper, alike=False):
+        if deeper is None:
             return False
-        if adds_blocks(self._trials.shapes, deeper, alike=True):
+        before, after = self._read(deeper)
+        if not adds_blocks(before, after, alike=False):
+            return False
+        if adds_blocks(before, after, alike=True):
             return True
-        added = _blocks_unlike(self._trials.shapes, deeper)
+        added = blocks_unlike(before, after)
         return bool(added) and self._residual(name, value).issuperset(added)
+
+    def _read(self, other: Shapes) -> tuple[Shapes, Shapes]:
+        """The source's shapes and others, without tensors that differ and that no forward pass reads."""
+        own, read = self._trials.shapes, self._trials.trace.forward.read
+        unread = {name for name, shape in own.items() if name not in read and other.get(name, shape) != shape}
+
+        def left(shapes: Shapes) -> Shapes:
+            return {name: shape for name, shape in shapes.items() if name not in unread}
+
+        return left(own), left(other)
 
     def _residual(self, name: str, value: Value) -> frozenset[str]:
         """Blocks of the model with this argument doubled that are like none of the source's and can start closed."""
@@ -230,20 +243,6 @@ class _Search:
     def _in_new_block(self, name: str) -> bool:
         found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
         return any(index is not None and index not in sequence.indices for index, sequence in found)
-
-
-def _blocks_unlike(before: Shapes, after: Shapes) -> list[str]:
-    """Blocks of sequences that are longer, none of whose blocks had these shapes before."""
-
-    def inside(shapes: Shapes, path: str) -> Shapes:
-        return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
-
-    found, old = [], sequences(before)
-    for prefix, sequence in sequences(after).items():
-        if prefix in old and len(sequence.indices) > len(old[prefix].indices):
-            known = [inside(before, f"{prefix}{i}") for i in old[prefix].indices]
-            found += [f"{prefix}{j}" for j in sequence.indices if inside(after, f"{prefix}{j}") not in known]
-    return found
 
 
 def _is_count(value: Value) -> bool:
