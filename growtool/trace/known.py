@@ -17,10 +17,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from growtool.library import leaves_of
 
-_LARGEST = 1 << 20  # numbers of a tensor that is followed
+_LARGEST = 1 << 18  # numbers of a tensor that is followed
 _ASKS = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
-_FILLED = frozenset("zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full".split())
-_MADE = _FILLED | frozenset("arange eye linspace logspace scalar_tensor tril_indices triu_indices".split())
+_MADE = frozenset(
+    "zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full "
+    "arange eye linspace logspace scalar_tensor tril_indices triu_indices".split()
+)
+"""Operations that take at most a form from tensors."""
 
 
 class KnownNumbers(TorchDispatchMode):

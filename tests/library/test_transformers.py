@@ -19,7 +19,7 @@ WAYS = {
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
 POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "squeezebert", "bart")
-QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss")
+QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss", "wav2vec2")
 EXACT = 1e-12
 
 

@@ -100,6 +100,11 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "vocab_size": 97, **SPEECH,
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "suppress_tokens": None,
         "begin_suppress_tokens": None}),
+    "wav2vec2": ("wav2vec2", "Wav2Vec2ForCTC", {
+        **SIZES, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+        "do_stable_layer_norm": True, "vocab_size": 20}),
+    "ast": ("audio-spectrogram-transformer", "ASTForAudioClassification", {
+        **SIZES, "max_length": 64, "num_mel_bins": 32, **_LABELS}),
     "mamba": ("mamba", "MambaForCausalLM", {
         "hidden_size": 48, "vocab_size": 97, "state_size": 8, "time_step_rank": 6, "expand": 2, **BLOCKS}),
     "mamba2": ("mamba2", "Mamba2ForCausalLM", {

@@ -89,4 +89,5 @@ def _says(made: Mapping[str, Any]) -> bool:
 
 def _short(text: str) -> str:
     plain = " ".join(text.replace("|", "/").split())
-    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]} ..."
+    shown = plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]} ..."
+    return shown.replace("[", "\\[")  # else it is a reference

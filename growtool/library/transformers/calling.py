@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 TOKENS = 11  # of a text
 _DECODER_TOKENS = 7
 _IMAGE = 32  # pixels of an image whose size the configuration leaves open
+_FRAMES = 12  # of sound
 _here = threading.local()
 _ANSWER = "logits"  # what the names of answers begin or end with
 
 
 def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, Tensor]:
-    """Random inputs by name: tokens, images or features, those of a decoder too.
+    """Random inputs by name: tokens, images, sound or its features, those of a decoder too.
 
     Args:
         model: one of transformers.
@@ -32,16 +33,23 @@ def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, T
         generator: that draws them, on CPU.
 
     Returns:
-        Tokens are int64 [count, T], images [count, C, H, W] and features [count, bins, frames] are float64.
+        Tokens are int64 [count, T], images [count, C, H, W], features [count, bins, frames] and sound [count, samples]
+        are float64.
+
+    Raises:
+        CheckpointError: it takes something else, or of a size that its configuration does not tell.
     """
-    made: dict[str, Tensor] = {}
     takes = inspect.signature(model.forward).parameters
-    if "pixel_values" in takes:
-        made["pixel_values"] = _images(model.config, count, generator)
-    if "input_features" in takes:
-        made["input_features"] = _features(model.config, count, generator)
-    if "input_ids" in takes and "input_features" not in takes:
+    heard = {"input_features": _features, "input_values": _sound}
+    makers = {name: maker for name, maker in {"pixel_values": _images, **heard}.items() if name in takes}
+    made = {name: maker(model.config, count, generator) for name, maker in makers.items()}
+    if "input_ids" in takes and heard.keys().isdisjoint(made):
         made["input_ids"] = _tokens(model.config, (count, TOKENS), generator)
+    if not made:
+        raise CheckpointError(
+            f"{type(model).__name__}: found a model that takes {', '.join(list(takes)[:3])}, expected one that takes "
+            f"input_ids, pixel_values, {' or '.join(heard)}; growtool cannot run it"
+        )
     if "decoder_input_ids" in takes:
         made["decoder_input_ids"] = _tokens(model.config, (count, _DECODER_TOKENS), generator)
     return made
@@ -97,17 +105,42 @@ def _images(config: Any, count: int, generator: Generator) -> Tensor:
 
 
 def _features(config: Any, count: int, generator: Generator) -> Tensor:
+    """[count, bins, frames] for Whisper's kind, [count, frames, bins] where the configuration tells of a projection."""
     import torch
 
     audio = getattr(config, "audio_config", config)
-    bins, positions = (getattr(audio, name, None) for name in ("num_mel_bins", "max_source_positions"))
-    if bins is None or positions is None:
-        raise CheckpointError(
-            f"{config.model_type}: found a model that takes features of a size that its configuration does not tell, "
-            "expected num_mel_bins and max_source_positions; growtool cannot run it"
-        )
+    projected = getattr(audio, "feature_projection_input_dim", None)
+    if projected is not None:
+        return torch.randn(count, _FRAMES, projected, generator=generator, dtype=torch.float64)
+    bins, positions = _told(config, audio, "features", "num_mel_bins", "max_source_positions")
     frames = 2 * positions  # a convolution of stride 2 is in front
     return torch.randn(count, bins, frames, generator=generator, dtype=torch.float64)
+
+
+def _sound(config: Any, count: int, generator: Generator) -> Tensor:
+    """[count, samples] for a few frames, or [count, frames, bins] where the configuration tells how many."""
+    import torch
+
+    if getattr(config, "num_mel_bins", None) is not None:
+        size = _told(config, config, "features", "max_length", "num_mel_bins")
+    else:
+        samples = _FRAMES
+        kernels, strides = _told(config, config, "sound", "conv_kernel", "conv_stride")
+        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        size = [samples]
+    return torch.randn(count, *size, generator=generator, dtype=torch.float64)
+
+
+def _told(config: Any, part: Any, what: str, *names: str) -> list[Any]:
+    """What a configuration says under these names."""
+    found = [getattr(part, name, None) for name in names]
+    if None in found:
+        raise CheckpointError(
+            f"{config.model_type}: found a model that takes {what} of a size that its configuration does not tell, "
+            f"expected {' and '.join(names)}; growtool cannot run it"
+        )
+    return found
 
 
 @contextlib.contextmanager
