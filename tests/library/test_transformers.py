@@ -8,7 +8,7 @@ from growtool.errors import PlanError
 from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
-from tests.support.transformers_families import FAMILIES, SHARED_HEADS, Source, config_of, grown
+from tests.support.transformers_families import FAMILIES, SHARED_HEADS, TEXT, Source, config_of, grown
 
 TWICE = {"scale": {"width": 2}}
 DEEPER = {"scale": {"depth": 2}}
@@ -111,3 +111,12 @@ def test_what_the_forward_pass_does_not_read_is_told(way):
     assert recipe.promise.kind == "exact" and difference < EXACT
     unread = "not read by the forward pass, so grown without a promise: esm.contact_head.regression.weight"
     assert unread in summarise(recipe).advice
+
+
+def test_a_tensor_without_numbers_stays_one():
+    """MobileBERT stores what its hidden size is wider than its embedding, here by nothing."""
+    named = {"model_type": "mobilebert", "architectures": ["MobileBertForMaskedLM"]}
+    source = Source.of({**named, **TEXT, "embedding_size": 48, "intra_bottleneck_size": 16})
+    recipe, difference = grown(source, **WAYS["tile"])
+    assert difference < EXACT
+    assert recipe.infos["cls.predictions.dense.weight"].numel == 0

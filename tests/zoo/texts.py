@@ -128,11 +128,13 @@ def _attempted(example: TextExample, axis: str) -> Attempt:
             refused.append(error)
             continue
         made.append(attempt("scale", target, TILED_AND_CLOSED, source.checkpoint, source.model))
-        if made[-1].verdict != "refused":
+        if made[-1].verdict not in ("refused", "needless lossy"):
             return made[-1]
     if not made:
         raise refused[0]
-    return next((each for each in made if not any("forward pass failed" in why for why in each.reasons)), made[0])
+    lossy = [each for each in made if each.verdict != "refused"]
+    ran = [each for each in made if not any("forward pass failed" in why for why in each.reasons)]
+    return (*lossy, *ran, *made)[0]
 
 
 def changed_singly(family: str) -> Iterator[Attempt]:

@@ -118,7 +118,8 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
 
 def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[WidthChange, ...]:
     """The changes with what their new channels are."""
-    growths = {(names[growth.target], growth.sizes[0]): growth for growth in widths.expansions}
+    wider = [growth for growth in widths.expansions if growth.sizes[0] != growth.sizes[1]]
+    growths = {(names[growth.target], growth.sizes[0]): growth for growth in wider}
     changes = []
     for change in widths.changes:
         growth = growths[change.group, change.before]
