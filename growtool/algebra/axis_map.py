@@ -89,7 +89,7 @@ class AxisMap:
         """Number of copies of the most copied position."""
         return int(self.replica.max()) + 1 if len(self.replica) else 1
 
-    @property
+    @cached_property
     def slot_source(self) -> Tensor:
         """int64 [slots]: the source position whose value a slot adds up to."""
         source = torch.zeros(self.slots, dtype=torch.int64)

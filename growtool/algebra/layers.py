@@ -13,6 +13,7 @@ Axes: O/o rows before/after, I/i columns before/after; trailing kernel axes ride
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -111,6 +112,15 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
         part_maps = [*maps[:across], maps[across].part(positions), *maps[across + 1 :]]
         _correct(draft.narrow(across, int(positions[0]), len(positions)), W, part_maps, dim, weight)
     return draft
+
+
+def deviation(W: Tensor) -> float:
+    """Standard deviation of the numbers of a tensor, `AT_ONCE` or fewer at a time."""
+    mean, squares = W.mean(), 0.0
+    for part in W.flatten().split(AT_ONCE // 4):
+        apart = part - mean
+        squares += float(apart.dot(apart))
+    return math.sqrt(squares / max(W.numel(), 1))
 
 
 def in_runs(positions: Tensor, across: Tensor) -> Sequence[Tensor]:

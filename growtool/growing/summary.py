@@ -169,7 +169,8 @@ def _advice(recipe: Recipe) -> Iterable[str]:
     if alike := stay_alike(recipe):
         yield alike
     read = recipe.matching.target.trace.forward.read
-    if unread := [t.name for t in recipe.tensors.values() if not (t.is_copy or t.zero or t.name in read)]:
+    wider = [t for t in recipe.tensors.values() if not all(axis.is_identity for axis in t.maps)]
+    if unread := [t.name for t in wider if t.name not in read]:
         yield f"not read by the forward pass, so grown without a promise: {format_names(unread)}"
     norms = len(tracking_norms(recipe.models[1]))
     if not norms or recipe.plan.recalibrate:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Blank
-from growtool.algebra.layers import complete, split_evenly, summed_dim
+from growtool.algebra.layers import complete, deviation, split_evenly, summed_dim
 from growtool.templates.source import Grid
 
 Fill = Literal["zero", "mean", "noise"]
@@ -133,7 +133,7 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
     if dim is None or (gain is None and not blank):
         return fill_rows(split_evenly(W, layer.maps), W, layer)
     columns = layer.maps[dim]
-    draft = drawn(layer.shape, layer.generator(), W.dtype, float(W.std(correction=0)))
+    draft = drawn(layer.shape, layer.generator(), W.dtype, deviation(W))
     if columns.blank is None:
         draft.mul_(gain or 0.0)
     else:
@@ -160,7 +160,7 @@ def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
             mean = grown.index_select(dim, axis.kept).mean(dim, keepdim=True)
             grown.index_copy_(dim, rows, mean.expand_as(grown.index_select(dim, rows)).contiguous())
         elif layer.fill == "noise":
-            noise = drawn(grown.shape, layer.generator(), grown.dtype, float(W.std(correction=0)))
+            noise = drawn(grown.shape, layer.generator(), grown.dtype, deviation(W))
             grown.index_copy_(dim, rows, noise.index_select(dim, rows))
         else:
             grown.index_fill_(dim, rows, 0)

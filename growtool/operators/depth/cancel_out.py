@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from growtool.algebra.layers import deviation
 from growtool.operators.base import no_loss
 from growtool.operators.depth.placement import Placed, inserted
 from growtool.plan.depth import CancelOut
@@ -66,4 +67,4 @@ def cancelling(W: Tensor, where: Cancellation, generator: torch.Generator) -> Te
     """
     noise = torch.randn(W.shape, generator=generator, dtype=W.dtype)
     opposite = noise - noise.index_select(where.dim, where.partner)  # twice the variance of one draw
-    return opposite.mul_(where.gain * float(W.std(correction=0)) / 2**0.5)
+    return opposite.mul_(where.gain * deviation(W) / 2**0.5)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.algebra.layers import summed_dim
+from growtool.algebra.layers import deviation, summed_dim
 from growtool.operators.base import Abilities, Layer, Read, split_among_copies
 from growtool.plan.width import VarianceTransfer
 
@@ -37,7 +37,7 @@ def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
             blank = layer.maps[at].blank
             assert blank is not None, "a position with a partner copies none"
             new = torch.nonzero(blank).flatten()
-            size = float(W.std(correction=0)) / math.sqrt(2)
+            size = deviation(W) / math.sqrt(2)
             if dim == at and spec.rescale:
                 grown.mul_(math.sqrt(layer.maps[at].size / len(blank)))
             grown.index_copy_(at, new, opposite.index_select(at, new).mul_(size))
