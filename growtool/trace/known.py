@@ -37,6 +37,8 @@ class KnownNumbers(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if self._is_of_no_use(func, args):
+            return func(*args, **kwargs)
         taken = leaves_of((args, kwargs))
         on_meta = any(tensor.is_meta for tensor in taken)
         if on_meta and not _ASKS.isdisjoint(func.tags) and all(self._is_known(tensor) for tensor in taken):
@@ -46,6 +48,16 @@ class KnownNumbers(TorchDispatchMode):
         if made and all(tensor.is_meta for tensor in made):
             self._follow(func, args, kwargs, taken, made)
         return result
+
+    def _is_of_no_use(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Whether its first operand is enough to tell that nothing is known of the result: so it is of most."""
+        first = args[0] if args else None
+        return (
+            isinstance(first, Tensor)
+            and not self._is_known(first)
+            and not func._schema.is_mutable
+            and _name(func) not in _MADE
+        )
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation of which the meta device cannot tell it, or its size."""
@@ -58,10 +70,9 @@ class KnownNumbers(TorchDispatchMode):
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], taken: tuple[Tensor, ...], made: Any
     ) -> None:
         """Take in what an operation has made on meta."""
-        name = func._schema.name.removeprefix("aten::")
         small = all(tensor.numel() <= _LARGEST for tensor in made)
         known = bool(taken) and all(self._is_known(tensor) for tensor in taken)
-        if small and torch.Tag.nondeterministic_seeded not in func.tags and (known or name in _MADE):
+        if small and torch.Tag.nondeterministic_seeded not in func.tags and (known or _name(func) in _MADE):
             self._keep(made, leaves_of(self._on_cpu(func, args, kwargs)))
         elif func._schema.is_mutable:
             self._forget(taken)
@@ -88,6 +99,10 @@ class KnownNumbers(TorchDispatchMode):
         spoilt = {_place(self._numbers[tensor]) for tensor in written if tensor in self._numbers}
         for tensor in [tensor for tensor, found in self._numbers.items() if _place(found) in spoilt]:
             del self._numbers[tensor]
+
+
+def _name(func: Any) -> str:
+    return str(func._schema.name.removeprefix("aten::"))
 
 
 def _blank(tensor: Tensor) -> Tensor:
