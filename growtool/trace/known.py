@@ -86,7 +86,8 @@ class KnownNumbers(TorchDispatchMode):
         def on_cpu(leaf: Any) -> Any:
             if isinstance(leaf, Tensor) and leaf.is_meta:
                 return self._numbers[leaf] if leaf in self._numbers else _blank(leaf)
-            return torch.device("cpu") if leaf == torch.device("meta") else leaf
+            on_meta = isinstance(leaf, torch.device) and leaf.type == "meta"
+            return torch.device("cpu") if on_meta else leaf
 
         return func(*tree_map(on_cpu, args), **tree_map(on_cpu, kwargs))
 

@@ -57,7 +57,16 @@ def where_not_zero(x: Tensor) -> Tensor:
     return x * len(torch.eye(5, device=x.device).nonzero())
 
 
+TABLE = torch.tensor([1.0, 2.0, 4.0])
+
+
+def beside_a_real_constant(x: Tensor) -> Tensor:
+    places = torch.ones(3, device=x.device)
+    return x * int((places + TABLE.to(x.device)).sum())
+
+
 KNOWN = {
+    beside_a_real_constant: 10,
     of_ones: 2, of_ones_like_an_input: 2, written_in_place: 1, written_through_a_view: 2, positions: 6,
     chosen_by_a_mask: 3, where_not_zero: 5,
 }  # fmt: skip
