@@ -199,7 +199,7 @@ class ValueNumbering:
             return dim, stride, first, None if size * stride == whole else size
         sizes = (axis_size(self.trace.forward.axes(number)[dim]) for number in step.outs)
         bounds = itertools.accumulate(sizes, initial=first)
-        return dim, stride, *(self._until(axes[dim], bound) for bound in bounds)
+        return dim, *(self._until(axes[dim], bound) for bound in bounds)
 
     def _until(self, axis: Axis, end: int) -> tuple[Any, ...]:
         """The positions of an axis before `end`: how many, but one word for channels that may grow."""

@@ -6,7 +6,8 @@ sequences is. What depends on the input or on the weights is not known, and torc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from growtool.library import leaves_of
+from growtool.trace.table.shapes import ByShape
 
 _LARGEST = 1 << 18  # numbers of a tensor that is followed
 _ASKS = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
@@ -24,6 +26,13 @@ _MADE = frozenset(
     "arange eye linspace logspace scalar_tensor tril_indices triu_indices".split()
 )
 """Operations that take at most a form from tensors."""
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """While open, models run on the meta device: fast, and with what is known of their numbers."""
+    with ByShape(), KnownNumbers():
+        yield
 
 
 class KnownNumbers(TorchDispatchMode):

@@ -21,11 +21,10 @@ from growtool.trace.canonical import Canonical
 from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.fused_norms import with_fused_norms
-from growtool.trace.known import KnownNumbers
+from growtool.trace.known import on_meta
 from growtool.trace.module_calls import exits_of
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass
-from growtool.trace.table.shapes import ByShape
 from growtool.trace.tape import Tape
 
 _STATISTICS = ("running_mean", "running_var")
@@ -199,8 +198,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
             torch.no_grad(),
             Canonical(),
             FirstPositions(tape.recorder.repeat, tape.fix_positions),
-            ByShape(),
-            KnownNumbers(),
+            on_meta(),
             tape,
         ):
             outputs = run(replica, inputs)

@@ -13,11 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.library import Inputs, leaves_of
 from growtool.trace.axes import axis_size
-from growtool.trace.known import KnownNumbers
+from growtool.trace.known import on_meta
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass, Ref
 from growtool.trace.table.ops import OPS
-from growtool.trace.table.shapes import ByShape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,14 +55,7 @@ def counted(model: nn.Module, inputs: Inputs, run: Callable[[nn.Module, Inputs],
     for path, module in skeleton.named_modules():
         module.register_forward_pre_hook(lambda *_, path=path: counter.modules.append(path))
         module.register_forward_hook(lambda *_: _leave(counter.modules))
-    with (
-        warnings.catch_warnings(),
-        torch.no_grad(),
-        FirstPositions(counter.repeat, _keep),
-        ByShape(),
-        KnownNumbers(),
-        counter,
-    ):
+    with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _keep), on_meta(), counter:
         warnings.simplefilter("ignore")
         run(skeleton, inputs)
     return counter.found
