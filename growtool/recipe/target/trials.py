@@ -13,6 +13,7 @@ from growtool.library import ModelSpec, build, runs
 from growtool.library.building import Shapes, shapes_of
 from growtool.library.values import Value, as_lists, scaled_at
 from growtool.trace import Trace, groups_on, pair, trace_built
+from growtool.trace.known import on_meta
 from growtool.trace.reading.factors import sums_of_activations
 
 # By the architecture and its arguments; None for what its library refuses.
@@ -43,7 +44,8 @@ class Trials:
     def runs(self, values: Mapping[str, Value]) -> bool:
         """Whether the model with these arguments is built and runs."""
         model = self.model(values)
-        return model is not None and runs(self._spec, model)
+        with on_meta():
+            return model is not None and runs(self._spec, model)
 
     def traced(self, values: Mapping[str, Value]) -> Trace | None:
         """The trace of the model with these arguments, None where its library refuses them.
