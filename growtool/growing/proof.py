@@ -215,7 +215,7 @@ def _compared(
         recipe.source,
         written,
         inputs,
-        [{}, recipe.eps] if recipe.promise.kind == "exact up to eps" else [{}],
+        [({}, {}), (recipe.source_eps, recipe.eps)] if recipe.promise.kind == "exact up to eps" else [({}, {})],
         dtype=dtype,
         second=recipe.second,
         align=partial(aligned, recipe),

@@ -9,10 +9,12 @@ the same places.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from growtool.prove.value_numbering import Closed, ValueNumbering, Values
+from growtool.prove.numbers import Closed, Renormed, Values
+from growtool.prove.value_numbering import ValueNumbering
 from growtool.trace import Trace
 
 
@@ -38,6 +40,7 @@ def compare_passes(
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
     replaced: Collection[str] = (),
+    renormed: Renormed | None = None,
 ) -> Comparison:
     """Follow both passes.
 
@@ -47,6 +50,7 @@ def compare_passes(
         source_path: path of a module or tensor of the target -> that of its counterpart.
         skip: whether a module or tensor of the target has no counterpart.
         replaced: modules of the source that do nothing and have a counterpart that is left out.
+        renormed: norms of the target that are taken for one.
     """
     values = Values()
     first = {name: names[0] for names in source.forward.stored.values() for name in names}
@@ -62,11 +66,16 @@ def compare_passes(
     expected = before.run()
     known = {value for value, _ in before.made}
     runs = sorted(closed, key=lambda run: run.first)
-    after = ValueNumbering(target, values, source_path, runs, skip, name)
+
+    def following(dropped: dict[str, set[int]]) -> ValueNumbering:
+        normed = renormed or Renormed()
+        return ValueNumbering(target, values, source_path, runs, skip, name, normed, dropped=dropped)
+
+    after = following(defaultdict(set))
     found = after.run()
     idle = after.idle()
     if idle:
-        after = ValueNumbering(target, values, source_path, runs, skip, name, dropped=idle)
+        after = following(idle)
         found = after.run()
     other = _other_sizes(before, after) if found == expected else _first_difference(after, known)
     difference = None

@@ -14,6 +14,8 @@ from growtool.prove.obstacle import Obstacle, Why
 from growtool.trace import Trace, places
 from growtool.trace.reading.norms import norm_call
 
+_NEGLIGIBLE = 2.0**-40
+
 
 def eps_of_norms(trace: Trace) -> dict[str, float]:
     """Module path -> what a norm over the channels of each position adds to the variance."""
@@ -63,6 +65,25 @@ def eps_obstacles(
         (several, "norms over several sets of channels have one eps, and would need others than each other"),
     ]
     return [Obstacle(Why.EPS, f"{places(paths)}: {reason}") for paths, reason in told if paths]
+
+
+def without_eps(trace: Trace, norms: Iterable[str]) -> dict[str, float]:
+    """An eps for each norm that is nothing beside its variance, and yet divides zeros by no zero."""
+    eps = eps_of_norms(trace)
+    return {module: eps[module] * _NEGLIGIBLE for module in norms}
+
+
+def renormed_shifts(trace: Trace, norms: Iterable[str]) -> list[str]:
+    """How much each norm of what has been normalised changes it: to first order eps / (2 variance)."""
+    eps, found = eps_of_norms(trace), defaultdict[float, list[str]](list)
+    for module in sorted(norms):
+        found[eps[module]].append(module)
+    return [
+        f"{places(modules)}: one normalises what another has normalised, and eps of {size:.3g} counts each time; each "
+        f"changes what it receives by about {size / 2:.1e} (relative) where the variance over the channels is 1, in "
+        "inverse proportion to it elsewhere"
+        for size, modules in found.items()
+    ]
 
 
 def eps_shifts(norms: Iterable[RescaledNorm], wanted: Mapping[str, float]) -> list[str]:

@@ -17,46 +17,13 @@ from typing import Any
 from torch.utils._pytree import tree_leaves
 
 from growtool.prove.lockstep import Places
+from growtool.prove.numbers import Closed, Renormed, Values
 from growtool.trace import Trace, groups_on
 from growtool.trace.axes import Axis, axis_size, segment_size
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind
 
 _KEEPS_ORDER = (Kind.RESHAPE, Kind.SAME, Kind.SQUEEZE, Kind.EXPAND, Kind.STRIDE, Kind.OVERWRITE)
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """A run of operations that is left out.
-
-    Attributes:
-        path: the module that runs them.
-        first, end: the operations, `end` excluded.
-        outs: number of each returned tensor -> the number of the input it equals, `zero`, or `unknown`.
-    """
-
-    path: str
-    first: int
-    end: int
-    outs: tuple[tuple[int, int | str], ...]
-
-
-class Values:
-    """Numbers for values, equal for equal ones, shared by both passes."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[Any, int] = {}
-        self.keys: list[Any] = []
-
-    def of(self, *key: Any) -> int:
-        if key not in self._numbers:
-            self._numbers[key] = len(self.keys)
-            self.keys.append(key)
-        return self._numbers[key]
-
-    def new(self, *key: Any) -> int:
-        """A value that equals no other."""
-        return self.of(len(self.keys), *key)
 
 
 @dataclass
@@ -70,6 +37,7 @@ class ValueNumbering:
         left_out: runs of operations to leave out, in order.
         uncalled: paths of modules whose calls do not count as entries of a signature.
         name: names of a parameter or buffer -> what identifies it; None: no tensor of the source.
+        renormed: norms that are taken for one.
         dropped: module path -> entries of its signature that do not count.
         known: number of a tensor -> its value, as it is by now.
         zeros: values that are zero -> the closed modules that make them so.
@@ -86,6 +54,7 @@ class ValueNumbering:
     left_out: Sequence[Closed]
     uncalled: Callable[[str], bool]
     name: Callable[[tuple[str, ...]], object | None]
+    renormed: Renormed = field(default_factory=Renormed)
     known: dict[int, int] = field(default_factory=dict)
     zeros: dict[int, frozenset[str]] = field(default_factory=dict)
     dropped: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -140,8 +109,10 @@ class ValueNumbering:
                     self.zeros[self.known[out]] = frozenset([closed.path])
 
     def _step(self, step: Step) -> None:
-        if self._drops_out(step):
-            return
+        if not self._drops_out(step) and not self._renorms(step):
+            self._run(step)
+
+    def _run(self, step: Step) -> None:
         ins = step.ins
         if step.entry is None and len(ins) == 1 and self._keeps_elements(step):
             outs = [self.value(ins[0])] * len(step.outs)
@@ -153,6 +124,24 @@ class ValueNumbering:
             if any(self.value(number) in self.strange for number in ins):
                 self.strange |= set(outs)
         self._put(step, outs)
+
+    def _renorms(self, step: Step) -> bool:
+        """Take in a norm that writes what was normalised before, or is normalised again; False for any other."""
+        written = step.outs[0] if step.outs else None
+        if written not in self.renormed.plain | self.renormed.last:
+            return False
+        x = step.ins[0]
+        normed = self.value(x)
+        match self.values.keys[normed]:
+            case ("normed", int() as before):
+                self.known[x] = before
+        if written in self.renormed.plain:
+            self.known |= {number: self.values.new("statistics") for number in step.outs[1:]}
+            self.known[written] = self.values.of("normed", self.known[x])
+        else:
+            self._run(step)
+        self.known[x] = normed
+        return True
 
     def _put(self, step: Step, outs: Sequence[int]) -> None:
         writes = outs[0] if outs else self.values.new("written")

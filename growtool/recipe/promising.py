@@ -11,7 +11,7 @@ from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
-from growtool.prove.eps import eps_obstacles, eps_shifts, needed_eps
+from growtool.prove.eps import eps_obstacles, eps_shifts, needed_eps, renormed_shifts
 from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
 from growtool.prove.promise import (
     Promise,
@@ -49,9 +49,10 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
         others = blamed(others, None if wide or deep else "target")
         jointly = blamed(jointly, None if wide else "width" if widths.changes else deeper)
         return Promise("lossy", (*known, *others, *blamed(followed, deeper), *jointly)), {}
-    if not wanted or getattr(plan.width, "eps", "kept") == "told":
-        return Promise("exact"), wanted
-    return Promise("exact up to eps", tuple(obstacles(Why.EPS, eps_shifts(growing.norms, wanted)))), wanted
+    told = getattr(plan.width, "eps", "kept") == "told"
+    shifts = [] if told else eps_shifts(growing.norms, wanted)
+    shifts += renormed_shifts(matching.target.trace, growing.starts.handing.norms)
+    return Promise("exact up to eps" if shifts else "exact", tuple(obstacles(Why.EPS, shifts))), wanted
 
 
 def _other_operations(growing: Analysis) -> list[str]:

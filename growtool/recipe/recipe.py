@@ -142,7 +142,8 @@ class Recipe:
         form: how the output is made of templates; None where it is dense.
         widths: the groups that grow.
         promise: what is kept.
-        eps: module path -> the eps at which the promise is exact, where that of the target is another.
+        eps: module path of the target -> the eps at which the promise is exact, where its own is another.
+        source_eps: the same of the source.
         matching: the layouts of source and target side by side.
         expansions: how each set of channels grows.
         measured: new hidden units whose weights images decide.
@@ -163,6 +164,7 @@ class Recipe:
     widths: tuple[WidthChange, ...]
     promise: Promise
     eps: Mapping[str, float]
+    source_eps: Mapping[str, float]
     matching: Matching
     expansions: Mapping[GroupPair, Expansion]
     measured: Mapping[GroupPair, NewUnits]

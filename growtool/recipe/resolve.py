@@ -21,6 +21,7 @@ from growtool.plan.depth import INITIAL, Map
 from growtool.plan.schema import Plan
 from growtool.plan.section import SeesImages
 from growtool.plan.target import Target
+from growtool.prove.eps import without_eps
 from growtool.prove.obstacle import Obstacle, Why, blamed, obstacles
 from growtool.prove.promise import Promise
 from growtool.recipe.choosing.fitting import growing_by
@@ -154,7 +155,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     growing = growing_by(plan, matching)
     promise, eps = promise_of(growing)
     told = told_eps(plan, target, eps)
-    if told.exact:
+    handing = growing.starts.handing
+    if told.exact and not handing.norms:
         promise = Promise("exact")
     templates = source_templates(plan, checkpoint, source.model, source.trace)
     tensors = tensor_recipes(growing, checkpoint)
@@ -172,7 +174,8 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         form=target_form(plan, tensors, templates),
         widths=growing.widths.changes,
         promise=promise,
-        eps=told.left,
+        eps={**told.left, **without_eps(target.trace, handing.norms)},
+        source_eps=without_eps(source.trace, map(matching.blocks.source_name, handing.fronts)),
         matching=matching,
         expansions=growing.widths.expansions,
         measured=growing.widths.measured,

@@ -51,7 +51,8 @@ def _ratios(matching: Matching) -> dict[str, float]:
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
     """The first axis of each parameter of the target that one of the source becomes, and of constants that are zero."""
-    model, without, found = matching.target.model, matching.bridges.keys() | starts.passing, dict[str, PairedAxis]()
+    model, found = matching.target.model, dict[str, PairedAxis]()
+    without = matching.bridges.keys() | starts.passing | starts.handing.plain.keys()
     stored = model.state_dict().keys()
     constant = ((n, b) for n, b in model.named_buffers() if n not in stored and not b.is_meta)
     zeros = [name for name, buffer in constant if not bool(buffer.any())]

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap, axis_map
@@ -37,16 +38,17 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
-        axes = matching.paired.get(name, ())
+        front = starts.handing.heirs.get(name)  # a norm whose values it takes over
+        axes = matching.paired.get(front or name, ())
         read = [
             frozenset() if name in growing.scaled.copied else consumed(trace, axis, name, dim)
             for dim, axis in enumerate(axes)
         ]
         maps = tuple(mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, read, strict=True))
         rows = [g for axis, summed in zip(axes, read, strict=True) for g in axis.growths() if g not in summed]
-        implied = _implied(name, maps, matching, starts)
-        initial = blocks.is_initial(name)
-        origin = None if implied is not None or initial else blocks.source_name(name)
+        implied = _implied(name, value.shape, maps, matching, starts)
+        initial = blocks.is_initial(name) and implied is None and front is None
+        origin = None if implied is not None or initial else blocks.source_name(front or name)
         stored = (
             checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
         )
@@ -81,20 +83,23 @@ def _following(name: str, checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _implied(name: str, maps: Sequence[AxisMap], matching: Matching, starts: BlockInit) -> Tensor | None:
+def _implied(
+    name: str, shape: Sequence[int], maps: Sequence[AxisMap], matching: Matching, starts: BlockInit
+) -> Tensor | None:
     """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
     bridge = matching.bridges.get(name)
-    size = maps[0].size if maps else 0
+    before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # none in a block with initial values
     if bridge is not None:
-        return bridge.source_value(name, size)
+        return bridge.source_value(name, before[0] if before else 0)
+    if name in starts.handing.plain:
+        return torch.full(before, starts.handing.plain[name], dtype=torch.float64)
     if name in starts.passing:
-        eps = matching.target.trace.norm_eps.get(name)
-        return identity_value(name, tuple(axis.size for axis in maps), eps)
+        return identity_value(name, before, matching.target.trace.norm_eps.get(name))
     block = matching.blocks.block_of(name)
     if block is None or block[1].start != "identity":
         return None
     module = matching.target.model.get_submodule(name.rpartition(".")[0])
-    return identity_value(name, tuple(axis.size for axis in maps), getattr(module, "eps", None))
+    return identity_value(name, before, getattr(module, "eps", None))
 
 
 def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from growtool.trace.axes import Axis
-from growtool.trace.flow.flow import Flow, Params
+from growtool.trace.flow.flow import Flow, Normed, Params
 from growtool.trace.table.kinds import Op
 
 Axes: TypeAlias = "tuple[Axis, ...]"
@@ -59,11 +59,13 @@ class Observer(Protocol):
         norm_eps: as in `Trace`; rules add to it.
         vectors: parameters and buffers of one dimension.
         activations: token of a flow -> the idempotent activation that it comes out of.
+        norms: token of a flow -> the norm that its tensor comes out of.
     """
 
     norm_eps: dict[str, float]
     vectors: set[str]
     activations: dict[int, str]
+    norms: dict[int, Normed]
 
     @property
     def module(self) -> str: ...

@@ -15,12 +15,14 @@ class Same(NamedTuple):
     Attributes:
         number: of the input.
         params: if these are zero,
-        passing: and these are parameters and buffers of layers that pass on what they receive.
+        passing: and these are parameters and buffers of layers that pass on what they receive,
+        plain: and these are gains of one and shifts of zero, of norms within and of the one that wrote the input.
     """
 
     number: int
     params: Params
     passing: Params
+    plain: Params = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,11 @@ def outcome(number: int, flow: Flow, shape: Sequence[int], tokens: Sequence[int]
     """
     bases = flow.reachable(shape)
     found = [
-        Same(n, bases[token].params, bases[token].passing)
+        Same(n, bases[token].params, bases[token].passing, bases[token].plain)
         for token, n in zip(tokens, numbers, strict=True)
         if token in bases and bases[token].is_all(shape)
     ]
-    same = min(found, key=lambda s: len(s.passing), default=None)
+    same = min(found, key=lambda s: (len(s.passing), len(s.plain)), default=None)
     return Outcome(
         number, same, flow.zeroed_by, next((flow.lost[token] for token in tokens if token in flow.lost), None)
     )
@@ -87,6 +89,6 @@ def exits_of(calls: Sequence[ModuleCall]) -> dict[str, Params]:
     found: dict[str, Params | None] = {}
     for call in calls:
         same = call.outs[0].same if call.lone and call.outs else None
-        params = same.params if same is not None and not same.passing else None
+        params = same.params if same is not None and not same.passing | same.plain else None
         found[call.path] = params if found.get(call.path, params) == params else None
     return {path: params for path, params in found.items() if params}

@@ -30,7 +30,7 @@ from growtool.trace.axes import (
 )
 from growtool.trace.call import Axes, Call, Value
 from growtool.trace.constants import constant_axes
-from growtool.trace.flow.flow import Flow, Params
+from growtool.trace.flow.flow import Flow, Normed, Params
 from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
 from growtool.trace.steps import Recorder
@@ -75,6 +75,7 @@ class Tape(TorchDispatchMode):
         self._unread: dict[int, Callable[[], None]] = {}
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
         self.activations: dict[int, str] = {}
+        self.norms: dict[int, Normed] = {}
         self.recorder = Recorder()
 
     def put(self, tensor: Tensor, value: Value) -> None:
@@ -87,6 +88,8 @@ class Tape(TorchDispatchMode):
             self.vectors.add(value.stored)
         if value.flow.activation:
             self.activations[value.flow.token] = value.flow.activation
+        if value.flow.normed is not None:
+            self.norms[value.flow.token] = value.flow.normed
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor; a constant met for the first time may grow along axes it does not vary on."""
@@ -187,7 +190,7 @@ class Tape(TorchDispatchMode):
                 for old, new in zip(known.axes, axes, strict=True):
                     unify(old, new)
                 axes = known.axes
-            self.put(out, Value(axes, params, flow.renewed(bases={}) if number else flow, stored))
+            self.put(out, Value(axes, params, flow.renewed(bases={}, normed=None) if number else flow, stored))
         others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
         self.recorder.add(call, others, self.module, place)
         for other in others:  # what was known of the values in that memory holds no more; the axes stay

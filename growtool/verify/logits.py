@@ -97,26 +97,26 @@ def compare(
     Returns:
         The comparison; where the models return several tensors, that of the ones furthest apart.
     """
-    return compare_each(source, target, inputs, [{}], dtype=dtype, device=device)[0]
+    return compare_each(source, target, inputs, [({}, {})], dtype=dtype, device=device)[0]
 
 
 def compare_each(
     source: Checkpoint,
     target: Checkpoint,
     inputs: Inputs | Tensor,
-    eps: Sequence[Mapping[str, float]],
+    eps: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
     *,
     dtype: torch.dtype = torch.float32,
     second: Checkpoint | None = None,
     align: Align | None = None,
     device: torch.device = CPU,
 ) -> list[Comparison]:
-    """`compare`, with the source run once and the target once for each of `eps`.
+    """`compare`, with the target run once for each of `eps`, and the source once for each that differs there.
 
     Args:
         source, target: what to compare.
         inputs: as their library makes them; a tensor is the one that the models take.
-        eps: norms of the target that run with another eps than their own.
+        eps: norms of the source and of the target that run with another eps than their own.
         dtype: the type of the arithmetic.
         second: a checkpoint whose outputs are averaged with the source's.
         align: what of the two outputs is to be the same, where that is not all of them.
@@ -125,15 +125,25 @@ def compare_each(
     Raises:
         CheckpointError, PlanError: as `compare` does.
     """
-    models = [StreamedModel(source, dtype, device=device)]
-    models += [StreamedModel(target, dtype, eps=each, device=device) for each in eps]
-    require_comparable(*models[:2])
+    before = {_key(own): StreamedModel(source, dtype, eps=own, device=device) for own, _ in eps}
+    after = [StreamedModel(target, dtype, eps=its, device=device) for _, its in eps]
+    first = next(iter(before.values()))
+    require_comparable(first, after[0])
     others = [StreamedModel(second, dtype, device=device)] if second is not None else []
-    a, *outputs = outputs_of([*models, *others], inputs)
-    if others:
-        a = tuple((x + y) / 2 for x, y in zip(a, outputs.pop(), strict=True))
-    pairs = [align(a, b) if align is not None else (a, b) for b in outputs]
-    return [_furthest(source, target, *pair, classify=models[0].classes > 0) for pair in pairs]
+    outputs = outputs_of([*before.values(), *after, *others], inputs)
+    beside = outputs.pop() if others else None
+    expected = {key: a if beside is None else _mean(a, beside) for key, a in zip(before, outputs, strict=False)}
+    pairs = [(expected[_key(own)], b) for (own, _), b in zip(eps, outputs[len(before) :], strict=True)]
+    aligned = [align(a, b) if align is not None else (a, b) for a, b in pairs]
+    return [_furthest(source, target, *pair, classify=first.classes > 0) for pair in aligned]
+
+
+def _mean(a: Outputs, b: Outputs) -> Outputs:
+    return tuple((x + y) / 2 for x, y in zip(a, b, strict=True))
+
+
+def _key(eps: Mapping[str, float]) -> frozenset[tuple[str, float]]:
+    return frozenset(eps.items())
 
 
 def _furthest(source: Checkpoint, target: Checkpoint, a: Outputs, b: Outputs, *, classify: bool) -> Comparison:

@@ -12,7 +12,7 @@ from torch import nn
 from growtool.library import ModelSpec, spec_from
 from growtool.plan import Plan
 from growtool.recipe import Recipe, resolve
-from tests.zoo.proofs import InMemory, growth_proof, source_model
+from tests.zoo.proofs import GroupPair, InMemory, growth_proof, source_model
 
 BLOCKS = {"num_hidden_layers": 2}
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, **BLOCKS}
@@ -147,5 +147,11 @@ class Source:
 
 def grown(source: Source, **plan: Any) -> tuple[Recipe, float]:
     """The recipe of a plan, and by how much the outputs differ (relative, float64) where the source has them."""
+    recipe, proof = proven(source, **plan)
+    return recipe, proof.error
+
+
+def proven(source: Source, **plan: Any) -> tuple[Recipe, GroupPair]:
+    """The recipe of a plan, and how far both models differ."""
     recipe = resolve(Plan.model_validate(plan), source.checkpoint)
-    return recipe, growth_proof(source.model, recipe).error
+    return recipe, growth_proof(source.model, recipe)

@@ -113,10 +113,16 @@ def test_the_source_runs_once_for_all_eps(vit, monkeypatch):
     runs, run = [], StreamedModel.outputs
     monkeypatch.setattr(StreamedModel, "outputs", lambda model, given: runs.append(model) or run(model, given))
     inputs = common_inputs(vit, vit, 2, seed=0)
-    plain, with_eps = compare_each(vit, vit, inputs, [{}, {"norm": 0.5}])
+    plain, with_eps = compare_each(vit, vit, inputs, [({}, {}), ({}, {"norm": 0.5})])
     assert len(runs) == 3
     assert plain == compare(vit, vit, inputs)
     assert plain.relative_difference == 0 < with_eps.relative_difference
+
+
+def test_the_source_runs_again_where_its_own_eps_is_another(vit):
+    inputs, other = common_inputs(vit, vit, 2, seed=0), {"norm": 0.5}
+    plain, alone, both = compare_each(vit, vit, inputs, [({}, {}), (other, {}), (other, other)])
+    assert plain.relative_difference == both.relative_difference == 0 < alone.relative_difference
 
 
 def test_random_inputs_are_those_of_the_seed(vit):

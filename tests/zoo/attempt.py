@@ -123,6 +123,7 @@ def _prove(made: Attempt, recipe: Recipe, model: nn.Module) -> None:
     elif made.promise == "exact":
         made.verdict = "exact" if equal else "FALSE PROMISE"
     elif made.promise == "exact up to eps":
-        made.verdict = "exact up to eps" if growth.error < _UP_TO_EPS else "FALSE PROMISE"
+        kept = growth.told < TOLERANCE and growth.error < _UP_TO_EPS
+        made.verdict = "exact up to eps" if kept else "FALSE PROMISE"
     else:
         made.verdict = "needless lossy" if equal else "lossy"

@@ -25,6 +25,7 @@ from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order
 from growtool.growing.execute import produce
 from growtool.growing.proof import aligned
 from growtool.library import Inputs, library_of
+from growtool.library.building import set_eps
 from growtool.library.spec import BUILT_IN
 from growtool.library.timm import input_size
 from growtool.recipe import Recipe
@@ -235,10 +236,17 @@ def _created(spec: ModelSpec) -> nn.Module:
 
 @dataclass(frozen=True)
 class GroupPair:
-    """How far source and grown model differ (relative), and how far once one grown tensor is spoilt by a percent."""
+    """How far source and grown model differ (relative).
+
+    Attributes:
+        error: as they are.
+        spoilt: once one grown tensor is spoilt by a percent.
+        told: once their norms have the eps that the promise is about.
+    """
 
     error: float
     spoilt: float
+    told: float
 
 
 def growth_proof(source: nn.Module, recipe: Recipe) -> GroupPair:
@@ -256,7 +264,18 @@ def growth_proof(source: nn.Module, recipe: Recipe) -> GroupPair:
         expected, found = aligned(recipe, before, _said(spec, model, inputs))
         return difference(list(expected), list(found))
 
-    return GroupPair(off(), _spoilt(model, recipe, off))
+    error, spoilt = off(), _spoilt(model, recipe, off)
+    return GroupPair(error, spoilt, _told(source, model, recipe, inputs) if recipe.eps else error)
+
+
+def _told(source: nn.Module, model: nn.Module, recipe: Recipe, inputs: Inputs) -> float:
+    """How far both differ with the eps that the promise is about."""
+    source = copy.deepcopy(source)
+    set_eps(source, recipe.source_eps)
+    set_eps(model, recipe.eps)
+    spec = recipe.source.spec
+    expected, found = aligned(recipe, _said(spec, source, inputs), _said(spec, model, inputs))
+    return difference(list(expected), list(found))
 
 
 def _said(spec: ModelSpec, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:

@@ -7,13 +7,14 @@ before is followed through both passes (`prove.block_equivalence`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from growtool.errors import PlanError
 from growtool.operators.depth.placement import Placed
 from growtool.prove.block_equivalence import Comparison, compare_passes
-from growtool.prove.value_numbering import Closed
+from growtool.prove.numbers import Closed
+from growtool.recipe.blocks.post_norm import Handing, PostNorm, post_norm
 from growtool.recipe.matching import Matching
 from growtool.trace import Params, places, within
 from growtool.trace.module_calls import ModuleCall, Outcome, Same
@@ -33,12 +34,14 @@ class BlockClosing:
         zero: path of a new block -> parameters that close it where they are zero.
         passing: parameters and buffers of layers that pass on what they receive.
         dropped: module path of the target -> entries of its signature that do nothing then.
+        handing: how those that end in a norm are.
         difference: what the rest of the model computes differently even so; None: nothing.
     """
 
     zero: Mapping[str, Params] = field(default_factory=dict)
     passing: Params = frozenset()
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    handing: Handing = field(default_factory=Handing)
     difference: str | None = None
 
 
@@ -95,9 +98,11 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
     same: dict[str, set[str]] = {path: set() for path, _ in matching.blocks.starts()}
     zeros: dict[str, tuple[str, Params]] = {}
     passing: set[str] = set()
+    post_norms: list[PostNorm] = []
     closed = []
     for run in runs:
         outs: list[tuple[int, int | str]] = []
+        end = run.call.end
         for out in run.call.outs:
             found, zero = _received(run, out, matching), _own(out.zero, run, matching)
             if zero is not None and (found is None or zeros_first):
@@ -106,32 +111,50 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
             elif found is not None:
                 same[run.block] |= found.params
                 passing |= found.passing
-                outs.append((out.number, found.number))
+                handed = post_norm(run.call, out, found, matching) if found.plain else None
+                if handed is not None:  # all but its last norm is left out
+                    post_norms.append(handed)
+                    end = min(end, handed.end)
+                outs.append((out.number if handed is None else handed.summed, found.number))
             else:
                 outs.append((out.number, "unknown"))
-        closed.append(Closed(run.call.path, run.call.first, run.call.end, tuple(outs)))
-    compared = _compared(closed, matching)
+        closed.append(Closed(run.call.path, run.call.first, end, tuple(outs)))
+    handing = Handing.of(post_norms)
+    compared = _compared(closed, handing, matching)
     for path in compared.needed:
         block, params = zeros[path]
         same[block] |= params
-    difference = compared.difference
-    zero = frozenset[str]().union(*same.values())
-    if any(together <= zero for together in matching.target.trace.infinite):
-        difference = "what is divided by would be zero"
-    if any(params & passing for params in same.values()):
-        difference = "the same layer would have to be zero and pass on what it receives"
+    difference = _contradiction(same.values(), passing, matching) or compared.difference
     closing = {path: frozenset(params) for path, params in same.items()}
-    return BlockClosing(closing, frozenset(passing), compared.dropped, difference)
+    return BlockClosing(closing, frozenset(passing), compared.dropped, handing, difference)
 
 
-def _compared(closed: list[Closed], matching: Matching) -> Comparison:
+def _contradiction(closing: Collection[set[str]], passing: set[str], matching: Matching) -> str | None:
+    """What blocks with these zeros cannot do at once, in a clause."""
+    zero = frozenset[str]().union(*closing)
+    if any(params & passing for params in closing):
+        return "the same layer would have to be zero and pass on what it receives"
+    if any(together <= zero for together in matching.target.trace.infinite):
+        return "what is divided by would be zero"
+    return None
+
+
+def _compared(closed: list[Closed], handing: Handing, matching: Matching) -> Comparison:
     bridges = matching.shortcuts
     target = matching.target.trace
     for call in target.forward.calls:
         if call.path in bridges and len(call.ins) == len(call.outs) == 1:
             outs = ((call.outs[0].number, call.ins[0]),)
             closed.append(Closed(call.path, call.first, call.end, outs))
-    return compare_passes(matching.source.trace, target, closed, matching.blocks.source_name, matching.ignored, bridges)
+    source_path, ignored = matching.blocks.source_name, matching.ignored
+
+    def origin(path: str) -> str:
+        return source_path(handing.paths.get(path, path))
+
+    def skip(path: str) -> bool:
+        return path not in handing.heirs and ignored(path)
+
+    return compare_passes(matching.source.trace, target, closed, origin, skip, bridges, handing.numbers)
 
 
 def _received(run: _Run, out: Outcome, matching: Matching) -> Same | None:
@@ -142,7 +165,15 @@ def _received(run: _Run, out: Outcome, matching: Matching) -> Same | None:
     same = out.same
     if same is None or (same.passing and not same.params):  # a layer without a residual connection, for net2deeper
         return None
+    if same.plain and not _own_norms(run, out, same, matching):
+        return None
     return same if _own(same.params | same.passing, run, matching) is not None else None
+
+
+def _own_norms(run: _Run, out: Outcome, same: Same, matching: Matching) -> bool:
+    """Whether a block behind a norm ends in one of its own, and has those between to itself."""
+    found = post_norm(run.call, out, same, matching)
+    return found is not None and _own(same.plain - {*found.heirs.values()}, run, matching) is not None
 
 
 def _own(params: Params | None, run: _Run, matching: Matching) -> Params | None:

@@ -11,6 +11,7 @@ from growtool.errors import PlanError, format_names
 from growtool.operators.depth.cancel_out import Cancellation, pairs
 from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.blocks.closing import block_closing_of
+from growtool.recipe.blocks.post_norm import Handing
 from growtool.recipe.matching import Matching
 from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, places, positions
 from growtool.trace.steps import Ref
@@ -32,6 +33,7 @@ class BlockInit:
         same: target channel groups that passing layers write, with the channel group of the same channels that they
             read.
         dropped: module path -> entries of its signature that do nothing then.
+        handing: how blocks that end in a norm are closed.
         difference: what the rest of the model computes differently even so; None: nothing.
     """
 
@@ -41,6 +43,7 @@ class BlockInit:
     passing: frozenset[str] = frozenset()
     same: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    handing: Handing = field(default_factory=Handing)
     difference: str | None = None
 
     @property
@@ -85,6 +88,7 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
         closings.passing,
         _same(closings.passing, target),
         closings.dropped,
+        closings.handing,
         closings.difference,
     )
 

@@ -29,6 +29,18 @@ class Window(NamedTuple):
     size: int
 
 
+class Normed(NamedTuple):
+    """What a norm over the last dimensions made a tensor.
+
+    Attributes:
+        norm: its name, the sizes of these dimensions, and whether it has a gain and a shift.
+        affine: its gain and shift.
+    """
+
+    norm: tuple[object, ...]
+    affine: Params
+
+
 class Base(NamedTuple):
     """How a tensor holds the elements of an earlier one.
 
@@ -37,12 +49,14 @@ class Base(NamedTuple):
         layout: laid out so,
         passing: once these are parameters and buffers of layers that pass on what they receive,
         window: and of the earlier tensor only these positions; None: all of it.
+        plain: once these are gains of one and shifts of zero, but for the eps of norms.
     """
 
     params: Params
     layout: Layout
     passing: Params = frozenset()
     window: Window | None = None
+    plain: Params = frozenset()
 
     def is_all(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape is the earlier one, element by element."""
@@ -58,6 +72,7 @@ class Flow:
         zeroed_by: parameters that make this tensor zero, or None.
         lost: token of an earlier tensor that it was made of and equals on no terms -> the operation that made it so.
         activation: the idempotent activation this tensor went through last (a second one would change nothing).
+        normed: the norm that this very tensor came out of.
         token: the identity of this very tensor.
     """
 
@@ -65,6 +80,7 @@ class Flow:
     zeroed_by: Params | None = None
     lost: Mapping[int, str] = field(default_factory=dict)
     activation: str | None = None
+    normed: Normed | None = None
     token: int = field(default_factory=lambda: next(_tokens))
 
     def renewed(self, **changes: object) -> Flow:
@@ -87,7 +103,7 @@ def rearranged(source: Flow, shape: Sequence[int], move: Callable[[Layout], Layo
     """The flow of a tensor with the elements of `source`, of the given shape, in places that `move` tells."""
     moved = ((token, base, move(base.layout)) for token, base in source.reachable(shape).items())
     bases = {token: base._replace(layout=layout) for token, base, layout in moved if layout is not None}
-    return source.renewed(bases=bases)
+    return source.renewed(bases=bases, normed=None)
 
 
 def sliced(source: Flow, shape: Sequence[int], dim: int, start: int, stop: int) -> Flow:
@@ -100,7 +116,7 @@ def sliced(source: Flow, shape: Sequence[int], dim: int, start: int, stop: int) 
         if window is not None:
             layout = (*base.layout[:dim], _run(window.dim, stop - start), *base.layout[dim + 1 :])
             bases[token] = base._replace(layout=layout, window=window)
-    return source.renewed(bases=bases)
+    return source.renewed(bases=bases, normed=None)
 
 
 def _cut(base: Base, dim: int, start: int, stop: int) -> Window | None:
@@ -134,11 +150,11 @@ def joined(parts: Sequence[Flow], shapes: Sequence[Sequence[int]], dim: int) -> 
         window = first._replace(stop=cuts[-1].stop)
         layout = (*runs[0][:dim], _run(first.dim, window.stop - window.start), *runs[0][dim + 1 :])
         is_all = (window.start, window.stop) == (0, window.size)
-        params, passing = (
-            frozenset().union(*sets) for sets in zip(*((b.params, b.passing) for b in bases), strict=True)
+        params, passing, plain = (
+            frozenset().union(*sets) for sets in zip(*((b.params, b.passing, b.plain) for b in bases), strict=True)
         )
-        if not params & passing:
-            found[token] = Base(params, layout, passing, None if is_all else window)
+        if not params & (passing | plain):
+            found[token] = Base(params, layout, passing, None if is_all else window, plain)
     return found
 
 
@@ -155,6 +171,23 @@ def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]
     }
 
 
+def normed_again(source: Flow, shape: Sequence[int], by: Normed, norms: Mapping[int, Normed]) -> dict[int, Base]:
+    """What the output of a norm equals if what it receives came out of such a norm, with plain gains and shifts.
+
+    Args:
+        source: the flow of what it receives, of the given shape.
+        shape: of that.
+        by: the norm.
+        norms: token of a tensor -> the norm that it came out of.
+    """
+    found = {}
+    for token, base in source.reachable(shape).items():
+        before = norms.get(token)
+        if before is not None and before.norm == by.norm and base.is_all(shape) and not by.affine & base.params:
+            found[token] = base._replace(plain=base.plain | by.affine | before.affine)
+    return found
+
+
 def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
     """The flow of `left + right`, both activations of the same shape."""
     bases: dict[int, Base] = {}
@@ -163,7 +196,9 @@ def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
             continue
         for token, base in stream.reachable(shape).items():
             known = bases.get(token)
-            if not branch.zeroed_by & base.passing and (known is None or len(base.passing) < len(known.passing)):
+            if branch.zeroed_by & (base.passing | base.plain):
+                continue
+            if known is None or len(base.passing) < len(known.passing):
                 bases[token] = base._replace(params=base.params | branch.zeroed_by)
     if left.zeroed_by is None or right.zeroed_by is None:
         return Flow(bases=bases)

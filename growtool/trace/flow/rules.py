@@ -8,7 +8,19 @@ from dataclasses import replace
 from torch import Tensor
 
 from growtool.trace.call import Call, Observer
-from growtool.trace.flow.flow import Base, Flow, Params, activated, added, joined, passed, rearranged, sliced
+from growtool.trace.flow.flow import (
+    Base,
+    Flow,
+    Normed,
+    Params,
+    activated,
+    added,
+    joined,
+    normed_again,
+    passed,
+    rearranged,
+    sliced,
+)
 from growtool.trace.flow.identity_layers import identity_layer
 from growtool.trace.flow.layout import Layout, permuted, reshaped
 from growtool.trace.steps import is_finite_at_zero
@@ -59,6 +71,7 @@ def _followed(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
         bases=_bases(tape, call, activations),
         zeroed_by=_zeroed_by(tape, call),
         activation=first.activation if (call.op.moves or call.op.kind is Kind.POOL) and len(call.ins) == 1 else None,
+        normed=_normed(tape, call),
     )
 
 
@@ -66,11 +79,26 @@ def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int,
     """What the result of a concatenation equals, or that of a layer that can pass on what it receives."""
     if call.name == "cat" and len(activations) == len(call.ins):
         return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
+    norm = _normed(tape, call) if len(activations) == 1 else None
+    if norm is not None:
+        return normed_again(activations[0], call.ins[0].shape, norm, tape.norms)
     layer = identity_layer(tape, call) if len(activations) == 1 else None
     if layer is None:
         return {}
     activation = next(t for t in call.ins if tape.value(t).params is None)
     return passed(activations[0], activation.shape, layer)
+
+
+def _normed(tape: Observer, call: Call) -> Normed | None:
+    """An operation as a LayerNorm with a gain of its own, and a shift or none; None for anything else."""
+    if call.op.kind is not Kind.LAYER_NORM:
+        return None
+    given = [call.args[place] for place in call.op.affine]
+    names = [None if tensor is None else tape.stored_name(tensor) for tensor in given]
+    if names[0] is None or any(name is None and given[i] is not None for i, name in enumerate(names)):
+        return None
+    norm = (call.name, tuple(call.args[1]), *(tensor is not None for tensor in given))
+    return Normed(norm, frozenset(name for name in names if name is not None))
 
 
 def scaling(tape: Observer, call: Call) -> tuple[str, Params | None] | None:

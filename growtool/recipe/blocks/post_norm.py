@@ -1,0 +1,135 @@
+"""New blocks that end in a norm, behind another norm (BERT: `x = norm(x + f(x))`), and how they are closed.
+
+No branch of such a block can be closed so that the block returns what it received, as its norms stand behind the sums.
+But a norm of what has been normalised changes nothing, up to eps. So the norm in front of the block and those within
+get gains of one and shifts of zero, and the last norm of the block takes over the gain and the shift of the one in
+front:
+
+    old      y = g n(z) + b
+    grown    x = n(z),  u = n(x + 0),  y = g n(u + 0) + b = g n(z) + b
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from growtool.library.building import eps_of
+from growtool.prove.numbers import Renormed
+from growtool.recipe.matching import Matching
+from growtool.trace.module_calls import ModuleCall, Outcome, Same
+from growtool.trace.reading.norms import NormCall, norm_call
+from growtool.trace.steps import ForwardPass, Step
+
+
+@dataclass(frozen=True, slots=True)
+class PostNorm:
+    """A run of a block that ends in a norm, behind another norm.
+
+    Attributes:
+        received: number of the tensor that the norm in front wrote.
+        returned: number of the tensor that its last norm writes.
+        summed: number of the tensor that its last norm normalises.
+        end: the place of that norm among all operations.
+        plain: gains -> one, shifts -> zero, of the norm in front and of those within but for the last.
+        heirs: gain and shift of the last norm -> those of the norm in front.
+        norms: the paths of all these norms.
+    """
+
+    received: int
+    returned: int
+    summed: int
+    end: int
+    plain: Mapping[str, float]
+    heirs: Mapping[str, str]
+    norms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Handing:
+    """What becomes of the norms of all such blocks, by the target's names.
+
+    Attributes:
+        plain: gains -> one, shifts -> zero, which do nothing.
+        heirs: gain or shift -> the one in front of the block, or of several, whose values it takes over.
+        norms: paths of the norms whose eps counts more than once so.
+        numbers: of the tensors that plain norms write, and that others write of what has been normalised.
+    """
+
+    plain: Mapping[str, float] = field(default_factory=dict)
+    heirs: Mapping[str, str] = field(default_factory=dict)
+    norms: frozenset[str] = frozenset()
+    numbers: Renormed = field(default_factory=Renormed)
+
+    @classmethod
+    def of(cls, found: Sequence[PostNorm]) -> Handing:
+        """All of them, in the order in which they run: one may stand in front of the next."""
+        plain, heirs, norms = dict[str, float](), dict[str, str](), set[str]()
+        for block in found:
+            plain |= block.plain
+            heirs |= {name: heirs.get(front, front) for name, front in block.heirs.items()}
+            norms |= {*block.norms}
+        numbers = Renormed(frozenset(b.received for b in found), frozenset(b.returned for b in found))
+        kept = {name: front for name, front in heirs.items() if name not in plain}
+        return cls(plain, kept, frozenset(norms), numbers)
+
+    @property
+    def fronts(self) -> frozenset[str]:
+        """Paths of the norms whose values others take over."""
+        return frozenset(front.rpartition(".")[0] for front in self.heirs.values())
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """Heirs and their modules -> those whose values they take over."""
+        modules = {name.rpartition(".")[0]: front.rpartition(".")[0] for name, front in self.heirs.items()}
+        return {**modules, **self.heirs}
+
+
+def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) -> PostNorm | None:
+    """How a block hands on what a norm in front wrote; None if it does not, or if others read gains of these norms.
+
+    Args:
+        call: a run of a new block.
+        out: what it returned.
+        same: on what terms that equals an input of the block.
+        matching: source and target side by side.
+    """
+    model, forward = matching.target.model, matching.target.trace.forward
+    places = [place for place in range(call.first, call.end) if out.number in forward.raw[place].outs]
+    front, last = (_norm(forward, forward.made_by.get(number)) for number in (same.number, out.number))
+    if front is None or last is None or not places:
+        return None
+    inner = (_norm(forward, step) for step in forward.raw[call.first : call.end])
+    found = {norm.module: norm for norm in (front, *inner) if norm is not None and norm.affine.keys() <= same.plain}
+    plain = {name: value for norm in found.values() for name, value in norm.affine.items()}
+    alone = plain.keys() == same.plain and all(forward.use_counts[name] == 1 for name in plain)
+    if not alone or any(eps_of(model.get_submodule(path)) is None for path in found):
+        return None
+    heirs = dict(zip(last.affine, front.affine, strict=True))
+    kept = {name: value for name, value in plain.items() if name not in heirs}
+    return PostNorm(same.number, out.number, last.x, places[-1], kept, heirs, tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    """A LayerNorm of the pass: its module, what it normalises; gain and shift with the values that do nothing."""
+
+    module: str
+    x: int
+    affine: Mapping[str, float]
+
+
+def _norm(forward: ForwardPass, step: Step | None) -> _Norm | None:
+    norm = None if step is None else norm_call(step, forward)
+    return None if step is None or norm is None else _affine(forward, step.module, norm)
+
+
+def _affine(forward: ForwardPass, module: str, norm: NormCall) -> _Norm | None:
+    affine = {}
+    for number, value in ((norm.gain, 1.0), (norm.shift, 0.0)):
+        if number is not None:
+            names = forward.stored.get(number, ())
+            if len(names) != 1:  # made of others, or tied
+                return None
+            affine[names[0]] = value
+    return _Norm(module, norm.x, affine) if affine else None

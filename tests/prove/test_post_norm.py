@@ -1,0 +1,78 @@
+"""New blocks that end in a norm: the norms in front of them and within become plain, the last takes over.
+
+y = g n(z) + b stays what it is as n(n(z)) = n(z), but for eps; so it is measured with an eps of next to nothing.
+"""
+
+import pytest
+
+from growtool.checkpoint import ModelSpec
+from growtool.growing.summary import summarise
+from growtool.plan import Plan
+from growtool.recipe import resolve
+from tests.support.promises import OTHERS, TILE, promised
+from tests.support.treacherous import name_of
+from tests.support.treacherous_post_norm import CLOSED, DOUBTFUL
+from tests.zoo.proofs import InMemory, growth_proof, source_model
+
+OUT = {"operator": "zero_out"}
+WAYS = [OUT, {**OUT, "placement": "end"}, {"operator": "cancel_out"}, {**OUT, "start": "initial"}]
+
+
+def grown(case, blocks=3, **depth):
+    """The source with random numbers, and the recipe with more blocks."""
+    spec = ModelSpec(name_of("behind", case))
+    model = source_model(spec)
+    plan = Plan.model_validate({"target": {"model_args": {"depth": blocks}}, "depth": {**OUT, **depth}})
+    return model, resolve(plan, InMemory.of(spec, model))
+
+
+@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.parametrize("depth", WAYS)
+def test_blocks_behind_a_norm_are_closed(case, depth):
+    for blocks in (3, 5):
+        assert promised("behind", case, {"depth": blocks}, depth=depth) == "exact up to eps"
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_they_grow_wider_too(case):
+    assert promised("behind", case, {"depth": 3, "width": 2}, width=TILE, depth=OUT) == "exact up to eps"
+    for width in OTHERS:
+        promised("behind", case, {"depth": 3, "width": 2}, width=width, depth=OUT)
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_never_exact_and_wrong(case):
+    for depth in WAYS:
+        promised("behind", case, {"depth": 4}, depth=depth)
+    promised("behind", case, {"depth": 3, "width": 2}, width=TILE, depth=OUT)
+
+
+@pytest.mark.parametrize(
+    ("case", "plain", "heirs"),
+    [
+        ("one norm", ["blocks.1.one"], {"blocks.2.one": "blocks.1.one"}),
+        ("two norms", ["blocks.1.two", "blocks.2.one"], {"blocks.2.two": "blocks.1.two"}),
+    ],
+)
+def test_which_norms_become_plain_and_which_take_over(case, plain, heirs):
+    _, recipe = grown(case)
+    implied = {name: tensor.implied for name, tensor in recipe.tensors.items() if tensor.implied is not None}
+    assert implied.keys() == {f"{norm}.{name}" for norm in plain for name in ("weight", "bias")}
+    assert all(value.unique().tolist() == [float(name.endswith("weight"))] for name, value in implied.items())
+    for heir, front in heirs.items():
+        assert recipe.tensors[f"{heir}.weight"].source == f"{front}.weight"
+
+
+def test_a_block_from_elsewhere_takes_over_the_norm_in_front_of_it():
+    """Its own copy is that of another block, whose gain does not belong there."""
+    sources = [0, 0, 1, 0]
+    model, recipe = grown("two norms", 4, operator="map", map=sources, start="zero_out")
+    assert recipe.promise.kind == "exact up to eps" and growth_proof(model, recipe).told < 1e-9
+    assert recipe.tensors["blocks.3.two.weight"].source == "blocks.1.two.weight"
+
+
+def test_what_is_said_of_it():
+    _, recipe = grown("two norms")
+    said = " ".join(summarise(recipe).reasons)
+    assert "one normalises what another has normalised, and eps of 0.03 counts each time" in said
+    assert "blocks.2.one" in said and "blocks.0.one" not in said
