@@ -176,7 +176,8 @@ OPERATORS: dict[str, OperatorInfo] = {
         ),
         OperatorInfo(
             "zero_out", "depth", "copied blocks whose residual branch ends in zeros",
-            "exact for blocks with a residual connection, up to eps where they end in a norm", "LLaMA Pro, arXiv 2401.02415",
+            "exact for blocks with a residual connection, up to eps where they end in a norm",
+            "LLaMA Pro, arXiv 2401.02415",
             formula="x + f(x) with f's last layer zero",
             when="Deepening a trained residual network without a loss; the first choice.",
         ),

@@ -79,9 +79,9 @@ def renormed_shifts(trace: Trace, norms: Iterable[str]) -> list[str]:
     for module in sorted(norms):
         found[eps[module]].append(module)
     return [
-        f"{places(modules)}: one normalises what another has normalised, and eps of {size:.3g} counts each time; each "
-        f"changes what it receives by about {size / 2:.1e} (relative) where the variance over the channels is 1, in "
-        "inverse proportion to it elsewhere"
+        f"{places(modules)}: with the new blocks closed each norms what another has normed, so eps of {size:.3g} "
+        f"counts more than once: by about {size / 2:.1e} (relative) a norm where the variance over the channels is 1, "
+        "in inverse proportion to it elsewhere"
         for size, modules in found.items()
     ]
 

@@ -4,8 +4,11 @@ y = g n(z) + b stays what it is as n(n(z)) = n(z), but for eps; so it is measure
 """
 
 import pytest
+import timm
+import torch
 
-from growtool.checkpoint import ModelSpec
+from growtool.checkpoint import ModelSpec, file_order
+from growtool.growing.execute import produce
 from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
@@ -71,8 +74,23 @@ def test_a_block_from_elsewhere_takes_over_the_norm_in_front_of_it():
     assert recipe.tensors["blocks.3.two.weight"].source == "blocks.1.two.weight"
 
 
+def test_closed_blocks_learn():
+    """What ends a branch is zero, and it has a gradient; so has the norm that took over."""
+    _, recipe = grown("two norms")
+    model = timm.create_model(recipe.target.architecture, **recipe.target.model_args).double()
+    model.load_state_dict(dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True)))
+    model(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()).square().sum().backward()
+    closing = {name for name, tensor in recipe.tensors.items() if tensor.zero}
+    assert closing == {f"blocks.2.{name}" for name in ("b.weight", "b.bias", "c.weight", "c.bias")}
+    for name, parameter in model.named_parameters():
+        if name in closing:
+            assert not parameter.any()
+        if name in closing or name.startswith("blocks.2.two"):
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
 def test_what_is_said_of_it():
     _, recipe = grown("two norms")
     said = " ".join(summarise(recipe).reasons)
-    assert "one normalises what another has normalised, and eps of 0.03 counts each time" in said
+    assert "with the new blocks closed each norms what another has normed, so eps of 0.03 counts more than once" in said
     assert "blocks.2.one" in said and "blocks.0.one" not in said
