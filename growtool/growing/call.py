@@ -67,10 +67,18 @@ def grow(
         written = open_checkpoint(grown.out)
         if out is not None:
             return written
-        model = build(written.spec)
-        model.load_state_dict(written.state_dict(), strict=True, assign=True)
+        model = _loaded(written)
     if isinstance(model_or_path, nn.Module):
         model = model.to(device).train(model_or_path.training)
+    return model
+
+
+def _loaded(written: Checkpoint) -> nn.Module:
+    """The model of a checkpoint that was written."""
+    model = library_of(written.spec).loaded(written.spec, written.path.parent)
+    if model is None:
+        model = build(written.spec)
+        model.load_state_dict(written.state_dict(), strict=True, assign=True)
     return model
 
 
@@ -128,7 +136,8 @@ def _require_same(model: nn.Module, source: Checkpoint) -> None:
     inputs = library.inputs(rebuilt, 2, seed=0)
     with torch.no_grad():
         expected, found = (
-            library.run(copied.cpu().double().eval(), inputs) for copied in (copy.deepcopy(model), rebuilt)
+            library.run(copied.cpu().double().eval(), inputs)
+            for copied in (library.plain(copy.deepcopy(model)), rebuilt)
         )
     if len(expected) != len(found) or not all(map(_equal, expected, found)):
         raise CheckpointError(f"{type(model).__name__}: computes another function than {library.name}'s; {remedy}")

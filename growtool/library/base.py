@@ -120,6 +120,14 @@ class Library(ABC):
         """The model with the values that are drawn for it from `seed`; the global random state stays."""
         return seeded(partial(self.create, spec), seed)
 
+    def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module | None:
+        """The model of a folder as the library loads it; None where that is what `build` makes, with its weights."""
+        return None
+
+    def plain(self, model: nn.Module) -> nn.Module:
+        """A model, computing in a way that float64 can follow; it may be changed."""
+        return model
+
     # Calling it
 
     @abstractmethod

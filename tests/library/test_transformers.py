@@ -20,7 +20,7 @@ WAYS = {
     "zero_out": {"target": DEEPER, "depth": {"operator": "zero_out"}},
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
-POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "bart")
+POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "bart", "hubert", "wavlm")
 QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss", "wav2vec2")
 EXACT = 1e-12
 

@@ -147,6 +147,15 @@ def test_a_model_in_memory_grows(place):
         assert torch.allclose(large(input_ids=ids).logits, small(input_ids=ids).logits, rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_handed_back_computes_as_transformers_has_it():
+    """Written-out experts and attention are for tracing and proving."""
+    small = Source.of(config_of("mixtral"))
+    own = transformers.MixtralForCausalLM(transformers.AutoConfig.for_model("mixtral", **small.spec.model_args))
+    large = grow(own, BOTH)
+    for kind in ("_experts_implementation", "_attn_implementation"):
+        assert getattr(large.config, kind) == getattr(own.config, kind)
+
+
 def test_weights_without_the_name_of_the_base_model_are_taken_and_left_so(tmp_path):
     """GPT-2 was published so."""
     source = folder(tmp_path / "small", "gpt2")

@@ -20,6 +20,9 @@ TEXT = {**SIZES, "vocab_size": 97, "max_position_embeddings": 64}
 SHARED_HEADS = {**TEXT, "num_key_value_heads": 2}
 GEMMA = {**SHARED_HEADS, "head_dim": 16}
 SLIDING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+SOUND = {
+    **SIZES, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "vocab_size": 20,
+}  # fmt: skip
 IMAGES = {**SIZES, "image_size": 32, "patch_size": 8}
 T5 = {"d_model": 48, "d_ff": 80, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "vocab_size": 97}
 SPEECH = {"num_mel_bins": 16, "max_source_positions": 20, "max_target_positions": 16}
@@ -100,9 +103,9 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "vocab_size": 97, **SPEECH,
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "suppress_tokens": None,
         "begin_suppress_tokens": None}),
-    "wav2vec2": ("wav2vec2", "Wav2Vec2ForCTC", {
-        **SIZES, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
-        "do_stable_layer_norm": True, "vocab_size": 20}),
+    "wav2vec2": ("wav2vec2", "Wav2Vec2ForCTC", {**SOUND, "do_stable_layer_norm": True}),
+    "hubert": ("hubert", "HubertForCTC", SOUND),
+    "wavlm": ("wavlm", "WavLMForCTC", SOUND),
     "ast": ("audio-spectrogram-transformer", "ASTForAudioClassification", {
         **SIZES, "max_length": 64, "num_mel_bins": 32, **_LABELS}),
     "mamba": ("mamba", "MambaForCausalLM", {

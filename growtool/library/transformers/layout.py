@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from growtool.library.building import shared_names
 from growtool.library.layout import Conversion, Reading, Writing
+from growtool.library.transformers.weight_norm import combining, part_names, separating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +42,8 @@ def reading(model: Any, stored: Shapes) -> Reading:
     renamings, converters = _table(model)
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     own, prefix = model.state_dict(), model.base_model_prefix
+    normed = {part: weight for weight, parts in part_names(model).items() for part in parts}
+    own |= dict.fromkeys(normed)
     places, unused = dict[str, str](), list[str]()
     collected: _Collected = {}
     for name in sorted(stored, key=dot_natural_key):
@@ -53,6 +57,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
         else:
             collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
     made = {result: one for one in _conversions(model, collected, stored) for result in one.results}
+    made |= combining(model, {part: places.pop(part) for part in normed if part in places})
     ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ONCE_SAVED)
     passed = tuple(name for name in unused if any(re.search(pattern, name) for pattern in ignored))
     ties = _ties(model, places)
@@ -71,8 +76,16 @@ def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
 
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in dropped}
     stripped = _without_prefix(model, source)
+    normed = {
+        weight: source.made[weight].parts if weight in source.made else tuple(map(stripped, parts))
+        for weight, parts in part_names(model).items()
+        if weight in own and weight not in source.places
+    }
+    separated = list(separating(model, normed))
+    source = replace(source, made={name: one for name, one in source.made.items() if name not in normed})
+    own = {name: shape for name, shape in own.items() if name not in normed}
     if not _converts(model, source):
-        return Writing({name: stripped(name) for name in own})
+        return Writing({name: stripped(name) for name in own}, separated)
     renamings, converters = ([one.reverse_transform() for one in table[::-1]] for table in _table(model, saving=True))
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     names: dict[str, str] = {}
@@ -83,7 +96,7 @@ def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
             names[name] = stripped(apply_renamings(name, renamings))
         else:
             collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
-    conversions = []
+    conversions = separated
     for one in _conversions(model, collected, own):
         renamed = {result: stripped(apply_renamings(result, renamings)) for result in one.results}
         conversions.append(Conversion(one.parts, tuple(renamed.values()), partial(_renamed, one.convert, renamed)))

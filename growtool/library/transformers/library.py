@@ -75,10 +75,11 @@ class Transformers(Library):
         )
 
     def create(self, spec: ModelSpec) -> nn.Module:
-        """By the class and its configuration, attention written out and experts without choices."""
+        """By the class and its configuration, attention written out, experts without choices, weights without norms."""
         import transformers
 
         from growtool.library.transformers.experts import DENSE, register_dense
+        from growtool.library.transformers.weight_norm import make_plain
 
         register_dense()
         with _quietly():
@@ -87,6 +88,22 @@ class Transformers(Library):
             model: nn.Module = getattr(transformers, spec.architecture)._from_config(
                 config, attn_implementation="eager", dtype=_float32(), **mixture
             )
+        make_plain(model)
+        return model
+
+    def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module:
+        """By `from_pretrained`, in the types of the file."""
+        import transformers
+
+        with _quietly():
+            model: nn.Module = getattr(transformers, spec.architecture).from_pretrained(folder, dtype="auto")
+        return model.eval()
+
+    def plain(self, model: nn.Module) -> nn.Module:
+        """Attention and experts written out: fast ones take no float64."""
+        held: Any = model
+        held.set_attn_implementation("eager")
+        held.set_experts_implementation("eager")
         return model
 
     def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
@@ -205,9 +222,12 @@ def _quietly() -> Iterator[None]:
     """While open, transformers says nothing below an error: what it has to say of models is for who trains them."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
