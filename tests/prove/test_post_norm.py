@@ -8,6 +8,7 @@ import timm
 import torch
 
 from growtool.checkpoint import ModelSpec, file_order
+from growtool.errors import PlanError
 from growtool.growing.execute import produce
 from growtool.growing.summary import summarise
 from growtool.plan import Plan
@@ -94,3 +95,16 @@ def test_what_is_said_of_it():
     said = " ".join(summarise(recipe).reasons)
     assert "with the new blocks closed each norms what another has normed, so eps of 0.03 counts more than once" in said
     assert "blocks.2.one" in said and "blocks.0.one" not in said
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("a gain read elsewhere", r"whose gain or shift other operations read, too \(blocks.2.one.weight\)"),
+        ("gain and shift exchanged", "that are no modules of their own"),
+        ("one norm for all", "native_layer_norm in norm changes what it received"),
+    ],
+)
+def test_a_refusal_says_what_stands_in_the_way(case, why):
+    with pytest.raises(PlanError, match=why):
+        grown(case)

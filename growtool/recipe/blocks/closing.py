@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from growtool.errors import PlanError
+from growtool.errors import PlanError, format_names
 from growtool.operators.depth.placement import Placed
 from growtool.prove.block_equivalence import Comparison, compare_passes
 from growtool.prove.numbers import Closed
@@ -218,12 +218,23 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
                     return (
                         f"and the one the trace found takes {foreign[0]} to be closed, which is not the block's alone"
                     )
+                if same.plain:
+                    return f"and the one the trace found goes through norms {_unfit(same.plain, matching)}"
             if out.lost is not None:
                 where = out.lost.replace(f"in {path}.", "in its ").replace(f"in {path}", "in it")
                 return (
                     f"and the trace found none: {where} changes what it received, and no sum adds what it returns to it"
                 )
     return "and the trace found none"
+
+
+def _unfit(affine: Params, matching: Matching) -> str:
+    """Why norms with these gains and shifts cannot become plain, in a clause."""
+    counts = matching.target.trace.forward.use_counts
+    shared = sorted(name for name in affine if counts[name] > 1)
+    if shared:
+        return f"whose gain or shift other operations read, too ({format_names(shared, 2)})"
+    return f"that are no modules of their own ({format_names(sorted(affine), 2)})"
 
 
 def _reads(run: _Run, name: str, matching: Matching) -> bool:
