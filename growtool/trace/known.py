@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from growtool.library import leaves_of
 from growtool.trace.table.shapes import ByShape
 
-_LARGEST = 1 << 18  # numbers of a tensor that is followed
+_LARGEST = 1 << 20  # numbers of a tensor that is followed
 _ASKS = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 _MADE = frozenset(
     "zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full "
