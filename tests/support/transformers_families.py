@@ -79,6 +79,7 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "distilbert": ("distilbert", "DistilBertForMaskedLM", {
         "dim": 48, "hidden_dim": 80, "n_layers": 2, "n_heads": 4, "vocab_size": 97, "max_position_embeddings": 64}),
     "squeezebert": ("squeezebert", "SqueezeBertForMaskedLM", {**TEXT, "embedding_size": 48}),
+    "esmc": ("esmc", "EsmcForMaskedLM", {**TEXT, "num_key_value_heads": 4}),  # heads that go with heads of keys alone
     "esm": ("esm", "EsmForMaskedLM", {**TEXT, "pad_token_id": 0, "mask_token_id": 3}),
     "megatron-bert": ("megatron-bert", "MegatronBertForMaskedLM", TEXT),
     "bart": ("bart", "BartForConditionalGeneration", {

@@ -8,7 +8,8 @@ argument that leaves every shape alone may still decide how channels split into 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -92,7 +93,7 @@ class _Search:
         self._closable: dict[str, frozenset[str]] = {}
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
-        self.neutral: dict[str, Value] = {}
+        self.neutral: list[Mapping[str, Value]] = []
         self.refused: dict[str, Value] = {}
         self.breaking: dict[str, Value] = {}
         self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
@@ -104,7 +105,7 @@ class _Search:
                 continue
             shapes = self._trials.doubled({name: value})
             if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
-                self.neutral[name] = value
+                self.neutral.append({name: value})
             if shapes is None and not is_path(name):
                 self.refused[name] = value
             if shapes == self._trials.shapes:
@@ -113,6 +114,15 @@ class _Search:
                 self.widening[name] = value
             if self._breaks(name, value, shapes):
                 self.breaking[name] = value
+        self.neutral += self._neutral_together()
+
+    def _neutral_together(self) -> Iterator[Mapping[str, Value]]:
+        """Equal counts that the library refuses alone and takes together (heads, of queries and of keys)."""
+        counts = [(name, value) for name, value in self.refused.items() if isinstance(value, int)]
+        for (name, value), (other, same) in itertools.combinations(counts, 2):
+            both = {name: value, other: same}
+            if value == same and both not in self.neutral and self._grows_nothing(self._trials.doubled(both)):
+                yield both
 
     def depth(self) -> dict[str, Value]:
         """The arguments that add blocks: residual ones like those there are first, then the one that adds most."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from growtool.library.building import Shapes
 from growtool.library.paths import is_path
@@ -31,7 +31,7 @@ class Widening:
     Args:
         trials: builds models.
         widening: arguments that widen the model alone; may grow between calls.
-        neutral: arguments that leave every shape alone; likewise.
+        neutral: arguments that leave every shape alone, one by one or two that agree; likewise.
         refused: arguments that the library refuses to double alone; likewise.
         breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads); likewise.
     """
@@ -40,7 +40,7 @@ class Widening:
         self,
         trials: Trials,
         widening: Mapping[str, Value],
-        neutral: Mapping[str, Value],
+        neutral: Sequence[Mapping[str, Value]],
         refused: Mapping[str, Value],
         breaking: Mapping[str, Value],
     ) -> None:
@@ -197,8 +197,8 @@ class Widening:
 
     def _feasible(self, nothing: float) -> Iterator[tuple[float, dict[str, Value]]]:
         """Sets of arguments that the library accepts together, with their cost, fewest first."""
-        for breaking, neutral in itertools.product(self._breaking.items(), self._neutral.items()):
-            size_arguments = dict((breaking, neutral))
+        for (name, value), neutral in itertools.product(self._breaking.items(), self._neutral):
+            size_arguments = {name: value, **neutral}
             cost = self._possible(size_arguments)
             if cost < nothing:
                 yield cost, size_arguments
@@ -245,12 +245,12 @@ class Widening:
 
     def _with_heads(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
         """Add arguments that keep the head size: those that rid attention of grown channels. How many are left."""
-        for name, value in self._neutral.items():
+        for neutral in self._neutral:
             if joint == 0:
                 break
-            left = self._trials.jointly_grown({**size_arguments, name: value})
+            left = self._trials.jointly_grown({**size_arguments, **neutral})
             if left < joint:
-                size_arguments, joint = {**size_arguments, name: value}, left
+                size_arguments, joint = {**size_arguments, **neutral}, left
         if joint < math.inf:
             return size_arguments, joint
         for name, value in self._widening.items():  # nothing comes of any of them: another may be what lacks
