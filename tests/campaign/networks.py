@@ -20,15 +20,21 @@ def _vit(width: int, heads: int, depth: int) -> dict[str, Any]:
 
 NETWORKS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "resnet": ("resnet18", {
-        "large": _resnet(48, 2), "half": _resnet(24, 2), "one block": _resnet(48, 1), "both": _resnet(24, 1)}),
+        "large": _resnet(48, 2), "half": _resnet(24, 2), "one block": _resnet(48, 1), "both": _resnet(24, 1),
+        "three quarters": _resnet(36, 2)}),
     "vit": ("vit_tiny_patch16_224", {
-        "large": _vit(128, 4, 4), "half": _vit(64, 2, 4), "one block": _vit(128, 4, 1), "both": _vit(64, 2, 1)}),
+        "large": _vit(128, 4, 4), "half": _vit(64, 2, 4), "one block": _vit(128, 4, 1), "both": _vit(64, 2, 1),
+        "three quarters": _vit(96, 3, 4)}),
 }  # fmt: skip
 """Family -> timm's architecture, and the arguments of each size."""
 TINY = {
-    "resnet": {"large": _resnet(8, 2), "half": _resnet(4, 2), "one block": _resnet(8, 1), "both": _resnet(4, 1)},
-    "vit": {"large": _vit(16, 4, 2), "half": _vit(8, 2, 2), "one block": _vit(16, 4, 1), "both": _vit(8, 2, 1)},
-}
+    "resnet": {
+        "large": _resnet(8, 2), "half": _resnet(4, 2), "one block": _resnet(8, 1), "both": _resnet(4, 1),
+        "three quarters": _resnet(6, 2)},
+    "vit": {
+        "large": _vit(16, 4, 2), "half": _vit(8, 2, 2), "one block": _vit(16, 4, 1), "both": _vit(8, 2, 1),
+        "three quarters": _vit(12, 3, 2)},
+}  # fmt: skip
 """The same for trying the campaign out."""
 
 

@@ -12,7 +12,7 @@ SOURCES = (14, 22, 38)
 LENGTHS, SHARES = (20, 40, 10, 80), (0.5, 0.7, 0.9)
 STARTS = {"width": "half", "depth": "one block", "both": "both"}
 """What grows -> the size of network it starts from."""
-SIZES = ("large", *STARTS.values())
+SIZES = ("large", *STARTS.values(), "three quarters")
 _WARMUP, _DECAY, _LATE = 0.02, 0.15, 0.8
 MIXTURE: Mapping[str, Any] = {"operator": "mixture", "gain": 0.3}
 WIDTHS: Mapping[str, Mapping[str, Any]] = {
@@ -43,7 +43,8 @@ class Run:
         family: `resnet` or `vit`.
         seed: of weights, growth and training.
         start: size of the network that it begins with, fresh; or the name of the run whose result it goes on from.
-        stages: epochs of training, or a growth plan without its target, which is the large network.
+        stages: epochs of training, or a growth plan without its target, which is the large network unless `size` says
+            another.
         rate: over all stages.
         lr: peak rate; None for the family's own.
         options: further ones of the training.
@@ -87,6 +88,18 @@ def once(family: str, grows: str, epochs: float, share: float = _LATE, *, width:
     return Run(f"{grows}-at-{share:.0%}", epochs, family, 0, STARTS[grows], stages, rate)
 
 
+def otherwise(family: str) -> Iterator[Run]:
+    """Other schedules for what grows both ways: a lower rate, earlier with a longer fall, one cosine, step by step."""
+    late, width, depth = once(family, "both", 40), {"width": MIXTURE}, {"depth": {"operator": "zero_out"}}
+    yield replace(late, way=f"{late.way}-half-the-rate", lr=TRAINING[family]["lr"] / 2)
+    stages = (12, width | depth, 12)
+    yield replace(late, way="both-at-50%-long-fall", length=24, stages=stages, rate={**late.rate, "decay": 0.4})
+    stages, cosine = (15, width | depth, 10), {"sched": "cosine", "warmup": _WARMUP}
+    yield replace(late, way="both-at-60%-cosine", length=25, stages=stages, rate=cosine)
+    stages = (12, {**depth, "size": "half"}, 12, {**width, "size": "three quarters"}, 8, width, 5)
+    yield replace(late, way="step-by-step", length=37, stages=stages, rate={**late.rate, "decay": 0.13})
+
+
 def regrown(family: str, source: float, epochs: float, plan: Mapping[str, Any], how: str) -> Run:
     """A source trained to its end, grown at once and trained on at a lower rate."""
     lr = 0.03 if family == "resnet" else 3e-4
@@ -109,6 +122,7 @@ def further(family: str) -> Iterator[Run]:
     for source in SOURCES:
         yield scratch(family, source, size="half")
         yield from (regrown(family, source, epochs, {"width": MIXTURE}, "mixture") for epochs in (2, 6))
+    yield from otherwise(family)
     plain = once(family, "width", LENGTHS[0])
     for name, width in WIDTHS.items():
         yield replace(once(family, "width", LENGTHS[0], width=width), way=f"{plain.way}-{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -141,8 +142,9 @@ def document(run: Run, place: Place, runs: Mapping[str, Run]) -> dict[str, Any]:
 def _stage(run: Run, stage: float | Mapping[str, Any], place: Place, second: list[Path]) -> dict[str, Any]:
     if not isinstance(stage, Mapping):
         return {"train": {"steps": place.updates(run, stage)}}
-    target = {"model_args": arguments_of(run.family, "large", tiny=place.tiny)}
-    plan = {"target": target, "seed": run.seed, "allow_lossy": True, **stage}
+    sections = {name: section for name, section in stage.items() if name != "size"}
+    target = {"model_args": arguments_of(run.family, stage.get("size", "large"), tiny=place.tiny)}
+    plan = {"target": target, "seed": run.seed, "allow_lossy": True, **copy.deepcopy(sections)}
     return {"grow": plan | ({"second": str(second[0])} if second else {})}
 
 
