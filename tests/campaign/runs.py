@@ -92,8 +92,10 @@ def otherwise(family: str) -> Iterator[Run]:
     """Other schedules for what grows both ways: a lower rate, earlier with a longer fall, one cosine, step by step."""
     late, width, depth = once(family, "both", 40), {"width": MIXTURE}, {"depth": {"operator": "zero_out"}}
     yield replace(late, way=f"{late.way}-half-the-rate", lr=TRAINING[family]["lr"] / 2)
-    stages = (12, width | depth, 12)
-    yield replace(late, way="both-at-50%-long-fall", length=24, stages=stages, rate={**late.rate, "decay": 0.4})
+    for small, large, share, decay in ((12, 12, 0.5, 0.4), (32, 16, 0.67, 0.28)):
+        stages = (small, width | depth, large)
+        way, rate = f"both-at-{share:.0%}-long-fall", {**late.rate, "decay": decay}
+        yield replace(late, way=way, length=small + large, stages=stages, rate=rate)
     stages, cosine = (15, width | depth, 10), {"sched": "cosine", "warmup": _WARMUP}
     yield replace(late, way="both-at-60%-cosine", length=25, stages=stages, rate=cosine)
     stages = (12, {**depth, "size": "half"}, 12, {**width, "size": "three quarters"}, 8, width, 5)
