@@ -120,6 +120,10 @@ class Library(ABC):
         """The model with the values that are drawn for it from `seed`; the global random state stays."""
         return seeded(partial(self.create, spec), seed)
 
+    def typed(self, spec: ModelSpec, dtype: str) -> ModelSpec:
+        """The spec of a model whose weights are of a type, torch's name, where a configuration says which they are."""
+        return spec
+
     def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module | None:
         """The model of a folder as the library loads it; None where that is what `build` makes, with its weights."""
         return None

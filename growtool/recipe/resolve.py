@@ -168,7 +168,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         plan=plan,
         source=checkpoint,
         second=second_source(plan, checkpoint, source),
-        target=told.spec,
+        target=_typed(plan, target, told.spec),
         tensors=tensors,
         templates=templates,
         form=target_form(plan, tensors, templates),
@@ -183,6 +183,11 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         models=(source.model, told.model),
         needs=target.library.needs(told.spec),
     )
+
+
+def _typed(plan: Plan, target: TracedModel, spec: ModelSpec) -> ModelSpec:
+    """The target's spec, saying in which type its weights are written where the plan does."""
+    return spec if plan.output.dtype == "same" else target.library.typed(spec, plan.output.dtype)
 
 
 def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, ...]:

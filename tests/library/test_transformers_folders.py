@@ -105,6 +105,18 @@ def test_a_configuration_keeps_all_but_its_sizes(place, family):
     assert all(isinstance(before[name], int | list) for name in changed), changed
 
 
+@pytest.mark.parametrize(("before", "after"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_configuration_says_the_type_of_the_weights(tmp_path, before, after):
+    """`from_pretrained` loads in the type that it says, whatever that of the file."""
+    source = folder(tmp_path / "small", "llama", getattr(torch, before))
+    lax = {"verify": {"tolerance": 0.1}}
+    grow(source, {**BOTH, "output": {"dtype": after}, **lax}, tmp_path / "large")
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "large")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {getattr(torch, after)}
+    handed = grow(source, {**BOTH, "output": {"dtype": after}, **lax})
+    assert {parameter.dtype for parameter in handed.parameters()} == {getattr(torch, after)}
+
+
 def test_lists_by_block_follow_the_depth(tmp_path):
     """A pattern of kinds of blocks goes on, and old blocks keep their kind."""
     grow(

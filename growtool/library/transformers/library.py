@@ -91,8 +91,13 @@ class Transformers(Library):
         make_plain(model)
         return model
 
+    def typed(self, spec: ModelSpec, dtype: str) -> ModelSpec:
+        """In the field that `from_pretrained` loads by, which older versions called otherwise."""
+        name = "torch_dtype" if "torch_dtype" in spec.extra else "dtype"
+        return replace(spec, extra={**spec.extra, name: dtype})
+
     def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module:
-        """By `from_pretrained`, in the types of the file."""
+        """By `from_pretrained`, in the type that the configuration says."""
         import transformers
 
         with _quietly():
