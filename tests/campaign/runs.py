@@ -92,7 +92,7 @@ def otherwise(family: str) -> Iterator[Run]:
     """Other schedules for what grows both ways: a lower rate, earlier with a longer fall, one cosine, step by step."""
     late, width, depth = once(family, "both", 40), {"width": MIXTURE}, {"depth": {"operator": "zero_out"}}
     yield replace(late, way=f"{late.way}-half-the-rate", lr=TRAINING[family]["lr"] / 2)
-    for small, large, share, decay in ((12, 12, 0.5, 0.4), (32, 16, 0.67, 0.28)):
+    for small, large, share, decay in ((12, 12, 0.5, 0.4), (32, 16, 0.67, 0.28), (32, 12, 0.73, 0.22)):
         stages = (small, width | depth, large)
         way, rate = f"both-at-{share:.0%}-long-fall", {**late.rate, "decay": decay}
         yield replace(late, way=way, length=small + large, stages=stages, rate=rate)
