@@ -67,17 +67,16 @@ def eps_obstacles(
     return [Obstacle(Why.EPS, f"{places(paths)}: {reason}") for paths, reason in told if paths]
 
 
-def without_eps(trace: Trace, norms: Iterable[str]) -> dict[str, float]:
-    """An eps for each norm that is nothing beside its variance, and yet divides zeros by no zero."""
-    eps = eps_of_norms(trace)
-    return {module: eps[module] * _NEGLIGIBLE for module in norms}
+def without_eps(norms: Mapping[str, float]) -> dict[str, float]:
+    """In place of the eps of each norm one that is nothing beside its variance, and yet divides zeros by no zero."""
+    return {module: eps * _NEGLIGIBLE for module, eps in norms.items()}
 
 
-def renormed_shifts(trace: Trace, norms: Iterable[str]) -> list[str]:
-    """How much each norm of what has been normalised changes it: to first order eps / (2 variance)."""
-    eps, found = eps_of_norms(trace), defaultdict[float, list[str]](list)
-    for module in sorted(norms):
-        found[eps[module]].append(module)
+def renormed_shifts(norms: Mapping[str, float]) -> list[str]:
+    """How much each norm of what has been normalised changes it, by its eps: to first order eps / (2 variance)."""
+    found = defaultdict[float, list[str]](list)
+    for module, eps in sorted(norms.items()):
+        found[eps].append(module)
     return [
         f"{places(modules)}: with the new blocks closed each norms what another has normed, so eps of {size:.3g} "
         f"counts more than once: by about {size / 2:.1e} (relative) a norm where the variance over the channels is 1, "

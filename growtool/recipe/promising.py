@@ -51,7 +51,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
         return Promise("lossy", (*known, *others, *blamed(followed, deeper), *jointly)), {}
     told = getattr(plan.width, "eps", "kept") == "told"
     shifts = [] if told else eps_shifts(growing.norms, wanted)
-    shifts += renormed_shifts(matching.target.trace, growing.starts.handing.norms)
+    shifts += renormed_shifts(growing.starts.handing.norms)
     return Promise("exact up to eps" if shifts else "exact", tuple(obstacles(Why.EPS, shifts))), wanted
 
 

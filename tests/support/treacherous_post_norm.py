@@ -10,35 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tests.support.treacherous import Net, name_of, register
+from tests.support.treacherous import name_of, register
+from tests.support.treacherous_callers import Part, Walk, Walked, added, chain, kept
 
-Run = Callable[["Part", Tensor], Tensor]
-Walk = Callable[["Behind", Tensor], Tensor]
+Run = Callable[["Normed", Tensor], Tensor]
 
 
-class Part(nn.Module):
-    """A block; `run` is a function of (block, tokens)."""
+class Normed(Part):
+    """A block with norms of its own."""
 
     def __init__(self, run: Run, dim: int) -> None:
-        super().__init__()
-        self.a, self.b, self.c = (nn.Linear(dim, dim) for _ in range(3))
+        super().__init__(run, dim)
         self.one, self.two = nn.LayerNorm(dim, eps=0.1), nn.LayerNorm(dim, eps=0.03)
         self.bare = nn.LayerNorm(dim, elementwise_affine=False)
-        self.run = run
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
-
-    def branch(self, x: Tensor) -> Tensor:
-        return self.b(torch.relu(self.a(x)))
 
 
-class Behind(Net):
-    """A sequence of `depth` blocks behind a norm that its owner walks through."""
+class Behind(Walked):
+    """A sequence of such blocks behind a norm."""
+
+    part = Normed
 
     def __init__(self, run: Run, walk: Walk, depth: int = 2, width: int = 1) -> None:
-        super().__init__(walk, width)
-        self.blocks = nn.ModuleList([Part(run, self.dim) for _ in range(depth)])
+        super().__init__(run, walk, depth, width)
         if run is _tied:
             for block in self.blocks:
                 block.one.weight = self.norm.weight
@@ -47,34 +40,25 @@ class Behind(Net):
                 block.shared = self.norm
 
 
-def _one(s: Part, x: Tensor) -> Tensor:
+def _one(s: Normed, x: Tensor) -> Tensor:
     return s.one(x + s.branch(x))
 
 
-def _two(s: Part, x: Tensor) -> Tensor:
+def _two(s: Normed, x: Tensor) -> Tensor:
     x = s.one(x + s.branch(x))
     return s.two(x + s.c(torch.tanh(x)))
 
 
-def _tied(s: Part, x: Tensor) -> Tensor:
+def _tied(s: Normed, x: Tensor) -> Tensor:
     return s.one(x + s.branch(x))
 
 
-def _by_one_norm(s: Part, x: Tensor) -> Tensor:
+def _by_one_norm(s: Normed, x: Tensor) -> Tensor:
     return s.shared(x + s.branch(x))
 
 
 def _chain(s: Behind, x: Tensor) -> Tensor:
-    x = s.norm(x)
-    for block in s.blocks:
-        x = block(x)
-    return x
-
-
-def _without_front(s: Behind, x: Tensor) -> Tensor:
-    for block in s.blocks:
-        x = block(x)
-    return x
+    return chain(s, s.norm(x))
 
 
 def _behind(change: Callable[[Behind, Tensor], Tensor]) -> Walk:
@@ -90,13 +74,7 @@ def _behind(change: Callable[[Behind, Tensor], Tensor]) -> Walk:
 
 
 def _kept(use: Callable[[list[Tensor]], Tensor]) -> Walk:
-    def walk(s: Behind, x: Tensor) -> Tensor:
-        kept = [s.norm(x)]
-        for block in s.blocks:
-            kept.append(block(kept[-1]))
-        return use(kept)
-
-    return walk
+    return lambda s, x: kept(use)(s, s.norm(x))
 
 
 def _gain_read_twice(s: Behind, x: Tensor) -> Tensor:
@@ -120,12 +98,6 @@ def _written_beside(s: Behind, x: Tensor) -> Tensor:
     return x
 
 
-def _added(s: Behind, x: Tensor) -> Tensor:
-    for block in s.blocks:
-        x = x + block(x)
-    return x
-
-
 def _normed_sums(s: Behind, x: Tensor) -> Tensor:
     x = s.norm(x)
     for block in s.blocks:
@@ -134,7 +106,7 @@ def _normed_sums(s: Behind, x: Tensor) -> Tensor:
 
 
 def _run_twice(s: Behind, x: Tensor) -> Tensor:
-    return _without_front(s, _chain(s, x))
+    return chain(s, _chain(s, x))
 
 
 def _from_the_front(s: Behind, x: Tensor) -> Tensor:
@@ -153,8 +125,8 @@ CLOSED: dict[str, tuple[Run, Walk]] = {
     "a copy in front": (_one, lambda s, x: _chain(s, x).clone()),
 }
 DOUBTFUL: dict[str, tuple[Run, Walk]] = {
-    "no norm in front": (_one, _without_front),
-    "no norm in front, two norms": (_two, _without_front),
+    "no norm in front": (_one, chain),
+    "no norm in front, two norms": (_two, chain),
     "activated between": (_one, _behind(lambda s, x: x.relu())),
     "scaled between": (_one, _behind(lambda s, x: 2 * x)),
     "shifted between": (_two, _behind(lambda s, x: x + 1)),
@@ -169,7 +141,7 @@ DOUBTFUL: dict[str, tuple[Run, Walk]] = {
     "a gain read elsewhere": (_one, _gain_read_twice),
     "written in place": (_one, _front_written),
     "written beside": (_one, _written_beside),
-    "added by the caller": (_one, _added),
+    "added by the caller": (_one, added()),
     "one norm for all": (_by_one_norm, _chain),
     "one gain for all": (_tied, _chain),
     "the owner's norm": (_one, _normed_sums),

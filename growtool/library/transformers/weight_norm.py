@@ -6,7 +6,7 @@ where they are written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,10 @@ def make_plain(model: nn.Module) -> None:
 
 def part_names(model: nn.Module) -> dict[str, tuple[str, str]]:
     """Weight -> the names of its length and its direction in transformers' own model."""
-    return {name: parts_of(name) for name in _noted(model)}
+    return {name: _parts_of(name) for name in _noted(model)}
 
 
-def parts_of(name: str) -> tuple[str, str]:
+def _parts_of(name: str) -> tuple[str, str]:
     """The names of the length and the direction of a weight."""
     layer = name.removesuffix("weight")
     return f"{layer}{_PARTS[0]}", f"{layer}{_PARTS[1]}"
@@ -51,12 +51,12 @@ def combining(model: nn.Module, places: Mapping[str, str]) -> Iterator[tuple[str
         places: names of parts -> their names in the file.
     """
     for name, dim in _noted(model).items():
-        parts = tuple(places[part] for part in parts_of(name) if part in places)
+        parts = tuple(places[part] for part in _parts_of(name) if part in places)
         if len(parts) == len(_PARTS):
             yield name, Conversion(parts, (name,), partial(_combined, parts, name, dim))
 
 
-def separating(model: nn.Module, written_as: Mapping[str, Collection[str]]) -> Iterator[Conversion]:
+def separating(model: nn.Module, written_as: Mapping[str, tuple[str, ...]]) -> Iterator[Conversion]:
     """What makes the parts of each of these weights.
 
     Args:
@@ -64,7 +64,7 @@ def separating(model: nn.Module, written_as: Mapping[str, Collection[str]]) -> I
         written_as: weight -> the names of its length and its direction in the file.
     """
     for name, parts in written_as.items():
-        yield Conversion((name,), tuple(parts), partial(_separated, tuple(parts), name, _noted(model)[name]))
+        yield Conversion((name,), parts, partial(_separated, parts, name, _noted(model)[name]))
 
 
 def _combined(parts: tuple[str, ...], name: str, dim: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -104,14 +104,14 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
         outs: list[tuple[int, int | str]] = []
         end = run.call.end
         for out in run.call.outs:
-            found, zero = _received(run, out, matching), _own(out.zero, run, matching)
-            if zero is not None and (found is None or zeros_first):
+            received, zero = _received(run, out, matching), _own(out.zero, run, matching)
+            if zero is not None and (received is None or zeros_first):
                 zeros[run.call.path] = run.block, zero | zeros.get(run.call.path, ("", frozenset()))[1]
                 outs.append((out.number, "zero"))
-            elif found is not None:
+            elif received is not None:
+                found, handed = received
                 same[run.block] |= found.params
                 passing |= found.passing
-                handed = post_norm(run.call, out, found, matching) if found.plain else None
                 if handed is not None:  # all but its last norm is left out
                     post_norms.append(handed)
                     end = min(end, handed.end)
@@ -157,23 +157,24 @@ def _compared(closed: list[Closed], handing: Handing, matching: Matching) -> Com
     return compare_passes(matching.source.trace, target, closed, origin, skip, bridges, handing.numbers)
 
 
-def _received(run: _Run, out: Outcome, matching: Matching) -> Same | None:
-    """The input that an output equals once the block is closed, if the block's own parameters can bring that about."""
+def _received(run: _Run, out: Outcome, matching: Matching) -> tuple[Same, PostNorm | None] | None:
+    """The input that an output equals once the block is closed, if the block's own parameters can bring that about.
+
+    Behind a norm, and where the block ends in one, with how it hands on what that wrote.
+    """
     if run.start == "identity":
         lone = len(run.call.ins) == 1 and run.call.lone
-        return Same(run.call.ins[0], frozenset(), frozenset()) if lone else None
+        return (Same(run.call.ins[0], frozenset(), frozenset()), None) if lone else None
     same = out.same
     if same is None or (same.passing and not same.params):  # a layer without a residual connection, for net2deeper
         return None
-    if same.plain and not _own_norms(run, out, same, matching):
-        return None
-    return same if _own(same.params | same.passing, run, matching) is not None else None
-
-
-def _own_norms(run: _Run, out: Outcome, same: Same, matching: Matching) -> bool:
-    """Whether a block behind a norm ends in one of its own, and has those between to itself."""
-    found = post_norm(run.call, out, same, matching)
-    return found is not None and _own(same.plain - {*found.heirs.values()}, run, matching) is not None
+    handed, own = None, same.params | same.passing
+    if same.plain:
+        handed = post_norm(run.call, out, same, matching)
+        if handed is None:
+            return None
+        own |= same.plain - {*handed.heirs.values()}  # but for the norm in front
+    return (same, handed) if _own(own, run, matching) is not None else None
 
 
 def _own(params: Params | None, run: _Run, matching: Matching) -> Params | None:
@@ -190,7 +191,10 @@ def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
     """Raises PlanError for blocks that do not return what they received, where zeros do not do either."""
     runs = list(runs)
     residual = {
-        run.block for run in runs for out in run.call.outs if (same := _received(run, out, matching)) and same.params
+        run.block
+        for run in runs
+        for out in run.call.outs
+        if (found := _received(run, out, matching)) and found[0].params
     }
     reasons: dict[str, list[str]] = {}
     for path, start in matching.blocks.starts():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from growtool.library.building import eps_of
 from growtool.prove.numbers import Renormed
@@ -33,7 +34,7 @@ class PostNorm:
         end: the place of that norm among all operations.
         plain: gains -> one, shifts -> zero, of the norm in front and of those within but for the last.
         heirs: gain and shift of the last norm -> those of the norm in front.
-        norms: the paths of all these norms.
+        norms: the paths of all these norms, with their eps.
     """
 
     received: int
@@ -42,7 +43,7 @@ class PostNorm:
     end: int
     plain: Mapping[str, float]
     heirs: Mapping[str, str]
-    norms: tuple[str, ...]
+    norms: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,33 +53,33 @@ class Handing:
     Attributes:
         plain: gains -> one, shifts -> zero, which do nothing.
         heirs: gain or shift -> the one in front of the block, or of several, whose values it takes over.
-        norms: paths of the norms whose eps counts more than once so.
+        norms: paths of the norms whose eps counts more than once so, with their eps.
         numbers: of the tensors that plain norms write, and that others write of what has been normalised.
     """
 
     plain: Mapping[str, float] = field(default_factory=dict)
     heirs: Mapping[str, str] = field(default_factory=dict)
-    norms: frozenset[str] = frozenset()
+    norms: Mapping[str, float] = field(default_factory=dict)
     numbers: Renormed = field(default_factory=Renormed)
 
     @classmethod
     def of(cls, found: Sequence[PostNorm]) -> Handing:
         """All of them, in the order in which they run: one may stand in front of the next."""
-        plain, heirs, norms = dict[str, float](), dict[str, str](), set[str]()
+        plain, heirs, norms = dict[str, float](), dict[str, str](), dict[str, float]()
         for block in found:
             plain |= block.plain
             heirs |= {name: heirs.get(front, front) for name, front in block.heirs.items()}
-            norms |= {*block.norms}
+            norms |= block.norms
         numbers = Renormed(frozenset(b.received for b in found), frozenset(b.returned for b in found))
         kept = {name: front for name, front in heirs.items() if name not in plain}
-        return cls(plain, kept, frozenset(norms), numbers)
+        return cls(plain, kept, norms, numbers)
 
     @property
     def fronts(self) -> frozenset[str]:
         """Paths of the norms whose values others take over."""
         return frozenset(front.rpartition(".")[0] for front in self.heirs.values())
 
-    @property
+    @cached_property
     def paths(self) -> Mapping[str, str]:
         """Heirs and their modules -> those whose values they take over."""
         modules = {name.rpartition(".")[0]: front.rpartition(".")[0] for name, front in self.heirs.items()}
@@ -107,7 +108,9 @@ def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) ->
         return None
     heirs = dict(zip(last.affine, front.affine, strict=True))
     kept = {name: value for name, value in plain.items() if name not in heirs}
-    return PostNorm(same.number, out.number, last.x, places[-1], kept, heirs, tuple(found))
+    return PostNorm(
+        same.number, out.number, last.x, places[-1], kept, heirs, {path: norm.eps for path, norm in found.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class _Norm:
 
     module: str
     x: int
+    eps: float
     affine: Mapping[str, float]
 
 
@@ -132,4 +136,4 @@ def _affine(forward: ForwardPass, module: str, norm: NormCall) -> _Norm | None:
             if len(names) != 1:  # made of others, or tied
                 return None
             affine[names[0]] = value
-    return _Norm(module, norm.x, affine) if affine else None
+    return _Norm(module, norm.x, norm.eps, affine) if affine and norm.eps is not None else None
