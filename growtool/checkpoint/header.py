@@ -47,7 +47,7 @@ def parse_header(path: Path) -> Header:
             text_of.encode()  # JSON can hold halves of characters, which nothing can print
         entries = {name: _entry(name, entry) for name, entry in content.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        finding = f"{type(error).__name__}: {error}"
+        finding = "nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
     tensors = {name: info for name, (info, _) in entries.items()}
     offsets = {name: held for name, (_, held) in entries.items()}

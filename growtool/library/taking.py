@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from growtool.library.building import memory_of
@@ -20,6 +21,9 @@ from growtool.library.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_LOADING = Lock()  # tensors are read by several threads, and a library is no place for two of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class Made(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        return self._tensors[name]
+        with _LOADING:
+            return self._tensors[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names

@@ -185,7 +185,7 @@ def best_assignment(score_nn: Tensor) -> Tensor:
             reduced = cost[at] - row_price[at] - column_price[:n]
             closer = ~done[:n] & (reduced < shortest)
             shortest[closer], path[:n][closer] = reduced[closer], column
-            column = int(np.where(done[:n], np.inf, shortest).argmin())
+            column = int(np.argmin(np.where(done[:n], np.inf, shortest)))
             step = shortest[column]
             row_price[row_of[done]] += step
             column_price[done] -= step

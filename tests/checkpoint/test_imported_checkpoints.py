@@ -6,6 +6,8 @@ Every line that a message gives to copy is run here, on a file of the kind that 
 import argparse
 import json
 import pathlib
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -78,6 +80,28 @@ def test_training_checkpoints_are_unwrapped(tmp_path, content, way):
     found = matched(open_checkpoint(out))
     assert all(torch.equal(found.read(name), value) for name, value in STATE.items())
     assert_same(by_timm(out), open_checkpoint(out))
+
+
+@pytest.mark.parametrize("home", ["pathlib", "pathlib._local"])  # the second: Python 3.13
+@pytest.mark.parametrize("name", ["PosixPath", "WindowsPath"])
+def test_paths_of_other_systems_and_versions_of_python(tmp_path, monkeypatch, home, name):
+    path_type = type(name, (), {"__module__": home, "__reduce__": lambda self: (type(self), ("/", "data"))})
+    module = types.ModuleType(home)
+    setattr(module, name, path_type)
+    source = write_folder(TINY["resnet"], tmp_path / "run", dtype=torch.float32)
+    (source / WEIGHTS).unlink()
+    path = source / "pytorch_model.bin"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, home, module)
+        torch.save({"state_dict": STATE, "args": argparse.Namespace(data_dir=path_type())}, path)
+    import_checkpoint(path, tmp_path / "out", model=None, model_args={})
+    assert_same(by_timm(tmp_path / "out"), open_checkpoint(tmp_path / "out"))
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(source)
+    torch.serialization.clear_safe_globals()
+    exec("\n".join(lines_of(str(caught.value))), {})
+    torch.serialization.clear_safe_globals()
+    assert_same(by_timm(source), open_checkpoint(source))
 
 
 def test_the_command_tells_what_it_took(growtool, tmp_path):

@@ -87,8 +87,7 @@ BAD = {
     ),
     "nested without end": (
         framed(b'{"a":' + b"[" * 100_000),
-        f"damaged safetensors header (RecursionError: maximum recursion depth exceeded while decoding a JSON array "
-        f"from a unicode string); {AGAIN}",
+        f"damaged safetensors header (nested too deeply); {AGAIN}",
     ),
     "unknown type": (
         framed({"a": entry(0, 4, [8], "F4")}, bytes(4)),

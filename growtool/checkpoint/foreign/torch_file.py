@@ -118,17 +118,16 @@ def _allowed() -> dict[str, tuple[str, Any]]:
 
     table: dict[str, tuple[str, Any]] = {
         "argparse.Namespace": ("argparse.Namespace", argparse.Namespace),
-        "pathlib.PosixPath": ("pathlib.PosixPath", pathlib.PosixPath),
-        "pathlib.WindowsPath": (
-            "(pathlib.PureWindowsPath, 'pathlib.WindowsPath')",
-            (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
-        ),
         "numpy.dtype": (
             "numpy.dtype, *(type(numpy.dtype(code)) for code in '? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8'.split())",
             np.dtype,
         ),
         "numpy.ndarray": ("numpy.ndarray", np.ndarray),
     }
+    for system, made in (("Posix", pathlib.PurePosixPath), ("Windows", pathlib.PureWindowsPath)):
+        for home in ("pathlib", "pathlib._local"):  # the second: Python 3.13
+            name = f"{home}.{system}Path"
+            table[name] = (f"(pathlib.{made.__name__}, {name!r})", (made, name))
     makers = {"scalar": ("float64(0)", np.float64(0)), "_reconstruct": ("zeros(1)", np.zeros(1))}
     for function, (sample, value) in makers.items():
         for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # the second: numpy 1
