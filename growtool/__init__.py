@@ -1,4 +1,4 @@
-"""Grow pretrained timm checkpoints: wider, deeper, and computing the same function.
+"""Grow pretrained timm and transformers checkpoints: wider, deeper, and computing the same function.
 
     import growtool
 

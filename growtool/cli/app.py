@@ -48,7 +48,7 @@ growtool verify ./vit_small ./vit_grown --data ./images
 app = typer.Typer(
     name="growtool",
     cls=Group,
-    help="Grow pretrained timm checkpoints: wider, deeper, and computing the same function.",
+    help="Grow pretrained timm and transformers checkpoints: wider, deeper, and computing the same function.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

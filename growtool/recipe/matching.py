@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
 
 from growtool.errors import PlanError
 from growtool.library.inputs import size_text
@@ -109,9 +113,22 @@ def _added(source: TracedModel, target: TracedModel) -> tuple[Sequence[IdentityS
     added = sorted(target.trace.tensors.keys() - source.trace.tensors.keys())
     bridges = find_identity_shortcuts(target.model, target.trace, source.trace, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
-    stretched = stretches(source.trace, target.trace, ignoring=spanned)
+    filled = _filled(source.model), _filled(target.model)
+    stretched = stretches(source.trace, target.trace, ignoring=spanned, filled=filled)
     in_line = layers_in_line((source.model, source.trace), (target.model, target.trace))
     return bridges, [*stretched, *in_line]
+
+
+def _filled(model: nn.Module) -> dict[str, Hashable]:
+    """What the buffers hold that the constructor fills: GPT-Neo tells blocks that see a window apart by these alone."""
+    stored = set(model.state_dict())
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: _digest(held) for name, held in buffers if name not in stored and not held.is_meta}
+
+
+def _digest(values: Tensor) -> Hashable:
+    flat = values.detach().reshape(-1).contiguous()
+    return tuple(values.shape), hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _paired(

@@ -128,6 +128,28 @@ def test_lists_by_block_follow_the_depth(tmp_path):
     assert config["layer_types"] == ["sliding_attention", "full_attention"] * 2
 
 
+@pytest.mark.parametrize("family, told, expected", [
+    ("gpt-neo", {}, {"attention_types": [[["global", "local"] * 2, 1]], "num_layers": 4}),
+    ("nemotron-h", {"num_hidden_layers": 4}, {"hybrid_override_pattern": "ME*-" * 2, "num_hidden_layers": 8}),
+    ("nemotron-h", {"num_hidden_layers": 52}, {"hybrid_override_pattern": "ME*-" * 2, "num_hidden_layers": 8}),
+    ("nemotron-h", {}, {"hybrid_override_pattern": "ME*-" * 2}),
+])  # fmt: skip
+def test_runs_and_patterns_of_kinds_follow_the_depth(tmp_path, family, told, expected):
+    """As the hub has them: GPT-Neo counts runs, Nemotron-H has a letter for each block, and its class their number."""
+    source = folder(tmp_path / "small", family)
+    config = json.loads((source / "config.json").read_text())
+    if family == "nemotron-h":
+        del config["layers_block_type"]
+        config |= {"hybrid_override_pattern": "ME*-", **told}
+        (source / "config.json").write_text(json.dumps(config))
+    grow(source, DEEPER, tmp_path / "large")
+    grown = json.loads((tmp_path / "large" / "config.json").read_text())
+    counts = ("attention_types", "hybrid_override_pattern", "num_layers", "num_hidden_layers")
+    assert {name: grown[name] for name in counts if name in grown} == expected
+    loaded = getattr(transformers, grown["architectures"][0]).from_pretrained(tmp_path / "large")
+    assert loaded.config.num_hidden_layers == {"gpt-neo": 4, "nemotron-h": 8}[family]
+
+
 def test_tokenizer_and_templates_come_along(place):
     """What belongs to a checkpoint is copied; what does not stays."""
     copied = {path.name for path in (place / "grown-llama").iterdir()}

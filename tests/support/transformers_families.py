@@ -36,6 +36,9 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "hidden_size": 48, "ffn_dim": 80, "num_attention_heads": 4, "vocab_size": 97, "max_position_embeddings": 64,
         "word_embed_proj_dim": 48, **BLOCKS}),
     "gpt-neox": ("gpt_neox", "GPTNeoXForCausalLM", {**TEXT, "rotary_pct": 0.5}),
+    "gpt-neo": ("gpt_neo", "GPTNeoForCausalLM", {
+        "hidden_size": 48, "num_heads": 4, "num_layers": 2, "intermediate_size": 80, "vocab_size": 97,
+        "max_position_embeddings": 64, "window_size": 8, "attention_types": [[["global", "local"], 1]]}),
     "llama": ("llama", "LlamaForCausalLM", SHARED_HEADS),
     "llama, one kv head, biases": ("llama", "LlamaForCausalLM", {
         **TEXT, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),
@@ -109,6 +112,11 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "wavlm": ("wavlm", "WavLMForCTC", SOUND),
     "ast": ("audio-spectrogram-transformer", "ASTForAudioClassification", {
         **SIZES, "max_length": 64, "num_mel_bins": 32, **_LABELS}),
+    "nemotron-h": ("nemotron_h", "NemotronHForCausalLM", {
+        **SHARED_HEADS, "head_dim": 12, "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+        "mamba_num_heads": 8, "mamba_head_dim": 12, "n_groups": 2, "ssm_state_size": 8, "chunk_size": 8,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "moe_shared_expert_intermediate_size": 40}),
     "mamba": ("mamba", "MambaForCausalLM", {
         "hidden_size": 48, "vocab_size": 97, "state_size": 8, "time_step_rank": 6, "expand": 2, **BLOCKS}),
     "mamba2": ("mamba2", "Mamba2ForCausalLM", {

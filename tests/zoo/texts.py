@@ -62,6 +62,7 @@ _VARIATIONS: tuple[Mapping[str, Any], ...] = (
     {"head_dim": 12},
     {"hidden_size": 64},  # heads of which a quarter is rotated
     {"attention_types": [[["global", "local"], 1]]},
+    {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
     {"default_language": "en_XX", "languages": ["en_XX"]},
     {"num_hidden_layers": 4},  # kinds of blocks in turn, four of them
     {"num_hidden_layers": 4, "num_key_value_heads": 4, **_ONE_GROUP},

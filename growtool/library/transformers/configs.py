@@ -20,17 +20,20 @@ DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_lay
 _ABOUT = frozenset(
     "architectures model_type transformers_version dtype torch_dtype _name_or_path auto_map growtool".split()
 )
+_NO_LISTS = ("token_id", "token_ids")
 _PART = "_config"  # the names of configurations within a configuration end so
 
 
 def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     """The model of a `config.json`: its class, and everything else that the file says.
 
-    `settings` keeps which of its lists have an entry for each block, and which fields it has.
+    `settings` keeps which of its lists have an entry for each block, which fields it has, and which numbers of blocks
+    are no fields, but follow from such a list.
 
     Raises:
         CheckpointError: it names no class that transformers has, or is not a configuration of that class.
     """
+    config = _plain_floats(config)
     kind = config.get("model_type")
     classes = config.get("architectures") or []
     if not isinstance(kind, str) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
@@ -43,13 +46,28 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     architecture = classes[0] if classes else _base_class(kind)
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
     about = {key: value for key, value in config.items() if key in _ABOUT}
-    settings = {"per_block": dict(_per_block(arguments)), "fields": list(arguments)}
+    derived = _derived(kind, arguments)
+    arguments |= {name: number for name, number in derived.items() if name in arguments}  # what the class ignores
+    per_block = dict(_per_block(arguments, derived))
+    computed = [name for name in derived if name not in arguments and name in per_block.values()]
+    settings = {"per_block": per_block, "fields": list(arguments), "derived": computed}
     return ModelSpec(architecture, arguments, settings, about, NAME)
+
+
+def _plain_floats(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Infinities, which JSON has none of, as numbers."""
+    from transformers import PreTrainedConfig
+
+    plain: Mapping[str, Any] = PreTrainedConfig._decode_special_floats(dict(config))
+    return plain
 
 
 def written_config(spec: ModelSpec) -> dict[str, Any]:
     """What `config.json` says of a spec: as it was read, with the sizes that have changed."""
-    return {**spec.extra, **arguments_of(spec)}
+    from transformers import PreTrainedConfig
+
+    told: dict[str, Any] = PreTrainedConfig._encode_special_floats({**spec.extra, **arguments_of(spec)})
+    return told
 
 
 def config_of(spec: ModelSpec) -> PreTrainedConfig:
@@ -63,7 +81,8 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
     arguments = copy.deepcopy(arguments_of(spec))  # configurations take apart what they are given
     config = AutoConfig.for_model(spec.extra["model_type"], **arguments)
-    unknown = [name for name in spec.model_args if name not in spec.settings["fields"] and not _has(config, name)]
+    known = {*spec.settings["fields"], *spec.settings["derived"]}
+    unknown = [name for name in spec.model_args if name not in known and not _has(config, name)]
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: no field of {type(config).__name__}")
     return config
@@ -91,7 +110,13 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     for path, count in spec.settings["per_block"].items():
         *parts, name = path.split(".")
         _fit_list(_part(plain, parts), name, count)
-    return plain
+    return {name: value for name, value in plain.items() if name not in spec.settings["derived"]}
+
+
+def counts_of(spec: ModelSpec) -> dict[str, int]:
+    """Numbers of blocks by how many entries the lists of a configuration have; not all of them are fields of it."""
+    arguments, per_block = arguments_of(spec), spec.settings["per_block"]
+    return {count: len(_entries(arguments[path])) for path, count in per_block.items() if "." not in path}
 
 
 def _part(arguments: dict[str, Any], parts: list[str]) -> dict[str, Any]:
@@ -111,14 +136,42 @@ def fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _per_block(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _per_block(arguments: Mapping[str, Any], derived: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """Paths of the lists that have an entry for each block, and the name of the number of blocks beside them."""
     for part, found in _parts(arguments):
-        for count in DEPTHS:
+        counts: dict[str, Any] = {name: found[name] for name in DEPTHS if name in found}
+        counts |= {} if part else derived
+        for count, number in counts.items():
             for name, value in found.items():
-                listed = isinstance(value, list) and len(value) == found.get(count)
-                if listed and not name.endswith("token_id") and not name.endswith("token_ids"):
+                if not name.endswith(_NO_LISTS) and _lists(name, value) and len(_entries(value)) == number:
                     yield f"{part}{name}", count
+
+
+def _derived(kind: str, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of blocks that the class of a configuration computes (Nemotron-H), as it is without them."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    names = [name for name in DEPTHS if isinstance(getattr(CONFIG_MAPPING[kind], name, None), property)]
+    config = AutoConfig.for_model(kind, **copy.deepcopy(dict(arguments))) if names else None
+    return {name: getattr(config, name) for name in names}
+
+
+def _lists(name: str, value: Any) -> bool:
+    """Whether a field holds a list; a pattern is one of letters."""
+    return isinstance(value, list) or (isinstance(value, str) and name.endswith("_pattern"))
+
+
+def _entries(value: Any) -> list[Any]:
+    """The entries of a list; of one of runs, as GPT-Neo has it (`[[["global", "local"], 12]]`), those of all runs."""
+    return [entry for kinds, times in value for entry in kinds * times] if _is_runs(value) else list(value)
+
+
+def _is_runs(value: Any) -> bool:
+    return bool(value) and all(
+        isinstance(run, list) and len(run) == 2 and isinstance(run[0], list) and isinstance(run[1], int)
+        for run in value
+    )
 
 
 def _parts(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -130,9 +183,11 @@ def _parts(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _fit_list(arguments: dict[str, Any], name: str, count: str) -> None:
     """Give a list by block an entry for each, in place: the pattern goes on from its start."""
-    number, old = arguments.get(count), arguments[name]
+    number, value = arguments.get(count), arguments[name]
+    old = _entries(value)
     if isinstance(number, int) and number > 0 and len(old) != number:
-        arguments[name] = [old[i % len(old)] for i in range(number)]
+        new = [old[i % len(old)] for i in range(number)]
+        arguments[name] = [[new, 1]] if _is_runs(value) else "".join(new) if isinstance(value, str) else new
 
 
 def _known_type(kind: str) -> bool:

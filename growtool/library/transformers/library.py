@@ -14,7 +14,7 @@ from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
 from growtool.library.layout import Reading, Writing
 from growtool.library.spec import ModelSpec
-from growtool.library.transformers.configs import NAME, config_of, fields, read_config, written_config
+from growtool.library.transformers.configs import NAME, config_of, counts_of, fields, read_config, written_config
 from growtool.library.values import Value, numbers_in
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Transformers(Library):
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
         """The fields of the configuration, those of its parts by path."""
-        return dict(fields(config_of(spec).to_dict()))
+        return {**counts_of(spec), **dict(fields(config_of(spec).to_dict()))}
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
         """Whole numbers among the fields; the vocabulary stays."""

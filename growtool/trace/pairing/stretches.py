@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from growtool.trace.axes import ChannelGroup, axis_size
@@ -30,8 +30,9 @@ class Stretch:
         prefix: the common prefix of the module paths.
         source: block indices in the small model.
         target: block indices in the large model.
-        alike: target index -> the source indices whose block has the same parameters, runs the same operations and
-            reads the same values beside the stream; none where no block of the source is one to copy.
+        alike: target index -> the source indices whose block has the same parameters, runs the same operations, with
+            the same constants, and reads the same values beside the stream; none where no block of the source is one to
+            copy.
     """
 
     prefix: str
@@ -61,18 +62,24 @@ def sequences(names: Iterable[str]) -> dict[str, Numbered]:
     }
 
 
-def stretches(source: Trace, target: Trace, ignoring: Collection[str] = ()) -> list[Stretch]:
+def stretches(
+    source: Trace,
+    target: Trace,
+    ignoring: Collection[str] = (),
+    filled: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] = ({}, {}),
+) -> list[Stretch]:
     """The sequences in which the target has more blocks than the source, outermost first.
 
     Args:
         source: the small model.
         target: the large model.
         ignoring: tensors of the target that do not count when blocks are compared.
+        filled: of both, what the buffers hold that the constructor fills and no checkpoint has.
     """
     old, new = sequences(source.tensors), sequences(target.tensors)
     longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
     return [
-        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring))
+        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring, filled))
         for p in longer
     ]  # fmt: skip
 
@@ -89,13 +96,19 @@ def shortened(source: Trace, target: Trace) -> list[str]:
 
 
 def _alike(
-    source: Trace, target: Trace, old: Numbered, new: Numbered, ignoring: Collection[str]
+    source: Trace,
+    target: Trace,
+    old: Numbered,
+    new: Numbered,
+    ignoring: Collection[str],
+    filled: tuple[Mapping[str, Hashable], Mapping[str, Hashable]],
 ) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
     names, parts, work = (
         {i: facts(source, f"{old.prefix}{i}") for i in old.indices} for facts in (_names, _parts, work_of)
     )
     shared, read = _shared(source, old), _shared(target, new)
+    constants = {i: _below(filled[0], f"{old.prefix}{i}") for i in old.indices}
     alike = {}
     for j in new.indices:
         path = f"{new.prefix}{j}"
@@ -107,11 +120,17 @@ def _alike(
             if names[i] == _names(target, path, left_out) and _fits((source, f"{old.prefix}{i}"), (target, path))
         )
         for ours, theirs in (
-            (parts, _parts(target, path, left_out)), (work, work_of(target, path)), (shared, read.get(j))
+            (parts, _parts(target, path, left_out)), (work, work_of(target, path)), (shared, read.get(j)),
+            (constants, _below(filled[1], path)),
         ):  # fmt: skip
             same = tuple(i for i in same if ours.get(i) == theirs) or same
         alike[j] = same
     return alike
+
+
+def _below(filled: Mapping[str, Hashable], path: str) -> frozenset[tuple[str, Hashable]]:
+    """What the buffers of a block hold, by their names relative to its path."""
+    return frozenset((name.removeprefix(path), held) for name, held in filled.items() if name.startswith(f"{path}."))
 
 
 def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, int]]:

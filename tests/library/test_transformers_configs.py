@@ -1,0 +1,23 @@
+"""Configurations as `save_pretrained` writes them: read, built from and written as they were."""
+
+import json
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from growtool.library import build
+from growtool.library.building import shapes_of
+from growtool.library.transformers.configs import read_config, written_config
+from tests.support.transformers_families import FAMILIES, config_of
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_saves_is_read_and_written_again(tmp_path, family):
+    model = build(read_config(config_of(family), where="test"))
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    spec = read_config(saved, where="test")
+    assert shapes_of(build(spec)) == shapes_of(model)
+    assert json.loads(json.dumps(written_config(spec), allow_nan=False)) == saved
