@@ -19,7 +19,7 @@ from growtool import grow, open_checkpoint
 from growtool.checkpoint.match import matched
 from growtool.checkpoint.shards import INDEX
 from growtool.errors import CheckpointError, PlanError
-from tests.support.transformers_families import Source, config_of
+from tests.support.transformers_families import SHARED_HEADS, Source, config_of
 
 BOTH = {"target": {"scale": {"width": 2, "depth": 2}}, "width": {"operator": "tile"}, "depth": {"operator": "zero_out"}}
 DEEPER = {"target": {"scale": {"depth": 2}}, "depth": "zero_out"}
@@ -148,6 +148,28 @@ def test_runs_and_patterns_of_kinds_follow_the_depth(tmp_path, family, told, exp
     assert {name: grown[name] for name in counts if name in grown} == expected
     loaded = getattr(transformers, grown["architectures"][0]).from_pretrained(tmp_path / "large")
     assert loaded.config.num_hidden_layers == {"gpt-neo": 4, "nemotron-h": 8}[family]
+
+
+def test_a_list_as_long_as_the_model_has_blocks_may_be_another(tmp_path):
+    """Bamba of two blocks: `time_step_limit` has a least and a greatest."""
+    sizes = {**SHARED_HEADS, "hidden_size": 64, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8}
+    named = {"model_type": "bamba", "architectures": ["BambaForCausalLM"]}
+    model = Source.of({**named, **sizes, "time_step_limit": [0.0, 0.5]}).model
+    model.float().save_pretrained(tmp_path / "small")
+    grow(tmp_path / "small", DEEPER, tmp_path / "large")
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 4 and config["time_step_limit"] == [0.0, 0.5]
+
+
+def test_heads_that_double_in_pairs_alone_do_so_where_their_size_is_written(tmp_path):
+    """ESM-C as transformers saves it: with `head_dim`, twice the heads are other shapes, and no longer neutral."""
+    source = folder(tmp_path / "small", "esmc")
+    before = json.loads((source / "config.json").read_text())
+    grow(source, {"target": {"scale": {"width": 2}}, "width": "tile"}, tmp_path / "large")
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    assert config["head_dim"] == before["head_dim"]
+    for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"):
+        assert config[name] == 2 * before[name]
 
 
 def test_tokenizer_and_templates_come_along(place):

@@ -20,7 +20,8 @@ DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_lay
 _ABOUT = frozenset(
     "architectures model_type transformers_version dtype torch_dtype _name_or_path auto_map growtool".split()
 )
-_NO_LISTS = ("token_id", "token_ids")
+# Lists that may be as long as a small model has blocks, and have none of their entries for one.
+_NO_LISTS = ("token_id", "token_ids", "_limit", "image_size", "patch_size", "kernel_size", "stride")
 _PART = "_config"  # the names of configurations within a configuration end so
 
 

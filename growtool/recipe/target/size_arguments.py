@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -70,7 +70,7 @@ def find_size_arguments(
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
     search = _Search(trials, deepening="depth" in axes)
-    wider = Widening(trials, search.widening, search.neutral, search.refused, search.breaking)
+    wider = Widening(trials, search.widening, search.paired, search.neutral, search.refused, search.breaking)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
     scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
@@ -93,6 +93,7 @@ class _Search:
         self._closable: dict[str, frozenset[str]] = {}
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
+        self.paired: list[Mapping[str, Value]] = []
         self.neutral: list[Mapping[str, Value]] = []
         self.refused: dict[str, Value] = {}
         self.breaking: dict[str, Value] = {}
@@ -114,15 +115,20 @@ class _Search:
                 self.widening[name] = value
             if self._breaks(name, value, shapes):
                 self.breaking[name] = value
-        self.neutral += self._neutral_together()
+        self._try_together()
 
-    def _neutral_together(self) -> Iterator[Mapping[str, Value]]:
-        """Equal counts that the library refuses alone and takes together (heads, of queries and of keys)."""
+    def _try_together(self) -> None:
+        """Double equal counts that the library refuses alone and takes together (heads, of queries and of keys)."""
         counts = [(name, value) for name, value in self.refused.items() if isinstance(value, int)]
         for (name, value), (other, same) in itertools.combinations(counts, 2):
             both = {name: value, other: same}
-            if value == same and both not in self.neutral and self._grows_nothing(self._trials.doubled(both)):
-                yield both
+            if value != same or both in (*self.neutral, *self.paired):
+                continue
+            shapes = self._trials.doubled(both)
+            if self._grows_nothing(shapes):
+                self.neutral.append(both)
+            elif self._widens(shapes):
+                self.paired.append(both)
 
     def depth(self) -> dict[str, Value]:
         """The arguments that add blocks: residual ones like those there are first, then the one that adds most."""

@@ -31,6 +31,7 @@ class Widening:
     Args:
         trials: builds models.
         widening: arguments that widen the model alone; may grow between calls.
+        paired: two arguments each that do so together, and that the library refuses to double alone; likewise.
         neutral: arguments that leave every shape alone, one by one or two that agree; likewise.
         refused: arguments that the library refuses to double alone; likewise.
         breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads); likewise.
@@ -40,11 +41,12 @@ class Widening:
         self,
         trials: Trials,
         widening: Mapping[str, Value],
+        paired: Sequence[Mapping[str, Value]],
         neutral: Sequence[Mapping[str, Value]],
         refused: Mapping[str, Value],
         breaking: Mapping[str, Value],
     ) -> None:
-        self._trials, self._widening, self._neutral = trials, widening, neutral
+        self._trials, self._widening, self._paired, self._neutral = trials, widening, paired, neutral
         self._refused, self._breaking = refused, breaking
 
     def width(self) -> tuple[dict[str, Value], float]:
@@ -96,9 +98,9 @@ class Widening:
     def _extended(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
         """One argument after the other on top, where more dimensions then double and attention meets no more of it."""
         cost = self._possible(size_arguments)
-        for name, value in self._widening.items():
-            more = {**size_arguments, name: value}
-            lower = math.inf if not cost or name in size_arguments else self._possible(more)
+        for added in self._steps():
+            more = {**size_arguments, **added}
+            lower = math.inf if not cost or added.keys() <= size_arguments.keys() else self._possible(more)
             if lower < cost and self._trials.jointly_grown(more) <= joint:
                 size_arguments, cost = more, lower
         return size_arguments, joint
@@ -204,8 +206,8 @@ class Widening:
                 yield cost, size_arguments
         for together in range(1, _MOST_TOGETHER + 1):
             perfect = False
-            for names in self._promising(together):
-                size_arguments = {name: self._widening[name] for name in names}
+            for steps in self._promising(together):
+                size_arguments = {name: value for step in steps for name, value in step.items()}
                 cost = self._possible(size_arguments)
                 perfect = perfect or cost == 0
                 if cost < nothing:
@@ -213,16 +215,20 @@ class Widening:
             if perfect:
                 return
 
-    def _promising(self, together: int) -> list[tuple[str, ...]]:
-        """The sets of so many arguments that would cost least if each did together what it does alone."""
-        sets = itertools.combinations(self._widening, together)
-        return sorted(sets, key=lambda names: self._cost(self._foreseen(names)))[:_BUILT]
+    def _steps(self) -> list[Mapping[str, Value]]:
+        """What can be doubled on its own: an argument, or two that belong together."""
+        return [*({name: value} for name, value in self._widening.items()), *self._paired]
 
-    def _foreseen(self, names: Iterable[str]) -> Shapes:
-        """The shapes that arguments would give together if each multiplied sizes as it does alone."""
+    def _promising(self, together: int) -> list[tuple[Mapping[str, Value], ...]]:
+        """The sets of so many steps that would cost least if each did together what it does alone."""
+        sets = itertools.combinations(self._steps(), together)
+        return sorted(sets, key=lambda steps: self._cost(self._foreseen(steps)))[:_BUILT]
+
+    def _foreseen(self, steps: Iterable[Mapping[str, Value]]) -> Shapes:
+        """The shapes that steps would give together if each multiplied sizes as it does alone."""
         shapes = dict(self._trials.shapes)
-        for name in names:
-            alone = self._trials.doubled({name: self._widening[name]}) or {}
+        for step in steps:
+            alone = self._trials.doubled(step) or {}
             for tensor, shape in alone.items():
                 old, now = self._trials.shapes.get(tensor), shapes.get(tensor)
                 if old is None or now is None or len(old) != len(shape):
@@ -253,8 +259,8 @@ class Widening:
                 size_arguments, joint = {**size_arguments, **neutral}, left
         if joint < math.inf:
             return size_arguments, joint
-        for name, value in self._widening.items():  # nothing comes of any of them: another may be what lacks
-            more = {**size_arguments, name: value}
-            if name not in size_arguments and self._trials.jointly_grown(more) == 0:
+        for added in self._steps():  # nothing comes of any of them: another may be what lacks
+            more = {**size_arguments, **added}
+            if not added.keys() <= size_arguments.keys() and self._trials.jointly_grown(more) == 0:
                 return more, 0.0
         return size_arguments, joint
