@@ -14,24 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from growtool.checkpoint.documents import CONFIG, find_config, spec_beside
-from growtool.checkpoint.foreign.remedy import (
-    INDEX_ENDING,
-    PICKLE_ENDINGS,
-    indices,
-    listed,
-    looks_like_weights,
-    merging,
-    shards,
-    unpickling,
-    weight_files,
-)
+from growtool.checkpoint.foreign.finding import find_weights
+from growtool.checkpoint.foreign.kinds import other_kind
+from growtool.checkpoint.foreign.remedy import listed, looks_like_weights, shards
 from growtool.checkpoint.form import find_form
 from growtool.checkpoint.header import read_header, require_known_types
-from growtool.checkpoint.reader import BEST, LAST, WEIGHTS, Checkpoint
+from growtool.checkpoint.reader import WEIGHTS, Checkpoint
 from growtool.checkpoint.shards import INDEX, Told, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
-from growtool.hub.names import LOCAL, Address, Name, named, spelled
+from growtool.hub.names import LOCAL, Address, Name, named
 from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
 from growtool.library.building import shared_names
@@ -49,7 +41,7 @@ def open_checkpoint(
     remedy: str = f"put the {CONFIG} that was saved with it beside it",
     counting: bool = False,
 ) -> Checkpoint:
-    """Open a timm folder, a `.safetensors` file, or a published checkpoint by its name.
+    """Open a folder of timm or transformers, a `.safetensors` file, or a published checkpoint by its name.
 
     Args:
         source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted. Else
@@ -124,7 +116,8 @@ def _in_hub(name: Name) -> Found:
         return _held(repository, WEIGHTS, pinned)
     if INDEX in repository.files:
         return _in_shards(repository, pinned)
-    raise _no_safetensors(repository, spec)
+    told = other_kind(repository.files, repository.fetch)
+    raise CheckpointError(f"{repository.text}: {told}") if told else _no_safetensors(repository, spec)
 
 
 def _in_shards(repository: Repository, pinned: str) -> Found:
@@ -219,70 +212,8 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
 
 def _on_disk(path: Path) -> Found:
     """A folder or a file."""
-    weights = _find_weights(path)
+    weights = find_weights(path)
     if weights.name != INDEX:
         return Found(weights, None, read_header(weights))
     tensors, metadata, files = read_shards(weights)
     return Found(weights, None, (tensors, metadata), files=files)
-
-
-def _find_weights(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.exists():
-        raise CheckpointError(_nothing_at(path))
-    if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
-        _refuse_shards(path, [path])
-    if path.is_file():
-        _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
-    if path.is_file() or (path / WEIGHTS).is_file():
-        return path if path.is_file() else path / WEIGHTS
-    kept = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
-    if kept:
-        raise CheckpointError(
-            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
-        )
-    if (path / INDEX).is_file():
-        return path / INDEX
-    _refuse_shards(path, indices(path))
-    held = weight_files(path)
-    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
-    raise CheckpointError(f"{path}: no {WEIGHTS}: found {found}, expected a timm folder; {_remedy_of(held)}")
-
-
-def _nothing_at(path: Path) -> str:
-    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
-    finding = f"{spelled(path)}: no such file or folder; expected a .safetensors file or a timm folder"
-    if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
-        return finding
-    near = [found for library in libraries() for found in library.near(path.name)]
-    hint = f"; did you mean {format_names(near)}?" if near else ""
-    return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
-
-
-def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
-    if found:
-        raise CheckpointError(
-            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
-            f"{merging(found[0], WEIGHTS)}"
-        )
-
-
-def _remedy_of(held: Sequence[Path]) -> str:
-    """What to do with a folder of these files of weights."""
-    tensors = [file for file in held if file.suffix == ".safetensors"]
-    if len(tensors) == 1:
-        return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
-    if tensors:
-        return f"name one of the files, or rename it to {WEIGHTS}; shards need their *.index.json beside them"
-    pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
-    if pickles:
-        return f"{pickles[0]} is a PyTorch pickle: {unpickling(pickles[0])}"
-    return "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
-
-
-def _listed_in(index: Path) -> Sequence[str]:
-    """The shards of an index; none where it is none."""
-    try:
-        return shards(index)
-    except CheckpointError:
-        return ()

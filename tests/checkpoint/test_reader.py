@@ -154,7 +154,7 @@ def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name,
         loading = loading.replace(f"'{path}'", "file").replace("state", f"with open('{path}', 'rb') as file: state", 1)
     assert message == (
         f"{path}: not a safetensors file: found a PyTorch pickle, expected safetensors; `growtool import {path} "
-        "--model NAME -o FOLDER` makes a timm folder of it, without running code of the file; or convert it"
+        "--model NAME -o FOLDER` makes a folder of it, without running code of the file; or convert it"
         f"{', the state dict under ' + repr('state_dict') if wrapped else ''}:\n"
         "  import torch; from safetensors.torch import save_file\n"
         f"  {loading}\n" + ("  state = state['state_dict']\n" if wrapped else "") +
@@ -167,7 +167,9 @@ def test_a_pickle_under_any_name_is_converted_by_the_lines_shown(tmp_path, name,
 
 def test_nothing_there(tmp_path):
     missing = tmp_path / "missing"
-    assert not_opened(missing) == f"{missing}: no such file or folder; expected a .safetensors file or a timm folder"
+    assert not_opened(missing) == (
+        f"{missing}: no such file or folder; expected a .safetensors file or a folder of timm or transformers"
+    )
 
 
 def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folder):
@@ -182,14 +184,18 @@ def test_the_folder_of_a_run_is_told_from_its_checkpoints(tmp_path, resnet_folde
 
 
 def test_folder_without_weights(tmp_path):
-    advice = "expected a timm folder; write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`"
+    advice = (
+        "expected a folder of timm or transformers; write one with `timm.models.save_for_hf(model, folder, "
+        "safe_serialization=True)`, or `save_pretrained` of transformers"
+    )
     (tmp_path / "notes.txt").touch()
     assert not_opened(tmp_path) == f"{tmp_path}: no model.safetensors: found no weights at all, {advice}"
     (tmp_path / "model.onnx").touch()
     assert not_opened(tmp_path) == f"{tmp_path}: no model.safetensors: found model.onnx, {advice}"
     (tmp_path / "pytorch_model.bin").touch()
     assert not_opened(tmp_path) == (
-        f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a timm folder; "
+        f"{tmp_path}: no model.safetensors: found model.onnx, pytorch_model.bin, expected a folder of timm or "
+        "transformers; "
         f"{tmp_path / 'pytorch_model.bin'} is a PyTorch pickle: torch does not load it with weights_only (EOFError); "
         "copy or download the file again, or save `model.state_dict()` alone where it was made"
     )

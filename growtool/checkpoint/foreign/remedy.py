@@ -59,8 +59,7 @@ def unpickling(path: Path) -> str:
     told += [f"names after {prefix!r}"] if prefix else []
     of = f", {' and '.join(told)}" if told else ""
     return (
-        f"{importing(path)} makes a timm folder of it, without running code of the file; or convert it{of}:"
-        f"{listed(lines)}"
+        f"{importing(path)} makes a folder of it, without running code of the file; or convert it{of}:{listed(lines)}"
     )
 
 
@@ -118,7 +117,7 @@ def shards(index: Path) -> list[str]:
 
 
 def importing(path: Path) -> str:
-    """The command that makes a timm folder of a file or folder."""
+    """The command that makes a folder with safetensors of a file or folder."""
     model = "" if (path / "config.json").is_file() or (path.parent / "config.json").is_file() else " --model NAME"
     return f"`growtool import {shlex.quote(str(path))}{model} -o FOLDER`"
 

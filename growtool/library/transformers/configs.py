@@ -44,6 +44,7 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
         )
     if not _known_type(kind):
         raise CheckpointError(f"{where}: {_unknown_type(kind, own_code=bool(config.get('auto_map')))}")
+    _require_plain(config, where)
     architecture = classes[0] if classes else _base_class(kind)
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
     about = {key: value for key, value in config.items() if key in _ABOUT}
@@ -53,6 +54,19 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     computed = [name for name in derived if name not in arguments and name in per_block.values()]
     settings = {"per_block": per_block, "fields": list(arguments), "derived": computed}
     return ModelSpec(architecture, arguments, settings, about, NAME)
+
+
+def _require_plain(config: Mapping[str, Any], where: str) -> None:
+    """Raise a CheckpointError where weights are quantised: what grows are numbers, no codes of them."""
+    for part, found in _parts(config):
+        told = found.get("quantization_config")
+        if told:
+            method = told.get("quant_method") if isinstance(told, Mapping) else None
+            raise CheckpointError(
+                f"{where}: {part}quantization_config: found weights quantised{f' by {method}' if method else ''}, "
+                "expected plain ones; name the checkpoint that they were made from, or one that transformers has "
+                "dequantised and saved"
+            )
 
 
 def _plain_floats(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,0 +1,106 @@
+"""Where the weights lie that a path leads to, and what is told where there are none that growtool reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from growtool.checkpoint.foreign.kinds import ADAPTER, other_kind
+from growtool.checkpoint.foreign.remedy import (
+    INDEX_ENDING,
+    PICKLE_ENDINGS,
+    indices,
+    merging,
+    shards,
+    unpickling,
+    weight_files,
+)
+from growtool.checkpoint.reader import BEST, LAST, WEIGHTS
+from growtool.checkpoint.shards import INDEX
+from growtool.errors import CheckpointError, format_names
+from growtool.hub.names import spelled
+from growtool.library import libraries
+
+
+def find_weights(path: Path) -> Path:
+    """The file of weights that a path leads to, or the index of several.
+
+    Raises:
+        CheckpointError: there is none that growtool reads, with what is there instead and what to do.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise CheckpointError(_nothing_at(path))
+    if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
+        _refuse_shards(path, [path])
+    if path.is_file():
+        _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
+        beside = [ADAPTER] if path.name.startswith("adapter") and path.with_name(ADAPTER).is_file() else []
+        _refuse_others(path, [path.name, *beside])
+    if path.is_file() or (path / WEIGHTS).is_file():
+        return path if path.is_file() else path / WEIGHTS
+    kept = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
+    if kept:
+        raise CheckpointError(
+            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
+        )
+    if (path / INDEX).is_file():
+        return path / INDEX
+    _refuse_shards(path, indices(path))
+    _refuse_others(path, sorted(file.name for file in path.iterdir()))
+    held = weight_files(path)
+    found = ", ".join(file.name for file in held[:8]) or "no weights at all"
+    raise CheckpointError(
+        f"{path}: no {WEIGHTS}: found {found}, expected a folder of timm or transformers; {_remedy_of(held)}"
+    )
+
+
+def _nothing_at(path: Path) -> str:
+    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
+    finding = (
+        f"{spelled(path)}: no such file or folder; expected a .safetensors file or a folder of timm or transformers"
+    )
+    if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
+        return finding
+    near = [found for library in libraries() for found in library.near(path.name)]
+    hint = f"; did you mean {format_names(near)}?" if near else ""
+    return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
+
+
+def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
+    if found:
+        raise CheckpointError(
+            f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
+            f"{merging(found[0], WEIGHTS)}"
+        )
+
+
+def _refuse_others(path: Path, files: Sequence[str]) -> None:
+    folder = path.parent if path.is_file() else path
+    told = other_kind(files, folder.joinpath)
+    if told:
+        raise CheckpointError(f"{path}: {told}")
+
+
+def _remedy_of(held: Sequence[Path]) -> str:
+    """What to do with a folder of these files of weights."""
+    tensors = [file for file in held if file.suffix == ".safetensors"]
+    if len(tensors) == 1:
+        return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
+    if tensors:
+        return f"name one of the files, or rename it to {WEIGHTS}; shards need their *.index.json beside them"
+    pickles = [file for file in held if file.suffix in PICKLE_ENDINGS]
+    if pickles:
+        return f"{pickles[0]} is a PyTorch pickle: {unpickling(pickles[0])}"
+    return (
+        "write one with `timm.models.save_for_hf(model, folder, safe_serialization=True)`, or `save_pretrained` of "
+        "transformers"
+    )
+
+
+def _listed_in(index: Path) -> Sequence[str]:
+    """The shards of an index; none where it is none."""
+    try:
+        return shards(index)
+    except CheckpointError:
+        return ()
