@@ -165,7 +165,7 @@ class Library(ABC):
         return spec
 
     def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Further numbers of an opened spec, inside its arguments; see `growtool.library.paths` for their names."""
+        """Further numbers, tried where those reach too little: of an opened spec inside its arguments, by paths."""
         return {}
 
     def entry_counts(self, spec: ModelSpec) -> Mapping[str, Value]:

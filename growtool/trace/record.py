@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
+from growtool.trace.caches import empty_caches
 from growtool.trace.call import Axes, Value
 from growtool.trace.canonical import Canonical
 from growtool.trace.constants import constant_axes
@@ -187,6 +188,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
     buffers = dict(model.named_buffers(remove_duplicate=False))
     constants = {name: constant_axes(b) for name, b in buffers.items() if not name.endswith(_STATISTICS)}
     replica = copy.deepcopy(model).to("meta").eval()
+    empty_caches(replica)
     tape = Tape()
     named = _register(tape, replica, constants)
     for tensor in inputs.tensors.values():

@@ -21,7 +21,8 @@ WAYS = {
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
 POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "bart", "hubert", "wavlm")
-QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss", "wav2vec2")
+QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss", "wav2vec2",
+         "swin", "dinov3")  # fmt: skip
 EXACT = 1e-12
 
 
@@ -62,6 +63,18 @@ def test_a_factor_changes_no_more_than_it_has_to():
     widened = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     assert recipe.target.model_args == before | {name: 2 * before[name] for name in widened}
     assert difference < EXACT
+
+
+@pytest.mark.parametrize(("kind", "architecture", "sizes", "widened"), [
+    ("mobilenet_v1", "MobileNetV1ForImageClassification", {"depth_multiplier": 0.5}, {"depth_multiplier": 1.0}),
+    ("pp_lcnet", "PPLCNetForImageClassification", {"scale": 0.5, "class_expand": 64},
+     {"scale": 1.0, "class_expand": 128}),
+])  # fmt: skip
+def test_factors_of_a_configuration_widen_what_no_whole_number_does(kind, architecture, sizes, widened):
+    named = {"model_type": kind, "architectures": [architecture], "image_size": 32}
+    recipe, difference = grown(Source.of({**named, **sizes}), **WAYS["tile"])
+    assert {name: recipe.target.model_args[name] for name in widened} == widened
+    assert recipe.promise.kind == "exact" and difference < EXACT
 
 
 @pytest.mark.slow

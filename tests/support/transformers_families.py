@@ -93,6 +93,10 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "t5 v1.1": ("t5", "T5ForConditionalGeneration", {
         **T5, "d_kv": 16, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "vit": ("vit", "ViTForImageClassification", {**IMAGES, **_LABELS}),
+    "swin": ("swin", "SwinForImageClassification", {  # windows of 7 by 7, merged two by two
+        "image_size": 56, "patch_size": 2, "embed_dim": 24, "depths": [2, 1], "num_heads": [2, 4], "window_size": 7,
+        **_LABELS}),
+    "dinov3": ("dinov3_vit", "DINOv3ViTModel", IMAGES),
     "dinov2": ("dinov2", "Dinov2Model", {
         "hidden_size": 48, "num_attention_heads": 4, "mlp_ratio": 2, "image_size": 32, "patch_size": 8, **BLOCKS}),
     "dinov2, swiglu": ("dinov2", "Dinov2ForImageClassification", {

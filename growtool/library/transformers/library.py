@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,11 @@ class Transformers(Library):
             and not _leaf(name).startswith("_")
         }
         return numbers_in(found)
+
+    def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
+        """Factors among the fields: MobileNet's `depth_multiplier`. Most fractions are rates, which change no shape."""
+        found = fields(config_of(spec).to_dict())
+        return {name: value for name, value in found if isinstance(value, float) and 0 < value < math.inf}
 
     def kind(self, spec: ModelSpec) -> str:
         """The type of the model."""

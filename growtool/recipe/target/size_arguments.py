@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -73,7 +74,8 @@ def find_size_arguments(
     wider = Widening(trials, search.widening, search.paired, search.neutral, search.refused, search.breaking)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
-    scaled = "width" not in axes or (bool(width) and trials.reach(width, by_size=False) >= LEAST_REACH)
+    reached = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
+    scaled = "width" not in axes or reached
     deepened = "depth" not in axes or bool(search.adding)
     if not (scaled and deepened):
         search.try_each(library.inner_numbers(spec))

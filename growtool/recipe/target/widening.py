@@ -48,12 +48,14 @@ class Widening:
     ) -> None:
         self._trials, self._widening, self._paired, self._neutral = trials, widening, paired, neutral
         self._refused, self._breaking = refused, breaking
+        self._combined = frozenset[str]()
 
     def width(self) -> tuple[dict[str, Value], float]:
         """The arguments that together bring most dimensions nearest to double, and what grows jointly with them.
 
         Arguments that are nearly as good are preferred if attention (products, softmax) then meets no grown channels.
         """
+        self._combined = frozenset(self._widening)
         nothing = self._cost(self._trials.shapes)
         feasible = sorted(self._feasible(nothing), key=lambda found: found[0])
         near = [size_arguments for cost, size_arguments in feasible if cost <= feasible[0][0] + _SLACK * nothing][
@@ -113,12 +115,19 @@ class Widening:
         return self._cost(shapes) if self._trials.keeps_what_is_fixed(shapes) else math.inf
 
     def further(self, width: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
-        """What agrees on being twice as wide, taken argument by argument, number by number or value by value.
+        """What agrees on being twice as wide, now that more is known to widen the model.
+
+        Sets of arguments as before, unless these are paths, of which there are too many; then what agrees argument by
+        argument, number by number or value by value.
 
         Args:
             width: arguments that reach little of the model, kept where nothing reaches further.
             joint: what grows jointly with them.
         """
+        new = self._widening.keys() - self._combined
+        if new and not any(map(is_path, new)):
+            again = self.width()
+            width, joint = again if again[0] and (not width or again[1] < joint) else (width, joint)
         least = self._trials.reach(width, by_size=False) if width else 0.0
         for groups in (self._arguments(), self._places(), self._equal()):
             chosen = self._agreeing(groups)

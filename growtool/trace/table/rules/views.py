@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -146,12 +147,19 @@ def take_slice(tape: Observer, call: Call) -> Sequence[Axes]:
     axes = list(tape.axes(source))
     if step == 1:
         axes[dim] = cut(cut(axes[dim], start)[1], max(stop - start, 0))[0] if (start, stop) != (0, size) else axes[dim]
-    elif size == out.shape[dim] * step:
-        axes[dim], position = factor_out(axes[dim], step)
-        fix(position, "a strided slice")
     else:
-        axes[dim] = replaced(axes[dim], out.shape[dim], "a strided slice")
+        axes[dim] = _strided(axes[dim], step, out.shape[dim])
     return [tuple(axes)]
+
+
+def _strided(axis: Axis, step: int, taken: int) -> Axis:
+    """The axis of every step-th position; one that is laid out otherwise (windows of 7 by steps of 2) is replaced."""
+    if axis_size(axis) == taken * step:
+        with contextlib.suppress(Unsolvable):
+            rest, position = factor_out(axis, step)
+            fix(position, "a strided slice")
+            return rest
+    return replaced(axis, taken, "a strided slice")
 
 
 def split(tape: Observer, call: Call) -> Sequence[Axes]:
