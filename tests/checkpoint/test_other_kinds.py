@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from growtool.library import libraries
 from tests.support.foreign import not_opened, refused
 
 ADAPTER = save({"base_model.model.layers.0.q_proj.lora_A.weight": torch.zeros(2, 4)})
@@ -25,11 +26,11 @@ OTHERS = {
     ),
     "pipeline": (
         {"model_index.json": b"{}", "unet/diffusion_pytorch_model.safetensors": ADAPTER},
-        "found a pipeline of diffusers, expected a model of timm or transformers",
+        "found a pipeline of diffusers, expected a model of {libraries}",
     ),
     "llama.cpp": (
         {"net-Q4_K_M.gguf": b"GGUF" + bytes(20), "net-Q8_0.gguf": b"GGUF" + bytes(20), "README.md": b""},
-        "found net-Q4_K_M.gguf, which holds weights for llama.cpp, expected a model of timm or transformers; name the "
+        "found net-Q4_K_M.gguf, which holds weights for llama.cpp, expected a model of {libraries}; name the "
         "checkpoint that it was made from",
     ),
 }
@@ -37,8 +38,9 @@ OTHERS = {
 
 @pytest.fixture(params=OTHERS.values(), ids=OTHERS.keys())
 def other(request):
-    """Files, and what is told of them."""
-    return request.param
+    """Files, and what is told of them; other tests may have registered libraries."""
+    files, told = request.param
+    return files, told.format(libraries=" or ".join(sorted(library.name for library in libraries())))
 
 
 def test_a_folder_of_another_kind_says_which(tmp_path, other):

@@ -111,7 +111,7 @@ def _edit_config(folder: Path, **changes) -> None:
 
 
 BAD_INPUT = {
-    _missing: r"bad: no such file or folder; expected a \.safetensors file or a timm folder",
+    _missing: r"bad: no such file or folder; expected a \.safetensors file or a folder of timm or transformers",
     _empty: r"bad/model\.safetensors: the file is empty, expected safetensors data; ",
     _pickle: r"bad/model\.safetensors: not a safetensors file: found a PyTorch pickle, .*`growtool import ",
     _truncated: r"bad/model\.safetensors: truncated: found \d+ bytes, expected \d+; ",
