@@ -14,8 +14,9 @@ def empty_caches(model: nn.Module) -> None:
 
     What they kept would be a constant in the second trace of an architecture, and no operation.
     """
-    for name in {type(module).__module__ for module in model.modules()}:
-        for value in list(vars(sys.modules[name]).values()):
+    homes = {sys.modules.get(type(module).__module__) for module in model.modules()}  # none of a class made by hand
+    for home in homes - {None}:
+        for value in list(vars(home).values()):
             for empty in _caches_of(value):
                 empty()
 
