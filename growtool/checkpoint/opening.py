@@ -116,8 +116,7 @@ def _in_hub(name: Name) -> Found:
         return _held(repository, WEIGHTS, pinned)
     if INDEX in repository.files:
         return _in_shards(repository, pinned)
-    told = other_kind(repository.files, repository.fetch)
-    raise CheckpointError(f"{repository.text}: {told}") if told else _no_safetensors(repository, spec)
+    raise _no_safetensors(repository, spec)
 
 
 def _in_shards(repository: Repository, pinned: str) -> Found:
@@ -188,6 +187,9 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
         CheckpointError: the hub does not answer, and the cache does not hold the weights.
     """
     repository.require_complete(WEIGHTS)
+    told = other_kind(repository.files, repository.fetch)
+    if told:
+        return CheckpointError(f"{repository.text}: {told}")
     held = sorted(file for file in repository.files if looks_like_weights(file))
     finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
     if not held:

@@ -36,3 +36,10 @@ def test_quantised_weights_are_refused_before_they_are_read(part, told, method):
         f"x: {part}quantization_config: found weights quantised{method}, expected plain ones; name the checkpoint that "
         "they were made from, or one that transformers has dequantised and saved"
     )
+
+
+def test_a_configuration_that_its_class_refuses_is_told_by_who_builds_the_model():
+    """Also one whose class computes how many blocks there are."""
+    spec = read_config(config_of("nemotron-h") | {"hidden_size": "large"}, where="test")
+    with pytest.raises(CheckpointError, match="transformers cannot build NemotronHForCausalLM"):
+        build(spec)

@@ -49,9 +49,10 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
     about = {key: value for key, value in config.items() if key in _ABOUT}
     derived = _derived(kind, arguments)
-    arguments |= {name: number for name, number in derived.items() if name in arguments}  # what the class ignores
     per_block = dict(_per_block(arguments, derived))
-    computed = [name for name in derived if name not in arguments and name in per_block.values()]
+    listed = {name: number for name, number in derived.items() if name in per_block.values()}
+    computed = [name for name in listed if name not in arguments]
+    arguments |= {name: number for name, number in listed.items() if name in arguments}  # what the class ignores
     settings = {"per_block": per_block, "fields": list(arguments), "derived": computed}
     return ModelSpec(architecture, arguments, settings, about, NAME)
 
@@ -168,7 +169,10 @@ def _derived(kind: str, arguments: Mapping[str, Any]) -> dict[str, int]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     names = [name for name in DEPTHS if isinstance(getattr(CONFIG_MAPPING[kind], name, None), property)]
-    config = AutoConfig.for_model(kind, **copy.deepcopy(dict(arguments))) if names else None
+    try:
+        config = AutoConfig.for_model(kind, **copy.deepcopy(dict(arguments))) if names else None
+    except Exception:  # whoever builds the model is told what its class refuses
+        return {}
     return {name: getattr(config, name) for name in names}
 
 
