@@ -113,7 +113,7 @@ def _added(source: TracedModel, target: TracedModel) -> tuple[Sequence[IdentityS
     added = sorted(target.trace.tensors.keys() - source.trace.tensors.keys())
     bridges = find_identity_shortcuts(target.model, target.trace, source.trace, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
-    filled = _filled(source.model), _filled(target.model)
+    filled = (_filled(source.model), _filled(target.model)) if added else ({}, {})  # else no sequence is longer
     stretched = stretches(source.trace, target.trace, ignoring=spanned, filled=filled)
     in_line = layers_in_line((source.model, source.trace), (target.model, target.trace))
     return bridges, [*stretched, *in_line]

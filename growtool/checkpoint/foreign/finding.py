@@ -47,7 +47,7 @@ def find_weights(path: Path) -> Path:
     if (path / INDEX).is_file():
         return path / INDEX
     _refuse_shards(path, indices(path))
-    _refuse_others(path, sorted(file.name for file in path.iterdir()))
+    _refuse_others(path, [file.name for file in path.iterdir()])
     held = weight_files(path)
     found = ", ".join(file.name for file in held[:8]) or "no weights at all"
     raise CheckpointError(

@@ -28,8 +28,7 @@ _PART = "_config"  # the names of configurations within a configuration end so
 def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     """The model of a `config.json`: its class, and everything else that the file says.
 
-    `settings` keeps which of its lists have an entry for each block, which fields it has, and which numbers of blocks
-    are no fields, but follow from such a list.
+    `settings` keeps which of its lists have an entry for each block, and which fields it has.
 
     Raises:
         CheckpointError: it names no class that transformers has, or is not a configuration of that class.
@@ -50,10 +49,9 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     about = {key: value for key, value in config.items() if key in _ABOUT}
     derived = _derived(kind, arguments)
     per_block = dict(_per_block(arguments, derived))
-    listed = {name: number for name, number in derived.items() if name in per_block.values()}
-    computed = [name for name in listed if name not in arguments]
-    arguments |= {name: number for name, number in listed.items() if name in arguments}  # what the class ignores
-    settings = {"per_block": per_block, "fields": list(arguments), "derived": computed}
+    ignored = derived.keys() & arguments.keys() & set(per_block.values())  # by the class, which counts for itself
+    arguments |= {name: derived[name] for name in ignored}
+    settings = {"per_block": per_block, "fields": list(arguments)}
     return ModelSpec(architecture, arguments, settings, about, NAME)
 
 
@@ -97,7 +95,7 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
     arguments = copy.deepcopy(arguments_of(spec))  # configurations take apart what they are given
     config = AutoConfig.for_model(spec.extra["model_type"], **arguments)
-    known = {*spec.settings["fields"], *spec.settings["derived"]}
+    known = {*spec.settings["fields"], *_computed(spec)}
     unknown = [name for name in spec.model_args if name not in known and not _has(config, name)]
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: no field of {type(config).__name__}")
@@ -126,7 +124,13 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     for path, count in spec.settings["per_block"].items():
         *parts, name = path.split(".")
         _fit_list(_part(plain, parts), name, count)
-    return {name: value for name, value in plain.items() if name not in spec.settings["derived"]}
+    computed = _computed(spec)
+    return {name: value for name, value in plain.items() if name not in computed}
+
+
+def _computed(spec: ModelSpec) -> set[str]:
+    """Numbers of blocks that are no fields of a file, but how many entries a list of it has."""
+    return {count for path, count in spec.settings["per_block"].items() if "." not in path} - {*spec.settings["fields"]}
 
 
 def counts_of(spec: ModelSpec) -> dict[str, int]:
