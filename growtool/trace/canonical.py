@@ -2,7 +2,7 @@
 
 A list of consecutive positions, `x[..., [-2], :]`, is a slice: other positions may grow beside it. An einsum of two
 tensors is one matrix product; torch leaves out of it what has one position, a single head say, and so computes a model
-of one head otherwise than one of two.
+of one head otherwise than one of two. Pooling with a window that is larger than the image is the mean over the image.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torch.overrides import TorchFunctionMode
 
 
@@ -26,6 +27,10 @@ class Canonical(TorchFunctionMode):
             args = (args[0], as_slice(args[1]))
         elif func is torch.einsum and not kwargs:
             found = as_product(*args)
+            if found is not None:
+                return found
+        elif func is avg_pool2d and not kwargs:
+            found = as_mean(*args)
             if found is not None:
                 return found
         return func(*args, **(kwargs or {}))
@@ -82,3 +87,19 @@ def as_product(equation: Any, *operands: Any) -> Tensor | None:
     product = ordered(a, left, batch, rows, summed) @ ordered(b, right, batch, summed, columns)
     places = [*batch, *rows, *columns]
     return product.reshape([sizes[name] for name in places]).permute([places.index(name) for name in out])
+
+
+def as_mean(
+    image: Tensor,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor | None:
+    """Average pooling of which one window covers the image, whatever its size; None for any other."""
+    windows = [kernel, kernel if stride is None else stride]
+    least = min(size for given in windows for size in (given if isinstance(given, list | tuple) else (given,)))
+    covers = ceil_mode and padding in (0, (0, 0)) and divisor is None and least >= max(image.shape[-2:])
+    return image.mean((-2, -1), keepdim=True) if covers else None

@@ -8,7 +8,7 @@ touches, so that what growtool does not understand can never be grown wrongly.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,13 +231,14 @@ class Tape(TorchDispatchMode):
     def watch(self, model: nn.Module) -> list[Any]:
         """Hooks that keep track of the running module and of residual blocks; the handles to remove them."""
         handles: list[Any] = []
-        for path, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
-            handles.append(module.register_forward_hook(self._leave(path)))
+        for paths, module in _named(model):
+            handles.append(module.register_forward_pre_hook(self._enter(paths), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave()))
         return handles
 
-    def _enter(self, path: str) -> Callable[..., None]:
+    def _enter(self, paths: Sequence[str]) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            path = next((p for p in paths if p.startswith(f"{self.module}.")), paths[0])
             tensors = leaves_of((args, kwargs))
             values = tuple(map(self.value, tensors))
             if self.module != path:
@@ -249,16 +250,24 @@ class Tape(TorchDispatchMode):
 
         return enter
 
-    def _leave(self, path: str) -> Callable[..., None]:
+    def _leave(self) -> Callable[..., None]:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             running = self._modules.pop()
             self._entered.subtract(value.flow.token for value in running.values)
             tokens = tuple(value.flow.token for value in running.values)
-            outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, running.numbers) for t in leaves_of(output))
-            steps = (running.first, len(self.recorder.steps))
-            self.calls.append(ModuleCall(path, *steps, running.numbers, tuple(outputs), isinstance(output, Tensor)))
+            ins, steps = running.numbers, (running.first, len(self.recorder.steps))
+            outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, ins) for t in leaves_of(output))
+            self.calls.append(ModuleCall(running.path, *steps, ins, tuple(outputs), isinstance(output, Tensor)))
 
         return leave
+
+
+def _named(model: nn.Module) -> list[tuple[Sequence[str], nn.Module]]:
+    """Every module with its path; one without tensors, say an activation that all blocks share, with all it has."""
+    found: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(module, []).append(path)
+    return [(paths[:1] if module.state_dict() else paths, module) for module, paths in found.items()]
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

@@ -20,9 +20,9 @@ WAYS = {
     "zero_out": {"target": DEEPER, "depth": {"operator": "zero_out"}},
 }
 ONE_KV_HEAD = ("llama, one kv head, biases", "falcon, one kv head")
-POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "bart", "hubert", "wavlm")
+POST_NORM = ("bert", "bert, features", "roberta", "distilbert", "openai-gpt", "bart", "hubert", "wavlm")
 QUICK = ("llama", "gemma2", "bert", "t5", "vit", "mixtral", "mamba", "bart", "squeezebert", "gpt-oss", "wav2vec2",
-         "swin", "dinov3")  # fmt: skip
+         "swin", "dinov3", "levit", "efficientnet")  # fmt: skip
 EXACT = 1e-12
 
 

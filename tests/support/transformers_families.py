@@ -96,6 +96,13 @@ FAMILIES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "swin": ("swin", "SwinForImageClassification", {  # windows of 7 by 7, merged two by two
         "image_size": 56, "patch_size": 2, "embed_dim": 24, "depths": [2, 1], "num_heads": [2, 4], "window_size": 7,
         **_LABELS}),
+    "levit": ("levit", "LevitForImageClassification", {  # one sequence of blocks for all of a stage, its end included
+        "image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 2, 1],
+        "key_dim": [8, 8, 8], "attention_ratio": [2, 2, 2], "mlp_ratio": [2, 2, 2], **_LABELS}),
+    "efficientnet": ("efficientnet", "EfficientNetForImageClassification", {  # one for all stages
+        "image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640, **_LABELS}),
+    "openai-gpt": ("openai-gpt", "OpenAIGPTLMHeadModel", {  # its blocks share an activation
+        "n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64}),
     "dinov3": ("dinov3_vit", "DINOv3ViTModel", IMAGES),
     "dinov2": ("dinov2", "Dinov2Model", {
         "hidden_size": 48, "num_attention_heads": 4, "mlp_ratio": 2, "image_size": 32, "patch_size": 8, **BLOCKS}),

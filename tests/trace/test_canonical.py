@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
-from growtool.trace.canonical import as_product, as_slice
+from growtool.trace.canonical import as_mean, as_product, as_slice
 from growtool.trace.record import trace_model
 
 X = torch.arange(3 * 4 * 6).reshape(3, 4, 6)
@@ -74,3 +75,20 @@ def test_one_head_is_computed_as_two_are():
 
     one, two = (trace_model(Positions(heads), (3, 4 * heads)) for heads in (1, 2))
     assert [entry[0] for entry in one.signatures[""]] == [entry[0] for entry in two.signatures[""]]
+
+
+@pytest.mark.parametrize(
+    "window", [(7, None, 0, True), ((9, 7), (8, 7), (0, 0), True, False), (1280, None, 0, True, True, None)], ids=str
+)
+def test_pooling_with_a_window_as_large_as_the_image_is_its_mean(window):
+    image = torch.randn(2, 3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = as_mean(image, *window)
+    assert found is not None
+    torch.testing.assert_close(found, avg_pool2d(image, *window))
+
+
+@pytest.mark.parametrize(
+    "window", [(7,), (6, None, 0, True), (7, 5, 0, True), (9, None, 1, True), (9, 9, 0, True, True, 3)]
+)
+def test_other_pooling_is_left_to_torch(window):
+    assert as_mean(torch.ones(2, 3, 7, 5), *window) is None

@@ -1,7 +1,9 @@
 """Sequences of blocks, which of them are alike, and where their copies go."""
 
+import itertools
+
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from growtool.library.timm import input_size
 from growtool.trace import Trace, inside, shortened, stretches, trace_model
@@ -97,6 +99,51 @@ def test_a_block_that_changes_the_width_is_none_to_copy():
     small = TINY["efficientnet"]
     found = {s.prefix: s.alike for s in stretches(traced(small), traced(small.with_args(depth_multiplier=2)))}
     assert found["blocks.2."] == {0: (0,), 1: ()}
+
+
+class Branch(nn.Module):
+    """Adds to what it receives; `out` channels of it where that is another number."""
+
+    def __init__(self, channels: int, out: int, act: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(channels, 6), nn.Linear(6, out), act
+        self.passes_on = channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(self.act(self.first(x)))
+        return x + y if self.passes_on else y
+
+
+class Flat(nn.Module):
+    """Stages of so many blocks in one sequence: a stage begins with a block that makes it wider."""
+
+    def __init__(self, stages: list[int], factor: int = 1) -> None:
+        super().__init__()
+        act, widths = nn.GELU(), [factor * width for width in (4, 8, 12)]
+        self.stem, self.blocks = nn.Linear(2, widths[0]), nn.ModuleList()
+        for (before, width), n in zip([(widths[0], widths[0]), *itertools.pairwise(widths)], stages, strict=True):
+            self.blocks.extend(Branch(width if i else before, width, act) for i in range(n))
+        self.head = nn.Linear(widths[-1], 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_blocks_of_several_stages_in_one_sequence_are_told_apart_by_their_sizes(factor):
+    """Those of a later stage are large enough for a block of an earlier one, too."""
+    small, large = (trace_model(Flat(n, f), (5, 2)) for n, f in (([2, 2, 2], 1), ([3, 3, 3], factor)))
+    (stretch,) = stretches(small, large)
+    assert stretch.alike == {0: (0, 1), 1: (0, 1), 2: (0, 1), 3: (2,), 4: (3,), 5: (3,), 6: (4,), 7: (5,), 8: (5,)}
+
+
+def test_an_activation_that_blocks_share_runs_in_each():
+    trace = trace_model(Flat([2, 2, 2]), (5, 2))
+    assert [trace.signatures[f"blocks.{i}.act"] for i in range(6)] == [trace.signatures["blocks.0.act"]] * 6
+    assert len(trace.signatures["blocks.0.act"]) == 1
 
 
 def test_kinds_that_would_leave_their_order_stay_in_it(tmp_path):

@@ -71,7 +71,7 @@ def find_size_arguments(
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
     search = _Search(trials, deepening="depth" in axes)
-    wider = Widening(trials, search.widening, search.paired, search.neutral, search.refused, search.breaking)
+    wider = Widening(trials, search.widening, search.paired, search.neutral, search.breaking)
     search.try_each(library.numbers(spec, model))
     width, joint = wider.width() if "width" in axes else ({}, 0.0)
     reached = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
@@ -120,15 +120,16 @@ class _Search:
         self._try_together()
 
     def _try_together(self) -> None:
-        """Double equal counts that the library refuses alone and takes together (heads, of queries and of keys)."""
+        """Double counts that the library refuses alone and takes together (heads, of queries and of keys)."""
         counts = [(name, value) for name, value in self.refused.items() if isinstance(value, int)]
-        for (name, value), (other, same) in itertools.combinations(counts, 2):
-            both = {name: value, other: same}
-            if value != same or both in (*self.neutral, *self.paired):
+        for (name, value), (other, second) in itertools.combinations(counts, 2):
+            both = {name: value, other: second}
+            if both in (*self.neutral, *self.paired):
                 continue
             shapes = self._trials.doubled(both)
             if self._grows_nothing(shapes):
-                self.neutral.append(both)
+                if value == second:
+                    self.neutral.append(both)
             elif self._widens(shapes):
                 self.paired.append(both)
 

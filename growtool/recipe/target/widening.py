@@ -33,7 +33,6 @@ class Widening:
         widening: arguments that widen the model alone; may grow between calls.
         paired: two arguments each that do so together, and that the library refuses to double alone; likewise.
         neutral: arguments that leave every shape alone, one by one or two that agree; likewise.
-        refused: arguments that the library refuses to double alone; likewise.
         breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads); likewise.
     """
 
@@ -43,11 +42,10 @@ class Widening:
         widening: Mapping[str, Value],
         paired: Sequence[Mapping[str, Value]],
         neutral: Sequence[Mapping[str, Value]],
-        refused: Mapping[str, Value],
         breaking: Mapping[str, Value],
     ) -> None:
         self._trials, self._widening, self._paired, self._neutral = trials, widening, paired, neutral
-        self._refused, self._breaking = refused, breaking
+        self._breaking = breaking
         self._combined = frozenset[str]()
 
     def width(self) -> tuple[dict[str, Value], float]:
@@ -68,8 +66,6 @@ class Widening:
                 best = found
             if found[1] == 0:
                 break
-        if not best[0] or best[1]:
-            best = self._agreed(nothing) or best
         return self._extended(*best) if best[0] else best
 
     def _running_first(self, near: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], float]]:
@@ -84,18 +80,6 @@ class Widening:
             else:
                 others.append(size_arguments)
         yield from ((size_arguments, math.inf) for size_arguments in others)
-
-    def _agreed(self, nothing: float) -> tuple[dict[str, Value], float] | None:
-        """Two arguments that the library takes doubled together alone; None where none grow nothing jointly."""
-        for names in itertools.combinations(self._refused, 2):
-            size_arguments = {name: self._refused[name] for name in names}
-            reached = self._possible(size_arguments) < nothing and (
-                self._trials.reach(size_arguments, by_size=False) >= LEAST_REACH
-            )
-            found = self._with_heads(size_arguments, self._trials.jointly_grown(size_arguments)) if reached else None
-            if found is not None and found[1] == 0:
-                return found
-        return None
 
     def _extended(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
         """One argument after the other on top, where more dimensions then double and attention meets no more of it."""

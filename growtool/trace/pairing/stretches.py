@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from growtool.trace.axes import ChannelGroup, axis_size
@@ -12,6 +12,7 @@ from growtool.trace.record import Trace
 from growtool.trace.steps import Ref
 
 _INDEXED = re.compile(r"(.*?)(\d+)")
+_Sizes = Mapping[ChannelGroup, int]  # of a target -> how large it is in the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,9 @@ def stretches(
     """
     old, new = sequences(source.tensors), sequences(target.tensors)
     longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
+    beside = _sizes_beside(source, target, longer)
     return [
-        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring, filled))
+        Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring, filled, beside))
         for p in longer
     ]  # fmt: skip
 
@@ -102,6 +104,7 @@ def _alike(
     new: Numbered,
     ignoring: Collection[str],
     filled: tuple[Mapping[str, Hashable], Mapping[str, Hashable]],
+    beside: Mapping[ChannelGroup, int],
 ) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
     names, parts, work = (
@@ -109,16 +112,19 @@ def _alike(
     )
     shared, read = _shared(source, old), _shared(target, new)
     constants = {i: _below(filled[0], f"{old.prefix}{i}") for i in old.indices}
-    alike = {}
+    # what may be ignored in the first block of a stage may be what another kind of block consists of
+    whole = {j: _names(target, f"{new.prefix}{j}") in names.values() for j in new.indices}
+    fitting: dict[int, dict[int, _Sizes]] = {}
     for j in new.indices:
         path = f"{new.prefix}{j}"
-        # what may be ignored in the first block of a stage may be what another kind of block consists of
-        left_out = () if _names(target, path) in names.values() else ignoring
-        same = tuple(
-            i
-            for i in old.indices
-            if names[i] == _names(target, path, left_out) and _fits((source, f"{old.prefix}{i}"), (target, path))
-        )
+        named = _names(target, path, () if whole[j] else ignoring)
+        found = {i: _sizes((source, f"{old.prefix}{i}"), (target, path)) for i in old.indices if names[i] == named}
+        fitting[j] = {i: sizes for i, sizes in found.items() if sizes is not None}
+    _agree(fitting, beside)
+    alike = {}
+    for j in new.indices:
+        path, left_out = f"{new.prefix}{j}", () if whole[j] else ignoring
+        same = tuple(fitting[j])
         for ours, theirs in (
             (parts, _parts(target, path, left_out)), (work, work_of(target, path)), (shared, read.get(j)),
             (constants, _below(filled[1], path)),
@@ -141,19 +147,62 @@ def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset
     )
 
 
-def _fits(old: tuple[Trace, str], new: tuple[Trace, str]) -> bool:
-    """Whether each set of channels in a block of the target has one size in a block of the source, and no larger one.
+def _sizes(old: tuple[Trace, str], new: tuple[Trace, str]) -> _Sizes | None:
+    """How large each set of channels in a block of the target is in a block of the source.
 
-    A block that changes the width is none to copy for one that does not.
+    None where one is larger there, or has several sizes: a block that changes the width is none to copy for one that
+    does not.
     """
     sizes: dict[ChannelGroup, set[int]] = defaultdict(set)
     (source, origin), (target, path) = old, new
     for name in target.tensors_in(path):
-        before = source.tensors.get(f"{origin}{name.removeprefix(path)}", ())
-        for axis, was in zip(target.tensors[name], before, strict=False):
-            if len(axis) == len(axis[0]) == 1 and isinstance(axis[0][0], ChannelGroup) and axis[0][0].fixed is None:
-                sizes[axis[0][0]].add(axis_size(was))
-    return all(len(found) == 1 and max(found) <= group.size for group, found in sizes.items())
+        for group, size in _beside_each_other(source, f"{origin}{name.removeprefix(path)}", target, name):
+            sizes[group].add(size)
+    if any(len(found) > 1 or max(found) > group.size for group, found in sizes.items()):
+        return None
+    return {group: max(found) for group, found in sizes.items()}
+
+
+def _sizes_beside(source: Trace, target: Trace, longer: Sequence[str]) -> dict[ChannelGroup, int]:
+    """How large in the source the sets of channels are that tensors outside of the longer sequences have."""
+    return {
+        group: size
+        for name in target.tensors
+        if not name.startswith(tuple(longer))
+        for group, size in _beside_each_other(source, name, target, name)
+    }
+
+
+def _beside_each_other(source: Trace, origin: str, target: Trace, name: str) -> Iterator[tuple[ChannelGroup, int]]:
+    """Each set of channels that is a dimension of a target's tensor, with its size in one of the source."""
+    for axis, was in zip(target.tensors[name], source.tensors.get(origin, ()), strict=False):
+        if len(axis) == len(axis[0]) == 1 and isinstance(axis[0][0], ChannelGroup) and axis[0][0].fixed is None:
+            yield axis[0][0], axis_size(was)
+
+
+def _agree(fitting: dict[int, dict[int, _Sizes]], beside: Mapping[ChannelGroup, int]) -> None:
+    """Leave the blocks in which each set of channels is as large as it has to be.
+
+    That is known from tensors beside the sequence, and from blocks of the source that fit one place alone: every
+    block has to stay.
+
+    Args:
+        fitting: index in the target -> index of each block of the source that fits there, with its sizes; reduced.
+        beside: sizes in the source, of sets of channels of the target.
+    """
+    known, before = dict(beside), -1
+    while before != sum(map(len, fitting.values())):
+        before = sum(map(len, fitting.values()))
+        places = Counter(i for blocks in fitting.values() for i in blocks)
+        for blocks in fitting.values():
+            only = [sizes for i, sizes in blocks.items() if places[i] == 1]
+            known |= only[0] if len(only) == 1 else {}
+        for j, blocks in fitting.items():
+            fitting[j] = {
+                i: sizes
+                for i, sizes in blocks.items()
+                if all(known.get(group, size) == size for group, size in sizes.items())
+            }
 
 
 def _parts(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, tuple[int, ...]]]:
