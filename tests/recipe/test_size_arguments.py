@@ -185,3 +185,22 @@ def test_a_stage_stays_where_further_blocks_are_neither_like_it_nor_residual(tmp
     recipe = resolved(folder, plan)
     assert recipe.target.model_args.items() >= args.items()
     assert recipe.promise.kind == "exact"
+
+
+def test_a_stage_without_skip_connections_stays_where_others_have_them(tmp_path):
+    """Its blocks are alike, and new ones cannot start closed."""
+    folder = write_folder(Tiny("efficientnet_em", {"num_classes": 5}, size=32), tmp_path / "source")
+    plan = {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out"}}
+    recipe = resolved(folder, plan)
+    assert recipe.target.model_args["repeats"] == [2, 6, 10, 12, 10, 6]
+    assert recipe.promise.kind == "exact"
+
+
+def test_a_ratio_that_the_constructor_rounds_is_set_anew(tmp_path):
+    """1.1 times 16 channels are 17, of 32 they are 35: no multiple, and a norm runs over them."""
+    args = {"embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 1.1, "num_classes": 5}
+    folder = write_folder(Tiny("eva02_tiny_patch14_224", args, size=28), tmp_path / "source")
+    recipe = resolved(folder, {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}})
+    assert recipe.promise.kind == "exact"
+    assert int(32 * recipe.target.model_args["mlp_ratio"]) == 34
+    assert recipe.choices[0] == "width: mlp_ratio 1.1 becomes 1.06857, so that 17 channels become 34, not 35"

@@ -1,6 +1,6 @@
 """Sequences of blocks, which of them are alike, and where their copies go."""
 
-import itertools
+from collections.abc import Mapping
 
 import pytest
 from torch import Tensor, nn
@@ -104,9 +104,10 @@ def test_a_block_that_changes_the_width_is_none_to_copy():
 class Branch(nn.Module):
     """Adds to what it receives; `out` channels of it where that is another number."""
 
-    def __init__(self, channels: int, out: int, act: nn.Module) -> None:
+    def __init__(self, channels: int, out: int, act: nn.Module, hidden: int = 6, groups: int = 1) -> None:
         super().__init__()
-        self.first, self.second, self.act = nn.Linear(channels, 6), nn.Linear(6, out), act
+        self.first, self.act = nn.Conv1d(channels, hidden, 1, groups=groups), act
+        self.second = nn.Conv1d(hidden, out, 1)
         self.passes_on = channels == out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,16 +115,12 @@ class Branch(nn.Module):
         return x + y if self.passes_on else y
 
 
-class Flat(nn.Module):
-    """Stages of so many blocks in one sequence: a stage begins with a block that makes it wider."""
+class Line(nn.Module):
+    """Blocks in one sequence."""
 
-    def __init__(self, stages: list[int], factor: int = 1) -> None:
+    def __init__(self, width: int, blocks: list[nn.Module], out: int) -> None:
         super().__init__()
-        act, widths = nn.GELU(), [factor * width for width in (4, 8, 12)]
-        self.stem, self.blocks = nn.Linear(2, widths[0]), nn.ModuleList()
-        for (before, width), n in zip([(widths[0], widths[0]), *itertools.pairwise(widths)], stages, strict=True):
-            self.blocks.extend(Branch(width if i else before, width, act) for i in range(n))
-        self.head = nn.Linear(widths[-1], 3)
+        self.stem, self.blocks, self.head = nn.Conv1d(2, width, 1), nn.ModuleList(blocks), nn.Conv1d(out, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -132,16 +129,51 @@ class Flat(nn.Module):
         return self.head(x)
 
 
+def line_of_stages(stages: list[int], factor: int = 1) -> Line:
+    """Stages of so many blocks: one begins with a block that makes it wider. All blocks share an activation."""
+    act, widths = nn.GELU(), [factor * width for width in (4, 8, 12)]
+    before = [widths[0], *widths]
+    blocks = [Branch(before[s + (i > 0)], widths[s], act) for s, n in enumerate(stages) for i in range(n)]
+    return Line(widths[0], blocks, widths[-1])
+
+
+def alike(small: nn.Module, large: nn.Module) -> Mapping[int, tuple[int, ...]]:
+    (stretch,) = stretches(trace_model(small, (2, 5)), trace_model(large, (2, 5)))
+    return stretch.alike
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 def test_blocks_of_several_stages_in_one_sequence_are_told_apart_by_their_sizes(factor):
     """Those of a later stage are large enough for a block of an earlier one, too."""
-    small, large = (trace_model(Flat(n, f), (5, 2)) for n, f in (([2, 2, 2], 1), ([3, 3, 3], factor)))
-    (stretch,) = stretches(small, large)
-    assert stretch.alike == {0: (0, 1), 1: (0, 1), 2: (0, 1), 3: (2,), 4: (3,), 5: (3,), 6: (4,), 7: (5,), 8: (5,)}
+    found = alike(line_of_stages([2, 2, 2]), line_of_stages([3, 3, 3], factor))
+    assert found == {0: (0, 1), 1: (0, 1), 2: (0, 1), 3: (2,), 4: (3,), 5: (3,), 6: (4,), 7: (5,), 8: (5,)}
+
+
+def test_blocks_are_made_from_those_with_as_many_hidden_units():
+    """As in GhostNet; those with fewer would do, too, if the target were wider."""
+    act = nn.GELU()
+    small, large = (Line(4, [Branch(4, 4, act, n) for n in hidden], 4) for hidden in ([8, 6, 6], [8, 8, 6, 6, 6, 6]))
+    assert alike(small, large) == {0: (0,), 1: (0,), **dict.fromkeys(range(2, 6), (1, 2))}
+
+
+def test_grouped_blocks_are_another_kind():
+    """As in RepVGG of that kind; their kernels are smaller, and would fit."""
+    small, large = (
+        Line(8, [Branch(8, 8, nn.GELU(), 8, groups) for groups in kinds], 8) for kinds in ([1, 4], [1, 4] * 2)
+    )
+    assert alike(small, large) == {0: (0,), 1: (1,), 2: (0,), 3: (1,)}
+
+
+def test_a_module_without_tensors_between_blocks_is_one_of_them():
+    """EfficientFormer flattens its image before the last ones, at a place that depends on how many blocks there are."""
+    small, large = (
+        Line(4, [*[Branch(4, 4, nn.GELU()) for _ in range(n)], nn.Tanh(), Branch(4, 4, nn.GELU())], 4) for n in (1, 2)
+    )
+    assert alike(small, large)[2] == (1,)
 
 
 def test_an_activation_that_blocks_share_runs_in_each():
-    trace = trace_model(Flat([2, 2, 2]), (5, 2))
+    trace = trace_model(line_of_stages([2, 2, 2]), (2, 5))
     assert [trace.signatures[f"blocks.{i}.act"] for i in range(6)] == [trace.signatures["blocks.0.act"]] * 6
     assert len(trace.signatures["blocks.0.act"]) == 1
 

@@ -220,7 +220,7 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
             raise PlanError(_too_few(stretch, sources, targets, by_kind))
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
     kept = [p.source for _, p in sorted(placed.items()) if p.source is not None and not p.new]
-    if kept != sorted(kept):
+    if kept != sorted(set(kept)):
         starts = [p.start for p in placed.values() if p.new]
         in_order = _in_order(stretch, starts[0], anew) if starts else None
         if in_order is None:

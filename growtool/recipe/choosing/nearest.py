@@ -71,8 +71,8 @@ def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, Trac
     for factor in _factors(recipe):
         scale = wider(update={"width": float(factor)})
         with contextlib.suppress(GrowtoolError):
-            target = TracedModel.of(scaled_spec(scale, base, source.model, size_arguments), where="target")
-            yield scale, target
+            spec, _ = scaled_spec(scale, base, source.model, source.trace, size_arguments)
+            yield scale, TracedModel.of(spec, where="target")
 
 
 def _opened(recipe: Recipe) -> Plan:

@@ -24,7 +24,7 @@ from growtool.recipe.target.added_blocks import adds_blocks, blocks_unlike, leng
 from growtool.recipe.target.trials import Built, Trials, twice_at
 from growtool.recipe.target.widening import LEAST_REACH, Widening
 from growtool.trace import Trace, inside
-from growtool.trace.pairing.stretches import sequences, stretches
+from growtool.trace.pairing.stretches import Numbered, sequences, stretches
 
 AXES = ("width", "depth")
 _ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
@@ -39,8 +39,9 @@ class SizeArguments:
         depth: arguments that add blocks like those there are, or residual ones, the one that adds most first.
         together: those of them that a factor scales: the first, or one for each stack of blocks.
         stages: of an argument that is a sequence, the places that do so, where not all do; a stage whose further blocks
-            are neither like those it has nor residual stays as it is, and so does the input of a layer after one of
-            fixed width.
+            are neither like those it has nor residual stays as it is, one of which they are like those it has and not
+            residual where others are, and the input of a layer after one of fixed width.
+        closes: whether the blocks that they add can start closed: they are residual.
         reach: the share of the tensors that may grow and then do, 0 to 1.
         joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
     """
@@ -50,6 +51,7 @@ class SizeArguments:
     together: tuple[str, ...] = ()
     joint: float = 0.0
     reach: float = 0.0
+    closes: bool = True
     stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
@@ -86,13 +88,13 @@ def find_size_arguments(
     reach = trials.reach(width, by_size=False) if width else 0.0
     depth = search.depth()
     together = search.apart(depth) if library.towers else tuple(depth)[:1]
-    return SizeArguments(width, depth, together, joint, reach, trials.places)
+    return SizeArguments(width, depth, together, joint, reach, search.closes(together), trials.places)
 
 
 class _Search:
     def __init__(self, trials: Trials, *, deepening: bool) -> None:
         self._trials, self._deepening = trials, deepening
-        self._closable: dict[str, frozenset[str]] = {}
+        self._deeper: dict[str, Trace | None] = {}
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
         self.paired: list[Mapping[str, Value]] = []
@@ -154,10 +156,14 @@ class _Search:
             places = frozenset(place for place in places if self._runs_with(name, value, {place}))
         if not places:
             return False
-        deeper = self._trials.built({name: twice_at(value, places)})
-        if deeper is None or not self._adds_blocks(name, value, places):
+        if not self._adds_blocks(name, value, places):
             return False
-        self.adding[name] = ((not self._is_residual(deeper), -len(deeper)), value)
+        if isinstance(value, tuple) and not self._closes(name, value, places):
+            places = frozenset(place for place in places if self._closes(name, value, {place})) or places
+        deeper = self._trials.built({name: twice_at(value, places)})
+        if deeper is None:
+            return False
+        self.adding[name] = ((not self._closes(name, value, places), -len(deeper)), value)
         if isinstance(value, tuple):
             self._trials.places[name] = places
         return True
@@ -166,17 +172,33 @@ class _Search:
         """Whether the model runs: numbers of a configuration need not fit each other."""
         return self._trials.runs({name: twice_at(value, places)})
 
-    def _is_residual(self, deeper: Shapes) -> bool:
-        """Whether the sequences that are longer end in residual blocks: these may start as if they were not there."""
+    def closes(self, names: Iterable[str]) -> bool:
+        """Whether the blocks that arguments add can start closed."""
+        return all(not self.adding[name][0][0] for name in names)
+
+    def _closes(self, name: str, value: Value, places: Collection[int]) -> bool:
+        """Whether the blocks that an argument adds in these places are residual: they may start as if not there."""
+        deeper = self._trials.built({name: twice_at(value, places)}) or {}
         longer = [
-            sequence
+            (self._sequences[prefix], sequence)
             for prefix, sequence in sequences(deeper).items()
             if prefix in self._sequences and len(sequence.indices) > len(self._sequences[prefix].indices)
         ]
-        old = [self._sequences[sequence.prefix] for sequence in longer]
-        return bool(old) and all(
-            f"{sequence.prefix}{sequence.indices[-1]}" in self._trials.trace.exits for sequence in old
+        if longer and all(f"{old.prefix}{old.indices[-1]}" in self._trials.trace.exits for old, _ in longer):
+            return True
+        trace = self._traced_deeper(name, value)
+        return trace is not None and all(
+            len(new.indices) - len(old.indices) == _exits(trace, new) - _exits(self._trials.trace, old)
+            for old, new in longer
         )
+
+    def _traced_deeper(self, name: str, value: Value) -> Trace | None:
+        """The model with this argument doubled; None where it does not run."""
+        if name not in self._deeper:
+            self._deeper[name] = None
+            with contextlib.suppress(CheckpointError):
+                self._deeper[name] = self._trials.traced({name: twice_at(value, None)}) if self._deepening else None
+        return self._deeper[name]
 
     def _widens(self, shapes: Shapes | None) -> bool:
         return shapes is not None and not self._only_adds_blocks(shapes) and self._trials.keeps_what_is_fixed(shapes)
@@ -250,18 +272,18 @@ class _Search:
 
     def _residual(self, name: str, value: Value) -> frozenset[str]:
         """Blocks of the model with this argument doubled that are like none of the source's and can start closed."""
-        if name not in self._closable:
-            self._closable[name] = frozenset()
-            with contextlib.suppress(CheckpointError):  # it may not run
-                trace = self._trials.traced({name: twice_at(value, None)}) if self._deepening else None
-                found = stretches(self._trials.trace, trace) if trace else []
-                paths = (f"{stretch.prefix}{j}" for stretch in found for j, same in stretch.alike.items() if not same)
-                self._closable[name] = frozenset(path for path in paths if trace and path in trace.exits)
-        return self._closable[name]
+        trace = self._traced_deeper(name, value)
+        found = stretches(self._trials.trace, trace) if trace else []
+        paths = (f"{stretch.prefix}{j}" for stretch in found for j, same in stretch.alike.items() if not same)
+        return frozenset(path for path in paths if trace and path in trace.exits)
 
     def _in_new_block(self, name: str) -> bool:
         found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
         return any(index is not None and index not in sequence.indices for index, sequence in found)
+
+
+def _exits(trace: Trace, blocks: Numbered) -> int:
+    return sum(f"{blocks.prefix}{index}" in trace.exits for index in blocks.indices)
 
 
 def _is_count(value: Value) -> bool:

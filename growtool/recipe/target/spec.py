@@ -16,6 +16,7 @@ from growtool.library import ModelSpec, build, library_of
 from growtool.library.paths import is_path
 from growtool.library.values import Value, as_lists, leaves, scaled_at, times, with_leaves
 from growtool.plan.target import Scale, Target, factor_text
+from growtool.recipe.target.rounding import even_ratios
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.target.trials import Built
 from growtool.recipe.target.widening import LEAST_REACH
@@ -52,7 +53,8 @@ def target_specs(
     if target.scale is None:
         return _accepting(base, target.model_args), ()
     base, size_arguments = scalable(target.scale, base, model, trace)
-    return (scaled_spec(target.scale, base, model, size_arguments),), _kept_stages(target.scale, size_arguments)
+    scaled, said = scaled_spec(target.scale, base, model, trace, size_arguments)
+    return (scaled,), (*said, *_kept_stages(target.scale, size_arguments))
 
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
@@ -113,11 +115,13 @@ def scalable(
     lacking = [axis for axis in axes if not getattr(size_arguments, axis)]
     joint = size_arguments.joint
     little = "width" in axes and size_arguments.reach < LEAST_REACH
-    if lacking or joint or little:
-        opening = library_of(base).opened(base)
+    opening = library_of(base).opened(base)
+    if lacking or joint or little or (not size_arguments.closes and opening != base):
         more = find_size_arguments(opening, model, trace, axes, built)
         further = little and more.reach >= LEAST_REACH and more.joint <= size_arguments.joint
-        if any(getattr(more, what) for what in lacking) or further or (more.width and more.joint < joint):
+        closing = more.closes and not size_arguments.closes and bool(more.width or not size_arguments.width)
+        better = further or (bool(more.depth) and closing) or (bool(more.width) and more.joint < joint)
+        if better or any(getattr(more, what) for what in lacking):
             base, size_arguments = opening, more
     return base, size_arguments
 
@@ -135,13 +139,16 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
     )
 
 
-def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, size_arguments: SizeArguments) -> ModelSpec:
-    """The spec with larger arguments.
+def scaled_spec(
+    scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, size_arguments: SizeArguments
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The spec with larger arguments, and a sentence on each ratio that is another one so that widths are multiples.
 
     Args:
         scale: how much larger.
         base: what is scaled.
         model: the skeleton of the source.
+        trace: its trace.
         size_arguments: which arguments to scale; see `scalable`.
 
     Raises:
@@ -170,7 +177,8 @@ def scaled_spec(scale: Scale, base: ModelSpec, model: nn.Module, size_arguments:
                 problems += wrong
     if problems:
         raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
-    return base.with_args(**{name: as_lists(value) for name, value in args.items()})
+    scaled = base.with_args(**{name: as_lists(value) for name, value in args.items()})
+    return even_ratios(scaled, base, scale.width, model, trace) if scale.width is not None and wider else (scaled, ())
 
 
 def _depths(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from growtool.trace.axes import ChannelGroup, axis_size
+from growtool.trace.axes import Axis
+from growtool.trace.pairing.block_sizes import Sizes, agree, prefer_equal, sizes_beside, sizes_of
 from growtool.trace.record import Trace
 from growtool.trace.steps import Ref
 
 _INDEXED = re.compile(r"(.*?)(\d+)")
-_Sizes = Mapping[ChannelGroup, int]  # of a target -> how large it is in the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,18 @@ def stretches(
     """
     old, new = sequences(source.tensors), sequences(target.tensors)
     longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
-    beside = _sizes_beside(source, target, longer)
+    beside = sizes_beside(source, target, longer)
+    old, new = ({p: _complete(trace, found[p]) for p in longer} for trace, found in ((source, old), (target, new)))
     return [
         Stretch(p, old[p].indices, new[p].indices, _alike(source, target, old[p], new[p], ignoring, filled, beside))
         for p in longer
     ]  # fmt: skip
+
+
+def _complete(trace: Trace, blocks: Numbered) -> Numbered:
+    """With the modules between the blocks that run and keep no tensors."""
+    ran = {inside(path, blocks.prefix) for path in trace.signatures}
+    return Numbered(blocks.prefix, tuple(sorted({*blocks.indices, *(index for index in ran if index is not None)})))
 
 
 def shortened(source: Trace, target: Trace) -> list[str]:
@@ -104,7 +111,7 @@ def _alike(
     new: Numbered,
     ignoring: Collection[str],
     filled: tuple[Mapping[str, Hashable], Mapping[str, Hashable]],
-    beside: Mapping[ChannelGroup, int],
+    beside: Mapping[Axis, int],
 ) -> dict[int, tuple[int, ...]]:
     """Blocks of one kind; where none of the source is quite the same in all, those with the same parameters."""
     names, parts, work = (
@@ -114,13 +121,14 @@ def _alike(
     constants = {i: _below(filled[0], f"{old.prefix}{i}") for i in old.indices}
     # what may be ignored in the first block of a stage may be what another kind of block consists of
     whole = {j: _names(target, f"{new.prefix}{j}") in names.values() for j in new.indices}
-    fitting: dict[int, dict[int, _Sizes]] = {}
+    fitting: dict[int, dict[int, Sizes]] = {}
     for j in new.indices:
         path = f"{new.prefix}{j}"
         named = _names(target, path, () if whole[j] else ignoring)
-        found = {i: _sizes((source, f"{old.prefix}{i}"), (target, path)) for i in old.indices if names[i] == named}
+        found = {i: sizes_of((source, f"{old.prefix}{i}"), (target, path)) for i in old.indices if names[i] == named}
         fitting[j] = {i: sizes for i, sizes in found.items() if sizes is not None}
-    _agree(fitting, beside)
+    prefer_equal(fitting)
+    agree(fitting, beside)
     alike = {}
     for j in new.indices:
         path, left_out = f"{new.prefix}{j}", () if whole[j] else ignoring
@@ -145,64 +153,6 @@ def _names(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset
     return frozenset(
         (name.removeprefix(inside), len(trace.tensors[name])) for name in trace.tensors_in(path) if name not in ignoring
     )
-
-
-def _sizes(old: tuple[Trace, str], new: tuple[Trace, str]) -> _Sizes | None:
-    """How large each set of channels in a block of the target is in a block of the source.
-
-    None where one is larger there, or has several sizes: a block that changes the width is none to copy for one that
-    does not.
-    """
-    sizes: dict[ChannelGroup, set[int]] = defaultdict(set)
-    (source, origin), (target, path) = old, new
-    for name in target.tensors_in(path):
-        for group, size in _beside_each_other(source, f"{origin}{name.removeprefix(path)}", target, name):
-            sizes[group].add(size)
-    if any(len(found) > 1 or max(found) > group.size for group, found in sizes.items()):
-        return None
-    return {group: max(found) for group, found in sizes.items()}
-
-
-def _sizes_beside(source: Trace, target: Trace, longer: Sequence[str]) -> dict[ChannelGroup, int]:
-    """How large in the source the sets of channels are that tensors outside of the longer sequences have."""
-    return {
-        group: size
-        for name in target.tensors
-        if not name.startswith(tuple(longer))
-        for group, size in _beside_each_other(source, name, target, name)
-    }
-
-
-def _beside_each_other(source: Trace, origin: str, target: Trace, name: str) -> Iterator[tuple[ChannelGroup, int]]:
-    """Each set of channels that is a dimension of a target's tensor, with its size in one of the source."""
-    for axis, was in zip(target.tensors[name], source.tensors.get(origin, ()), strict=False):
-        if len(axis) == len(axis[0]) == 1 and isinstance(axis[0][0], ChannelGroup) and axis[0][0].fixed is None:
-            yield axis[0][0], axis_size(was)
-
-
-def _agree(fitting: dict[int, dict[int, _Sizes]], beside: Mapping[ChannelGroup, int]) -> None:
-    """Leave the blocks in which each set of channels is as large as it has to be.
-
-    That is known from tensors beside the sequence, and from blocks of the source that fit one place alone: every
-    block has to stay.
-
-    Args:
-        fitting: index in the target -> index of each block of the source that fits there, with its sizes; reduced.
-        beside: sizes in the source, of sets of channels of the target.
-    """
-    known, before = dict(beside), -1
-    while before != sum(map(len, fitting.values())):
-        before = sum(map(len, fitting.values()))
-        places = Counter(i for blocks in fitting.values() for i in blocks)
-        for blocks in fitting.values():
-            only = [sizes for i, sizes in blocks.items() if places[i] == 1]
-            known |= only[0] if len(only) == 1 else {}
-        for j, blocks in fitting.items():
-            fitting[j] = {
-                i: sizes
-                for i, sizes in blocks.items()
-                if all(known.get(group, size) == size for group, size in sizes.items())
-            }
 
 
 def _parts(trace: Trace, path: str, ignoring: Collection[str] = ()) -> frozenset[tuple[str, tuple[int, ...]]]:

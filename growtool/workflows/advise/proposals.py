@@ -91,7 +91,7 @@ def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
 
     def of(**axes: float) -> Scaling:
         base, size_arguments = scalable(Scale(**axes), source.spec, source.model, source.trace, built)
-        return Scaling(base, source.model, size, size_arguments, budget)
+        return Scaling(base, source, size, size_arguments, budget)
 
     both = of(width=2.0, depth=2.0)
     if (

@@ -17,6 +17,7 @@ from growtool.library.values import Value, leaves
 from growtool.plan.target import Scale, factor_text
 from growtool.recipe.target.size_arguments import SizeArguments
 from growtool.recipe.target.spec import scaled_spec
+from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs
 from growtool.workflows.advise.budget import DEPTH_SHARE, SizeBudget
 
@@ -51,16 +52,16 @@ class Scaling:
 
     Args:
         base: what is scaled; see `growtool.recipe.target.spec.scalable`.
-        model: the skeleton of the source.
+        traced: the source.
         source: its size.
         size_arguments: which numbers, by axis.
         budget: how large it may become.
     """
 
     def __init__(
-        self, base: ModelSpec, model: nn.Module, source: Size, size_arguments: SizeArguments, budget: SizeBudget
+        self, base: ModelSpec, traced: TracedModel, source: Size, size_arguments: SizeArguments, budget: SizeBudget
     ) -> None:
-        self.base, self._model, self.source, self._budget = base, model, source, budget
+        self.base, self._traced, self.source, self._budget = base, traced, source, budget
         self._size_arguments = size_arguments
         self._depth_name = next(iter(size_arguments.depth), None)
         self.size = cache(self._size)
@@ -126,7 +127,8 @@ class Scaling:
         scale = scale_of((width, depths))
         if not scale:
             return self.base
-        return scaled_spec(Scale.model_validate(scale), self.base, self._model, self._size_arguments)
+        model, trace = self._traced.model, self._traced.trace
+        return scaled_spec(Scale.model_validate(scale), self.base, model, trace, self._size_arguments)[0]
 
     def _size(self, width: Fraction | None, depths: Blocks | None) -> Size | None:
         try:
