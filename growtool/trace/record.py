@@ -94,6 +94,12 @@ class Trace:
     forward: ForwardPass
 
     @cached_property
+    def closable(self) -> frozenset[str]:
+        """Paths of residual modules, on whatever terms these return their input: they may start as if not there."""
+        firsts = ((call.path, call.outs[0].same) for call in self.forward.calls if call.outs)
+        return frozenset(path for path, same in firsts if same is not None and same.params)
+
+    @cached_property
     def growable(self) -> frozenset[ChannelGroup]:
         """The channels that parameters or buffers carry and that may grow."""
         carried = (group for axes in self.tensors.values() for axis in axes for group in groups_on(axis))

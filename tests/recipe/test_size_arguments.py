@@ -175,12 +175,13 @@ def test_siblings_have_the_same_parameters_and_none_smaller():
 @pytest.mark.parametrize(
     ("family", "depth", "args"),
     [
-        ("resnet", 2, {"layers": [4, 2, 2, 2]}),
-        ("mobilenetv3", 2, {"repeats": [2, 4, 6, 4, 6, 1]}),
+        (TINY["resnet"], 2, {"layers": [4, 2, 2, 2]}),
+        (TINY["mobilenetv3"], 2, {"repeats": [2, 4, 6, 4, 6, 1]}),
+        (Tiny("tiny_vit_5m_224", {}, size=224), 2, {"depths": [2, 4, 12, 4]}),
     ],
 )
 def test_a_stage_stays_where_further_blocks_are_neither_like_it_nor_residual(tmp_path, family, depth, args):
-    folder = write_folder(TINY[family], tmp_path / "source")
+    folder = write_folder(family, tmp_path / "source")
     plan = {"target": {"scale": {"depth": depth}}, "depth": {"operator": "zero_out"}}
     recipe = resolved(folder, plan)
     assert recipe.target.model_args.items() >= args.items()
@@ -194,6 +195,23 @@ def test_a_stage_without_skip_connections_stays_where_others_have_them(tmp_path)
     recipe = resolved(folder, plan)
     assert recipe.target.model_args["repeats"] == [2, 6, 10, 12, 10, 6]
     assert recipe.promise.kind == "exact"
+
+
+def test_a_regnet_of_twice_the_blocks_rises_half_as_fast(tmp_path):
+    """Its widths come from how much wider each block is than the one before."""
+    folder = write_folder(Tiny("regnetx_002", {"num_classes": 5}, size=32), tmp_path / "source")
+    recipe = resolved(folder, {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out"}})
+    assert recipe.target.model_args.items() >= {"depth": 26, "wa": 18.22}.items()
+    assert recipe.promise.kind == "exact" and not recipe.widths
+    assert recipe.choices[0] == "depth: wa 36.44 becomes 18.22, so that widths stay as they are"
+
+
+def test_a_list_of_layers_of_which_some_have_no_tensors_deepens_by_the_others():
+    """Twice as many poolings, too, would leave nothing of the image."""
+    spec = opened(ModelSpec("vgg13", {}))
+    model = build(spec)
+    found = find_size_arguments(spec, model, trace_model(model, input_size(model)), ["depth"])
+    assert found.stages == {"cfg.*.times": frozenset({0, 1, 3, 4, 6, 7, 9, 10, 12, 13})}
 
 
 def test_a_ratio_that_the_constructor_rounds_is_set_anew(tmp_path):

@@ -142,7 +142,7 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
 def scaled_spec(
     scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, size_arguments: SizeArguments
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The spec with larger arguments, and a sentence on each ratio that is another one so that widths are multiples.
+    """The spec with larger arguments, and a sentence on each that changes otherwise so that widths come out.
 
     Args:
         scale: how much larger.
@@ -156,7 +156,7 @@ def scaled_spec(
         PlanError: no argument does it, or a count would become a fraction.
     """
     args: dict[str, Any] = {}
-    problems = []
+    problems, said = [], list[str]()
     wider = scale.width is not None and scale.width != 1
     if scale.width is not None and wider:
         if not size_arguments.width:
@@ -175,10 +175,17 @@ def scaled_spec(
                     scale.depth, name, size_arguments.depth[name], size_arguments.stages.get(name)
                 )
                 problems += wrong
+                before = size_arguments.depth[name]
+                if name in size_arguments.against and isinstance(before, int) and isinstance(args[name], int):
+                    other, number = size_arguments.against[name]
+                    args[other] = float(f"{number * before / args[name]:.12g}")
+                    said.append(f"depth: {other} {number:g} becomes {args[other]:g}, so that widths stay as they are")
     if problems:
         raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
-    scaled = base.with_args(**{name: as_lists(value) for name, value in args.items()})
-    return even_ratios(scaled, base, scale.width, model, trace) if scale.width is not None and wider else (scaled, ())
+    scaled, evened = base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple[str, ...]()
+    if scale.width is not None and wider:
+        scaled, evened = even_ratios(scaled, base, scale.width, model, trace)
+    return scaled, (*said, *evened)
 
 
 def _depths(

@@ -1,0 +1,179 @@
+"""Which constructor arguments add blocks, and in which stages: found by doubling them one by one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
+
+from growtool.errors import CheckpointError
+from growtool.library.building import Shapes
+from growtool.library.paths import is_path
+from growtool.library.values import Value, leaves
+from growtool.recipe.target.added_blocks import adds_blocks, blocks_unlike, lengthens
+from growtool.recipe.target.trials import Trials, twice_at
+from growtool.trace import Trace
+from growtool.trace.pairing.stretches import Numbered, sequences, stretches
+
+_ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
+
+
+class Deepening:
+    """The arguments that add blocks like those there are, or residual ones.
+
+    Attributes:
+        adding: argument -> its value, and what ranks it: residual blocks first, then as many as possible.
+        against: argument that adds blocks of the same widths where another one falls -> that one, and its value.
+
+    Args:
+        trials: builds models.
+        tracing: whether to trace the deeper models, too: a block that none is like may be residual.
+    """
+
+    def __init__(self, trials: Trials, *, tracing: bool) -> None:
+        self._trials, self._tracing = trials, tracing
+        self._deeper: dict[tuple[str, object], Trace | None] = {}
+        self._sequences = sequences(trials.shapes)
+        self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
+        self.against: dict[str, tuple[str, float]] = {}
+
+    def arguments(self) -> dict[str, Value]:
+        """The arguments and their values: those that add residual blocks first, then the one that adds most."""
+        return {name: value for name, (_, value) in sorted(self.adding.items(), key=lambda item: item[1][0])}
+
+    def apart(self) -> tuple[str, ...]:
+        """Arguments that each add blocks of their own, of several that add the same the first."""
+        chosen, added = list[str](), set[str]()
+        for name, value in self.arguments().items():
+            own = (self._trials.doubled({name: value}) or {}).keys() - self._trials.shapes.keys()
+            if added.isdisjoint(own):
+                chosen.append(name)
+                added |= own
+        return tuple(chosen)
+
+    def closes(self, names: Iterable[str]) -> bool:
+        """Whether the blocks that arguments add can start closed."""
+        return all(not self.adding[name][0][0] for name in names)
+
+    def adds(self, name: str, value: Value, shapes: Shapes | None) -> bool:
+        """Whether an argument adds blocks, in some of its places at least; noted if so.
+
+        Args:
+            name: of the argument.
+            value: in the source.
+            shapes: of the model with all of it doubled; None where its library refuses that.
+        """
+        places = self._growing_stages(name, value, shapes)
+        if is_path(name) and places and not self._runs_with(name, value, places):
+            alone = (place for place in places if self._adds_blocks(name, value, {place}))
+            places = frozenset(place for place in alone if self._runs_with(name, value, {place}))
+        if not places or not self._adds_blocks(name, value, places):
+            return False
+        if isinstance(value, tuple) and not self._closes(name, value, places):
+            places = frozenset(place for place in places if self._closes(name, value, {place})) or places
+        deeper = self._twice(name, value, places)
+        if deeper is None:
+            return False
+        self.adding[name] = ((not self._closes(name, value, places), -len(deeper)), value)
+        if isinstance(value, tuple):
+            self._trials.places[name] = places
+        return True
+
+    def adds_against(self, name: str, value: Value, shapes: Shapes | None, numbers: Mapping[str, Value]) -> bool:
+        """Whether a count adds blocks once another number falls as it rises; noted if so.
+
+        A RegNet has its widths from how fast they rise from block to block: of twice as many blocks half as fast.
+        """
+        hopeless = shapes is not None and not lengthens(self._trials.shapes, shapes)
+        if hopeless or not self._tracing or not isinstance(value, int):
+            return False
+        for other, number in numbers.items():
+            if isinstance(number, float):
+                self.against[name] = (other, number)
+                if self.adds(name, value, self._twice(name, value, None)):
+                    return True
+                del self.against[name]
+        return False
+
+    def _twice(self, name: str, value: Value, places: Collection[int] | None) -> Shapes | None:
+        return self._trials.built(self._values(name, value, places))
+
+    def _values(self, name: str, value: Value, places: Collection[int] | None) -> dict[str, Value]:
+        falling = [self.against[name]] if name in self.against else []
+        return {name: twice_at(value, places), **{other: number / 2 for other, number in falling}}
+
+    def _runs_with(self, name: str, value: Value, places: Collection[int]) -> bool:
+        """Whether the model runs: numbers of a configuration need not fit each other."""
+        return self._trials.runs(self._values(name, value, places))
+
+    def _closes(self, name: str, value: Value, places: Collection[int]) -> bool:
+        """Whether the blocks that an argument adds in these places are residual: they may start as if not there."""
+        deeper = self._twice(name, value, places) or {}
+        longer = [
+            (self._sequences[prefix], sequence)
+            for prefix, sequence in sequences(deeper).items()
+            if prefix in self._sequences and len(sequence.indices) > len(self._sequences[prefix].indices)
+        ]
+        if longer and all(f"{old.prefix}{old.indices[-1]}" in self._trials.trace.closable for old, _ in longer):
+            return True
+        trace = self._traced_deeper(name, value)
+        return trace is not None and all(
+            len(new.indices) - len(old.indices) == _closable(trace, new) - _closable(self._trials.trace, old)
+            for old, new in longer
+        )
+
+    def _traced_deeper(self, name: str, value: Value) -> Trace | None:
+        """The model with this argument doubled; None where it does not run."""
+        key = name, self.against.get(name)
+        if key not in self._deeper:
+            self._deeper[key] = None
+            with contextlib.suppress(CheckpointError):
+                self._deeper[key] = self._trials.traced(self._values(name, value, None)) if self._tracing else None
+        return self._deeper[key]
+
+    def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
+        """The numbers of an argument that add blocks: all of them, or those that do alone."""
+        numbers = leaves(value)
+        if shapes is not None and self._adds_blocks(name, value, None):
+            return frozenset(range(len(numbers)))
+        found = set[int]()
+        hopeless = len(numbers) > _ALONE if shapes is None else not lengthens(self._trials.shapes, shapes)
+        if not isinstance(value, tuple) or hopeless:
+            return frozenset()
+        for place, number in enumerate(numbers):
+            if isinstance(number, int) and number and self._adds_blocks(name, value, {place}):
+                found.add(place)
+        return frozenset(found)
+
+    def _adds_blocks(self, name: str, value: Value, places: Collection[int] | None) -> bool:
+        """Whether an argument doubled in these places adds blocks like those there are, or ones that start closed."""
+        deeper = self._twice(name, value, places)
+        if deeper is None:
+            return False
+        before, after = self._read(deeper)
+        if not adds_blocks(before, after, alike=False):
+            return False
+        if adds_blocks(before, after, alike=True):
+            return True
+        added = blocks_unlike(before, after)
+        return bool(added) and self._residual(name, value).issuperset(added)
+
+    def _read(self, other: Shapes) -> tuple[Shapes, Shapes]:
+        """The source's shapes and others, without tensors that differ and that no forward pass reads."""
+        own, read = self._trials.shapes, self._trials.trace.forward.read
+        unread = {name for name, shape in own.items() if name not in read and other.get(name, shape) != shape}
+
+        def left(shapes: Shapes) -> Shapes:
+            return {name: shape for name, shape in shapes.items() if name not in unread}
+
+        return left(own), left(other)
+
+    def _residual(self, name: str, value: Value) -> frozenset[str]:
+        """Blocks of the model with this argument doubled that are like none of the source's and can start closed."""
+        trace = self._traced_deeper(name, value)
+        found = stretches(self._trials.trace, trace) if trace else []
+        paths = (f"{stretch.prefix}{j}" for stretch in found for j, same in stretch.alike.items() if not same)
+        return frozenset(path for path in paths if trace and path in trace.exits)
+
+
+def _closable(trace: Trace, blocks: Numbered) -> int:
+    return sum(f"{blocks.prefix}{index}" in trace.closable for index in blocks.indices)
