@@ -222,3 +222,13 @@ def test_a_ratio_that_the_constructor_rounds_is_set_anew(tmp_path):
     assert recipe.promise.kind == "exact"
     assert int(32 * recipe.target.model_args["mlp_ratio"]) == 34
     assert recipe.choices[0] == "width: mlp_ratio 1.1 becomes 1.06857, so that 17 channels become 34, not 35"
+
+
+def test_what_else_an_argument_would_change_than_the_width_is_said(tmp_path):
+    """ECA runs a convolution over channels: these are positions, which stay."""
+    folder = write_folder(Tiny("eca_resnext26ts", {"num_classes": 5}, size=64), tmp_path / "source")
+    expected = (
+        "changes its width and keeps the rest; with twice the width_factor, .* channels that convolutions run over"
+    )
+    with pytest.raises(PlanError, match=expected):
+        resolved(folder, {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}})

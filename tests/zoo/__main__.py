@@ -4,7 +4,8 @@
     python -m tests.zoo --numbers [--only NAME ...]
 
 Results are kept in runs/zoo.jsonl; models found there are skipped unless `--fresh` or `--only` is given. The page is
-written once all have results. The exit code is 1 where what was just measured holds a false promise.
+written once all have results; those of growtool's package count for models that have no others. The exit code is 1
+where what was just measured holds a false promise.
 """
 
 from __future__ import annotations
@@ -54,17 +55,16 @@ def main() -> None:
         for count, record in enumerate(sweep(wanted, RESULTS, jobs=arguments.jobs, singly=arguments.singly), 1):
             wrong += promised_falsely(record)
             print(f"{count}/{len(wanted)} {summary(record)}", file=sys.stderr, flush=True)
-    if not unmeasured(EXAMPLES, RESULTS):
-        publish()
+    kept = packaged.read_zoo()
+    if not unmeasured(EXAMPLES, RESULTS, {proof.model for proof in (*kept.families, *kept.variants)}):
+        publish(kept)
     sys.exit(wrong > 0)
 
 
-def publish() -> None:
+def publish(kept: packaged.Zoo) -> None:
     """Write the facts that growtool packages, and the page made of them."""
-    comparison = json.loads(COMPARISON.read_text()) if COMPARISON.exists() else {}
-    if not comparison and FACTS.exists():
-        comparison = json.loads(FACTS.read_text())["comparison"]
-    zoo = facts(read_results(RESULTS), comparison)
+    comparison = json.loads(COMPARISON.read_text()) if COMPARISON.exists() else kept.comparison
+    zoo = facts(read_results(RESULTS), kept, comparison)
     FACTS.write_text(json.dumps(to_json(zoo), indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(packaged.read_zoo()))
 

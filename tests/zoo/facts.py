@@ -14,17 +14,19 @@ from typing import Any
 from growtool.report.zoo import Outcome, Proof, Zoo
 
 from .attempt import best
-from .models import SMALLEST, VARIANTS, Example
+from .models import EXAMPLES, SMALLEST, VARIANTS, Example
 
 Results = Mapping[str, Mapping[str, Any]]
 
 _REASON = 240  # characters
 
 
-def facts(results: Results, comparison: Mapping[str, Mapping[str, Any]]) -> Zoo:
-    """The facts, as far as there are results; a model without any is left out."""
+def facts(results: Results, kept: Zoo, comparison: Mapping[str, Mapping[str, Any]]) -> Zoo:
+    """The facts: of a model without results those that were kept of it; one without either is left out."""
+    known = {proof.model: proof for proof in (*kept.families, *kept.variants)}
+    known |= {each.label: _proof(each, results[each.label]) for each in EXAMPLES if each.label in results}
     families, variants = (
-        tuple(_proof(example, results[example.label]) for example in examples if example.label in results)
+        tuple(known[example.label] for example in examples if example.label in known)
         for examples in (SMALLEST, VARIANTS)
     )
     return Zoo(families, variants, _circumstances(), comparison)

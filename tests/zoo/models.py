@@ -158,6 +158,7 @@ _VARIANTS: dict[str, list[str | tuple[str, dict[str, Any]]]] = {
         ("eva02_small_patch14_224", {"num_classes": 10, "depth": 4}),
         ("vit_tiny_patch16_dinov3_qkvb", {"num_classes": 10}),
         ("vit_medium_patch16_rope_reg1_gap_256", {"depth": 4}),
+        ("eva02_large_patch14_224", {"num_classes": 10, "depth": 2}),
     ],
     "beit": [("beitv2_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3})],
     "swin_transformer": [("swin_s3_tiny_224", {"embed_dim": 48, "depths": [2, 2, 2, 2]})],
@@ -168,8 +169,10 @@ _VARIANTS: dict[str, list[str | tuple[str, dict[str, Any]]]] = {
     ],
     "efficientnet": [
         "efficientnet_b0", "efficientnet_lite0", "mobilenetv2_050", "mnasnet_050", "tf_efficientnetv2_b0", "mixnet_s",
-        "test_efficientnet_gn", "test_efficientnet_ln", "test_efficientnet_evos",
+        "test_efficientnet_gn", "test_efficientnet_ln", "test_efficientnet_evos", "efficientnet_es",
     ],
+    "efficientformer": ["efficientformer_l3"],
+    "ghostnet": ["ghostnetv2_100"],
     "mobilenetv3": [
         "mobilenetv3_large_100", "lcnet_035", "fbnetv3_b", "mobilenetv4_conv_small_035", "mobilenetv4_hybrid_medium",
     ],

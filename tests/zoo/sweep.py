@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,9 +68,9 @@ def _part(text: str) -> tuple[int, int]:
     return number, parts
 
 
-def unmeasured(examples: Sequence[Any], path: Path) -> bool:
-    """Whether results of some examples are lacking, which it tells: no page is written of a part."""
-    found = read_results(path)
+def unmeasured(examples: Sequence[Any], path: Path, kept: Collection[str] = ()) -> bool:
+    """Whether results of some examples are lacking, kept ones too, which it tells: no page is written of a part."""
+    found = {*read_results(path), *kept}
     left = [example.label for example in examples if example.label not in found]
     if left:
         print(f"no page is written: {len(left)} models have no results, {left[0]} for one", file=sys.stderr)

@@ -7,6 +7,7 @@ argument that leaves every shape alone may still decide how channels split into 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from growtool.errors import CheckpointError
 from growtool.library import ModelSpec, library_of
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
@@ -21,7 +23,7 @@ from growtool.library.values import Value, leaves
 from growtool.recipe.target.deepening import Deepening
 from growtool.recipe.target.trials import Built, Trials
 from growtool.recipe.target.widening import LEAST_REACH, Widening
-from growtool.trace import Trace, inside
+from growtool.trace import Trace, inside, pair
 from growtool.trace.pairing.stretches import sequences
 
 AXES = ("width", "depth")
@@ -40,6 +42,7 @@ class SizeArguments:
             residual, and one of blocks that are not residual where those of others are.
         closes: whether the blocks that they add can start closed: they are residual.
         against: argument that adds blocks -> another one, with its value, that falls by the same factor.
+        unkept: where none widens, what one that would changes of what has to stay, in words; empty where none would.
         reach: the share of the tensors that may grow and then do, 0 to 1.
         joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
     """
@@ -52,6 +55,7 @@ class SizeArguments:
     closes: bool = True
     stages: Mapping[str, frozenset[int]] = field(default_factory=dict)
     against: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    unkept: str = ""
 
 
 def find_size_arguments(
@@ -89,7 +93,19 @@ def find_size_arguments(
     depth = deeper.arguments()
     together = deeper.apart() if library.towers else tuple(depth)[:1]
     closes = deeper.closes(together)
-    return SizeArguments(width, depth, together, joint, reach, closes, trials.places, deeper.against)
+    unkept = _unkept(trials, search.breaking) if "width" in axes and not width else ""
+    return SizeArguments(width, depth, together, joint, reach, closes, trials.places, deeper.against, unkept)
+
+
+def _unkept(trials: Trials, breaking: Mapping[str, Value]) -> str:
+    """What the first of the arguments that widen much of the model changes of what has to stay; empty if none does."""
+    for name, value in breaking.items():
+        with contextlib.suppress(CheckpointError):
+            target = trials.traced(trials.twice({name: value}))
+            problems = pair(trials.trace, target, lambda tensor: tensor)[1] if target else []
+            if problems:
+                return f"with twice the {name}, {problems[0][0]}: {problems[0][1]}"
+    return ""
 
 
 class _Search:

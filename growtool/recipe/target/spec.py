@@ -160,7 +160,7 @@ def scaled_spec(
     wider = scale.width is not None and scale.width != 1
     if scale.width is not None and wider:
         if not size_arguments.width:
-            problems.append(_unreachable("width", base))
+            problems.append(_unreachable("width", base, size_arguments.unkept))
         args |= {
             name: scaled_at(value, scale.width, size_arguments.stages.get(name))
             for name, value in size_arguments.width.items()
@@ -225,10 +225,10 @@ def _not_whole(
     return [f"target.scale.{what}: {format_names(broken, 2)} {are}; nearest factors that fit: {nearest}"]
 
 
-def _unreachable(what: str, spec: ModelSpec) -> str:
+def _unreachable(what: str, spec: ModelSpec, unkept: str = "") -> str:
     said = f"target.scale.{what}: no argument of {library_of(spec).kind(spec)}'s constructor"
     if what == "width":
-        return f"{said} changes its width"
+        return f"{said} changes its width" + (f" and keeps the rest; {unkept}" if unkept else "")
     return (
         f"{said} adds blocks like those there are or residual ones, nor does a number or a list inside one; name a "
         "deeper model with `target: {model: NAME}`, or arguments with `target: {model_args: ...}`"

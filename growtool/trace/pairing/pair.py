@@ -31,7 +31,10 @@ from growtool.trace.record import Trace
 
 _KEPT = {
     KERNEL_POSITION: ("a kernel of", "growth keeps kernels, choose a target with the same"),
-    SPATIAL_POSITION: ("positions:", "growth keeps them, leave the sizes of images and patches as they are"),
+    SPATIAL_POSITION: (
+        "positions:",
+        "growth keeps them, leave the sizes of images and patches as they are, and channels that convolutions run over",
+    ),
     LOOKED_UP: ("a table of", "growth keeps what is looked up, choose a target with the same"),
     MODEL_OUTPUT: ("outputs:", "growth keeps them, choose a target with as many"),
 }
