@@ -83,6 +83,7 @@ def costs(results: Iterable[Result], runs: Mapping[str, Run], family: str) -> Co
 
 
 def told(found: Costs) -> Iterator[str]:
-    """A table in Markdown of what is saved, and what it leaves out."""
-    yield savings_table(found).to_markdown()
+    """A table in Markdown of what is saved, bounds left out, and what it cannot tell."""
+    pairs = [replace(pair, savings=tuple(s for s in pair.savings if not s.bound)) for pair in found.pairs]
+    yield savings_table(replace(found, pairs=tuple(pairs))).to_markdown()
     yield from (*sentences(found), *fit_sentences(found))

@@ -107,7 +107,7 @@ def savings_table(costs: Costs) -> TableText:
 def _saved_text(saving: Saving) -> str:
     part, deviation = saving.saved or 0.0, saving.deviation
     bound = {"at least": "≥ ", "at most": "≤ "}.get(saving.bound, "")
-    return f"{bound}{100 * part:.0f}" + ("" if deviation is None else f" ± {100 * deviation:.0f}")
+    return f"{bound}{round(100 * part)}" + ("" if deviation is None else f" ± {100 * deviation:.0f}")
 
 
 def cost_chart(costs: Costs, source_macs: int | None, titles: Mapping[str, str] | None = None) -> Chart:
