@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
+from growtool.library.caches import empty_caches
 from growtool.trace.axes import MODEL_OUTPUT, ChannelGroup, fix, groups_on, new_axis, resolve
-from growtool.trace.caches import empty_caches
 from growtool.trace.call import Axes, Value
 from growtool.trace.canonical import Canonical
 from growtool.trace.constants import constant_axes
