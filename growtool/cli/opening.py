@@ -66,10 +66,8 @@ def open_all(
     """
     from growtool.checkpoint import open_checkpoint
 
-    arguments = parse_arguments(model_args or ())
+    arguments = told_arguments(model, model_args or ())
     if model is None:
-        if arguments:
-            raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
         return [open_checkpoint(path, remedy=_REMEDY, counting=counting) for path in paths]
     opened, used = [], False
     for path in paths:
@@ -81,6 +79,18 @@ def open_all(
     if not used:
         raise PlanError(f"--model {model}: found a config for every checkpoint, expected a lone file; drop the option")
     return opened
+
+
+def told_arguments(model: str | None, items: Sequence[str]) -> dict[str, Any]:
+    """What `--model-args` says of the model that `--model` names.
+
+    Raises:
+        PlanError: they are malformed, or no model is named.
+    """
+    arguments = parse_arguments(items)
+    if arguments and model is None:
+        raise PlanError("--model-args: found without --model, expected both; name the timm model with --model")
+    return arguments
 
 
 def parse_arguments(items: Sequence[str]) -> dict[str, Any]:

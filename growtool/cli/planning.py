@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.cli.opening import told_arguments
 from growtool.errors import PlanError, did_you_mean
 
 if TYPE_CHECKING:
@@ -109,17 +110,26 @@ def _option(loc: Sequence[str | int], operators: Sequence[str]) -> str:
 
 
 def overridden(
-    loaded: LoadedPlan, *, data: Path | None, recalibrate: bool, seed: int | None, allow_lossy: bool
+    loaded: LoadedPlan,
+    *,
+    model: str | None,
+    model_args: Sequence[str],
+    data: Path | None,
+    recalibrate: bool,
+    seed: int | None,
+    allow_lossy: bool,
 ) -> LoadedPlan:
     """The plan with what the options say in its place.
 
     Raises:
-        PlanError: images that nothing looks at, or none where some are needed.
+        PlanError: images that nothing looks at, or none where some are needed; arguments of no model.
     """
     from growtool.plan.schema import Data
 
-    plan = loaded.plan
+    plan, arguments = loaded.plan, told_arguments(model, model_args)
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    if model is not None:
+        changes |= {"model": model, "model_args": {**plan.model_args, **arguments}}
     if data is not None:
         if not (plan.seeing or plan.recalibrate or recalibrate):
             raise PlanError(

@@ -10,7 +10,7 @@ from growtool.checkpoint import Checkpoint, open_checkpoint
 from growtool.errors import CheckpointError, PlanError
 from growtool.plan import Plan
 
-_REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan"
+_REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan, or to `growtool grow` with --model"
 
 
 def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = False) -> Checkpoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -157,6 +158,23 @@ def test_a_lone_file_needs_its_model_and_takes_it_from_the_options(growtool, res
     code, _, err = growtool("inspect", lone, "--model-args", "depth=3")
     assert code == 1
     assert err == "error: --model-args: found without --model, expected both; name the timm model with --model\n"
+
+
+def test_a_lone_file_grows_as_the_model_that_the_options_name(growtool, resnet_folder, tmp_path):
+    lone = tmp_path / "lone.safetensors"
+    shutil.copy(resnet_folder / "model.safetensors", lone)
+    code, _, err = growtool("grow", lone, "--depth", 2, "--dry-run")
+    assert (code, err.endswith("in the plan, or to `growtool grow` with --model\n")) == (1, True)
+    options = ["--model", "resnet18", "--model-args", "layers=[1,1,1,1]", "--model-args", "channels=[4,8,8,12]"]
+    options += ["--model-args", "num_classes=5"]
+    code, out, _ = growtool("grow", lone, "--width", 2, *options, "-o", tmp_path / "wide")
+    assert (code, "promise: exact" in out) == (0, True)
+    plan = yaml.safe_load((tmp_path / "wide" / "plan.yaml").read_text())
+    assert (plan["model"], plan["model_args"]["channels"]) == ("resnet18", [4, 8, 8, 12])
+    code, _, _ = growtool("verify", lone, tmp_path / "wide", *options)
+    assert code == 0
+    code, _, err = growtool("grow", resnet_folder, "--width", 2, "--model", "resnet34", "--dry-run")
+    assert (code, "architecture: found 'resnet18', the plan says model: 'resnet34'" in err) == (1, True)
 
 
 def test_inspect_prints_numbers_for_people_on_stdout(growtool, resnet_folder):

@@ -203,7 +203,9 @@ def test_a_regnet_of_twice_the_blocks_rises_half_as_fast(tmp_path):
     recipe = resolved(folder, {"target": {"scale": {"depth": 2}}, "depth": {"operator": "zero_out"}})
     assert recipe.target.model_args.items() >= {"depth": 26, "wa": 18.22}.items()
     assert recipe.promise.kind == "exact" and not recipe.widths
-    assert recipe.choices[0] == "depth: wa 36.44 becomes 18.22, so that widths stay as they are"
+    assert recipe.choices[0] == "depth: wa 36.44 becomes 18.22, so that widths rise more slowly"
+    both = resolved(folder, {"target": {"scale": {"width": 2, "depth": 2}}})
+    assert both.target.model_args.items() >= {"depth": 26, "wa": 36.44}.items()
 
 
 def test_a_list_of_layers_of_which_some_have_no_tensors_deepens_by_the_others():
@@ -232,3 +234,9 @@ def test_what_else_an_argument_would_change_than_the_width_is_said(tmp_path):
     )
     with pytest.raises(PlanError, match=expected):
         resolved(folder, {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}})
+
+
+def test_arguments_that_make_other_blocks_are_weighed_with_those_that_widen():
+    """Twice the `num_vit` of an EfficientFormer gives some of its tensors another number of dimensions."""
+    args = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 2, 4], "num_vit": 2, "num_classes": 5}
+    assert size_arguments(Tiny("efficientformer_l1", args, size=224)).width == {"embed_dims": (8, 8, 16, 16)}

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, progress, say
 from growtool.cli.growth import show_plan, show_result
-from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption
 from growtool.cli.pictures import HTML, require_place
 from growtool.cli.planning import asked_plan, overridden
 from growtool.errors import PlanError
@@ -54,6 +54,8 @@ def grow(
             rich_help_panel="Output",
         ),
     ] = None,
+    model: ModelOption = None,
+    model_args: ModelArgsOption = None,
     plugin: PluginOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and what it promises; write nothing.")
@@ -105,7 +107,10 @@ def grow(
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
     require_place("--report", report, HTML)
     asked = asked_plan(plan, width, depth, operator or (), data)
-    loaded = overridden(asked, data=data, recalibrate=recalibrate, seed=seed, allow_lossy=allow_lossy)
+    loaded = overridden(
+        asked, model=model, model_args=model_args or (), data=data, recalibrate=recalibrate, seed=seed,
+        allow_lossy=allow_lossy,
+    )  # fmt: skip
     # a mistake in the plan or the options is told before torch is imported
     from growtool.checkpoint.folder import refuse_existing
     from growtool.finetune.parallel.device import resolve_device

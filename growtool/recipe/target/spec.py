@@ -178,8 +178,9 @@ def scaled_spec(
                 before = size_arguments.depth[name]
                 if name in size_arguments.against and isinstance(before, int) and isinstance(args[name], int):
                     other, number = size_arguments.against[name]
-                    args[other] = float(f"{number * before / args[name]:.12g}")
-                    said.append(f"depth: {other} {number:g} becomes {args[other]:g}, so that widths stay as they are")
+                    args[other] = float(f"{args.get(other, number) * before / args[name]:.12g}")
+                    slower = f"depth: {other} {number:g} becomes {args[other]:g}, so that widths rise more slowly"
+                    said += [slower] if args[other] != number else []
     if problems:
         raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
     scaled, evened = base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple[str, ...]()

@@ -224,7 +224,7 @@ class Widening:
             alone = self._trials.doubled(step) or {}
             for tensor, shape in alone.items():
                 old, now = self._trials.shapes.get(tensor), shapes.get(tensor)
-                if old is None or now is None or len(old) != len(shape):
+                if old is None or now is None or not len(old) == len(shape) == len(now):
                     shapes[tensor] = shape
                 else:
                     shapes[tensor] = tuple(a * b // c if c else a for a, b, c in zip(now, shape, old, strict=True))
