@@ -44,7 +44,7 @@ class Deepening:
         """Arguments that each add blocks of their own, of several that add the same the first."""
         chosen, added = list[str](), set[str]()
         for name, value in self.arguments().items():
-            own = (self._trials.doubled({name: value}) or {}).keys() - self._trials.shapes.keys()
+            own = (self._twice(name, value, self._trials.places.get(name)) or {}).keys() - self._trials.shapes.keys()
             if added.isdisjoint(own):
                 chosen.append(name)
                 added |= own
@@ -78,11 +78,12 @@ class Deepening:
             self._trials.places[name] = places
         return True
 
-    def adds_against(self, name: str, value: Value, shapes: Shapes | None, numbers: Mapping[str, Value]) -> bool:
+    def adds_against(self, name: str, value: Value, numbers: Mapping[str, Value]) -> bool:
         """Whether a count adds blocks once another number falls as it rises; noted if so.
 
         A RegNet has its widths from how fast they rise from block to block: of twice as many blocks half as fast.
         """
+        shapes = self._trials.doubled({name: value})
         hopeless = shapes is not None and not lengthens(self._trials.shapes, shapes)
         if hopeless or not self._tracing or not isinstance(value, int):
             return False

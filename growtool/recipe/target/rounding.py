@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -39,7 +40,7 @@ def even_ratios(
         for old, wanted, found in sorted(set(uneven.values()))[:_SIZES]:
             evened = spec.with_args(**{name: ratio * wanted / found})
             then = _shapes(evened)
-            if then is None or shapes is None or not _differ(shapes, then) <= uneven.keys():
+            if then is None or shapes is None or not _differing(shapes, then) <= uneven.keys():
                 continue
             left = _uneven(then, factor, shapes_of(model), trace)
             if len(left) < len(uneven):
@@ -80,10 +81,10 @@ def _uneven(shapes: Shapes, factor: float, source: Shapes, trace: Trace) -> _Une
     return found
 
 
-def _differ(shapes: Shapes, others: Shapes) -> set[tuple[str, int]]:
-    return {
-        (name, dim)
-        for name in shapes.keys() | others.keys()
-        for dim, (one, other) in enumerate(zip(shapes.get(name, ()), others.get(name, ()), strict=False))
-        if one != other
-    }
+def _differing(shapes: Shapes, others: Shapes) -> set[tuple[str, int]]:
+    """Tensor and dimension of what two models have in other sizes, or one alone has."""
+    found = {(name, 0) for name in shapes.keys() ^ others.keys()}
+    for name in shapes.keys() & others.keys():
+        sizes = itertools.zip_longest(shapes[name], others[name])
+        found |= {(name, dim) for dim, (one, other) in enumerate(sizes) if one != other}
+    return found

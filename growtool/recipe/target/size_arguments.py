@@ -130,11 +130,15 @@ class _Search:
                 self.refused[name] = value
             if shapes == self._trials.shapes:
                 continue
-            adds = self._deeper.adds(name, value, shapes) or self._deeper.adds_against(name, value, shapes, numbers)
+            adds = self._deeper.adds(name, value, shapes)
             if not adds and self._widens(shapes) and not self._is_known(name, shapes):
                 self.widening[name] = value
             if self._breaks(name, value, shapes):
                 self.breaking[name] = value
+        if not self._deeper.adding:
+            for name, value in numbers.items():
+                if self._deeper.adds_against(name, value, numbers):
+                    self.widening.pop(name, None)
         self._try_together()
 
     def _try_together(self) -> None:
