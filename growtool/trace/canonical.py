@@ -25,12 +25,8 @@ class Canonical(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.__getitem__:
             args = (args[0], as_slice(args[1]))
-        elif func is torch.einsum and not kwargs:
-            found = as_product(*args)
-            if found is not None:
-                return found
-        elif func is avg_pool2d and not kwargs:
-            found = as_mean(*args)
+        elif func in (torch.einsum, avg_pool2d) and not kwargs:
+            found = as_product(*args) if func is torch.einsum else as_mean(*args)
             if found is not None:
                 return found
         return func(*args, **(kwargs or {}))

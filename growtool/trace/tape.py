@@ -267,7 +267,7 @@ def _named(model: nn.Module) -> list[tuple[Sequence[str], nn.Module]]:
     found: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         found.setdefault(module, []).append(path)
-    return [(paths[:1] if module.state_dict() else paths, module) for module, paths in found.items()]
+    return [(paths[:1] if len(paths) > 1 and module.state_dict() else paths, module) for module, paths in found.items()]
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

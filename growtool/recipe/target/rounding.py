@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from torch import nn
-
-from growtool.errors import CheckpointError
-from growtool.library import ModelSpec, build, library_of
-from growtool.library.building import Shapes, shapes_of
-from growtool.library.values import times
-from growtool.trace import Trace, groups_on
+from growtool.library.building import Shapes
+from growtool.library.values import Value, times
+from growtool.recipe.target.trials import Trials
+from growtool.trace import groups_on
 
 _NEAR = 0.02  # relative: how far rounding may have moved a number of channels, or by one for each part of an axis
 _SIZES = 3  # sizes that are off, of which ratios are tried that mend them
@@ -21,58 +18,42 @@ _Uneven = Mapping[tuple[str, int], tuple[int, int, int]]
 
 
 def even_ratios(
-    spec: ModelSpec, base: ModelSpec, factor: float, model: nn.Module, trace: Trace
-) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The target with ratios at which the factor makes whole multiples of channels, and a sentence on each.
+    args: Mapping[str, Value], ratios: Mapping[str, float], factor: float, trials: Trials
+) -> tuple[dict[str, Value], list[str]]:
+    """The ratios at which the factor makes whole multiples of channels, and a sentence on each.
 
     Args:
-        spec: the target, `base` with larger arguments.
-        base: the source.
+        args: those that the target has otherwise than the source.
+        ratios: arguments that are fractions and that it has from the source.
         factor: how much wider the target is.
-        model: the skeleton of the source.
-        trace: its trace.
+        trials: builds models.
     """
-    said: list[str] = []
-    ratios = dict(_ratios(spec, base, model))
-    shapes = _shapes(spec) if ratios else None
-    uneven = {} if shapes is None else _uneven(shapes, factor, shapes_of(model), trace)
+    new, said = dict[str, Value](), list[str]()
+    shapes = trials.built(args) if ratios else None
+    uneven = {} if shapes is None else _uneven(shapes, factor, trials)
     for name, ratio in ratios.items():
         for old, wanted, found in sorted(set(uneven.values()))[:_SIZES]:
-            evened = spec.with_args(**{name: ratio * wanted / found})
-            then = _shapes(evened)
+            evened = {**new, name: ratio * wanted / found}
+            then = trials.built({**args, **evened})
             if then is None or shapes is None or not _differing(shapes, then) <= uneven.keys():
                 continue
-            left = _uneven(then, factor, shapes_of(model), trace)
+            left = _uneven(then, factor, trials)
             if len(left) < len(uneven):
-                spec, shapes, uneven = evened, then, left
+                new, shapes, uneven = evened, then, left
                 said.append(
                     f"width: {name} {ratio:g} becomes {ratio * wanted / found:g}, so that {old} channels become "
                     f"{wanted}, not {found}"
                 )
                 break
-    return spec, tuple(said)
+    return new, said
 
 
-def _ratios(spec: ModelSpec, base: ModelSpec, model: nn.Module) -> Iterator[tuple[str, float]]:
-    """The arguments that are fractions and that the target has from the source."""
-    for name, value in library_of(base).numbers(base, model).items():
-        kept = spec.model_args.get(name, value) == value
-        if kept and isinstance(value, float) and not value.is_integer():
-            yield name, value
-
-
-def _shapes(spec: ModelSpec) -> Shapes | None:
-    try:
-        return shapes_of(build(spec))
-    except CheckpointError:
-        return None
-
-
-def _uneven(shapes: Shapes, factor: float, source: Shapes, trace: Trace) -> _Uneven:
+def _uneven(shapes: Shapes, factor: float, trials: Trials) -> _Uneven:
     """Where channels are nearly, and not quite, so many times as many as in the source."""
     found = {}
-    for name, before in source.items():
-        for dim, (axis, old, new) in enumerate(zip(trace.tensors[name], before, shapes.get(name, ()), strict=False)):
+    for name, before in trials.shapes.items():
+        axes = trials.trace.tensors[name]
+        for dim, (axis, old, new) in enumerate(zip(axes, before, shapes.get(name, ()), strict=False)):
             wanted = times(old, factor)
             if not isinstance(wanted, int) or new in (old, wanted) or all(g.fixed is not None for g in groups_on(axis)):
                 continue

@@ -18,7 +18,7 @@ from growtool.library.values import Value, as_lists, leaves, scaled_at, times, w
 from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.target.rounding import even_ratios
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
-from growtool.recipe.target.trials import Built
+from growtool.recipe.target.trials import Built, Trials
 from growtool.recipe.target.widening import LEAST_REACH
 from growtool.trace import Trace
 
@@ -156,7 +156,7 @@ def scaled_spec(
         PlanError: no argument does it, or a count would become a fraction.
     """
     args: dict[str, Any] = {}
-    problems, said = [], list[str]()
+    problems, said = list[str](), list[str]()
     wider = scale.width is not None and scale.width != 1
     if scale.width is not None and wider:
         if not size_arguments.width:
@@ -175,18 +175,28 @@ def scaled_spec(
                     scale.depth, name, size_arguments.depth[name], size_arguments.stages.get(name)
                 )
                 problems += wrong
-                before = size_arguments.depth[name]
-                if name in size_arguments.against and isinstance(before, int) and isinstance(args[name], int):
-                    other, number = size_arguments.against[name]
-                    args[other] = float(f"{args.get(other, number) * before / args[name]:.12g}")
-                    slower = f"depth: {other} {number:g} becomes {args[other]:g}, so that widths rise more slowly"
-                    said += [slower] if args[other] != number else []
+            said += _let_fall(args, size_arguments)
     if problems:
         raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
-    scaled, evened = base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple[str, ...]()
     if scale.width is not None and wider:
-        scaled, evened = even_ratios(scaled, base, scale.width, model, trace)
-    return scaled, (*said, *evened)
+        numbers = library_of(base).numbers(base, model)
+        fractions = {n: v for n, v in numbers.items() if n not in args and isinstance(v, float) and not v.is_integer()}
+        ratios, evened = even_ratios(args, fractions, scale.width, Trials(base, model, trace))
+        args |= ratios
+        said += evened
+    return base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple(said)
+
+
+def _let_fall(args: dict[str, Any], size_arguments: SizeArguments) -> list[str]:
+    """Lower in `args` what falls as the number of blocks rises; a sentence on each that is another than before."""
+    said = []
+    for name, (other, number) in size_arguments.against.items():
+        before, now = size_arguments.depth[name], args.get(name)
+        if isinstance(before, int) and isinstance(now, int):
+            args[other] = float(f"{args.get(other, number) * before / now:.12g}")
+            if args[other] != number:
+                said.append(f"depth: {other} {number:g} becomes {args[other]:g}, so that widths rise more slowly")
+    return said
 
 
 def _depths(

@@ -79,6 +79,8 @@ def stretches(
     """
     old, new = sequences(source.tensors), sequences(target.tensors)
     longer = [p for p in sorted(new) if p in old and len(new[p].indices) > len(old[p].indices)]
+    if not longer:
+        return []
     beside = sizes_beside(source, target, longer)
     old, new = ({p: _complete(trace, found[p]) for p in longer} for trace, found in ((source, old), (target, new)))
     return [
