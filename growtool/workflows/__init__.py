@@ -1,1 +1,1 @@
-"""Several growths and trainings in a row: comparisons, schedules, protocols; and what growth to begin with."""
+"""Workflows of several growths and trainings: comparisons, schedules, protocols; and advice on what to grow."""

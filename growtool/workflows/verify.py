@@ -28,12 +28,12 @@ from growtool.verify import (
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether two checkpoints compute the same function.
+    """The result of comparing two checkpoints.
 
     Attributes:
-        source, target: what was compared, by name.
-        inputs: on random inputs, or those that were given.
-        images: on labelled images; None without.
+        source, target: names of the checkpoints.
+        inputs: the comparison on random or given inputs.
+        images: the comparison on labelled images; None without images.
         tolerance: the largest relative difference that rounding explains.
     """
 
@@ -49,7 +49,7 @@ class Verification:
         return all(found.within(self.tolerance) for found in self._comparisons().values())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         document: dict[str, Any] = {
             "source": self.source,
             "target": self.target,
@@ -95,24 +95,24 @@ def verify_checkpoints(
 ) -> Verification:
     """Run two checkpoints on the same inputs and compare what they return.
 
-    Weights are read as they are needed, so files larger than memory can be compared.
+    Weights are read when they are needed, so files larger than memory can be compared.
 
     Args:
-        source: what to compare: opened, a path, or a name in the hub.
-        target: what to compare it with.
-        inputs: a number of random ones, or some as their library makes them; a tensor is the one that the models take.
-        data: labelled images to decide on, too: a folder or a tar file.
+        source: an opened checkpoint, a path, or a name in the hub.
+        target: the checkpoint to compare with, likewise.
+        inputs: the number of random inputs, or inputs as the library makes them, or the tensor that the models take.
+        data: labelled images to compare decisions on, too: a folder or a tar file.
         dtype: the type of the arithmetic.
-        tolerance: the largest relative difference to accept; by default what rounding to the coarsest type does.
+        tolerance: the largest relative difference to accept; by default that of rounding to the coarsest type.
         device: runs both models: auto, cpu, cuda or cuda:N.
         batch_size: images of `data` at a time.
         seed: of random inputs.
-        told: hears what the user should know of the images.
-        show: opened with what is done and how much of it there is; what it yields is told the progress.
+        told: called with each remark on the images.
+        show: context manager for progress; called with a title and a total, it yields a function that advances.
 
     Raises:
-        CheckpointError: the weights of a checkpoint are not those of its architecture, or an image cannot be read.
-        PlanError: the two cannot be compared, or the data do not fit them.
+        CheckpointError: the weights of a checkpoint do not fit its architecture, or an image cannot be read.
+        PlanError: the checkpoints cannot be compared, or the data do not fit them.
     """
     a, b = (side if isinstance(side, Checkpoint) else open_checkpoint(side) for side in (source, target))
     place = resolve_device(str(device))
@@ -132,7 +132,7 @@ def verify_checkpoints(
 
 
 def _labelled(source: Checkpoint, data: Path, told: Callable[[str], None]) -> LabelledImages:
-    """The images to decide on."""
+    """Open the labelled images."""
     model = StreamedModel(source)
     images = LabelledImages.of(
         data,

@@ -1,4 +1,4 @@
-"""A budget: how much larger than its source a grown model may be, how it is shared, and what was measured."""
+"""A budget for growth: how much larger than its source the model may be, and how width and depth share it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Literal
 from growtool.errors import PlanError
 
 AXES = ("width", "depth", "both")
-"""What a proposal grows."""
+"""The axes that a proposal may grow."""
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)x-(macs|params)")
 
-# EfficientNet's compound scaling multiplies depth by 1.2 and width by 1.1 for each step of arithmetic.
+# EfficientNet's compound scaling (arXiv 1905.11946) multiplies depth by 1.2 and width by 1.1 in each step. MACs grow
+# with the depth and with the square of the width, so depth takes this share of the budget, in orders of magnitude.
 _DEEPER, _WIDER = 1.2, 1.1
 DEPTH_SHARE = math.log(_DEEPER) / (math.log(_DEEPER) + 2 * math.log(_WIDER))
 
@@ -43,10 +44,10 @@ class SizeBudget:
 
 
 def parse_budget(text: str) -> SizeBudget:
-    """`2x-macs` or `1.5x-params`.
+    """Read a budget such as `2x-macs` or `1.5x-params`.
 
     Raises:
-        PlanError: it is not of that form, or leaves nothing to grow.
+        PlanError: the text has another form, or the factor leaves nothing to grow.
     """
     match = _BUDGET.fullmatch(text)
     if match is None:

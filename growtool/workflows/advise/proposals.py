@@ -1,4 +1,4 @@
-"""Plans that grow a checkpoint within a budget that keep the function: wider, deeper, and both."""
+"""Plans that grow a checkpoint within a budget and keep its function: wider, deeper, and both."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from growtool.workflows.advise.trying import Tried, try_shape
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One plan.
+    """A proposed plan.
 
     Attributes:
         axis: `width`, `depth` or `both`.
-        plan: what the file says, as plain data.
+        plan: the content of the plan file, as plain data.
         size: of the grown model.
-        promise: `exact`, `exact up to eps`; `lossy` where the operator is so by its name and nothing else can.
+        promise: `exact` or `exact up to eps`; `lossy` only if no operator can keep the function at this size.
         reasons: why it is lossy.
-        guideline: what was measured of growing so, or where its shape comes from.
+        guideline: what was measured about this way of growing, or where its shape comes from.
     """
 
     axis: str
@@ -40,18 +40,23 @@ class Proposal:
     guideline: str
 
     def text(self, heading: str, of: Mapping[str, Any] | None = None) -> str:
-        """The plan file, with `heading` as its first comment, and `of`: `model` and `model_args` of a lone file."""
+        """Return the text of the plan file.
+
+        Args:
+            heading: the comment in its first line.
+            of: `model` and `model_args` of a lone file of weights.
+        """
         return f"# {heading}\n{yaml.safe_dump({**(of or {}), **self.plan}, sort_keys=False, default_flow_style=None)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Plans that fit a budget, and why there are no more.
+    """The plans that fit a budget, and why there are no more.
 
     Attributes:
         source: the size of the checkpoint.
         proposals: one for each axis that can grow within the budget and keep the function.
-        beyond: for the other axes the smallest growth that keeps it, where there is one; it is beyond the budget.
+        beyond: for each other axis, the smallest growth beyond the budget that keeps the function, if there is one.
         refused: axis -> why there is no proposal.
     """
 
@@ -62,7 +67,7 @@ class Advice:
 
 
 def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
-    """The largest plan of each axis that keeps the function within the budget; no weight is read.
+    """Find the largest plan for each axis that keeps the function within the budget; no weight is read.
 
     Raises:
         CheckpointError: the checkpoint's model cannot be built or run.
@@ -85,7 +90,7 @@ def advise(checkpoint: Checkpoint, budget: SizeBudget) -> Advice:
 
 
 def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
-    """What each axis can be scaled by, as a plan that scales it alone finds it."""
+    """Return what scales each axis, as a plan for this axis alone would find it."""
     built: Built = {}
     size = size_of(source.spec, source.model)
 
@@ -94,25 +99,24 @@ def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
         return Scaling(base, source, size, size_arguments, budget)
 
     both = of(width=2.0, depth=2.0)
-    if (
-        source.library.opened(both.base) != both.base
-    ):  # then neither axis has arguments of its own beyond the constructor's
+    # If the arguments of the public constructor suffice for both axes, they suffice for each of them.
+    if source.library.opened(both.base) != both.base:
         return dict.fromkeys(AXES, both)
     return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 
 
 class _Search:
-    """Looks for the first shape that some operator grows to while it keeps the function."""
+    """A search for the first size to which some operator grows and keeps the function."""
 
     def __init__(self, axis: str, checkpoint: Checkpoint, source: TracedModel, scaling: Scaling) -> None:
         self._axis, self._checkpoint, self._source, self._scaling = axis, checkpoint, source, scaling
         self._last = Tried()
 
     def first(self, shapes: Iterable[Shape]) -> Proposal | None:
-        """The first of them in their order.
+        """Return a proposal for the first size that works, in the order given; None if none does.
 
-        Where channels have to be copied equally often, only whole factors of the width are tried further. Nothing is
-        once two sizes in a row are refused for the same reasons.
+        Once an operator fails because channels are not copied equally often, only whole factors of the width are tried.
+        The search ends when two sizes in a row are refused for the same reasons.
         """
         for shape in shapes:
             if self._last.needs_whole_factors and shape[0] is not None and shape[0].denominator != 1:
@@ -128,7 +132,7 @@ class _Search:
         return None
 
     def why(self) -> str:
-        """Why there is none."""
+        """Return why there is no proposal."""
         lacking = [
             what
             for what, found in (("width", self._scaling.width_factors), ("depth", self._scaling.depths))

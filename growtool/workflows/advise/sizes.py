@@ -1,4 +1,4 @@
-"""How far a model can be scaled within a budget, by width, by depth and by both."""
+"""The sizes that a model can have within a budget: wider, deeper, and both."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs
 from growtool.workflows.advise.budget import DEPTH_SHARE, SizeBudget
 
-_FINEST = 16  # width factors are tried in steps of one sixteenth at the finest
+_FINEST = 16  # the finest step of width factors is one sixteenth
 _T = TypeVar("_T")
-_DEEPEST = 8.0  # times as many blocks at most
-Blocks = tuple[int, ...] | Fraction  # of each stage; or the factor of several stacks, which grow alike
-Shape = tuple[Fraction | None, Blocks | None]  # the factor of the width, and the blocks
+_DEEPEST = 8.0  # the largest factor for the number of blocks
+Blocks = (
+    tuple[int, ...] | Fraction
+)  # blocks of each stage; or one factor for several stacks, such as encoder and decoder
+Shape = tuple[Fraction | None, Blocks | None]  # factor of the width, and blocks; None leaves the axis as it is
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """MACs of one input, and parameters."""
+    """The MACs of one input, and the number of parameters."""
 
     macs: int
     params: int
 
     def within(self, other: Size, budget: SizeBudget, share: float = 1.0) -> bool:
-        """Whether this is at most as large as a share of the budget (in orders of magnitude) allows `other` to grow."""
+        """Return whether this is no larger than a share of the budget (in orders of magnitude) lets `other` become."""
         own, base = (self.macs, other.macs) if budget.unit == "macs" else (self.params, other.params)
         return own <= base * math.pow(budget.factor, share)
 
 
 def size_of(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Size:
-    """The size of a model without weights; see `count_macs`."""
+    """Return the size of a model without weights; for `spent` see `count_macs`."""
     macs = count_macs(spec, model, spent=spent).total
     return Size(macs, sum(p.numel() for p in model.parameters()))
 
 
 class Scaling:
-    """The sizes a model takes when its constructor's numbers are scaled.
+    """The sizes of a model when numbers of its constructor are scaled.
 
     Args:
-        base: what is scaled; see `growtool.recipe.target.spec.scalable`.
+        base: the spec that is scaled; see `growtool.recipe.target.spec.scalable`.
         traced: the source.
         source: its size.
-        size_arguments: which numbers, by axis.
-        budget: how large it may become.
+        size_arguments: the arguments that scale each axis.
+        budget: the largest size.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Scaling:
 
     @property
     def width_factors(self) -> list[Fraction]:
-        """Factors above 1 that leave every count whole, in order, up to where the budget ends at the latest."""
+        """The ascending factors above 1 for which every width is whole; the last ones exceed the budget."""
         widths = self._size_arguments.width
         counts = [n for name in widths for n in self._growing(name, widths[name]).values() if isinstance(n, int)]
         step = math.gcd(*counts) if counts else _FINEST
@@ -79,9 +81,10 @@ class Scaling:
 
     @property
     def depths(self) -> Sequence[Sequence[Blocks]]:
-        """Numbers of blocks above the source's, each list in order: stages grow alike, and so do several stacks.
+        """Numbers of blocks larger than the source's, in order; all stages grow by about the same factor.
 
-        By whole pairs first, where the source has such, since blocks may come in two kinds by turns (Swin's windows).
+        There are up to two lists. The first adds blocks in pairs, if all stages have even numbers, because two kinds of
+        blocks may take turns (the shifted windows of Swin).
         """
         if self._depth_name is None:
             return []
@@ -94,17 +97,17 @@ class Scaling:
         return [self._deeper(source, growing, unit) for unit in units]
 
     def _factors(self, stacks: Sequence[str]) -> list[Fraction]:
-        """Those that give each stack a whole number of blocks."""
+        """Return the factors that give each stack a whole number of blocks."""
         counts = [int(n) for name in stacks for n in self._growing(name, self._size_arguments.depth[name]).values()]
         return _above_one(math.gcd(*counts), self._most_blocks)
 
     @property
     def _most_blocks(self) -> float:
-        """How many times the source's blocks are tried at most."""
+        """The largest factor for the number of blocks that is tried."""
         return min(_DEEPEST, 2 * self._budget.factor)
 
     def _deeper(self, source: tuple[int, ...], growing: Mapping[int, int], unit: int) -> list[tuple[int, ...]]:
-        """By how many blocks: each stage's new ones a multiple of `unit`."""
+        """Return the blocks of all stages for ascending factors; those that grow are multiples of `unit`."""
 
         def deeper(factor: float) -> tuple[int, ...]:
             return tuple(unit * round(n * factor / unit) if p in growing else n for p, n in enumerate(source))
@@ -114,15 +117,15 @@ class Scaling:
         return [depths for depths in dict.fromkeys(found) if depths != source]
 
     def _growing(self, name: str, value: Value) -> dict[int, int | float]:
-        """Place in a constructor's argument -> the number there, for those that grow."""
+        """Return the numbers of an argument that grow, by their place in it."""
         numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
         return {place: n for place, n in numbers.items() if place in self._size_arguments.stages.get(name, numbers)}
 
     def spec(self, width: Fraction | None, depths: Blocks | None) -> ModelSpec:
-        """The source's spec with larger arguments, as the plan that says so leads to it.
+        """Return the spec that a plan with this scale leads to.
 
         Raises:
-            PlanError: a count would become a fraction.
+            PlanError: a width or a number of blocks would not be whole.
         """
         scale = scale_of((width, depths))
         if not scale:
@@ -139,7 +142,7 @@ class Scaling:
         return size_of(spec, model, spent=True)
 
     def shapes(self, axis: str) -> tuple[list[Shape], list[Shape]]:
-        """The sizes of `width`, `depth` or `both`: those within the budget, largest first; larger ones, least first."""
+        """Return sizes for an axis: those within the budget, largest first; those beyond it, smallest first."""
         if axis == "depth":
             return self._deepened()
         if axis == "width":
@@ -153,7 +156,7 @@ class Scaling:
         return within if beyond or shared or self.depths else [], beyond
 
     def _deepened(self, share: float = 1.0) -> tuple[list[Shape], list[Shape]]:
-        """Up to a share of the budget, by the first kind of numbers of blocks that fits at all."""
+        """Return depths within a share of the budget and beyond, from the first list of `depths` that has any."""
         within, beyond = list[Shape](), list[Shape]()
         for depths in self.depths:
             within, beyond = self._split([(None, blocks) for blocks in depths], share)
@@ -165,7 +168,7 @@ class Scaling:
         return self._split([(factor, depths) for factor in self.width_factors])
 
     def _split(self, shapes: list[Shape], share: float = 1.0) -> tuple[list[Shape], list[Shape]]:
-        """What fits, largest first, and what does not."""
+        """Return the sizes that fit a share of the budget, largest first, and those that do not."""
 
         def fits(shape: Shape) -> bool | None:
             size = self.size(*shape)
@@ -176,7 +179,7 @@ class Scaling:
         return within[::-1], beyond
 
     def _foreseen(self, width: Fraction | None, depths: Blocks | None) -> float:
-        """How many times the source: about the square of the width, and as many times as there are blocks."""
+        """Return a guess of the growth in size: the square of the width factor times the factor of the blocks."""
         deeper = 1.0
         if isinstance(depths, Fraction):
             deeper = float(depths)
@@ -187,7 +190,7 @@ class Scaling:
 
 
 def scale_of(shape: Shape) -> dict[str, Any]:
-    """`target.scale` of a plan for a shape."""
+    """Return `target.scale` of the plan for a size."""
     width, depths = shape
     scale: dict[str, Any] = {}
     if width:
@@ -203,17 +206,19 @@ def _as_written(factor: Fraction) -> int | float | str:
 
 
 def _above_one(step: int, end: float) -> list[Fraction]:
-    """The factors above 1 and below `end` that are whole numbers of `1 / step`."""
+    """Return the multiples of `1 / step` above 1 and below `end`."""
     return [Fraction(k, step) for k in range(step + 1, math.ceil(step * end))]
 
 
 def split(candidates: Sequence[_T], fits: Callable[[_T], bool | None], guess: int) -> tuple[list[_T], list[_T]]:
-    """Those that fit and those that do not: sizes grow with them. Candidates without a size are left out.
+    """Split candidates into those that fit and those that do not; those that cannot be built are left out.
+
+    This is a galloping search: building a model takes most of a second, and a good guess is near the answer.
 
     Args:
-        candidates: in order of size.
-        fits: None for what cannot be built.
-        guess: how many fit, about; the search goes out from there in steps that double.
+        candidates: in the order of their size.
+        fits: whether a candidate fits; None if it cannot be built.
+        guess: about how many fit; the search starts there and goes out in steps that double.
     """
     left = list(candidates)
     low, high, middle, step = 0, len(left), guess - 1, 1

@@ -1,4 +1,4 @@
-"""Which operators keep the function at one size: each is asked for its promise, the first that keeps it is taken."""
+"""The first operator that keeps the function at a given size: each one is asked for its promise."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ DEPTHS: tuple[Mapping[str, Any], ...] = (
 
 @dataclass
 class Tried:
-    """What came of a shape.
+    """The result of trying all operators at one size.
 
     Attributes:
-        plan: as plain data; None where no operator keeps the function.
+        plan: as plain data; None if no operator keeps the function.
         recipe: of that plan.
-        obstacles: of each operator that loses it.
-        refusals: of each operator that cannot grow it so.
+        obstacles: one entry for each operator that loses the function.
+        refusals: one entry for each operator that cannot grow to this size.
     """
 
     plan: Mapping[str, Any] | None = None
@@ -48,18 +48,25 @@ class Tried:
 
     @property
     def needs_whole_factors(self) -> bool:
-        """Whether every operator that applies fails because some channels have more copies than others."""
+        """Whether all operators that apply fail because some channels have more copies than others."""
         uneven = (Why.UNEVEN, Why.MEAN)
         return bool(self.obstacles) and all(any(o.why in uneven for o in found) for found in self.obstacles)
 
     @property
     def reasons(self) -> list[tuple[str, ...]]:
-        """Why each operator that loses the function does."""
+        """For each operator that loses the function, the reasons."""
         return [tuple(obstacle.text for obstacle in found) for found in self.obstacles]
 
 
 def try_shape(checkpoint: Checkpoint, source: TracedModel, scaling: Scaling, shape: Shape) -> Tried:
-    """Ask the operators in their order; the checkpoint holds what its model has (`growtool.checkpoint.match`)."""
+    """Try the operators in their order at one size.
+
+    Args:
+        checkpoint: with the tensors of its model, as `growtool.checkpoint.match` returns it.
+        source: its traced model.
+        scaling: makes the spec of a size.
+        shape: the size.
+    """
     tried = Tried()
     scale = scale_of(shape)
     try:
@@ -87,7 +94,7 @@ def _try_widths(
     matching: Matching,
     tried: Tried,
 ) -> None:
-    """Ask the width operators for a target and a depth section; what came of it is added to `tried`."""
+    """Try the width operators for a target and a depth section, and add the results to `tried`."""
     (target, deeper), alike = asked, True
     for wider in widths:
         if wider and "bank" in wider and not alike:

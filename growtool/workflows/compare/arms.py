@@ -1,4 +1,4 @@
-"""The arms of a comparison: ways to come to a trained model, each for one length of training."""
+"""The arms of a comparison: each is one way to get a trained model, with one length of training."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from growtool.report.macs import count_macs, training_macs
 from growtool.report.trained import recorded_macs
 from growtool.workflows.compare.variant import Variant, names_of, taken_names
 
-_RESERVED = ("scratch", "source")  # what the names and folders of baselines begin with
+_RESERVED = ("scratch", "source")  # the names and folders of baselines begin with these
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to come to a trained model, for one length of training.
+    """One way to get a trained model, with one length of training.
 
     Attributes:
-        name: of the way; with the length unique in the comparison.
+        name: of the way; unique in the comparison together with `steps`.
         target: the model that trains.
-        macs: of its forward pass, for one image.
-        parameters: it has.
-        promise: what growing keeps; empty where nothing grows.
-        steps: updates it trains for, 0 where that is yet to be set.
-        source: whose weights it starts from; None from scratch.
-        plan: by which they grow; None trains the source as it is.
-        variant: how its training differs from that of the others.
-        teacher_macs: of a forward pass of the checkpoint it learns from, for one image.
-        carried: the state of the source's optimizer, where training is to start from it.
-        teacher: SHA-256 of that checkpoint.
-        second: SHA-256 of its plan's second source.
-        sunk: MACs that training what it starts from has cost, as far as that is known.
-        choices: what its training takes for the options that are left unset.
+        macs: MACs of one forward pass, for one image.
+        parameters: of the target, as a count.
+        promise: what growing keeps; empty if nothing grows.
+        steps: updates to train for; 0 until it is set.
+        source: the checkpoint whose weights the arm starts from; None from scratch.
+        plan: how the source grows; None trains the source as it is.
+        variant: the options of training that differ from those of the other arms.
+        teacher_macs: MACs of one forward pass of the teacher, for one image; 0 without a teacher.
+        carried: the state of the source's optimizer, if training starts from it.
+        teacher: SHA-256 of the teacher's checkpoint; empty without a teacher.
+        second: SHA-256 of the plan's second source; empty without one.
+        sunk: MACs that training the source (and the second source) has cost, as far as they are known.
+        choices: the values that training chooses for options that are not given.
     """
 
     name: str
@@ -67,51 +67,52 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """As messages call it."""
+        """The arm as messages name it."""
         return f"{self.name} for {self.steps:,} update{'' if self.steps == 1 else 's'}"
 
     @property
     def folder(self) -> str:
-        """The name of its folder: for baselines one that other plans beside them do not change."""
+        """The name of the folder; for a baseline it does not depend on the plans, so that its runs are found again."""
         kind = "scratch" if self.from_scratch else "source"
         return f"{self.name}-{self.steps}" if self.plan else f"{kind}-{self.fingerprint()[:8]}"
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it starts as timm initialises it."""
+        """Whether the model starts as timm initialises it."""
         return self.source is None
 
     def training_macs(self, images: int) -> int:
-        """MACs of training on so many images, the teacher's among them."""
+        """Return the MACs of training on a number of images, those of the teacher included."""
         return training_macs(self.macs, images) + self.teacher_macs * images
 
     def total_macs(self, batch: int) -> int:
-        """MACs of all its updates, of so many images each, and of what it starts from."""
+        """Return the MACs of all updates, each of `batch` images, and of training what the arm starts from."""
         return self.sunk + self.training_macs(self.steps * batch)
 
     @property
     def target_key(self) -> str:
-        """Equal for equal targets."""
+        """A text that is equal for equal targets."""
         return json_text({"name": self.target.architecture, "args": dict(self.target.model_args)}, sort_keys=True)
 
     def fingerprint(self) -> str:
-        """Hex digest of everything that decides its start and its length."""
+        """Return the hex digest of everything that decides the start and the length of training."""
+        # Consent to a loss changes no weight, so a run stays valid when it is given later.
         plan = self.plan.plan.model_dump(mode="json", exclude={"allow_lossy"}) if self.plan else None
         other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
         decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{self.second}{self.teacher}"
         return hashlib.sha256(decisive.encode()).hexdigest()
 
     def start(self, out: Path) -> Path:
-        """The checkpoint that training starts from: `out`, where `write_start` writes it, or the source."""
+        """Return the checkpoint that training starts from: `out`, which `write_start` writes, or the source itself."""
         return self.source.address if self.source and self.plan is None else out
 
     def write_start(self, out: Path, seed: int, told: Callable[[str], None] = lambda remark: None) -> None:
-        """Write it, unless it is the source: grown, and proven, or as timm initialises the model.
+        """Write the checkpoint that training starts from, grown and proven or freshly initialised; the source stays.
 
         Args:
             out: a folder.
             seed: added to the plan's.
-            told: called with a sentence on each thing that the user should know of the images that growth sees.
+            told: called with each remark on the images that growth sees.
 
         Raises:
             GrowtoolError: growing failed.
@@ -124,7 +125,7 @@ class Arm:
 
 
 def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
-    """An arm per plan, named after its file; `steps` is yet to be set, and `sunk` is the cost of a second source.
+    """Return an arm for each plan, named after its file; `steps` is not set, `sunk` is the cost of a second source.
 
     Raises:
         CheckpointError: the source's model cannot be built or run.
@@ -154,7 +155,7 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
 
 
 def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
-    """One arm for each different target, with weights as timm initialises them; called after the first plan for it."""
+    """Return an arm from scratch for each different target, named after the first plan that leads to it."""
     found: dict[str, Arm] = {}
     for arm in arms:
         fresh = replace(arm, promise="", source=None, plan=None, carried=None, second="", sunk=0)
@@ -164,7 +165,7 @@ def scratch_arms(arms: Iterable[Arm]) -> list[Arm]:
 
 
 def source_arm(source: Checkpoint) -> Arm:
-    """The source trained on as it is; `steps` is yet to be set."""
+    """Return the arm that trains the source further without growing it; its `steps` are not set."""
     model = build(source.spec, where=source.name)
     macs = count_macs(source.spec, model).total
     return Arm("source", source.spec, macs, sum(p.numel() for p in model.parameters()), "", 0, source)

@@ -1,4 +1,4 @@
-"""How long each arm of a comparison trains: epochs, updates, or multiply-accumulates."""
+"""The length of training of an arm: epochs, updates, or multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from growtool.finetune.options.lengths import parse_amount
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`amount` passes over the training images, updates, or MACs of training."""
+    """A length of training: `amount` epochs, steps (updates) or macs (MACs of training)."""
 
     amount: float
     unit: str
@@ -32,14 +32,14 @@ class Budget:
         return cls(*found)
 
     def steps(self, *, updates_per_epoch: int, batch_macs: int) -> int:
-        """Updates, each of which takes `batch_macs` MACs; at least one."""
+        """Return the number of updates in the budget, at least one; an update takes `batch_macs` MACs."""
         if self.unit == "epochs":
             updates = self.amount * updates_per_epoch
         elif self.unit == "steps":
             updates = self.amount
         else:
             updates = self.amount / batch_macs
-        return max(1, math.floor(updates + 1e-9))
+        return max(1, math.floor(updates + 1e-9))  # 0.1 epochs of 30 updates are 3, whatever rounding makes of it
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"

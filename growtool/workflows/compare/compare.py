@@ -1,4 +1,4 @@
-"""`growtool compare`: grow one checkpoint in several ways, train each alike, and see what it was worth."""
+"""`growtool compare`: grow one checkpoint in several ways, train all of them alike, and compare cost and accuracy."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from growtool.workflows.compare.trials import Failed, Runner, Training, Trial, o
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm with the outcomes of all its trials.
+    """An arm and the outcomes of all its trials.
 
     Attributes:
         arm: what trained.
-        lr: the learning rate it was given, or chose.
-        outcomes: one per seed, at that rate.
-        tried: final accuracies of seed 0 by learning rate, where there was a choice.
-        failed: trials that came to nothing.
+        lr: the learning rate that it was given, or that it chose with seed 0; None if the recipe decides.
+        outcomes: one for each seed, at this rate.
+        tried: final accuracy of seed 0 for each learning rate that it could choose.
+        failed: trials that did not end.
     """
 
     arm: Arm
@@ -47,12 +47,12 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What training all arms of a study showed.
+    """The results of training all arms of a study.
 
     Attributes:
-        study: what was asked.
-        results: per arm, plans first, the lengths of one way after each other.
-        source_macs: what training the source has cost, in MACs; None where it is not known.
+        study: the question.
+        results: one for each arm; plans first, and the lengths of one way together.
+        source_macs: MACs that training the source has cost; None if they are not known.
         batch_size: images of an update.
     """
 
@@ -63,12 +63,12 @@ class Comparison:
 
     @property
     def failed(self) -> tuple[Failed, ...]:
-        """Every trial that came to nothing."""
+        """All trials that did not end."""
         return tuple(failed for result in self.results for failed in result.failed)
 
     @cached_property
     def costs(self) -> Costs:
-        """Accuracy against the MACs of all training, and what each way saves against training from scratch."""
+        """Accuracy against the MACs of all training, and what each way saves over training from scratch."""
         return costs_of(_curves(self.results, self.batch_size))
 
 
@@ -77,11 +77,11 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
 
     Args:
         study: what to compare.
-        told: called with a line on each step.
+        told: called with a line for each step.
 
     Raises:
-        PlanError: a plan cannot be carried out, the data are not there or of other classes, or the output holds
-            something else. A trial that fails is no error here: it is named in the comparison, and the others go on.
+        PlanError: a plan cannot be carried out, the data are missing or have other classes, or the output holds
+            something else. A trial that fails raises nothing: the comparison names it, and the others go on.
     """
     if (processes := World.from_environment().size) > 1:
         raise PlanError(
@@ -102,13 +102,14 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
     _tell_choices(arms, told)
     rates = study.rates or (None,)
     runner = Runner(training_of(study), jobs=study.jobs, devices=study.devices, told=told)
+    # All folders are checked before the first trial starts, so that no hours are spent on a comparison that cannot end.
     runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
     _write_options(study)
     with runner:
         first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
         tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
         chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
-        further = [  # none where seed 0 failed at every rate: there is none to go on with
+        further = [  # no more seeds if seed 0 failed at every rate: there is no rate to use for them
             [_trial(study, arm, seed, lr) for seed in range(1, study.seeds)] if _any_ended(outcomes) else []
             for arm, lr, outcomes in zip(arms, chosen, tried, strict=True)
         ]
@@ -119,7 +120,7 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
 
 
 def _curves(results: Sequence[ArmResult], batch_size: int) -> list[Curve]:
-    """One per way that came to something; what starts from a checkpoint has its start as a point of its own."""
+    """Return a curve for each way with results; a way that starts from a checkpoint has this start as a point, too."""
     ended = [result for result in results if result.outcomes]
     ways: dict[str, list[ArmResult]] = {}
     for result in ended:
@@ -138,11 +139,11 @@ def _curves(results: Sequence[ArmResult], batch_size: int) -> list[Curve]:
 
 
 def _training_images(study: Study, told: Callable[[str], None]) -> int:
-    """How many images each arm trains on, once all that the trials open is held against the source.
+    """Return the number of training images, after checking all data and teachers of the trials against the source.
 
     Raises:
-        PlanError: they are not there, or they or a teacher are of other classes.
-        CheckpointError: the names of the source's classes are not those of its logits.
+        PlanError: the images are missing, or they or a teacher have other classes.
+        CheckpointError: the source does not have one class name for each logit.
     """
     source, config = study.source, study.config
     spec = spec_for(source.spec, config.num_classes)
@@ -166,7 +167,7 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
 
 
 def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
-    """What an arm's training takes for the options that are left unset: all alike, but fresh weights another rate."""
+    """Return the values of options that are not given: the same for all arms, but the rate of fresh weights."""
     config = study.config_of(arm.variant).model_copy(update={"from_scratch": arm.from_scratch})
     if study.rates:
         config = config.model_copy(update={"lr": study.rates[0]})
@@ -176,7 +177,7 @@ def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
 
 
 def _tell_choices(arms: Sequence[Arm], told: Callable[[str], None]) -> None:
-    """A line for each set of defaults, with the arms that take it."""
+    """Tell each set of chosen values once, with the arms that take it."""
     alike: dict[str, list[str]] = {}
     for arm in arms:
         if arm.choices:
@@ -190,7 +191,7 @@ def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
 
 
 def training_of(study: Study) -> Training:
-    """What every trial does alike."""
+    """Return what all trials share."""
     decisive = {
         key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers", "plugins"}
     }
@@ -204,7 +205,7 @@ def training_of(study: Study) -> Training:
 
 
 def _write_options(study: Study) -> None:
-    """Write what every trial reads."""
+    """Write the files of options that the trials read."""
     study.output.mkdir(parents=True, exist_ok=True)
     for variant in (None, *study.variants):
         options = merge(

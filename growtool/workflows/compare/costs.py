@@ -1,4 +1,4 @@
-"""What a comparison says of costs: a chart, a table and sentences, all of the same numbers."""
+"""The costs of a comparison as a chart, a table and sentences, all from the same numbers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from growtool.report.page import TableText
 from growtool.workflows.compare.fit import LENGTHS, REACH, Crossing, Fit, crossing, fit
 from growtool.workflows.compare.savings import Curve, Saving, levels, saving_at
 
-_DRAWN = 60  # places at which a fit is drawn
+_DRAWN = 60  # points of the line that draws a fit
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A way of training beside training the same target from scratch.
+    """A way of training, compared with training the same target from scratch.
 
     Attributes:
         curve: of the way.
-        reference: from scratch.
-        savings: by accuracy, ascending.
-        crossing: of their fits; None where one has too few points.
+        reference: the curve from scratch.
+        savings: in the order of accuracy.
+        crossing: of the fits of both curves; None if one has too few points for a fit.
     """
 
     curve: Curve
@@ -37,15 +37,15 @@ class Costs:
     """Accuracy against the MACs of all training.
 
     Attributes:
-        curves: of every way, with its fit where it has points enough.
-        pairs: of every way that does not start from scratch, where something does.
+        curves: of all ways, each with its fit, or None if it has too few points.
+        pairs: for each way that does not start from scratch, if its target was trained from scratch.
     """
 
     curves: tuple[tuple[Curve, Fit | None], ...]
     pairs: tuple[Pair, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data: `curves`, `savings` and `crossings`; accuracies in percent, savings as parts of 1."""
+        """Return plain data: `curves`, `savings` and `crossings`; accuracies in percent, savings as fractions of 1."""
         return {
             "curves": [_curve_json(curve, fitted) for curve, fitted in self.curves],
             "savings": savings_rows(self),
@@ -59,7 +59,7 @@ class Costs:
 
 
 def costs_of(curves: Sequence[Curve]) -> Costs:
-    """Set every curve against its own target from scratch; the source, which has none, against the one there is."""
+    """Compare each curve with its own target from scratch; the source, whose model is smaller, with the only one."""
     references = [curve for curve in curves if curve.from_scratch]
     others = [curve for curve in curves if not curve.from_scratch]
     of_target = {reference.target: reference for reference in references}
@@ -74,7 +74,7 @@ def costs_of(curves: Sequence[Curve]) -> Costs:
 
 
 def savings_rows(costs: Costs) -> list[dict[str, Any]]:
-    """A mapping per way and accuracy; of bounds, `bound` says which."""
+    """Return a mapping for each way and accuracy; `bound` says whether the saving is only a bound."""
     return [
         {
             "arm": pair.curve.name,
@@ -93,7 +93,7 @@ def savings_rows(costs: Costs) -> list[dict[str, Any]]:
 
 
 def savings_table(costs: Costs) -> TableText:
-    """For people: the accuracies at which something is told."""
+    """Return the table for readers: only accuracies at which a saving is known."""
     rows = [
         (pair.curve.name, f"{saving.top1:.2f}", str(saving.cost), str(saving.reference), _saved_text(saving))
         for pair in costs.pairs
@@ -111,12 +111,14 @@ def _saved_text(saving: Saving) -> str:
 
 
 def cost_chart(costs: Costs, source_macs: int | None, titles: Mapping[str, str] | None = None) -> Chart:
-    """Accuracy at the end of each run against all that led to it; what cost nothing has no place on the axis.
+    """Return the chart of the accuracy at the end of each run against the MACs of all training.
+
+    A point without cost has no place on the logarithmic axis and is left out.
 
     Args:
         costs: of every way.
-        source_macs: what training the source has cost.
-        titles: of the ways, by name; they are called by their names without.
+        source_macs: MACs that training the source has cost, to mark in the chart.
+        titles: of the ways, by name; without them, names serve as titles.
     """
     titles = titles or {}
     return Chart(
@@ -134,7 +136,7 @@ def cost_chart(costs: Costs, source_macs: int | None, titles: Mapping[str, str] 
 
 
 def sentences(costs: Costs) -> list[str]:
-    """What the table leaves out and why, where the fits cross, and how sure that is."""
+    """Return sentences on what the table leaves out, and on where the fits cross and how certain that is."""
     said = []
     for pair in costs.pairs:
         left_out: dict[str, list[str]] = {}
@@ -150,12 +152,12 @@ def sentences(costs: Costs) -> list[str]:
 
 
 def crossing_sentences(costs: Costs) -> list[str]:
-    """Of these, where the fits cross."""
+    """Return the sentences on where the fits cross."""
     return [_crossing_text(pair) for pair in costs.pairs]
 
 
 def fit_sentences(costs: Costs) -> list[str]:
-    """The fits in numbers."""
+    """Return a sentence with the numbers of each fit."""
     endless = " They do not level off: this limit tells nothing."
     return [
         f"Fit of {curve.name}: {fitted.limit:.2f} - {fitted.scale:.2f} x (MACs / {units.count(fitted.unit)}) ^ "

@@ -1,4 +1,7 @@
-"""Power laws through measured curves, and where two of them cross, with how sure that is."""
+"""Power laws through measured curves, where two of them cross, and how certain the crossing is.
+
+Axes: R resamples (the first row is the fit itself), K exponents, N points, G places along the MACs.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from torch import Tensor
 from growtool.workflows.compare.savings import Points
 
 LENGTHS = 4
-"""Different costs that a fit of three numbers needs at least, so that something is left over to judge it by."""
+"""The fewest different costs for a fit: it has three numbers, and a fourth point is needed to judge it by."""
 RESAMPLES = 500
 REACH = 10.0
-"""A crossing is looked for up to so many times the highest cost that was measured."""
-_BEST = 100.0  # no accuracy is above that
-_EXPONENTS = (0.01, 4.0)  # between almost a straight line over log MACs and almost a step
-_GRID, _ZOOMS, _PLACES = 40, 6, 2000
+"""A crossing is searched up to this multiple of the highest measured cost."""
+_BEST = 100.0  # percent; no accuracy is higher
+_EXPONENTS = (0.01, 4.0)  # from almost a straight line over log MACs to almost a step
+_GRID, _ZOOMS, _PLACES = 40, 6, 2000  # exponents per grid, grids within each other, places searched for a crossing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,9 @@ class Fit:
         limit: in percent, at most 100.
         scale: percent between the limit and the accuracy at `unit`, at least 0.
         exponent: from 0.01 to 4.
-        unit: MACs, the geometric mean of those measured.
-        residual: root mean square of what is left over, in percent.
-        count: points it is made from, those of all seeds.
+        unit: geometric mean of the measured MACs.
+        residual: root mean square of the residuals, in percent.
+        count: points of all seeds that it fits.
     """
 
     limit: float
@@ -43,25 +46,25 @@ class Fit:
 
     @property
     def levels_off(self) -> bool:
-        """Whether the points tell a limit: else the fit is held by the one that all accuracies have."""
+        """Whether the points determine the limit; if not, the limit is 100 %, which bounds all accuracies."""
         return self.limit < _BEST
 
     def at(self, macs: float) -> float:
-        """Accuracy in percent."""
+        """Return the accuracy in percent at a cost."""
         return self.limit - self.scale * math.pow(macs / self.unit, -self.exponent)
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where two fits cross first.
+    """The first crossing of two fits.
 
     Attributes:
-        ahead: whether the first of the two curves is the more accurate one before.
-        macs: where; None where they do not cross between `lowest` and `highest`.
-        top1: accuracy there, in percent.
-        interval: 95 % of what resampled residuals lead to, in MACs; None for a side on which they do not cross.
-        share: of resamples in which the lead that `ahead` tells ends within what was looked at.
-        lowest, highest: MACs between which was looked: from where both curves begin.
+        ahead: whether the first curve is the more accurate one before the crossing.
+        macs: of the crossing; None if the fits do not cross between `lowest` and `highest`.
+        top1: accuracy at the crossing, in percent.
+        interval: 95 % interval of the crossing over resampled residuals, in MACs; None for an end without a crossing.
+        share: of resamples in which the curve that is ahead is overtaken between `lowest` and `highest`.
+        lowest, highest: the MACs that were searched, from where both curves have begun.
         measured: MACs up to which both curves were measured; a crossing beyond is extrapolated.
     """
 
@@ -76,12 +79,12 @@ class Crossing:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether it lies beyond what was measured."""
+        """Whether the crossing lies beyond the measured costs."""
         return self.macs is not None and self.macs > self.measured
 
 
 def fit(points: Points) -> Fit | None:
-    """By least squares; points that cost nothing are left out. None where there are fewer than `LENGTHS` costs."""
+    """Fit a power law by least squares, without points of no cost; return None for fewer than `LENGTHS` costs."""
     kept = _paid(points)
     if len({macs for macs, _ in kept}) < LENGTHS:
         return None
@@ -93,10 +96,11 @@ def fit(points: Points) -> Fit | None:
 
 
 def crossing(first: Points, second: Points) -> Crossing | None:
-    """Where the fits of two curves cross; None where one of them has too few points for a fit.
+    """Find where the fits of two curves cross; return None if one of them has too few points for a fit.
 
-    How sure it is: residuals, scaled for the three numbers that each fit has taken from them, are drawn with
-    replacement and added to it, and both are fitted anew, 500 times from the same random numbers.
+    The interval comes from a bootstrap of the residuals: they are scaled for the three numbers that the fit has taken
+    from them, drawn with replacement and added to the fit, and both curves are fitted again. This is done `RESAMPLES`
+    times, always from the same random numbers.
     """
     first_fit = fit(first)
     if first_fit is None or fit(second) is None:
@@ -131,14 +135,18 @@ def _paid(points: Points) -> list[tuple[float, float]]:
 
 
 def _scaled(points: Sequence[tuple[float, float]]) -> tuple[Tensor, float]:
-    """Costs in units of their geometric mean, and that."""
+    """Return the costs in units of their geometric mean, and this mean."""
     macs_N = torch.tensor([macs for macs, _ in points], dtype=torch.float64)
     unit = float(macs_N.log().mean().exp())
     return macs_N / unit, unit
 
 
 def _solve(x_N: Tensor, y_RN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Limit, scale and exponent of the best fit to each row: a grid of exponents, closed form for the other two."""
+    """Return limit, scale and exponent of the best fit to each row of accuracies.
+
+    For a given exponent the other two are linear and have a closed form, so a grid of exponents is enough. Each grid
+    lies around the best exponent of the one before.
+    """
     rows = len(y_RN)
     low_R, high_R = (torch.full((rows,), math.log(end), dtype=torch.float64) for end in _EXPONENTS)
     part_K = torch.linspace(0, 1, _GRID, dtype=torch.float64)
@@ -155,14 +163,14 @@ def _solve(x_N: Tensor, y_RN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _linear(power_RKN: Tensor, y_RN: Tensor) -> tuple[Tensor, Tensor]:
-    """Limit and scale by least squares, with the limit at most 100 and the scale at least 0."""
+    """Return limit and scale by least squares, with the limit at most 100 and the scale at least 0."""
     mean_RK, mean_R1 = power_RKN.mean(-1), y_RN.mean(-1, keepdim=True)
     centred_RKN = power_RKN - mean_RK[:, :, None]
     slope_RK = -(centred_RKN * y_RN[:, None]).sum(-1) / centred_RKN.square().sum(-1)
     scale_RK = slope_RK.clamp(min=0)
     limit_RK = mean_R1 + scale_RK * mean_RK
     bound_RK = ((_BEST - y_RN)[:, None] * power_RKN).sum(-1) / power_RKN.square().sum(-1)
-    above_RK = limit_RK > _BEST
+    above_RK = limit_RK > _BEST  # then the limit is held at 100, and the scale alone is fitted
     return limit_RK.clamp(max=_BEST), torch.where(above_RK, bound_RK.clamp(min=0), scale_RK)
 
 
@@ -171,20 +179,20 @@ def _values(limit_R: Tensor, scale_R: Tensor, exponent_R: Tensor, x_N: Tensor) -
 
 
 def _resampled(points: Sequence[tuple[float, float]], place_G: Tensor, random: torch.Generator) -> Tensor:
-    """The fit's accuracy at each place in the first row, in the others those of fits to resampled residuals."""
+    """Return accuracies at each place: of the fit in the first row, of fits to resampled residuals in the others."""
     x_N, unit = _scaled(points)
     y_1N = torch.tensor([[top1 for _, top1 in points]], dtype=torch.float64)
     best = _solve(x_N, y_1N)
     fitted_1N = _values(*best, x_N)
     count = x_N.numel()
-    rest_N = (y_1N - fitted_1N)[0] * math.sqrt(count / (count - 3))
+    rest_N = (y_1N - fitted_1N)[0] * math.sqrt(count / (count - 3))  # unbiased: three numbers were fitted
     drawn_RN = rest_N[torch.randint(count, (RESAMPLES, count), generator=random)]
     others = _solve(x_N, fitted_1N + drawn_RN)
     return torch.cat([_values(*fits, place_G / unit) for fits in (best, others)])
 
 
 def _first_end(lead_G: Tensor, place_G: Tensor) -> float | None:
-    """Where a lead is no more, interpolated in the logarithm of the place; None where it lasts."""
+    """Return where a lead ends, interpolated in the logarithm of the place; None if it never ends."""
     over = (lead_G <= 0).nonzero()
     if not len(over):
         return None

@@ -1,4 +1,4 @@
-"""Which arms a comparison trains: every way of growing and what it is measured by, each for several lengths."""
+"""The arms that a comparison trains: plans, variants and baselines, each for several lengths."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from growtool.workflows.compare.variant import Variant
 
 
 def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
-    """The plans with every variant for each budget, and the baselines.
+    """Return the arms: each plan with each variant for each budget, and the baselines.
 
-    Targets from scratch train for each budget, for it and the source's cost, and for lengths of their own; the source
-    for as many updates as each budget says, and for as many MACs as the most costly plan then takes.
+    Scratch trains for each budget, for each budget plus the cost of the source, and for its own budgets. The source
+    trains for as many updates as each budget gives, and for as many MACs as the most costly plan takes within it.
 
     Args:
         study: what to compare.
-        per_epoch: updates of a pass over the training images.
-        source_macs: what training the source has cost; None where that is not known.
+        per_epoch: updates of one epoch.
+        source_macs: MACs that training the source has cost; None if they are not known.
 
     Raises:
-        PlanError: a plan cannot be carried out, or what an arm starts from is not there.
+        PlanError: a plan cannot be carried out, or the checkpoint that an arm starts from is missing.
         CheckpointError: the source or a teacher cannot be read.
     """
     batch, cost = study.config.batch_size, source_macs or 0
@@ -61,15 +61,15 @@ def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
 
 
 def _lengths(way: Arm, steps: Iterable[int]) -> list[Arm]:
-    """The same way for each of these numbers of updates, the shortest first."""
+    """Return a copy of an arm for each number of updates, the shortest first."""
     return [replace(way, steps=length) for length in sorted(set(steps))]
 
 
 def _teacher(config: RunConfig) -> dict[str, Any]:
-    """What an arm holds of the checkpoint that it learns from.
+    """Return the fields of an arm that describe its teacher.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the teacher cannot be read.
     """
     if config.kd_teacher is None:
         return {}
@@ -77,10 +77,10 @@ def _teacher(config: RunConfig) -> dict[str, Any]:
 
 
 def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
-    """An arm with what its training needs beside the weights; `teacher` as `_teacher` gives it.
+    """Return an arm with a variant, its teacher and the optimizer state that it starts from.
 
     Raises:
-        PlanError: it is to start from the state of the source's optimizer, and there is none.
+        PlanError: it shall start from the state of the source's optimizer, and there is none.
     """
     config = study.config_of(variant)
     name = f"{arm.name}+{variant.name}" if variant else arm.name

@@ -1,4 +1,4 @@
-"""What a reader has to know to read the tables of a comparison."""
+"""The notes below the tables of a comparison: how to read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SCRATCH = (
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """A paragraph each."""
+    """Return the notes, a paragraph each."""
     study = comparison.study
     budgets = " and ".join(map(str, study.budgets))
     said = [
@@ -50,7 +50,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def cost_notes(comparison: Comparison) -> Iterator[str]:
-    """What the MACs of all training are made of."""
+    """Yield sentences on what the MACs of all training include."""
     study, known = comparison.study, comparison.source_macs
     if known is None:
         yield (
@@ -83,7 +83,7 @@ def _of_baselines(comparison: Comparison) -> Iterator[str]:
 
 
 def _targets(comparison: Comparison) -> Iterator[str]:
-    """Of which plans the targets are, where there are several."""
+    """If there are several targets, yield a sentence on which plans lead to which."""
     plans: dict[str, list[str]] = {}
     scratch: dict[str, str] = {}
     for arm in (result.arm for result in comparison.results):

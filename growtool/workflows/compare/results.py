@@ -1,4 +1,4 @@
-"""What the runs of a comparison came to: read from their folders, brought together per arm."""
+"""The outcomes of the runs of a comparison, and their spread over seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from growtool.finetune.state.points import Point
 
 FRACTIONS = (0.25, 0.5, 0.75)
-"""Parts of its budget after which an arm is looked at."""
+"""Parts of the budget at which the accuracy of an arm is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Outcome:
 
     Attributes:
         seed: of the run.
-        lr: its learning rate; None where the recipe decided.
-        points: its evaluations, the first before any update.
+        lr: its learning rate; None if the recipe decided.
+        points: its evaluations; the first is before any update.
     """
 
     seed: int
@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """Of training and evaluation."""
+        """Seconds of training and evaluation."""
         return self.points[-1].seconds
 
     @property
@@ -42,13 +42,13 @@ class Outcome:
         return self.points[-1].top1
 
     def at(self, step: float) -> float:
-        """Top-1 of the last evaluation no later than `step`."""
+        """Return top-1 in percent of the last evaluation that is not after `step`."""
         return max((point for point in self.points if point.step <= step), key=lambda point: point.step).top1
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean over seeds, and the sample standard deviation where there are several."""
+    """Mean and sample standard deviation over seeds; the deviation is None for a single seed."""
 
     mean: float
     deviation: float | None
@@ -56,7 +56,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), deviation, len(values))
 
@@ -65,9 +65,9 @@ class Spread:
 
 
 def best_rate(outcomes: Sequence[Outcome]) -> float | None:
-    """The learning rate with the best final accuracy, averaged over the seeds it ran with; the first of equals.
+    """Return the learning rate with the best mean final accuracy; of equal ones the first.
 
-    None where no trial came to an end, or none was given a rate.
+    None if no trial has ended, or if none was given a rate.
     """
     finals: dict[float | None, list[float]] = {}
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Accuracy against the cost of all training, and what is saved at equal accuracy: interpolated, never extrapolated."""
+"""Accuracy against the cost of all training, and the saving at equal accuracy: interpolated, never extrapolated."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from growtool.report.chart import ticks
 from growtool.workflows.compare.results import Spread
 
 Points = Sequence[tuple[float, float]]
-"""MACs of all training, and the accuracy that it came to."""
+"""Pairs of the MACs of all training and the accuracy in percent at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a way of training came to at one length.
+    """The accuracy of a way of training at one length.
 
     Attributes:
-        macs: of all training, that of what it started from included.
-        steps: updates; 0 for what it started from, right after growth.
-        top1: in percent of the evaluation images, by seed; at least one.
+        macs: of all training, including that of the checkpoint it starts from.
+        steps: updates; 0 for the checkpoint itself, right after growth.
+        top1: seed -> percent of the evaluation images; at least one seed.
     """
 
     macs: int
@@ -31,18 +31,18 @@ class Measured:
 
     @property
     def spread(self) -> Spread:
-        """Over seeds."""
+        """Mean and deviation of the accuracy over seeds."""
         return Spread.of(list(self.top1.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What a way of training came to at its lengths, each a run with a schedule of its own.
+    """The accuracies of a way of training at all its lengths; each length is a run with its own schedule.
 
     Attributes:
         name: of the way.
-        target: equal for equal models.
-        from_scratch: whether others are measured by it.
+        target: a text that is equal for equal models.
+        from_scratch: whether the curve is a reference for others.
         points: at least one.
     """
 
@@ -53,16 +53,16 @@ class Curve:
 
     @property
     def means(self) -> Points:
-        """Over seeds."""
+        """The points, as means over seeds."""
         return [(point.macs, point.spread.mean) for point in self.points]
 
     @property
     def seeds(self) -> frozenset[int]:
-        """Those that any length has."""
+        """The seeds of all lengths."""
         return frozenset().union(*(point.top1 for point in self.points))
 
     def of_seed(self, seed: int) -> Points:
-        """The points of one seed, at the lengths that have it."""
+        """Return the points of one seed, at the lengths that have it."""
         return [(point.macs, point.top1[seed]) for point in self.points if seed in point.top1]
 
     @property
@@ -77,7 +77,7 @@ class Level:
 
     Attributes:
         top1: in percent.
-        by_seed: where it is what training came to, what each seed came to; for others `top1`.
+        by_seed: if the level is the mean accuracy of a length, the accuracy of each seed there; else empty.
     """
 
     top1: float
@@ -89,8 +89,8 @@ class Cost:
     """MACs of training to an accuracy.
 
     Attributes:
-        macs: interpolated between what was measured, or the least that was.
-        at_most: whether that least came to a higher accuracy, so that this one may be had for less.
+        macs: interpolated between measured points, or the lowest measured cost.
+        at_most: whether the lowest measured cost has a higher accuracy already, so that the true cost may be lower.
     """
 
     macs: float
@@ -102,14 +102,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Two costs of one accuracy.
+    """The cost of one accuracy for a way and for its reference.
 
     Attributes:
         top1: the accuracy in percent.
-        cost: None where the way was not trained that far.
-        reference: what it costs from scratch; None where scratch was not trained that far.
-        deviation: of the saving over the seeds of both; None for one, or where a seed's curves do not both reach the
-            accuracy.
+        cost: of the way; None if it was not trained that far.
+        reference: of training from scratch; None if that was not trained that far.
+        deviation: of the saving over the seeds of both; None for one seed, or if the curves of a seed do not both reach
+            the accuracy.
     """
 
     top1: float
@@ -119,18 +119,18 @@ class Saving:
 
     @property
     def saved(self) -> float | None:
-        """The part of the cost from scratch that is saved, negative where more is paid; None where that is not told."""
+        """The saved fraction of the cost from scratch, negative if the way costs more; None if it is not known."""
         return _saved(self.cost, self.reference)
 
     @property
     def bound(self) -> str:
-        """Whether it is `at least` or `at most` that; empty where it is just that."""
+        """`at least` or `at most` if the saving is only a bound; empty otherwise."""
         if self.saved is None or self.cost is None or self.reference is None:
             return ""
         return "at least" if self.cost.at_most else "at most" if self.reference.at_most else ""
 
     def reason(self, name: str, reference: str) -> str:
-        """Why nothing is told, of ways with these names; empty where something is."""
+        """Return why the saving is not known, given the names of way and reference; empty if it is known."""
         if self.saved is not None:
             return ""
         ways = ((name, self.cost), (reference, self.reference))
@@ -144,7 +144,7 @@ class Saving:
 
 
 def envelope(points: Points) -> list[tuple[float, float]]:
-    """The points that are more accurate than all that cost as much or less: nobody pays more for less."""
+    """Return the points that are more accurate than all that cost as much or less: nobody pays more for less."""
     best: list[tuple[float, float]] = []
     for macs, top1 in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or top1 > best[-1][1]:
@@ -153,10 +153,10 @@ def envelope(points: Points) -> list[tuple[float, float]]:
 
 
 def cost_at(points: Points, top1: float) -> Cost | None:
-    """What it costs to train to an accuracy; None where no training came that far.
+    """Return the cost of training to an accuracy; None if no point is that accurate.
 
-    Between two neighbours of the envelope accuracy is taken as linear in the logarithm of MACs; after a point that cost
-    nothing, in MACs. As curves bend downwards, that is rather too much than too little.
+    Between two neighbours of the envelope, accuracy is taken as linear in the logarithm of MACs, and after a point
+    without cost as linear in MACs. Real curves bend downwards, so the result is too high rather than too low.
     """
     kept = envelope(points)
     if top1 <= kept[0][1]:
@@ -169,7 +169,10 @@ def cost_at(points: Points, top1: float) -> Cost | None:
 
 
 def saving_at(curve: Curve, reference: Curve, level: Level) -> Saving:
-    """What a way saves against another at one accuracy: by the means over seeds, and its deviation seed by seed."""
+    """Return what a way saves over its reference at one accuracy.
+
+    The saving is that of the means over seeds; the deviation is over the savings of single seeds.
+    """
     each = []
     for seed in sorted(curve.seeds & reference.seeds):
         top1 = level.by_seed.get(seed, level.top1)
@@ -182,7 +185,10 @@ def saving_at(curve: Curve, reference: Curve, level: Level) -> Saving:
 
 
 def levels(curve: Curve, reference: Curve, others: Iterable[Curve]) -> list[Level]:
-    """What either came to at each of its lengths, and round numbers between, which are the same for all `others`."""
+    """Return the accuracies to compare costs at: those of both curves at their lengths, and round numbers between.
+
+    The round numbers are the same for all `others`, so that the rows of a table can be compared.
+    """
     ends = [Level(point.spread.mean, point.top1) for way in (reference, curve) for point in way.points]
     lowest = max(_range(reference)[0], min(_range(other)[0] for other in others))
     highest = min(_range(reference)[1], max(_range(other)[1] for other in others))
@@ -200,7 +206,7 @@ def _range(curve: Curve) -> tuple[float, float]:
 
 
 def _saved(cost: Cost | None, reference: Cost | None) -> float | None:
-    """The part of the cost that is saved; None where one is unknown, or a bound does not tell which is the cheaper."""
+    """Return the saved fraction; None if a cost is unknown, or if a bound leaves open which of the two is cheaper."""
     if cost is None or reference is None or not reference.macs or (cost.at_most and reference.at_most):
         return None
     saved = 1 - cost.macs / reference.macs

@@ -1,4 +1,4 @@
-"""What a comparison is asked to compare."""
+"""The question of a comparison: plans, options, lengths, seeds and baselines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from growtool.workflows.compare.budget import Budget
 from growtool.workflows.compare.variant import Variant, undue_options
 
 DECIDED = frozenset("checkpoint output resume force epochs steps macs seed device from_scratch plugins".split())
-"""Options of `growtool finetune` that differ between the trials of one comparison, or say nothing about a result."""
-_OF_GROWTH = ("lr_factors", "carry_optimizer", "new_warmup")  # what baselines cannot train with, nor with `train: new`
+"""Options of `growtool finetune` that differ between the trials of a comparison, or that no result depends on."""
+_OF_GROWTH = ("lr_factors", "carry_optimizer", "new_warmup")  # need a grown checkpoint, as `train: new` does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +32,19 @@ class Study:
     Attributes:
         source: the checkpoint that grows.
         plans: the ways of growing it.
-        options: of `growtool finetune`, the same for all; what a trial decides for itself is not among them.
-        variants: other options on top of these, with which every plan is trained, too.
+        options: of `growtool finetune`, the same for all arms; none of `DECIDED`.
+        variants: sets of other options, with which every plan is trained as well.
         output: the folder of the comparison.
-        budgets: lengths that every arm is trained for, each a run with a schedule of its own.
-        scratch_budgets: further lengths for the targets from scratch alone.
-        seeds: how many; 0, 1, ...
-        rates: learning rates to choose from, per arm, by the final accuracy of seed 0; empty leaves it to the training.
-        baselines: what to train beside them: `scratch`, the targets from scratch; `source`, the source as it is.
-        source_epochs: passes over the same images that the source was trained for; None where the user does not say it.
-        source_macs: what training the source has cost, said in MACs instead.
+        budgets: lengths of training for every arm; each is a run with its own schedule.
+        scratch_budgets: more lengths for training from scratch alone.
+        seeds: the number of seeds, which are 0, 1, ...
+        rates: learning rates; each arm chooses one by the final accuracy of seed 0. Empty leaves the rate to training.
+        baselines: what else to train: `scratch`, the targets from scratch; `source`, the source without growth.
+        source_epochs: epochs over the same images that the source was trained for; None if the user does not say.
+        source_macs: MACs that training the source has cost, as another way to say it.
         plugins: files that register models.
-        jobs: trials at once.
-        devices: torch devices to share out among them.
+        jobs: the number of trials that run at once.
+        devices: torch devices that the trials share.
     """
 
     source: Checkpoint
@@ -65,23 +65,23 @@ class Study:
 
     @property
     def config(self) -> RunConfig:
-        """The options that all share, with their defaults."""
+        """The options that all arms share, with their defaults."""
         return self.config_of(None)
 
     def config_of(self, variant: Variant | None, more: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
-        """Those, a variant's, and `more`.
+        """Return the shared options, those of a variant, and `more`; later ones win.
 
         Raises:
-            PlanError: an option is missing, is not what it takes, or contradicts another.
+            PlanError: an option is missing, has a wrong value, or contradicts another.
         """
         own = {"checkpoint": self.source.address, "output": self.output, **more}
         return make_config(self.options, variant.options if variant else {}, own)
 
     def require_possible(self) -> None:
-        """Look at every option of every variant.
+        """Check every option of every variant.
 
         Raises:
-            PlanError: one problem for each that is wrong.
+            PlanError: one problem for each mistake.
         """
         problems = []
         if decided := sorted(set(self.options) & DECIDED):
@@ -110,7 +110,7 @@ class Study:
             raise PlanError(list(dict.fromkeys(problems)))
 
     def _wrong_costs(self) -> Iterator[str]:
-        """What is wrong with what the source has cost, and with the lengths of scratch."""
+        """Yield the problems with the cost of the source and with the lengths of scratch."""
         said = {"--source-epochs": self.source_epochs, "--source-macs": self.source_macs}
         told = {option: value for option, value in said.items() if value is not None}
         if len(told) > 1:
@@ -128,7 +128,7 @@ class Study:
             )
 
     def _unfit(self, variant: Variant | None) -> Iterator[str]:
-        """What is wrong with the options of a variant, at each of the rates."""
+        """Yield the problems with the options of a variant, at each learning rate."""
         where = f"--variant {variant.name}: " if variant else ""
         for rate in self.rates or (None,):
             try:
@@ -146,8 +146,8 @@ def source_cost(study: Study, images: int) -> int | None:
     """MACs: as the user says, or as the records beside the source tell; None where nothing does.
 
     Args:
-        study: says how many MACs or epochs, where the user does.
-        images: of an epoch.
+        study: holds the MACs or epochs, if the user gave them.
+        images: number of images in an epoch.
     """
     if study.source_macs is not None:
         return round(study.source_macs)

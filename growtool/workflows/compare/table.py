@@ -17,11 +17,11 @@ from growtool.workflows.compare.costs import cost_chart
 from growtool.workflows.compare.results import FRACTIONS, Spread
 
 SHOWN = ("arm", "updates", "total MACs", "start %", "end %", "lr", "parameters", "seconds")
-"""Columns of the table that a page shows."""
+"""The columns that fit on a page."""
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """A mapping per arm, numbers as they are; accuracies in percent, MACs of a forward pass, of training and of all."""
+    """Return a mapping for each arm: accuracies in percent, MACs of a forward pass, of training and of all."""
     return [_row(comparison, result) for result in comparison.results]
 
 
@@ -52,7 +52,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
 
 
 def table(comparison: Comparison) -> TableText:
-    """For people: mean and standard deviation over seeds."""
+    """Return the table for readers, with mean and standard deviation over seeds."""
     header = (
         "arm", "promise", "parameters", "MACs", "lr", "seeds", "start %", *(f"{f:.0%} of budget" for f in FRACTIONS),
         "end %", "updates", "training MACs", "total MACs", "seconds",
@@ -77,7 +77,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def evaluations(comparison: Comparison) -> list[dict[str, Any]]:
-    """A mapping per evaluation of every run in the table: arm and its length, rate, seed, costs, top-1 and loss."""
+    """Return a mapping for each evaluation of each run: arm, length, rate, seed, costs, top-1 and loss."""
     return [
         {
             "arm": result.arm.name,
@@ -97,7 +97,7 @@ def evaluations(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
-    """For spreadsheets: each spread as its mean and its deviation."""
+    """Return rows as CSV for spreadsheets; a spread becomes two columns, its mean and its deviation."""
     flat = []
     for row in data:
         line: dict[str, Any] = {}
@@ -116,10 +116,10 @@ def csv_text(data: Sequence[Mapping[str, Any]]) -> str:
 
 
 def charts(comparison: Comparison) -> list[Chart]:
-    """Top-1 of all ways against the MACs of all training; then their longest runs from within.
+    """Return charts: top-1 of all ways against the MACs of all training, and the longest run of each way over time.
 
-    These with top-1 against MACs and updates, and the loss; first, where no way has several lengths. Mean and deviation
-    are over seeds.
+    The courses are top-1 against MACs and updates, and the loss. They come first if no way has several lengths. Mean
+    and deviation are over seeds.
     """
     ended = [result for result in comparison.results if result.outcomes]
     lengths: dict[str, list[ArmResult]] = {}
@@ -142,7 +142,7 @@ def charts(comparison: Comparison) -> list[Chart]:
 
 
 def _title(lengths: Sequence[ArmResult]) -> str:
-    """A way with its size, the rates of its lengths, and what its growth promised."""
+    """Return the name of a way with its size, the promise of its growth, and the rates of its lengths."""
     arm = lengths[0].arm
     chosen = [result.arm.choices["lr"].value if "lr" in result.arm.choices else result.lr for result in lengths]
     rates = [f"{rate:g}" for rate in dict.fromkeys(chosen) if rate is not None]
@@ -151,7 +151,7 @@ def _title(lengths: Sequence[ArmResult]) -> str:
 
 
 def _series(result: ArmResult, measure: str, axis: str) -> Series:
-    """Update by update; those after which a seed was not evaluated are left out, as their mean would be of fewer."""
+    """Return means over seeds; updates at which a seed was not evaluated are left out, as their means would jump."""
     seeds = [{point.step: point for point in outcome.points} for outcome in result.outcomes]
     together = [[points[step] for points in seeds] for step in seeds[0] if all(step in points for points in seeds)]
     spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]

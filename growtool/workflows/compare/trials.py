@@ -1,4 +1,4 @@
-"""Running the trials of a comparison: each a process of its own, skipped when done, resumed when cut short."""
+"""Running the trials of a comparison: each is a process, skipped if it is done, resumed if it was interrupted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from growtool.workflows.compare.variant import Variant
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
 _START, _RUN = "start", "run"
 NEWS_SECONDS = 10.0
-"""How often a run that goes on is told of."""
+"""Seconds between reports on a run that goes on."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Trial:
 
     Attributes:
         arm: what trains.
-        seed: of growth and of training.
+        seed: of growth and training.
         lr: learning rate; None leaves it to the recipe.
-        folder: where the start, the run and its result lie.
+        folder: holds the start, the run and its result.
     """
 
     arm: Arm
@@ -49,13 +49,13 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """The trial as messages name it."""
         return f"{self.arm.title}, seed {self.seed}" + (f", lr {self.lr:g}" if self.lr is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A trial that came to nothing, and what it said last."""
+    """A trial that did not end, and the last line that it wrote."""
 
     trial: Trial
     reason: str
@@ -63,14 +63,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What all trials share.
+    """The training that all trials share.
 
     Attributes:
-        folder: where the files of options for `growtool finetune` lie, see `options_file`.
+        folder: holds the files of options for `growtool finetune`, see `options_file`.
         plugins: files that register models.
-        eval_interval: updates between evaluations within an epoch, where `config` says it; None evaluates after each
-            of the `FRACTIONS` of an arm's updates.
-        settings: everything that decides a result besides the arm, the seed and a trial's own learning rate.
+        eval_interval: updates between evaluations within an epoch, if the options say so; None evaluates after each
+            quarter of an arm's updates.
+        settings: everything that decides a result, except the arm, the seed and a trial's own learning rate.
     """
 
     folder: Path
@@ -89,8 +89,8 @@ class Runner:
 
     Args:
         training: what they share.
-        jobs: how many at once.
-        devices: torch devices to share out among them; empty leaves the choice to `growtool finetune`.
+        jobs: the number of trials at once.
+        devices: torch devices that the trials share; empty leaves the choice to `growtool finetune`.
         told: called with a line whenever a trial starts, is skipped or ends.
     """
 
@@ -101,24 +101,25 @@ class Runner:
             self._devices.put(devices[slot % len(devices)] if devices else None)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._stopping = threading.Event()
-        self._building = threading.Lock()  # models are built under hooks and a random state that all threads share
+        # Building a model sets hooks and a random state that all threads of the process share.
+        self._building = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=jobs)
 
     def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends whatever still runs; a later comparison resumes it."""
+        """End the trials that still run; the same comparison resumes them later."""
         self._stopping.set()
         for child in list(self._children):
             child.terminate()
         self._pool.shutdown(cancel_futures=True)
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Refuse folders that hold trials of other settings.
+        """Check that no folder holds a trial of other settings.
 
         Raises:
-            PlanError: one problem for each.
+            PlanError: one problem for each folder that does.
         """
         foreign = [trial for trial in trials if self._held(trial) not in (None, self._settings(trial))]
         if foreign:
@@ -131,7 +132,7 @@ class Runner:
             )
 
     def run(self, trials: Sequence[Trial]) -> list[Outcome | Failed]:
-        """Run all that are not done yet; the outcome of each in the order of `trials`."""
+        """Run the trials that are not done yet; return the outcomes of all, in their order."""
         return list(self._pool.map(self._outcome, trials))
 
     def _outcome(self, trial: Trial) -> Outcome | Failed:
@@ -145,7 +146,7 @@ class Runner:
                     self.told(f"{trial.name}: training")
                     self.train(trial, device)
             outcome = Outcome(trial.seed, trial.lr, read_points(trial.folder / _RUN))
-        except Exception as error:  # whatever stops one, the others go on
+        except Exception as error:  # one trial that fails does not end the hours of the others
             reason = str(error) if isinstance(error, GrowtoolError | OSError) else f"{type(error).__name__}: {error}"
             reason += f"; to run it again, remove {trial.folder}" if done else ""
             self.told(f"{trial.name}: {'stopped' if self._stopping.is_set() else f'failed: {reason}'}")
@@ -165,8 +166,8 @@ class Runner:
         return str(json.loads(path.read_text(encoding="utf-8"))["settings"]) if path.exists() else None
 
     def _start(self, trial: Trial) -> None:
-        """Write the checkpoint that training starts from, unless it is there."""
-        if self._held(trial) is not None:
+        """Write the checkpoint that training starts from, unless it exists."""
+        if self._held(trial) is not None:  # the settings are written last, so the start beside them is complete
             return
         shutil.rmtree(trial.folder, ignore_errors=True)
         trial.folder.mkdir(parents=True)
@@ -185,7 +186,7 @@ class Runner:
             self._devices.put(device)
 
     def train(self, trial: Trial, device: str | None) -> None:
-        """Train to the end.
+        """Train to the end, in a process of its own.
 
         Raises:
             GrowtoolError: the process failed.
@@ -204,7 +205,7 @@ class Runner:
         with (trial.folder / _LOG).open("ab") as log:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._environment())
             self._children.add(child)
-            if self._stopping.is_set():
+            if self._stopping.is_set():  # it was started while `__exit__` went through the children
                 child.terminate()
             output = self.awaited(child, trial)
             self._children.discard(child)
@@ -213,7 +214,7 @@ class Runner:
         (trial.folder / _RESULT).write_bytes(output)
 
     def awaited(self, child: subprocess.Popen[bytes], trial: Trial) -> bytes:
-        """What the process wrote; now and then it is told how far it is."""
+        """Wait for a process and return its output; meanwhile report now and then how far it is."""
         reached = None
         while True:
             try:
@@ -224,16 +225,16 @@ class Runner:
                     self.told(f"{trial.name}: {reached}")
 
     def _environment(self) -> dict[str, str]:
-        """This process's, with the cores shared out among the jobs unless the user has said how many to use."""
+        """Return the environment of a trial: cores are divided among the jobs, unless the user has set a number."""
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         return {"OMP_NUM_THREADS": str(threads), **os.environ}
 
 
 def _reached(trial: Trial) -> str:
-    """How far a run is that is going on."""
+    """Return how far a running trial is."""
     try:
         events = list(read_events(trial.folder / _RUN / METRICS))
-    except GrowtoolError:  # nothing is written yet
+    except GrowtoolError:  # the run has not written anything yet
         return "reading images and checkpoint"
     done = max((event["step"] for event in events), default=0)
     accuracy = [event["top1"] for event in events if event["event"] in ("epoch", "evaluation")]

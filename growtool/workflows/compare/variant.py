@@ -1,4 +1,4 @@
-"""Other training of the same grown checkpoint: what a comparison sets against its plain recipe."""
+"""Variants of a comparison: other ways to train the same grown checkpoint."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from growtool.finetune.options.merging import read_config
 _ALIKE = frozenset(
     "data val_data dataset data_kwargs train_split val_split num_classes batch_size eval_interval".split()
 )
-"""Options that have to be the same for all arms, or their budgets and curves could not be compared."""
+"""Options that must be the same for all arms: without that, budgets and curves could not be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Options of `growtool finetune` on top of those all arms share.
+    """Options of `growtool finetune` that replace those all arms share.
 
     Attributes:
-        name: unique in the comparison; arms are called `PLAN+NAME`.
-        options: by name.
+        name: unique in the comparison; an arm is named `PLAN+NAME`.
+        options: name -> value.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Variant:
 
 
 def read_variants(paths: Sequence[Path]) -> tuple[Variant, ...]:
-    """A variant per file, named after it.
+    """Read a variant from each file; the file gives the name.
 
     Raises:
-        PlanError: a file is no mapping of options, or two have one name; all problems at once.
+        PlanError: a file is no mapping of options, or two have the same name; all problems at once.
     """
     names = names_of(paths)
     problems = taken_names(names, option="--variant")
@@ -50,7 +50,7 @@ def read_variants(paths: Sequence[Path]) -> tuple[Variant, ...]:
 
 
 def undue_options(variant: Variant, decided: Collection[str]) -> list[str]:
-    """What a variant may not set: options in `decided`, which the comparison decides, and those all arms share."""
+    """Return a problem if a variant sets options that the comparison decides, or that must be the same for all arms."""
     undue = sorted(set(variant.options) & {*decided, *_ALIKE})
     if not undue:
         return []
@@ -61,17 +61,17 @@ def undue_options(variant: Variant, decided: Collection[str]) -> list[str]:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each file, fit for a folder; without `+`, which joins the names of a plan and a variant."""
+    """Return a name for each file that a folder can have; without `+`, which joins the names of plan and variant."""
     return [re.sub(r"[^\w.-]+", "-", path.stem) for path in paths]
 
 
 def taken_names(names: Sequence[str], *, option: str, reserved: tuple[str, ...] = ()) -> list[str]:
-    """A problem if a name stands twice or begins like one that is the comparison's own.
+    """Return a problem if a name is given twice, or begins like the name of a baseline.
 
     Args:
         names: of the files.
-        option: that the user gave them with.
-        reserved: what no name may begin with.
+        option: that named the files.
+        reserved: beginnings that no name may have.
     """
     taken = sorted({name for name in names if names.count(name) > 1 or name.startswith(reserved)})
     if not taken:

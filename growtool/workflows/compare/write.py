@@ -1,4 +1,4 @@
-"""The documents in the folder of a comparison: a table, every evaluation, curves, and a page with all of it."""
+"""The documents in the folder of a comparison: tables, every evaluation, curves, and a page with all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from growtool.workflows.compare.variant import names_of
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything that was asked and found, as plain data."""
+    """Return the whole question and all results as plain data."""
     study = comparison.study
     return {
         "growtool": version("growtool"),
@@ -45,7 +45,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def write(comparison: Comparison) -> None:
-    """Write, or write anew, the documents of the comparison into its folder; PNG where matplotlib is installed."""
+    """Write the documents of a comparison into its folder, replacing earlier ones; a PNG if matplotlib is installed."""
     study = comparison.study
     title = f"Growing {study.source.label}"
     tables, drawn = _tables(comparison), charts(comparison)
@@ -64,11 +64,11 @@ def write(comparison: Comparison) -> None:
     if can_draw_png():
         write_png(drawn, curves)
     else:
-        curves.unlink(missing_ok=True)  # of an earlier call, with other arms
+        curves.unlink(missing_ok=True)  # an earlier call may have drawn other arms
 
 
 def _page(title: str, comparison: Comparison, drawn: Sequence[Chart]) -> str:
-    """The most telling first; the columns of the arms that have room."""
+    """Return the page: crossings, charts and savings first, then the columns of the arms that fit."""
     arms, *savings = _tables(comparison)
     lead = crossing_sentences(comparison.costs)
     others = [sentence for sentence in sentences(comparison.costs) if sentence not in lead]
@@ -82,6 +82,6 @@ def _page(title: str, comparison: Comparison, drawn: Sequence[Chart]) -> str:
 
 
 def _tables(comparison: Comparison) -> list[TableText]:
-    """The table of the arms, and the one of what is saved, where that is told of any."""
+    """Return the table of the arms, and that of the savings if any is known."""
     savings = savings_table(comparison.costs)
     return [table(comparison), *([savings] if savings.rows else [])]

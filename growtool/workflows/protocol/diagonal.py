@@ -1,10 +1,11 @@
 """Growing two members onto the diagonal of a larger model (MixtureGrowth, arXiv 2311.04251, section 3).
 
-A weight whose rows become k times and columns j times as many is a k x j grid. Member 0 stands first, member 1 last;
-every other block is a new combination of the templates of either, row by row in turn. Where only rows grow (the stem,
-norms, biases) member 0 comes first and member 1 last; where only columns do (the classifier) both are read, so that the
-logits are the sum of the members'. What stands between them, from k = 3 on, starts as its library starts it. Widths
-that do not divide cut the last block short, in weights and norms alike.
+A weight whose rows grow k-fold and whose columns grow j-fold is a k x j grid of blocks. Member 0 is the first block and
+member 1 the last. Each other block is a new combination of the templates of one member; the members take turns, row by
+row. If only rows grow (the stem, norms, biases), member 0 comes first and member 1 last. If only columns grow (the
+classifier), both members are read, so that the logits are the sum of the members' logits. From k = 3 on, the part
+between the members starts as its library initialises it. If a width is no multiple, the last block is cut short, in
+weights and norms alike.
 
 Axes: k, j the grid; T templates.
 """
@@ -37,7 +38,7 @@ Maps = Mapping[str, tuple[AxisMap, ...]]
 
 @dataclass(frozen=True, slots=True)
 class NewVectors:
-    """How new coefficient vectors are drawn: by which choice, how large relative to the member's own, by which seed."""
+    """How new coefficient vectors are drawn; `gain` is their size relative to the member's own vector."""
 
     choice: Coefficients
     gain: float
@@ -45,10 +46,10 @@ class NewVectors:
 
 
 def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, TracedModel]:
-    """How each dimension of each tensor grows from a member to the grown model, and the latter.
+    """Return how each dimension of each tensor grows from a member to the grown model, and the traced grown model.
 
     Raises:
-        PlanError: the member is no narrower version of the model throughout.
+        PlanError: the member is not narrower than the model in every layer.
     """
     source, target = TracedModel.of(member, where="member"), TracedModel.of(grown, where="model")
     matching = match(source, target, None)
@@ -83,7 +84,7 @@ def _summed(matching: Matching, name: str, dim: int) -> frozenset[GroupPair]:
 
 
 def two_sided(maps: Maps) -> frozenset[str]:
-    """The tensors whose rows and columns both grow."""
+    """Return the tensors whose rows and columns both grow."""
     return frozenset(
         name for name, axes in maps.items() if len(axes) > 1 and not any(axis.is_identity for axis in axes[:2])
     )
@@ -93,8 +94,8 @@ def write_grown(out: Path, grown: ModelSpec, members: tuple[Path, Path], new: Ne
     """Write the grown model in template form.
 
     Args:
-        out: the folder to appear.
-        grown: what to grow to.
+        out: the folder to write.
+        grown: the grown model.
         members: folders of member 0 and member 1.
         new: how new vectors are drawn.
 
@@ -128,12 +129,12 @@ def write_grown(out: Path, grown: ModelSpec, members: tuple[Path, Path], new: Ne
 
 
 def grid_of(first_T: Tensor, last_T: Tensor, rows: int, columns: int, new: NewVectors, name: str) -> Tensor:
-    """The coefficients of a grown layer over both sets of templates, [rows, columns, T of both].
+    """Return the coefficients of a grown layer over the templates of both members, [rows, columns, T of both].
 
-    New blocks take the sets in turn, as published: block 2 the first, block 3 the second. `orthogonal` vectors lie in
-    the null space of the member's own vector within its set; with more blocks than the space has dimensions they are
-    drawn anew, and a set of one template has no such vector: its blocks are zero. (The public reference leaves the
-    first new block at its random start.) Signs make the largest entry positive.
+    New blocks use the two sets of templates in turn, as published: block 2 the first, block 3 the second. `orthogonal`
+    vectors lie in the null space of the member's own vector within its set. If there are more blocks than dimensions,
+    more vectors are drawn. A set of one template has no such vector, so its blocks are zero. (The public reference
+    leaves the first new block at its random start.) Signs make the largest entry positive.
     """
     own = (first_T.double(), last_T.double())
     C = torch.zeros(rows, columns, len(first_T) + len(last_T), dtype=torch.float64)
@@ -152,13 +153,13 @@ def grid_of(first_T: Tensor, last_T: Tensor, rows: int, columns: int, new: NewVe
 
 
 def beside(first: Tensor, last: Tensor, fresh: Tensor, axes: tuple[AxisMap, ...], *, sums: bool) -> Tensor:
-    """A dense tensor of the grown model: member 0 first, member 1 last, `fresh` between them.
+    """Return a dense tensor of the grown model: member 0 first, member 1 last, `fresh` between them.
 
     Args:
-        first, last: the members'.
-        fresh: of the grown shape.
-        axes: how each dimension grows, at most one of them.
-        sums: whether a tensor that does not grow is the sum of the members'; else it is a buffer both have alike.
+        first, last: the tensors of the members.
+        fresh: initial values, of the grown shape.
+        axes: how each dimension grows.
+        sums: whether a tensor that does not grow is the sum of the members' tensors; if not, both have the same one.
     """
     growing = [dim for dim, axis in enumerate(axes) if not axis.is_identity]
     if not growing:
@@ -178,7 +179,7 @@ def beside(first: Tensor, last: Tensor, fresh: Tensor, axes: tuple[AxisMap, ...]
 
 
 def _sums(name: str, maps: Maps) -> bool:
-    """Whether a vector is the bias of a layer that reads both members."""
+    """Return whether a vector is the bias of a layer that reads both members."""
     weight = maps.get(f"{name.rpartition('.')[0]}.weight", ())
     return name.endswith(".bias") and len(weight) > 1 and weight[0].is_identity and not weight[1].is_identity
 

@@ -40,19 +40,19 @@ class Training(Settings):
 
 
 class Protocol(Section):
-    """What to train, and how it grows.
+    """A protocol: the model, its members, their training, and how they grow.
 
     Attributes:
         model: timm's name of the grown model.
         model_args: its arguments.
-        member_args: those that make a member instead: the same model, narrower.
+        member_args: arguments that replace some of these and make a member: the same model, narrower.
         input_size: channels, height and width of the images.
-        templates: in the set of each layer of a member.
-        second: where member 1 comes from: `scratch`, with templates of its own, or `copy`, a copy of member 0.
-        noise: with `copy`, the standard deviation of what is added to its templates, relative to theirs.
+        templates: the number of templates for each layer of a member.
+        second: the origin of member 1: `scratch`, with its own templates, or `copy`, a copy of member 0.
+        noise: with `copy`, the standard deviation of the noise on its templates, relative to theirs.
         coefficients: of the new blocks.
         gain: size of the new vectors relative to the member's own.
-        train, member_0, member_1, grown: options of training, of all and of each; the later win.
+        train, member_0, member_1, grown: options of all trainings, and of each one, which win.
         seed: of the members and of the new vectors.
     """
 
@@ -85,7 +85,7 @@ class Protocol(Section):
 
 @dataclass(frozen=True, slots=True)
 class LoadedProtocol:
-    """A protocol, the file it came from, its text, and the options of each training: what all have, and its own."""
+    """A protocol with its file and text, and the merged options of each training."""
 
     protocol: Protocol
     path: Path
@@ -97,7 +97,7 @@ def load_protocol(path: Path) -> LoadedProtocol:
     """Read a protocol.
 
     Raises:
-        PlanError: it is not one; every finding with its place.
+        PlanError: the file is no protocol; every problem with its place.
     """
     document, content, text = read_document(
         path, what="a protocol in YAML", need="a mapping with `model`, `member_args` and `train`",

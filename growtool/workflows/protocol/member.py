@@ -1,4 +1,4 @@
-"""A member: a small model in template form, each layer with a set of templates of its own, before any training."""
+"""A member before training: a small model in template form, whose layers each have their own templates."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from growtool.templates.grouping import templatable
 def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templates: int, seed: int) -> None:
     """Write a member with fresh weights.
 
-    A template is the weight its library would start the layer with, so that each has its variance; coefficients are a
-    random unit vector, so that the weight has it, too. (The public reference draws all templates of a layer as one
-    tensor of five dimensions and gets them too small by the square root of its rows.)
+    Each template is a weight as the library initialises the layer, so it has the variance of the library. The
+    coefficients are a random unit vector, so the weight has this variance, too. (The public reference draws all
+    templates of a layer as one tensor of five dimensions, which makes them too small by the square root of its rows.)
 
     Args:
-        out: the folder to appear.
+        out: the folder to write.
         spec: the member.
-        growing: tensors that grow on both sides; these are templated.
-        templates: in each layer's set.
-        seed: of all that is drawn.
+        growing: the tensors whose rows and columns both grow; these are templated.
+        templates: the number of templates for each layer.
+        seed: of all random numbers.
     """
     traced = TracedModel.of(spec, where="member")
     drawn = [library_of(spec).initialised(spec, seed * 1000 + number) for number in range(templates)]
@@ -61,7 +61,7 @@ def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
     """Write a copy of a trained member, with noise added to its templates.
 
     Args:
-        out: the folder to appear.
+        out: the folder to write.
         member: the folder of the member.
         noise: standard deviation relative to that of each bank.
         seed: of the noise.
@@ -77,10 +77,10 @@ def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
 
 
 def bank_of(name: str) -> str:
-    """The bank of a layer that shares its templates with no other."""
+    """Return the name of the bank of a layer that shares its templates with no other layer."""
     return name.replace(".", "_")
 
 
 def fresh_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
-    """The tensors the model starts with."""
+    """Return the tensors as the library initialises the model."""
     return dict(library_of(spec).initialised(spec, seed).state_dict())

@@ -1,4 +1,4 @@
-"""Running a protocol: member 0, member 1, growth, and training on."""
+"""Running a protocol: train member 0 and member 1, grow, and train the grown model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from growtool.workflows.protocol.file import TRAININGS, LoadedProtocol, Protocol
 from growtool.workflows.protocol.member import write_copy, write_member
 
 REPORT, COPY = "protocol.json", "protocol.yaml"
-_NOISE = 0.1  # of a copied member, where the file does not say
+_NOISE = 0.1  # default noise on the templates of a copied member, relative to their standard deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Step:
 
     Attributes:
         name: `member_0`, `member_1` or `grown`.
-        before: top-1 in percent before its first update.
-        after: top-1 after its last.
-        steps: updates.
-        parameters: in elements, templates and coefficients as they are stored.
+        before: top-1 in percent before the first update.
+        after: top-1 in percent after the last update.
+        steps: the number of updates.
+        parameters: stored numbers: templates, coefficients, and tensors that are not templated.
         seconds: of training and evaluation.
     """
 
@@ -66,13 +66,13 @@ def run_protocol(
         loaded: the protocol.
         output: a new folder; it gets `member_0/`, `member_1/`, `grown/`, each with `start/` and `run/`, a copy of the
             protocol and a report.
-        resume: go on where an earlier call was interrupted, within a training at its latest checkpoint.
-        progress: who watches each training.
-        told: hears which training begins, and what each came to.
+        resume: go on where an earlier call was interrupted; a training goes on at its latest checkpoint.
+        progress: watches each training.
+        told: called with a line when a training begins, and with its result.
 
     Raises:
-        PlanError: the folder is not empty, or of another protocol than it is to be resumed with; an option is wrong, or
-            the members are no narrower versions of the model.
+        PlanError: the folder is not empty, or holds another protocol; an option is wrong; or the members are not
+            narrower than the model in every layer.
         CheckpointError: a model cannot be built.
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last training was complete.
     """
@@ -130,10 +130,11 @@ def _carry_out(
     write: Callable[..., None],
     train: Callable[[str], Path],
 ) -> None:
-    """Write what each training starts from and train it.
+    """Write the checkpoint that each training starts from, and train it.
 
-    `write` calls a function in the first process, unless its result is there, and the others wait for it; `train` takes
-    the name of a training and returns its last checkpoint.
+    Args:
+        write: calls a function in the first process, unless its result exists; the other processes wait for it.
+        train: takes the name of a training and returns its last checkpoint.
     """
     write(write_member, starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
     first = train("member_0")
@@ -155,7 +156,7 @@ def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
 
 
 def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> None:
-    """Leave a copy of the protocol in the folder, or find the same one there."""
+    """Write a copy of the protocol into the folder; on resuming, check that the copy there is the same."""
     copy = output / COPY
     if resume and copy.is_file():
         if copy.read_text(encoding="utf-8") != loaded.text:

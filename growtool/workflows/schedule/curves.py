@@ -1,4 +1,4 @@
-"""Curves of runs and schedules: accuracy and loss against updates, multiply-accumulates and time."""
+"""Curves of runs and schedules: accuracy and loss against updates and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Curve:
 
     Attributes:
         name: of the run's folder.
-        points: in their order; a schedule's stages one after the other.
-        grown: the places among the points after which the model grew.
-        facts: size of the model, how it grew, and the highest learning rate, as far as the records tell.
+        points: in their order; for a schedule, one stage after the other.
+        grown: the points after which the model grew.
+        facts: size of the model, operators of its growth, and highest learning rate, if the records hold them.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Curve:
 
     @property
     def title(self) -> str:
-        """With what its model is and how it trained."""
+        """The name, followed by the facts."""
         return f"{self.name}: {', '.join(self.facts)}" if self.facts else self.name
 
 
 def read_curve(folder: Path) -> Curve:
-    """The curve of a run of `growtool finetune` or of a schedule, complete or not.
+    """Read the curve of a run of `growtool finetune` or of a schedule, complete or not.
 
     Raises:
-        PlanError: the folder is neither.
+        PlanError: the folder is neither, or holds no evaluation yet.
         CheckpointError: its records are damaged.
     """
     name = folder.resolve().name
@@ -62,7 +62,7 @@ def read_curve(folder: Path) -> Curve:
 
 
 def told_apart(curves: Sequence[Curve], folders: Sequence[Path]) -> list[Curve]:
-    """Curves of folders of one name, called after their whole paths."""
+    """Return the curves; those whose folders have the same name are named by their whole paths."""
     names = [curve.name for curve in curves]
     return [
         replace(curve, name=str(folder)) if names.count(curve.name) > 1 else curve
@@ -71,7 +71,7 @@ def told_apart(curves: Sequence[Curve], folders: Sequence[Path]) -> list[Curve]:
 
 
 def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
-    """Accuracy against updates and MACs, then both losses against updates; all runs in each, growth marked."""
+    """Return charts of accuracy against updates and MACs, and of both losses; each with all runs, and growth marked."""
     return [
         Chart(
             title=title,
@@ -94,7 +94,7 @@ def curve_charts(curves: Sequence[Curve]) -> list[Chart]:
 
 
 def curve_table(curves: Sequence[Curve]) -> TableText:
-    """One row for each run: how it began, its best, its last, and what it cost."""
+    """Return a table with a row for each run: first, best and last accuracy, and cost."""
     rows = []
     for curve in curves:
         first, last = curve.points[0], curve.points[-1]
@@ -130,7 +130,7 @@ def _read_schedule(folder: Path, name: str) -> Curve:
 
 
 def _model(folder: Path) -> tuple[str, ...]:
-    """Size of a run's model, and the operators of the last growth before it; nothing before its first checkpoint."""
+    """Return the size of a run's model and the operators of its last growth; nothing before the first checkpoint."""
     best = RunFolder(folder).best
     if not best.is_dir():
         return ()
@@ -138,7 +138,7 @@ def _model(folder: Path) -> tuple[str, ...]:
         checkpoint = open_checkpoint(best)
         size = sum(parameter.numel() for parameter in build(checkpoint.spec, where=checkpoint.name).parameters())
         steps = read_lineage(checkpoint)
-    except CheckpointError:  # a model that a plugin registers: its curves are drawn without
+    except CheckpointError:  # a plugin registers the model, and `growtool report` loads none: draw without these facts
         return ()
     operators = [steps[-1][axis]["operator"] for axis in ("width", "depth") if axis in steps[-1]] if steps else []
     grown = f"grown by {' and '.join(operators)}"
@@ -146,7 +146,7 @@ def _model(folder: Path) -> tuple[str, ...]:
 
 
 def _rate(folders: Iterable[Path]) -> tuple[str, ...]:
-    """The highest learning rate of runs: as it was asked for, else as their steps tell."""
+    """Return the highest learning rate of some runs: as it was given, else as their steps record it."""
     runs = [RunFolder(folder) for folder in folders]
     asked = [yaml.safe_load(run.config.read_text("utf-8"))["lr"] for run in runs if run.config.is_file()]
     if asked and None not in asked:

@@ -11,7 +11,7 @@
       - train: {steps: 500}
 
 Training takes the options of `growtool finetune` under their names in config.yaml; growing takes a plan, or its file.
-`rate`, which may be left out, is one course of the learning rate over all stages.
+`rate`, which is optional, is one schedule of the learning rate over all stages.
 Paths start in the folder of the file; those within a plan that has a file of its own, in the working folder.
 """
 
@@ -78,7 +78,7 @@ def _stages(value: Any) -> Any:
 
 
 class Schedule(Section):
-    """A schedule: where it starts, what its trainings have in common, and its stages."""
+    """A schedule: its first checkpoint, the options of all its trainings, and its stages."""
 
     checkpoint: str = Field(description="the path of the checkpoint to start from")
     train: Trained = Field(default=Training(), description="options of `growtool finetune` for every stage that trains")
@@ -95,9 +95,9 @@ class LoadedSchedule:
     Attributes:
         path: the file.
         text: its content.
-        checkpoint: where the first stage starts.
+        checkpoint: that the first stage starts from.
         stages: in their order.
-        rate: the course of the rate over all of them; None where each stage has its own.
+        rate: one schedule of the learning rate over all stages; None if each stage has its own.
     """
 
     path: Path
@@ -111,7 +111,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     """Read a schedule, and every plan it names.
 
     Raises:
-        PlanError: it is not a schedule, or a plan in it is not one; every finding with its place.
+        PlanError: the file is no schedule, or a plan in it is none; every problem with its place.
     """
     document, content, text = read_document(
         path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
@@ -130,7 +130,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
 
 
 def _note_rates(document: Document, schedule: Schedule) -> None:
-    """Note every option of a training that has no place beside a rate over all stages."""
+    """Note the options of training that contradict one rate over all stages."""
     own = [(("stages", index, "train"), step.train) for index, step in enumerate(schedule.stages)]
     for loc, training in [(("train",), schedule.train), *own]:
         for name in RATE:
@@ -148,7 +148,7 @@ def _note_rates(document: Document, schedule: Schedule) -> None:
 
 
 def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedPlan]:
-    """The plans that have files of their own, by the number of their stage; what is wrong with them is noted."""
+    """Load the plans that have their own files; return them by the index of their stage, and note their problems."""
     plans = {}
     for index, stage in enumerate(stages):
         named = stage.get("grow") if isinstance(stage, dict) else None
@@ -162,7 +162,7 @@ def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedP
 
 
 def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
-    """The stages of a sound schedule."""
+    """Yield the stages of a schedule without problems."""
     path = document.path
     common = read_layer(document, ("train",), content.get("train"), {PREVIOUS})
     for index, stage in enumerate(content["stages"]):

@@ -1,7 +1,7 @@
-"""One course of the learning rate over all stages of a schedule, that growing falls into.
+"""One schedule of the learning rate over all training stages, in the middle of which the model grows.
 
-Depth and width grown once and late cost least where the rate stays high until then and falls once, at the end of the
-whole run (warm-up, stable, decay; arXiv 2511.04981). Time is counted in updates, whatever each stage's budget is in.
+Training costs least if the model grows once and late, and if the rate stays high until then and falls once, at the end
+of the whole run (warm-up, stable, decay; arXiv 2511.04981). Time is counted in updates, whatever unit budgets have.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from growtool.finetune.options.lengths import Length, updates_of
 from growtool.plan.section import Section, problem
 
 _DECAY = "0.2"
-_SHAPE = ("lr_decay_fn", "min_lr", "warmup_lr")  # options of training, under the same names
+_SHAPE = ("lr_decay_fn", "min_lr", "warmup_lr")  # options of training with the same names
 
 
 class Rate(Section):
-    """The course of the rate over the whole schedule."""
+    """The learning rate over the whole schedule, as the file gives it."""
 
     sched: Literal["wsd", "cosine", "constant"] = Field(default="wsd", description="warm-up, stable, decay; or another")
     warmup: Length = Field(default="0.05", description="linear warm-up: part of the whole, epochs or steps")
@@ -44,7 +44,7 @@ class Rate(Section):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stage that trains: its number, its updates, and those of an epoch of it."""
+    """A training stage: its number, its updates, and the updates of one of its epochs."""
 
     number: int
     steps: int
@@ -53,11 +53,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A rate laid out over stages.
+    """A rate laid out over the training stages.
 
     Attributes:
-        rate: as the file has it.
-        spans: of all stages that train, in their order.
+        rate: as the file gives it.
+        spans: of all training stages, in their order.
     """
 
     rate: Rate
@@ -65,34 +65,34 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """Updates of the whole."""
+        """Updates of all stages."""
         return sum(span.steps for span in self.spans)
 
     @property
     def warmup(self) -> int:
-        """Updates of the warm-up; epochs are those of the first stage that trains."""
+        """Updates of the warm-up; epochs are those of the first training stage."""
         return updates_of(self.rate.warmup, whole=self.steps, per_epoch=self.spans[0].per_epoch)
 
     @property
     def decay(self) -> int:
-        """Updates of the decay, 0 where there is none; epochs are those of the last stage that trains."""
+        """Updates of the decay, 0 without one; epochs are those of the last training stage."""
         if self.rate.sched != "wsd":
             return 0
         return updates_of(self.rate.decay or _DECAY, whole=self.steps, per_epoch=self.spans[-1].per_epoch)
 
     def before(self, number: int) -> int:
-        """Updates before the stage of this number."""
+        """Return the updates before a stage."""
         return sum(span.steps for span in self.spans if span.number < number)
 
     def options(self, number: int) -> dict[str, Any]:
-        """What makes the training of this number follow the course."""
+        """Return the options that make a training stage follow the rate."""
         wsd = {"decay_steps": self.decay} if self.rate.sched == "wsd" else {}
         shape = {name: getattr(self.rate, name) for name in _SHAPE if name in self.rate.model_fields_set}
         place = {"sched_start": self.before(number), "sched_steps": self.steps}
         return {"sched": self.rate.sched, "warmup_steps": self.warmup, **wsd, **shape, **place}
 
     def problems(self) -> Iterator[str]:
-        """What does not fit into so many updates."""
+        """Yield a problem if warm-up and decay do not fit into the updates of all stages."""
         if self.warmup + self.decay >= self.steps or (self.rate.sched == "wsd" and not self.decay):
             decay = f" and a decay of {self.decay}" if self.rate.sched == "wsd" else ""
             yield (
@@ -101,7 +101,7 @@ class Course:
             )
 
     def problems_of_growth(self, number: int) -> Iterator[str]:
-        """Why the stage of this number should not grow: wsd grows in its stable part, or before and after all of it."""
+        """Yield a problem if a stage grows during warm-up or decay of wsd; before and after the whole run it may."""
         at, falls = self.before(number), self.steps - self.decay
         if self.rate.sched != "wsd" or at in (0, self.steps) or self.warmup <= at <= falls:
             return

@@ -1,4 +1,4 @@
-"""Running a schedule, and running on after an interruption at any point."""
+"""Running a schedule, and resuming it after an interruption at any point."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def run_schedule(
 
     Args:
         schedule: from `load_schedule`.
-        output: gets a folder for each stage, and `schedule.json` with what each came to.
-        resume: go on where an earlier call was interrupted, within a training stage at its latest checkpoint.
+        output: gets a folder for each stage, and `schedule.json` with their results.
+        resume: go on where an earlier call was interrupted; a training stage goes on at its latest checkpoint.
         progress: watches each training stage.
-        told: hears which stage begins, and which were complete before.
+        told: called with a line for each stage that begins or was complete before.
 
     Returns:
-        Every stage, those of earlier calls included.
+        The records of all stages, those of earlier calls included.
 
     Raises:
-        PlanError: the output is taken, a stage is at fault, or a stage that is complete was changed in the file.
-        CheckpointError: a checkpoint is at fault.
+        PlanError: the output is not empty, a stage is wrong, or a complete stage was changed in the file.
+        CheckpointError: a checkpoint cannot be read or does not fit.
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last stage was complete; the state is saved.
     """
     world = World.from_environment()
@@ -88,10 +88,10 @@ def run_schedule(
 
 
 def read_records(output: Path) -> list[StageRecord]:
-    """The stages of a schedule's folder that are complete.
+    """Read the records of the complete stages in a schedule's folder.
 
     Raises:
-        CheckpointError: the folder's own record is damaged.
+        CheckpointError: the record is damaged.
     """
     return read_document(
         output / STATE,
@@ -101,15 +101,20 @@ def read_records(output: Path) -> list[StageRecord]:
 
 
 def _devices(coming: Sequence[Stage]) -> list[str]:
-    """What the stages that train say of their device."""
+    """Return the devices that the training stages ask for."""
     return [str(stage.options.get("device", "auto")) for stage in coming if isinstance(stage, Train)]
 
 
 def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> Course | None:
-    """Raise for what is wrong with any stage that is to come, before the first of them trains.
+    """Check all stages that are not complete, before the first of them trains.
+
+    Each stage is checked against what the stages before it will leave.
 
     Returns:
-        The course of the rate over all stages, where the schedule has one.
+        The rate over all stages; None if the schedule has none.
+
+    Raises:
+        GrowtoolError: the problems of all stages, each with its place.
     """
     source: str | Path = schedule.checkpoint
     teacher = source
@@ -131,7 +136,7 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
         except GrowtoolError as error:
             problems.extend(error.problems)
             if stage.number < len(schedule.stages) and isinstance(stage, Grow):
-                break  # what the later ones would find is not known
+                break  # without this growth the model of the later stages is unknown
     if problems:
         raise PlanError(problems)
     if schedule.rate is None:
@@ -141,7 +146,7 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
 
 
 def _laid_out(schedule: LoadedSchedule, course: Course, output: Path) -> Course:
-    """The rate over all stages; raises PlanError where it, or a stage, does not fit into it."""
+    """Return the rate, after checking that it fits the updates, and that each stage fits it; else raise PlanError."""
     problems = [f"{schedule.path}: rate: {found}" for found in course.problems()]
     for stage in schedule.stages if not problems else ():
         problems += [f"{stage.place}: {found}" for found in stage.unfit(course, output)]
@@ -152,7 +157,7 @@ def _laid_out(schedule: LoadedSchedule, course: Course, output: Path) -> Course:
 
 @contextmanager
 def _told_where(stage: Stage) -> Iterator[None]:
-    """While open errors say where the stage stands."""
+    """Put the place of a stage in front of the errors raised inside."""
     try:
         yield
     except GrowtoolError as error:
@@ -160,7 +165,7 @@ def _told_where(stage: Stage) -> Iterator[None]:
 
 
 def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
-    """The stages of an earlier call that are complete."""
+    """Return the complete stages of an earlier call; raise PlanError if the file has changed one of them."""
     done = read_records(output)
     changed = [r.number for r, s in zip(done, schedule.stages, strict=False) if r.digest != s.digest]
     if changed or len(done) > len(schedule.stages):
@@ -173,7 +178,7 @@ def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
 
 
 def _going_on(schedule: LoadedSchedule, output: Path) -> str:
-    """The command that goes on with a schedule."""
+    """Return the command that resumes a schedule."""
     return command("schedule", schedule.path, "-o", output, "--resume")
 
 

@@ -1,4 +1,4 @@
-"""The kinds of stages. Each takes a checkpoint, writes its folder, and leaves a checkpoint for the next."""
+"""The kinds of stages: each starts from a checkpoint, writes a folder, and leaves a checkpoint for the next stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from growtool.finetune.state.records import Progress
     from growtool.plan import LoadedPlan
 
-PREVIOUS = "previous"  # as a teacher: the checkpoint before the latest growth
+PREVIOUS = "previous"  # name of a teacher: the checkpoint before the latest growth
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class StageRecord:
     Attributes:
         number: from 1.
         kind: `train` or `grow`.
-        digest: of what was asked, to notice a changed file on resuming.
-        folder: what the stage wrote, relative to the schedule's folder.
-        checkpoint: what the next stage starts from, relative as well.
+        digest: of the stage in the file; on resuming it shows whether the file has changed.
+        folder: that the stage wrote, relative to the schedule's folder.
+        checkpoint: that the next stage starts from, likewise.
         steps: updates of the stage.
-        macs: multiply-accumulates it spent on training.
-        seconds: it took, interruptions left out.
-        parameters: of the model after it.
-        top1: accuracy in percent of the checkpoint it leaves; None where nothing was evaluated.
+        macs: multiply-accumulates spent on training.
+        seconds: duration without interruptions.
+        parameters: of the model after the stage, as a count.
+        top1: accuracy in percent of the checkpoint it leaves; None if nothing was evaluated.
     """
 
     number: int
@@ -54,14 +54,14 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a stage works.
+    """The surroundings of a stage.
 
     Attributes:
         root: the schedule's folder.
         source: the checkpoint to start from.
         teacher: the checkpoint before the latest growth, or the first one.
-        progress: who watches.
-        course: of the rate over all stages; None where each has its own, or where it is not known yet.
+        progress: watches training.
+        course: the rate over all stages; None if each stage has its own, or while it is not known yet.
     """
 
     root: Path
@@ -73,11 +73,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What a stage will leave.
+    """The expected result of a stage.
 
     Attributes:
-        checkpoint: as far as it is known before it is there.
-        span: the updates of a stage that trains.
+        checkpoint: what is known of it before it exists.
+        span: the updates of a training stage; None for a growth.
     """
 
     checkpoint: Checkpoint
@@ -86,12 +86,12 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Fine-tuning with these options.
+    """A stage that fine-tunes.
 
     Attributes:
         number: its place in the schedule, from 1.
-        digest: of what was asked.
-        place: where it stands: file, line, column and key.
+        digest: of the stage in the file.
+        place: in the file: path, line, column and key.
         options: as the file gives them.
     """
 
@@ -102,25 +102,25 @@ class Train:
 
     @property
     def folder(self) -> str:
-        """What it writes, in the schedule's folder."""
+        """The name of the folder that it writes."""
         return f"{self.number:02d}-train"
 
     def options_with(self, *, state: bool) -> Layer:
-        """As it trains where the stage before leaves the optimizer's state, which is carried unasked, or none."""
+        """Return the options for a start with or without optimizer state; a state that is there is carried unasked."""
         if "carry_optimizer" in self.options or self.options.get("lora_rank"):
             return self.options
         options = {name: value for name, value in self.options.items() if state or name != "new_state"}
         return Layer(options | {"carry_optimizer": state}, self.options.places)
 
     def open(self, path: str | Path) -> Checkpoint:
-        """As it says itself what it is."""
+        """Open a checkpoint that says itself which model it is of."""
         return open_checkpoint(path)
 
     def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
-        """The same model, which then knows the names of its classes.
+        """Return the same model, with the class names that training gives it.
 
         Raises:
-            PlanError: options or data that do not fit it.
+            PlanError: options or data do not fit the model.
             CheckpointError: the teacher cannot be opened.
         """
         from growtool.finetune.parallel.distributed import World
@@ -132,7 +132,7 @@ class Train:
         return Foreseen(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
 
     def run(self, site: Site) -> StageRecord:
-        """Train in `NN-train/`; the optimizer's state of the stage before is taken over where it is there and fits."""
+        """Train in `NN-train/`, from the optimizer's state of the stage before if there is one that fits."""
         from growtool.finetune.run import finetune
 
         config = self._config(site)
@@ -155,16 +155,16 @@ class Train:
         )
 
     def done(self, root: Path) -> Span:
-        """Its updates, by the configuration that it wrote.
+        """Return the updates of this stage from the configuration that its run wrote.
 
         Raises:
-            CheckpointError: that cannot be read.
+            CheckpointError: the configuration cannot be read.
         """
         resolved = self._settings(root)["resolved"]
         return Span(self.number, resolved["steps"], resolved["steps_per_epoch"])
 
     def unfit(self, course: Course, root: Path) -> Iterator[str]:
-        """Where it has begun to train by another course of the rate."""
+        """Yield a problem for each option by which this stage has trained under another rate."""
         if not (root / self.folder / RUN_CONFIG).is_file():
             return
         before = self._settings(root)
@@ -193,7 +193,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """Growing by this plan; see `Train`."""
+    """A stage that grows by a plan; for the other fields see `Train`."""
 
     number: int
     digest: str
@@ -201,18 +201,18 @@ class Grow:
     plan: LoadedPlan
 
     def open(self, path: str | Path) -> Checkpoint:
-        """As the plan says what it is."""
+        """Open a checkpoint; the plan may say which model it is of."""
         from growtool.growing.source import open_planned
 
         return open_planned(path, [self.plan.plan])
 
     def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
-        """The target.
+        """Return the target.
 
         Raises:
             CheckpointError: the plan says that `source` holds another model.
-            PlanError: it cannot be reached from `source`, or not without losing the function by accident, or the images
-                that growth would see do not do.
+            PlanError: the target cannot be reached from `source`, or only with an unintended loss of the function, or
+                the images that growth would see cannot be used.
         """
         from growtool.calibration import open_images
         from growtool.recipe import resolve
@@ -228,11 +228,11 @@ class Grow:
         return Foreseen(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
 
     def unfit(self, course: Course, root: Path) -> Iterator[str]:
-        """Where it would grow while the rate rises or falls."""
+        """Yield a problem if this stage would grow while the rate rises or falls."""
         yield from course.problems_of_growth(self.number)
 
     def run(self, site: Site) -> StageRecord:
-        """Grow into `NN-grow/`, in the first process where there are several."""
+        """Grow into `NN-grow/`; with several processes, the first one does it."""
         import torch
 
         from growtool.finetune.parallel.distributed import World, joined
@@ -273,7 +273,7 @@ Stage = Train | Grow
 
 
 def _same_optimizer(checkpoint: str | Path, name: str) -> bool:
-    """Whether the state of this optimizer lies beside a checkpoint, from the stage before or mapped through growth."""
+    """Return whether the state of an optimizer lies beside a checkpoint: from the stage before, or grown with it."""
     from growtool.finetune.update.optimizer import class_name
 
     path = Path(checkpoint) / OPTIMIZER
