@@ -1,7 +1,7 @@
 """Whether a model is another one with more blocks, by the names and shapes of its tensors alone.
 
-Blocks are the numbered children of a module. Their order is kept; which of them are new is not told by their numbers:
-where a stage ends in a block of its own kind, a longer stage has that block at a later place.
+Blocks are the numbered children of a module. They have to keep their order, but not their numbers: where a stage ends
+in a block of its own kind, a longer stage has that block at a later place.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, TypeAlias
 from growtool.library.building import Shapes
 from growtool.trace.pairing.stretches import sequences
 
-Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"
+Tree: TypeAlias = "Mapping[str, Tree | tuple[int, ...]]"  # a module's children and tensors; a tensor is its shape
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 def adds_blocks(before: Shapes, after: Shapes, *, alike: bool) -> bool:
-    """Whether blocks were added and nothing else has changed.
+    """Return whether blocks were added and nothing else has changed.
 
     Args:
-        before, after: of both models.
-        alike: whether each new block has to have the shapes of one of its sequence.
+        before, after: shapes of both models.
+        alike: whether each new block has to have the shapes of a block that its sequence had before.
     """
     return len(after) > len(before) and _extends(_tree(before), _tree(after), alike)
 
 
 def blocks_unlike(before: Shapes, after: Shapes) -> list[str]:
-    """Blocks of sequences that are longer, none of whose blocks had these shapes before."""
+    """Return the paths of the blocks of longer sequences whose shapes no block of the sequence had before."""
 
     def of_block(shapes: Shapes, path: str) -> Shapes:
         return {name.removeprefix(path): shape for name, shape in shapes.items() if name.startswith(f"{path}.")}
@@ -42,7 +42,7 @@ def blocks_unlike(before: Shapes, after: Shapes) -> list[str]:
 
 
 def lengthens(before: Shapes, after: Shapes) -> bool:
-    """Whether some numbered children became more, whatever else has changed."""
+    """Return whether some module has more numbered children than before, whatever else has changed."""
     return _lengthens(_tree(before), _tree(after))
 
 
@@ -75,17 +75,17 @@ def _extends(before: Tree | tuple[int, ...], after: Tree | tuple[int, ...], alik
 
 
 def _runs(node: Tree) -> dict[str, list[Any]]:
-    """The children by the part of their names that is no number, in the order of their numbers."""
-    found: dict[str, list[tuple[int, Any]]] = {}
+    """Return a module's children by the part of their names that is no number, in the order of their numbers."""
+    runs: dict[str, list[tuple[int, Any]]] = {}
     for name, child in node.items():
         match = _NUMBERED.fullmatch(name)
         stem, number = (f"{match[1]}#", int(match[2])) if match else (name, 0)
-        found.setdefault(stem, []).append((number, child))
-    return {stem: [child for _, child in sorted(run, key=lambda item: item[0])] for stem, run in found.items()}
+        runs.setdefault(stem, []).append((number, child))
+    return {stem: [child for _, child in sorted(run, key=lambda item: item[0])] for stem, run in runs.items()}
 
 
 def _run_extends(old: list[Any], new: list[Any], alike: bool) -> bool:
     if len(old) == len(new):
         return all(_extends(before, after, alike) for before, after in zip(old, new, strict=True))
-    remaining = iter(new)
+    remaining = iter(new)  # `in` consumes it: the old blocks have to be a subsequence of the new ones
     return all(block in remaining for block in old) and not (alike and any(block not in old for block in new))

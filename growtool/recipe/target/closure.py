@@ -1,9 +1,9 @@
-"""Which numbers of a constructor may be doubled together: the most that agree on every set of channels.
+"""Which numbers of a constructor may be doubled together: as many as agree on every set of channels.
 
 A configuration that says channels layer by layer holds many numbers that belong together: what one layer writes, the
-next reads. Doubling one alone tells which dimensions it decides. Channels are doubled where every dimension that
-carries them is; numbers that decide a part of them alone (the input of a layer after a stem of fixed width) are left
-out, and so, one after the other, is what depends on these.
+next reads. Doubling one number alone tells which dimensions it decides. A set of channels may be doubled only if every
+dimension that carries it is. Numbers that decide only some of these dimensions (the input of a layer after a stem of
+fixed width) are left out, then the numbers that disagree without those, and so on until the rest agrees.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _Sizes = Mapping[_Dimension, int]
 
 
 class Closure:
-    """What each number of a constructor changes when it alone is doubled, and which numbers may be doubled together.
+    """What each number of a constructor changes when it alone is doubled.
 
     Args:
         shapes: of the model's tensors.
         tensors: their layouts.
-        alone: number -> the shapes of the model with this one doubled, every tensor of the model among them.
+        alone: number -> the shapes of the model with this one doubled; has to hold every tensor of the model.
     """
 
     def __init__(self, shapes: Shapes, tensors: Mapping[str, tuple[Axis, ...]], alone: Mapping[K, Shapes]) -> None:
@@ -37,46 +37,57 @@ class Closure:
         self._effects: dict[Hashable, _Sizes] = {key: _effect(shapes, changed) for key, changed in alone.items()}
 
     def agreeing(self, keys: Iterable[K]) -> list[K]:
-        """The most of these numbers that may be doubled together as far as sizes tell; a trace has to confirm it."""
+        """Return the numbers that may be doubled together as far as sizes tell; a trace has to confirm it."""
         chosen = list(keys)
         while chosen:
             torn = set(_torn(self._axes, self._factors(chosen)))
-            rest = [key for key in chosen if not torn & self._effects[key].keys()]
-            if len(rest) == len(chosen):
+            untorn = [key for key in chosen if not torn & self._effects[key].keys()]
+            if len(untorn) == len(chosen):
                 break
-            chosen = rest
+            chosen = untorn
         return chosen
 
     def nearest(self, keys: Iterable[K], kind: Callable[[K], Hashable]) -> list[K]:
-        """Of numbers that agree those that together come nearest to doubling what may grow; kinds go as a whole."""
-        chosen, cost = list(keys), math.inf
+        """Return those of the numbers that together come nearest to doubling what may grow.
+
+        Greedy: as long as that comes nearer, the numbers of one kind are dropped, and those that then disagree.
+
+        Args:
+            keys: numbers that agree.
+            kind: gives the kind of a number.
+        """
+        chosen = list(keys)
         while True:
             kinds = dict.fromkeys(map(kind, chosen))
             fewer = [self.agreeing([k for k in chosen if kind(k) != dropped]) for dropped in kinds]
-            now = self._cost(chosen) if cost == math.inf else cost
             best = min(fewer, key=self._cost, default=chosen)
-            if self._cost(best) >= now:
+            if self._cost(best) >= self._cost(chosen):
                 return chosen
-            chosen, cost = best, self._cost(best)
+            chosen = best
 
     def _factors(self, keys: Iterable[K]) -> dict[_Dimension, Fraction]:
-        """By what numbers multiply dimensions together: parts laid side by side add up, what else is one by another."""
+        """Return by what factor numbers that are doubled together multiply each dimension that they change.
+
+        On an axis of one segment (heads times head size) the factors multiply. On an axis of several, laid side by side
+        (queries, keys and values), each number lengthens its own segments, so that the increases add up.
+        """
         factors: dict[_Dimension, Fraction] = {}
         for key in keys:
             for dimension, size in self._effects[key].items():
                 axis = self._axes[dimension]
-                before, own = factors.get(dimension, Fraction(1)), Fraction(size, axis_size(axis))
-                factors[dimension] = before * own if len(axis) == 1 else before + own - 1
+                before, alone = factors.get(dimension, Fraction(1)), Fraction(size, axis_size(axis))
+                factors[dimension] = before * alone if len(axis) == 1 else before + alone - 1
         return factors
 
     def _cost(self, keys: Iterable[K]) -> float:
+        """Return how far the dimensions that may grow are from double."""
         factors = self._factors(keys)
         growable = [d for d, axis in self._axes.items() if any(group.fixed is None for group in groups_on(axis))]
         return float(sum(abs(factors.get(dimension, Fraction(1)) - 2) for dimension in growable))
 
 
 def _effect(shapes: Shapes, changed: Shapes) -> dict[_Dimension, int]:
-    """The dimensions that a number changes when it is doubled, with their new sizes."""
+    """Return the dimensions that a number changes when it is doubled, with their new sizes."""
     return {
         (name, dim): new
         for name, shape in shapes.items()
@@ -86,7 +97,13 @@ def _effect(shapes: Shapes, changed: Shapes) -> dict[_Dimension, int]:
 
 
 def _torn(axes: Mapping[_Dimension, Axis], factors: Mapping[_Dimension, Fraction]) -> Iterator[_Dimension]:
-    """Dimensions that carry channels which other dimensions have in another number, or which cannot grow."""
+    """Yield the dimensions of channels that are multiplied by different factors, or that cannot grow and would.
+
+    Args:
+        axes: the layout of every dimension.
+        factors: by which dimensions are multiplied; others stay.
+    """
+    # an axis of a single group tells the factor of this group; other axes are then checked against these
     alone: dict[ChannelGroup, set[Fraction]] = defaultdict(set)
     carriers: dict[ChannelGroup, list[_Dimension]] = defaultdict(list)
     for dimension, axis in axes.items():
@@ -105,7 +122,7 @@ def _torn(axes: Mapping[_Dimension, Axis], factors: Mapping[_Dimension, Fraction
 
 
 def _size(axis: Axis, factors: Mapping[ChannelGroup, Fraction]) -> Fraction | None:
-    """How long an axis is with its channels multiplied so, None where that is not known."""
+    """Return the length of an axis whose channels are multiplied by these factors, or None if one is not known."""
     total = Fraction(0)
     for segment in axis:
         sizes = list[Fraction]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from growtool.errors import CheckpointError
 from growtool.library.building import Shapes
@@ -17,71 +18,88 @@ from growtool.trace.pairing.stretches import Numbered, sequences, stretches
 _ALONE = 24  # places of an argument that are tried one by one where the library refuses all together
 
 
+class _Adding(NamedTuple):
+    """What an argument does that adds blocks; `tensors` counts those of the model with it doubled."""
+
+    value: Value
+    closes: bool
+    tensors: int
+
+
 class Deepening:
     """The arguments that add blocks like those there are, or residual ones.
 
     Attributes:
-        adding: argument -> its value, and what ranks it: residual blocks first, then as many as possible.
+        adding: argument -> what it does.
         against: argument that adds blocks of the same widths where another one falls -> that one, and its value.
 
     Args:
         trials: builds models.
-        tracing: whether to trace the deeper models, too: a block that none is like may be residual.
+        tracing: whether to trace deeper models as well: a block that none of the source's is like may be residual.
     """
 
     def __init__(self, trials: Trials, *, tracing: bool) -> None:
         self._trials, self._tracing = trials, tracing
         self._deeper: dict[tuple[str, object], Trace | None] = {}
         self._sequences = sequences(trials.shapes)
-        self.adding: dict[str, tuple[tuple[bool, int], Value]] = {}
+        self.adding: dict[str, _Adding] = {}
         self.against: dict[str, tuple[str, float]] = {}
 
     def arguments(self) -> dict[str, Value]:
-        """The arguments and their values: those that add residual blocks first, then the one that adds most."""
-        return {name: value for name, (_, value) in sorted(self.adding.items(), key=lambda item: item[1][0])}
+        """Return the arguments and their values: those that add residual blocks first, then the one that adds most."""
+        ranked = sorted(self.adding.items(), key=lambda item: (not item[1].closes, -item[1].tensors))
+        return {name: adding.value for name, adding in ranked}
 
     def apart(self) -> tuple[str, ...]:
-        """Arguments that each add blocks of their own, of several that add the same the first."""
+        """Return arguments that each add blocks of their own; of several that add the same blocks the first."""
         chosen, added = list[str](), set[str]()
         for name, value in self.arguments().items():
-            own = (self._twice(name, value, self._trials.places.get(name)) or {}).keys() - self._trials.shapes.keys()
-            if added.isdisjoint(own):
+            deeper = self._twice(name, value, self._trials.places.get(name)) or {}
+            new = deeper.keys() - self._trials.shapes.keys()
+            if added.isdisjoint(new):
                 chosen.append(name)
-                added |= own
+                added |= new
         return tuple(chosen)
 
     def closes(self, names: Iterable[str]) -> bool:
-        """Whether the blocks that arguments add can start closed."""
-        return all(not self.adding[name][0][0] for name in names)
+        """Return whether the blocks that these arguments add can start closed."""
+        return all(self.adding[name].closes for name in names)
 
     def adds(self, name: str, value: Value, shapes: Shapes | None) -> bool:
-        """Whether an argument adds blocks, in some of its places at least; noted if so.
+        """Return whether an argument adds blocks, in some of its places at least; note it in `adding` if so.
 
         Args:
             name: of the argument.
             value: in the source.
-            shapes: of the model with all of it doubled; None where its library refuses that.
+            shapes: of the model with all of it doubled; None if its library refuses that.
         """
         places = self._growing_stages(name, value, shapes)
         if is_path(name) and places and not self._runs_with(name, value, places):
+            # A VGG's list holds poolings, too, which add no tensors: repeated, they leave nothing of the image.
             alone = (place for place in places if self._adds_blocks(name, value, {place}))
             places = frozenset(place for place in alone if self._runs_with(name, value, {place}))
         if not places or not self._adds_blocks(name, value, places):
             return False
         if isinstance(value, tuple) and not self._closes(name, value, places):
+            # Some of EfficientNet-Edge's stages have no shortcuts; only the others grow, if there are any.
             places = frozenset(place for place in places if self._closes(name, value, {place})) or places
         deeper = self._twice(name, value, places)
         if deeper is None:
             return False
-        self.adding[name] = ((not self._closes(name, value, places), -len(deeper)), value)
+        self.adding[name] = _Adding(value, self._closes(name, value, places), len(deeper))
         if isinstance(value, tuple):
             self._trials.places[name] = places
         return True
 
     def adds_against(self, name: str, value: Value, numbers: Mapping[str, Value]) -> bool:
-        """Whether a count adds blocks once another number falls as it rises; noted if so.
+        """Return whether a count adds blocks once another number falls as it rises; note both if so.
 
         A RegNet has its widths from how fast they rise from block to block: of twice as many blocks half as fast.
+
+        Args:
+            name: of the count.
+            value: in the source.
+            numbers: the arguments among which a number that falls is looked for.
         """
         shapes = self._trials.doubled({name: value})
         hopeless = shapes is not None and not lengthens(self._trials.shapes, shapes)
@@ -99,21 +117,23 @@ class Deepening:
         return self._trials.built(self._values(name, value, places))
 
     def _values(self, name: str, value: Value, places: Collection[int] | None) -> dict[str, Value]:
+        """Return the argument doubled in these places (None: all), and half of the number that falls with it."""
         falling = [self.against[name]] if name in self.against else []
         return {name: twice_at(value, places), **{other: number / 2 for other, number in falling}}
 
     def _runs_with(self, name: str, value: Value, places: Collection[int]) -> bool:
-        """Whether the model runs: numbers of a configuration need not fit each other."""
+        """Return whether the model runs: numbers of a configuration need not fit each other."""
         return self._trials.runs(self._values(name, value, places))
 
     def _closes(self, name: str, value: Value, places: Collection[int]) -> bool:
-        """Whether the blocks that an argument adds in these places are residual: they may start as if not there."""
+        """Return whether the blocks that an argument adds in these places are residual: they may start closed."""
         deeper = self._twice(name, value, places) or {}
         longer = [
             (self._sequences[prefix], sequence)
             for prefix, sequence in sequences(deeper).items()
             if prefix in self._sequences and len(sequence.indices) > len(self._sequences[prefix].indices)
         ]
+        # New blocks are mostly like the last one of their stage: where that is residual, no deeper model is traced.
         if longer and all(f"{old.prefix}{old.indices[-1]}" in self._trials.trace.closable for old, _ in longer):
             return True
         trace = self._traced_deeper(name, value)
@@ -123,7 +143,7 @@ class Deepening:
         )
 
     def _traced_deeper(self, name: str, value: Value) -> Trace | None:
-        """The model with this argument doubled; None where it does not run."""
+        """Return the trace of the model with all of this argument doubled, or None if it does not run."""
         key = name, self.against.get(name)
         if key not in self._deeper:
             self._deeper[key] = None
@@ -132,21 +152,22 @@ class Deepening:
         return self._deeper[key]
 
     def _growing_stages(self, name: str, value: Value, shapes: Shapes | None) -> frozenset[int]:
-        """The numbers of an argument that add blocks: all of them, or those that do alone."""
+        """Return the places in an argument whose numbers add blocks: all if they do together, else those that do alone.
+
+        Args:
+            name, value, shapes: see `adds`.
+        """
         numbers = leaves(value)
         if shapes is not None and self._adds_blocks(name, value, None):
             return frozenset(range(len(numbers)))
-        found = set[int]()
         hopeless = len(numbers) > _ALONE if shapes is None else not lengthens(self._trials.shapes, shapes)
         if not isinstance(value, tuple) or hopeless:
             return frozenset()
-        for place, number in enumerate(numbers):
-            if isinstance(number, int) and number and self._adds_blocks(name, value, {place}):
-                found.add(place)
-        return frozenset(found)
+        counts = (place for place, number in enumerate(numbers) if isinstance(number, int) and number)
+        return frozenset(place for place in counts if self._adds_blocks(name, value, {place}))
 
     def _adds_blocks(self, name: str, value: Value, places: Collection[int] | None) -> bool:
-        """Whether an argument doubled in these places adds blocks like those there are, or ones that start closed."""
+        """Return whether an argument doubled in these places adds blocks like those there are, or residual ones."""
         deeper = self._twice(name, value, places)
         if deeper is None:
             return False
@@ -155,26 +176,27 @@ class Deepening:
             return False
         if adds_blocks(before, after, alike=True):
             return True
-        added = blocks_unlike(before, after)
-        return bool(added) and self._residual(name, value).issuperset(added)
+        unlike = blocks_unlike(before, after)
+        return bool(unlike) and self._residual(name, value).issuperset(unlike)
 
     def _read(self, other: Shapes) -> tuple[Shapes, Shapes]:
-        """The source's shapes and others, without tensors that differ and that no forward pass reads."""
-        own, read = self._trials.shapes, self._trials.trace.forward.read
-        unread = {name for name, shape in own.items() if name not in read and other.get(name, shape) != shape}
+        """Return the source's and other shapes without the tensors that differ and that no forward pass reads."""
+        before, read = self._trials.shapes, self._trials.trace.forward.read
+        unread = {name for name, shape in before.items() if name not in read and other.get(name, shape) != shape}
 
-        def left(shapes: Shapes) -> Shapes:
+        def without(shapes: Shapes) -> Shapes:
             return {name: shape for name, shape in shapes.items() if name not in unread}
 
-        return left(own), left(other)
+        return without(before), without(other)
 
     def _residual(self, name: str, value: Value) -> frozenset[str]:
-        """Blocks of the model with this argument doubled that are like none of the source's and can start closed."""
+        """Return the residual blocks, of the model with all of it doubled, that are like none of the source's."""
         trace = self._traced_deeper(name, value)
-        found = stretches(self._trials.trace, trace) if trace else []
-        paths = (f"{stretch.prefix}{j}" for stretch in found for j, same in stretch.alike.items() if not same)
-        return frozenset(path for path in paths if trace and path in trace.exits)
+        longer = stretches(self._trials.trace, trace) if trace else []
+        unlike = (f"{stretch.prefix}{j}" for stretch in longer for j, same in stretch.alike.items() if not same)
+        return frozenset(path for path in unlike if trace and path in trace.exits)
 
 
 def _closable(trace: Trace, blocks: Numbered) -> int:
+    """Return how many of these blocks are residual."""
     return sum(f"{blocks.prefix}{index}" in trace.closable for index in blocks.indices)

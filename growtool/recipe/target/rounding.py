@@ -11,7 +11,7 @@ from growtool.recipe.target.trials import Trials
 from growtool.trace import groups_on
 
 _NEAR = 0.02  # relative: how far rounding may have moved a number of channels, or by one for each part of an axis
-_SIZES = 3  # sizes that are off, of which ratios are tried that mend them
+_SIZES = 3  # sizes that are off for each of which a ratio is tried that would mend it
 
 _Uneven = Mapping[tuple[str, int], tuple[int, int, int]]
 """Tensor and dimension -> its channels in the source, how many the factor makes of them, how many the target has."""
@@ -20,11 +20,13 @@ _Uneven = Mapping[tuple[str, int], tuple[int, int, int]]
 def even_ratios(
     args: Mapping[str, Value], ratios: Mapping[str, float], factor: float, trials: Trials
 ) -> tuple[dict[str, Value], list[str]]:
-    """The ratios at which the factor makes whole multiples of channels, and a sentence on each.
+    """Return other values for ratios, at which the factor makes the channels that it should, and a sentence on each.
+
+    Ratios that mend nothing, or that change any size that is not off, stay and are left out.
 
     Args:
-        args: those that the target has otherwise than the source.
-        ratios: arguments that are fractions and that it has from the source.
+        args: the target's arguments that differ from the source's.
+        ratios: arguments that are fractions, and that the target has from the source.
         factor: how much wider the target is.
         trials: builds models.
     """
@@ -32,25 +34,25 @@ def even_ratios(
     shapes = trials.built(args) if ratios else None
     uneven = {} if shapes is None else _uneven(shapes, factor, trials)
     for name, ratio in ratios.items():
-        for old, wanted, found in sorted(set(uneven.values()))[:_SIZES]:
-            evened = {**new, name: ratio * wanted / found}
-            then = trials.built({**args, **evened})
-            if then is None or shapes is None or not _differing(shapes, then) <= uneven.keys():
+        for old, wanted, rounded in sorted(set(uneven.values()))[:_SIZES]:
+            evened = {**new, name: ratio * wanted / rounded}
+            shapes_evened = trials.built({**args, **evened})
+            if shapes_evened is None or shapes is None or not _differing(shapes, shapes_evened) <= uneven.keys():
                 continue
-            left = _uneven(then, factor, trials)
-            if len(left) < len(uneven):
-                new, shapes, uneven = evened, then, left
+            still_uneven = _uneven(shapes_evened, factor, trials)
+            if len(still_uneven) < len(uneven):
+                new, shapes, uneven = evened, shapes_evened, still_uneven
                 said.append(
-                    f"width: {name} {ratio:g} becomes {ratio * wanted / found:g}, so that {old} channels become "
-                    f"{wanted}, not {found}"
+                    f"width: {name} {ratio:g} becomes {ratio * wanted / rounded:g}, so that {old} channels become "
+                    f"{wanted}, not {rounded}"
                 )
                 break
     return new, said
 
 
 def _uneven(shapes: Shapes, factor: float, trials: Trials) -> _Uneven:
-    """Where channels are nearly, and not quite, so many times as many as in the source."""
-    found = {}
+    """Return the dimensions whose channels are nearly, but not quite, `factor` times as many as in the source."""
+    uneven = {}
     for name, before in trials.shapes.items():
         axes = trials.trace.tensors[name]
         for dim, (axis, old, new) in enumerate(zip(axes, before, shapes.get(name, ()), strict=False)):
@@ -58,12 +60,12 @@ def _uneven(shapes: Shapes, factor: float, trials: Trials) -> _Uneven:
             if not isinstance(wanted, int) or new in (old, wanted) or all(g.fixed is not None for g in groups_on(axis)):
                 continue
             if abs(new - wanted) <= max(len(axis), _NEAR * wanted):
-                found[name, dim] = (old, wanted, new)
-    return found
+                uneven[name, dim] = (old, wanted, new)
+    return uneven
 
 
 def _differing(shapes: Shapes, others: Shapes) -> set[tuple[str, int]]:
-    """Tensor and dimension of what two models have in other sizes, or one alone has."""
+    """Return the dimensions whose sizes differ between two models; (name, 0) for tensors that only one has."""
     found = {(name, 0) for name in shapes.keys() ^ others.keys()}
     for name in shapes.keys() & others.keys():
         sizes = itertools.zip_longest(shapes[name], others[name])

@@ -10,16 +10,16 @@ from torch import nn
 from growtool.library import ModelSpec, library_of
 from growtool.plan.target import Target
 
-_NAMED = 4
+_NAMED = 4  # architectures at most
 
 
 def sibling_advice(spec: ModelSpec, model: nn.Module, accepted: Callable[[Target], bool]) -> str:
-    """Which larger models the plan reaches by their names: what to say where no argument makes this one wider.
+    """Return what to say where no argument makes a model wider: which larger models the plan reaches by their names.
 
     Args:
         spec: the source.
         model: its skeleton.
-        accepted: whether the plan can be carried out with another target.
+        accepted: returns whether the plan can be carried out with another target.
     """
     library = library_of(spec)
     larger = library.larger(spec, model)

@@ -1,8 +1,8 @@
 """Which constructor arguments make a model wider or deeper, found by trying them.
 
-No list of argument names: each number a constructor takes is doubled on the meta device, and what happens to the shapes
-says what it is. A width argument doubles channels that may grow; a depth argument adds blocks to a sequence; an
-argument that leaves every shape alone may still decide how channels split into heads.
+There is no list of argument names. Each number that a constructor takes is doubled on the meta device, and what happens
+to the shapes says what it is. A width argument doubles channels that may grow; a depth argument adds blocks to a
+sequence; an argument that leaves every shape alone may still decide how channels split into heads.
 """
 
 from __future__ import annotations
@@ -35,16 +35,20 @@ class SizeArguments:
 
     Attributes:
         width: scaled together they widen every group that the constructor lets grow, heads by number.
-        depth: arguments that add blocks like those there are, or residual ones, the one that adds most first.
-        together: those of them that a factor scales: the first, or one for each stack of blocks.
-        stages: of an argument that is a sequence, the places that do so, where not all do; others stay as they are: the
-            input of a layer after one of fixed width, a stage whose further blocks are neither like those it has nor
-            residual, and one of blocks that are not residual where those of others are.
-        closes: whether the blocks that they add can start closed: they are residual.
+        depth: each adds blocks like those there are, or residual ones: first those that add residual blocks, then the
+            one that adds most.
+        together: the `depth` arguments that a factor scales: the first, or one for each stack of blocks.
+        stages: argument that is a sequence -> the places in it that are scaled, counted through `leaves`; all places of
+            arguments that are absent. Numbers at other places stay: the input of a layer after one of fixed width, a
+            stage whose further blocks would be neither like those it has nor residual, and a stage of blocks without a
+            residual connection where other stages have them.
+        closes: whether the blocks that `together` add are residual, so that they can start closed.
         against: argument that adds blocks -> another one, with its value, that falls by the same factor.
-        unkept: where none widens, what one that would changes of what has to stay, in words; empty where none would.
-        reach: the share of the tensors that may grow and then do, 0 to 1.
-        joint: how many products and softmaxes then run over grown channels, which no width operator keeps exact.
+        unkept: if there is no `width`, a clause on an argument that would widen the model and what it would change of
+            what has to stay; empty if there is no such argument.
+        reach: the share of the tensors that may grow that `width` makes grow, 0 to 1.
+        joint: how many products and softmaxes run over channels that `width` makes grow, which no width operator keeps
+            exact.
     """
 
     width: Mapping[str, Value]
@@ -65,40 +69,48 @@ def find_size_arguments(
     axes: Collection[str] = AXES,
     built: Built | None = None,
 ) -> SizeArguments:
-    """Try every number of the constructor; of an opened spec those inside its arguments, too.
+    """Find the arguments by trying every number of the constructor, then further ones of its library as far as needed.
 
     Args:
         spec: the source.
         model: its skeleton.
         trace: its trace.
         axes: what to look for, `width`, `depth` or both.
-        built: models that an earlier search for the same source built; those of this one are put there.
+        built: models that an earlier search for the same source built, to which those of this one are added.
     """
     library, trials = library_of(spec), Trials(spec, model, trace, built)
-    deeper = Deepening(trials, tracing="depth" in axes)
-    search = _Search(trials, deeper)
-    wider = Widening(trials, search.widening, search.paired, search.neutral, search.breaking)
+    deepening = Deepening(trials, tracing="depth" in axes)
+    search = _Search(trials, deepening)
+    widening = Widening(trials, search.widening, search.paired, search.neutral, search.breaking)
     search.try_each(library.numbers(spec, model))
-    width, joint = wider.width() if "width" in axes else ({}, 0.0)
-    reached = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
-    scaled = "width" not in axes or reached
-    deepened = "depth" not in axes or bool(deeper.adding)
-    if not (scaled and deepened):
+    width, joint = widening.width() if "width" in axes else ({}, 0.0)
+    reaches = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
+    lacks_width = "width" in axes and not reaches
+    lacks_depth = "depth" in axes and not deepening.adding
+    # Each further try costs a model, and an opened spec has hundreds of numbers inside its arguments.
+    if lacks_width or lacks_depth:
         search.try_each(library.inner_numbers(spec))
-    if not scaled:
-        width, joint = wider.further(width, joint)
-    if not (deepened or deeper.adding):
+    if lacks_width:
+        width, joint = widening.further(width, joint)
+    if lacks_depth and not deepening.adding:
         search.try_each(library.entry_counts(spec))
-    reach = trials.reach(width, by_size=False) if width else 0.0
-    depth = deeper.arguments()
-    together = deeper.apart() if library.towers else tuple(depth)[:1]
-    closes = deeper.closes(together)
-    unkept = _unkept(trials, search.breaking) if "width" in axes and not width else ""
-    return SizeArguments(width, depth, together, joint, reach, closes, trials.places, deeper.against, unkept)
+    depth = deepening.arguments()
+    together = deepening.apart() if library.towers else tuple(depth)[:1]
+    return SizeArguments(
+        width=width,
+        depth=depth,
+        together=together,
+        joint=joint,
+        reach=trials.reach(width, by_size=False) if width else 0.0,
+        closes=deepening.closes(together),
+        stages=trials.places,
+        against=deepening.against,
+        unkept=_unkept(trials, search.breaking) if "width" in axes and not width else "",
+    )
 
 
 def _unkept(trials: Trials, breaking: Mapping[str, Value]) -> str:
-    """What the first of the arguments that widen much of the model changes of what has to stay; empty if none does."""
+    """Return a clause on the first argument that would widen the model and what it changes that has to stay, or ""."""
     for name, value in breaking.items():
         with contextlib.suppress(CheckpointError):
             target = trials.traced(trials.twice({name: value}))
@@ -109,8 +121,18 @@ def _unkept(trials: Trials, breaking: Mapping[str, Value]) -> str:
 
 
 class _Search:
-    def __init__(self, trials: Trials, deeper: Deepening) -> None:
-        self._trials, self._deeper = trials, deeper
+    """What each argument does when it is doubled.
+
+    Attributes:
+        widening: arguments that widen the model alone.
+        paired: two arguments each that widen it together, and that the library refuses to double alone.
+        neutral: counts that make no tensor larger (numbers of heads), alone or two that the library takes together.
+        refused: arguments that the library refuses to double alone.
+        breaking: arguments that widen much of the model and change what is fixed.
+    """
+
+    def __init__(self, trials: Trials, deepening: Deepening) -> None:
+        self._trials, self._deepening = trials, deepening
         self._sequences = sequences(trials.shapes)
         self.widening: dict[str, Value] = {}
         self.paired: list[Mapping[str, Value]] = []
@@ -119,9 +141,9 @@ class _Search:
         self.breaking: dict[str, Value] = {}
 
     def try_each(self, numbers: Mapping[str, Value]) -> None:
-        """Double each, and see what it does."""
+        """Double each of these arguments, and sort it by what it does."""
         for name, value in numbers.items():
-            if is_path(name) and any(covers(other, name) for other in (*self.widening, *self._deeper.adding)):
+            if is_path(name) and any(covers(other, name) for other in (*self.widening, *self._deepening.adding)):
                 continue
             shapes = self._trials.doubled({name: value})
             if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
@@ -130,19 +152,19 @@ class _Search:
                 self.refused[name] = value
             if shapes == self._trials.shapes:
                 continue
-            adds = self._deeper.adds(name, value, shapes)
+            adds = self._deepening.adds(name, value, shapes)
             if not adds and self._widens(shapes) and not self._is_known(name, shapes):
                 self.widening[name] = value
             if self._breaks(name, value, shapes):
                 self.breaking[name] = value
-        if not self._deeper.adding:
+        if not self._deepening.adding:
             for name, value in numbers.items():
-                if self._deeper.adds_against(name, value, numbers):
-                    self.widening.pop(name, None)
+                if self._deepening.adds_against(name, value, numbers):
+                    self.widening.pop(name, None)  # a RegNet's `depth` alone makes its last blocks wider, too
         self._try_together()
 
     def _try_together(self) -> None:
-        """Double counts that the library refuses alone and takes together (heads, of queries and of keys)."""
+        """Double, two at a time, counts that the library refuses alone (heads of queries and of keys)."""
         counts = [(name, value) for name, value in self.refused.items() if isinstance(value, int)]
         for (name, value), (other, second) in itertools.combinations(counts, 2):
             both = {name: value, other: second}
@@ -159,7 +181,7 @@ class _Search:
         return shapes is not None and not self._only_adds_blocks(shapes) and self._trials.keeps_what_is_fixed(shapes)
 
     def _breaks(self, name: str, value: Value, shapes: Shapes | None) -> bool:
-        """Whether it widens much of the model, and changes what is fixed with it."""
+        """Return whether the argument widens much of the model, and changes what is fixed with it."""
         return (
             shapes is not None
             and shapes.keys() >= self._trials.shapes.keys()
@@ -168,11 +190,11 @@ class _Search:
         )
 
     def _is_known(self, name: str, shapes: Shapes | None) -> bool:
-        """Whether a path does what an argument does that was tried before."""
+        """Return whether a path does the same as an argument that is known to widen the model."""
         return is_path(name) and any(shapes == self._trials.doubled({other: v}) for other, v in self.widening.items())
 
     def _grows_nothing(self, shapes: Shapes | None) -> bool:
-        """Whether shapes stay or shrink, as tables by head size do where there are more heads."""
+        """Return whether no tensor grows; tables by head size shrink where there are more heads."""
         before = self._trials.shapes
         return (
             shapes is not None
@@ -184,13 +206,14 @@ class _Search:
         )
 
     def _only_adds_blocks(self, shapes: Shapes) -> bool:
+        """Return whether every tensor of the source stays, and all further ones lie in further blocks of a sequence."""
         return all(shapes.get(name) == shape for name, shape in self._trials.shapes.items()) and all(
             name in self._trials.shapes or self._in_new_block(name) for name in shapes
         )
 
     def _in_new_block(self, name: str) -> bool:
-        found = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
-        return any(index is not None and index not in sequence.indices for index, sequence in found)
+        indices = ((inside(name, prefix), sequence) for prefix, sequence in self._sequences.items())
+        return any(index is not None and index not in sequence.indices for index, sequence in indices)
 
 
 def _is_count(value: Value) -> bool:

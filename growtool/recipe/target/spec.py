@@ -1,4 +1,4 @@
-"""What to grow to: a plan's target as a model with its arguments."""
+"""What a plan grows to: its target as the spec of a model, with all arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new li
 def target_specs(
     target: Target, spec: ModelSpec, model: nn.Module, trace: Trace
 ) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
-    """The target's spec, with another for where the library refuses to build it, and what a factor leaves as it is.
+    """Return the specs that a target may be built by, the preferred one first, and a sentence on each surprise.
+
+    There is a second spec only where the library may refuse the first. The sentences tell which arguments change beside
+    those that are scaled, and which stages a factor leaves as they are.
 
     Args:
         target: as the plan says.
@@ -42,7 +45,7 @@ def target_specs(
         trace: its trace.
 
     Raises:
-        PlanError: the constructor cannot be scaled so, with what can be reached instead.
+        PlanError: the constructor cannot be scaled so; with what can be reached instead.
     """
     extra = {key: value for key, value in spec.extra.items() if key not in _NOT_INHERITED}
     if target.model is not None:
@@ -53,21 +56,21 @@ def target_specs(
     if target.scale is None:
         return _accepting(base, target.model_args), ()
     base, size_arguments = scalable(target.scale, base, model, trace)
-    scaled, said = scaled_spec(target.scale, base, model, trace, size_arguments)
-    return (scaled,), (*said, *_kept_stages(target.scale, size_arguments))
+    scaled, remarks = scaled_spec(target.scale, base, model, trace, size_arguments)
+    return (scaled,), (*remarks, *_kept_stages(target.scale, size_arguments))
 
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
-    """The source with other arguments, and the same by the library's further way; that alone for paths inside one."""
+    """Return the source with other arguments, plain and opened; opened alone if some are paths inside arguments."""
     plain, wide = base.with_args(**args), library_of(base).opened(base).with_args(**args)
     return (wide,) if any(map(is_path, args)) else (plain, wide)
 
 
 def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
-    """A line for each of a target's arguments that its constructor has no use for, once it has refused to build it.
+    """Return a line for each of a target's arguments that is unknown to its constructor, which has refused to build it.
 
-    Constructors hand on what they do not name themselves, so an argument counts as unknown only if no function on the
-    way names it and the model builds without any other argument of the plan but not with it.
+    Constructors hand on arguments that they do not name themselves. So an argument counts as unknown only if no
+    function on the way names it, and if the constructor refuses it where it is the plan's only argument.
     """
     library = library_of(spec)
     base = spec if target.model is None else replace(library.named(spec, target.model, {}), model_args={})
@@ -75,19 +78,17 @@ def unknown_arguments(target: Target, spec: ModelSpec) -> list[str]:
         return []
     known = library.arguments(base, build(base))
     return [
-        f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_near(name, known, library.name)}"
+        f"target.model_args.{name}: no argument of {base.architecture}'s constructor{_hint(name, known, library.name)}"
         for name, value in target.model_args.items()
         if name not in known and not is_path(name) and not _builds(base.with_args(**{name: value}))
     ]
 
 
-def _near(name: str, known: Iterable[str], library: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"; did you mean {near[0]!r}?"
-        if near
-        else f"; drop it, or see {library}'s file of the model for those there are"
-    )
+def _hint(name: str, known: Iterable[str], library: str) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
+    return f"; drop it, or see {library}'s file of the model for those there are"
 
 
 def _builds(spec: ModelSpec) -> bool:
@@ -101,7 +102,9 @@ def _builds(spec: ModelSpec) -> bool:
 def scalable(
     scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None
 ) -> tuple[ModelSpec, SizeArguments]:
-    """What is scaled: the constructor's own arguments where they can, else those of the library's further way.
+    """Return the spec to scale and its size arguments: the source, or the same opened where its own do not suffice.
+
+    An opened spec takes more arguments, but searching them takes longer, and its result loads only with growtool.
 
     Args:
         scale: tells what has to be scaled.
@@ -111,23 +114,25 @@ def scalable(
         built: see `find_size_arguments`.
     """
     axes = [axis for axis, factor in (("width", scale.width), ("depth", scale.depth)) if factor not in (None, 1)]
-    size_arguments = find_size_arguments(base, model, trace, axes, built)
-    lacking = [axis for axis in axes if not getattr(size_arguments, axis)]
-    joint = size_arguments.joint
-    little = "width" in axes and size_arguments.reach < LEAST_REACH
+    plain = find_size_arguments(base, model, trace, axes, built)
+    lacking = [axis for axis in axes if not getattr(plain, axis)]
+    reaches_little = "width" in axes and plain.reach < LEAST_REACH
     opening = library_of(base).opened(base)
-    if lacking or joint or little or (not size_arguments.closes and opening != base):
-        more = find_size_arguments(opening, model, trace, axes, built)
-        further = little and more.reach >= LEAST_REACH and more.joint <= size_arguments.joint
-        closing = more.closes and not size_arguments.closes and bool(more.width or not size_arguments.width)
-        better = further or (bool(more.depth) and closing) or (bool(more.width) and more.joint < joint)
-        if better or any(getattr(more, what) for what in lacking):
-            base, size_arguments = opening, more
-    return base, size_arguments
+    if opening == base or not (lacking or plain.joint or reaches_little or not plain.closes):
+        return base, plain
+    opened = find_size_arguments(opening, model, trace, axes, built)
+    reaches_further = reaches_little and opened.reach >= LEAST_REACH and opened.joint <= plain.joint
+    closes_instead = opened.closes and not plain.closes and bool(opened.depth)
+    keeps_width = bool(opened.width or not plain.width)
+    grows_less_jointly = bool(opened.width) and opened.joint < plain.joint
+    better = reaches_further or (closes_instead and keeps_width) or grows_less_jointly
+    if better or any(getattr(opened, axis) for axis in lacking):
+        return opening, opened
+    return base, plain
 
 
 def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]:
-    """A sentence where a factor for the depth does not reach all stages."""
+    """Return a sentence if a factor for the depth does not reach all stages."""
     name, value = next(iter(size_arguments.depth.items()), ("", 0))
     stages = size_arguments.stages.get(name)
     if not isinstance(scale.depth, float) or stages is None or len(stages) == len(leaves(value)):
@@ -142,7 +147,7 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
 def scaled_spec(
     scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, size_arguments: SizeArguments
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The spec with larger arguments, and a sentence on each that changes otherwise so that widths come out.
+    """Return the spec with larger arguments, and a sentence on each other argument that changes with them.
 
     Args:
         scale: how much larger.
@@ -153,71 +158,77 @@ def scaled_spec(
 
     Raises:
         CannotScaleWidthError: no argument makes it wider.
-        PlanError: no argument does it, or a count would become a fraction.
+        PlanError: no argument makes it deeper, or a count would become a fraction.
     """
     args: dict[str, Any] = {}
-    problems, said = list[str](), list[str]()
-    wider = scale.width is not None and scale.width != 1
-    if scale.width is not None and wider:
+    problems, remarks = list[str](), list[str]()
+    wider = scale.width if scale.width != 1 else None
+    if wider is not None:
         if not size_arguments.width:
             problems.append(_unreachable("width", base, size_arguments.unkept))
-        args |= {
-            name: scaled_at(value, scale.width, size_arguments.stages.get(name))
-            for name, value in size_arguments.width.items()
-        }
-        problems += _not_whole("width", size_arguments.width, scale.width, size_arguments.stages)
+        for name, value in size_arguments.width.items():
+            args[name] = scaled_at(value, wider, size_arguments.stages.get(name))
+        problems += _not_whole("width", size_arguments.width, wider, size_arguments.stages)
     if scale.depth is not None and scale.depth != 1:
         if not size_arguments.depth:
             problems.append(_unreachable("depth", base))
         else:
-            for name in size_arguments.together if isinstance(scale.depth, float) else size_arguments.together[:1]:
-                args[name], wrong = _depths(
-                    scale.depth, name, size_arguments.depth[name], size_arguments.stages.get(name)
-                )
-                problems += wrong
-            said += _let_fall(args, size_arguments)
+            deeper, wrong = _depths(scale.depth, size_arguments)
+            args |= deeper
+            problems += wrong
+            remarks += _let_fall(args, size_arguments)
     if problems:
-        raise CannotScaleWidthError(problems) if wider and not size_arguments.width else PlanError(problems)
-    if scale.width is not None and wider:
+        if wider is not None and not size_arguments.width:
+            raise CannotScaleWidthError(problems)
+        raise PlanError(problems)
+    if wider is not None:
         numbers = library_of(base).numbers(base, model)
         fractions = {n: v for n, v in numbers.items() if n not in args and isinstance(v, float) and not v.is_integer()}
-        ratios, evened = even_ratios(args, fractions, scale.width, Trials(base, model, trace))
+        ratios, evened = even_ratios(args, fractions, wider, Trials(base, model, trace))
         args |= ratios
-        said += evened
-    return base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple(said)
+        remarks += evened
+    return base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple(remarks)
+
+
+def _depths(depth: float | tuple[int, ...], size_arguments: SizeArguments) -> tuple[dict[str, Value], list[str]]:
+    """Return the arguments that add blocks with their new values, and a line for each that cannot be so."""
+    if isinstance(depth, float):
+        values = {name: size_arguments.depth[name] for name in size_arguments.together}
+        stages = size_arguments.stages
+        wrong = [line for name in values for line in _not_whole("depth", {name: values[name]}, depth, stages)]
+        return {name: scaled_at(value, depth, stages.get(name)) for name, value in values.items()}, wrong
+    # numbers of blocks, stage by stage: those of the first argument alone
+    name = size_arguments.together[0]
+    value = size_arguments.depth[name]
+    current = leaves(value)
+    if len(depth) != len(current):
+        line = (
+            f"target.scale.depth: found {len(depth)} numbers {list(depth)}, expected {len(current)}: "
+            f"the source has {name} = {list(current)}"
+        )
+        return {name: value}, [line]
+    return {name: with_leaves(value, depth)}, []
 
 
 def _let_fall(args: dict[str, Any], size_arguments: SizeArguments) -> list[str]:
-    """Lower in `args` what falls as the number of blocks rises; a sentence on each that is another than before."""
-    said = []
+    """Lower in `args` each number that falls as the number of blocks rises, and return a sentence on each change.
+
+    A width factor may have raised such a number, so that it ends up where it was.
+    """
+    remarks = []
     for name, (other, number) in size_arguments.against.items():
-        before, now = size_arguments.depth[name], args.get(name)
-        if isinstance(before, int) and isinstance(now, int):
-            args[other] = float(f"{args.get(other, number) * before / now:.12g}")
+        before, after = size_arguments.depth[name], args.get(name)
+        if isinstance(before, int) and isinstance(after, int):
+            args[other] = float(f"{args.get(other, number) * before / after:.12g}")
             if args[other] != number:
-                said.append(f"depth: {other} {number:g} becomes {args[other]:g}, so that widths rise more slowly")
-    return said
-
-
-def _depths(
-    depth: float | tuple[int, ...], name: str, value: Value, stages: frozenset[int] | None
-) -> tuple[Value, list[str]]:
-    if isinstance(depth, float):
-        places = {} if stages is None else {name: stages}
-        return scaled_at(value, depth, stages), _not_whole("depth", {name: value}, depth, places)
-    current = leaves(value)
-    if len(depth) != len(current):
-        return value, [
-            f"target.scale.depth: found {len(depth)} numbers {list(depth)}, expected {len(current)}: "
-            f"the source has {name} = {list(current)}"
-        ]
-    return with_leaves(value, depth), []
+                remarks.append(f"depth: {other} {number:g} becomes {args[other]:g}, so that widths rise more slowly")
+    return remarks
 
 
 def _not_whole(
     what: str, size_arguments: Mapping[str, Value], factor: float, places: Mapping[str, Collection[int]]
 ) -> list[str]:
-    """A line if some count would become a fraction, with the nearest factors that work."""
+    """Return a line if some count would become a fraction, with the nearest factors that work."""
     broken, counts = [], []
     for name, value in size_arguments.items():
         for place, part in enumerate(leaves(value)):

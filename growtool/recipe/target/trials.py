@@ -1,4 +1,4 @@
-"""Models built to see what becomes of shapes: each set of arguments once, on the meta device."""
+"""Models of other sizes, built on the meta device to see their shapes; each set of arguments is built once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from growtool.trace import Trace, groups_on, pair, trace_built
 from growtool.trace.known import on_meta
 from growtool.trace.reading.factors import sums_of_activations
 
-# By the architecture and its arguments; None for what its library refuses.
+# (architecture, changed arguments) -> the model and its shapes; None if its library refuses to build it.
 Built = dict[tuple[str, tuple[tuple[str, Value], ...]], tuple[nn.Module, Shapes] | None]
 
 
@@ -26,8 +26,13 @@ class Trials:
     Attributes:
         trace: of the source.
         shapes: of the source's tensors.
-        built: what was built before, of the same source; None starts anew.
-        places: of an argument that is doubled in some of its places only, these, counted through `leaves`.
+        places: argument that is doubled in some of its places only -> these places, counted through `leaves`.
+
+    Args:
+        spec: the source.
+        model: its skeleton.
+        trace: its trace.
+        built: models that were built before for the same source, to which new ones are added; None: none.
     """
 
     def __init__(self, spec: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None) -> None:
@@ -37,35 +42,35 @@ class Trials:
         self._models: Built = {} if built is None else built
 
     def model(self, values: Mapping[str, Value]) -> nn.Module | None:
-        """The model with these arguments, None where its library refuses them."""
-        found = self._tried(values)
-        return None if found is None else found[0]
+        """Return the model with these arguments, or None if its library refuses them."""
+        tried = self._tried(values)
+        return None if tried is None else tried[0]
 
     def runs(self, values: Mapping[str, Value]) -> bool:
-        """Whether the model with these arguments is built and runs."""
+        """Return whether the model with these arguments can be built and runs."""
         model = self.model(values)
         with on_meta():
             return model is not None and runs(self._spec, model)
 
     def traced(self, values: Mapping[str, Value]) -> Trace | None:
-        """The trace of the model with these arguments, None where its library refuses them.
+        """Return the trace of the model with these arguments, or None if its library refuses them.
 
         Raises:
-            CheckpointError: it does not run.
+            CheckpointError: the model does not run.
         """
         model = self.model(values)
         return None if model is None else trace_built(self._spec, model)
 
     def built(self, values: Mapping[str, Value]) -> Shapes | None:
-        """The shapes of the model with these arguments, None where its library refuses them."""
-        found = self._tried(values)
-        return None if found is None else found[1]
+        """Return the shapes of the model with these arguments, or None if its library refuses them."""
+        tried = self._tried(values)
+        return None if tried is None else tried[1]
 
     def _tried(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
         key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
-            logging.disable()  # some refusals are logged beside being raised
+            logging.disable()  # some constructors also log what they raise
             try:
                 model = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
                 self._models[key] = model, shapes_of(model)
@@ -76,17 +81,17 @@ class Trials:
         return self._models[key]
 
     def twice(self, size_arguments: Mapping[str, Value]) -> dict[str, Value]:
-        """Arguments of the source, doubled."""
+        """Return the arguments with their values doubled, each in its `places` where it has some."""
         return {name: twice_at(value, self.places.get(name)) for name, value in size_arguments.items()}
 
     def doubled(self, size_arguments: Mapping[str, Value]) -> Shapes | None:
-        """The shapes of the model with these arguments doubled."""
+        """Return the shapes of the model with these arguments doubled, or None if its library refuses them."""
         return self.built(self.twice(size_arguments))
 
     def jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
-        """How many products and softmaxes run over channels that grow with these arguments.
+        """Return how many products of two activations and softmaxes run over channels that grow with these arguments.
 
-        Infinity where the library refuses the model, or it does not run or fit the source.
+        Infinity if the library refuses the model, if it does not run, or if its tensors do not match the source's.
         """
         try:
             target = self.traced(self.twice(size_arguments))
@@ -108,15 +113,24 @@ class Trials:
         return sum(any(group in grown for group in groups_on(axis)) for _, _, axis in sums)
 
     def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
-        """Whether no dimension changes that must not."""
+        """Return whether every dimension that must not change has its old size; a missing tensor counts as kept."""
         return all(
             old == new or any(group.fixed is None for group in groups_on(axis))
             for name, shape in self.shapes.items()
             for old, new, axis in zip(shape, shapes.get(name, shape), self.trace.tensors[name], strict=False)
         )
 
+    def keeps_tensors(self, shapes: Shapes) -> bool:
+        """Return whether the model has the source's tensors and no others, and keeps what is fixed."""
+        return shapes.keys() == self.shapes.keys() and self.keeps_what_is_fixed(shapes)
+
     def reach(self, size_arguments: Mapping[str, Value], *, by_size: bool) -> float:
-        """The share of the tensors that may grow and grow with these arguments, 0 to 1; large ones count for more."""
+        """Return the share, 0 to 1, of the tensors that may grow that do so with these arguments.
+
+        Args:
+            size_arguments: are doubled.
+            by_size: whether tensors count by their number of elements, rather than one each.
+        """
         shapes = self.doubled(size_arguments) if size_arguments else self.shapes
         growable = {
             name: math.prod(shape) if by_size else 1
@@ -128,5 +142,5 @@ class Trials:
 
 
 def twice_at(value: Value, places: Collection[int] | None) -> Value:
-    """A value doubled in these places, None for all."""
+    """Return a value with the numbers in these places doubled; None: all of them."""
     return scaled_at(value, 2, places)

@@ -1,4 +1,4 @@
-"""Sizes near those of a plan at which heads keep their size: what to say where arguments would cut heads in two."""
+"""What to say where a plan's arguments would cut heads in two: sizes nearby at which heads keep their size."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from growtool.recipe.target.size_arguments import SizeArguments, find_size_argum
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, channels_of
 
-_PROPOSED = 2
+_PROPOSED = 2  # sizes at most
 
 
 def head_advice(
     target: Target, source: TracedModel, grown: Trace | None, accepted: Callable[[Target], bool]
 ) -> str | None:
-    """How the size of the heads would change, and the nearest arguments that keep it; None where that is no matter.
+    """Return a sentence on how the head size would change, with the nearest arguments that keep it.
+
+    None if heads are not cut in two, if the plan gives no arguments, or if none nearby would do.
 
     Args:
         target: the plan's.
         source: the model that grows.
-        grown: the target's trace; None where its library refuses to build it.
-        accepted: whether the plan can be carried out with another target.
+        grown: the target's trace; None if its library refuses to build it.
+        accepted: returns whether the plan can be carried out with another target.
     """
     before = _head_sizes(source.trace)
     after = None if grown is None else _head_sizes(grown)
@@ -40,9 +42,8 @@ def head_advice(
     if not asked:
         return None
     distance = {near: abs(near - factor) for factor in asked for near in _factors(factor, size_arguments)}
-    near = sorted(distance, key=lambda factor: (distance[factor], factor))
     proposed: list[str] = []
-    for factor in near:
+    for factor in sorted(distance, key=lambda factor: (distance[factor], factor)):
         args = {name: as_lists(value) for name, value in _scaled(size_arguments, factor).items()}
         if len(proposed) < _PROPOSED and accepted(Target(model_args={**target.model_args, **args})):
             proposed.append(_told(args))
@@ -53,17 +54,18 @@ def head_advice(
 
 
 def _head_sizes(trace: Trace) -> tuple[int, ...]:
-    found = {group.size for group, channels in channels_of(trace).items() if channels.what == "head size"}
-    return tuple(sorted(found))
+    """Return the different sizes of heads in a model, ascending."""
+    sizes = {group.size for group, channels in channels_of(trace).items() if channels.what == "head size"}
+    return tuple(sorted(sizes))
 
 
 def _breaks(before: tuple[int, ...], after: tuple[int, ...] | None) -> bool:
-    """Whether some head becomes anything but a whole multiple."""
-    return after is None or len(before) != len(after) or any(b % a for a, b in zip(before, after, strict=True))
+    """Return whether some head size becomes anything but a whole multiple of what it is in the source."""
+    return after is None or len(before) != len(after) or any(new % old for old, new in zip(before, after, strict=True))
 
 
 def _factors(asked: float, size_arguments: SizeArguments) -> set[Fraction]:
-    """The factors on either side at which every number stays whole, and the whole ones."""
+    """Return the nearest factors above 1 on either side: fractions at which every count stays whole, and integers."""
     counts = [
         part
         for name, value in size_arguments.width.items()
@@ -71,8 +73,8 @@ def _factors(asked: float, size_arguments: SizeArguments) -> set[Fraction]:
         if isinstance(part, int) and place in size_arguments.stages.get(name, (place,))
     ]
     steps = {math.gcd(*counts), 1}
-    found = {Fraction(rounded(asked * step), step) for step in steps for rounded in (math.floor, math.ceil)}
-    return {factor for factor in found if factor > 1}
+    nearest = {Fraction(rounded(asked * step), step) for step in steps for rounded in (math.floor, math.ceil)}
+    return {factor for factor in nearest if factor > 1}
 
 
 def _scaled(size_arguments: SizeArguments, factor: Fraction) -> Mapping[str, Value]:
@@ -83,7 +85,7 @@ def _scaled(size_arguments: SizeArguments, factor: Fraction) -> Mapping[str, Val
 
 
 def _told(args: Mapping[str, Any]) -> str:
-    """`embed_dim 96 with num_heads 3`."""
+    """Return arguments in words: `embed_dim 96 with num_heads 3`."""
     first, *rest = (f"{name} {value}" for name, value in args.items())
     return f"{first} with {' and '.join(rest)}" if rest else first
 
