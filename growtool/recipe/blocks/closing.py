@@ -1,8 +1,8 @@
-"""Which parameters of new blocks are zeros, and which layers pass on what they receive, so that nothing else changes.
+"""Which parameters of new blocks become zero, and which of their layers pass on their input, so that nothing changes.
 
-A new block is closed where it returns what it received (a residual block), or zeros that its caller adds to what the
-block received (`x + block(x)`). Where a block runs only in parts, each part is. That the model computes the rest as
-before is followed through both passes (`prove.block_equivalence`).
+A new block is closed if it returns what it received (a residual block), or zeros that its caller adds to what the block
+received (`x + block(x)`). Where only parts of a block run, each part is closed. Whether the rest of the model then
+computes what the source does is followed through both passes (`prove.block_equivalence`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class BlockClosing:
     """What closes the new blocks, so that the rest computes what the source does.
 
     Attributes:
-        zero: path of a new block -> parameters that close it where they are zero.
+        zero: path of a new block -> parameters that close it when they are zero.
         passing: parameters and buffers of layers that pass on what they receive.
-        dropped: module path of the target -> entries of its signature that do nothing then.
-        handing: how those that end in a norm are.
-        difference: what the rest of the model computes differently even so; None: nothing.
+        dropped: module path of the target -> entries of its signature that do nothing in a closed block.
+        handing: how blocks that end in a norm are closed.
+        difference: what the rest of the model computes differently even so, in words; None: nothing.
     """
 
     zero: Mapping[str, Params] = field(default_factory=dict)
@@ -47,7 +47,13 @@ class BlockClosing:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run of a new block, or of a module in one that is only run in parts."""
+    """A run of a new block, or of a module inside a block that never runs as a whole.
+
+    Attributes:
+        block: path of the block.
+        start: how it is to start.
+        call: what ran.
+    """
 
     block: str
     start: str
@@ -55,26 +61,24 @@ class _Run:
 
 
 def block_closing_of(matching: Matching) -> BlockClosing:
-    """Close every new block that does not run.
+    """Decide how every new block that is no running copy is closed.
 
     Raises:
-        PlanError: one cannot be, with the reason.
+        PlanError: a block cannot be closed, with the reason.
     """
     runs = list(_runs(matching))
     running = any(placed.start == "copy" for placed in _new(matching))
     if running and not runs:
         return BlockClosing()
-    first = _closed(runs, matching, zeros_first=False)
-    if first.difference is None:
-        return first
-    if running:  # the values differ from the source's anyway
-        _require_residual(runs, matching)
-        return first
-    second = _closed(runs, matching, zeros_first=True)
-    if second.difference is None:
-        return second
+    returning = _closed(runs, matching, zeros_first=False)
+    if returning.difference is None:
+        return returning
+    if not running:  # beside running copies values differ from the source's anyway, so that nothing is gained by zeros
+        zeroing = _closed(runs, matching, zeros_first=True)
+        if zeroing.difference is None:
+            return zeroing
     _require_residual(runs, matching)
-    return first
+    return returning
 
 
 def _new(matching: Matching) -> Iterator[Placed]:
@@ -83,9 +87,10 @@ def _new(matching: Matching) -> Iterator[Placed]:
 
 
 def _runs(matching: Matching) -> Iterator[_Run]:
-    """The outermost runs of modules of new blocks, in order."""
+    """Yield the outermost runs of modules of new blocks, in order."""
     blocks, end = matching.blocks, 0
     modules = {path: (block, start) for block, start in blocks.starts() for path in blocks.modules_of(block)}
+    # of calls that begin together the outermost comes first, and what it holds ends before `end`
     for call in sorted(matching.target.trace.forward.calls, key=lambda c: (c.first, -c.end, len(c.path))):
         module = next((path for path in modules if within(call.path, path)), None)
         if module is not None and (call.first >= end and call.end > call.first):
@@ -95,8 +100,8 @@ def _runs(matching: Matching) -> Iterator[_Run]:
 
 def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> BlockClosing:
     """Close every run by returning what it received or by returning zeros, whichever is preferred and possible."""
-    same: dict[str, set[str]] = {path: set() for path, _ in matching.blocks.starts()}
-    zeros: dict[str, tuple[str, Params]] = {}
+    closing: dict[str, set[str]] = {path: set() for path, _ in matching.blocks.starts()}  # by block
+    zeroing: dict[str, tuple[str, Params]] = {}  # path of a run -> its block, and what makes its outputs zero
     passing: set[str] = set()
     post_norms: list[PostNorm] = []
     closed = []
@@ -106,31 +111,31 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
         for out in run.call.outs:
             received, zero = _received(run, out, matching), _own(out.zero, run, matching)
             if zero is not None and (received is None or zeros_first):
-                zeros[run.call.path] = run.block, zero | zeros.get(run.call.path, ("", frozenset()))[1]
+                zeroing[run.call.path] = run.block, zero | zeroing.get(run.call.path, ("", frozenset()))[1]
                 outs.append((out.number, "zero"))
             elif received is not None:
-                found, handed = received
-                same[run.block] |= found.params
-                passing |= found.passing
-                if handed is not None:  # all but its last norm is left out
+                same, handed = received
+                closing[run.block] |= same.params
+                passing |= same.passing
+                if handed is not None:  # all but the block's last norm is left out
                     post_norms.append(handed)
                     end = min(end, handed.end)
-                outs.append((out.number if handed is None else handed.summed, found.number))
+                outs.append((out.number if handed is None else handed.summed, same.number))
             else:
                 outs.append((out.number, "unknown"))
         closed.append(Closed(run.call.path, run.call.first, end, tuple(outs)))
     handing = Handing.of(post_norms)
     compared = _compared(closed, handing, matching)
-    for path in compared.needed:
-        block, params = zeros[path]
-        same[block] |= params
-    difference = _contradiction(same.values(), passing, matching) or compared.difference
-    closing = {path: frozenset(params) for path, params in same.items()}
-    return BlockClosing(closing, frozenset(passing), compared.dropped, handing, difference)
+    for path in compared.needed:  # a run whose zeros no sum drops does not have to return zeros
+        block, params = zeroing[path]
+        closing[block] |= params
+    difference = _contradiction(closing.values(), passing, matching) or compared.difference
+    zero_params = {path: frozenset(params) for path, params in closing.items()}
+    return BlockClosing(zero_params, frozenset(passing), compared.dropped, handing, difference)
 
 
 def _contradiction(closing: Collection[set[str]], passing: set[str], matching: Matching) -> str | None:
-    """What blocks with these zeros cannot do at once, in a clause."""
+    """Return a clause on why blocks cannot have these zeros, or None if they can."""
     zero = frozenset[str]().union(*closing)
     if any(params & passing for params in closing):
         return "the same layer would have to be zero and pass on what it receives"
@@ -140,6 +145,7 @@ def _contradiction(closing: Collection[set[str]], passing: set[str], matching: M
 
 
 def _compared(closed: list[Closed], handing: Handing, matching: Matching) -> Comparison:
+    """Compare both passes, the new blocks left out of the target's, and its identity shortcuts too."""
     bridges = matching.shortcuts
     target = matching.target.trace
     for call in target.forward.calls:
@@ -158,9 +164,9 @@ def _compared(closed: list[Closed], handing: Handing, matching: Matching) -> Com
 
 
 def _received(run: _Run, out: Outcome, matching: Matching) -> tuple[Same, PostNorm | None] | None:
-    """The input that an output equals once the block is closed, if the block's own parameters can bring that about.
+    """Return on what terms an output equals an input of the block, if the block's own parameters can meet them.
 
-    Behind a norm, and where the block ends in one, with how it hands on what that wrote.
+    A block that ends in a norm, behind another norm, comes with how it hands on what the one in front wrote.
     """
     if run.start == "identity":
         lone = len(run.call.ins) == 1 and run.call.lone
@@ -173,12 +179,12 @@ def _received(run: _Run, out: Outcome, matching: Matching) -> tuple[Same, PostNo
         handed = post_norm(run.call, out, same, matching)
         if handed is None:
             return None
-        own |= same.plain - {*handed.heirs.values()}  # but for the norm in front
+        own |= same.plain - {*handed.heirs.values()}  # the norm in front is not the block's
     return (same, handed) if _own(own, run, matching) is not None else None
 
 
 def _own(params: Params | None, run: _Run, matching: Matching) -> Params | None:
-    """The parameters, if every one is held by new blocks that start in the same way, and by a checkpoint."""
+    """Return the parameters if new blocks that start in the same way hold them all and a checkpoint stores them."""
     starts, stored = dict(matching.blocks.starts()), matching.target.model.state_dict().keys()
     for name in params or ():
         found = matching.blocks.block_of(name)
@@ -188,7 +194,7 @@ def _own(params: Params | None, run: _Run, matching: Matching) -> Params | None:
 
 
 def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
-    """Raises PlanError for blocks that do not return what they received, where zeros do not do either."""
+    """Raise a PlanError for all blocks that have no residual connection by which they could be closed."""
     runs = list(runs)
     residual = {
         run.block
@@ -209,7 +215,7 @@ def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
 
 
 def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
-    """Why a block does not return what it received, in a clause."""
+    """Return a clause on why a block does not return what it received."""
     for run in runs:
         for out in run.call.outs:
             same = out.same
@@ -233,7 +239,7 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
 
 
 def _unfit(affine: Params, matching: Matching) -> str:
-    """Why norms with these gains and shifts cannot become plain, in a clause."""
+    """Return a clause on why norms with these gains and shifts cannot become plain."""
     counts = matching.target.trace.forward.use_counts
     shared = sorted(name for name in affine if counts[name] > 1)
     if shared:
@@ -242,7 +248,7 @@ def _unfit(affine: Params, matching: Matching) -> str:
 
 
 def _reads(run: _Run, name: str, matching: Matching) -> bool:
-    """Whether any operation of a run reads a parameter."""
+    """Return whether any operation of a run reads a parameter."""
     forward = matching.target.trace.forward
     steps = forward.raw[run.call.first : run.call.end]
     return any(name in forward.made_of.get(number, ()) for step in steps for number in step.ins)

@@ -1,4 +1,4 @@
-"""New blocks that pass on what they receive: which can, and which channels they carry (Net2DeeperNet)."""
+"""New blocks that pass on what they receive: which ones can, and which channels they carry (Net2DeeperNet)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Paired = Mapping[str, tuple[PairedAxis, ...]]
 
 
 def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module) -> str | None:
-    """Why the block cannot pass on what it receives, and what to do; None if it can.
+    """Return why a block cannot pass on what it receives, with what to do instead, or None if it can.
 
-    It can if it is convolutions, BatchNorm and the idempotent activation that its input came out of, one after the
-    other, and each convolution keeps the number of places.
+    It can if it is a chain of convolutions, BatchNorm and the idempotent activation that its input came out of, and if
+    each convolution keeps the number of places.
 
     Args:
         path: a block of the target.
-        modules: the paths of the modules that it is.
+        modules: the paths of the modules that the block consists of.
         target: the target's trace.
         model: the target without weights.
     """
@@ -33,7 +33,7 @@ def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module)
         if not any(within(inner, module) for module in modules):
             continue
         for name, *numbers in entries:
-            by_batch = name in RUNNING_NORMS and True in numbers
+            by_batch = name in RUNNING_NORMS and True in numbers  # the flag `training`
             if (name in ("call", *RUNNING_NORMS) and not by_batch) or f"{name}{tuple(numbers)}" == received:
                 continue
             what = f"{name}({', '.join(map(str, numbers))})"
@@ -49,7 +49,10 @@ def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module)
 
 
 def _keeps_places(module: nn.Module) -> bool:
-    """Whether a convolution has an odd kernel, stride 1, as much padding as that takes, and one or every group."""
+    """Return whether a convolution keeps the number of places and can be the identity.
+
+    It then has an odd kernel, stride 1, as much padding as that takes, and one group or one for each channel.
+    """
     return (
         isinstance(module, nn.Conv1d | nn.Conv2d)
         and not isinstance(module.padding, str)
@@ -65,38 +68,38 @@ def _keeps_places(module: nn.Module) -> bool:
 def paired_identities(
     blocks: Mapping[str, Sequence[str]], paired: Paired, target: Trace
 ) -> tuple[Paired, dict[ChannelGroup, ChannelGroup], list[str]]:
-    """The layouts of the tensors of blocks that pass on what they receive, as if the source had such blocks.
+    """Return the layouts of the tensors of blocks that pass on what they receive, as if the source had such blocks.
 
     Args:
-        blocks: path of a block -> the paths of the modules that it is.
+        blocks: path of a block -> the paths of the modules that it consists of.
         paired: the layouts of all other tensors.
         target: the target's trace.
 
     Returns:
-        The layouts; the target's channel groups that stand for the same channels of the source, each with one that
-        stands for all of them; a line for each block whose input and output are not the same channels of the source.
+        The layouts; channel group of the target -> the one that it counts as, for groups that stand for the same
+        channels of the source; a line for each block whose input and output are not the same channels of the source.
     """
     origins = {g.target: g.source for axes in paired.values() for axis in axes for g in axis.growths()}
-    found: dict[str, tuple[PairedAxis, ...]] = {}
+    layouts: dict[str, tuple[PairedAxis, ...]] = {}
     same: dict[ChannelGroup, ChannelGroup] = {}
     problems = []
     for path, modules in blocks.items():
-        within = tuple(f"{module}." for module in modules)
-        own = {name: axes for name, axes in target.tensors.items() if name.startswith(within)}
-        carried = dict.fromkeys(group for axes in own.values() for axis in axes for group in _channels(axis))
+        prefixes = tuple(f"{module}." for module in modules)
+        tensors = {name: axes for name, axes in target.tensors.items() if name.startswith(prefixes)}
+        carried = dict.fromkeys(group for axes in tensors.values() for axis in axes for group in _channels(axis))
         known = {origins[group] for group in carried if group in origins}
         if len(known) != 1 or None in known:
             problems.append(f"{path}: net2deeper needs blocks that write the channels they read; {_INSTEAD}")
             continue
         (origin,) = known
         origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
-        alike = {same.get(group, group) for group in carried}
+        # groups of earlier blocks that count as one of these count as `first` from here on
         first = next(iter(carried))
-        same = {group: first if other in alike else other for group, other in same.items()} | dict.fromkeys(
-            carried, first
-        )
-        found |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in own.items()}
-    return found, {group: first for group, first in same.items() if group is not first}, problems
+        merged = {same.get(group, group) for group in carried}
+        same = {group: first if other in merged else other for group, other in same.items()}
+        same |= dict.fromkeys(carried, first)
+        layouts |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in tensors.items()}
+    return layouts, {group: first for group, first in same.items() if group is not first}, problems
 
 
 def _channels(axis: Axis) -> list[ChannelGroup]:

@@ -1,8 +1,8 @@
-"""Projections that the target has where the source passes its channels on.
+"""Identity shortcuts: projections of the target where the source passes its channels on unchanged.
 
 A ResNet whose first stage becomes wider than its stem gains a 1x1 convolution on the shortcut, because the shortcut
-can no longer be the identity. Growth fills such a projection so that it computes what the identity did: as if the
-source had had an identity convolution there, and a norm that does nothing.
+can no longer be the identity. Growth fills such a projection so that it computes what the identity did. It grows from
+what the source would hold there if it had an identity convolution, and a norm that does nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _PASSING = {"convolution", *RUNNING_NORMS}
 
 @dataclass(frozen=True, slots=True)
 class IdentityShortcut:
-    """A projection of the target that stands where the source passes its channels on.
+    """A projection of the target where the source passes its channels on.
 
     Attributes:
         path: the module, e.g. `layer1.0.downsample`.
         weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
         values: buffers and parameters of its norm, or the projection's own bias.
-        eps: of its norm, None without.
+        eps: of its norm; None without one.
         columns: the channels it reads.
-        rows: the channels it writes; in the source the same.
+        rows: the channels it writes; in the source they are those it reads.
     """
 
     path: str
@@ -49,11 +49,11 @@ class IdentityShortcut:
         return (self.weight, *self.values)
 
     def source_value(self, name: str, size: int) -> Tensor:
-        """What the source would hold under this name if it had the projection; float64, or int64 for counters.
+        """Return what the source would hold under this name if it had the projection; float64, or int64 for counters.
 
         Args:
-            name: a tensor of the bridge.
-            size: channels of the source there.
+            name: a tensor of the projection.
+            size: number of channels that the source passes on there.
         """
         shape = (size, size, 1, 1) if name == self.weight else (size,)
         return identity_value(name, shape, self.eps)
@@ -62,7 +62,7 @@ class IdentityShortcut:
 def find_identity_shortcuts(
     model: nn.Module, target: Trace, source: Trace, added: Sequence[str]
 ) -> list[IdentityShortcut]:
-    """The modules among those of the `added` tensors that are projections which can pass on what they read.
+    """Return the projections among the modules of the `added` tensors that can pass on what they read.
 
     Args:
         model: the target.
@@ -74,14 +74,16 @@ def find_identity_shortcuts(
     old = {".".join(parts[:end]) for parts in (n.split(".") for n in source.tensors) for end in range(1, len(parts))}
     for name in added:
         modules.setdefault(_outermost_new(name, old), []).append(name)
-    found = (_bridge(_holding(names), names, model, target) for names in modules.values())
-    return [bridge for bridge in found if bridge]
+    bridges = (_bridge(_holding(names), names, model, target) for names in modules.values())
+    return [bridge for bridge in bridges if bridge]
 
 
 def in_place_of_nothing(
     bridges: Sequence[IdentityShortcut], target: ForwardPass, source: ForwardPass, source_path: Callable[[str], str]
 ) -> list[IdentityShortcut]:
-    """The projections whose result is read where the source reads, in the same operations, what they project.
+    """Return the projections that stand where the source has nothing.
+
+    Their results are read by operations whose counterparts in the source read, at the same places, what they project.
 
     Args:
         bridges: of the target.
@@ -95,6 +97,8 @@ def in_place_of_nothing(
 
 
 def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_path: Callable[[str], str]) -> bool:
+    """Return whether the source reads what the projection at `path` reads wherever the target reads its result."""
+    # the projection has to be a chain: each operation reads what the one before it wrote, the first something outside
     chain = [place for place, step in new.steps.items() if within(place.module, path) and step.ins]
     origin, *between = (new.reads[place][0] for place in chain)
     results = [Written(place, 0) for place in chain]
@@ -103,7 +107,7 @@ def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_
         return False
     outside = [place for place in new.steps if place not in chain]
     if any(numbers & {*new.steps[place].outs, *new.steps[place].overwritten} for place in outside):
-        return False  # what it wrote changes before it is read
+        return False  # its results are overwritten in place before they are read
     readers = [place for place in outside if not set(results).isdisjoint(new.reads[place])]
     modules = {origin.place.module, *(place.module for place in readers)}
     if not readers or any(new.names(module) != old.names(source_path(module)) for module in modules):
@@ -118,7 +122,7 @@ def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_
 
 
 def _outermost_new(name: str, old: Collection[str]) -> str:
-    """The outermost module of the tensor that is none of the old ones."""
+    """Return the outermost module around the tensor that is none of the old ones."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         path = ".".join(parts[:end])
@@ -128,12 +132,13 @@ def _outermost_new(name: str, old: Collection[str]) -> str:
 
 
 def _holding(names: Sequence[str]) -> str:
-    """The innermost module that holds all of these tensors."""
+    """Return the innermost module that holds all of these tensors."""
     steps = zip(*(name.split(".")[:-1] for name in names), strict=False)
     return ".".join(parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps))
 
 
 def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Trace) -> IdentityShortcut | None:
+    """Return the projection that a module is, or None if it is anything but a 1x1 convolution and a BatchNorm."""
     inner = [entry for inside in target.modules_in(path) for entry in target.signatures[inside]]
     operations = [entry for entry in inner if entry[0] != "call"]
     kernels = [entry for entry in operations if entry[0] == "convolution"]

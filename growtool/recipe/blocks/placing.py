@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from growtool.operators.depth import map as explicit
 from growtool.operators.depth.placement import Placed, Start, made_anew
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import INITIAL, Depth, Map
-from growtool.trace import InLine, Stretch, inside, places
+from growtool.recipe.blocks.misplaced import out_of_order, stretch_problems, superfluous_lists, too_few
+from growtool.trace import InLine, Stretch, inside
 
-_NOWHERE = " (new)"  # no name of a tensor or module ends so
+_NOWHERE = " (new)"  # ends names that stand for nothing in the source; no tensor or module has such a name
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class BlockMap:
     """Which block of the source each block of the target comes from.
 
     Attributes:
-        placed: sequence prefix -> target block index -> where it comes from. Sequences that did not grow are absent.
-        uncopied: paths of blocks that start closed with initial values because the source has none to copy.
+        placed: sequence prefix -> target block index -> where it comes from. Sequences that do not grow are absent.
+        uncopied: paths of blocks that start closed with initial values because the source has no block to copy.
         parts: path of a block that is several layers in line -> the paths of all its layers, its own first.
     """
 
@@ -31,7 +32,10 @@ class BlockMap:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def source_name(self, path: str) -> str:
-        """The source's name of a target tensor or module; no name of the source's where the block comes from none."""
+        """Return the source's name of a target tensor or module.
+
+        In a block that comes from none of the source's, it is a name that the source does not have.
+        """
         for prefix, blocks in self.placed.items():
             index = inside(path, prefix)
             if index is not None and index in blocks:
@@ -40,7 +44,10 @@ class BlockMap:
         return path
 
     def block_of(self, path: str) -> tuple[str, Placed] | None:
-        """The path of the block that a tensor or module lies in, if its sequence grew, and where it comes from."""
+        """Return the path of the block around a tensor or module, and where it comes from.
+
+        None if the tensor or module lies in no block of a sequence that grows.
+        """
         for prefix, blocks in self.placed.items():
             index = inside(path, prefix)
             if index is not None and index in blocks:
@@ -48,31 +55,31 @@ class BlockMap:
         return None
 
     def is_new(self, path: str) -> bool:
-        """Whether growth added the block that the tensor or module lies in."""
-        found = self.block_of(path)
-        return found is not None and found[1].new
+        """Return whether the tensor or module lies in a block that growth adds."""
+        block = self.block_of(path)
+        return block is not None and block[1].new
 
     def is_initial(self, path: str) -> bool:
-        """Whether the tensor or module lies in a block that starts as its library initialises it."""
-        found = self.block_of(path)
-        return found is not None and found[1].source is None
+        """Return whether the tensor or module lies in a block that starts as its library initialises it."""
+        block = self.block_of(path)
+        return block is not None and block[1].source is None
 
     def starts(self) -> list[tuple[str, Start]]:
-        """Paths of the new blocks that are no running copies, and how each is to start."""
+        """Return the paths of the new blocks that are no running copies, and how each is to start."""
         return [(path, placed.start) for path, placed in self._blocks() if placed.start != "copy"]
 
     @property
     def new(self) -> list[str]:
-        """Paths of the blocks that growth added."""
+        """Paths of the blocks that growth adds."""
         return [path for path, placed in self._blocks() if placed.new]
 
     @property
     def initial(self) -> list[str]:
-        """Paths of those that start as their library initialises them."""
+        """Paths of the blocks that start as their library initialises them."""
         return [path for path, placed in self._blocks() if placed.source is None]
 
     def modules_of(self, path: str) -> tuple[str, ...]:
-        """The paths of the modules that a block is."""
+        """Return the paths of the modules that a block consists of."""
         return self.parts.get(path, (path,))
 
     def _blocks(self) -> list[tuple[str, Placed]]:
@@ -82,14 +89,19 @@ class BlockMap:
 
 
 def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
-    """Ask the plan's depth operator where blocks go, among blocks that are alike.
+    """Ask the plan's depth operator where blocks go in each longer sequence, kind by kind.
+
+    Args:
+        stretched: the sequences that are longer in the target.
+        depth: the plan's section.
 
     Raises:
-        PlanError: the target is deeper and the plan has no `depth`, or its `map` does not fit the blocks.
+        PlanError: the target is deeper and the plan has no `depth`, its `map` does not fit the blocks, or blocks of the
+            source have no place in the target.
     """
-    problems = [line for stretch in stretched for line in _obstacles(stretch, depth)]
+    problems = [line for stretch in stretched for line in stretch_problems(stretch, depth)]
     if isinstance(depth, Map):
-        problems += _lists_of_nothing(depth, {stretch.prefix.rstrip(".") for stretch in stretched})
+        problems += superfluous_lists(depth, {stretch.prefix.rstrip(".") for stretch in stretched})
     if problems:
         raise PlanError(problems)
     placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
@@ -98,10 +110,9 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
     parts: dict[str, tuple[str, ...]] = {}
     for stretch in stretched:
         if isinstance(stretch, InLine):
-            parts |= {
-                f"{stretch.prefix}{head}": tuple(f"{stretch.prefix}{i}" for i in body)
-                for head, body in stretch.bodies[1].items()
-            }
+            _, bodies = stretch.bodies
+            for head, body in bodies.items():
+                parts[f"{stretch.prefix}{head}"] = tuple(f"{stretch.prefix}{i}" for i in body)
             placed[stretch.prefix] = _layer_by_layer(stretch, placed[stretch.prefix])
     return BlockMap(placed, _uncopied(stretched, placed), parts)
 
@@ -116,7 +127,12 @@ def _uncopied(stretched: Sequence[Stretch], placed: Mapping[str, Mapping[int, Pl
 
 
 def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Placed]:
-    """Where each layer comes from, from where each unit does."""
+    """Return where each layer of a line comes from.
+
+    Args:
+        line: units of layers.
+        heads: index that a unit starts with -> where the unit comes from.
+    """
     old, new = line.bodies
     placed = {index: Placed(source, new=False) for index, source in line.rest.items()}
     for head, unit in heads.items():
@@ -125,87 +141,18 @@ def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Plac
     return dict(sorted(placed.items()))
 
 
-def _obstacles(stretch: Stretch, depth: Depth | None) -> list[str]:
-    p, old, new = stretch.prefix, stretch.source, stretch.target
-    kept = {i for same in stretch.alike.values() for i in same}
-    if foreign := [i for i in old if i not in kept]:
-        return [
-            f"target: {places(f'{p}{j}' for j in new if not stretch.alike[j])}: found no block with the parameters of "
-            f"{places(f'{p}{i}' for i in foreign)} of the source, each as large or larger, expected one for each to "
-            "become; choose a target with the same kind of blocks, or leave the depth of this stage as it is"
-        ]
-    if depth is None:
-        return [
-            f"{p}*: {len(old)} blocks in the source, {len(new)} in the target, and the plan has no `depth`; "
-            "add `depth: {operator: zero_out}` (or stack, interleave)"
-        ]
-    return list(_wrong_map(stretch, depth)) if isinstance(depth, Map) else []
-
-
-def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
-    """What is wrong with the plan's own list for a stage, one line each."""
-    stage, old, new = stretch.prefix.rstrip("."), stretch.source, stretch.target
-    sources = explicit.listed(depth, stretch.prefix)
-    if sources is None:
-        yield f"depth.map: found no list for {stage}, expected one: it grows to {len(new)} blocks"
-        return
-    if len(sources) != len(new):
-        yield f"depth.map: found {len(sources)} blocks for {stage}, expected {len(new)}: the target has so many there"
-        return
-    named = [source for source in sources if source is not None]
-    unknown = sorted(set(named) - set(old))
-    if unknown:
-        yield f"depth.map: found block {unknown[0]} for {stage}, expected one of {old[0]} to {old[-1]} of the source"
-        return
-    missing = sorted(set(old) - set(named))
-    if missing:
-        yield f"depth.map: found no block made from {stage}.{missing[0]}, expected each to stay; growth drops nothing"
-    if list(dict.fromkeys(named)) != sorted(set(named)):
-        yield f"depth.map: found {named} for {stage}, expected each block to come first after its predecessor"
-    for j, source in zip(new, sources, strict=True):
-        if source is not None and source not in stretch.alike[j]:
-            kind = ", ".join(map(str, stretch.alike[j]))
-            wanted = (
-                f"one of {kind}: blocks of the same kind" if kind else f"{INITIAL}: the source has no block of its kind"
-            )
-            yield f"depth.map: found {stage}.{j} made from {stage}.{source}, expected {wanted}"
-            return
-
-
-def _lists_of_nothing(depth: Map, growing: Collection[str]) -> list[str]:
-    """A line for each list of the plan whose stage does not grow or is none."""
-    listed = depth.map if isinstance(depth.map, Mapping) else {}
-    return [
-        f"depth.map: found a list for {stage}, which does not grow deeper, expected lists for "
-        f"{', '.join(sorted(growing)) or 'stages that do'} alone; drop it"
-        for stage in listed
-        if stage not in growing
-    ]
-
-
 def _mapped(stretch: Stretch, depth: Map) -> dict[int, Placed]:
     sources = explicit.listed(depth, stretch.prefix)
     assert sources is not None, "a map without a list for the stage was refused"
     return dict(zip(stretch.target, explicit.arrange(depth, sources, len(stretch.target)), strict=True))
 
 
-def _too_few(
-    stretch: Stretch, sources: tuple[int, ...], targets: list[int], by_kind: Mapping[tuple[int, ...], list[int]]
-) -> str:
-    """Why fewer blocks of the target than of the source are of one kind."""
-    p = stretch.prefix
-    if any(set(sources) & set(others) for others in by_kind if others != sources):
-        return (
-            f"{p}{targets[0]}: has the parameters of {p}{sources[0]} to {p}{sources[-1]} of the source, but is put "
-            "together as none of them is, expected a block that is; choose a target with the same kind of blocks"
-        )
-    return (
-        f"{p}*: {len(sources)} blocks like {p}{sources[0]} in the source, {len(targets)} in the target; growth never "
-        "removes blocks"
-    )
-
-
 def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
+    """Return where the blocks of a sequence come from, as the depth operator arranges those of each kind.
+
+    Raises:
+        PlanError: the target has too few blocks of some kind, or its kinds alternate so that the order would break.
+    """
     arrange = OPERATORS[depth.operator].implementation().arrange
     by_kind: dict[tuple[int, ...], list[int]] = {}
     for j in stretch.target:
@@ -217,40 +164,34 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
             placed |= dict.fromkeys(targets, anew)
             continue
         if len(targets) < len(sources):
-            raise PlanError(_too_few(stretch, sources, targets, by_kind))
+            raise PlanError(too_few(stretch, sources, targets, by_kind))
         placed |= zip(targets, arrange(depth, sources, len(targets)), strict=True)
+    # kinds were arranged apart from each other: old blocks have to be in order, and each there once, across all kinds
     kept = [p.source for _, p in sorted(placed.items()) if p.source is not None and not p.new]
     if kept != sorted(set(kept)):
         starts = [p.start for p in placed.values() if p.new]
         in_order = _in_order(stretch, starts[0], anew) if starts else None
         if in_order is None:
-            raise PlanError(_out_of_order(stretch, len(by_kind), added=bool(starts)))
+            raise PlanError(out_of_order(stretch, len(by_kind), added=bool(starts)))
         return in_order
     return dict(sorted(placed.items()))
 
 
-def _out_of_order(stretch: Stretch, kinds: int, *, added: bool) -> str:
-    if not added:
-        return (
-            f"{stretch.prefix}*: the target has its blocks of {kinds} kinds in another order than the source; choose a "
-            "target with the same order"
-        )
-    return (
-        f"{stretch.prefix}*: blocks of {kinds} kinds alternate, and {len(stretch.target)} blocks would put them out of "
-        "order; add as many blocks of each kind"
-    )
-
-
 def _in_order(stretch: Stretch, start: Start, anew: Placed) -> dict[int, Placed] | None:
-    """Old blocks at the first places of their kind, new ones made from the nearest before; None if too few."""
+    """Return the old blocks, in order, each at the first place that it fits, and new ones at all other places.
+
+    A new block is made from the nearest block before it of the same kind, or else from the first of that kind. None if
+    not every old block finds a place.
+    """
     remaining = list(stretch.source)
     placed: dict[int, Placed] = {}
     for j in stretch.target:
-        if remaining and remaining[0] in stretch.alike[j]:
+        kind = stretch.alike[j]
+        if remaining and remaining[0] in kind:
             placed[j] = Placed(remaining.pop(0), False)
-        elif not stretch.alike[j]:
+        elif not kind:
             placed[j] = anew
         else:
-            before = [p.source for p in placed.values() if p.source in stretch.alike[j]]
-            placed[j] = Placed((before or stretch.alike[j])[-1 if before else 0], True, start)
+            before = [p.source for p in placed.values() if p.source in kind]
+            placed[j] = Placed(before[-1] if before else kind[0], True, start)
     return None if remaining else placed

@@ -1,9 +1,8 @@
 """New blocks that end in a norm, behind another norm (BERT: `x = norm(x + f(x))`), and how they are closed.
 
-No branch of such a block can be closed so that the block returns what it received, as its norms stand behind the sums.
-But a norm of what has been normalised changes nothing, up to eps. So the norm in front of the block and those within
-get gains of one and shifts of zero, and the last norm of the block takes over the gain and the shift of the one in
-front:
+Closing its branches does not make such a block return what it received, since its norms stand behind the sums. But a
+norm of what is normalised already changes nothing, up to eps. So the norm in front of the block, and the norms within,
+get gains of one and shifts of zero. The last norm of the block takes over the gain and the shift of the one in front:
 
     old      y = g n(z) + b
     grown    x = n(z),  u = n(x + 0),  y = g n(u + 0) + b = g n(z) + b
@@ -28,11 +27,11 @@ class PostNorm:
     """A run of a block that ends in a norm, behind another norm.
 
     Attributes:
-        received: number of the tensor that the norm in front wrote.
-        returned: number of the tensor that its last norm writes.
-        summed: number of the tensor that its last norm normalises.
-        end: the place of that norm among all operations.
-        plain: gains -> one, shifts -> zero, of the norm in front and of those within but for the last.
+        received: number of the tensor that the norm in front writes.
+        returned: number of the tensor that the block's last norm writes.
+        summed: number of the tensor that the block's last norm normalises.
+        end: the place of the last norm among all operations.
+        plain: gains -> one, shifts -> zero, of the norm in front and of all norms within but the last.
         heirs: gain and shift of the last norm -> those of the norm in front.
         norms: the paths of all these norms, with their eps.
     """
@@ -51,10 +50,11 @@ class Handing:
     """What becomes of the norms of all such blocks, by the target's names.
 
     Attributes:
-        plain: gains -> one, shifts -> zero, which do nothing.
-        heirs: gain or shift -> the one in front of the block, or of several, whose values it takes over.
-        norms: paths of the norms whose eps counts more than once so, with their eps.
-        numbers: of the tensors that plain norms write, and that others write of what has been normalised.
+        plain: gains -> one, shifts -> zero, so that they do nothing.
+        heirs: gain or shift of a last norm -> the one whose values it takes over: of the norm in front of the block, or
+            in front of the first of several such blocks in a row.
+        norms: paths of all norms concerned, with their eps: in a chain of norms each adds its own.
+        numbers: of the tensors that plain norms write, and that last norms write of what is normalised already.
     """
 
     plain: Mapping[str, float] = field(default_factory=dict)
@@ -64,10 +64,11 @@ class Handing:
 
     @classmethod
     def of(cls, found: Sequence[PostNorm]) -> Handing:
-        """All of them, in the order in which they run: one may stand in front of the next."""
+        """Put together blocks in the order in which they run; the last norm of one may stand in front of the next."""
         plain, heirs, norms = dict[str, float](), dict[str, str](), dict[str, float]()
         for block in found:
             plain |= block.plain
+            # a norm in front that is an heir itself hands on the values of the first in the row
             heirs |= {name: heirs.get(front, front) for name, front in block.heirs.items()}
             norms |= block.norms
         numbers = Renormed(frozenset(b.received for b in found), frozenset(b.returned for b in found))
@@ -81,17 +82,19 @@ class Handing:
 
     @cached_property
     def paths(self) -> Mapping[str, str]:
-        """Heirs and their modules -> those whose values they take over."""
+        """Names and modules of heirs -> the names and modules whose values they take over."""
         modules = {name.rpartition(".")[0]: front.rpartition(".")[0] for name, front in self.heirs.items()}
         return {**modules, **self.heirs}
 
 
 def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) -> PostNorm | None:
-    """How a block hands on what a norm in front wrote; None if it does not, or if others read gains of these norms.
+    """Return how a block hands on what a norm in front wrote.
+
+    None if it does not, if a gain or shift of these norms is read elsewhere too, or if a norm tells no eps.
 
     Args:
         call: a run of a new block.
-        out: what it returned.
+        out: what the run returned.
         same: on what terms that equals an input of the block.
         matching: source and target side by side.
     """
@@ -101,21 +104,33 @@ def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) ->
     if front is None or last is None or not places:
         return None
     inner = (_norm(forward, step) for step in forward.raw[call.first : call.end])
-    found = {norm.module: norm for norm in (front, *inner) if norm is not None and norm.affine.keys() <= same.plain}
-    plain = {name: value for norm in found.values() for name, value in norm.affine.items()}
-    alone = plain.keys() == same.plain and all(forward.use_counts[name] == 1 for name in plain)
-    if not alone or any(eps_of(model.get_submodule(path)) is None for path in found):
+    norms = {norm.module: norm for norm in (front, *inner) if norm is not None and norm.affine.keys() <= same.plain}
+    affine = {name: value for norm in norms.values() for name, value in norm.affine.items()}
+    read_once = affine.keys() == same.plain and all(forward.use_counts[name] == 1 for name in affine)
+    if not read_once or any(eps_of(model.get_submodule(path)) is None for path in norms):
         return None
     heirs = dict(zip(last.affine, front.affine, strict=True))
-    kept = {name: value for name, value in plain.items() if name not in heirs}
     return PostNorm(
-        same.number, out.number, last.x, places[-1], kept, heirs, {path: norm.eps for path, norm in found.items()}
+        received=same.number,
+        returned=out.number,
+        summed=last.x,
+        end=places[-1],
+        plain={name: value for name, value in affine.items() if name not in heirs},
+        heirs=heirs,
+        norms={path: norm.eps for path, norm in norms.items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """A LayerNorm of the pass: its module, what it normalises; gain and shift with the values that do nothing."""
+    """A LayerNorm of the pass.
+
+    Attributes:
+        module: its path.
+        x: number of the tensor that it normalises.
+        eps: as it ran.
+        affine: names of its gain and shift -> the values at which they do nothing.
+    """
 
     module: str
     x: int
@@ -133,7 +148,7 @@ def _affine(forward: ForwardPass, module: str, norm: NormCall) -> _Norm | None:
     for number, value in ((norm.gain, 1.0), (norm.shift, 0.0)):
         if number is not None:
             names = forward.stored.get(number, ())
-            if len(names) != 1:  # made of others, or tied
+            if len(names) != 1:  # computed from other parameters, or tied
                 return None
             affine[names[0]] = value
     return _Norm(module, norm.x, norm.eps, affine) if affine and norm.eps is not None else None

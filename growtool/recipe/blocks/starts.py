@@ -22,19 +22,18 @@ Positions = tuple[int, Tensor]  # a dimension, and int64 positions along it
 
 @dataclass(frozen=True)
 class BlockInit:
-    """What becomes of tensors of new blocks after they have grown, all by the target's names.
+    """What becomes of the tensors of new blocks after they have grown, all by the target's names.
 
     Attributes:
-        zero: they are zero.
-        paired: dimension and, for each of its positions, the position it is a copy of, for every dimension that carries
-            hidden units which are to be alike in pairs.
-        cancelling: opposite weights for the two positions of each pair stand there.
-        passing: they are of layers that pass on what they receive.
-        same: target channel groups that passing layers write, with the channel group of the same channels that they
-            read.
-        dropped: module path -> entries of its signature that do nothing then.
+        zero: tensors that become zero.
+        paired: tensor of hidden units that are to be alike in pairs -> each dimension that carries such units, with the
+            position that each of its positions is a copy of.
+        cancelling: tensor -> where it has opposite weights for the two units of each pair.
+        passing: tensors of layers that pass on what they receive.
+        same: channel group of the target that a passing layer writes -> the group of the same channels that it reads.
+        dropped: module path -> entries of its signature that do nothing in a closed block.
         handing: how blocks that end in a norm are closed.
-        difference: what the rest of the model computes differently even so; None: nothing.
+        difference: what the rest of the model computes differently even so, in words; None: nothing.
     """
 
     zero: frozenset[str] = frozenset()
@@ -53,7 +52,7 @@ class BlockInit:
 
 
 def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
-    """Decide how every new block that does not run is closed.
+    """Decide how every new block that is no running copy is closed.
 
     Args:
         depth: the plan's.
@@ -82,27 +81,31 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
     if problems:
         raise PlanError([f"{places(paths)}: {why}" for why, paths in problems.items()])
     return BlockInit(
-        frozenset(zero),
-        paired,
-        cancelling,
-        closings.passing,
-        _same(closings.passing, target),
-        closings.dropped,
-        closings.handing,
-        closings.difference,
+        zero=frozenset(zero),
+        paired=paired,
+        cancelling=cancelling,
+        passing=closings.passing,
+        same=_same(closings.passing, target),
+        dropped=closings.dropped,
+        handing=closings.handing,
+        difference=closings.difference,
     )
 
 
 def _same(passing: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
-    """The channels that each passing matrix writes with those it reads, where both are one set."""
-    found = {}
+    """Return channel group that a passing matrix writes -> the one that it reads: they are the same channels.
+
+    Matrices with rows or columns of several groups, or of none, are left out.
+    """
+    same = {}
     for name in passing:
-        lone = [[group for segment in axis for group in segment] for axis in target.tensors[name][:2]]
-        if len(lone) == 2 and all(len(axis) == 1 and isinstance(axis[0], ChannelGroup) for axis in lone):
-            (written,), (read,) = lone
-            if isinstance(written, ChannelGroup) and isinstance(read, ChannelGroup) and written.size == read.size > 1:
-                found[written] = read
-    return {written: read for written, read in found.items() if written is not read}
+        factors = [[factor for segment in axis for factor in segment] for axis in target.tensors[name][:2]]
+        if len(factors) != 2 or any(len(of_axis) != 1 for of_axis in factors):
+            continue
+        (written,), (read,) = factors
+        if isinstance(written, ChannelGroup) and isinstance(read, ChannelGroup) and written.size == read.size > 1:
+            same[written] = read
+    return {written: read for written, read in same.items() if written is not read}
 
 
 class _CannotStartError(Exception):
@@ -112,7 +115,19 @@ class _CannotStartError(Exception):
 def _cancelling(
     path: str, exits: Params, target: Trace, gain: float
 ) -> tuple[set[str], dict[str, tuple[Positions, ...]], dict[str, Cancellation]]:
-    """What is zero, what is alike in pairs and what cancels in a block that starts with `cancel_out`."""
+    """Return what is zero, what is alike in pairs and what cancels in a block that starts with `cancel_out`.
+
+    Args:
+        path: of the block.
+        exits: parameters that close the block when they are zero.
+        target: the target's trace.
+        gain: see `Cancellation`.
+
+    Raises:
+        _CannotStartError: no branch ends in a matrix over units of its own.
+    """
+    # Where LayerScale ends a branch, the layer before it cancels, and the scale stays: a scale of zero would leave all
+    # other weights of the branch without gradient.
     ends = {name for end in exits for name in target.scaled.get(end, (end,))}
     zero: set[str] = set()
     hidden: dict[ChannelGroup, tuple[Tensor, Tensor]] = {}
@@ -141,7 +156,10 @@ def _cancelling(
 
 
 def _is_read_as_it_is(name: str, target: Trace) -> bool:
-    """Whether a parameter goes through linear operations alone before it is read, so that opposite weights stay so."""
+    """Return whether a parameter is read after linear operations alone, so that opposite weights stay opposite.
+
+    A weight that is standardised first does not stay so.
+    """
     made_of = target.forward.made_of
     for step in target.forward.steps:
         own = [number for number in step.ins if name in made_of.get(number, ())]
@@ -153,6 +171,12 @@ def _is_read_as_it_is(name: str, target: Trace) -> bool:
 
 
 def _folds(axes: Iterable[Axis], hidden: Mapping[ChannelGroup, tuple[Tensor, Tensor]]) -> tuple[Positions, ...]:
+    """Return the dimensions that carry paired units, with the position that each of their positions is a copy of.
+
+    Args:
+        axes: of a tensor.
+        hidden: paired units -> what `pairs` returns for them.
+    """
     sources = {group: source for group, (source, _) in hidden.items()}
     return tuple(
         (dim, positions(axis, sources))
@@ -162,7 +186,10 @@ def _folds(axes: Iterable[Axis], hidden: Mapping[ChannelGroup, tuple[Tensor, Ten
 
 
 def _paired_units(name: str, path: str, target: Trace) -> tuple[int, ChannelGroup] | None:
-    """The dimension of a matrix that a sum runs over, and the outermost of its channels that only the block has."""
+    """Return the dimension of a matrix that a sum runs over, and the outermost channels on it that only the block has.
+
+    None if there are no such channels.
+    """
     for dim, axis in enumerate(target.tensors[name]):
         for group in dict.fromkeys(groups_on(axis)):
             if (
