@@ -1,4 +1,4 @@
-"""No broken network by accident: a plan that loses the function where its operators keep it needs a word of consent."""
+"""Consent to a loss: a plan whose operators keep the function elsewhere, but not here, has to allow it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from growtool.plan.document import write_document
 from growtool.recipe.choosing.nearest import nearest_exact
 from growtool.recipe.recipe import Recipe
 
-_SHOWN = 3
+_SHOWN = 3  # reasons at most
 _CONSENT = "or consent to the loss: `allow_lossy: true` in the plan, or --allow-lossy"
 
 
 def require_consent(recipe: Recipe) -> None:
-    """Look whether a recipe may be carried out.
+    """Check that a recipe may be carried out.
 
     Raises:
-        PlanError: it loses the function although its operators keep it elsewhere, and its plan does not allow that;
-            with the reasons and the nearest plan that keeps it.
+        PlanError: the recipe loses the function although its operators keep it elsewhere, and its plan does not allow
+            that; with the reasons and the nearest plan that keeps the function.
     """
     if recipe.promise.accidents and not recipe.plan.allow_lossy:
         raise PlanError(_refusal(recipe))

@@ -1,4 +1,4 @@
-"""What to use where an operator cannot grow as far as the target asks: the others are asked on this very model."""
+"""What a plan does to two models, and which other operator to use where its own cannot grow them so far."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from growtool.recipe.widths.expand import CannotWidenError
 
 
 def growing_by(plan: Plan, matching: Matching) -> Analysis:
-    """What the plan does; see `Analysis.by`.
+    """Return what the plan does; see `Analysis.by`.
 
     Raises:
-        PlanError: channels or blocks cannot grow as it says; with an operator that can and keeps the function, if any.
+        PlanError: channels or blocks cannot grow as the plan says; where the width operator is to blame, with another
+            one that keeps the function, if there is one.
     """
     try:
         return Analysis.by(plan, matching)
@@ -24,6 +25,7 @@ def growing_by(plan: Plan, matching: Matching) -> Analysis:
 
 
 def _remedy(plan: Plan, matching: Matching) -> str:
+    """Return what to do about a width operator that cannot: others are tried on these very models."""
     if plan.second is not None:
         return "choose widths that are twice those of the source"
     for width in WIDTHS:

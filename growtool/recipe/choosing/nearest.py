@@ -22,7 +22,7 @@ from growtool.recipe.target.spec import scalable, scaled_spec
 from growtool.recipe.traced_model import TracedModel
 
 _FINE, _COARSE = 16, 4  # factors are tried in sixteenths nearby, further off in quarters
-_NEARBY = 3  # steps
+_NEARBY = 3  # steps of a sixteenth on either side
 _KEYS = ("target", "width", "depth", "overrides", "second", "recalibrate")
 
 
@@ -31,8 +31,8 @@ class Nearest:
     """A change of a plan after which it keeps the function.
 
     Attributes:
-        replaced: keys of the plan that go.
-        content: what comes in their place.
+        replaced: keys of the plan that are replaced.
+        content: what stands in their place, as in a file.
     """
 
     replaced: tuple[str, ...]
@@ -40,43 +40,45 @@ class Nearest:
 
 
 def nearest_exact(recipe: Recipe) -> Nearest | None:
-    """The plan nearest to that of `recipe` that keeps the function of its source; None where none of those tried does.
+    """Return the nearest plan to that of `recipe` that keeps the function of its source, or None if none was found.
 
-    First other operators for the same target, then other factors of all widths, the nearest first.
+    Other operators for the same target are tried first, then other factors of all widths, the nearest first. A plan
+    whose copies could never become different is no better, and is passed over.
     """
-    for found in _recipes(recipe):
-        if found.promise.kind != "lossy" and stay_alike(found) is None:
-            return _told(recipe.plan, found.plan)
+    for candidate in _recipes(recipe):
+        if candidate.promise.kind != "lossy" and stay_alike(candidate) is None:
+            return _told(recipe.plan, candidate.plan)
     return None
 
 
 def _recipes(recipe: Recipe) -> Iterator[Recipe]:
-    """Those of the plans to try that resolve."""
+    """Yield the recipes of the plans to try, nearest first; plans that do not resolve are left out."""
     source, plan = recipe.matching.source, _opened(recipe)
     for scale, target in _targets(recipe, plan.target):
         asked = plan if scale is None else plan.model_copy(update={"target": Target(scale=scale)})
         with contextlib.suppress(GrowtoolError):
-            found = resolve(asked, recipe.source, source=source, target=target)
-            yield found
+            candidate = resolve(asked, recipe.source, source=source, target=target)
+            yield candidate
 
 
 def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, TracedModel]]:
-    """The target that was asked for (without a scale), then those of other factors that can be built."""
+    """Yield the target that was asked for, without a scale, then those of other factors that can be built."""
     source = recipe.matching.source
     yield None, recipe.matching.target
     if not recipe.widths:
         return
-    wider = (asked.scale or Scale(width=1.0)).model_copy
-    base, size_arguments = scalable(wider(update={"width": 2.0}), source.spec, source.model, source.trace)
+    asked_scale = asked.scale or Scale(width=1.0)
+    doubled = asked_scale.model_copy(update={"width": 2.0})  # any factor above 1 has the search look for widths
+    base, size_arguments = scalable(doubled, source.spec, source.model, source.trace)
     for factor in _factors(recipe):
-        scale = wider(update={"width": float(factor)})
+        scale = asked_scale.model_copy(update={"width": float(factor)})
         with contextlib.suppress(GrowtoolError):
             spec, _ = scaled_spec(scale, base, source.model, source.trace, size_arguments)
             yield scale, TracedModel.of(spec, where="target")
 
 
 def _opened(recipe: Recipe) -> Plan:
-    """The plan without the operators that lose the function here or anywhere, and what hangs on them."""
+    """Return the plan without operators that lose the function here or anywhere, and without what depends on them."""
     plan, lost = recipe.plan, {key for key, _ in recipe.promise.accidents}
     changes: dict[str, Any] = {"recalibrate": False, "allow_lossy": False}
     if plan.width and ("width" in lost or OPERATORS[plan.width.operator].known_loss(plan.width)):
@@ -87,19 +89,19 @@ def _opened(recipe: Recipe) -> Plan:
 
 
 def _factors(recipe: Recipe) -> list[Fraction]:
-    """Factors about that of the target, the nearest first."""
-    given = recipe.plan.target.scale
-    own = given.width if given else None
-    asked = own or median(change.after / change.before for change in recipe.widths)
-    near = {Fraction(round(asked * _FINE) + step, _FINE) for step in range(-_NEARBY, _NEARBY + 1)}
-    near |= {Fraction(round(asked * _COARSE) + step, _COARSE) for step in (-2, -1, 0, 1, 2)}
-    near |= {Fraction(2), Fraction(math.floor(asked)), Fraction(math.ceil(asked))}
-    wanted = [factor for factor in near if factor > 1 and float(factor) != own]
-    return sorted(wanted, key=lambda factor: abs(math.log(factor / asked)))
+    """Return width factors about that of the target, the nearest first."""
+    scale = recipe.plan.target.scale
+    given = scale.width if scale else None
+    asked = given or median(change.after / change.before for change in recipe.widths)
+    factors = {Fraction(round(asked * _FINE) + step, _FINE) for step in range(-_NEARBY, _NEARBY + 1)}
+    factors |= {Fraction(round(asked * _COARSE) + step, _COARSE) for step in (-2, -1, 0, 1, 2)}
+    factors |= {Fraction(2), Fraction(math.floor(asked)), Fraction(math.ceil(asked))}
+    untried = [factor for factor in factors if factor > 1 and float(factor) != given]
+    return sorted(untried, key=lambda factor: abs(math.log(factor / asked)))
 
 
 def _told(plan: Plan, nearest: Plan) -> Nearest:
-    """What differs, in words of a plan."""
+    """Return what differs between two plans, as a file would say it."""
     changed = [key for key in _KEYS if getattr(nearest, key) != getattr(plan, key)]
     content: dict[str, Any] = {}
     for key in changed:

@@ -1,4 +1,4 @@
-"""The operators that a plan leaves open: the first ones that keep the function of this model at this target."""
+"""Choosing the operators that a plan leaves open: the first that keep the function of this model at this target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from growtool.recipe.recipe import Recipe
 from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.traced_model import TracedModel
 
-# In the order in which they are tried.
+# Operators in the order in which they are tried.
 WIDTHS: tuple[Width, ...] = (Mixture(), Mixture(bank="sub_block"), CentreZero(), Net2Net())
 DEPTHS: tuple[Depth, ...] = (ZeroOut(), CancelOut(), Net2Deeper())
 _ALIKE = "would leave copies alike"
@@ -22,51 +22,58 @@ _ALIKE = "would leave copies alike"
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """A plan that leaves nothing open, what came of it, and what another choice may do better."""
+    """A choice of operators that was tried.
+
+    Attributes:
+        width, depth: the operators.
+        outcome: the recipe, or why there is none.
+        lacks: what another choice may do better, in a clause; None: nothing.
+    """
 
     width: Width | None
     depth: Depth | None
-    found: Recipe | PlanError
+    outcome: Recipe | PlanError
     lacks: str | None
 
     @property
     def accidents(self) -> int:
-        return len(self.found.promise.accidents) if isinstance(self.found, Recipe) else -1
+        return len(self.outcome.promise.accidents) if isinstance(self.outcome, Recipe) else -1
 
 
 def chosen(plan: Plan, source: TracedModel, target: TracedModel, make: Callable[[Plan, Matching], Recipe]) -> Recipe:
-    """The recipe with the first operators that lose nothing by accident, else with those that lose in fewest places.
+    """Return the recipe with the first operators that lose nothing by accident, else with those that lose least.
 
     Args:
         plan: may leave `width` or `depth` open where the target needs one.
-        source, target: traced.
-        make: the recipe of a plan that leaves nothing open.
+        source, target: both models.
+        make: returns the recipe of a plan that leaves nothing open.
 
     Raises:
-        PlanError: no operator can do it; what stops the first.
+        PlanError: no operator can do it; tells what stops the first.
     """
     plan = plan.completed
     tried: list[_Tried] = []
-    for one in _tried(plan, source, target, make):
-        tried.append(one)
-        if one.lacks is None:
+    for attempt in _attempts(plan, source, target, make):
+        tried.append(attempt)
+        if attempt.lacks is None:
             break
-    best = min(tried, key=lambda one: (isinstance(one.found, PlanError), one.accidents, one.lacks is not None))
-    if isinstance(best.found, PlanError):
-        raise best.found
+    best = min(tried, key=lambda one: (isinstance(one.outcome, PlanError), one.accidents, one.lacks is not None))
+    if isinstance(best.outcome, PlanError):
+        raise best.outcome
     choices = []
     if best.depth is not None and best.depth is not plan.depth:
         before = {_name(one.depth): one.lacks for one in tried if one.depth and one.width is tried[0].width}
-        choices.append(_sentence("depth", best.depth, best.found, before))
+        choices.append(_sentence("depth", best.depth, best.outcome, before))
     if best.width is not None and best.width is not plan.width:
         before = {_name(one.width): one.lacks for one in tried if one.width and one.depth is best.depth}
-        choices.append(_sentence("width", best.width, best.found, before))
-    return replace(best.found, choices=tuple(choices)) if choices else best.found
+        choices.append(_sentence("width", best.width, best.outcome, before))
+    return replace(best.outcome, choices=tuple(choices)) if choices else best.outcome
 
 
-def _tried(
+def _attempts(
     plan: Plan, source: TracedModel, target: TracedModel, make: Callable[[Plan, Matching], Recipe]
 ) -> Iterator[_Tried]:
+    """Try every choice of operators for what the plan leaves open; see `chosen`."""
     for depth in DEPTHS if plan.depth is None and is_deeper(source, target) else (plan.depth,):
         try:
             matching = match(source, target, depth)
@@ -78,9 +85,9 @@ def _tried(
         for width in WIDTHS if open_width else (plan.width,):
             if lacks != _ALIKE and getattr(width, "bank", None) and open_width:
                 continue  # another bank tells copies apart; it keeps no function that the first does not
-            found = _made(plan.model_copy(update={"width": width, "depth": depth}), matching, make)
-            lacks = _lacks(found, open_width=open_width)
-            yield _Tried(width, depth, found, lacks)
+            outcome = _made(plan.model_copy(update={"width": width, "depth": depth}), matching, make)
+            lacks = _lacks(outcome, open_width=open_width)
+            yield _Tried(width, depth, outcome, lacks)
 
 
 def _made(plan: Plan, matching: Matching, make: Callable[[Plan, Matching], Recipe]) -> Recipe | PlanError:
@@ -90,17 +97,17 @@ def _made(plan: Plan, matching: Matching, make: Callable[[Plan, Matching], Recip
         return error
 
 
-def _lacks(found: Recipe | PlanError, *, open_width: bool) -> str | None:
-    """Why another operator may be better, in a clause."""
-    if isinstance(found, PlanError):
+def _lacks(outcome: Recipe | PlanError, *, open_width: bool) -> str | None:
+    """Return a clause on why another operator may be better, or None if none can be."""
+    if isinstance(outcome, PlanError):
         return "cannot"
-    if found.promise.accidents:
+    if outcome.promise.accidents:
         return "would lose the function"
-    return _ALIKE if open_width and stay_alike(found) else None
+    return _ALIKE if open_width and stay_alike(outcome) else None
 
 
 def _sentence(axis: str, section: Width | Depth, recipe: Recipe, lacks: dict[str, str | None]) -> str:
-    """Which operator was chosen, and why not those before it."""
+    """Return a sentence on which operator was chosen, and why not those that were tried before it."""
     name = _name(section)
     lost = any(key in (axis, "target") for key, _ in recipe.promise.accidents)
     kept = f"{recipe.promise.kind} here" if recipe.promise.kind != "lossy" else "it loses nothing by itself"
@@ -117,6 +124,6 @@ def _before(name: str, lacks: dict[str, str | None]) -> Iterable[tuple[str, str]
 
 
 def _name(section: Width | Depth) -> str:
-    """An operator, and its bank where that is said."""
+    """Return the name of an operator, with its bank where the section gives one."""
     bank = getattr(section, "bank", None)
     return f"{section.operator} (bank: {bank})" if bank else section.operator

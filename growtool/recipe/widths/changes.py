@@ -1,4 +1,4 @@
-"""The width groups that grow, and how they are told."""
+"""The width groups that grow, and how messages name them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class WidthChange:
     """A width group that grows.
 
     Attributes:
-        group: its name, that of its first member.
-        channels: what a user calls it.
-        before, after: its size.
-        tensors: how many carry it.
-        copies: channels that copy one of the others; the rest of the new ones copy none.
-        holds: what these hold; None where all are copies, and where the operator decides.
+        group: name of the group, which is that of its first member.
+        channels: what a user calls its channels.
+        before, after: number of its channels.
+        tensors: number of tensors that carry it.
+        copies: number of new channels that copy an old one; the other new channels are blank.
+        holds: what blank channels hold; None if all new channels are copies, or if the operator decides.
     """
 
     group: str
@@ -37,9 +37,9 @@ class AlikeChanges:
     """Width groups of one kind that grow from one size to another.
 
     Attributes:
-        what: `heads`, `hidden units of mlp`, ...
-        before, after: the size of each.
-        groups: how many there are.
+        what: their channels in words: `heads`, `hidden units of mlp`, ...
+        before, after: number of channels of each group.
+        groups: number of groups.
         where: paths of the blocks, or else the modules, that hold them.
     """
 
@@ -54,11 +54,12 @@ class AlikeChanges:
 
 
 def alike(changes: Iterable[WidthChange]) -> tuple[AlikeChanges, ...]:
-    """What grows, each kind and size once, in the order of the model."""
-    found: dict[tuple[str, int, int], list[WidthChange]] = defaultdict(list)
+    """Return changes of the same kind and sizes as one, in the order of the model."""
+    by_kind: dict[tuple[str, int, int], list[WidthChange]] = defaultdict(list)
     for change in changes:
-        found[change.channels.what, change.before, change.after].append(change)
-    return tuple(
-        AlikeChanges(*key, len(group), tuple(dict.fromkeys(path for change in group for path in change.channels.where)))
-        for key, group in found.items()
-    )
+        by_kind[change.channels.what, change.before, change.after].append(change)
+    found = []
+    for (what, before, after), groups in by_kind.items():
+        where = dict.fromkeys(path for change in groups for path in change.channels.where)
+        found.append(AlikeChanges(what, before, after, len(groups), tuple(where)))
+    return tuple(found)

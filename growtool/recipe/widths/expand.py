@@ -1,4 +1,4 @@
-"""How every set of channels grows, by the plan's width operator."""
+"""How every set of channels grows, by the plan's width operator: by copies, or by blanks where it wants them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from growtool.trace.reading.hidden_units import NoHiddenUnitsError, hidden_units
 
 
 class CannotWidenError(PlanError):
-    """The operator cannot grow some channels as far as the target asks; another may."""
+    """The operator cannot grow some channels as far as the target asks; another operator may."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Widths:
     """How every channel group grows, and what makes up for it.
 
     Attributes:
-        expansions: how each set of channels grows.
+        expansions: how each set of channels grows, those that stay included.
         changes: the groups that grow.
         passages: what the blank channels of a set go through; sets without blanks are absent.
-        every_tensor: whether the operator makes tensors that do not grow, too.
+        every_tensor: whether the operator also makes the tensors that do not grow.
         in_pairs: whether new units that nothing reads yet come in pairs.
         measured: new hidden units whose weights images decide.
     """
@@ -58,12 +58,12 @@ class Widths:
 
     @property
     def of_target(self) -> dict[ChannelGroup, Expansion]:
-        """How each set of channels of the target came about."""
+        """How each set of channels grows, by the target's channel groups."""
         return {growth.target: expansion for growth, expansion in self.expansions.items()}
 
 
 def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: BlockInit) -> Widths:
-    """The expansion of each set of channels, and the list of those that change.
+    """Decide how each set of channels grows.
 
     Args:
         plan: says the operator.
@@ -72,15 +72,37 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
         starts: how new blocks are closed.
 
     Raises:
-        CannotWidenError: the operator cannot grow something so far.
+        CannotWidenError: the operator cannot grow some channels as far as the target asks.
     """
-    zeroed = starts.closed
+    expansions, changes = _expanded(plan, matching)
+    widths = Widths(expansions, changes, {})
+    if plan.width is None:
+        return widths
+    operator = plan.width.operator
+    abilities = OPERATORS[operator].abilities()
+    if not changes:
+        return replace(widths, every_tensor=abilities.deeper and bool(matching.blocks.new))
+    widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
+    if abilities.hidden_alone:
+        widths = replace(widths, measured=_new_units(operator, widths, matching, starts.closed))
+    if abilities.blanks:
+        scaled = scaling_of(plan, matching, lockstep, widths.of_target, starts)
+        widths = _with_blanks(widths, matching, abilities, starts.closed, scaled)
+    return replace(widths, changes=_with_origins(widths, matching.target.trace.names))
+
+
+def _expanded(plan: Plan, matching: Matching) -> tuple[dict[GroupPair, Expansion], tuple[WidthChange, ...]]:
+    """Return how each set of channels grows if the new ones are all copies, and which groups grow.
+
+    Raises:
+        CannotWidenError: the operator cannot grow some channels as far as the target asks.
+    """
     tensors: dict[GroupPair, set[str]] = defaultdict(set)
     for growth, name in matching.carried():
         tensors[growth].add(name)
     names, words = matching.target.trace.names, channels_of(matching.target.trace)
     expansions: dict[GroupPair, Expansion] = {}
-    changes, problems = list[WidthChange](), dict[str, list[WidthChange]]()
+    changes, refused = list[WidthChange](), list[WidthChange]()
     for growth, carriers in tensors.items():
         before, after = growth.sizes
         if before == after:
@@ -91,33 +113,20 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
         if plan.width is None:
             continue
         operator = OPERATORS[plan.width.operator].implementation()
+        generator = generator_for(plan.seed, f"expansion of {name}")
         try:
-            expansions[growth] = operator.expand(
-                plan.width, before, after, generator_for(plan.seed, f"expansion of {name}")
-            )
+            expansions[growth] = operator.expand(plan.width, before, after, generator)
         except ValueError:
-            problems.setdefault(f"{plan.width.operator} takes whole multiples", []).append(changes[-1])
+            refused.append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
-    if problems:
-        grown = {why: format_names([str(change) for change in alike(found)], 3) for why, found in problems.items()}
-        raise CannotWidenError([f"{channels}: {why}" for why, channels in grown.items()])
-    widths = Widths(expansions, tuple(changes), {})
-    if plan.width is None:
-        return widths
-    abilities = OPERATORS[plan.width.operator].abilities()
-    if not changes:
-        return replace(widths, every_tensor=abilities.deeper and bool(matching.blocks.new))
-    widths = replace(widths, every_tensor=abilities.every_tensor, in_pairs=abilities.in_pairs)
-    if abilities.hidden_alone:
-        widths = replace(widths, measured=_new_units(plan.width.operator, widths, matching, zeroed))
-    if abilities.blanks:
-        copied = scaling_of(plan, matching, lockstep, widths.of_target, starts)
-        widths = _with_blanks(widths, matching, abilities, zeroed, copied)
-    return replace(widths, changes=_with_origins(widths, names))
+    if plan.width is not None and refused:
+        channels = format_names([str(change) for change in alike(refused)], 3)
+        raise CannotWidenError([f"{channels}: {plan.width.operator} takes whole multiples"])
+    return expansions, tuple(changes)
 
 
 def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[WidthChange, ...]:
-    """The changes with what their new channels are."""
+    """Return the changes with the number of copies among new channels, and with what blanks hold."""
     wider = [growth for growth in widths.expansions if growth.sizes[0] != growth.sizes[1]]
     growths = {(names[growth.target], growth.sizes[0]): growth for growth in wider}
     changes = []
@@ -132,14 +141,20 @@ def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[Wi
 def _new_units(
     operator: str, widths: Widths, matching: Matching, zeroed: frozenset[str]
 ) -> Mapping[GroupPair, NewUnits]:
-    """The layers around every set of channels that grows.
+    """Return the layers around every set of channels that grows.
+
+    Args:
+        operator: by name.
+        widths: how channels grow.
+        matching: source and target side by side.
+        zeroed: tensors that close new blocks.
 
     Raises:
-        CannotWidenError: some are no hidden units of two layers.
+        CannotWidenError: some channels are no hidden units between two layers.
     """
     trace = matching.target.trace
     words = channels_of(trace)
-    found: dict[GroupPair, NewUnits] = {}
+    new_units: dict[GroupPair, NewUnits] = {}
     problems = dict[str, list[Channels]]()
     for growth, expansion in widths.expansions.items():
         if expansion.is_identity:
@@ -150,12 +165,15 @@ def _new_units(
         except NoHiddenUnitsError as why:
             problems.setdefault(str(why), []).append(words[growth.target])
         else:
-            # of a block that starts closed, the readers are zero: then the writers must not be
+            # The readers of a block that starts closed are zero: its writers must not be zero as well.
             columns = units.live_at_zero and units.reader not in zeroed
             bias = f"{units.writer.removesuffix('weight')}bias"
-            stored = trace.tensors.keys()
-            found[growth] = NewUnits(
-                units.writer, units.reader, columns, bias if bias in stored else None, units.statistics
+            new_units[growth] = NewUnits(
+                writer=units.writer,
+                reader=units.reader,
+                columns=columns,
+                bias=bias if bias in trace.tensors else None,
+                statistics=units.statistics,
             )
     if problems:
         raise CannotWidenError(
@@ -164,11 +182,15 @@ def _new_units(
                 for why, groups in problems.items()
             ]
         )
-    return found
+    return new_units
 
 
 def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
-    """Two linear layers, or two convolutions, that compute what their classes say and no more."""
+    """Check that these are two linear layers or two convolutions and nothing derived from one.
+
+    Raises:
+        NoHiddenUnitsError: they are not.
+    """
     layers = [matching.target.model.get_submodule(name.rpartition(".")[0]) for name in (writer, reader)]
     kinds = [type(layer) for layer in layers]
     if kinds not in ([nn.Linear, nn.Linear], [nn.Conv2d, nn.Conv2d]):
@@ -185,44 +207,46 @@ def _require_plain_layers(matching: Matching, writer: str, reader: str) -> None:
 def _with_blanks(
     widths: Widths, matching: Matching, abilities: Abilities, zeroed: frozenset[str], copied_all: Scaling
 ) -> Widths:
-    """Blanks in place of copies where the operator wants them and every operation on the way lets them pass.
+    """Put blanks in place of copies where the operator wants them and every operation on the way lets them pass.
 
     Args:
-        widths: copies everywhere, for which weights make up as `copied_all` says.
+        widths: copies everywhere.
         matching: source and target side by side.
         abilities: of the operator.
         zeroed: tensors that end the branches of new blocks.
-        copied_all: see `widths`.
+        copied_all: what weights make up for if all new channels are copies.
     """
     trace = matching.target.trace
     chosen = widths
     for growth, copied in widths.expansions.items():
-        larger_heads = (
-            growth.target in copied_all.groups
-        )  # new channels of q and k that are zero on both sides are dead
-        even = not joint_obstacles(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
-        if copied.is_identity or (even and (larger_heads or not abilities.always_blank)):
+        if copied.is_identity:
+            continue
+        copies_are_exact = not joint_obstacles(trace, {growth.target: copied}, matching.blocks.is_new, copied_all)
+        # Channels of queries and keys that are both zero would have no gradient; scaled copies do.
+        larger_heads = growth.target in copied_all.groups
+        if copies_are_exact and (larger_heads or not abilities.always_blank):
             continue
         blanks = padded(*growth.sizes, copies=1 if abilities.always_blank else None)
         tried = replace(chosen, expansions={**chosen.expansions, growth: blanks})
         for kind in _kinds(abilities, widths.measured.get(growth)):
-            found = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed, copied_all.transformed)
-            if all(matching.ignored(module) for module, _ in found.reasons) and not (found.nearly and even):
-                chosen = replace(tried, passages={**chosen.passages, growth.target: found})
+            passage = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed, copied_all.transformed)
+            stopped = not all(matching.ignored(module) for module, _ in passage.reasons)
+            if not stopped and not (passage.nearly and copies_are_exact):
+                chosen = replace(tried, passages={**chosen.passages, growth.target: passage})
                 break
         else:
             if growth in widths.measured:  # there are no copies to fall back on: the promise tells what stops them
-                chosen = replace(tried, passages={**chosen.passages, growth.target: found})
+                chosen = replace(tried, passages={**chosen.passages, growth.target: passage})
     # what passes beside copies may not pass beside the blanks of other sets
     final = {
-        group: propagate_blanks(trace, group, found.blank, chosen.of_target, zeroed, copied_all.transformed)
-        for group, found in chosen.passages.items()
+        group: propagate_blanks(trace, group, passage.blank, chosen.of_target, zeroed, copied_all.transformed)
+        for group, passage in chosen.passages.items()
     }
     return replace(chosen, passages=final)
 
 
 def _kinds(abilities: Abilities, units: NewUnits | None) -> tuple[Blank, ...]:
-    """What blank channels may hold, the first choice first."""
+    """Return what blank channels of a set may hold, the first choice first."""
     if units is None:
         return abilities.blanks
     return ("silent",) if units.columns else ("open",)

@@ -1,4 +1,4 @@
-"""What blank channels ask of single tensors: to be rewritten before they grow, and what to hold at blank rows."""
+"""What blank channels and factors ask of single tensors: rewrites before growth, and what stands at blank rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from growtool.trace.reading.norms import norm_shifts
 
 
 def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str, Rewrite]:
-    """What is done to source tensors before they grow, by the target's names; absent: nothing."""
+    """Return what is done to source tensors before they grow, by the target's names; absent: nothing.
+
+    Args:
+        matching: source and target side by side.
+        widths: how channels grow.
+        scaled: what rows of tensors are multiplied by.
+    """
     found = {name: scaled_by(rows, scaled.offsets.get(name, 0.0)) for name, rows in scaled.rows.items()}
     for group, blanks in widths.passages.items():
         for name, scale in blanks.writers.folded:
@@ -32,9 +38,10 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
             )
             if scale:
                 found[scale] = replace(found.get(scale, Rewrite()), level=True)
+    # a gain that several norms or sets of channels name is rescaled once
     for gain, norm in {gain: rescaled for rescaled in widths.norms for gain in rescaled.gains}.items():
-        own = found.get(gain, Rewrite())
-        found[gain] = replace(own, factor=own.factor * math.sqrt(norm.s), offset=norm.offset)
+        rewrite = found.get(gain, Rewrite())
+        found[gain] = replace(rewrite, factor=rewrite.factor * math.sqrt(norm.s), offset=norm.offset)
     for names in matching.target.trace.forward.stored.values():
         for name in found.keys() & set(names):  # a shared parameter is written under each of its names
             found |= dict.fromkeys(names, found[name])
@@ -42,7 +49,7 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
 
 
 def _rows(matching: Matching, group: ChannelGroup, name: str) -> int:
-    """The dimension that holds the channels and no sum runs over."""
+    """Return the dimension of a tensor that holds these channels alone and that no sum runs over."""
     trace = matching.target.trace
     return next(
         dim
@@ -52,7 +59,7 @@ def _rows(matching: Matching, group: ChannelGroup, name: str) -> int:
 
 
 def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]) -> Fill:
-    """What stands at the blank rows of a tensor.
+    """Return what stands at the blank rows of a tensor.
 
     Args:
         matching: source and target side by side.
@@ -74,7 +81,7 @@ def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]
 
 
 def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
-    """The sets on an axis whose blank channels are zero wherever this tensor reads them."""
+    """Return the sets of channels on an axis whose blanks are zero wherever this tensor reads them."""
     return frozenset(
         growth
         for growth in axis.growths()
@@ -83,13 +90,16 @@ def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
 
 
 def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, Tensor], ...]:
-    """Dimensions with open blank channels, and the other position of the pair each belongs to, if new units pair up."""
+    """Return the dimensions with open blank channels, and for each position the other one of its pair, int64.
+
+    Nothing if new units do not come in pairs.
+    """
     if not widths.in_pairs:
         return ()
     pairs = {
         group: _partner(widths.of_target[group].blank)
-        for group, found in widths.passages.items()
-        if found.blank == "open"
+        for group, passage in widths.passages.items()
+        if passage.blank == "open"
     }
     axes = matching.target.trace.tensors[name]
     return tuple(
@@ -100,7 +110,7 @@ def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, 
 
 
 def _partner(blank: Tensor) -> Tensor:
-    """int64: the first half of the blank channels with the second; an odd one, and the others, with themselves."""
+    """Return int64 [channels]: the first half of the blanks pairs with the second; all others name themselves."""
     partner, new = torch.arange(len(blank)), torch.nonzero(blank).flatten()
     half = len(new) // 2
     partner[new[:half]], partner[new[half : 2 * half]] = new[half : 2 * half], new[:half]
