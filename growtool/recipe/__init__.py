@@ -1,4 +1,4 @@
-"""From a plan to what every tensor is made of, and what the whole promises."""
+"""From a plan and a checkpoint to the recipe: how every target tensor is made, and what the growth promises to keep."""
 
 from growtool.recipe.recipe import Recipe, TensorRecipe
 from growtool.recipe.resolve import resolve

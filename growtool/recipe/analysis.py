@@ -1,4 +1,4 @@
-"""What a plan does to two models that have been matched, found before any weight is read."""
+"""What a plan does to two matched models, decided before any weight is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from growtool.recipe.widths.overrides import width_sections
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a plan does to two models, before a weight is read.
+    """What a plan does to two matched models.
 
     Attributes:
         plan: says the operators.
@@ -27,7 +27,7 @@ class Analysis:
         starts: how new blocks are closed.
         widths: how channels grow.
         sections: tensors that grow by an override.
-        scaled: what weights make up for.
+        scaled: factors that growth brings in, and the weights that make up for them.
         lockstep: both passes side by side, the new blocks closed.
     """
 
@@ -41,15 +41,15 @@ class Analysis:
 
     @property
     def norms(self) -> tuple[RescaledNorm, ...]:
-        """Every norm whose gain makes up for blanks or copies, and whose eps would have to change."""
+        """The norms whose gain makes up for blanks or copies, and whose eps would have to change for it."""
         return (*self.scaled.norms, *self.widths.norms)
 
     @classmethod
     def by(cls, plan: Plan, matching: Matching) -> Analysis:
-        """What the plan does.
+        """Decide what the plan does.
 
         Raises:
-            PlanError: channels or blocks cannot grow as it says; every problem found.
+            PlanError: channels or blocks cannot grow as the plan says; every problem found.
         """
         starts = block_init_of(plan.depth, matching)
         lockstep = lockstep_of(matching, starts)

@@ -1,4 +1,4 @@
-"""How a target is told the eps of its norms: by an argument of the constructor where one says just that."""
+"""Telling a target the eps that its norms need: by an argument of its constructor, or by the library's own way."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from growtool.recipe.traced_model import TracedModel
 
 @dataclass(frozen=True)
 class ToldEps:
-    """A target whose norms were told the eps that they need, as far as its library can.
+    """A target whose norms have the eps that they need, as far as its library and the plan allow.
 
     Attributes:
         spec: of the target.
-        model: without weights, its norms with their eps.
-        left: path of a norm -> the eps that it needs and has not.
-        exact: whether the target as its library builds it has what its norms need.
+        model: without weights; its norms have the eps that they were told.
+        left: path of a norm -> the eps that it needs and does not have.
+        exact: whether an argument of the constructor gives all norms what they need.
     """
 
     spec: ModelSpec
@@ -34,15 +34,15 @@ class ToldEps:
 
 
 def told_eps(plan: Plan, target: TracedModel, eps: Mapping[str, float]) -> ToldEps:
-    """Tell the norms of a target their eps: by an argument of the constructor, else by `eps: told` in the plan.
+    """Tell the norms of a target their eps: by an argument of its constructor, else one by one if the plan asks for it.
 
     Args:
-        plan: may say so.
+        plan: asks with `eps: told` in its `width`.
         target: as traced.
         eps: path of a norm -> the eps that it needs.
 
     Raises:
-        PlanError: the plan says so, and the library has no place for it.
+        PlanError: the plan asks for it, and the library has no place for the eps of single norms.
     """
     if not eps:
         return ToldEps(target.spec, target.model, {}, False)
@@ -69,16 +69,15 @@ def _by_library(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec:
 
 
 def _spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec | None:
-    """The target with an argument (`norm_eps`) that gives these norms these eps, and no other norm another one.
+    """Return the target with an argument (`norm_eps`) that gives these norms their eps and leaves all others alone.
+
+    None if no argument of the constructor does so.
 
     Args:
         target: as traced.
-        eps: path of a norm -> its eps.
-
-    Returns:
-        None where no argument of the constructor does so.
+        eps: path of a norm -> the eps that it needs.
     """
-    values = {f"{value:.8g}" for value in eps.values()}
+    values = {f"{value:.8g}" for value in eps.values()}  # equal up to rounding
     if len(values) != 1:
         return None
     wanted = _eps_of(target.model) | dict(eps)
@@ -87,14 +86,15 @@ def _spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec |
             continue
         spec = target.spec.with_args(**{name: next(iter(eps.values()))})
         try:
-            found = _eps_of(build(spec))
+            built = _eps_of(build(spec))
         except CheckpointError:
             continue
-        if found.keys() == wanted.keys() and all(math.isclose(found[path], wanted[path]) for path in wanted):
+        if built.keys() == wanted.keys() and all(math.isclose(built[path], wanted[path]) for path in wanted):
             return spec
     return None
 
 
 def _eps_of(model: nn.Module) -> dict[str, float]:
-    found = {path: eps_of(module) for path, module in model.named_modules()}
-    return {path: eps for path, eps in found.items() if eps is not None}
+    """Return the eps of each module that has one, by its path."""
+    eps = {path: eps_of(module) for path, module in model.named_modules()}
+    return {path: value for path, value in eps.items() if value is not None}

@@ -42,12 +42,12 @@ class Matching:
 
     Attributes:
         source, target: both models, traced.
-        blocks: where the blocks of grown sequences come from.
-        paired: target tensor -> its layout in both models; absent where its block comes from none of the source's.
-        outputs: of each returned tensor the layout of its dimensions after the first in both models.
+        blocks: where the blocks of longer sequences come from.
+        paired: target tensor -> its layout in both models; absent if its block comes from none of the source's.
+        outputs: for each returned tensor the layout, in both models, of its dimensions after the first.
         bridges: tensor of a projection that only the target has -> that projection.
-        same: target channel groups that stand for the same channels of the source although the target keeps them apart,
-            because a layer that only the target has passes them on; each with the channel group that they count as.
+        same: channel group of the target -> the one that it counts as. Both stand for the same channels of the source;
+            the target keeps them apart because a layer that only it has passes them on.
     """
 
     source: TracedModel
@@ -59,30 +59,34 @@ class Matching:
     same: Mapping[ChannelGroup, ChannelGroup]
 
     def carried(self) -> Iterator[tuple[GroupPair, str]]:
-        """Every set of channels with each tensor that carries it."""
+        """Yield every set of channels with each target tensor that carries it."""
         return ((growth, name) for name, axes in self.paired.items() for axis in axes for growth in axis.growths())
 
     @property
     def shortcuts(self) -> frozenset[str]:
-        """The modules that are identity shortcuts."""
+        """Paths of the modules that are identity shortcuts."""
         return frozenset(bridge.path for bridge in self.bridges.values())
 
     @property
     def is_wider(self) -> bool:
-        """Whether the target has channels that only a `width` can make."""
+        """Whether some channels grow, so that the plan needs a `width`."""
         return any(growth.sizes[0] != growth.sizes[1] for growth, _ in self.carried())
 
     def ignored(self, path: str) -> bool:
-        """Whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
+        """Return whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
         return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges.values())
 
 
 def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matching:
-    """Lay the target beside the source.
+    """Lay the target beside the source: inputs and classes first, then blocks, tensors, and the layouts of tensors.
+
+    Args:
+        source, target: both models.
+        depth: the plan's section, which says where new blocks go.
 
     Raises:
-        PlanError: the target is smaller somewhere, takes other images, has tensors without counterpart, or layouts that
-            do not match; all problems of the first step that has any.
+        PlanError: the target is smaller somewhere, takes other inputs, has tensors without counterpart, or layouts that
+            do not match; all problems of the first step that finds any.
     """
     _require_growth(source, target)
     bridges, stretched = _added(source, target)
@@ -92,38 +96,40 @@ def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matc
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
     passing = [path for path, start in blocks.starts() if start == "identity"]
     paired, same, mismatches, unlike = _paired(source, target, blocks, passing)
-    outputs, others = pair_outputs(source.trace, target.trace)
-    told = [*grouped([*mismatches, *others]), *unlike]
+    outputs, output_mismatches = pair_outputs(source.trace, target.trace)
+    problems = [*grouped([*mismatches, *output_mismatches]), *unlike]
+    if problems:
+        raise PlanError([_headline(source, target), *problems])
     matching = Matching(source, target, blocks, paired, outputs, {}, same)
-    if not told and bridges:
-        return _with_bridges(matching, bridges)
-    if told:
-        raise PlanError([_headline(source, target), *told])
-    return matching
+    return _with_bridges(matching, bridges) if bridges else matching
 
 
 def is_deeper(source: TracedModel, target: TracedModel) -> bool:
-    """Whether the target has blocks that only a `depth` can make."""
+    """Return whether the target has more blocks, so that the plan needs a `depth`."""
     return bool(_added(source, target)[1])
 
 
-@lru_cache(maxsize=2)  # each operator that is tried asks
+@lru_cache(maxsize=2)  # `match` runs once for each depth operator that is tried
 def _added(source: TracedModel, target: TracedModel) -> tuple[Sequence[IdentityShortcut], Sequence[Stretch]]:
-    """What only the target has: projections on shortcuts, and more blocks of a sequence."""
+    """Return what only the target has: projections on shortcuts, and the sequences with more blocks."""
     added = sorted(target.trace.tensors.keys() - source.trace.tensors.keys())
     bridges = find_identity_shortcuts(target.model, target.trace, source.trace, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
-    filled = (_filled(source.model), _filled(target.model)) if added else ({}, {})  # else no sequence is longer
+    # hashing buffers takes time: without further tensors no sequence is longer, and they need not be compared
+    filled = (_filled(source.model), _filled(target.model)) if added else ({}, {})
     stretched = stretches(source.trace, target.trace, ignoring=spanned, filled=filled)
     in_line = layers_in_line((source.model, source.trace), (target.model, target.trace))
     return bridges, [*stretched, *in_line]
 
 
 def _filled(model: nn.Module) -> dict[str, Hashable]:
-    """What the buffers hold that the constructor fills: GPT-Neo tells blocks that see a window apart by these alone."""
+    """Return a digest of each buffer that no checkpoint holds, as the constructor fills it.
+
+    Blocks of GPT-Neo that see a window alone differ from the others in nothing but such a buffer.
+    """
     stored = set(model.state_dict())
     buffers = model.named_buffers(remove_duplicate=False)
-    return {name: _digest(held) for name, held in buffers if name not in stored and not held.is_meta}
+    return {name: _digest(values) for name, values in buffers if name not in stored and not values.is_meta}
 
 
 def _digest(values: Tensor) -> Hashable:
@@ -134,10 +140,19 @@ def _digest(values: Tensor) -> Hashable:
 def _paired(
     source: TracedModel, target: TracedModel, blocks: BlockMap, passing: Sequence[str]
 ) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[ChannelGroup, ChannelGroup], list[tuple[str, str]], list[str]]:
-    """The layouts of all tensors, blocks that pass on what they receive included; see `paired_identities`.
+    """Pair the layouts of all tensors, those of blocks that pass on what they receive included.
+
+    Args:
+        source, target: both models.
+        blocks: where blocks come from.
+        passing: paths of the blocks that pass on what they receive; see `paired_identities`.
+
+    Returns:
+        The layouts; groups that count as one (see `Matching`); places whose layouts do not match, with the reason; a
+        line for each passing block whose input and output are not the same channels.
 
     Raises:
-        PlanError: such a block cannot.
+        PlanError: a passing block cannot pass on what it receives.
     """
     reasons: dict[str, list[str]] = {}
     for path in passing:
@@ -147,15 +162,18 @@ def _paired(
     if reasons:
         raise PlanError([f"{places(paths)}: {why}" for why, paths in reasons.items()])
     modules = {path: blocks.modules_of(path) for path in passing}
-    within = tuple(f"{module}." for path in passing for module in modules[path])
-    paired, mismatches = pair(
-        source.trace, target.trace, lambda name: "" if name.startswith(within) else blocks.source_name(name)
-    )
+    prefixes = tuple(f"{module}." for path in passing for module in modules[path])
+
+    def source_name(name: str) -> str:
+        return "" if name.startswith(prefixes) else blocks.source_name(name)  # no tensor is called ""
+
+    paired, mismatches = pair(source.trace, target.trace, source_name)
     identities, same, problems = paired_identities(modules, paired, target.trace)
     return {**paired, **identities}, same, mismatches, problems
 
 
 def _require_growth(source: TracedModel, target: TracedModel) -> None:
+    """Check that no sequence of blocks is shorter, and that inputs and classes stay; raise PlanError if not."""
     problems = shortened(source.trace, target.trace)
     words, ours, theirs = source.library.words, source.input_sizes, target.input_sizes
     if ours != theirs:
@@ -185,10 +203,21 @@ def _other_classes(source: TracedModel, target: TracedModel) -> list[str]:
 
 
 def _require_counterparts(source: TracedModel, target: TracedModel, blocks: BlockMap, spanned: set[str]) -> None:
-    names = {name: blocks.source_name(name) for name in target.trace.tensors}
-    unheard = [n for n, origin in names.items() if origin not in source.trace.tensors and n not in spanned]
-    added = [n for n in unheard if not blocks.is_initial(n)]
-    dropped = [n for n in source.trace.tensors if n not in set(names.values())]
+    """Check that each tensor has its counterpart in the other model; raise PlanError if not.
+
+    Args:
+        source, target: both models.
+        blocks: where blocks come from; those with initial values need no counterpart.
+        spanned: tensors of bridges, which need none either.
+    """
+    origins = {name: blocks.source_name(name) for name in target.trace.tensors}
+    added = [
+        name
+        for name, origin in origins.items()
+        if origin not in source.trace.tensors and name not in spanned and not blocks.is_initial(name)
+    ]
+    kept = set(origins.values())
+    dropped = [name for name in source.trace.tensors if name not in kept]
     problems = []
     if added:
         problems.append(
@@ -202,15 +231,15 @@ def _require_counterparts(source: TracedModel, target: TracedModel, blocks: Bloc
 
 
 def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Matching:
-    """Give the tensors of bridges the layout they would have if the source had an identity there.
+    """Add the tensors of bridges, with the layout that they would have if the source had an identity there.
 
     Raises:
-        PlanError: what a projection reads and what it writes are not the same channels in the source.
+        PlanError: a projection reads other channels of the source than it writes.
     """
     origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
     paired, by_name, same = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.same)
     for bridge in bridges:
-        read, written = (origin_of(axis, origins) for axis in (bridge.columns, bridge.rows))
+        read, written = origin_of(bridge.columns, origins), origin_of(bridge.rows, origins)
         if written is None or read != written:
             raise PlanError(
                 f"{bridge.path}: the target has a projection here, and the source passes on other channels than it "

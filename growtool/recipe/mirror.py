@@ -1,12 +1,13 @@
-"""The mirror image of a checkpoint: the same numbers in another order, so that it sees an image as the checkpoint sees
-the mirrored image.
+"""The mirror image of a checkpoint: a network that sees an image as the checkpoint sees the mirrored image.
 
-Kernels turn around, and so does everything that belongs to a column of the image: tables of positions, of relative
-positions, and layers over positions. It is another network with the same accuracy, at no cost, where training mirrored
-its images at random; `two_source` of both averages over an image and its mirror image in one pass.
+It holds the same numbers in another order. Kernels turn around, and so does everything that belongs to a column of the
+image: tables of positions, of relative positions, and layers over positions. If training mirrored its images at random,
+it is another network with the same accuracy, at no cost; `two_source` of both averages over an image and its mirror
+image in one pass.
 
-Not every network has one. Kernels of 3 in strides of 2 over an even number of columns reach beyond the left edge and
-not beyond the right one, so they cut up a mirrored image differently. What the trace proposes is therefore tried.
+Not every network has a mirror image. Kernels of 3 in strides of 2 over an even number of columns reach beyond the left
+edge and not beyond the right one, so they cut up a mirrored image differently. So the order that the trace proposes is
+tried before it is used.
 
 Axes: N positions, H and W rows and columns of the image or of a grid of positions.
 """
@@ -30,7 +31,7 @@ from growtool.trace import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, g
 from growtool.trace.axes import axis_size
 from growtool.verify import TOLERANCES, Comparison, StreamedModel
 
-Order = tuple[int, Tensor]
+Order = tuple[int, Tensor]  # a dimension, and int64 the old position of each new one along it
 _NO_TABLE = "tells left from right by other means than tables of positions that growtool knows"
 
 
@@ -39,13 +40,13 @@ class Mirrored(Checkpoint):
     """A checkpoint whose tensors are read in the order of its mirror image.
 
     Attributes:
-        orders: tensor -> dimensions and the order of their entries, int64.
+        orders: tensor -> each dimension whose entries change their order, with that order.
     """
 
     orders: Mapping[str, tuple[Order, ...]] = field(default_factory=dict)
 
     def read(self, name: str) -> Tensor:
-        """The values of a tensor of the mirror image, in its type."""
+        """Return the values of a tensor of the mirror image, in the type of the file."""
         value = self._unordered(name)
         for dim, order in self.orders.get(name, ()):
             value = value.index_select(dim, order)
@@ -56,18 +57,22 @@ class Mirrored(Checkpoint):
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """The checkpoint's name in messages, as its mirror image."""
         return f"the mirror image of {super().name}"
 
     @property
     def label(self) -> str:
-        """A short name without the path of this machine."""
+        """The checkpoint's short name without folders, as its mirror image."""
         return f"the mirror image of {super().label}"
 
 
 @dataclass(frozen=True)
 class _Drawn(Mirrored):
-    """The same with random numbers in place of the file's; what no training changes is as the model has it."""
+    """A mirror image with random numbers in place of the file's.
+
+    Attributes:
+        buffers: tensors of whole numbers, which no training changes, as the model holds them.
+    """
 
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -75,20 +80,20 @@ class _Drawn(Mirrored):
         info = self.tensors[name]
         if not info.is_float:
             return self.buffers[name]
-        drawn = torch.rand(info.shape, generator=generator_for(0, name)) - 0.5
-        if len(info.shape) > 1:  # a matrix or kernel keeps the size of what it maps
+        drawn = torch.rand(info.shape, generator=generator_for(0, name)) - 0.5  # of variance 1/12
+        if len(info.shape) > 1:  # a variance of 1 / inputs, so that activations keep their size through the layers
             return drawn * math.sqrt(12 * info.shape[0] / max(info.numel, 1))
-        return 1 + drawn  # also a variance, which is above zero
+        return 1 + drawn  # above zero, as a running variance has to be
 
 
 def mirror_image(checkpoint: Checkpoint, traced: TracedModel) -> Mirrored:
-    """The mirror image of a checkpoint.
+    """Return the mirror image of a checkpoint.
 
-    That reordering mirrors the network is proven with random numbers in place of its weights, on a random image in
+    Whether another order mirrors the network is tried with random numbers in place of its weights, on a random image in
     float64; no weight is read.
 
     Args:
-        checkpoint: what is mirrored.
+        checkpoint: is mirrored.
         traced: its model.
 
     Raises:
@@ -98,24 +103,25 @@ def mirror_image(checkpoint: Checkpoint, traced: TracedModel) -> Mirrored:
         raise PlanError(
             f"second: {checkpoint.name} takes no images, and so has no mirror image; name another checkpoint"
         )
-    held = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
-    image = Mirrored(**held, orders=_orders(traced))
-    drawn = partial(_Drawn, **held, buffers=dict(traced.model.named_buffers()))
-    ours, theirs = (StreamedModel(drawn(orders=orders), torch.float64) for orders in ({}, image.orders))
+    own = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
+    image = Mirrored(**own, orders=_orders(traced))
+    drawn = partial(_Drawn, **own, buffers=dict(traced.model.named_buffers()))
+    plain, mirrored = (StreamedModel(drawn(orders=orders), torch.float64) for orders in ({}, image.orders))
     (x_BCHW,) = traced.library.inputs(traced.model, 1, seed=0).tensors.values()
-    pairs = zip(ours.outputs(x_BCHW.flip(3)), theirs.outputs(x_BCHW), strict=True)
-    found = [Comparison.of(a, b, decide=False) for a, b in pairs]
-    if not all(comparison.within(TOLERANCES["F64"]) for comparison in found):
-        apart = max(comparison.relative_difference for comparison in found)
+    pairs = zip(plain.outputs(x_BCHW.flip(3)), mirrored.outputs(x_BCHW), strict=True)
+    comparisons = [Comparison.of(a, b, decide=False) for a, b in pairs]
+    if not all(comparison.within(TOLERANCES["F64"]) for comparison in comparisons):
+        apart = max(comparison.relative_difference for comparison in comparisons)
         raise PlanError(
             f"second: {checkpoint.name} has no mirror image: with weights in mirrored order the outputs of its model "
-            f"differ by {apart:.1e} from those on mirrored images, expected none, {_reason(ours, theirs, x_BCHW)}; "
+            f"differ by {apart:.1e} from those on mirrored images, expected none, {_reason(plain, mirrored, x_BCHW)}; "
             "name another checkpoint"
         )
     return image
 
 
 def _orders(traced: TracedModel) -> dict[str, tuple[Order, ...]]:
+    """Return the order of every tensor that the trace says to be about columns of the image."""
     found, ((_, *image),) = {}, traced.input_sizes.values()
     for name, axes in traced.trace.tensors.items():
         spatial = [dim for dim, axis in enumerate(axes) if _fixed_as(axis, SPATIAL_POSITION)]
@@ -143,13 +149,18 @@ def _reversed(axis: Axis) -> Tensor:
 
 
 def _mirrored_positions(axis: Axis, image: Sequence[int]) -> Tensor:
-    """Order of what an axis carries: where the trace tells them apart, tokens before the grid stay."""
+    """Return the order [N] of an axis of positions; segments before the last (class tokens, say) stay."""
     before = axis_size(axis[:-1])
     return torch.cat([torch.arange(before), before + _mirrored_grid(axis_size(axis[-1:]), image)])
 
 
 def _mirrored_grid(count: int, image: Sequence[int]) -> Tensor:
-    """Order [N] of positions: a grid of the image's proportions, row by row, behind tokens that have no place."""
+    """Return the mirrored order [N] of positions: a grid, row by row, behind tokens that have no place in the image.
+
+    Args:
+        count: N.
+        image: its rows and columns; the grid is as large as N allows, in the same proportions.
+    """
     common = math.gcd(*image)
     rows, columns = (side // common for side in image)
     scale = math.isqrt(count // (rows * columns))
@@ -159,7 +170,13 @@ def _mirrored_grid(count: int, image: Sequence[int]) -> Tensor:
 
 
 def _mirrored_table(module: nn.Module, count: int, image: Sequence[int]) -> Tensor:
-    """Order of a table of `count` entries that the module looks up for pairs of positions, by an index [N, N]."""
+    """Return the mirrored order of a table that a module looks up for pairs of positions.
+
+    Args:
+        module: holds the table, and an index [N, N] into it as a buffer (relative positions of Swin and BEiT).
+        count: entries of the table.
+        image: rows and columns of the image.
+    """
     order = torch.arange(count)
     for index in module.buffers(recurse=False):
         if not index.is_floating_point() and index.ndim == 2 and 0 <= int(index.min()) <= int(index.max()) < count:
@@ -168,15 +185,16 @@ def _mirrored_table(module: nn.Module, count: int, image: Sequence[int]) -> Tens
     return order
 
 
-def _reason(ours: StreamedModel, theirs: StreamedModel, x_BCHW: Tensor) -> str:
-    """Where the two part, as seen by the first convolution that returns something else."""
-    seen, later = _convolved(ours, x_BCHW.flip(3)), _convolved(theirs, x_BCHW)
-    for path, (columns, out) in seen.items():
-        if Comparison.of(out.flip(3), later[path][1], decide=False).relative_difference > TOLERANCES["F64"]:
-            layer: Any = ours.model.get_submodule(path)
+def _reason(plain: StreamedModel, mirrored: StreamedModel, x_BCHW: Tensor) -> str:
+    """Return a clause on why the networks differ, by the first convolution that does not return the mirrored values."""
+    of_plain, of_mirrored = _convolved(plain, x_BCHW.flip(3)), _convolved(mirrored, x_BCHW)
+    for path, (columns, out) in of_plain.items():
+        if Comparison.of(out.flip(3), of_mirrored[path][1], decide=False).relative_difference > TOLERANCES["F64"]:
+            layer: Any = plain.model.get_submodule(path)
             kernel, stride, dilation = (setting[1] for setting in (layer.kernel_size, layer.stride, layer.dilation))
-            seen_columns = (out.shape[3] - 1) * stride + dilation * (kernel - 1) + 1
-            if (seen_columns - columns) % 2:
+            # columns from the first that a kernel covers to the last; as much has to stick out on either side
+            covered = (out.shape[3] - 1) * stride + dilation * (kernel - 1) + 1
+            if (covered - columns) % 2:
                 return (
                     f"since {path}, kernel {kernel} in strides of {stride} over {columns} columns, cuts an image from "
                     "the right otherwise than from the left"
@@ -186,9 +204,8 @@ def _reason(ours: StreamedModel, theirs: StreamedModel, x_BCHW: Tensor) -> str:
 
 
 def _convolved(model: StreamedModel, x_BCHW: Tensor) -> dict[str, tuple[int, Tensor]]:
-    """What each convolution returns, in order, and over how many columns it ran."""
+    """Return, for each convolution in order, over how many columns it ran and what it returned, on its first run."""
     seen: dict[str, tuple[int, Tensor]] = {}
-
     paths = {layer: path for path, layer in model.model.named_modules() if isinstance(layer, nn.Conv2d)}
 
     def note(module: Any, args: tuple[Tensor, ...], out: Tensor) -> None:

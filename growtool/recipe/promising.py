@@ -1,4 +1,4 @@
-"""What a matched pair of models and its expansions promise, before a weight is read."""
+"""The promise of a growth: whether it keeps the function, and if not, why; decided before a weight is read."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ from growtool.trace.reading.place_names import grouped
 
 
 def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
-    """What is kept, with every reason; and the eps each norm would need for it, where that is not the target's."""
+    """Return the promise with every reason, and path of a norm -> the eps it would need where that is not the target's.
+
+    There are four sorts of reasons: known losses of operators, other operations or buffers, other values, and
+    operations that treat channels jointly.
+    """
     plan, matching, widths = growing.plan, growing.matching, growing.widths
-    wide, deep, other = _known_losses(growing)
-    known = obstacles(Why.BY_NAME, dict.fromkeys((*wide, *other, *deep)))
+    wide, deep, overriding = _known_losses(growing)
+    known = obstacles(Why.BY_NAME, dict.fromkeys((*wide, *overriding, *deep)))
     others = obstacles(Why.OPERATIONS, _other_operations(growing))
+    # Other values follow from what an operator or another operation changes, and are not told beside these.
     difference = growing.starts.difference
     followed = obstacles(Why.VALUES, [difference] if difference and not known and not others else [])
     jointly = _joint_operations(growing)
@@ -45,6 +50,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     wanted = needed_eps(matching.source.trace, growing.norms, matching.blocks.source_name)
     jointly += eps_obstacles(wanted, growing.norms, matching.target.trace, matching.target.model)
     if known or others or followed or jointly:
+        # Nothing is an accident that an operator known to lose the function may have brought about.
         deeper: Section = "depth" if matching.blocks.new else "target"
         others = blamed(others, None if wide or deep else "target")
         jointly = blamed(jointly, None if wide else "width" if widths.changes else deeper)
@@ -56,7 +62,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
 
 
 def _other_operations(growing: Analysis) -> list[str]:
-    """Modules that run other operations, or the same with other numbers that no weight makes up for."""
+    """Return a line for modules that run other operations, or the same with numbers that no weight makes up for."""
     stands_for = {path: dict(entries) for path, entries in growing.scaled.numbers.items()}
     for norm in growing.norms:
         stands_for.setdefault(norm.module, {}).update(growing.lockstep.told_eps(norm))
@@ -64,7 +70,7 @@ def _other_operations(growing: Analysis) -> list[str]:
 
 
 def _joint_operations(growing: Analysis) -> list[Obstacle]:
-    """What treats new channels jointly with others in a way that changes its result."""
+    """Return the obstacles of operations that treat new channels jointly with others, so that their result changes."""
     matching, widths = growing.matching, growing.widths
     blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
     found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
@@ -78,7 +84,7 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
 
 
 def _torn_groups(growing: Analysis) -> list[str]:
-    """Where the target keeps channels apart that are one group in the source, or the other way round."""
+    """Return a line for channels that are one group in one model and several in the other."""
     matching = growing.matching
     old = [name for name in matching.paired if not matching.blocks.is_new(name)]
     same = matching.same if growing.widths.changes else {**growing.starts.same, **matching.same}
@@ -86,7 +92,7 @@ def _torn_groups(growing: Analysis) -> list[str]:
 
 
 def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:
-    """Why operators of the plan that have something to do are lossy by name: of width, of depth, of overrides."""
+    """Return why operators that have something to do are known to lose the function: of width, depth and overrides."""
     wider = any(not expansion.is_identity for expansion in growing.widths.expansions.values())
     wide = [growing.plan.width] if wider else []
     deep = [growing.plan.depth] if growing.matching.blocks.new else []
@@ -101,7 +107,15 @@ def _losses(sections: Iterable[Width | Depth | None]) -> list[str]:
 def _other_buffers(
     matching: Matching, expansions: Mapping[GroupPair, Expansion], made_up_for: Collection[str]
 ) -> list[str]:
-    """Buffers that no checkpoint holds: the constructor fills them, and growth needs the same values there."""
+    """Return a line for each buffer that the target's constructor fills with other values than growth would need.
+
+    Checkpoints do not hold such buffers, so that growth cannot write them.
+
+    Args:
+        matching: source and target side by side.
+        expansions: how channels grow.
+        made_up_for: buffers of other values that weights make up for.
+    """
     target = matching.target.model
     stored = set(target.state_dict())
     old = dict(matching.source.model.named_buffers(remove_duplicate=False))

@@ -1,4 +1,4 @@
-"""The recipe: what every target tensor is made of, and what the whole promises. Only headers have been read."""
+"""The recipe: how every target tensor is made, and what the growth promises. Only headers of files were read for it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,24 @@ class TensorRecipe:
 
     Attributes:
         name: in the target.
-        source: the source tensor it grows from; None for a layer that only the target has.
-        implied: for such a layer that passes its input on, what the source would hold if it had one; else None.
-        initial: whether it is as the library initialises it, in a block that comes from none of the source's.
+        source: name of the source tensor that it grows from; None for a layer that only the target has.
+        implied: for a layer that only the target has and that passes its input on, what the source would hold if it had
+            this layer; else None.
+        initial: whether it starts as the library initialises it, in a block that comes from none of the source's.
         info: the target's shape and element type.
-        maps: one per dimension; empty for tensors that are copied as they are.
-        new: whether it belongs to a block that growth added.
-        zero: whether it closes the branch of a new block, and so is zero.
-        paired: dimensions along which the positions of the grown tensor are copies of each other in pairs, with the
-            position that each is taken from.
-        cancelling: the pairs, where it closes a branch with opposite weights for each.
+        maps: how each dimension grows; empty for a tensor that is copied as it is.
+        new: whether it belongs to a block that growth adds.
+        zero: whether it becomes zero, since it closes the branch of a new block.
+        paired: dimensions along which positions of the grown tensor are copies of each other in pairs, each with int64
+            the position that every position is taken from.
+        cancelling: where it closes a branch with opposite weights for the two positions of each pair; None: nowhere.
         shared: the first name of a tensor that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
-        fill: what stands at rows that copy no other.
+        fill: what stands at blank rows.
         anew: whether the width operator makes it although it does not grow.
-        following: the source's name of the same tensor one block on; None at the end.
-        partners: dimensions with new channels in pairs, and the other position of each one's pair.
-        width: how it grows, by the plan or one of its overrides.
+        following: the source's name of the same tensor one block on; None in the last block, and outside of blocks.
+        partners: dimensions with blank channels in pairs, each with int64 the other position of every position's pair.
+        width: the section that says how it grows: the plan's own or that of an override.
     """
 
     name: str
@@ -74,12 +75,12 @@ class TensorRecipe:
 
     @property
     def from_library(self) -> bool:
-        """Whether its initial value may have a part in it."""
+        """Whether the library's initial value may have a part in it."""
         return self.initial or self.anew or not all(axis.is_identity for axis in self.maps)
 
     @property
     def is_copy(self) -> bool:
-        """Whether the values are the source's, in the same places."""
+        """Whether its values are those of the source tensor, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
         return not changed and not self.anew and self.rewrite is None and all(axis.is_identity for axis in self.maps)
 
@@ -91,9 +92,9 @@ class NewUnits:
     Attributes:
         writer: the weight whose rows they are.
         reader: the weight whose columns they are.
-        columns: whether the images decide the columns and the rows are zero, else the other way round.
-        bias: of the writer, None without.
-        statistics: running mean and variance of the BatchNorm between the two, None without.
+        columns: whether images decide the columns, and the rows are zero; else the other way round.
+        bias: of the writer; None without one.
+        statistics: running mean and variance of the BatchNorm between the two layers; None without one.
     """
 
     writer: str
@@ -117,9 +118,9 @@ class TargetForm:
 
     Attributes:
         form: of the file to write.
-        kept: the tensors in it.
-        infos: the coefficients and banks it holds in their place.
-        left: why a tensor that could be in template form becomes dense -> those tensors.
+        kept: tensor in template form -> how its grid grows.
+        infos: shapes and types of the coefficients and banks that the file holds in their place.
+        left: reason why tensors that could be in template form become dense -> these tensors.
     """
 
     form: Form
@@ -135,23 +136,23 @@ class Recipe:
     Attributes:
         plan: as the user wrote it, with an operator for whatever grows.
         source: the checkpoint that grows.
-        second: the checkpoint that grows beside it; None but for `two_source`.
-        target: what it becomes.
-        tensors: by name, in the order of the target's state dict.
+        second: the checkpoint that grows beside it; None except for `two_source`.
+        target: the model that the checkpoint becomes.
+        tensors: target tensor -> how it is made, in the order of the target's state dict.
         templates: what the source's tensors are combinations of.
-        form: how the output is made of templates; None where it is dense.
-        widths: the groups that grow.
+        form: how the output is made of templates; None if it is dense.
+        widths: the channel groups that grow.
         promise: what is kept.
-        eps: module path of the target -> the eps at which the promise is exact, where its own is another.
-        source_eps: the same of the source.
-        matching: the layouts of source and target side by side.
+        eps: module path of the target -> the eps at which the promise is exact, for norms that have another.
+        source_eps: the same for norms of the source.
+        matching: source and target side by side.
         expansions: how each set of channels grows.
         measured: new hidden units whose weights images decide.
-        outputs: of each returned tensor, how its dimensions after the first grow: not at all, but for the features of
-            a model without a head.
+        outputs: for each returned tensor, how its dimensions after the first grow; only the features of a model without
+            a head do.
         models: source and target, without weights.
-        needs: the module that has to be imported before its library can load the result; None where it can alone.
-        choices: a sentence for each thing that the plan left open and growtool has decided.
+        needs: the module to import before the library can load the result; None if it can load it alone.
+        choices: a sentence for each thing that the plan leaves open and growtool decides.
     """
 
     plan: Plan
@@ -181,16 +182,19 @@ class Recipe:
 
     @property
     def blocks(self) -> BlockMap:
-        """Where each block of a grown sequence comes from."""
+        """Where the blocks of longer sequences come from."""
         return self.matching.blocks
 
     @property
     def library(self) -> Library:
-        """What builds both models."""
+        """The library that builds both models."""
         return self.matching.source.library
 
     def initial(self, name: str) -> Tensor:
-        """A target tensor as its library initialises it, by the plan's seed; the first call builds the whole model."""
+        """Return a target tensor as its library initialises it with the plan's seed.
+
+        The first call builds the whole model; the tensors that no recipe uses are let go.
+        """
         with _INITIALISING:
             return self._initial[name]
 
@@ -206,14 +210,14 @@ class Recipe:
 
     @property
     def infos(self) -> dict[str, TensorInfo]:
-        """Shapes and element types of the file to write."""
+        """Shapes and element types of the tensors in the file to write."""
         kept = self.form.kept if self.form else {}
         dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in kept}
         return dense | dict(self.form.infos if self.form else {})
 
 
 def written_dtype(plan: Plan, stored: TensorInfo) -> str:
-    """The element type a tensor is written in, safetensors' name."""
+    """Return the element type that a tensor is written in, by its name in safetensors."""
     if plan.output.dtype == "same" or not stored.is_float:
         return stored.dtype
     return dtype_name(getattr(torch, plan.output.dtype))

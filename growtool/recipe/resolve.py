@@ -1,4 +1,4 @@
-"""From a plan and a checkpoint to a recipe: trace both models, match them, ask the operators."""
+"""From a plan and a checkpoint to a recipe: both models are traced and matched, and the operators asked."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ from growtool.trace import PairedAxis, places
 def resolve(
     plan: Plan, checkpoint: Checkpoint, *, source: TracedModel | None = None, target: TracedModel | None = None
 ) -> Recipe:
-    """Everything about a growth that can be known without reading weights.
+    """Return the recipe of a growth: all that can be known of it without reading weights.
 
-    Operators that the plan leaves open are chosen; the recipe's own plan names them. A recipe that loses the function
-    by accident is one all the same: `growtool.recipe.choosing.consent` refuses to carry it out.
+    Operators that the plan leaves open are chosen; the recipe's own plan names them. There is a recipe even if it loses
+    the function by accident: `growtool.recipe.choosing.consent` refuses to carry it out.
 
     Args:
         plan: what to do.
         checkpoint: what grows.
-        source: its model, where the caller has traced it.
-        target: the plan's target, likewise.
+        source: the checkpoint's model, if the caller has traced it.
+        target: the plan's target, if the caller has traced it.
 
     Raises:
-        CheckpointError: the file does not hold the model it claims.
+        CheckpointError: the file does not hold the model that it claims to hold.
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
     """
     source = source or TracedModel.of(checkpoint.spec, where=checkpoint.name)
@@ -75,14 +75,24 @@ def resolve(
 
 
 def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedModel], Recipe]) -> Recipe:
-    """The recipe; where arguments cut heads in two or nothing scales the width, what can be done is said, too."""
+    """Return the recipe for a target that is still to be built, with advice where its arguments ask for some.
+
+    Args:
+        target: as the plan says.
+        source: the model that grows.
+        towards: returns the recipe for a traced target.
+
+    Raises:
+        PlanError: see `resolve`. If the arguments cut heads in two, it names sizes that do not; if nothing scales the
+            width, it names larger models of the family.
+    """
 
     def accepted(other: Target) -> bool:
         try:
-            found = towards(traced_target(other, source))
+            recipe = towards(traced_target(other, source))
         except PlanError:
             return False
-        return found.plan.allow_lossy or not found.promise.accidents
+        return recipe.plan.allow_lossy or not recipe.promise.accidents
 
     traced: TracedModel | None = None
     try:
@@ -94,29 +104,32 @@ def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedMode
         advice = head_advice(target, source, traced.trace if traced else None, accepted)
         if advice is None:
             raise
-        # what the constructor says of the same arguments would only hide the advice
+        # If the target could not be built, the constructor's own words on the arguments would only hide the advice.
         raise PlanError([*(error.problems if traced else ()), f"target.model_args: {advice}"]) from error
     if recipe.promise.kind != "lossy":
         return recipe
     advice = head_advice(target, source, traced.trace, accepted)
     if advice is None:
         return recipe
-    told = (*recipe.promise.obstacles, Obstacle(Why.ADVICE, advice))
-    return replace(recipe, promise=replace(recipe.promise, obstacles=told))
+    advised = (*recipe.promise.obstacles, Obstacle(Why.ADVICE, advice))
+    return replace(recipe, promise=replace(recipe.promise, obstacles=advised))
 
 
 def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
-    """Raises PlanError where what is computed would be rounded to the three or four binary digits of a float8."""
-    eighths = sorted({info.dtype for info in checkpoint.stored.values() if info.dtype.startswith("F8")})
-    if eighths and plan.output.dtype == "same":
+    """Check that no result is rounded to the three or four binary digits of a float8; raise PlanError if one would be."""
+    float8 = sorted({info.dtype for info in checkpoint.stored.values() if info.dtype.startswith("F8")})
+    if float8 and plan.output.dtype == "same":
         raise PlanError(
-            f"output.dtype: {checkpoint.name} holds {', '.join(eighths)}, too coarse for what growth computes from it; "
+            f"output.dtype: {checkpoint.name} holds {', '.join(float8)}, too coarse for what growth computes from it; "
             "found `same`, expected a wider type for the output: add `output: {dtype: bfloat16}` (or float16, float32)"
         )
 
 
 def _uncopied(recipe: Recipe) -> tuple[str, ...]:
-    """A sentence on blocks that start with initial values as there is no other way; none where the plan says so."""
+    """Return a sentence on blocks that start with initial values because the source has none to copy.
+
+    Nothing if the plan itself asks for initial values.
+    """
     blocks, depth = recipe.blocks.uncopied, recipe.plan.depth
     if not blocks or isinstance(depth, Map) or getattr(depth, "start", None) == INITIAL:
         return ()
@@ -129,6 +142,7 @@ def _uncopied(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _require_use_of_images(plan: Plan, target: TracedModel) -> None:
+    """Check that the target can do with images what the plan asks for; raise PlanError if not."""
     problems = []
     if plan.data is not None:
         require_images(target.spec, "data")
@@ -146,7 +160,7 @@ def _require_use_of_images(plan: Plan, target: TracedModel) -> None:
 
 
 def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
-    """The recipe for two models that have been traced and matched, by a plan that leaves no operator open.
+    """Return the recipe for two matched models, by a plan that leaves no operator open.
 
     Raises:
         PlanError: the target cannot be reached; every problem found, each with its place and remedy.
@@ -186,15 +200,15 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
 
 
 def _typed(plan: Plan, target: TracedModel, spec: ModelSpec) -> ModelSpec:
-    """The target's spec, saying in which type its weights are written where the plan does."""
+    """Return the target's spec with the type in which its weights are written, if the plan gives one."""
     return spec if plan.output.dtype == "same" else target.library.typed(spec, plan.output.dtype)
 
 
 def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, ...]:
-    """How the dimensions of a returned tensor grow.
+    """Return how the dimensions of a returned tensor grow.
 
     Raises:
-        PlanError: one grows of which no tensor of the model tells how.
+        PlanError: a dimension grows that carries channels of no tensor of the model.
     """
     known = dict(widths.expansions)
     for growth in {growth for axis in axes for growth in axis.growths()} - known.keys():
@@ -209,10 +223,14 @@ def _output_maps(axes: Sequence[PairedAxis], widths: Widths) -> tuple[AxisMap, .
 
 
 def traced_target(target: Target, source: TracedModel) -> TracedModel:
-    """The target, built and traced.
+    """Build and trace a plan's target.
+
+    Args:
+        target: as the plan says.
+        source: the model that grows.
 
     Raises:
-        PlanError: the plan's arguments do not make a model, or one that does not run.
+        PlanError: the plan's arguments make no model, or one that does not run.
     """
     specs, remarks = target_specs(target, source.spec, source.model, source.trace)
     where = "target.model_args" if target.model_args and target.model is None else "target"
@@ -232,7 +250,11 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
 
 
 def _first_built(specs: Sequence[ModelSpec], where: str) -> tuple[ModelSpec, nn.Module]:
-    """The first spec that can be built, with its model. Raises what the first of all raises where none can."""
+    """Return the first spec that can be built, with its model.
+
+    Raises:
+        CheckpointError: no spec can be built; it is that of the first.
+    """
     refused = list[CheckpointError]()
     for spec in specs:
         try:

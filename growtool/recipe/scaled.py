@@ -1,4 +1,4 @@
-"""Which weights make up for what a plan brings in (`prove.scales.scaling`), asked of two matched models."""
+"""Which weights make up for the factors that a plan brings in (`prove.scales.scaling`), asked of two matched models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from growtool.recipe.blocks.starts import BlockInit
 from growtool.recipe.matching import Matching
 from growtool.trace import ChannelGroup, PairedAxis
 
-_ONE = PairedAxis(((),))  # of one position
+_ONE = PairedAxis(((),))  # the axis of a single position, for parameters without dimensions
 
 
 def scaling_of(
@@ -23,42 +23,49 @@ def scaling_of(
     expansions: Mapping[ChannelGroup, Expansion],
     starts: BlockInit,
 ) -> Scaling:
-    """What makes up for the factors that growth brings in; nothing does where two sources become one."""
+    """Return what makes up for the factors that growth brings in; nothing does if two sources become one."""
     lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
     found = scaling(lockstep, _scalable(matching, starts), expansions, _ratios(matching), copying=not lossy)
     return found if plan.second is None else found.unused()
 
 
 def lockstep_of(matching: Matching, starts: BlockInit) -> Lockstep:
-    """Both passes side by side, the new blocks closed."""
+    """Return both passes side by side, the new blocks closed."""
     source, target = matching.source.trace, matching.target.trace
     return Lockstep(source, target, matching.blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
 
 
 def _ratios(matching: Matching) -> dict[str, float]:
-    """Constants of one number that the constructor makes another in the target, times which: `sqrt(width)`, say."""
-    old, new = (model.model for model in (matching.source, matching.target))
+    """Return constant of one number -> by what factor the target's is larger than the source's: `sqrt(width)`, say.
+
+    A constant is a buffer that the constructor fills and no checkpoint holds. Those that stay are left out.
+    """
+    old, new = matching.source.model, matching.target.model
     stored, before = new.state_dict().keys(), dict(old.named_buffers(remove_duplicate=False))
-    found = {}
+    ratios = {}
     for name, buffer in new.named_buffers(remove_duplicate=False):
         origin = before.get(matching.blocks.source_name(name))
         if name in stored or origin is None or origin.is_meta or buffer.is_meta:
             continue
         if origin.numel() == buffer.numel() == 1 and float(origin) * float(buffer) > 0 and not origin.equal(buffer):
-            found[name] = float(buffer.double() / origin.double())
-    return found
+            ratios[name] = float(buffer.double() / origin.double())
+    return ratios
 
 
 def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
-    """The first axis of each parameter of the target that one of the source becomes, and of constants that are zero."""
-    model, found = matching.target.model, dict[str, PairedAxis]()
-    without = matching.bridges.keys() | starts.passing | starts.handing.plain.keys()
+    """Return target tensor that a factor may multiply -> its first axis.
+
+    They are the parameters that grow from one of the source, and constants of zeros, which are any multiple of
+    themselves. Parameters that have to pass on what they receive are left out.
+    """
+    model, axes = matching.target.model, dict[str, PairedAxis]()
+    given = matching.bridges.keys() | starts.passing | starts.handing.plain.keys()
     stored = model.state_dict().keys()
-    constant = ((n, b) for n, b in model.named_buffers() if n not in stored and not b.is_meta)
-    zeros = [name for name, buffer in constant if not bool(buffer.any())]
+    constants = ((name, buffer) for name, buffer in model.named_buffers() if name not in stored and not buffer.is_meta)
+    zeros = [name for name, buffer in constants if not bool(buffer.any())]
     for name in (*(name for name, _ in model.named_parameters(remove_duplicate=False)), *zeros):
         block = matching.blocks.block_of(name)
-        made = name in without or (block is not None and block[1].start == "identity")
-        if name in matching.paired and not made:
-            found[name] = next(iter(matching.paired[name]), _ONE)
-    return found
+        passes_on = name in given or (block is not None and block[1].start == "identity")
+        if name in matching.paired and not passes_on:
+            axes[name] = next(iter(matching.paired[name]), _ONE)
+    return axes

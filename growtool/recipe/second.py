@@ -1,4 +1,4 @@
-"""The second checkpoint of a plan, which grows beside the first: a file, or the mirror image of the first."""
+"""The second checkpoint of a plan, which grows together with the first: another file, or the first's mirror image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from growtool.recipe.traced_model import TracedModel
 
 
 def second_source(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Checkpoint | None:
-    """The plan's second checkpoint.
+    """Return the plan's second checkpoint, or None if it names none.
+
+    Args:
+        plan: names it.
+        checkpoint: the first one.
+        source: the first one's model.
 
     Raises:
-        CheckpointError: it cannot be read.
-        PlanError: it holds another model than the first or other classes, or this has no mirror image.
+        CheckpointError: the second cannot be read.
+        PlanError: the second holds another model or other classes than the first, or the first has no mirror image.
     """
     if plan.second is None:
         return None
@@ -35,9 +40,9 @@ def second_source(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Ch
     if _shapes(second) != _shapes(checkpoint):
         with contextlib.suppress(CheckpointError):  # what is wrong shows below
             second = matched(second)
-    ours, theirs = _shapes(checkpoint), _shapes(second)
-    if second.spec.architecture != spec.architecture or ours != theirs:
-        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    first, other = _shapes(checkpoint), _shapes(second)
+    if second.spec.architecture != spec.architecture or first != other:
+        different = sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name))
         raise PlanError(
             f"second: {second.name} holds {second.spec.architecture}, expected {spec.architecture} with the shapes of "
             f"{checkpoint.name}" + (f"; {format_names(different)} differ" if different else "")

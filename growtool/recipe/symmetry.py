@@ -1,9 +1,10 @@
 """Whether the copies that growth makes of a unit can ever become different from each other.
 
-Training tells copies apart unless exchanging them leaves every weight as it is, since then their gradients are equal
-for ever. A tensor may allow the copies of each set of channels on its own to be exchanged (plain copies of rows, equal
-shares of columns), those of its rows and columns together (`[[W, 0], [0, W]]`), or no exchange at all. So sets that
-such tensors tie together have their copies told apart by any one tensor of them, and stay alike without.
+Copies stay alike if exchanging them leaves every weight as it is, since their gradients are then equal for ever. Else
+training makes them different. Which exchanges leave a tensor as it is: those of the copies in `each` of its sets of
+channels on its own (plain copies of rows, equal shares of columns), those in its rows and columns `together`
+(`[[W, 0], [0, W]]`), or `none`. Tensors of the second kind tie their sets of channels to each other. One tensor without
+any exchange then makes the copies of all tied sets different.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Exchange = Literal["each", "together", "none"]
 
 
 def stay_alike(recipe: Recipe) -> str | None:
-    """Which copies would get equal gradients for ever and add nothing, why, and what to do; None where all differ."""
+    """Return which copies have equal gradients for ever, why, and what to do, in a sentence; None if all can differ."""
     copied = {growth for growth, expansion in recipe.expansions.items() if _has_copies(expansion)}
-    ties: dict[GroupPair, GroupPair] = {}
+    ties: dict[GroupPair, GroupPair] = {}  # a union-find forest: set of channels -> its parent
     apart: set[GroupPair] = set()
     carriers: dict[GroupPair, list[TensorRecipe]] = {}
     for tensor in recipe.tensors.values():
@@ -45,18 +46,19 @@ def stay_alike(recipe: Recipe) -> str | None:
 
 
 def _has_copies(expansion: Expansion) -> bool:
-    """Whether some channel has more than one copy."""
+    """Return whether some channel has more than one copy."""
     return not expansion.is_identity and bool((expansion.counts[~expansion.blank] > 1).any())
 
 
 def _first(ties: dict[GroupPair, GroupPair], growth: GroupPair) -> GroupPair:
-    """The set that stands for all that are tied to this one."""
+    """Return the set of channels that stands for all sets that are tied to this one."""
     while ties.get(growth, growth) != growth:
         growth = ties[growth]
     return growth
 
 
 def _exchange(recipe: Recipe, tensor: TensorRecipe) -> Exchange:
+    """Return which copies may be exchanged in a tensor without changing it."""
     width = tensor.width
     if tensor.zero:
         return "each"
@@ -70,7 +72,7 @@ def _exchange(recipe: Recipe, tensor: TensorRecipe) -> Exchange:
 
 
 def _templates_of(recipe: Recipe, tensor: TensorRecipe) -> tuple[int, int]:
-    """How many templates a tensor's blocks are made of, and how many blocks it has; (0, 1) for one that has none."""
+    """Return how many templates a tensor is made of, and into how many blocks it is cut; (0, 1) without templates."""
     templated = recipe.templates.form.tensors.get(tensor.source or "")
     if templated is None:
         return 0, 1
@@ -78,6 +80,7 @@ def _templates_of(recipe: Recipe, tensor: TensorRecipe) -> tuple[int, int]:
 
 
 def _why(recipe: Recipe, tensors: Iterable[TensorRecipe]) -> str:
+    """Return why copies stay alike in these tensors, and what to do, in a clause."""
     grids = [t for t in tensors if isinstance(t.width, Mixture) and mixture.is_grid(t.maps)]
     mixed = [t.width for t in tensors if isinstance(t.width, Mixture)]
     if not mixed:

@@ -1,4 +1,4 @@
-"""What of a growth stays in template form, and what the file then holds."""
+"""Template form: which tensors of a growth keep it, and what the file then holds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from growtool.templates.lift import lift
 from growtool.templates.source import ExactForm, Templates, exact_form
 from growtool.trace import Trace
 
-_PARTS = 2  # of a sub-block bank, where the plan does not say
+_PARTS = 2  # per side, into which a sub-block bank cuts layers if the plan does not say
 
 
 def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace: Trace) -> Templates:
-    """The templates a growth may use: those the checkpoint stores, and layers or parts of layers for the others.
+    """Return the templates that a growth may use: those in the file, and for other tensors layers or parts of layers.
+
+    None of the latter are looked for unless the plan grows by `mixture` or writes template form.
+
+    Args:
+        plan: says the bank.
+        checkpoint: what grows.
+        model: its model, without weights.
+        trace: its trace.
 
     Raises:
         PlanError: the plan names a bank for a checkpoint that has its own.
@@ -46,12 +54,17 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace
 
 
 def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Templates) -> TargetForm | None:
-    """The form of the output; None where it is dense.
+    """Return the form of the output, or None if it is dense.
 
-    A source in template form keeps it where the plan does not say otherwise, as far as the operator can.
+    A source in template form keeps it, as far as the operators can, unless the plan says otherwise.
+
+    Args:
+        plan: may ask for a form.
+        tensors: how each tensor is made.
+        templates: what the source's tensors are combinations of.
 
     Raises:
-        PlanError: the plan asks for template form, and a tensor of the source's form cannot keep it, or nothing has it.
+        PlanError: the plan asks for template form, and a tensor with templates cannot keep it, or no tensor has any.
     """
     stored = templates.checkpoint.form
     wanted = plan.output.form or ("dense" if stored is None else "template")
@@ -64,11 +77,11 @@ def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Temp
         origin = templates.form.tensors.get(tensor.source or "")
         if origin is None or (plan.output.form is None and stored and tensor.source not in stored.tensors):
             continue
-        found = _kept(plan, tensor, origin)
-        if isinstance(found, str):
-            left.setdefault(found, []).append(name)
+        grown = _kept(plan, tensor, origin)
+        if isinstance(grown, str):
+            left.setdefault(grown, []).append(name)
         else:
-            kept[name], templated[name] = found
+            kept[name], templated[name] = grown
     if plan.output.form == "template" and (left or not kept):
         reasons = [f"{why} ({format_names(names)})" for why, names in left.items()]
         why = "; ".join(reasons) or "no two layers of a stage have the same shape"
@@ -80,7 +93,7 @@ def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Temp
 
 
 def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Templated] | str:
-    """How the tensor's grid grows, or why it does not."""
+    """Return how a tensor's grid grows and its layout in the target, or why it becomes dense."""
     if any(not axis.is_identity for axis in tensor.maps[2:]):
         return "a dimension other than rows and columns grows"
     if tensor.paired or tensor.cancelling is not None:
@@ -89,9 +102,9 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
         return "mixing learns its weights"
     if tensor.rewrite is not None and not tensor.rewrite.only_scales:
         return "it is rewritten before it grows"
-    grown = tensor.width if not tensor.is_copy and not tensor.zero else None
-    if grown is not None and not OPERATORS[grown.operator].abilities().in_span(grown):
-        return f"{grown.operator} makes new weights that are no combinations of the templates"
+    width = tensor.width if not tensor.is_copy and not tensor.zero else None
+    if width is not None and not OPERATORS[width.operator].abilities().in_span(width):
+        return f"{width.operator} makes new weights that are no combinations of the templates"
     sides = [lift(axis, layout) for axis, layout in zip(tensor.maps, (origin.rows, origin.columns), strict=False)]
     if sides[0] is None or sides[1] is None:
         return "growth copies parts of blocks; a bank of sub_block with matching parts has them whole"
@@ -100,6 +113,7 @@ def _kept(plan: Plan, tensor: TensorRecipe, origin: Templated) -> tuple[Kept, Te
 
 
 def _infos(plan: Plan, form: Form, kept: Mapping[str, Kept], templates: Templates) -> dict[str, TensorInfo]:
+    """Return shapes and types of the banks of a form, and of the coefficients of the tensors in it."""
     infos: dict[str, TensorInfo] = {}
     dtypes: dict[str, str] = {}
     for bank in form.banks:

@@ -1,4 +1,4 @@
-"""How each tensor of the target is made."""
+"""The recipe of each tensor: its axis maps, its source, and what blocks, widths and scales ask of it."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ from growtool.trace import GroupPair, PairedAxis, Trace
 
 
 def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, TensorRecipe]:
-    """The recipe of every tensor of the target, by its name."""
+    """Return the recipe of every tensor of the target, by name, in the order of the state dict."""
     plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
     trace, blocks = matching.target.trace, matching.blocks
     rewritten = rewrites(matching, widths, growing.scaled)
     first = first_names(matching.target.model)
 
-    alike: dict[bytes, AxisMap] = {}
+    equal: dict[bytes, AxisMap] = {}
 
-    @cache  # many tensors carry the same channels in the same layout, and many channels grow alike
+    # Many tensors carry the same channels in the same layout, and many sets of channels grow alike. Equal maps are one
+    # object, so that all recipes together hold few index tensors.
+    @cache
     def mapped(axis: PairedAxis, summed: frozenset[GroupPair], free: frozenset[GroupPair]) -> AxisMap:
-        found = axis_map(axis, widths.expansions, summed, free)
-        return alike.setdefault(found.fingerprint, found)
+        made = axis_map(axis, widths.expansions, summed, free)
+        return equal.setdefault(made.fingerprint, made)
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
-        front = starts.handing.heirs.get(name)  # a norm whose values it takes over
+        front = starts.handing.heirs.get(name)  # the gain or shift of another norm, whose values this one takes over
         axes = matching.paired.get(front or name, ())
         read = [
             frozenset() if name in growing.scaled.copied else consumed(trace, axis, name, dim)
             for dim, axis in enumerate(axes)
         ]
         maps = tuple(mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, read, strict=True))
-        rows = [g for axis, summed in zip(axes, read, strict=True) for g in axis.growths() if g not in summed]
+        rows = [
+            growth for axis, summed in zip(axes, read, strict=True) for growth in axis.growths() if growth not in summed
+        ]
         implied = _implied(name, value.shape, maps, matching, starts)
         initial = blocks.is_initial(name) and implied is None and front is None
         origin = None if implied is not None or initial else blocks.source_name(front or name)
@@ -75,9 +79,9 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
 
 
 def _following(name: str, checkpoint: Checkpoint) -> str | None:
-    """The name of the same tensor one block on, where the checkpoint has one of the same shape."""
-    for found in re.finditer(r"(?<=\.)\d+(?=\.)", name):
-        following = f"{name[: found.start()]}{int(found[0]) + 1}{name[found.end() :]}"
+    """Return the name of the same tensor one block on, or None if the checkpoint has none of the same shape."""
+    for number in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+        following = f"{name[: number.start()]}{int(number[0]) + 1}{name[number.end() :]}"
         if following in checkpoint.tensors and checkpoint.tensors[following].shape == checkpoint.tensors[name].shape:
             return following
     return None
@@ -86,9 +90,19 @@ def _following(name: str, checkpoint: Checkpoint) -> str | None:
 def _implied(
     name: str, shape: Sequence[int], maps: Sequence[AxisMap], matching: Matching, starts: BlockInit
 ) -> Tensor | None:
-    """What the source would hold under the name if it had a layer that passes its input on there; None elsewhere."""
+    """Return what the source would hold under a name if it had a layer there that passes its input on.
+
+    None for a tensor of any other layer.
+
+    Args:
+        name: in the target.
+        shape: in the target.
+        maps: how its dimensions grow.
+        matching: source and target side by side.
+        starts: how new blocks are closed.
+    """
     bridge = matching.bridges.get(name)
-    before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # none in a block with initial values
+    before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # a block with initial values has no maps
     if bridge is not None:
         return bridge.source_value(name, before[0] if before else 0)
     if name in starts.handing.plain:
@@ -103,12 +117,12 @@ def _implied(
 
 
 def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:
-    """The sets of channels on a dimension of a tensor that a sum runs over there."""
+    """Return the sets of channels on a dimension of a tensor that a sum runs over there."""
     return frozenset(g for g in axis.growths() if (g.target, name, dim) in trace.consumers)
 
 
 def _float(checkpoint: Checkpoint) -> str:
-    """The element type most of the checkpoint's numbers have."""
+    """Return the element type of floating-point numbers that most of the checkpoint's elements have."""
     sizes: dict[str, int] = defaultdict(int)
     for info in checkpoint.tensors.values():
         if info.is_float:

@@ -1,7 +1,7 @@
-"""Tensors that one model holds under several names: each such name has to hold the same after growth.
+"""Ties: tensors that one model holds under several names, each of which has to hold the same after growth.
 
-A target may tie what the source keeps apart, keep a tie, or drop one. A file holds every name on its own, and what a
-model reads last stands under all names of a tie.
+A target may tie tensors that the source keeps apart, keep a tie, or drop one. A file holds every name on its own; when
+a model loads it, the name that is read last decides for all names of a tie.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ from growtool.recipe.recipe import TensorRecipe
 from growtool.trace import ChannelGroup, groups_on
 from growtool.trace.pairing.pair import representative
 
-# What may differ between the names of one tensor, or is compared in other words.
+# Fields of a recipe that may differ between the names of one tensor; the source tensors are compared by themselves.
 _OF_THE_NAME = {"name", "source", "new", "following", "shared"}
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
-    """Name of a tensor of a checkpoint -> the first name of one in the same memory."""
+    """Return tensor of a model -> the first name of one in the same memory."""
+    # Tensors on the meta device have no address: the storage object tells them apart.
     seen: dict[int, str] = {}
     return {n: seen.setdefault(t.untyped_storage()._cdata, n) for n, t in model.state_dict(keep_vars=True).items()}
 
 
 def torn_ties(recipes: Iterable[TensorRecipe], source: nn.Module) -> list[str]:
-    """Tensors of the target whose names are not made alike.
+    """Return a line for tensors of the target that are not made alike under all of their names.
 
     Args:
         recipes: of the target's tensors.
         source: the small model.
     """
-    tied, found = defaultdict[str, list[TensorRecipe]](list), defaultdict[str, list[str]](list)
+    tied, torn = defaultdict[str, list[TensorRecipe]](list), defaultdict[str, list[str]](list)
     first = first_names(source)
     for recipe in recipes:
         tied[recipe.shared].append(recipe)
     for one, *others in tied.values():
         names = " = ".join([one.name, *(other.name for other in others)])
         if len({r.source and first[r.source] for r in (one, *others)}) > 1:
-            found["one tensor in the target, several in the source, which may differ"].append(names)
+            torn["one tensor in the target, several in the source, which may differ"].append(names)
         elif not all(_alike(one, other) for other in others):
-            found["one tensor in the target, which would have to grow in several ways at once"].append(names)
-    return [f"{format_names(names)}: {why}" for why, names in found.items()]
+            torn["one tensor in the target, which would have to grow in several ways at once"].append(names)
+    return [f"{format_names(names)}: {why}" for why, names in torn.items()]
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two recipes, or two values in them, say the same."""
+    """Return whether two recipes, or two values in them, make a tensor alike."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -63,14 +64,15 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def untied(matching: Matching, same: Mapping[ChannelGroup, ChannelGroup]) -> dict[ChannelGroup, ChannelGroup]:
-    """What stands for the same channels once the target keeps apart what the source ties.
+    """Return channel group of the target -> the one that it counts as, ties that the target drops included.
+
+    Where the source ties tensors that the target keeps apart, their channels are one group in the source alone.
 
     Args:
         matching: source and target side by side.
-        same: target channel groups that stand for the same channels anyway, each with the channel group that they count
-            as.
+        same: channel groups that stand for the same channels anyway, likewise.
     """
-    first, seen, found = first_names(matching.source.model), dict[str, str](), dict(same)
+    first, seen, counts_as = first_names(matching.source.model), dict[str, str](), dict(same)
     for name in matching.paired:
         if matching.blocks.is_new(name):
             continue  # a copy by growth, whatever the source ties
@@ -78,7 +80,7 @@ def untied(matching: Matching, same: Mapping[ChannelGroup, ChannelGroup]) -> dic
         before = seen.setdefault(first.get(origin, origin), name)
         for old, new in zip(*(matching.target.trace.tensors[n] for n in (before, name)), strict=True):
             for a, b in zip(groups_on(old), groups_on(new), strict=False):
-                kept, other = representative(a, found), representative(b, found)
+                kept, other = representative(a, counts_as), representative(b, counts_as)
                 if kept is not other:
-                    found[other] = kept
-    return found
+                    counts_as[other] = kept
+    return counts_as

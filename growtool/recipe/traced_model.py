@@ -1,4 +1,4 @@
-"""A model without weights, and what one forward pass tells about it."""
+"""A model without weights, together with the trace of one forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ class TracedModel:
     """A model, built without weights, and its trace.
 
     Attributes:
-        remarks: what a user should know of how a target was found, a sentence each.
+        spec: what it was built by.
+        model: with parameters on the meta device.
+        trace: of one forward pass.
+        remarks: sentences for the user on how a target was found.
     """
 
     spec: ModelSpec
@@ -25,20 +28,25 @@ class TracedModel:
 
     @classmethod
     def of(cls, spec: ModelSpec, *, where: str) -> TracedModel:
-        """Build and trace. Raises CheckpointError where it cannot be built or run."""
+        """Build and trace a model; raise CheckpointError if it cannot be built or does not run.
+
+        Args:
+            spec: of the model.
+            where: what messages name as the place of an error.
+        """
         return cls.around(spec, build(spec, where=where))
 
     @classmethod
     def around(cls, spec: ModelSpec, model: nn.Module, remarks: tuple[str, ...] = ()) -> TracedModel:
-        """Trace a model that has been built. Raises CheckpointError where it does not run."""
+        """Trace a model that has been built; raise CheckpointError if it does not run."""
         return cls(spec, model, trace_built(spec, model), remarks)
 
     @property
     def library(self) -> Library:
-        """What has built it."""
+        """The library that built the model."""
         return library_of(self.spec)
 
     @property
     def input_sizes(self) -> Sizes:
-        """The size of each tensor that it takes."""
+        """The size of each tensor that the model takes, without the batch."""
         return meta_inputs(self.spec, self.model, 1).sizes

@@ -43,8 +43,8 @@ class Trials:
 
     def model(self, values: Mapping[str, Value]) -> nn.Module | None:
         """Return the model with these arguments, or None if its library refuses them."""
-        tried = self._tried(values)
-        return None if tried is None else tried[0]
+        built = self._build_once(values)
+        return None if built is None else built[0]
 
     def runs(self, values: Mapping[str, Value]) -> bool:
         """Return whether the model with these arguments can be built and runs."""
@@ -63,10 +63,10 @@ class Trials:
 
     def built(self, values: Mapping[str, Value]) -> Shapes | None:
         """Return the shapes of the model with these arguments, or None if its library refuses them."""
-        tried = self._tried(values)
-        return None if tried is None else tried[1]
+        built = self._build_once(values)
+        return None if built is None else built[1]
 
-    def _tried(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
+    def _build_once(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
         key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
