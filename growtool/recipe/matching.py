@@ -187,6 +187,7 @@ def _require_growth(source: TracedModel, target: TracedModel) -> None:
 
 
 def _other_classes(source: TracedModel, target: TracedModel) -> list[str]:
+    """Return a line if the target tells another number of classes apart than the source."""
     before, after = (traced.library.classes(traced.model) for traced in (source, target))
     if before == after:
         return []
@@ -236,6 +237,7 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
     Raises:
         PlanError: a projection reads other channels of the source than it writes.
     """
+    # the channels on either side of a projection are carried by other tensors, too, which tell what they are made from
     origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
     paired, by_name, same = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.same)
     for bridge in bridges:

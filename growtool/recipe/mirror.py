@@ -204,7 +204,7 @@ def _reason(plain: StreamedModel, mirrored: StreamedModel, x_BCHW: Tensor) -> st
 
 
 def _convolved(model: StreamedModel, x_BCHW: Tensor) -> dict[str, tuple[int, Tensor]]:
-    """Return, for each convolution in order, over how many columns it ran and what it returned, on its first run."""
+    """Return path of a convolution -> over how many columns it ran first and what it returned then, in order."""
     seen: dict[str, tuple[int, Tensor]] = {}
     paths = {layer: path for path, layer in model.model.named_modules() if isinstance(layer, nn.Conv2d)}
 

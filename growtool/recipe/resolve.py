@@ -116,7 +116,7 @@ def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedMode
 
 
 def require_digits(plan: Plan, checkpoint: Checkpoint) -> None:
-    """Check that no result is rounded to the three or four binary digits of a float8; raise PlanError if one would be."""
+    """Check that no result is rounded to the three or four binary digits of a float8; raise PlanError if one is."""
     float8 = sorted({info.dtype for info in checkpoint.stored.values() if info.dtype.startswith("F8")})
     if float8 and plan.output.dtype == "same":
         raise PlanError(

@@ -42,14 +42,14 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     for name, value in matching.target.model.state_dict().items():
         front = starts.handing.heirs.get(name)  # the gain or shift of another norm, whose values this one takes over
         axes = matching.paired.get(front or name, ())
-        read = [
+        # Columns that are copied, not split, grow as if no sum ran over them; other weights make up for the copies.
+        summed = [
             frozenset() if name in growing.scaled.copied else consumed(trace, axis, name, dim)
             for dim, axis in enumerate(axes)
         ]
-        maps = tuple(mapped(axis, summed, unread(widths, axis, name)) for axis, summed in zip(axes, read, strict=True))
-        rows = [
-            growth for axis, summed in zip(axes, read, strict=True) for growth in axis.growths() if growth not in summed
-        ]
+        by_axis = list(zip(axes, summed, strict=True))
+        maps = tuple(mapped(axis, sums, unread(widths, axis, name)) for axis, sums in by_axis)
+        rows = [growth for axis, sums in by_axis for growth in axis.growths() if growth not in sums]
         implied = _implied(name, value.shape, maps, matching, starts)
         initial = blocks.is_initial(name) and implied is None and front is None
         origin = None if implied is not None or initial else blocks.source_name(front or name)

@@ -113,6 +113,7 @@ def _passes_on(path: str, new: Wiring, old: Wiring, target: ForwardPass, source_
     if not readers or any(new.names(module) != old.names(source_path(module)) for module in modules):
         return False
 
+    # each operand that is a result of the projection has to be, in the source, what the projection reads
     def counterpart(place: Place) -> Place:
         return place._replace(module=source_path(place.module))
 
@@ -144,6 +145,7 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Trace) ->
     kernels = [entry for entry in operations if entry[0] == "convolution"]
     weights = [name for name in names if len(target.tensors[name]) == 4]
     norms = [module for module in model.get_submodule(path).modules() if isinstance(module, nn.BatchNorm2d)]
+    # `True` among the numbers of a norm: it normalises by the statistics of the batch, which nothing undoes
     if (
         any(entry[0] not in _PASSING or (entry[0] in RUNNING_NORMS and True in entry) for entry in operations)
         or len(weights) != 1

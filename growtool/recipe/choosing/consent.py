@@ -23,6 +23,7 @@ def require_consent(recipe: Recipe) -> None:
 
 
 def _refusal(recipe: Recipe) -> str:
+    """Return what to say of a loss without consent: the reasons, the nearest plan without it, and how to consent."""
     accidents = recipe.promise.accidents
     key = accidents[0][0]
     sections = {"width": recipe.plan.width, "depth": recipe.plan.depth}

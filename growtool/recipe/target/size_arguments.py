@@ -87,7 +87,7 @@ def find_size_arguments(
     reaches = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
     lacks_width = "width" in axes and not reaches
     lacks_depth = "depth" in axes and not deepening.adding
-    # Each further try costs a model, and an opened spec has hundreds of numbers inside its arguments.
+    # Each further try costs a model, and an opened spec has many numbers inside its arguments.
     if lacks_width or lacks_depth:
         search.try_each(library.inner_numbers(spec))
     if lacks_width:

@@ -67,6 +67,7 @@ class Trials:
         return None if built is None else built[1]
 
     def _build_once(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
+        """Return the model with these arguments and its shapes, or None if its library refuses them."""
         key = self._spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable

@@ -216,6 +216,8 @@ def _with_blanks(
         zeroed: tensors that end the branches of new blocks.
         copied_all: what weights make up for if all new channels are copies.
     """
+    # One set after the other: whether the blanks of a set pass may depend on how other sets grow, of which those that
+    # come later still count as copies. Hence the last look at all of them together.
     trace = matching.target.trace
     chosen = widths
     for growth, copied in widths.expansions.items():

@@ -27,6 +27,9 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
         scaled: what rows of tensors are multiplied by.
     """
     found = {name: scaled_by(rows, scaled.offsets.get(name, 0.0)) for name, rows in scaled.rows.items()}
+    # A scale g per channel stands between a writer W and a mean that has to be taken off. With r the root mean square
+    # of g, diag(g) W = r (diag(g / r) W): the writer takes g / r, and the scale keeps the same r for all channels,
+    # through which centring passes.
     for group, blanks in widths.passages.items():
         for name, scale in blanks.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None
