@@ -53,9 +53,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
         implied = _implied(name, value.shape, maps, matching, starts)
         initial = blocks.is_initial(name) and implied is None and front is None
         origin = None if implied is not None or initial else blocks.source_name(front or name)
-        stored = (
-            checkpoint.tensors[origin] if origin else TensorInfo((), "I64" if value.ndim == 0 else _float(checkpoint))
-        )
+        stored = checkpoint.tensors[origin] if origin else _unstored(value, checkpoint)
         recipes[name] = TensorRecipe(
             name=name,
             source=origin,
@@ -121,10 +119,15 @@ def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[G
     return frozenset(g for g in axis.growths() if (g.target, name, dim) in trace.consumers)
 
 
-def _float(checkpoint: Checkpoint) -> str:
-    """Return the element type of floating-point numbers that most of the checkpoint's elements have."""
+def _unstored(value: Tensor, checkpoint: Checkpoint) -> TensorInfo:
+    """Return the element type of a tensor that has no source: that of most of the checkpoint's elements.
+
+    A tensor without dimensions is a BatchNorm's counter of batches.
+    """
+    if value.ndim == 0:
+        return TensorInfo((), "I64")
     sizes: dict[str, int] = defaultdict(int)
     for info in checkpoint.tensors.values():
         if info.is_float:
             sizes[info.dtype] += info.numel
-    return max(sizes, key=lambda name: sizes[name])
+    return TensorInfo((), max(sizes, key=lambda dtype: sizes[dtype]))

@@ -73,7 +73,7 @@ def block_closing_of(matching: Matching) -> BlockClosing:
     returning = _closed(runs, matching, zeros_first=False)
     if returning.difference is None:
         return returning
-    if not running:  # beside running copies values differ from the source's anyway, so that nothing is gained by zeros
+    if not running:  # beside running copies the values differ from the source's anyway, zeros or not
         zeroing = _closed(runs, matching, zeros_first=True)
         if zeroing.difference is None:
             return zeroing
@@ -90,7 +90,7 @@ def _runs(matching: Matching) -> Iterator[_Run]:
     """Yield the outermost runs of modules of new blocks, in order."""
     blocks, end = matching.blocks, 0
     modules = {path: (block, start) for block, start in blocks.starts() for path in blocks.modules_of(block)}
-    # of calls that begin together the outermost comes first, and what it holds ends before `end`
+    # Of calls that begin together the outermost comes first; the calls within it begin before its `end`.
     for call in sorted(matching.target.trace.forward.calls, key=lambda c: (c.first, -c.end, len(c.path))):
         module = next((path for path in modules if within(call.path, path)), None)
         if module is not None and (call.first >= end and call.end > call.first):
@@ -111,7 +111,8 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
         for out in run.call.outs:
             received, zero = _received(run, out, matching), _own(out.zero, run, matching)
             if zero is not None and (received is None or zeros_first):
-                zeroing[run.call.path] = run.block, zero | zeroing.get(run.call.path, ("", frozenset()))[1]
+                _, for_others = zeroing.get(run.call.path, (run.block, frozenset[str]()))
+                zeroing[run.call.path] = run.block, zero | for_others
                 outs.append((out.number, "zero"))
             elif received is not None:
                 same, handed = received

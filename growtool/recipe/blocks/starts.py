@@ -162,9 +162,9 @@ def _is_read_as_it_is(name: str, target: Trace) -> bool:
     """
     made_of = target.forward.made_of
     for step in target.forward.steps:
-        own = [number for number in step.ins if name in made_of.get(number, ())]
-        if own and name in made_of.get(step.outs[0], ()):
-            scaled = step.op.kind is Kind.MULTIPLY and own == [step.ins[0]] and isinstance(step.args[0], Ref)
+        operands = [number for number in step.ins if name in made_of.get(number, ())]
+        if operands and name in made_of.get(step.outs[0], ()):
+            scaled = step.op.kind is Kind.MULTIPLY and operands == [step.ins[0]] and isinstance(step.args[0], Ref)
             if not (scaled or step.op.kind is Kind.ADD or is_linear_per_channel(step)):
                 return False
     return True
