@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
+
+from growtool.checkpoint.tensors import cut_short
 
 _Key = tuple[int, int, int, int]
 PART = 1 << 26  # bytes hashed at a time: whoever runs Python meanwhile is asked for its turn after each
@@ -54,7 +55,7 @@ def _sha256(path: Path) -> str:
             try:
                 part = mmap.mmap(file.fileno(), min(PART, size - start), access=mmap.ACCESS_READ, offset=start)
             except ValueError as error:  # how Python tells of a map beyond the end
-                raise OSError(errno.EIO, "became shorter while it was read", str(path)) from error
+                raise cut_short(path) from error
             with part:
                 digest.update(part)
     return digest.hexdigest()

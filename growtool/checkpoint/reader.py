@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -162,10 +161,10 @@ class Checkpoint:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
         aligned = offset % info.torch_dtype.itemsize == 0
+        stored = Stored(path, offset, info)
         if not (mapped and aligned and info.nbytes >= MAPPED):
-            return Stored(path, offset, info).read()
-        raw = _map(path, offset, info.nbytes)
-        return torch.frombuffer(raw, dtype=torch.uint8)[-info.nbytes :].view(info.torch_dtype).reshape(info.shape)
+            return stored.read()
+        return stored.mapped()
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
         """The same with its tensors under other names: name -> the one in the file; None for a count of batches, 0."""
@@ -289,10 +288,3 @@ class StoredBank:
 
         parts = [self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts]
         return template_of(parts, self.block, rows)
-
-
-def _map(path: Path, offset: int, count: int) -> mmap.mmap:
-    """Pages of a file whose last `count` bytes are those from `offset` on; what is written there stays in memory."""
-    before = offset % mmap.ALLOCATIONGRANULARITY
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), before + count, access=mmap.ACCESS_COPY, offset=offset - before)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -68,16 +70,49 @@ class Stored:
     info: TensorInfo
 
     def read(self) -> torch.Tensor:
-        """The tensor, in memory."""
+        """Return the tensor in memory of its own.
+
+        Raises:
+            OSError: the file cannot be read, or ends before the tensor does.
+        """
         import torch
 
-        if self.info.numel == 0:
+        if self.info.numel == 0:  # torch.frombuffer refuses an empty buffer
             return torch.empty(self.info.shape, dtype=self.info.torch_dtype)
-        raw = bytearray(self.info.nbytes)
+        raw = bytearray(self.info.nbytes)  # writable, else torch.frombuffer warns
         with self.path.open("rb") as file:
             file.seek(self.start)
-            file.readinto(raw)
+            if file.readinto(raw) < len(raw):  # else zeros would stand for the bytes that are not there
+                raise cut_short(self.path)
         return torch.frombuffer(raw, dtype=self.info.torch_dtype).reshape(self.info.shape)
+
+    def mapped(self) -> torch.Tensor:
+        """Return the tensor on the pages of the file, which the system reads as they are needed and may drop again.
+
+        Writing to the tensor leaves the file as it is. `start` has to be a multiple of the size of an element.
+
+        Raises:
+            OSError: the file cannot be read, or ends before the tensor does.
+        """
+        import torch
+
+        # A map begins at a multiple of the page size, so at most a page too early.
+        before = self.start % mmap.ALLOCATIONGRANULARITY
+        count = self.info.nbytes
+        with self.path.open("rb") as file:
+            try:
+                pages = mmap.mmap(file.fileno(), before + count, access=mmap.ACCESS_COPY, offset=self.start - before)
+            except ValueError as error:  # how Python tells of a map beyond the end of a file
+                raise cut_short(self.path) from error
+        # torch keeps the map open for as long as the tensor lives. It takes bytes for wider numbers only where they
+        # begin at a multiple of the numbers' size: page sizes are multiples of it, so `before` is one if `start` is.
+        flat = torch.frombuffer(pages, dtype=torch.uint8)[before:].view(self.info.torch_dtype)
+        return flat.reshape(self.info.shape)
+
+
+def cut_short(path: Path) -> OSError:
+    """Return the error that tells of a file that somebody made shorter while it was read."""
+    return OSError(errno.EIO, "became shorter while it was read", str(path))
 
 
 def file_rank(dtype: str) -> int:

@@ -302,3 +302,17 @@ def test_a_large_tensor_stands_on_the_pages_of_the_file(tmp_path, padding, monke
     kept = checkpoint.state_dict()["x"]
     path.write_bytes(b"")
     assert torch.equal(kept, values)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_file_that_is_cut_short_between_two_reads_is_told(tmp_path, mapped, monkeypatch):
+    """The numbers that are no longer there would else be zeros."""
+    monkeypatch.setattr("growtool.checkpoint.reader.MAPPED", 8)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(GOOD)
+    checkpoint = open_checkpoint(path, architecture="resnet18")
+    assert torch.equal(checkpoint.read_stored("b"), torch.ones(4))
+    path.write_bytes(GOOD[:-8])
+    with pytest.raises(OSError, match="became shorter") as caught:
+        checkpoint.read_stored("b", mapped=mapped)
+    assert caught.value.filename == str(path)
