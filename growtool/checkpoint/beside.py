@@ -1,4 +1,4 @@
-"""What lies beside the weights of a checkpoint: the files that growtool knows by name, those of a library, the card."""
+"""The files beside the weights of a checkpoint: growtool's own, those of the model's library, and the model card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOTE = (
 
 
 def companions(source: Checkpoint) -> list[Path]:
-    """The files beside a checkpoint that its library wants beside a grown one, too: those of a tokenizer, say."""
+    """Return the files beside a checkpoint that go along with a grown one, such as those of a tokenizer."""
     folder, patterns = source.path.parent, library_of(source.spec).beside
     if source.folder is None or not folder.is_dir():
         return []
@@ -41,12 +41,15 @@ def companions(source: Checkpoint) -> list[Path]:
 
 
 def matches(path: Path, patterns: Iterable[str]) -> bool:
-    """Whether the name of a file is like one of the patterns."""
+    """Return whether the name of a file matches one of the patterns, such as `tokenizer*`."""
     return any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
 def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:
-    """The card of a checkpoint with its picture, a plain one if it has none, and the files `names` beside it."""
+    """Return the text of a checkpoint's card, its picture and its files `names`, by name, as far as they are there.
+
+    A checkpoint without a card gets a plain one.
+    """
     folder = source.path.parent
     found = {
         name: (folder / name).read_text(encoding="utf-8")
@@ -57,11 +60,11 @@ def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]
 
 
 def plain_card(spec: ModelSpec) -> str:
-    """The least a model hub wants to know."""
+    """Return a model card with the least that a hub wants to know."""
     return f"---\nlibrary_name: {library_of(spec).name}\n---\n# {spec.architecture}\n"
 
 
 def card_of_form(card: str, *, in_templates: bool) -> str:
-    """A card with a section on how the weights are stored, or without it, whichever it had."""
+    """Return a card with a section on template form, or without it, whether or not `card` has one."""
     text = card.split(_SECTION)[0].rstrip("\n") + "\n"
     return f"{text}{_SECTION}\n{_NOTE}" if in_templates else text

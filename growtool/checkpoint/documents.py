@@ -1,4 +1,4 @@
-"""JSON that lies on disk: read with its place in every message, or refused; the `config.json` of a checkpoint."""
+"""JSON documents on disk, read with their place in every message; the `config.json` of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own confi
 
 T = TypeVar("T")
 UNLIKE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
-"""What code trips over where a document is not built as it should be."""
+"""The exceptions that code raises on a document which is not built as the code expects."""
 
 
 def parse_json(text: str | bytes, where: str, remedy: str = "restore the file") -> Any:
-    """The content of a JSON document.
+    """Return the content of a JSON document.
 
     Args:
-        text: of the document.
-        where: it stands; errors begin with it.
-        remedy: what to do about one that cannot be read.
+        text: the document.
+        where: the place it was read from; errors begin with it.
+        remedy: what the user should do about a document that cannot be read.
 
     Raises:
-        CheckpointError: it is not JSON, is nested too deeply, or holds what is not text.
+        CheckpointError: the document is not JSON, is nested too deeply, or holds a string that is not valid Unicode.
     """
     try:
         content = json.loads(text)
-        if "\\u" in (text if isinstance(text, str) else text.decode()):  # may be half of a character, in no file since
+        # An escape such as \ud800 is half of a surrogate pair, which json takes and no file can be written with.
+        if "\\u" in (text if isinstance(text, str) else text.decode()):
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except RecursionError as error:
@@ -45,20 +46,20 @@ def parse_json(text: str | bytes, where: str, remedy: str = "restore the file") 
 
 
 def read_document(path: Path, read: Callable[[Any], T], *, expected: str, what: str = "") -> T:
-    """What `read` makes of the JSON document at `path`.
+    """Read the JSON document at `path`, and return what `read` makes of its content.
 
     Args:
-        path: of the document.
-        read: from the content; raises one of `UNLIKE` where that is not what it should be.
-        expected: what should have been there, and what to do.
-        what: the document is, for the message; by default its path.
+        path: the document.
+        read: turns the content into the result; raises one of `UNLIKE` if the content is not what it should be.
+        expected: what should have been there and what to do, for the message.
+        what: the name of the document, for the message; its path by default.
 
     Raises:
-        CheckpointError: it cannot be read, or is something else.
+        CheckpointError: the document cannot be read, or its content is something else.
     """
     try:
         return read(parse_json(path.read_bytes(), str(path)))
-    except (OSError, *UNLIKE) as error:
+    except (OSError, *UNLIKE) as error:  # a GrowtoolError is a ValueError
         if isinstance(error, GrowtoolError) and not what:
             raise
         found = str(error) if isinstance(error, GrowtoolError) else f"{type(error).__name__}: {error}"
@@ -66,17 +67,23 @@ def read_document(path: Path, read: Callable[[Any], T], *, expected: str, what: 
 
 
 def spec_beside(path: Path) -> ModelSpec | None:
-    """What the `config.json` beside a file of weights says of its model; None without one.
+    """Return the model that the `config.json` beside a file of weights describes; None without such a file.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the `config.json` is damaged.
     """
     config, where = find_config(path, {})
     return spec_from(config, where=where) if where else None
 
 
 def find_config(weights: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """The content of `config.json` and the place it was found in; ({}, "") where there is none."""
+    """Return the config of a file of weights, and the place it was found in; ({}, "") if there is none.
+
+    The metadata of the file come before a `config.json` beside it.
+
+    Raises:
+        CheckpointError: the config is damaged.
+    """
     beside = weights.parent / CONFIG
     text: str | bytes
     if SPEC_KEY in metadata:

@@ -1,7 +1,7 @@
-"""Whole outputs: a timm folder, or one file that carries its own config.
+"""Whole outputs: a folder of weights, config and documents, or one file that carries its config in its metadata.
 
-An output is put together beside its final place and takes its name once everything in it is on disk, so that a failure
-at any point leaves what was there before, and nothing else.
+An output is put together beside its final place and takes its name once everything in it is on disk. A failure at any
+point leaves what was there before, and nothing else.
 """
 
 from __future__ import annotations
@@ -40,19 +40,18 @@ Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
 
 
 def is_single_file(out: Path) -> bool:
-    """Whether `out` names one `.safetensors` file rather than a timm folder."""
+    """Return whether `out` names one `.safetensors` file rather than a folder."""
     return out.suffix == ".safetensors"
 
 
 def refuse_existing(out: Path, *, force: bool) -> None:
-    """Raise unless an output may be written to `out`; to be asked before any work is done.
-
-    An output that had stepped aside for one of a killed `--force` run is there again, and so refused.
+    """Check that an output may be written to `out`; raise PlanError if not. To be asked before any work is done.
 
     Raises:
         PlanError: `out` exists and `force` is not set, or it is what `force` must not replace: a folder that holds
             anything but the files of a checkpoint, a file where a folder would be written, or the other way round.
     """
+    # First: an output that had stepped aside for a new one, in a `--force` run that was killed, is to be there again.
     if (place := out.resolve()).parent.is_dir():
         clear_leftovers(place.parent, place.name)
     if not out.exists():
@@ -78,12 +77,13 @@ def refuse_existing(out: Path, *, force: bool) -> None:
 
 
 def spare_source(out: Path, source: Checkpoint) -> None:
-    """Raise where writing `out` would replace the checkpoint it is made of, or what a link in it leads to.
+    """Check that writing `out` does not replace the checkpoint it is made from; raise PlanError if it would.
 
     Raises:
-        PlanError: `out` is the checkpoint, or holds it.
+        PlanError: `out` is the checkpoint or a folder around it, by its own name or by where its links lead.
     """
     target = out.resolve()
+    # The file may be a link, into the hub's cache say: neither the link nor its target may go.
     for path in (source.path.parent.resolve() / source.path.name, source.path.resolve()):
         if target in (path, *path.parents):
             raise PlanError(f"{out}: holds the checkpoint itself, expected another place; choose another output")
@@ -108,19 +108,19 @@ def write_folder(
     Args:
         out: the folder to appear; missing parents are created.
         spec: the model the weights belong to.
-        tensors: every tensor of the weights file.
+        tensors: shape and type of every tensor of the model, or of its template form.
         produce: as in `write_safetensors`.
-        model: of the spec, with or without weights; its library may keep something of it in `config.json`.
-        documents: text by file name. A callable gets the folder as it stands, weights and config complete but not yet
-            under `out`, and returns the documents; what it raises keeps `out` from appearing.
+        model: a model of the spec, with or without weights; its library may note more of it in `config.json`.
+        documents: text by file name. A callable gets the hidden folder, in which weights and config are complete, and
+            returns the documents; if it raises, `out` does not appear.
         metadata: strings for the weights file; `format: pt` is added.
-        writing: under which names the file holds tensors that `produce` yields in `file_order`; None: under their own.
-        limit: bytes of a file, `5GB`; more are written as shards with an index. None: one file.
-        beside: files that are copied into the folder.
-        force: replace an output that is there already.
+        writing: how the tensors are named and converted for the file; None writes them as they are.
+        limit: most bytes of a file, such as `5GB`; above it shards with an index are written. None writes one file.
+        beside: files to copy into the folder.
+        force: whether to replace an older output.
 
     Raises:
-        PlanError: see `refuse_existing`.
+        PlanError: `out` may not be written, as in `refuse_existing`.
         OSError: the disk is full or the place cannot be written.
     """
     refuse_existing(out, force=force)
@@ -129,9 +129,10 @@ def write_folder(
         for path in beside:
             shutil.copyfile(path, folder / path.name)
         write_text(folder / CONFIG, json_text(library_of(spec).config(spec, model)))
+        # Documents may replace the config: what a proof of the written weights found goes into it.
         for name, text in (documents(folder) if callable(documents) else documents).items():
             write_text(folder / name, text)
-        folder.chmod(0o777 & ~current_umask())
+        folder.chmod(0o777 & ~current_umask())  # mkdtemp lets the owner alone in
         sync_folder(folder)
         take_place(folder, out.resolve())
 
@@ -152,7 +153,7 @@ def write_file(
 
     Args:
         out: the `.safetensors` file to appear.
-        check: called with the complete file before it appears under `out`; what it raises keeps it from appearing.
+        check: called with the complete file before it takes its name; if it raises, `out` does not appear.
 
     The other arguments and the errors are those of `write_folder`.
     """
@@ -175,22 +176,25 @@ def _write_weights(
     writing: Writing | None,
     limit: str | None = None,
 ) -> None:
+    """Write tensors of the model as the file is to hold them: renamed and converted by `writing`, cut by `limit`."""
     if writing is None and limit is None:
         write_safetensors(path, tensors, produce, metadata)
         return
     order = file_order(tensors)
     made = (produce(name) if callable(produce) else next(produce) for name in order)
     writing = writing or Writing({name: name for name in order})
-    held = dict(writing.stream(((name, tensors[name].empty()) for name in order), loaded=lambda tensor: tensor))
-    stream = (tensor for _, tensor in writing.stream(_beside(order, made), loaded=_loaded))
+    # The header comes first, so names and shapes are found on meta tensors before any real one is made.
+    in_file = dict(writing.stream(((name, tensors[name].empty()) for name in order), loaded=lambda tensor: tensor))
+    stream = (tensor for _, tensor in writing.stream(_named(order, made), loaded=_loaded))
     if limit is None:
-        write_safetensors(path, infos_of(held), stream, metadata, order=list(held))
+        write_safetensors(path, infos_of(in_file), stream, metadata, order=list(in_file))
     else:
-        write_shards(path.parent, infos_of(held), stream, metadata, list(held), limit)
+        write_shards(path.parent, infos_of(in_file), stream, metadata, list(in_file), limit)
 
 
-def _beside(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T]]:
-    """Pairs; a `zip` would keep each until the next is there."""
+def _named(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T]]:
+    """Return the tensors with their names, one by one."""
+    # Unlike this, `zip` keeps its latest tuple, and so a tensor in memory, until the next tensor has been made.
     return ((name, next(tensors)) for name in names)
 
 
@@ -199,13 +203,13 @@ def _loaded(made: torch.Tensor | Stored) -> torch.Tensor:
 
 
 def loading_line(path: Path) -> str:
-    """The Python that loads a checkpoint; for one in template form the command that writes what can be loaded.
+    """Return the line of Python that loads a checkpoint; for template form the command that makes it dense first.
 
     Args:
-        path: of a checkpoint that was written, a folder or a single file.
+        path: a folder or a single file.
 
     Raises:
-        CheckpointError: it cannot be opened.
+        CheckpointError: the checkpoint cannot be opened.
     """
     checkpoint = open_checkpoint(path)
     if checkpoint.form is not None:
@@ -214,5 +218,5 @@ def loading_line(path: Path) -> str:
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:
-    """JSON as growtool writes it into files: two spaces of indent, one newline at the end."""
+    """Return JSON as growtool writes it into files: two spaces of indent, one newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n"

@@ -31,54 +31,55 @@ Run = tuple[int, int, int]  # block, first position within it, number of positio
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An axis as runs of neighbouring positions of a block, in the order of the axis.
+    """Where the positions of an axis lie in the blocks of a grid: runs of neighbouring positions, in the axis's order.
 
-    A k-fold grid of whole blocks of n is `(0, 0, n), (1, 0, n), ...`; a last run that is shorter crops the grid. The
-    rows of a packed qkv whose heads were doubled alternate: q of block 0, q of block 1, k of block 0, ...
+    k whole blocks of n are `(0, 0, n), (1, 0, n), ...`; a last run that is shorter crops the grid. The rows of a packed
+    qkv whose heads were doubled alternate: q of block 0, q of block 1, k of block 0, ...
     """
 
     runs: tuple[Run, ...]
 
     @classmethod
     def whole(cls, size: int) -> Layout:
-        """One block."""
+        """Return the layout of an axis that is one block."""
         return cls(((0, 0, size),))
 
     @classmethod
     def consecutive(cls, size: int, block: int) -> Layout:
-        """Blocks one after the other, the last of them cropped to `size`."""
+        """Return the layout of an axis of blocks one after the other, the last one cropped so that `size` remain."""
         return cls(tuple((k, 0, min(block, size - k * block)) for k in range(-(-size // block))))
 
     @classmethod
     def of(cls, places: Iterable[tuple[int, int]]) -> Layout:
-        """From the (block, position) of each position of the axis."""
+        """Return the layout with these (block, place in the block), one for each position of the axis."""
         runs: list[Run] = []
         for block, position in places:
-            if runs and runs[-1][0] == block and sum(runs[-1][1:]) == position:
-                runs[-1] = (block, runs[-1][1], runs[-1][2] + 1)
+            last, start, length = runs[-1] if runs else (-1, 0, 0)
+            if last == block and start + length == position:
+                runs[-1] = (block, start, length + 1)
             else:
                 runs.append((block, position, 1))
         return cls(tuple(runs))
 
     @property
     def size(self) -> int:
-        """Positions of the axis."""
+        """Number of positions of the axis."""
         return sum(length for _, _, length in self.runs)
 
     @property
     def blocks(self) -> int:
-        """Blocks of the grid along the axis."""
+        """Number of blocks along the axis."""
         return 1 + max(block for block, _, _ in self.runs)
 
     def fits(self, blocks: int, size: int) -> bool:
-        """Whether every position lies in one of `blocks` blocks of `size`."""
+        """Return whether every position lies in one of `blocks` blocks of `size`."""
         return bool(self.runs) and all(
             0 <= block < blocks and start >= 0 and length >= 1 and start + length <= size
             for block, start, length in self.runs
         )
 
     def places(self) -> tuple[Tensor, Tensor]:
-        """int64 [size] each: the block of every position, and its place within the block."""
+        """Return the block of every position and its place within the block, int64 [size] each."""
         import torch
 
         block = torch.cat([torch.full((length,), b) for b, _, length in self.runs])
@@ -90,8 +91,8 @@ class Templated:
     """A tensor that is a grid of combinations of templates.
 
     Attributes:
-        bank: the bank the blocks are made of.
-        rows, columns: where the positions of the first two dimensions stand in the grid.
+        bank: the bank of the templates.
+        rows, columns: where the positions of the tensor's first two dimensions lie in the grid.
     """
 
     bank: str
@@ -101,18 +102,18 @@ class Templated:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Which tensors of a file are in template form, and of which banks.
+    """The map of a file in template form: its banks, and the tensors made of them.
 
     Attributes:
-        banks: bank -> how its templates came to be, one of `BANK_KINDS`.
-        tensors: the templated tensors.
+        banks: bank -> how its templates were found, one of `BANK_KINDS`.
+        tensors: the templated tensors, by the model's names.
     """
 
     banks: Mapping[str, str]
     tensors: Mapping[str, Templated]
 
     def metadata(self) -> dict[str, str]:
-        """The form as a string for a file's metadata."""
+        """Return the form as an entry for a file's metadata."""
         content = {
             "version": VERSION,
             "banks": {name: {"kind": kind} for name, kind in self.banks.items()},
@@ -124,23 +125,23 @@ class Form:
         return {FORM_KEY: json.dumps(content, separators=(",", ":"))}
 
     def members(self, bank: str) -> list[str]:
-        """The tensors made of a bank's templates."""
+        """Return the names of the tensors that are made of a bank's templates."""
         return [name for name, templated in self.tensors.items() if templated.bank == bank]
 
     def parts(self, bank: str) -> tuple[str, ...]:
-        """Names of the stored tensors that hold a bank."""
+        """Return the names of the stored tensors that hold a bank: its templates, or their two factors."""
         ends = ("left", "right") if self.banks[bank] == FACTORED else ("templates",)
         return tuple(f"banks.{bank}.{end}" for end in ends)
 
     def block(self, bank: str, stored: Mapping[str, TensorInfo]) -> tuple[int, ...]:
-        """Shape of a bank's templates, [o, i, ...]."""
+        """Return the shape of a bank's templates, [o, i, ...]."""
         first, *second = (stored[part].shape[1:] for part in self.parts(bank))
         return first + (second[0] if second else ())
 
     def dense(self, stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-        """The tensors of the model, as they are once every combination has been formed."""
-        own = {part for bank in self.banks for part in self.parts(bank)} | set(map(coefficients_of, self.tensors))
-        infos = {name: info for name, info in stored.items() if name not in own}
+        """Return the shape and type of every tensor of the model, as they are once the templates are combined."""
+        parts = {part for bank in self.banks for part in self.parts(bank)} | set(map(coefficients_of, self.tensors))
+        infos = {name: info for name, info in stored.items() if name not in parts}
         for name, templated in self.tensors.items():
             shape = (templated.rows.size, templated.columns.size, *self.block(templated.bank, stored)[2:])
             infos[name] = TensorInfo(shape, stored[self.parts(templated.bank)[0]].dtype)
@@ -148,12 +149,12 @@ class Form:
 
 
 def coefficients_of(name: str) -> str:
-    """Name of the stored tensor that holds a templated tensor's coefficients."""
+    """Return the name of the stored tensor that holds a templated tensor's coefficients."""
     return f"{name}.coefficients"
 
 
 def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Form | None:
-    """The form a file's metadata tells, None for a dense file.
+    """Return the form that a file's metadata tells; None for a dense file.
 
     Raises:
         CheckpointError: the map is damaged, of another version, or does not fit the stored tensors.
@@ -164,7 +165,7 @@ def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[st
     try:
         content = json.loads(metadata[FORM_KEY])
         version = content["version"]
-        if version == VERSION:
+        if version == VERSION:  # a map of another version need not have these fields
             form = _parsed(content)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
@@ -179,6 +180,8 @@ def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[st
 
 
 def _parsed(content: Mapping[str, Any]) -> Form:
+    """Return the form in a parsed document; raise whatever a document of other fields leads to."""
+
     def layout(runs: list[list[int]]) -> Layout:
         return Layout(tuple((int(b), int(s), int(n)) for b, s, n in runs))
 
@@ -192,20 +195,13 @@ def _parsed(content: Mapping[str, Any]) -> Form:
 
 
 def _problems(form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
-    problems, sound = [], set()
-    for bank, kind in form.banks.items():
-        if kind not in BANK_KINDS:
-            problems.append(f"bank {bank}: found kind {kind!r}, expected one of {', '.join(BANK_KINDS)}")
-            continue
-        lacking = [part for part in form.parts(bank) if part not in stored]
-        problems += [f"bank {bank}: {part} is not in the file" for part in lacking]
-        if not lacking and len({stored[part].shape[:1] for part in form.parts(bank)}) == 1:
-            if len(form.block(bank, stored)) >= 2:
-                sound.add(bank)
-            else:
-                problems.append(f"bank {bank}: found templates of {list(form.block(bank, stored))}, expected matrices")
-        elif not lacking:
-            problems.append(f"bank {bank}: its parts hold different numbers of templates")
+    """Return a line for each thing in which a form does not fit the stored tensors."""
+    problems, sound = list[str](), set[str]()
+    for bank in form.banks:
+        if amiss := _amiss(bank, form, stored):
+            problems += amiss
+        else:
+            sound.add(bank)
     for name, templated in form.tensors.items():
         if templated.bank not in form.banks:
             problems.append(f"{name}: found bank {templated.bank!r}, expected one of the file's banks")
@@ -214,7 +210,22 @@ def _problems(form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
     return problems
 
 
+def _amiss(bank: str, form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
+    """Return a line for each thing that is wrong with a bank."""
+    kind = form.banks[bank]
+    if kind not in BANK_KINDS:
+        return [f"bank {bank}: found kind {kind!r}, expected one of {', '.join(BANK_KINDS)}"]
+    if lacking := [part for part in form.parts(bank) if part not in stored]:
+        return [f"bank {bank}: {part} is not in the file" for part in lacking]
+    if len({stored[part].shape[:1] for part in form.parts(bank)}) > 1:
+        return [f"bank {bank}: its parts hold different numbers of templates"]
+    if len(form.block(bank, stored)) < 2:
+        return [f"bank {bank}: found templates of {list(form.block(bank, stored))}, expected matrices"]
+    return []
+
+
 def _misfits(name: str, templated: Templated, form: Form, stored: Mapping[str, TensorInfo]) -> list[str]:
+    """Return a line for each thing in which a templated tensor does not fit its bank, which is sound."""
     if name in stored:
         return [f"{name}: stored dense and as coefficients too, expected one of them"]
     if coefficients_of(name) not in stored:

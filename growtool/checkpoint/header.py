@@ -1,4 +1,9 @@
-"""The header of a safetensors file: parsed, and held against the data behind it."""
+"""The header of a safetensors file: parsed, and checked against the size of the data behind it.
+
+The file begins with 8 bytes, the length of the header as a little-endian integer. The header is JSON:
+`{"__metadata__": {...}, NAME: {"dtype": "F32", "shape": [...], "data_offsets": [begin, end]}, ...}`. The numbers of all
+tensors follow without a gap.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,13 @@ from growtool.checkpoint.foreign.remedy import PICKLE_ENDINGS, unpickling
 from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
 from growtool.errors import CheckpointError
 
-_MAX_HEADER = 100_000_000  # bytes, the format's own limit
+_MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 _COPY_AGAIN = "copy or download the file again"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header; `offsets` count from `start`, the first byte after it."""
+    """A parsed header; `offsets` are (begin, end) in bytes from `start`, the first byte after the header."""
 
     tensors: dict[str, TensorInfo]
     offsets: dict[str, tuple[int, int]]
@@ -27,7 +32,7 @@ class Header:
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Names, shapes and types of a safetensors file, and its metadata.
+    """Return the shapes and types of a safetensors file's tensors by name, and its metadata.
 
     Raises:
         CheckpointError: the file is not a complete safetensors file.
@@ -37,20 +42,20 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 def parse_header(path: Path) -> Header:
-    """The same with the places of the data; raises as `read_header` does."""
+    """Return the header of a safetensors file, with the places of the data; raise as `read_header` does."""
     text = _header_text(path)
     try:
         content = json.loads(text)
-        told = content.pop("__metadata__", None)
-        metadata = {} if told is None else {str(key): str(value) for key, value in told.items()}
-        for text_of in metadata.values():
-            text_of.encode()  # JSON can hold halves of characters, which nothing can print
+        held = content.pop("__metadata__", None)
+        metadata = {} if held is None else {str(key): str(value) for key, value in held.items()}
+        for value in metadata.values():
+            value.encode()  # JSON can hold one half of a surrogate pair, which no file or terminal takes as text
         entries = {name: _entry(name, entry) for name, entry in content.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         finding = "nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
     tensors = {name: info for name, (info, _) in entries.items()}
-    offsets = {name: held for name, (_, held) in entries.items()}
+    offsets = {name: span for name, (_, span) in entries.items()}
     require_known_types(str(path), tensors)
     header = Header(tensors, offsets, metadata, 8 + len(text))
     _check_layout(path, header)
@@ -58,7 +63,7 @@ def parse_header(path: Path) -> Header:
 
 
 def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
-    """Raise CheckpointError where tensors are of a type that growtool does not know; names `where`."""
+    """Check that growtool knows the type of every tensor; raise CheckpointError if not, which begins with `where`."""
     unknown = sorted({info.dtype for info in tensors.values() if not is_known_dtype(info.dtype)})
     if unknown:
         raise CheckpointError(
@@ -68,17 +73,17 @@ def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
 
 
 def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
-    """What a header says of one tensor, and where its data begins and ends.
+    """Return the shape and type of one tensor in a header, and where its data begins and ends.
 
     Raises:
-        ValueError, KeyError, TypeError: it is not what the format asks for.
+        ValueError, KeyError, TypeError: the entry is not what the format asks for.
     """
-    name.encode()
+    name.encode()  # a UnicodeEncodeError is a ValueError
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or not isinstance(shape, list):
         raise TypeError(f"{name}: found dtype {dtype!r} and shape {shape!r}, expected a string and a list")
     dtype.encode()
-    if not all(type(number) is int for number in (*shape, begin, end)):
+    if not all(type(number) is int for number in (*shape, begin, end)):  # isinstance would take booleans, too
         raise TypeError(f"{name}: found shape {shape} and offsets {[begin, end]}, expected whole numbers")
     return TensorInfo(tuple(shape), dtype), (begin, end)
 
@@ -86,7 +91,7 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
 def _header_text(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(9)
+        prefix = file.read(9)  # the length, and the brace that tells a header from the bytes of another format
         length = int.from_bytes(prefix[:8], "little")
         file.seek(8)
         text = file.read(length) if length <= _MAX_HEADER else b""
@@ -104,7 +109,11 @@ def _header_text(path: Path) -> bytes:
 
 
 def _check_layout(path: Path, header: Header) -> None:
-    """Refuse data that does not fill the file from end to end, each tensor with the bytes of its shape and type."""
+    """Check that the data fills the file from end to end, each tensor with the bytes of its shape and type.
+
+    Raises:
+        CheckpointError: it does not; one problem for each tensor that is amiss.
+    """
     problems, position = [], 0
     for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
         info = header.tensors[name]

@@ -1,8 +1,8 @@
-"""Whether the stored tensors are the ones the architecture has: same names, same shapes.
+"""Matching the stored tensors with the tensors of the architecture: same names, same shapes.
 
-What torch takes as well without a change to any number is taken: names behind those of wrappers, tensors that the model
-shares and the file holds once, and counts of batches that old BatchNorms have not kept. Where more is in the way, the
-message tells what the model's library makes of it.
+Differences that change no number are bridged: prefixes of wrappers (DDP, torch.compile) before the names, tensors that
+the model shares and the file holds once, and BatchNorm's `num_batches_tracked`, which old files lack. If more is
+different, the model's library is asked to load the tensors. If it does not either, the message tells what differs.
 """
 
 from __future__ import annotations
@@ -29,44 +29,45 @@ if TYPE_CHECKING:
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library.loaded import Script
 
-_SHOWN = 4  # findings of a kind a message lists before it only counts
-_MOST_MADE = 4  # times the numbers stored: a larger head, resampled positions, tied weights written out
-_LITTLE = 4_000_000  # numbers that are built in no time
+_SHOWN = 4  # findings of a kind that a message lists; the others are counted
+_MOST_MADE = 4  # times the numbers stored: room for a larger head, resampled positions, tied weights written out
+_LITTLE = 4_000_000  # numbers of a model that is built in no time
 
 Shape = tuple[int, ...]
 Attempt = tuple[list[str], list[str]]
-"""What a library changed while it loaded a checkpoint, and the lines that do it; none where none do."""
+"""What a library changed while it loaded a checkpoint, and the lines of Python that do it; the lines may be none."""
 
 
 def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoint:
-    """The checkpoint by the names of the model its spec describes, once it is known to hold its numbers in its shapes.
+    """Return the checkpoint by the names of its model, after checking that it holds the model's tensors.
 
-    Only the header is read, but for tensors that the model shares: copies of them in the file have to be equal.
+    Only headers are read, except for tensors that the model shares: if the file holds several copies, their numbers are
+    compared.
 
     Args:
         checkpoint: the file and its spec.
-        model: the skeleton `build(checkpoint.spec)` gives, where the caller has it already.
+        model: the skeleton from `build(checkpoint.spec)`, if the caller has it already.
 
     Raises:
-        CheckpointError: one error that names the missing, unexpected and mis-shaped tensors, or those of integers where
-            the model computes with fractions; or that the model cannot be built at all.
+        CheckpointError: tensors are missing, unexpected or of other shapes (all of them in one error); a tensor holds
+            integers in place of floating-point numbers; copies of a shared tensor differ; or the model cannot be built.
     """
     model = model if model is not None else build(checkpoint.spec, where=checkpoint.name)
-    state = model.state_dict(keep_vars=True)
+    state = model.state_dict(keep_vars=True)  # parameters themselves, by whose identity shared ones are found
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shared = shared_names(state)
-    found = checkpoint
+    by_model = checkpoint
     if checkpoint.form is None and checkpoint.stored.keys() != expected.keys():
         shapes = {name: info.shape for name, info in checkpoint.stored.items()}
         reading = library_of(checkpoint.spec).reading(model, shapes)
-        found = (
+        by_model = (
             checkpoint.placed(_places(checkpoint, model, state, shared))
             if reading is None
             else checkpoint.read_by(reading)
         )
-    findings = differences(expected, {name: info.shape for name, info in found.tensors.items()})
+    findings = differences(expected, {name: info.shape for name, info in by_model.tensors.items()})
     if findings and (by_library := _as_library_takes(checkpoint, expected)):
-        found, findings = by_library, []
+        by_model, findings = by_library, []
     if findings:
         raise CheckpointError(
             f"{checkpoint.name}: the weights are not those of {checkpoint.spec.architecture} with the model_args given "
@@ -74,38 +75,44 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
             + "\n".join(f"- {line}" for line in findings)
             + f"\n{explain(checkpoint, expected)}"
         )
-    whole = [
-        f"{name} is {found.tensors[name].dtype}"
+    _require_floats(by_model, state)
+    _require_equal_copies(by_model, shared)
+    return by_model
+
+
+def _require_floats(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
+    """Check that no floating-point tensor of the model is stored as integers; raise CheckpointError if one is."""
+    integers = [
+        f"{name} is {checkpoint.tensors[name].dtype}"
         for name, tensor in state.items()
-        if tensor.is_floating_point() and not found.tensors[name].is_float
+        if tensor.is_floating_point() and not checkpoint.tensors[name].is_float
     ]
-    if whole:
+    if integers:
         raise CheckpointError(
-            f"{checkpoint.name}: found integers in {len(whole)} tensors ({_first(whole)}), expected floating-point "
-            "numbers there; quantised weights mean nothing without their scales, name the checkpoint they come from"
+            f"{checkpoint.name}: found integers in {len(integers)} tensors ({_first(integers)}), expected "
+            "floating-point numbers there; quantised weights mean nothing without their scales, name the checkpoint "
+            "they come from"
         )
-    _require_equal_copies(found, shared)
-    return found
 
 
 def _places(
     checkpoint: Checkpoint, model: nn.Module, state: Mapping[str, Tensor], shared: list[list[str]]
 ) -> dict[str, str | None]:
-    """Where each tensor of the model stands in the file; None for a count of batches, 0 where there is none.
+    """Return the name in the file for each tensor of the model; None for a count of batches that the file lacks.
 
-    Names of the file that the model has no use for stand for themselves.
+    Names of the file that the model has no use for are mapped to themselves, so that a message can list them.
     """
     plain = {name if name in state else cleaned(name): name for name in checkpoint.stored}
-    if len(plain) < len(checkpoint.stored):  # two names that differ by a wrapper alone
+    if len(plain) < len(checkpoint.stored):  # two names that differ by a wrapper alone: neither may hide the other
         plain = {name: name for name in checkpoint.stored}
     places: dict[str, str | None] = {name: plain[name] for name in state if name in plain}
-    for names in shared:  # as safetensors.torch.save_model leaves them
+    for names in shared:  # safetensors.torch.save_model writes a shared tensor under one of its names
         kept = next((name for name in names if name in plain), None)
         places |= {name: plain[kept] for name in names if kept is not None and name not in plain}
-    for name, kept in checkpoint.metadata.items():  # where it says which name it kept
+    for name, kept in checkpoint.metadata.items():  # save_model notes `dropped name: kept name` in the metadata
         if name in state and name not in places and kept in plain:
             places[name] = plain[kept]
-    for name in _counters(model):  # torch starts them at 0, too
+    for name in _counters(model):  # nn.BatchNorm, too, starts at 0 if a state dict of before version 2 lacks the count
         if name in state and name not in places:
             places[name] = None
     used = set(places.values())
@@ -114,7 +121,7 @@ def _places(
 
 
 def _counters(model: nn.Module) -> list[str]:
-    """The counts of batches of the model's norms with running statistics."""
+    """Return the names of `num_batches_tracked` of all norms that keep running statistics."""
     from torch.nn.modules.batchnorm import _NormBase
 
     norms = [name for name, module in model.named_modules() if isinstance(module, _NormBase)]
@@ -122,13 +129,13 @@ def _counters(model: nn.Module) -> list[str]:
 
 
 def _require_equal_copies(checkpoint: Checkpoint, shared: list[list[str]]) -> None:
-    """Refuse a file that holds different numbers for what is one tensor in the model."""
+    """Check that the file holds the same numbers under all names of a shared tensor; raise CheckpointError if not."""
     import torch
 
     for names in shared:
-        first, *copies = dict.fromkeys(name for name in names if name in checkpoint.tensors)
         places = {checkpoint.places.get(name, name) for name in names}
-        bits = (checkpoint.read(name).reshape(-1).view(torch.uint8) for name in (first, *copies))
+        # Bits, not values: a nan equals nothing, itself included.
+        bits = (checkpoint.read(name).reshape(-1).view(torch.uint8) for name in names)
         if len(places) > 1 and any(not torch.equal(a, b) for a, b in itertools.pairwise(bits)):
             raise CheckpointError(
                 f"{checkpoint.name}: found different numbers in {', '.join(names)}, which are one tensor that the "
@@ -137,9 +144,9 @@ def _require_equal_copies(checkpoint: Checkpoint, shared: list[list[str]]) -> No
 
 
 def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> Checkpoint | None:
-    """The checkpoint as its library loads it; None where it does not, or only with numbers of its own.
+    """Return the checkpoint as its library loads it; None if the library does not load it, or adds numbers of its own.
 
-    Tensors that it only renames or reshapes are read from the file one by one, as ever.
+    Tensors that the library only renames or reshapes are read from the file one by one.
     """
     if not _may_be(checkpoint, expected):
         return None
@@ -150,25 +157,27 @@ def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> 
         values = {name: checkpoint.read_stored(name) for name in checkpoint.stored}
         return taken(checkpoint.spec, values, expected, folder)
 
+    # Meta tensors tell all but the numbers. A library whose loading looks at numbers fails on them and is given these.
     found = taken(checkpoint.spec, stored, expected, folder) or with_numbers()
     if found is None:
         return None
     infos = infos_of(found.given)
-    rest = tuple(name for name in infos if name not in found.places)
+    computed = tuple(name for name in infos if name not in found.places)
 
     def numbers() -> Mapping[str, Tensor]:
-        made = found if found.given[rest[0]].device.type != "meta" else with_numbers()
-        assert made is not None, "the library took the same tensors before"
-        return made.given
+        loaded = found if found.given[computed[0]].device.type != "meta" else with_numbers()
+        assert loaded is not None, "the library took the same tensors before"
+        return loaded.given
 
-    return replace(checkpoint, stored=infos, places=dict(found.places), made=Made(rest, numbers), changes=found.changes)
+    made = Made(computed, numbers)
+    return replace(checkpoint, stored=infos, places=dict(found.places), made=made, changes=found.changes)
 
 
 def _may_be(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> bool:
-    """Whether a library may make the model's tensors of those stored.
+    """Return whether a library may be asked to make the model's tensors from the stored ones.
 
-    It never makes so much of so little as a model of many times the numbers, and to build that could take minutes and
-    all memory.
+    No library makes a model of many times the numbers out of a file. Building such a model could take minutes and all
+    memory.
     """
     stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
     needed = sum(math.prod(shape) for shape in expected.values())
@@ -176,7 +185,7 @@ def _may_be(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> bool:
 
 
 def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
-    """One line for each kind of disagreement, in the order a reader needs them."""
+    """Return a line each for wrong shapes, missing names and unexpected names; none if `found` is as `expected`."""
     misshaped = [
         f"{name} is {list(found[name])}, expected {list(shape)}"
         for name, shape in expected.items()
@@ -193,21 +202,22 @@ def _first(items: list[str]) -> str:
     return "; ".join(items[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> str:
-    """The end of a message about a checkpoint that does not match its model.
+def explain(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> str:
+    """Return the end of a message about a checkpoint that does not match its model: why, and what to do.
 
-    Its library is asked to load it. Where it does, what it changes is told with the lines that make a folder of that.
+    The model's library is asked to load the checkpoint. If it does, the text tells what the library changes on the way,
+    with lines of Python that write a folder of the result.
 
     Args:
-        checkpoint: what does not match.
-        expected: shapes of the model's tensors by their names.
+        checkpoint: the checkpoint that does not match.
+        expected: shapes of the model's tensors by name.
     """
     if not _may_be(checkpoint, expected):
         return _other_model(checkpoint)
     prefix = foreign_prefix(checkpoint.stored, expected) or common_prefix(checkpoint.stored)
     told = f"the model's names stand after {prefix!r} in the file. " if prefix and not _is_wrapper(prefix) else ""
     state = {name: checkpoint.read_stored(name) for name in checkpoint.stored}
-    attempt = _as_it_is(checkpoint, state) or _as_state(checkpoint, state, prefix)
+    attempt = _from_folder(checkpoint, state) or _from_state(checkpoint, state, prefix)
     if attempt is None:
         return f"{told}{_other_model(checkpoint)}"
     name, (changes, lines) = library_of(checkpoint.spec).name, attempt
@@ -219,8 +229,8 @@ def explain(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> 
     )
 
 
-def _as_it_is(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Attempt | None:
-    """What the library changes while it loads the folder, and the lines that do it; None where it does not take it."""
+def _from_folder(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Attempt | None:
+    """Let the library load the checkpoint's folder; return what it changed, None if there is none that it loads."""
     if checkpoint.folder is None or not _has_config(checkpoint):
         return None
     loaded = library_of(checkpoint.spec).load_folder(checkpoint.path.parent, checkpoint.spec)
@@ -232,8 +242,8 @@ def _as_it_is(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Attempt | 
     return changes, [f"{script.imports}; model = {script.call}", _saving(checkpoint, script)]
 
 
-def _as_state(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str) -> Attempt | None:
-    """The same for the tensors of the file whose names begin with `prefix`, by what follows it."""
+def _from_state(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str) -> Attempt | None:
+    """Let the library load the tensors whose names begin with `prefix`, without it; return what it changed, or None."""
     stripped = {name: state[old] for old, name in without(prefix, state).items()}
     folder = checkpoint.path.parent if _has_config(checkpoint) else None
     loaded = library_of(checkpoint.spec).load_state(checkpoint.spec, stripped, folder)
@@ -257,12 +267,13 @@ def _saving(checkpoint: Checkpoint, script: Script) -> str:
 
 
 def _named(checkpoint: Checkpoint) -> Path:
-    """The folder or file that was named."""
+    """Return the folder or file that the user named."""
     path = checkpoint.path.absolute()
     return path.parent if checkpoint.folder is not None and _has_config(checkpoint) else path
 
 
 def _has_config(checkpoint: Checkpoint) -> bool:
+    """Return whether a `config.json` stands beside the file; one in the file's metadata is none to a library."""
     return bool(checkpoint.config) and SPEC_KEY not in checkpoint.metadata
 
 

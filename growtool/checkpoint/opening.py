@@ -1,7 +1,7 @@
-"""From what a user typed to a checkpoint: a folder, a file, or a name.
+"""Opening a checkpoint by what a user typed: a folder, a file, or a name.
 
-A name is the address of a repository in the hub, or what a library of models calls one. The config is fetched first,
-and of the weights their header alone. They are downloaded when the first of them is read.
+A name is the address of a repository in the hub, or a name that a library of models publishes weights under. Config and
+header are fetched at once. The weights are downloaded when the first tensor is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from growtool.library import ModelSpec, build, libraries, library_of, spec_from,
 from growtool.library.building import shared_names
 from growtool.library.published import Published
 
-_BESIDE = ("growth.json", "growth.svg", "README.md")  # what growtool itself keeps beside weights, and reads there
+_BESIDE = ("growth.json", "growth.svg", "README.md")  # files that growtool itself writes beside weights, and reads
 
 
 def open_checkpoint(
@@ -46,40 +46,42 @@ def open_checkpoint(
     Args:
         source: a folder with `config.json` and `model.safetensors`, or a file; a `local-dir:` prefix is accepted. Else
             a name: `hf-hub:org/name@revision`, `org/name`, or one that a library knows, such as `resnet50.a1_in1k`.
-        architecture: for a lone file without a config, the model it belongs to.
-        model_args: arguments of the constructor, over those of the config.
-        otherwise: the model of a lone file that neither says it itself nor is told by `architecture`.
-        remedy: what to tell whoever named a lone file without saying which model it is.
-        counting: whether names, shapes and types are all that is wanted, see `look_up`.
+        architecture: the model that a lone file without a config belongs to.
+        model_args: arguments of the constructor, which come before those of the config.
+        otherwise: the model of a lone file without a config, if `architecture` is not given either.
+        remedy: what the error advises if nothing says which model a lone file is of.
+        counting: whether only names, shapes and types will be read, as in `look_up`.
 
     Raises:
-        CheckpointError: not found, not safetensors, damaged, or without an architecture.
+        CheckpointError: there is no such checkpoint, it is damaged or not safetensors, or nothing names its model.
     """
     name = named(str(source))
-    held = look_up(name, counting=counting) if name else _on_disk(Path(str(source).removeprefix(LOCAL)))
-    weights, (tensors, metadata) = held.path, held.header
-    config, where = ({}, "") if held.spec else find_config(weights, metadata)
-    found = held.spec or (spec_from(config, where=where) if where else None if architecture else otherwise)
-    if found is None and architecture is None:
+    found = look_up(name, counting=counting) if name else _on_disk(Path(str(source).removeprefix(LOCAL)))
+    weights, (tensors, metadata) = found.path, found.header
+    config, where = ({}, "") if found.spec else find_config(weights, metadata)
+    told = found.spec or (spec_from(config, where=where) if where else None if architecture else otherwise)
+    if told is None and architecture is None:
         raise CheckpointError(
             f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
             f"metadata, expected one; {remedy}"
         )
-    spec = (found or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    spec = (told or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
     form = find_form(weights, tensors, metadata)
-    return Checkpoint(weights, spec, tensors, metadata, config, form, held.places, origin=held.origin, files=held.files)
+    return Checkpoint(
+        weights, spec, tensors, metadata, config, form, found.places, origin=found.origin, files=found.files
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that was found on disk, or looked up.
+    """A checkpoint that was found on disk, or looked up by a name.
 
     Attributes:
-        path: of its weights, there or to be fetched; of their index where there are several files of them.
-        origin: where they come from, if they were named.
-        header: of them, as `read_header` returns it.
-        spec: the model, where the name says it; else the config beside the weights does.
-        places, files: as `Checkpoint` has them.
+        path: the weights, on disk or to be downloaded; their index if they are in several files.
+        origin: where the weights come from; None for those on disk.
+        header: tensors and metadata of the weights.
+        spec: the model, if the name tells it; None leaves it to the config beside the weights.
+        places, files: as in `Checkpoint`.
     """
 
     path: Path
@@ -91,20 +93,21 @@ class Found:
 
 
 def look_up(name: Name, *, counting: bool) -> Found:
-    """What `name` names.
+    """Look a name up, in the hub or among the names that libraries know.
 
     Args:
         name: from `named`.
-        counting: whether sizes are all that is wanted. Of a model that a library knows nothing is fetched then: its
-            tensors are those that the library builds, unless the weights are in the cache.
+        counting: whether only names, shapes and types will be read. For a name that a library knows nothing is fetched
+            then: the tensors are those of the model that the library builds, unless the weights are in the cache.
 
     Raises:
-        CheckpointError: it cannot be had, or is in a form that growtool does not read.
+        CheckpointError: the hub does not answer, knows no such name, or has it in a form that growtool does not read.
     """
     return _in_hub(name) if name.in_hub else _known(name, counting)
 
 
 def _in_hub(name: Name) -> Found:
+    """Return the checkpoint of a repository in the hub; its small files are fetched."""
     repository = locate(name.address, name.text)
     spec = spec_beside(repository.fetch(CONFIG)) if CONFIG in repository.files else None
     patterns = (*_BESIDE, *(library_of(spec).beside if spec else ()))
@@ -120,7 +123,7 @@ def _in_hub(name: Name) -> Found:
 
 
 def _in_shards(repository: Repository, pinned: str) -> Found:
-    """Weights in several files, by their index and their headers."""
+    """Return the checkpoint of a repository with weights in several files, of which the headers alone are read."""
     index = repository.fetch(INDEX)
     files = tuple(shards(index))
     origin = Origin(repository.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files))
@@ -135,6 +138,7 @@ def _fetch_all(repository: Repository, files: Sequence[str]) -> Path:
 
 
 def _known(name: Name, counting: bool) -> Found:
+    """Return the checkpoint that a library publishes under a name."""
     library = next(library for library in libraries() if library.knows(name.word))
     published = library.published(name.word)
     address = Address(published.repository, name.revision or published.revision)
@@ -148,7 +152,7 @@ def _known(name: Name, counting: bool) -> Found:
 
 
 def _as_built(name: Name, published: Published, address: Address) -> Found:
-    """The tensors of a model as its library builds it."""
+    """Return a checkpoint with the tensors of a model as its library builds it; its weights can still be fetched."""
     state = build(published.spec, where=name.text).state_dict(keep_vars=True)
     shared = {key: first for first, *others in shared_names(state) for key in others}
     path = snapshot(address.repository, address.revision or "main") / published.file
@@ -163,14 +167,14 @@ def _fetch(name: Name) -> Path:
 
 
 def _held(repository: Repository, file: str, pinned: str) -> Found:
-    """One file of weights by its header: that of the file in the cache, else that in the hub."""
+    """Return the checkpoint of one file of weights, of which the header alone is read."""
     path, fetch = repository.folder / file, partial(repository.fetch, file, shown=True)
     origin = Origin(repository.text, pinned, repository.name, repository.commit, fetch)
     return Found(path, origin, _header(repository, path))
 
 
 def _header(repository: Repository, path: Path) -> Told:
-    """The header of a file that is in the cache, or will be."""
+    """Return what the header of a file tells: of the file in the cache, else of the one in the hub."""
     if path.exists():
         return read_header(path)
     file = path.relative_to(repository.folder).as_posix()
@@ -181,15 +185,15 @@ def _header(repository: Repository, path: Path) -> Told:
 
 
 def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> CheckpointError:
-    """The refusal of a repository without weights that growtool reads, with the way out.
+    """Return the error for a repository without weights that growtool reads, with advice.
 
     Raises:
-        CheckpointError: the hub does not answer, and the cache does not hold the weights.
+        CheckpointError: the hub does not answer, so that the weights may be there and not in the cache.
     """
     repository.require_complete(WEIGHTS)
-    told = other_kind(repository.files, repository.fetch)
-    if told:
-        return CheckpointError(f"{repository.text}: {told}")
+    kind = other_kind(repository.files, repository.fetch)
+    if kind:
+        return CheckpointError(f"{repository.text}: {kind}")
     held = sorted(file for file in repository.files if looks_like_weights(file))
     finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
     if not held:
@@ -213,7 +217,7 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
 
 
 def _on_disk(path: Path) -> Found:
-    """A folder or a file."""
+    """Return the checkpoint in a folder or a file on disk."""
     weights = find_weights(path)
     if weights.name != INDEX:
         return Found(weights, None, read_header(weights))

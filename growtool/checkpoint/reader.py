@@ -1,4 +1,4 @@
-"""Checkpoints that are not loaded: the header tells names, shapes and types, values are read on demand."""
+"""Checkpoints on disk. The header tells names, shapes and types; values are read one tensor at a time, on demand."""
 
 from __future__ import annotations
 
@@ -25,27 +25,32 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
-BEST, LAST = "best", "last"  # where a fine-tuning run keeps its checkpoints
-MAPPED = 1 << 20  # bytes; below, reading is faster than what a map costs the system
+BEST, LAST = "best", "last"  # folders of a fine-tuning run that hold its checkpoints
+MAPPED = 1 << 20  # bytes of a tensor; smaller ones are read faster than the system sets up a map
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A safetensors file and the model it belongs to; no weights are held.
+    """A safetensors file and the model it belongs to, without the weights.
+
+    Most tensors stand in the file under the model's names. `places` leads to those that the file calls otherwise, and
+    `made` holds those that the library computes from tensors of the file.
 
     Attributes:
-        path: the `.safetensors` file; of weights in several files their index.
+        path: the `.safetensors` file; the index if the weights are in several files.
         spec: the model the weights are for.
-        stored: every tensor of the file by name.
-        metadata: the header's own strings.
-        config: the full `config.json` the spec was read from ({} where it came from elsewhere).
-        form: how tensors are made of shared templates; None where the file holds them as they are.
-        places: tensor -> its name in the file, where that is another; None for a count of batches that is not there.
-        made: tensors that the library makes of those in the file: once it loads them, or each time one is read.
-        changes: what it did to them, a phrase for each kind.
-        files: tensor of the file -> the shard that holds it; empty where one file holds all.
-        reading: how the library finds the model's tensors in the file, where names alone do not tell.
-        origin: where the file comes from, if it was named; it may not have been fetched yet.
+        stored: shape and type of every tensor, by the model's names if `matched` has found these, else by the file's.
+            In template form, the coefficients and templates in place of the tensors they make.
+        metadata: the strings of the header.
+        config: the whole `config.json` the spec was read from; {} if the spec came from elsewhere.
+        form: how tensors are made of shared templates; None if the file holds the tensors as they are.
+        places: name in `stored` -> name in the file, where they differ. None stands for a BatchNorm's count of batches
+            that the file lacks; it reads as 0.
+        made: tensors that the library makes of the tensors in the file, all at once or each time one is read.
+        changes: what the library did to the tensors, a phrase for each kind of change.
+        files: tensor of the file -> the shard that holds it; empty if one file holds all.
+        reading: how the library finds the model's tensors in the file, if names alone do not tell.
+        origin: where the file comes from, if the user gave a name instead of a path; it may not be downloaded yet.
     """
 
     path: Path
@@ -82,72 +87,77 @@ class Checkpoint:
 
     @cached_property
     def file(self) -> Path:
-        """The weights on disk, downloaded where they are not there yet."""
+        """The path of the weights on disk; the first use downloads them if they are not there yet."""
         return self.origin.fetch() if self.origin else self.path
 
     def fetch(self) -> None:
-        """Download the weights now rather than when the first of them is read, where they are not on disk yet."""
+        """Download the weights now, if they are not on disk yet, rather than when the first tensor is read."""
         _ = self.file
 
     @cached_property
     def _starts(self) -> dict[str, tuple[Path, int]]:
-        """The file of each tensor, and where it begins there."""
+        """Tensor of a file -> that file, and the first byte of the tensor there."""
         self.fetch()
-        headers = {path: starts(parse_header(path)) for path in dict.fromkeys(self.files.values()) or [self.file]}
-        return {
-            name: (path, start)
-            for path, found in headers.items()
-            for name, start in found.items()
-            if self.files.get(name, path) == path
-        }
+        places: dict[str, tuple[Path, int]] = {}
+        for path in dict.fromkeys(self.files.values()) or [self.file]:
+            for name, start in starts(parse_header(path)).items():
+                if self.files.get(name, path) == path:  # shards may hold a name twice; the index says which counts
+                    places[name] = path, start
+        return places
 
     @property
     def folder(self) -> Path | None:
-        """The folder that is the checkpoint, with its config and whatever else lies there; None for a lone file."""
+        """The folder of the checkpoint, which holds its config and other files too; None for a lone file."""
         return self.path.parent if self.path.name in (WEIGHTS, INDEX) else None
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor of the model by name, templated ones as they are once their templates are combined."""
+        """Shape and type of every tensor of the model; of templated tensors, as they are once combined."""
         return self.form.dense(self.stored) if self.form else self.stored
 
     def read(self, name: str) -> torch.Tensor:
-        """The values of one of the model's tensors, in its type.
+        """Return the values of one of the model's tensors, in its type.
 
-        A large one stands on the file's own pages, as `read_stored` says of `mapped`. A templated one takes memory for
-        its grid of blocks.
+        A large tensor stands on the pages of the file, as `mapped` of `read_stored` tells. A templated tensor takes
+        memory for its grid of blocks.
+
+        Raises:
+            OSError: the file cannot be read, or became shorter than it was.
+            PlanError: a combination of templates is beyond what the tensor's type can hold.
         """
         if self.form is None or name not in self.form.tensors:
             return self.read_stored(name, mapped=True)
         from growtool.checkpoint.materialise import materialise
 
         templated, dtype = self.form.tensors[name], self.tensors[name].torch_dtype
-        coefficients = self.read_stored(coefficients_of(name))
-        exact = arithmetic_dtype(coefficients.dtype, dtype)
-        whole = materialise(self.bank(templated.bank), coefficients, templated.rows, templated.columns, exact)
-        return held_as(f"{self.name}: {name}", whole, dtype)
+        C_ooT = self.read_stored(coefficients_of(name))
+        exact = arithmetic_dtype(C_ooT.dtype, dtype)
+        combined = materialise(self.bank(templated.bank), C_ooT, templated.rows, templated.columns, exact)
+        return held_as(f"{self.name}: {name}", combined, dtype)
 
     def place_of(self, name: str) -> Stored | None:
-        """Where the file holds one of the model's tensors; None for one that is made as it is read."""
+        """Return where the file holds one of the model's tensors; None for a tensor that is computed as it is read."""
         place = self.places.get(name, name)
         if place is None or name in self.made or (self.form is not None and name in self.form.tensors):
             return None
         return Stored(*self._starts[place], self.stored[name])
 
     def bank(self, name: str) -> StoredBank:
-        """The templates of a bank, read one by one."""
+        """Return the templates of a bank, which are read one by one."""
         assert self.form is not None, "a dense checkpoint has no banks"
         return StoredBank(self, self.form.parts(name), self.form.block(name, self.stored))
 
     def read_stored(self, name: str, index: int | None = None, *, mapped: bool = False) -> torch.Tensor:
-        """The values of one tensor of the file, or of its slice at `index` of the first dimension.
+        """Return the values of one tensor in `stored`, or of one slice of it.
 
         Args:
-            name: of the tensor.
-            index: of the slice.
-            mapped: whether a large one may stand on the pages of the file, which the system reads as they are needed
-                and may drop at any time. Writing to it leaves the file as it is. Not for what is kept for long: whoever
-                cuts the file short takes the pages away.
+            name: the tensor.
+            index: position along the first dimension, for a slice; None for the whole tensor.
+            mapped: whether a large tensor may stand on the pages of the file, as `Stored.mapped` returns it. Not for
+                tensors that are kept for long: touching the pages of a file that became shorter ends the process.
+
+        Raises:
+            OSError: the file cannot be read, or became shorter than it was.
         """
         import torch
 
@@ -160,53 +170,57 @@ class Checkpoint:
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
+        # Libraries pad the header to 8 bytes, but the format does not ask for it.
         aligned = offset % info.torch_dtype.itemsize == 0
         stored = Stored(path, offset, info)
-        if not (mapped and aligned and info.nbytes >= MAPPED):
-            return stored.read()
-        return stored.mapped()
+        return stored.mapped() if mapped and aligned and info.nbytes >= MAPPED else stored.read()
 
     def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
-        """The same with its tensors under other names: name -> the one in the file; None for a count of batches, 0."""
+        """Return the checkpoint with its tensors under other names.
+
+        Args:
+            places: new name -> name in the file; None for a count of batches, which reads as 0.
+        """
         counter = TensorInfo((), "I64")
         infos = {name: counter if place is None else self.stored[place] for name, place in places.items()}
         return replace(self, stored=infos, places=dict(places))
 
     def read_by(self, reading: Reading) -> Checkpoint:
-        """The same as a library reads it; what it finds no use for stands for itself."""
-        held = {part for conversion in reading.made.values() for part in conversion.parts}
-        used = {*reading.places.values(), *reading.unused, *held}
+        """Return the checkpoint with the tensors that a library finds in it; unknown ones keep their names."""
+        converted = {part for conversion in reading.made.values() for part in conversion.parts}
+        used = {*reading.places.values(), *reading.unused, *converted}
         places = {**reading.places, **{name: name for name in self.stored if name not in used}}
         made = Converted(self, reading.made)
         infos = {**{name: self.stored[place] for name, place in places.items()}, **made.infos}
-        left = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
-        return replace(self, stored=infos, places=places, made=made, reading=reading, changes=left)
+        changes = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
+        return replace(self, stored=infos, places=places, made=made, reading=reading, changes=changes)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every tensor by name; the whole file in memory."""
+        """Return every tensor of the model by name, all in memory."""
+        # The clones outlive the file: `read` may return pages of it.
         return {name: self.read(name).clone() for name in self.tensors}
 
     @property
     def name(self) -> str:
-        """What to call the checkpoint in messages: the folder or the file the user named."""
+        """The checkpoint's name in messages: the folder, file or name that the user gave."""
         if self.origin:
             return self.origin.text
         return str(self.folder or self.path)
 
     @property
     def address(self) -> Path:
-        """What opens it again: the file, or its name with the commit."""
+        """What opens the checkpoint again: the file, or its name in the hub with the commit."""
         return Path(self.origin.pinned) if self.origin else self.path
 
     @property
     def label(self) -> str:
-        """A short name without the path of this machine: that of the folder, or of the file without its ending.
+        """A short name without the path on this machine: the folder's, or the file's without its ending.
 
-        A run keeps all it has in folders of the same names, so its own goes before theirs.
+        Every run calls its checkpoints `best` and `last`, so the name of the run goes before these.
         """
         if self.origin:
             return self.origin.label
-        # links stay: a cache of the hub holds the files themselves under their hashes
+        # Unlike Path.resolve, abspath follows no links: the hub's cache links names to files called by their hashes.
         path = Path(os.path.abspath(self.path))  # noqa: PTH100
         if self.folder is None:
             return path.stem
@@ -214,7 +228,7 @@ class Checkpoint:
         return f"{folder.parent.name}-{folder.name}" if folder.name in (BEST, LAST) else folder.name
 
     def sha256(self) -> str:
-        """Hex digest of the weights file; of several, of what `sha256sum` prints of them in order."""
+        """Return the SHA-256 of the weights file in hex; of several files, that of what `sha256sum` prints of them."""
         if not self.files:
             return sha256_of(self.file)
         self.fetch()
@@ -222,17 +236,17 @@ class Checkpoint:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def hash_ahead(self) -> None:
-        """Begin with what `sha256` will be asked for, where the weights are on disk already."""
+        """Begin to compute `sha256` in the background, if the weights are on disk already."""
         paths = sorted(set(self.files.values())) or [self.path]
         if all(path.exists() for path in paths):
             hash_ahead(paths)
 
 
 class Converted(Mapping[str, "torch.Tensor"]):
-    """Tensors that are made of others of a file, each time one is asked for.
+    """Tensors that are converted from other tensors of a file, each time one is asked for.
 
     Attributes:
-        infos: shape and type of each.
+        infos: shape and type of each tensor.
     """
 
     def __init__(self, checkpoint: Checkpoint, conversions: Mapping[str, Conversion]) -> None:
@@ -241,6 +255,7 @@ class Converted(Mapping[str, "torch.Tensor"]):
 
     def _infos(self) -> Iterator[tuple[str, TensorInfo]]:
         for name, conversion in self._conversions.items():
+            # On meta tensors a conversion tells shapes and types without reading a number.
             empty = {part: self._checkpoint.stored[part].empty() for part in conversion.parts}
             yield from infos_of({name: conversion.convert(empty)[name]}).items()
 
@@ -257,16 +272,16 @@ class Converted(Mapping[str, "torch.Tensor"]):
 
 @dataclass(frozen=True)
 class InMemory(Checkpoint):
-    """A checkpoint that was never written: its tensors are `state`."""
+    """A checkpoint that no file holds: its tensors are `state`."""
 
     state: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def read(self, name: str) -> torch.Tensor:
-        """The values of one of the model's tensors, in its type."""
+        """Return one of the model's tensors."""
         return self.state[name]
 
     def place_of(self, name: str) -> None:
-        """No file holds a tensor."""
+        """Return None: no file holds the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +298,7 @@ class StoredBank:
         return self.checkpoint.stored[self.parts[0]].shape[0]
 
     def template(self, t: int, rows: slice = slice(None)) -> torch.Tensor:
-        """Template t, [o, i, ...], or some of its rows."""
+        """Return template t, [o, i, ...], or some of its rows."""
         from growtool.checkpoint.materialise import template_of
 
         parts = [self.checkpoint.read_stored(part, t, mapped=True) for part in self.parts]

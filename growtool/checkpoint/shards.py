@@ -1,4 +1,4 @@
-"""Weights in several files: `model.safetensors.index.json` says which tensor is in which of them."""
+"""Weights in several files, called shards; `model.safetensors.index.json` maps each tensor to its shard."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     import torch
 
 Told = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
-"""Tensors and metadata of a header."""
+"""What a header tells: the shape and type of each tensor, and the metadata."""
 INDEX, SHARDS = f"model.safetensors{INDEX_ENDING}", "model-*-of-*.safetensors"
 
 
 def read_shards(
     index: Path, header_of: Callable[[Path], Told] | None = None
 ) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, Path]]:
-    """The tensors of all shards, what their headers say beside, and the file of each tensor.
+    """Return the tensors of all shards, the metadata of their headers, and the file of each tensor.
 
     Args:
-        index: the file that lists them.
-        header_of: reads the header of a shard, as `read_header` does; None where the shards are beside the index.
+        index: the file that lists the shards.
+        header_of: reads the header of a shard, as `read_header` does; None if the shards are on disk beside the index.
 
     Raises:
-        CheckpointError: the index is none, a shard is not there or is damaged, or one does not hold what it should.
+        CheckpointError: the index is damaged, a shard is missing or damaged, or lacks a tensor that the index promises.
     """
-    told = weight_map(index)
-    files = {name: index.parent / name for name in sorted(set(told.values()))}
+    file_of = weight_map(index)
+    files = {name: index.parent / name for name in sorted(set(file_of.values()))}
     lacking = [name for name, path in files.items() if header_of is None and not path.is_file()]
     if lacking:
         raise CheckpointError(
@@ -44,19 +44,19 @@ def read_shards(
             f"({format_names(lacking, 4)}); copy or download them, too"
         )
     headers = {name: (header_of or read_header)(path) for name, path in files.items()}
-    astray = [name for name, file in told.items() if name not in headers[file][0]]
+    astray = [name for name, file in file_of.items() if name not in headers[file][0]]
     if astray:
         raise CheckpointError(
-            f"{index}: says that {told[astray[0]]} holds {format_names(astray, 4)}, and it does not; copy or download "
-            "the index and its shards again"
+            f"{index}: says that {file_of[astray[0]]} holds {format_names(astray, 4)}, and it does not; copy or "
+            "download the index and its shards again"
         )
-    infos = {name: headers[file][0][name] for name, file in told.items()}
-    metadata = {key: value for _, said in headers.values() for key, value in said.items()}
-    return infos, metadata, {name: files[file] for name, file in told.items()}
+    infos = {name: headers[file][0][name] for name, file in file_of.items()}
+    metadata = {key: value for _, strings in headers.values() for key, value in strings.items()}
+    return infos, metadata, {name: files[file] for name, file in file_of.items()}
 
 
 def starts(header: Header) -> dict[str, int]:
-    """Where each tensor of a file begins."""
+    """Return the first byte of each tensor in a file, counted from the beginning of the file."""
     return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
 
 
@@ -68,18 +68,21 @@ def write_shards(
     order: Sequence[str],
     limit: str,
 ) -> None:
-    """Write `tensors` into files of at most `limit` bytes each, as huggingface_hub cuts them; one needs no index.
+    """Write `tensors` into shards of at most `limit` bytes as huggingface_hub cuts them, and their index.
+
+    A tensor of more than `limit` bytes has a shard for itself. If one file holds all, it has no index.
 
     Args:
-        folder: where they appear.
-        tensors: every tensor by name.
-        produce: the tensors in `order`.
+        folder: where the files appear.
+        tensors: shape and type of every tensor.
+        produce: yields the tensors in `order`.
         metadata: strings for the header of each file.
-        order: of the tensors.
-        limit: as users write it, `5GB`.
+        order: names of all tensors.
+        limit: bytes as users write them, such as `5GB`.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
+    # Meta tensors have the sizes that the split goes by.
     cut: Any = split_torch_state_dict_into_shards({name: tensors[name].empty() for name in order}, max_shard_size=limit)
     for file, names in cut.filename_to_tensors.items():
         held = {name: tensors[name] for name in names}

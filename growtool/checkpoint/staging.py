@@ -1,8 +1,8 @@
-"""Outputs that appear whole: put together beside their place, and renamed once everything in them is on disk.
+"""Outputs that appear whole or not at all: written under a hidden name, synced, and renamed to their own.
 
-What is not complete yet has a name that tells whose it is, so that the next run clears away what a killed one left. The
-operating system says whether a process still runs, where its number was given: on this machine, in this container. What
-another machine left on a shared disk stays, since nothing here tells whether it is still being written.
+A hidden name is `.NAME.HERE-PID-RANDOM.tmp`. HERE stands for the machine and the container, PID is the process that
+writes. The next run that writes NAME removes what processes that are gone have left. Files of another machine on a
+shared disk stay, since nothing tells here whether its processes still run.
 """
 
 from __future__ import annotations
@@ -19,50 +19,55 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-TEMPORARY, ASIDE = ".tmp", ".old"  # what is being written or removed; what steps aside for a new output
+TEMPORARY, ASIDE = ".tmp", ".old"  # endings of outputs that are being written, and of old ones that stepped aside
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path` that takes its name only once it is complete and synced; its mode follows the umask."""
+    """Yield a file to write that becomes `path` once it is complete and synced; its mode follows the umask.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk does not take the bytes; nothing is left behind.
+    """
     try:
         clear_leftovers(path.parent, path.name)
         descriptor, temporary = tempfile.mkstemp(prefix=prefix_for(path.name), suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
-        error.filename = str(path)  # the hidden name means nothing to whom the message is for
+        error.filename = str(path)  # the hidden name means nothing to the user
         raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # noqa: PTH101
+            os.fsync(file.fileno())  # before the renaming: after a crash the name could else lead to an empty file
+        os.chmod(temporary, 0o666 & ~current_umask())  # noqa: PTH101 (mkstemp lets the owner alone read)
         os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException:  # an interrupt, too, leaves nothing
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def current_umask() -> int:
-    """The mode bits a new file or folder must not have; the system tells them only while they are set anew."""
-    mask = os.umask(0)
+    """Return the mode bits that a new file or folder must not have."""
+    mask = os.umask(0)  # POSIX tells the mask only to who sets it
     os.umask(mask)
     return mask
 
 
 @contextlib.contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, gone on leaving unless renamed; so are parents that were created in vain.
+    """Yield a hidden folder beside `out`; on leaving it is removed unless it was renamed.
 
-    What earlier processes left there when they were killed goes first.
+    Missing parents are created, and removed again if nothing appeared in them. Leftovers of killed processes for `out`
+    are cleared first.
     """
-    place = out.resolve()
+    place = out.resolve()  # through a link, so that its target is replaced and the link stays
     with made(place.parent) as parent:
         clear_leftovers(parent, place.name)
         try:
             folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
         except OSError as error:
-            error.filename = str(out)  # the hidden name means nothing to whom the message is for
+            error.filename = str(out)  # the hidden name means nothing to the user
             raise
         try:
             yield folder
@@ -72,19 +77,25 @@ def staging(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def made(folder: Path) -> Iterator[Path]:
-    """The folder, created with its parents where they are missing; those created in vain go again on leaving."""
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Create a folder and its missing parents, and yield it; on leaving remove those of them that are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
     finally:
-        for empty in created:
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        for path in missing:  # from the inside out
+            with contextlib.suppress(OSError):  # rmdir refuses a folder that is not empty
+                path.rmdir()
 
 
 def take_place(folder: Path, out: Path) -> None:
-    """Rename `folder` to `out`; an older output steps aside first and comes back should the renaming fail."""
+    """Rename `folder` to `out`; an older output steps aside first, and comes back if the renaming fails.
+
+    Raises:
+        OSError: the renaming failed.
+    """
+    # A folder with something in it cannot be renamed over, so for a moment there is no `out`. If the process is killed
+    # then, `clear_leftovers` of the next run gives the older output its name back.
     aside = folder.with_suffix(ASIDE)
     if out.exists():
         out.rename(aside)
@@ -100,14 +111,14 @@ def take_place(folder: Path, out: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
+    """Write a text as UTF-8 to `path`, whole or not at all."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable; where folders cannot be opened (Windows) the system sees to it."""
-    if not hasattr(os, "O_DIRECTORY"):
+    """Write the names in `folder` to disk: syncing a file does not sync its entry in the folder."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders, and keeps their entries itself
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -117,22 +128,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def prefix_for(name: str) -> str:
-    """What the name of something hidden beside `name` begins with, while this process works on it."""
+    """Return what the hidden name of a file or folder begins with, while this process writes `name`."""
     return f".{name}.{_here()}-{os.getpid()}-"
 
 
 def clear_leftovers(folder: Path, name: str) -> None:
-    """Remove what processes that are gone left in `folder` of their work on `name`.
+    """Remove the hidden files and folders in `folder` that processes which are gone left of their work on `name`.
 
-    An output that had stepped aside for one that never came takes its name back.
+    An output that had stepped aside for a new one which never came takes its name back.
     """
     pattern = re.compile(rf"{re.escape(f'.{name}.{_here()}-')}(\d+)-[^.]*({TEMPORARY}|{ASIDE})")
     for path in folder.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found is None or _runs(int(found[1])):
+        hidden = pattern.fullmatch(path.name)
+        if hidden is None or _runs(int(hidden[1])):
             continue
-        with contextlib.suppress(OSError):  # another user's, or another process was faster
-            if found[2] == ASIDE and not (folder / name).exists():
+        with contextlib.suppress(OSError):  # it is another user's, or another process was faster
+            if hidden[2] == ASIDE and not (folder / name).exists():
                 path.rename(folder / name)
             elif path.is_dir():
                 shutil.rmtree(path)
@@ -142,7 +153,7 @@ def clear_leftovers(folder: Path, name: str) -> None:
 
 @cache
 def _here() -> str:
-    """Eight digits for where process numbers are counted: containers on one machine count on their own."""
+    """Return eight hex digits for the place where process numbers are counted: each container counts its own."""
     try:
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (the link leads nowhere)
     except OSError:  # not Linux
@@ -151,12 +162,13 @@ def _here() -> str:
 
 
 def _runs(process: int) -> bool:
-    if os.name != "posix":  # asking would end the process there
+    """Return whether a process runs, or may run, on this machine."""
+    if os.name != "posix":  # os.kill of Windows ends the process whatever the signal
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # it is another user's, and so it runs
         return True
     return True

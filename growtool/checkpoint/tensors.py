@@ -1,4 +1,4 @@
-"""What a safetensors header says of a tensor, and the names of its element types."""
+"""Shapes and element types of stored tensors, and the tensors themselves as they are read and rounded."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 # safetensors name: (torch name, bytes), in the order in which the safetensors library lays the types out in a file.
+# Wide types come first, so that every tensor begins at a multiple of the size of its elements.
 _DTYPES = {
     "U64": ("uint64", 8), "I64": ("int64", 8), "F64": ("float64", 8), "C64": ("complex64", 8),
     "F32": ("float32", 4), "U32": ("uint32", 4), "I32": ("int32", 4),
@@ -41,7 +42,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Number of bytes in the file."""
         return self.numel * _DTYPES[self.dtype][1]
 
     @property
@@ -51,11 +52,11 @@ class TensorInfo:
 
     @property
     def is_float(self) -> bool:
-        """Whether arithmetic on the values means anything (counters and indices are copied, never mixed)."""
+        """Whether the elements are real floating-point numbers; counters and indices are copied, never mixed."""
         return self.dtype.startswith(("F", "BF"))
 
     def empty(self) -> torch.Tensor:
-        """Such a tensor without its values, on meta."""
+        """Return a tensor of this shape and type on the meta device, which holds no values."""
         import torch
 
         return torch.empty(self.shape, dtype=self.torch_dtype, device="meta")
@@ -116,7 +117,7 @@ def cut_short(path: Path) -> OSError:
 
 
 def file_rank(dtype: str) -> int:
-    """Position of a safetensors type in the order of a file: tensors of lower rank come first."""
+    """Return the position of a safetensors type in the order of a file: tensors of lower rank come first."""
     return _FILE_RANK[dtype]
 
 
@@ -128,44 +129,47 @@ def _torch_dtypes() -> dict[str, torch.dtype]:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The safetensors name of a torch element type."""
+    """Return the safetensors name of a torch element type."""
     return next(name for name, candidate in _torch_dtypes().items() if candidate == dtype)
 
 
 def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
-    """The type to compute in with floating-point values of these types: float64 where one of them is, else float32."""
+    """Return the type to compute in with values of these types: float64 if one of them is float64, else float32."""
     import torch
 
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 def finite(tensor: torch.Tensor) -> torch.Tensor:
-    """Where a tensor holds finite numbers; of the smallest types some versions of torch do not tell."""
+    """Return where a tensor holds finite numbers, as booleans of its shape."""
+    # Some versions of torch have no `isfinite` for float8.
     return tensor.to(arithmetic_dtype(tensor.dtype)).isfinite()
 
 
 def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mapping[str, torch.Tensor]) -> None:
-    """Refuse what diverged in training.
+    """Check that tensors hold finite numbers alone; raise CheckpointError if not, as after a training that diverged.
 
     Args:
-        where: what to call the file.
-        values: its tensors.
-        built: buffers as their constructor fills them; they may hold infinity, as masks do.
+        where: the file, for the message.
+        values: the tensors of the file.
+        built: buffers as the model's constructor fills them. They may hold infinity, as masks of attention do.
 
     Raises:
-        CheckpointError: some hold numbers that are not finite.
+        CheckpointError: a tensor holds a number that is not finite.
     """
     import torch
 
-    spoilt = {
-        name: tensor[~sound][0].item()
+    def as_built(name: str) -> bool:
+        return name in built and torch.equal(values[name], built[name].to(values[name].dtype))
+
+    first_bad = {
+        name: tensor[~is_finite][0].item()
         for name, tensor in values.items()
-        if not (sound := finite(tensor)).all()
-        and not (name in built and torch.equal(tensor, built[name].to(tensor.dtype)))
+        if not (is_finite := finite(tensor)).all() and not as_built(name)
     }
-    if spoilt:
-        name, value = next(iter(spoilt.items()))
-        more = f" ({len(spoilt) - 1} more tensors likewise)" if len(spoilt) > 1 else ""
+    if first_bad:
+        name, value = next(iter(first_bad.items()))
+        more = f" ({len(first_bad) - 1} more tensors likewise)" if len(first_bad) > 1 else ""
         raise CheckpointError(
             f"{where}: {name} holds {value}{more}, expected finite numbers; where the training diverged, take a "
             "checkpoint from before"
@@ -173,32 +177,31 @@ def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mappin
 
 
 def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str = "") -> torch.Tensor:
-    """The tensor in the element type in which it is to be kept.
+    """Return a tensor in the element type in which a file is to hold it.
 
     Args:
-        name: of the tensor.
+        name: the tensor's, for the message.
         tensor: its values.
         dtype: the type.
-        remedy: how to ask for another type, where that is possible.
+        remedy: how the user asks for another type; empty if there is no way.
 
     Raises:
         PlanError: a finite value is beyond what the type can hold.
     """
     import torch
 
-    made = tensor.to(dtype)
+    rounded = tensor.to(dtype)
     if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
-        return made
-    exact = arithmetic_dtype(tensor.dtype)
-    beyond = ~made.to(exact).isfinite()
-    lost = beyond & finite(tensor) if bool(beyond.any()) else beyond
-    if not bool(lost.any()):
-        return made
-    value = float(tensor.to(exact)[lost].abs().max())
+        return rounded
+    not_finite = ~finite(rounded)
+    overflowed = not_finite & finite(tensor) if bool(not_finite.any()) else not_finite
+    if not bool(overflowed.any()):
+        return rounded
+    value = float(tensor.to(arithmetic_dtype(tensor.dtype))[overflowed].abs().max())
     enough = [wide for wide in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
               if value <= torch.finfo(wide).max]  # fmt: skip
-    *some, last = (str(wide).removeprefix("torch.") for wide in enough)
-    wider = f"{', '.join(some)} or {last}" if some else last
+    *others, last = (str(wide).removeprefix("torch.") for wide in enough)
+    wider = f"{', '.join(others)} or {last}" if others else last
     raise PlanError(
         f"{name}: found {value:.6g}, beyond {torch.finfo(dtype).max:.6g}, the largest number of "
         f"{str(dtype).removeprefix('torch.')}; {wider} would hold it{f': {remedy}' if remedy else ''}"
@@ -208,25 +211,25 @@ def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str 
 def all_held_as(
     tensors: Mapping[str, torch.Tensor], infos: Mapping[str, TensorInfo], *, remedy: str = ""
 ) -> dict[str, torch.Tensor]:
-    """Each tensor in the type that `infos` has for it.
+    """Return each tensor in the type that `infos` has for it.
 
     Raises:
         PlanError: as `held_as` does, one problem for each tensor.
     """
-    made: dict[str, torch.Tensor] = {}
+    rounded: dict[str, torch.Tensor] = {}
     problems: list[str] = []
     for name, tensor in tensors.items():
         try:
-            made[name] = held_as(name, tensor, infos[name].torch_dtype, remedy=remedy)
+            rounded[name] = held_as(name, tensor, infos[name].torch_dtype, remedy=remedy)
         except PlanError as error:
             problems += error.problems
     if problems:
         raise PlanError(problems)
-    return made
+    return rounded
 
 
 def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
-    """What the header of a file with these tensors would say."""
+    """Return the shapes and types that the header of a file with these tensors would tell."""
     return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
 
 

@@ -23,20 +23,26 @@ from growtool.checkpoint.tensors import Stored, TensorInfo, dtype_name, file_ran
 if TYPE_CHECKING:
     import torch
 
-_PIECE = 1 << 20  # bytes; one write of a whole large tensor is several times slower on common file systems
-_COPIED = 1 << 26  # bytes that the system copies at a time, so that an interrupt is heard
-SYNCED = 1 << 26  # bytes that the disk is told of at a time, at least
+_PIECE = 1 << 20  # bytes of a write; one of a whole large tensor is several times slower on common file systems
+_COPIED = 1 << 26  # bytes that the system copies in one call; between calls Python hears an interrupt
+SYNCED = 1 << 26  # bytes that are written, at least, before the disk is asked to take them
 
 
 def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    """Names in the order of the file: widest elements first, then by name (the order of the safetensors library)."""
+    """Return the names in the order of the file: widest elements first, then by name, as the safetensors library."""
     return sorted(tensors, key=lambda name: (file_rank(tensors[name].dtype), name))
 
 
 def encode_header(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], order: Sequence[str] | None = None
 ) -> bytes:
-    """The length-prefixed header: 8 bytes little-endian size, then JSON padded with spaces to a multiple of 8 bytes."""
+    """Return the header: its length in 8 bytes, little-endian, then JSON padded with spaces to a multiple of 8 bytes.
+
+    Args:
+        tensors: shape and type of every tensor.
+        metadata: strings for `__metadata__`.
+        order: the names in the order of the data; None is `file_order`.
+    """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name in order or file_order(tensors):
@@ -62,10 +68,10 @@ def write_safetensors(
     Args:
         path: replaced if it exists, once the new file is complete and on disk.
         tensors: every tensor of the file; shapes and types are known before any is computed.
-        produce: gives the tensor of a name, or yields the tensors in `file_order`; or where another file holds the
-            bytes of one, which the system copies where it can.
+        produce: returns the tensor of a name, or yields the tensors in the order of the file. In place of a tensor it
+            may yield a `Stored`: the bytes are then copied from that file, by the system if it can.
         metadata: strings for the header's `__metadata__`.
-        order: of the tensors in the file, where `produce` yields them in another than `file_order`.
+        order: names in the order of the file; None is `file_order`.
 
     Raises:
         ValueError: a produced tensor is not what `tensors` announced (a bug in the caller).
@@ -76,28 +82,28 @@ def write_safetensors(
         file.write(encode_header(tensors, metadata, order))
         for name in order or file_order(tensors):
             made = produce(name) if callable(produce) else next(produce)
-            found = made.info if isinstance(made, Stored) else TensorInfo(tuple(made.shape), dtype_name(made.dtype))
-            if found != tensors[name]:
-                raise ValueError(f"{name}: produced {found}, announced {tensors[name]}")
+            info = made.info if isinstance(made, Stored) else TensorInfo(tuple(made.shape), dtype_name(made.dtype))
+            if info != tensors[name]:
+                raise ValueError(f"{name}: produced {info}, announced {tensors[name]}")
             if isinstance(made, Stored):
                 _copy(made, file)
             else:
                 write_tensor(made, file)
-            del made  # before the next one is made
+            del made  # else it stays in memory while the next tensor is made
             wrote()
         if not callable(produce) and next(produce, None) is not None:
             raise ValueError(f"produced more than the {len(tensors)} tensors that were announced")
 
 
 def write_tensor(tensor: torch.Tensor, file: IO[bytes]) -> None:
-    """Append the bytes of a tensor."""
+    """Append the bytes of a tensor to a file."""
     raw = _raw_bytes(tensor)
     for start in range(0, len(raw), _PIECE):
         file.write(raw[start : start + _PIECE])
 
 
 def _copy(stored: Stored, file: IO[bytes]) -> None:
-    """Append bytes of another file: by the system, without a copy in memory, or read and written where it cannot."""
+    """Append a tensor of another file: by the system, without a copy in memory; the rest is read and written."""
     with stored.path.open("rb") as source:
         left = stored.info.nbytes - _copied_by_system(source, stored, file)
         source.seek(stored.start + stored.info.nbytes - left)
@@ -109,47 +115,52 @@ def _copy(stored: Stored, file: IO[bytes]) -> None:
 
 
 def _copied_by_system(source: IO[bytes], stored: Stored, file: IO[bytes]) -> int:
-    """How many of the bytes the system has appended; it need not know how to, or not between these two files."""
-    if not hasattr(os, "copy_file_range"):  # Linux has it
+    """Let the system append the bytes of a tensor; return how many it has, which may be none."""
+    if not hasattr(os, "copy_file_range"):  # Linux has it, macOS and Windows do not
         return 0
-    file.flush()
+    file.flush()  # the system knows nothing of Python's buffer
     end, done = file.tell(), 0
-    with contextlib.suppress(OSError):  # one that matters comes again as the bytes are written
+    # The call fails for some file systems, and for two different ones. A full disk fails once more as `_copy` writes.
+    with contextlib.suppress(OSError):
         while left := stored.info.nbytes - done:
             several = min(left, _COPIED)
             count = os.copy_file_range(source.fileno(), file.fileno(), several, stored.start + done, end + done)
-            if not count:
+            if not count:  # the end of the source, or a file system that copies nothing and does not say so
                 break
             done += count
-    file.seek(end + done)
+    file.seek(end + done)  # a call with offsets leaves the positions of both files as they are
     return done
 
 
 @contextlib.contextmanager
 def _synced_meanwhile(file: IO[bytes]) -> Iterator[Callable[[], None]]:
-    """Yields what is called after each write to `file`: it has the disk take what there is, and does not wait for it.
+    """Yield a function to call after each write to `file`, which syncs it on a thread while the next tensor is made.
+
+    Without it all bytes wait for the one `fsync` at the end, and the process with them.
 
     Raises:
-        OSError: the disk did not take it, as `os.fsync` tells: once by file, and so not again at the end.
+        OSError: the disk did not take some bytes.
     """
-    told, syncing = file.tell(), list[Future[None]]()
+    synced_to, syncing = file.tell(), list[Future[None]]()
 
     def wrote() -> None:
-        nonlocal told
-        if file.tell() - told < SYNCED or (syncing and not syncing[-1].done()):
+        nonlocal synced_to
+        if file.tell() - synced_to < SYNCED or (syncing and not syncing[-1].done()):
             return
-        raised()
+        raise_failures()
         file.flush()
-        told = file.tell()
+        synced_to = file.tell()
         syncing.append(pool.submit(os.fsync, file.fileno()))
 
-    def raised() -> None:
+    def raise_failures() -> None:
+        # Linux tells an error of write-back to one fsync of an open file alone. The fsync at the end would succeed, so
+        # that every result has to be asked for.
         while syncing:
             syncing.pop().result()
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield wrote
-        raised()
+        raise_failures()
 
 
 def _raw_bytes(tensor: torch.Tensor) -> memoryview:
@@ -157,6 +168,7 @@ def _raw_bytes(tensor: torch.Tensor) -> memoryview:
 
     if tensor.numel() == 0:
         return memoryview(b"")
-    # a tensor of one number is contiguous whatever its strides are, and would keep them
+    # A tensor of one number counts as contiguous whatever its strides are, keeps them through `contiguous` and
+    # `reshape`, and `view` of another type refuses them.
     flat = tensor.detach().contiguous().as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
