@@ -1,1 +1,1 @@
-"""Checkpoints that others saved in forms of their own, and what growtool makes of them."""
+"""Checkpoints in forms that growtool does not read as they are: recognised, imported, or refused with advice."""

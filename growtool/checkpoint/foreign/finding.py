@@ -1,4 +1,4 @@
-"""Where the weights lie that a path leads to, and what is told where there are none that growtool reads."""
+"""Finding the file of weights that a path leads to, and advice if there is none that growtool reads."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from growtool.library import libraries
 
 
 def find_weights(path: Path) -> Path:
-    """The file of weights that a path leads to, or the index of several.
+    """Return the file of weights that a path leads to, or the index of several.
 
     Raises:
-        CheckpointError: there is none that growtool reads, with what is there instead and what to do.
+        CheckpointError: there is none that growtool reads; the message tells what is there instead, and what to do.
     """
     path = path.expanduser()
     if not path.exists():
         raise CheckpointError(_nothing_at(path))
     if path.name.endswith(INDEX_ENDING) and path.name != INDEX:
         _refuse_shards(path, [path])
-    if path.is_file():
+    if path.is_file():  # one shard, or the weights of an adapter, would be opened as if it were all of a model
         _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
         beside = [ADAPTER] if path.name.startswith("adapter") and path.with_name(ADAPTER).is_file() else []
         _refuse_others(path, [path.name, *beside])
     if path.is_file() or (path / WEIGHTS).is_file():
         return path if path.is_file() else path / WEIGHTS
-    kept = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
-    if kept:
+    of_run = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
+    if of_run:
         raise CheckpointError(
-            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(kept)}"
+            f"{path}: found the run of a training, expected one of its checkpoints; name {' or '.join(of_run)}"
         )
     if (path / INDEX).is_file():
         return path / INDEX
@@ -56,18 +56,19 @@ def find_weights(path: Path) -> Path:
 
 
 def _nothing_at(path: Path) -> str:
-    """What is told of a path that leads nowhere; a word, or two, may be a name with a mistake in it."""
+    """Return the message for a path that leads nowhere; one of up to two words may be a misspelled name."""
     finding = (
         f"{spelled(path)}: no such file or folder; expected a .safetensors file or a folder of timm or transformers"
     )
     if len(path.parts) > 2 or path.is_absolute() or path.suffix == ".safetensors":
         return finding
-    near = [found for library in libraries() for found in library.near(path.name)]
-    hint = f"; did you mean {format_names(near)}?" if near else ""
+    similar = [name for library in libraries() for name in library.near(path.name)]
+    hint = f"; did you mean {format_names(similar)}?" if similar else ""
     return f"{finding}, or a name: a model of timm, or hf-hub:ORG/NAME in the hub{hint}"
 
 
 def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
+    """Check that there are no indices of shards; raise CheckpointError if there are, with lines that merge them."""
     if found:
         raise CheckpointError(
             f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
@@ -76,14 +77,15 @@ def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
 
 
 def _refuse_others(path: Path, files: Sequence[str]) -> None:
+    """Check that files are not those of an adapter, a pipeline or llama.cpp; raise CheckpointError if they are."""
     folder = path.parent if path.is_file() else path
-    told = other_kind(files, folder.joinpath)
-    if told:
-        raise CheckpointError(f"{path}: {told}")
+    kind = other_kind(files, folder.joinpath)
+    if kind:
+        raise CheckpointError(f"{path}: {kind}")
 
 
 def _remedy_of(held: Sequence[Path]) -> str:
-    """What to do with a folder of these files of weights."""
+    """Return what to do with a folder of these files of weights, none of which has the name that is looked for."""
     tensors = [file for file in held if file.suffix == ".safetensors"]
     if len(tensors) == 1:
         return f"name the file itself, {tensors[0]}, or rename it to {WEIGHTS}"
@@ -99,7 +101,7 @@ def _remedy_of(held: Sequence[Path]) -> str:
 
 
 def _listed_in(index: Path) -> Sequence[str]:
-    """The shards of an index; none where it is none."""
+    """Return the shards that an index lists; none for a file that only has the name of an index."""
     try:
         return shards(index)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Checkpoints of training scripts as folders: unwrapped, loaded as their library loads them, and written."""
+"""Importing checkpoints of training scripts: unwrapped, loaded as their library loads them, and written as folders."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was read, and what was changed or left out on the way.
+    """A file that was imported, and what was changed or left out on the way.
 
     Attributes:
-        file: what was read.
-        keys: where the state dict stands in it, from outside in.
-        others: other keys that hold a state dict, too.
+        file: the file that was read.
+        keys: the keys that lead to the state dict in the file, from outside in.
+        others: other keys of the file that hold a state dict, too.
         left: entries of the state dict that are no tensors of a model.
-        prefix: what was taken off the names.
-        unused: tensors whose names do not begin with it.
-        changes: what the library did to the rest while it loaded them, a phrase for each kind.
-        preparation: what the training script's arguments say of how inputs were prepared, and the config now says.
+        prefix: the prefix that was removed from the names.
+        unused: tensors whose names do not begin with `prefix`.
+        changes: what the library did to the other tensors while it loaded them, a phrase for each kind of change.
+        preparation: settings for the preparation of inputs that were taken from the training script's arguments into
+            the config.
     """
 
     file: Path
@@ -55,18 +56,18 @@ class Imported:
 def import_checkpoint(
     source: Path, out: Path, *, model: str | None, model_args: Mapping[str, Any], force: bool = False
 ) -> Imported:
-    """Write a timm folder (or a lone file with its config) of what training scripts save.
+    """Import a checkpoint that a training script saved, into a folder or a lone file with its config.
 
     Args:
         source: a file of `torch.save` or of safetensors, or a folder with one.
-        out: what to write.
-        model: its name; None where a `config.json` beside the file says it.
-        model_args: arguments of its constructor, over those of the config.
-        force: replace an existing output.
+        out: the folder or `.safetensors` file to write.
+        model: the name of the model; None if a `config.json` beside the file tells it.
+        model_args: arguments of the constructor, which come before those of the config.
+        force: whether to replace an older output.
 
     Raises:
         PlanError: the output exists, or nothing says which model it is.
-        CheckpointError: the file cannot be read without running code, its library does not take the tensors, or they
+        CheckpointError: the file cannot be read without running code, the library does not take the tensors, or they
             hold numbers that are not finite.
     """
     refuse_existing(out, force=force)
@@ -77,6 +78,8 @@ def import_checkpoint(
     prefix = foreign_prefix(found.tensors, skeleton.state_dict())
     named = {name: found.tensors[old] for old, name in without(prefix, found.tensors).items()}
     loaded = _load(spec, named, skeleton, file)
+    # The tensors that the library gave to the model, in the file's type: the model holds them in its own. What is not
+    # among them torch has filled in, such as BatchNorm's count of batches.
     values = {
         name: loaded.given.get(name, tensor).detach().contiguous().clone()
         for name, tensor in loaded.model.state_dict().items()
@@ -97,7 +100,7 @@ def import_checkpoint(
 
 
 def _file_of(source: Path) -> Path:
-    """The file of weights that is meant by a path; in a folder the one that timm would load, or the only one."""
+    """Return the file of weights that a path means; in a folder the one that timm would load, or the only one."""
     if not source.is_dir():
         return source
     held = [path for path in weight_files(source) if path.name == WEIGHTS] or indices(source) or weight_files(source)
@@ -108,26 +111,28 @@ def _file_of(source: Path) -> Path:
 
 
 def _state_of(file: Path) -> StateDict:
-    """The state dict in a file, or in the shards of an index."""
+    """Return the state dict in a file, or in all shards of an index."""
     if file.name.endswith(INDEX_ENDING):
         parts = [_state_of(file.with_name(name)).tensors for name in shards(file)]
         return StateDict({name: part[name] for part in parts for name in part}, (), (), (), {})
     if file.suffix != ".safetensors" or _is_pickle(file):
         return read_state_dict(file)
-    read_header(file)
+    read_header(file)  # its errors tell more than those of the safetensors library
     from safetensors.torch import load_file
 
     return StateDict(load_file(file), (), (), (), {})
 
 
 def _is_pickle(file: Path) -> bool:
+    """Return whether a file begins as those of `torch.save` do; a missing file is left to who reads these."""
     if not file.is_file():
         return True
     with file.open("rb") as opened:
-        return opened.read(2) in (b"PK", b"\x80\x02")
+        return opened.read(2) in (b"PK", b"\x80\x02")  # a zip file, or before torch 1.6 a pickle of protocol 2
 
 
 def _spec(file: Path, found: StateDict, model: str | None, model_args: Mapping[str, Any]) -> ModelSpec:
+    """Return the model that the user names, or the config beside the file; raise PlanError if neither does."""
     if model is not None:
         return spec_named(model, model_args)
     beside = spec_beside(file)
@@ -142,15 +147,15 @@ def _spec(file: Path, found: StateDict, model: str | None, model_args: Mapping[s
 
 
 def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, file: Path) -> Loaded:
-    """What the library makes of a state dict.
+    """Let the library load a state dict as the weights of a model.
 
     Raises:
-        CheckpointError: it does not take it, or has no values for some of its tensors.
+        CheckpointError: the library does not take the tensors, or lacks values for some of the model's.
     """
     library, problem = library_of(spec), None
     try:
         loaded = library.take(spec, state)
-    except Exception as error:  # whatever it trips over
+    except Exception as error:  # a library raises whatever its code for old checkpoints trips over
         problem = error
     else:
         if not loaded.missing:
@@ -166,7 +171,7 @@ def _load(spec: ModelSpec, state: Mapping[str, Tensor], skeleton: nn.Module, fil
 
 
 def _said(found: StateDict) -> Mapping[str, Any]:
-    """The arguments of the training script, where the file holds them."""
+    """Return the arguments of the training script, if the file holds them; else none."""
     said = found.beside.get("args")
     return said if isinstance(said, Mapping) else vars(said) if said is not None and hasattr(said, "__dict__") else {}
 

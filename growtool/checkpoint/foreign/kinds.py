@@ -1,4 +1,4 @@
-"""What is no model of its own, told by its files: adapters, pipelines of several models, weights for llama.cpp."""
+"""Folders that hold no model of their own, told by their files: adapters, pipelines, weights for llama.cpp."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ GGUF = ".gguf"
 
 
 def other_kind(files: Collection[str], fetch: Callable[[str], Path]) -> str | None:
-    """What files without a model's weights among them are, what was expected, and what to do; None for a model's.
+    """Return what a folder without a model's weights holds, what was expected, and what to do; None if unknown.
 
     Args:
-        files: names in a folder or repository.
-        fetch: where one of them is.
+        files: names of the files in a folder or repository.
+        fetch: returns the path of one of them on disk.
     """
     if ADAPTER in files:
         return (
@@ -36,7 +36,7 @@ def other_kind(files: Collection[str], fetch: Callable[[str], Path]) -> str | No
 
 
 def _base(config: Path) -> str:
-    """The model that an adapter was trained for, where its configuration says so."""
+    """Return ` of MODEL` for the model that an adapter was trained for; nothing if its configuration tells none."""
     try:
         name = json.loads(config.read_bytes()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -1,27 +1,31 @@
-"""Names of tensors as training scripts change them: what stands before those that the model has."""
+"""Names of tensors as training scripts save them: prefixes before the names that the model has."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-# What DDP and torch.compile put before a name, in the order in which it is taken off.
+# DDP puts `module.` before the names of the model it wraps, torch.compile `_orig_mod.`. Either may wrap the other: the
+# prefixes are taken off in this order, each if it is there.
 _WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 
 
 def cleaned(name: str) -> str:
-    """A tensor's name without what DDP and torch.compile put before it."""
+    """Return a tensor's name without the prefixes of DDP and torch.compile."""
     for prefix in _WRAPPERS:
         name = name.removeprefix(prefix)
     return name
 
 
 def foreign_prefix(found: Collection[str], expected: Collection[str]) -> str:
-    """What stands before most of the model's names in a file; "" where most are there as they are, or none is.
+    """Return the prefix before most of the model's names in a file.
 
     Args:
         found: names in the file.
         expected: names of the model.
+
+    Returns:
+        "" if most names stand in the file as they are, or no prefix makes more than half of the model's names.
     """
     wanted = set(expected)
     counts = Counter(
@@ -32,7 +36,7 @@ def foreign_prefix(found: Collection[str], expected: Collection[str]) -> str:
 
 
 def common_prefix(names: Collection[str]) -> str:
-    """The modules that all names begin with, up to a dot; "" where there is none."""
+    """Return the path of modules, with its last dot, that all names begin with; "" if there is none."""
     parts = [name.split(".")[:-1] for name in names]
     shared: list[str] = []
     for level in zip(*parts, strict=False):
@@ -43,11 +47,12 @@ def common_prefix(names: Collection[str]) -> str:
 
 
 def without(prefix: str, names: Iterable[str]) -> dict[str, str]:
-    """The names that begin with `prefix`, each with what follows it."""
+    """Return the names that begin with `prefix`, each mapped to the rest of it."""
     return {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
 def _endings(name: str) -> Iterable[str]:
+    """Yield a name, and what follows each of its dots."""
     yield name
     for place, letter in enumerate(name):
         if letter == ".":

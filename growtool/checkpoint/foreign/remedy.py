@@ -1,4 +1,4 @@
-"""Lines to copy where a checkpoint is in another form than growtool reads."""
+"""Advice on checkpoints in forms that growtool does not read: commands and lines of Python to copy."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ INDEX_ENDING = ".index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a folder that look like weights in some form."""
+    """Return the files of a folder whose names say that they hold weights in some form."""
     return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_ENDINGS and path.is_file())
 
 
 def looks_like_weights(file: str) -> bool:
-    """Whether the name of a file says that it holds weights in some form."""
+    """Return whether the name of a file says that it holds weights in some form."""
     return file.endswith(_WEIGHT_ENDINGS)
 
 
 def unpickling(path: Path) -> str:
-    """How to convert a file of torch.save; its content decides which lines do it."""
+    """Return how to convert a file of `torch.save`; the lines depend on its content, which is read."""
     from growtool.checkpoint.foreign.torch_file import expressions_allowing, read_state_dict
 
     try:
@@ -42,7 +42,7 @@ def unpickling(path: Path) -> str:
     lines = [f"import {', '.join([*packages, 'torch'])}; from safetensors.torch import save_file"]
     lines += [f"torch.serialization.add_safe_globals([{', '.join(allowed)}])"] if allowed else []
     loading = "torch.load({}, map_location='cpu', weights_only=True)"
-    if path.suffix == ".safetensors":  # by its name torch would take it for what it is not
+    if path.suffix == ".safetensors":  # given the path, torch would read the file as safetensors
         lines.append(f"with open({str(path)!r}, 'rb') as file: state = {loading.format('file')}")
     else:
         lines.append(f"state = {loading.format(repr(str(path)))}")
@@ -64,10 +64,14 @@ def unpickling(path: Path) -> str:
 
 
 def merging(index: Path, weights: str) -> str:
-    """How to write the shards that an index lists as one file, named `weights`, beside them.
+    """Return lines that merge the shards of an index into one file beside them.
+
+    Args:
+        index: the file that lists the shards.
+        weights: the name of the merged file.
 
     Raises:
-        CheckpointError: it is no index, or some of its shards are not there.
+        CheckpointError: the index is damaged, or some of its shards are not there.
     """
     names = shards(index)
     folder = index.parent
@@ -92,47 +96,48 @@ def merging(index: Path, weights: str) -> str:
 
 
 def indices(folder: Path) -> list[Path]:
-    """The files in a folder that say which tensors are in which shard."""
+    """Return the files in a folder that have the name of an index of shards."""
     return sorted(folder.glob(f"*{INDEX_ENDING}"))
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> the file that holds it, by an index.
+    """Return the map of an index from tensors to the names of the files that hold them.
 
     Raises:
-        CheckpointError: it is no index.
+        CheckpointError: the file is no index, or is damaged.
     """
     try:
-        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
+        file_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(isinstance(name, str) for name in found.values()):
+        file_of = {}
+    if not file_of or not all(isinstance(name, str) for name in file_of.values()):
         raise CheckpointError(f"{index}: found no map from tensors to shards, expected one; copy or download it again")
-    return found
+    return file_of
 
 
 def shards(index: Path) -> list[str]:
-    """The files that an index lists; raises as `weight_map` does."""
+    """Return the names of the files that an index lists; raise CheckpointError as `weight_map` does."""
     return sorted(set(weight_map(index).values()))
 
 
 def importing(path: Path) -> str:
-    """The command that makes a folder with safetensors of a file or folder."""
+    """Return the command that imports a file or folder into a folder with safetensors."""
     model = "" if (path / "config.json").is_file() or (path.parent / "config.json").is_file() else " --model NAME"
     return f"`growtool import {shlex.quote(str(path))}{model} -o FOLDER`"
 
 
 def listed(lines: Iterable[str]) -> str:
-    """Lines of code to copy, below a message; nothing else in one is indented."""
+    """Return lines of code to copy, indented, to follow a message."""
+    # Nothing else in a message is indented: a terminal knows by it what not to wrap.
     return "".join(f"\n  {line}" for line in lines)
 
 
 def stripping(prefix: str, of: str = "state") -> str:
-    """The line that takes a prefix off the names of a state dict and drops the others.
+    """Return a line of Python that removes a prefix from the names of a state dict and drops names without it.
 
     Args:
         prefix: what the names begin with.
-        of: the state dict in Python; the result is called `state`.
+        of: a Python expression for the state dict; the line assigns to `state`.
     """
     return (
         f"state = {{name.removeprefix({prefix!r}): value for name, value in {of}.items() "
@@ -141,7 +146,10 @@ def stripping(prefix: str, of: str = "state") -> str:
 
 
 def _converted(path: Path) -> Path:
-    """Where a converted file goes: beside the file, in a folder under the name that timm looks for."""
+    """Return the path for a converted file, beside the original.
+
+    `pytorch_model.bin`, the name that libraries save in a folder, becomes `model.safetensors`, which they look for.
+    """
     name = path.name.removesuffix(".tar")
     stem = name.rpartition(".")[0] or name
     target = path.with_name("model.safetensors" if stem == "pytorch_model" else f"{stem}.safetensors")
@@ -149,7 +157,7 @@ def _converted(path: Path) -> Path:
 
 
 def _prefix(path: Path, names: Collection[str]) -> str:
-    """What to take off the names in a file: what the model beside it does not have, or what all of them begin with."""
+    """Return the prefix to remove from the names in a file: as the config beside it tells, else one that all share."""
     with contextlib.suppress(CheckpointError):
         spec = spec_beside(path)
         if spec is not None:

@@ -1,4 +1,8 @@
-"""Files of `torch.save`, read without running code of theirs, and the state dict among what trainers put beside it."""
+"""Files of `torch.save`, read without running code in them, and the state dict among what trainers save with it.
+
+With `weights_only` torch unpickles tensors and plain containers alone. A few more classes are allowed here that only
+hold data, and that training scripts commonly save: the parsed arguments, paths, and numbers and arrays of numpy.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Keys under which trainers put a state dict, the first that is there counts; an average comes first.
+# Keys under which trainers save a state dict; the first that is there counts. Averages (EMA) come before raw weights.
 _KEYS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "model_state", "net",
     "teacher", "network", "weights", "params_ema", "params",
 )  # fmt: skip
-_AVERAGED = "n_averaged"  # torch's AveragedModel counts in it
+_AVERAGED = "n_averaged"  # entry of torch's AveragedModel: how many models it has averaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,11 @@ class StateDict:
     """A state dict as a file holds it.
 
     Attributes:
-        tensors: by the names in the file.
-        keys: where it stands in the file, from outside in.
-        others: other keys beside `keys` that hold a state dict, too.
-        left: names of what is no tensor of a model, and is left out.
-        beside: what the outermost mapping holds.
+        tensors: the tensors by their names in the file.
+        keys: the keys that lead to the state dict, from outside in.
+        others: other keys that hold a state dict, too, beside the first of `keys` that had a choice.
+        left: names of entries that are no tensors of a model, and are left out.
+        beside: the outermost mapping of the file, with the arguments of the training for example.
     """
 
     tensors: Mapping[str, Tensor]
@@ -42,10 +46,10 @@ class StateDict:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """The state dict in a file of torch; nothing but tensors, plain data and plain objects is unpickled.
+    """Return the state dict in a file of `torch.save`, without running code in the file.
 
     Raises:
-        CheckpointError: there is no such file, it needs code to be run, or holds no state dict.
+        CheckpointError: there is no such file, it cannot be read without running its code, or holds no state dict.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a state dict saved by torch")
@@ -53,22 +57,27 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def expressions_allowing(path: Path) -> tuple[str, ...]:
-    """Python for the objects that torch has to be allowed to make before it reads a file with weights_only."""
+    """Return Python expressions for the objects that torch must be allowed to make, to read a file with weights_only.
+
+    They are for `torch.serialization.add_safe_globals`, in lines that the user copies.
+    """
     table = _allowed()
     try:
         import torch
 
         needed = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # files of the time before torch 1.6 do not tell
+    except Exception:  # torch looks into zip files alone, which it writes since 1.6; scripts mostly saved arguments
         needed = set() if _reads(path, []) else {"argparse.Namespace"}
     return tuple(expression for name, (expression, _) in table.items() if name in needed)
 
 
 def _read(path: Path) -> Any:
+    """Return the content of a file of torch; raise CheckpointError if that takes code of the file, or it is damaged."""
     import torch
 
     try:
-        with torch.serialization.safe_globals(_objects()), path.open("rb") as file:  # by its name torch may mistake it
+        # Opened here: given a path that ends in .safetensors, torch reads the file as one, even if it is a pickle.
+        with torch.serialization.safe_globals(_objects()), path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         foreign = _foreign(path)
@@ -85,6 +94,7 @@ def _read(path: Path) -> Any:
 
 
 def _reads(path: Path, objects: list[Any]) -> bool:
+    """Return whether torch reads a file with weights_only, if it may make these objects."""
     import torch
 
     try:
@@ -96,7 +106,7 @@ def _reads(path: Path, objects: list[Any]) -> bool:
 
 
 def _foreign(path: Path) -> list[str]:
-    """What a file holds that growtool does not make."""
+    """Return the names of classes and functions in a file that growtool does not allow; none if torch cannot tell."""
     import torch
 
     try:
@@ -106,14 +116,19 @@ def _foreign(path: Path) -> list[str]:
 
 
 def _objects() -> list[Any]:
+    """Return the objects that torch is allowed to make, as `torch.serialization.safe_globals` takes them."""
     import numpy as np
 
+    # A pickle names numpy.dtype alone, but torch checks the class of the dtype that it makes: one per type of numbers.
     kinds = [type(np.dtype(code)) for code in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()]
     return [*(made for _, made in _allowed().values()), *kinds]
 
 
 def _allowed() -> dict[str, tuple[str, Any]]:
-    """Name of a class or function that only holds data -> Python for what torch is to be allowed, and that itself."""
+    """Return the classes and functions that only make data: name in a pickle -> (Python expression, the object itself).
+
+    The object may be a pair with the name under which pickles know it, as `add_safe_globals` takes it.
+    """
     import numpy as np
 
     table: dict[str, tuple[str, Any]] = {
@@ -124,30 +139,34 @@ def _allowed() -> dict[str, tuple[str, Any]]:
         ),
         "numpy.ndarray": ("numpy.ndarray", np.ndarray),
     }
-    for system, made in (("Posix", pathlib.PurePosixPath), ("Windows", pathlib.PureWindowsPath)):
-        for home in ("pathlib", "pathlib._local"):  # the second: Python 3.13
+    # Pure paths stand in for paths, as a WindowsPath cannot be made elsewhere.
+    for system, pure in (("Posix", pathlib.PurePosixPath), ("Windows", pathlib.PureWindowsPath)):
+        for home in ("pathlib", "pathlib._local"):  # the second is the module in Python 3.13
             name = f"{home}.{system}Path"
-            table[name] = (f"(pathlib.{made.__name__}, {name!r})", (made, name))
+            table[name] = (f"(pathlib.{pure.__name__}, {name!r})", (pure, name))
+    # numpy's functions for scalars and arrays are private; the first entry of a sample's `__reduce__` is one of them.
     makers = {"scalar": ("float64(0)", np.float64(0)), "_reconstruct": ("zeros(1)", np.zeros(1))}
     for function, (sample, value) in makers.items():
-        for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # the second: numpy 1
+        for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # the second is the module in numpy 1
             name = f"{home}.{function}"
             table[name] = (f"(numpy.{sample}.__reduce__()[0], {name!r})", (value.__reduce__()[0], name))
     return table
 
 
 def _unwrapped(content: Any, path: Path) -> StateDict:
+    """Return the state dict in the content of a file, or in mappings inside of it."""
     beside = content if isinstance(content, Mapping) else {}
     keys: list[str] = []
     others: tuple[str, ...] = ()
-    while (held := _state_dicts(content)) and (keys or not _is_state(content) or any(key in _KEYS for key in held)):
-        key = next((key for key in _KEYS if key in held), held[0] if len(held) == 1 else None)
+    # A state dict at the top is taken as it is, even if it holds another mapping of tensors, unless under a known key.
+    while (inner := _state_dicts(content)) and (keys or not _is_state(content) or any(key in _KEYS for key in inner)):
+        key = next((key for key in _KEYS if key in inner), inner[0] if len(inner) == 1 else None)
         if key is None:
             raise CheckpointError(
-                f"{path}: found several state dicts, under {', '.join(held)}, expected one; save the one that is meant "
-                "in a file of its own"
+                f"{path}: found several state dicts, under {', '.join(inner)}, expected one; save the one that is "
+                "meant in a file of its own"
             )
-        others = others or tuple(other for other in held if other != key)
+        others = others or tuple(other for other in inner if other != key)
         keys.append(key)
         content = content[key]
     if not _is_state(content):
@@ -160,7 +179,7 @@ def _unwrapped(content: Any, path: Path) -> StateDict:
 
 
 def _state_dicts(content: Any) -> list[str]:
-    """Keys of a mapping under which a state dict stands, or something that holds one under a known key."""
+    """Return the keys of a mapping that hold a state dict, or, if known themselves, a mapping with such keys."""
     if not isinstance(content, Mapping):
         return []
     return [
@@ -170,7 +189,7 @@ def _state_dicts(content: Any) -> list[str]:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether something is a mapping of names, most of which are those of tensors."""
+    """Return whether a value is a mapping from strings to values of which more than half are tensors."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value):
         return False
     return 2 * sum(map(_is_tensor, value.values())) > len(value)
