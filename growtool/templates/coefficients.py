@@ -1,6 +1,6 @@
-"""New coefficient vectors for new blocks (Pham et al., WACV 2024, arXiv 2311.04251, section 3.2).
+"""Coefficients of new blocks over the templates of a bank (Pham et al., WACV 2024, arXiv 2311.04251, section 3.2).
 
-Axes: T templates; B new blocks; m vectors in use.
+Axes: T templates; B new blocks; m vectors of coefficients in use.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from torch import Tensor
 
 from growtool.plan.width import Coefficients
 
-_RANK = 1e-9  # singular values below this part of the largest count as zero
+_RANK = 1e-9  # of the largest singular value; smaller ones count as zero
 
 
 def new_vectors(choice: Coefficients, beside_BT: Tensor, in_use_mT: Tensor, generator: torch.Generator) -> Tensor:
-    """One vector for each new block.
+    """Return a vector of coefficients for each new block.
 
-    `orthogonal` vectors are unit vectors in the null space of the vectors in use, orthogonal to each other for as long
-    as there is room and drawn anew from there on. Where the vectors in use leave no room, each is orthogonal to the
-    vector beside it alone; where there is a single template it is zero. `copy` repeats the vector beside the block,
-    `random` draws a direction.
+    `copy` repeats the vector of the block beside the new one, `zero` gives zeros, `random` draws unit vectors.
+
+    `orthogonal` draws unit vectors that are orthogonal to all vectors in use. The new ones are also orthogonal to each
+    other, in lots of as many as the null space of the vectors in use has dimensions. If these span all T dimensions,
+    each new vector is orthogonal to the one beside it alone; with a single template it is zero.
 
     Args:
-        choice: how.
-        beside_BT: for each new block, the vector of the block it stands beside.
-        in_use_mT: the vectors the layer has.
-        generator: of random numbers.
+        choice: how the vectors are made.
+        beside_BT: for each new block, the vector of the block beside it.
+        in_use_mT: the vectors that the layer has.
+        generator: source of random numbers.
 
     Returns:
         float64 [B, T].
@@ -40,45 +41,47 @@ def new_vectors(choice: Coefficients, beside_BT: Tensor, in_use_mT: Tensor, gene
         return drawn / lengths
     if choice == "zero" or blocks == 0:
         return torch.zeros_like(beside)
-    room = templates - rank(in_use)
-    if room:
-        parts = torch.arange(blocks).split(room)
-        return torch.cat([_drawn_off(in_use, len(part), generator) for part in parts])
+    free = templates - rank(in_use)  # dimensions that the vectors in use leave
+    if free:
+        lots = torch.arange(blocks).split(free)
+        return torch.cat([_drawn_off(in_use, len(lot), generator) for lot in lots])
     return torch.cat([_drawn_off(vector[None], 1, generator) for vector in beside])
 
 
 def rank(vectors_mT: Tensor) -> int:
-    """Dimensions the vectors span."""
-    sizes = torch.linalg.svdvals(vectors_mT.double())
-    return int((sizes > _RANK * sizes.max()).sum()) if sizes.numel() and sizes.max() > 0 else 0
+    """Return the number of dimensions that the vectors span."""
+    singular = torch.linalg.svdvals(vectors_mT.double())
+    return int((singular > _RANK * singular.max()).sum()) if singular.numel() and singular.max() > 0 else 0
 
 
 def null_space(vectors_mT: Tensor) -> Tensor:
-    """An orthonormal basis of what is orthogonal to the vectors, float64 [T - rank, T]."""
+    """Return an orthonormal basis of all vectors that are orthogonal to the given ones, float64 [T - rank, T]."""
     basis: Tensor = torch.linalg.svd(vectors_mT.double(), full_matrices=True)[2]
     return basis[rank(vectors_mT) :]
 
 
 def _drawn_off(vectors_mT: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` random orthonormal vectors orthogonal to the given ones, each with its largest entry positive.
+    """Return `count` random orthonormal vectors that are orthogonal to the given ones, [count, T].
 
-    They are drawn in the whole space and projected, so that they do not depend on the basis a linear algebra library
-    happens to choose for the null space. Zero where there is none.
+    Zeros if the given vectors leave no dimension. The largest entry of each vector is positive.
     """
     templates, dimensions = vectors_mT.shape[1], rank(vectors_mT)
-    drawn = torch.randn(templates, count, generator=generator, dtype=torch.float64)
+    # Drawn in the whole space and projected: what a linear algebra library takes for a basis of the null space differs
+    # from machine to machine, and random numbers along it would, too.
+    drawn_Tn = torch.randn(templates, count, generator=generator, dtype=torch.float64)
     if dimensions == templates:
-        return torch.zeros_like(drawn.T)
+        return torch.zeros_like(drawn_Tn.T)
     touched = (vectors_mT != 0).any(0)
-    axes = int(touched.sum()) == dimensions  # the vectors fill the axes they touch, so the others are the null space
-    if axes:
-        drawn[touched] = 0.0
+    # One-hot vectors, say, span all coordinates that they touch: the others are the null space, to the last bit.
+    fill_touched = int(touched.sum()) == dimensions
+    if fill_touched:
+        drawn_Tn[touched] = 0.0
     else:
-        inside = torch.linalg.svd(vectors_mT, full_matrices=False)[2][:dimensions]
+        span = torch.linalg.svd(vectors_mT, full_matrices=False)[2][:dimensions]
         for _ in range(2):  # the second pass removes what rounding left
-            drawn -= inside.T @ (inside @ drawn)
-    q: Tensor = torch.linalg.qr(drawn).Q.T
-    if axes:
-        q[:, touched] = 0.0
-    largest = q.gather(1, q.abs().argmax(1, keepdim=True))
-    return q * largest.sign()
+            drawn_Tn -= span.T @ (span @ drawn_Tn)
+    q_nT: Tensor = torch.linalg.qr(drawn_Tn).Q.T
+    if fill_touched:
+        q_nT[:, touched] = 0.0
+    largest = q_nT.gather(1, q_nT.abs().argmax(1, keepdim=True))
+    return q_nT * largest.sign()  # Q is unique up to these signs

@@ -1,4 +1,4 @@
-"""Between the two forms of a checkpoint: dense, as timm loads it, and templates."""
+"""Converting checkpoints between their two forms: dense, as timm loads them, and templates with coefficients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_decomposed(
     out: Path, source: Checkpoint, model: nn.Module, found: Decomposition, *, exact: bool,
     expected: Callable[[str], Tensor] | None = None, force: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Write the template form of a checkpoint once it has been read back and compared with its source.
+    """Write the template form of a checkpoint; it appears once it was read back and compared with the source.
 
     Args:
         out: a folder, or a `.safetensors` file that carries its config.
@@ -44,15 +44,15 @@ def write_decomposed(
         model: its skeleton.
         found: from `decompose`.
         exact: whether the banks promise every tensor back bit for bit.
-        expected: what these tensors are, where neurons were put into another order; None: the source's.
-        force: replace an existing output.
+        expected: returns the tensors that are promised, if neurons were reordered; None are the source's.
+        force: whether to replace an older output.
 
     Returns:
-        Source against output on random inputs.
+        The comparison of source and output on random inputs.
 
     Raises:
         PlanError: the output exists or is the source.
-        CheckpointError: a tensor is not what it was (a bug).
+        CheckpointError: a tensor is not what was promised (a bug).
     """
     compared: list[Comparison] = []
 
@@ -65,7 +65,7 @@ def write_decomposed(
 
     documents = documents_beside(source, (REPORT, PLAN, TRAINING))
     if expected is not None:
-        documents.pop(REPORT, None)  # it tells new neurons by their place
+        documents.pop(REPORT, None)  # its positions of new neurons are those of the old order
     documents[CARD] = card_of_form(documents[CARD], in_templates=True)
     spare_source(out, source)
     _write(out, source.spec, model, found.infos, found.produce, found.form, documents, check, force=force)
@@ -82,8 +82,8 @@ def write_tensors(
         spec: the model.
         model: its skeleton.
         tensors: every tensor of the file.
-        form: the map.
-        force: replace an existing output.
+        form: the map of the banks and their tensors.
+        force: whether to replace an older output.
 
     Raises:
         PlanError: the output exists.
@@ -93,7 +93,7 @@ def write_tensors(
 
 
 def export_dense(out: Path, source: Checkpoint, *, force: bool = False) -> Path:
-    """Write a template checkpoint as an ordinary folder (or a lone file), tensor by tensor.
+    """Write a template checkpoint as a dense one, a folder or a lone file, tensor by tensor; return `out`.
 
     Raises:
         PlanError: the checkpoint is dense already, or the output exists or is the source.
@@ -123,7 +123,7 @@ def _write(
     *,
     force: bool,
 ) -> None:
-    """A file or a folder, once `check` has looked at the weights in it."""
+    """Write a folder, or a lone file if `out` is named like one; it appears if `check` accepts its weights file."""
     common: dict[str, Any] = {
         "model": model,
         "metadata": {"growtool_version": version("growtool"), **(form.metadata() if form else {})},
@@ -141,6 +141,7 @@ def _write(
 
 
 def _require_equal(source: Checkpoint, written: Checkpoint, expected: Callable[[str], Tensor]) -> None:
+    """Check that every tensor of a written checkpoint is the expected one bit for bit; raise CheckpointError if not."""
     changed = [
         name
         for name, info in source.tensors.items()
@@ -158,10 +159,15 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _compared(source: Checkpoint, written: Checkpoint, inputs: Inputs, *, exact: bool) -> Comparison:
-    """Both on the same inputs; exact banks of reordered neurons differ by rounding alone, which float64 can tell."""
+    """Compare source and written checkpoint on the same inputs.
+
+    Raises:
+        CheckpointError: the banks are exact, and the outputs differ by more than rounding.
+    """
     dtype = torch.float64 if any(info.dtype == "F64" for info in source.tensors.values()) else torch.float32
     comparison = compare(source, written, inputs, dtype=dtype)
     if exact and not comparison.within(default_tolerance(source, written, dtype)):
+        # Reordered neurons are summed in another order. In float64 such rounding falls below the tolerance, a bug not.
         comparison = compare(source, written, inputs, dtype=torch.float64)
         if not comparison.within(default_tolerance(source, written, torch.float64)):
             raise CheckpointError(

@@ -1,7 +1,4 @@
-"""From a dense checkpoint to banks and coefficients.
-
-Axes: L layers of a group; T templates; P numbers of a block; m blocks.
-"""
+"""Decomposing a dense checkpoint into banks of templates and coefficients over them."""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ class Request:
     """Which banks to make.
 
     Attributes:
-        kind: `raw`: the layers themselves; `sub_block`: equal parts of them; `svd`: their principal directions;
-            `low_rank`: rank-one atoms of each.
-        parts: with `sub_block`, into how many parts the channels on either side of a layer are cut.
-        rank: with `svd`, templates of a bank; with `low_rank`, atoms of a layer.
-        energy: in place of `rank`, the part of the squared norm to keep.
+        kind: what the templates are. `raw`: the layers themselves; `sub_block`: equal parts of them; `svd`: their
+            principal directions; `low_rank`: rank-one matrices of each.
+        parts: with `sub_block`, the number of parts that the channels on either side of a layer are cut into.
+        rank: with `svd`, the number of templates of a bank; with `low_rank`, that of a layer.
+        energy: used if `rank` is None: the part of the squared norm to keep.
     """
 
     kind: Kind = "raw"
@@ -44,13 +41,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A checkpoint in template form.
+    """A checkpoint in template form, ready to be written.
 
     Attributes:
-        form: the map for the file's metadata.
-        infos: every tensor of the file.
-        produce: makes the tensor of a name of `infos`.
-        reports: one for each bank.
+        form: the map of the banks and their tensors.
+        infos: shape and type of every tensor of the file.
+        produce: makes the tensor of a name in `infos`.
+        reports: the measures of each bank.
     """
 
     form: Form
@@ -60,24 +57,28 @@ class Decomposition:
 
 
 def coefficient_dtype(dtype: str) -> str:
-    """Coefficients are float32, float64 for templates of that type: rounded further they would break what cancels."""
+    """Return the type of the coefficients over templates of a type: float64 for float64, else float32.
+
+    Types with fewer digits would leave a rest where sums of templates cancel.
+    """
     return dtype if dtype == "F64" else "F32"
 
 
 def decompose(
     request: Request, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo], read: Read
 ) -> Decomposition:
-    """Find the banks of a checkpoint.
+    """Find banks for the layers of a checkpoint.
 
     Args:
-        request: which.
-        model: the skeleton.
+        request: which banks.
+        model: the model's skeleton.
         trace: its trace.
-        tensors: the checkpoint's.
-        read: gives their values.
+        tensors: shapes and types of the checkpoint's tensors.
+        read: returns the tensor of a name.
 
     Raises:
         PlanError: no layer can be cut into so many parts.
+        CheckpointError: a layer holds numbers that are not finite.
     """
     if request.kind in ("raw", "sub_block"):
         parts = request.parts if request.kind == "sub_block" else 1
@@ -91,6 +92,7 @@ def decompose(
 
 
 def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> Decomposition:
+    """Return the decomposition by banks of layers or their parts, whose numbers are read when they are written."""
     form = exact.form
     infos = {name: info for name, info in tensors.items() if name not in form.tensors}
     makers: dict[str, Callable[[], Tensor]] = {}
@@ -114,6 +116,7 @@ def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> D
 def _factorised(
     request: Request, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo], read: Read
 ) -> Decomposition:
+    """Return the decomposition by banks of directions or rank-one matrices, which are computed."""
     groups = _groups(request.kind, model, trace, tensors)
     factorise = shared_directions if request.kind == "svd" else low_rank_atoms
     form = Form(
@@ -132,7 +135,7 @@ def _factorised(
         layers = [_finite(name, read(name)) for name in groups[bank]]
         return factorise(layers, rank=request.rank, energy=request.energy)
 
-    # Coefficients are kept, they are few; templates are made again when they are written.
+    # Coefficients are few and are kept. Templates are as large as layers, and are computed again when they are written.
     for bank, names in groups.items():
         made, dtype = factors(bank), tensors[names[0]].dtype
         C = {name: made.coefficients[row][None, None] for row, name in enumerate(names)}
@@ -148,7 +151,7 @@ def _factorised(
 
 
 def _finite(name: str, W: Tensor) -> Tensor:
-    """The weight. Raises CheckpointError where no templates can be found for it."""
+    """Return a weight; raise CheckpointError if it holds a number that is not finite, for which there is no SVD."""
     if not bool(finite(W).all()):
         raise CheckpointError(f"{name}: found a value that is not finite, expected finite ones to find templates for")
     return W
@@ -161,7 +164,7 @@ def _producer(
 
 
 def _groups(kind: str, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:
-    """Bank -> its layers. Directions are shared by two or more; atoms serve a layer alone, too."""
+    """Return the layers of each bank; only a bank of rank-one matrices may have a single layer."""
     weights = templatable(model, trace, tensors)
     groups: dict[str, tuple[str, ...]] = {}
     for group in dict.fromkeys(like_tensors(weights).values()):

@@ -1,4 +1,4 @@
-"""Which layers can share a bank."""
+"""Grouping the weights that can share a bank: those of one shape in one stage of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Groups = dict[str, tuple[str, ...]]
 
 
 def like_tensors(tensors: Mapping[str, TensorInfo]) -> Groups:
-    """For each tensor, the tensors of the same shape in the same stage, itself included, in order of name."""
+    """Return for each tensor the tensors of the same shape in the same stage, itself included, sorted by name."""
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for name in sorted(tensors):
         groups[stage_of(name), tensors[name].shape].append(name)
@@ -23,25 +23,29 @@ def like_tensors(tensors: Mapping[str, TensorInfo]) -> Groups:
 
 
 def stage_of(name: str) -> str:
-    """The path up to the last numbered module: `layer2` for `layer2.0.conv1.weight`."""
+    """Return a tensor's path up to the last numbered module: `layer2` for `layer2.0.conv1.weight`."""
     numbered = list(re.finditer(r"(?:^|\.)\d+(?=\.)", name))
     return name[: numbered[-1].start()] if numbered else name
 
 
 def templatable(model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The weights that may be a grid of blocks.
+    """Return the weights that may be a grid of blocks.
 
     These are the floating-point parameters of two or more dimensions of which only the first two may grow, and that the
     model holds under one name only.
     """
     named = list(model.named_parameters(remove_duplicate=False))
-    times = Counter(id(parameter) for _, parameter in named)
+    names_of = Counter(id(parameter) for _, parameter in named)
+
+    def grows_elsewhere(name: str) -> bool:
+        return any(not group.fixed for axis in trace.tensors[name][2:] for group in groups_on(axis))
+
     return {
         name: tensors[name]
         for name, parameter in named
-        if times[id(parameter)] == 1
+        if names_of[id(parameter)] == 1
         and parameter.ndim >= 2
         and name in tensors
         and tensors[name].is_float
-        and not any(True for axis in trace.tensors[name][2:] for group in groups_on(axis) if not group.fixed)
+        and not grows_elsewhere(name)
     }

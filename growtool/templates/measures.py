@@ -1,7 +1,7 @@
-"""What a bank and the coefficients over it amount to.
+"""Measures of a bank: how alike its blocks are, and how much room its templates leave for new ones.
 
-Everything follows from the inner products of the templates, `G_TT`, and the coefficients of all blocks, `A_mT`: the
-blocks' own inner products are `A G A^T`.
+All follow from the inner products of the templates, `G_TT`, and the coefficients of all blocks, `A_mT`: the inner
+products of the blocks `B = A T` are `A G A^T`. So no block has to be made.
 
 Axes: T templates; m blocks of all layers of the bank.
 """
@@ -21,29 +21,28 @@ from growtool.checkpoint.materialise import Bank
 from growtool.errors import CheckpointError
 from growtool.templates.coefficients import null_space
 
-_CHUNK = 1 << 20  # numbers of a template looked at together
+_CHUNK = 1 << 20  # numbers of all templates that are turned to float64 together
 
 
 @dataclass(frozen=True, slots=True)
 class BankReport:
-    """One bank.
+    """The measures of one bank.
 
     Attributes:
-        name: of the bank.
-        kind: how its templates came to be.
-        members: the tensors made of it.
-        block: shape of a template.
-        templates: T.
-        blocks: m, blocks of all members.
+        name: the bank's name.
+        kind: how its templates were found, one of `BANK_KINDS`.
+        members: the tensors made of them.
+        block: the shape of a template.
+        templates: T, the number of templates.
+        blocks: m, the number of blocks of all members.
         spectrum: energy of the blocks along their principal directions, as parts of the whole, largest first.
-        condition: of the coefficient matrix [m, T], largest over smallest singular value; inf where it has not full
-            rank.
+        condition: largest over smallest singular value of the coefficients [m, T]; inf if they have not full rank.
         mean_cosine, max_cosine: absolute cosines between the blocks of different layers; None for a single layer.
-        in_span: how much of the squared norm of a new block, its coefficients orthogonal to those in use in its layer,
-            lies in the span of the trained blocks; None where no such block exists.
-        stored: numbers the bank and its coefficients take.
-        dense: numbers the tensors take.
-        error: relative error of the tensors the templates stand for, ||W - W'|| / ||W||; None where it is not known.
+        in_span: how much of the squared norm of a new block lies in the span of the trained blocks, if the new block's
+            coefficients are orthogonal to those in use in its layer; None if no such block exists.
+        stored: numbers that the bank and its coefficients take.
+        dense: numbers that the tensors take.
+        error: relative error of the tensors that the templates make, ||W - W'|| / ||W||; None if it is not known.
     """
 
     name: str
@@ -62,18 +61,18 @@ class BankReport:
     error: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the measures as plain data."""
         return asdict(self)
 
 
 def gram(bank: Bank, factors: Sequence[Tensor] | None = None) -> Tensor:
-    """Inner products of the templates, float64 [T, T].
+    """Return the inner products of the templates, float64 [T, T].
 
     Args:
         bank: the templates.
-        factors: those of rank-one templates, [T, o] and [T, p], whose products are cheaper.
+        factors: the factors of rank-one templates, [T, o] and [T, p], for which far fewer products are needed.
     """
-    if factors is not None:
+    if factors is not None:  # <l r^T, l' r'^T> = <l, l'> <r, r'>
         left, right = (factor.double().flatten(1) for factor in factors)
         return (left @ left.T) * (right @ right.T)
     stacked = torch.stack([bank.template(t).flatten() for t in range(bank.count)])
@@ -97,13 +96,13 @@ def report_bank(
     """Measure a bank.
 
     Args:
-        form, name: of the bank.
+        form, name: the bank, by its name.
         G_TT: inner products of its templates.
-        coefficients: of each member, [k_out, k_in, T].
-        block: shape of a template.
+        coefficients: member -> its coefficients, [k_out, k_in, T].
+        block: the shape of a template.
         stored: the tensors of the file.
-        dense: those of the model.
-        error: of the members, where it is known.
+        dense: the tensors of the model.
+        error: relative error of the members, if it is known.
 
     Raises:
         CheckpointError: templates or coefficients are not finite.
@@ -136,7 +135,12 @@ def report_bank(
 
 
 def _cosines(products_mm: Tensor, sizes: Sequence[int]) -> tuple[float | None, float | None]:
-    """Mean and largest absolute cosine between blocks of different layers."""
+    """Return the mean and the largest absolute cosine between blocks of different layers.
+
+    Args:
+        products_mm: inner products of the blocks.
+        sizes: number of blocks of each layer, in the order of the blocks.
+    """
     layer = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     norms = products_mm.diagonal().clamp(min=0).sqrt()
     scale = norms[:, None] * norms
@@ -146,21 +150,30 @@ def _cosines(products_mm: Tensor, sizes: Sequence[int]) -> tuple[float | None, f
 
 
 def _in_span(G_TT: Tensor, A_mT: Tensor, layers: Sequence[Tensor]) -> float | None:
-    """`sum |P n T|^2 / sum |n T|^2` over the coefficients n a new block may have; P projects on the trained blocks."""
-    cross = A_mT @ G_TT
-    inside = cross.T @ torch.linalg.pinv(cross @ A_mT.T, rtol=1e-10, hermitian=True) @ cross
-    found = whole = 0.0
+    """Return `sum |P n T|^2 / sum |n T|^2` over coefficients n of new blocks; P projects on the trained blocks.
+
+    The sums run over orthonormal bases of the coefficients that `new_vectors` draws from with `orthogonal`.
+
+    Args:
+        G_TT: inner products of the templates.
+        A_mT: coefficients of all blocks.
+        layers: coefficients of the blocks of each layer, [m of the layer, T].
+    """
+    # With blocks B = A T, the squared norm of P x is x B^T (B B^T)^+ B x^T, and T B^T = G A^T.
+    cross_mT = A_mT @ G_TT
+    projected_TT = cross_mT.T @ torch.linalg.pinv(cross_mT @ A_mT.T, rtol=1e-10, hermitian=True) @ cross_mT
+    inside = total = 0.0
     for in_use in layers:
         basis = null_space(in_use)
         spaces = [basis] if len(basis) else [null_space(vector[None]) for vector in in_use]
         for space in spaces:
-            found += float((space @ inside * space).sum())
-            whole += float((space @ G_TT * space).sum())
-    return min(found / whole, 1.0) if whole > 0 else None
+            inside += float((space @ projected_TT * space).sum())
+            total += float((space @ G_TT * space).sum())
+    return min(inside / total, 1.0) if total > 0 else None
 
 
 def report_stored(checkpoint: Checkpoint) -> list[BankReport]:
-    """Every bank of a template checkpoint; one bank at a time is in memory."""
+    """Measure every bank of a template checkpoint, one at a time; a dense checkpoint has none."""
     form = checkpoint.form
     if form is None:
         return []

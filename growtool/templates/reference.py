@@ -1,8 +1,9 @@
-"""State dicts of the public reference (chaudatascience/mixturegrowth) as template checkpoints.
+"""Reading state dicts of the public implementation of MixtureGrowth (chaudatascience/mixturegrowth).
 
-A templated layer at PATH holds `PATH.trainable_parameters.template_set_S`, [T, o, i, ...], and for each block m of its
-grid `PATH.coefficients.coefs_member_M`, [T of its set]. Member 0 stands top left, member 1 bottom right, the others row
-by row; members take the template sets in turn.
+A templated layer at PATH holds sets of templates, `PATH.trainable_parameters.template_set_S` [T, o, i, ...], and for
+each block of its grid, a member M, `PATH.coefficients.coefs_member_M` [T of its set]. Member 0 stands top left, member
+1 bottom right, the others row by row. Members take the sets in turn: member M combines the templates of set M modulo
+the number of sets.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ _COEFFICIENTS = "{}.coefficients.coefs_member_{}"
 def from_reference(
     state: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str], *, where: str
 ) -> tuple[dict[str, Tensor], Form]:
-    """The tensors and the form of a template checkpoint.
+    """Return the tensors and the form of a template checkpoint.
 
     Args:
-        state: of the reference.
-        model: what it is to become, a skeleton.
-        names: tensor of the model -> path of the templated layer, or name of the tensor, in the reference; one
-            that is absent has the same name there.
-        where: what to call the file.
+        state: the state dict of the reference.
+        model: the skeleton of the model it becomes.
+        names: tensor of the model -> path of the templated layer, or name of the tensor, in the reference. A tensor
+            that is not listed has the same name there.
+        where: the file, for the message.
 
     Raises:
-        CheckpointError: tensors are missing or have other shapes, every one of them; or they are not finite.
+        CheckpointError: tensors are missing or have other shapes (a problem for each), or hold numbers that are not
+            finite.
     """
     tensors: dict[str, Tensor] = {}
     templated: dict[str, Templated] = {}
@@ -43,12 +45,12 @@ def from_reference(
         there = names.get(name, name)
         if _SET.format(there, 0) in state:
             try:
-                sets, C = _grid(state, there, tuple(expected.shape))
+                sets, C_ooT = _grid(state, there, tuple(expected.shape))
             except ValueError as error:
                 problems.append(f"{where}: {there}: {error}")
                 continue
             bank = re.sub(r"\W", "_", name)
-            tensors[f"banks.{bank}.templates"], tensors[coefficients_of(name)] = torch.cat(sets), C
+            tensors[f"banks.{bank}.templates"], tensors[coefficients_of(name)] = torch.cat(sets), C_ooT
             sides = (
                 Layout.consecutive(size, block) for size, block in zip(expected.shape, sets[0].shape[1:3], strict=False)
             )
@@ -69,10 +71,10 @@ def from_reference(
 
 
 def _grid(state: Mapping[str, Tensor], path: str, shape: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-    """The template sets of a layer and its coefficients over all of them, [k_out, k_in, T].
+    """Return the template sets of a layer, and its coefficients over all of them, [k_out, k_in, T].
 
     Raises:
-        ValueError: a member is missing, or has not one coefficient for each template of its set.
+        ValueError: templates do not fit the weight, or a member is missing or lacks coefficients.
     """
     sets: list[Tensor] = []
     while (key := _SET.format(path, len(sets))) in state:
@@ -82,18 +84,18 @@ def _grid(state: Mapping[str, Tensor], path: str, shape: tuple[int, ...]) -> tup
         raise ValueError(f"found templates of {list(block)} for a weight of {list(shape)}, expected blocks of it")
     rows, columns = -(-shape[0] // block[0]), -(-shape[1] // block[1])
     starts = [sum(len(s) for s in sets[:number]) for number in range(len(sets))]
-    C = torch.zeros(rows, columns, sum(map(len, sets)), dtype=sets[0].dtype)
+    C_ooT = torch.zeros(rows, columns, sum(map(len, sets)), dtype=sets[0].dtype)  # zero for templates of other sets
     for member, (i, j) in enumerate(member_places(rows, columns)):
         number = member % len(sets)
         vector = state.get(_COEFFICIENTS.format(path, member))
         if vector is None or vector.shape != (len(sets[number]),):
             found = "none" if vector is None else f"{list(vector.shape)}"
             raise ValueError(f"coefs_member_{member}: found {found}, expected [{len(sets[number])}]")
-        C[i, j, starts[number] : starts[number] + len(vector)] = vector
-    return sets, C
+        C_ooT[i, j, starts[number] : starts[number] + len(vector)] = vector
+    return sets, C_ooT
 
 
 def member_places(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Where members stand: 0 first, 1 last, the others row by row. `[[0, 2], [3, 1]]` for two by two."""
+    """Return the (row, column) of each member: 0 first, 1 last, the others row by row; `[[0, 2], [3, 1]]` for 2 x 2."""
     places = [(i, j) for i in range(rows) for j in range(columns)]
     return places if len(places) < 2 else [places[0], places[-1], *places[1:-1]]

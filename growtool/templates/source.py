@@ -1,10 +1,9 @@
-"""Where an operator finds the templates of a layer, whether the checkpoint stores them or its layers are templates."""
+"""The templates of a layer as operators see them: stored in the checkpoint, or cut from its dense layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +19,12 @@ Read = Callable[[str], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A tensor as a grid of combinations.
+    """A tensor as a grid of blocks, each a combination of templates.
 
     Attributes:
         coefficients: [k_out, k_in, T].
         bank: the templates.
-        rows, columns: where the positions of its first two dimensions stand in the grid.
+        rows, columns: where the positions of the tensor's first two dimensions lie in the grid.
     """
 
     coefficients: Tensor
@@ -36,7 +35,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One block of a dense tensor."""
+    """One block of a dense tensor, by its row and column in the tensor's grid."""
 
     tensor: str
     row: int
@@ -45,12 +44,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class ExactForm:
-    """A dense checkpoint seen as templates: its own layers, or blocks of them, and coefficients of zero and one.
+    """A dense checkpoint seen as templates: its layers, or blocks of them, with coefficients of zero and one.
 
     Attributes:
-        form: the map, as a template checkpoint would carry it.
-        pieces: bank -> what its templates are.
-        blocks: bank -> shape of its templates.
+        form: the map of the banks and their tensors, as a template checkpoint carries it.
+        pieces: bank -> the block of a tensor that each of its templates is.
+        blocks: bank -> the shape of its templates.
     """
 
     form: Form
@@ -58,27 +57,27 @@ class ExactForm:
     blocks: Mapping[str, tuple[int, ...]]
 
     def coefficients(self, name: str) -> Tensor:
-        """float32 [k_out, k_in, T], one-hot: block (i, j) is the template cut there."""
+        """Return the coefficients of a tensor, float32 [k_out, k_in, T]: one-hot, as each block is a template."""
         templated = self.form.tensors[name]
         pieces = self.pieces[templated.bank]
-        C = torch.zeros(templated.rows.blocks, templated.columns.blocks, len(pieces))
+        C_ooT = torch.zeros(templated.rows.blocks, templated.columns.blocks, len(pieces))
         for t, piece in enumerate(pieces):
             if piece.tensor == name:
-                C[piece.row, piece.column, t] = 1.0
-        return C
+                C_ooT[piece.row, piece.column, t] = 1.0
+        return C_ooT
 
     def bank(self, name: str, read: Read) -> CutBank:
-        """The templates of a bank, cut from tensors as they are read."""
+        """Return the templates of a bank, which are cut from tensors as these are read."""
         return CutBank(self.pieces[name], self.blocks[name], self.form.tensors, read)
 
     def stacked(self, name: str, read: Read) -> Tensor:
-        """All templates of a bank, [T, o, i, ...]."""
+        """Return all templates of a bank, [T, o, i, ...]."""
         cut = self.bank(name, read)
         return torch.stack([cut.template(t) for t in range(cut.count)])
 
 
 class CutBank:
-    """Templates that are blocks of dense tensors."""
+    """Templates that are blocks of dense tensors; the tensor that was read last is kept for its other blocks."""
 
     def __init__(
         self, pieces: tuple[Piece, ...], block: tuple[int, ...], layouts: Mapping[str, Templated], read: Read
@@ -92,7 +91,7 @@ class CutBank:
         return len(self.pieces)
 
     def template(self, t: int, rows: slice = WHOLE) -> Tensor:
-        """Template t, [o, i, ...], or some of its rows."""
+        """Return template t, [o, i, ...], or some of its rows."""
         piece = self.pieces[t]
         if self._latest is None or self._latest[0] != piece.tensor:
             self._latest = piece.tensor, self._read(piece.tensor)
@@ -116,16 +115,16 @@ def exact_form(
     kind: str = "raw",
     taken: Collection[str] = (),
 ) -> ExactForm:
-    """The layers of each stage, or blocks of them, as templates of each other.
+    """Return a dense checkpoint as templates: the layers of one shape in a stage share a bank, or their blocks do.
 
-    A layer that has no other of its shape in its stage stays out of it, unless it is cut into blocks.
+    A layer that has no other of its shape in its stage stays dense, unless it is cut into blocks.
 
     Args:
-        model: the skeleton.
+        model: the model's skeleton.
         trace: its trace.
-        tensors: the tensors to consider.
-        parts: into how many parts the channels on either side of a layer are cut.
-        kind: what to call the banks.
+        tensors: shapes and types of the tensors to consider.
+        parts: the number of parts that the channels on either side of a layer are cut into.
+        kind: the kind of the banks.
         taken: names that no bank may have.
     """
     weights = templatable(model, trace, tensors)
@@ -133,9 +132,10 @@ def exact_form(
     pieces: dict[str, tuple[Piece, ...]] = {}
     blocks: dict[str, tuple[int, ...]] = {}
     for name, group in like_tensors(weights).items():
-        if name != group[0]:
+        if name != group[0]:  # the group is the same for all of its members
             continue
         layouts = {member: tuple(parted(axis, parts) for axis in trace.tensors[member][:2]) for member in group}
+        # Layers of one shape may be cut differently: channels of some may not grow, and stay whole.
         by_grid: dict[tuple[int, int], list[str]] = {}
         for member, (rows, columns) in layouts.items():
             by_grid.setdefault((rows.blocks, columns.blocks), []).append(member)
@@ -143,15 +143,17 @@ def exact_form(
             if len(members) * k_out * k_in == 1:
                 continue
             shape = weights[name].shape
-            bank = bank_name(name, (shape[0] // k_out, shape[1] // k_in, *shape[2:]), {*pieces, *taken})
-            blocks[bank] = (shape[0] // k_out, shape[1] // k_in, *shape[2:])
+            block = (shape[0] // k_out, shape[1] // k_in, *shape[2:])
+            bank = bank_name(name, block, {*pieces, *taken})
+            blocks[bank] = block
             pieces[bank] = tuple(Piece(m, i, j) for m in members for i in range(k_out) for j in range(k_in))
             templated |= {m: Templated(bank, *layouts[m]) for m in members}
     return ExactForm(Form(dict.fromkeys(pieces, kind), templated), pieces, blocks)
 
 
 def bank_name(member: str, block: tuple[int, ...], taken: Collection[str]) -> str:
-    """`layer2_64x64x3x3`: the stage and the shape, without the dots that separate modules."""
+    """Return a free name for a bank: the stage of a member and the shape of a template, as in `layer2_64x64x3x3`."""
+    # A dot would separate modules where the bank is one, in a model in template form.
     stem = f"{stage_of(member).replace('.', '_')}_{'x'.join(map(str, block))}"
     name, number = stem, 1
     while name in taken:
@@ -161,7 +163,7 @@ def bank_name(member: str, block: tuple[int, ...], taken: Collection[str]) -> st
 
 
 class Templates:
-    """The grids of a checkpoint's tensors: those it stores, and for the others those of an exact form."""
+    """The grids of a checkpoint's tensors: the stored ones, and for dense tensors those of an exact form."""
 
     def __init__(self, checkpoint: Checkpoint, exact: ExactForm) -> None:
         self.checkpoint, self.exact = checkpoint, exact
@@ -169,24 +171,24 @@ class Templates:
         self.form = Form({**exact.form.banks, **stored.banks}, {**exact.form.tensors, **stored.tensors})
 
     def grid(self, name: str) -> Grid | None:
-        """The grid of a tensor, None where it has none."""
+        """Return the grid of a tensor; None if it has none."""
         if name not in self.form.tensors:
             return None
         templated = self.form.tensors[name]
         if templated.bank in self.exact.pieces:
             bank: Bank = self.exact.bank(templated.bank, self.checkpoint.read)
             return Grid(self.exact.coefficients(name), bank, templated.rows, templated.columns)
-        C = self.checkpoint.read_stored(coefficients_of(name))
-        return Grid(C, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
+        C_ooT = self.checkpoint.read_stored(coefficients_of(name))
+        return Grid(C_ooT, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
 
     def templates(self, bank: str) -> int:
-        """T, the number of templates of a bank."""
+        """Return T, the number of templates of a bank."""
         if bank in self.exact.pieces:
             return len(self.exact.pieces[bank])
         return self.checkpoint.bank(bank).count
 
     def part_infos(self, bank: str) -> dict[str, TensorInfo]:
-        """The tensors that hold a bank."""
+        """Return the shape and type of the tensors that hold a bank."""
         if bank in self.exact.pieces:
             pieces = self.exact.pieces[bank]
             shape = (len(pieces), *self.exact.blocks[bank])
@@ -195,20 +197,20 @@ class Templates:
         return {part: self.checkpoint.stored[part] for part in self.form.parts(bank)}
 
     def read_part(self, bank: str, part: str) -> Tensor:
-        """One of the tensors that hold a bank."""
-        if bank in self.exact.pieces:
+        """Return one of the tensors that hold a bank."""
+        if bank in self.exact.pieces:  # held by a single tensor
             return self.exact.stacked(bank, self.checkpoint.read)
         return self.checkpoint.read_stored(part)
 
 
 def parted(axis: Axis, parts: int) -> Layout:
-    """The axis with the channels of each of its segments cut into `parts` neighbouring parts.
+    """Return the layout of an axis with the channels of each of its segments cut into `parts` neighbouring parts.
 
     A packed qkv of heads is cut by heads, each of q, k and v alike, so that block b holds part b of all three. An axis
     whose channels may not grow, or do not divide, stays whole.
     """
     places: list[tuple[int, int]] = []
-    filled = [0] * parts
+    filled = [0] * parts  # positions that each block holds so far
     for segment in axis:
         blocks = _segment_blocks(segment, parts)
         if blocks is None:
@@ -220,12 +222,12 @@ def parted(axis: Axis, parts: int) -> Layout:
 
 
 def _segment_blocks(segment: tuple[ChannelGroup | Axis, ...], parts: int) -> list[int] | None:
-    """The block of each position of a product of factors: that of the outermost channels that may grow."""
+    """Return the block of each position of a segment, by the outermost channels that may grow; None if that fails."""
     for place, factor in enumerate(segment):
         if isinstance(factor, ChannelGroup) and not factor.fixed:
             if factor.size % parts:
                 return None
             outer, inner = segment_size(segment[:place]), segment_size(segment[place + 1 :])
             each = factor.size // parts
-            return [channel // each for _ in range(outer) for channel in range(factor.size) for _ in repeat(0, inner)]
+            return [channel // each for _ in range(outer) for channel in range(factor.size) for _ in range(inner)]
     return None

@@ -1,4 +1,4 @@
-"""A dense checkpoint decomposed as a whole: traced, aligned, factorised, measured, and written if asked for."""
+"""Decomposing a checkpoint as the command does: traced, aligned, factorised, measured, and written if asked for."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from growtool.verify import Comparison
 
 @dataclass(frozen=True, slots=True)
 class Decomposed:
-    """What came of writing a checkpoint in template form.
+    """A checkpoint that was decomposed.
 
     Attributes:
-        reports: one for each bank.
-        alignment: of the neurons, where it was asked for.
-        compared: what was written with its source; None where nothing was.
-        equal: whether every tensor of what was written equals the source's bit for bit.
+        reports: the measures of each bank.
+        alignment: how neurons were reordered; None if that was not asked for.
+        compared: source and output on random inputs; None if nothing was written.
+        equal: whether the template form holds every tensor of the source bit for bit.
     """
 
     reports: tuple[BankReport, ...]
@@ -37,18 +37,19 @@ class Decomposed:
 def decompose_checkpoint(
     source: Checkpoint, request: Request, *, aligned: bool = False, output: Path | None = None, force: bool = False
 ) -> Decomposed:
-    """Find the templates of a checkpoint's layers, and write it in their form.
+    """Find the templates of a checkpoint's layers, and write the checkpoint in template form if asked for.
 
     Args:
         source: a dense checkpoint.
         request: which banks.
-        aligned: put the neurons of like layers into the same order first.
+        aligned: whether to reorder the neurons of like layers first, so that they resemble each other.
         output: a folder, or a `.safetensors` file; None writes nothing.
-        force: replace an existing output.
+        force: whether to replace an older output.
 
     Raises:
         PlanError: the checkpoint is in template form, no layers share a bank, or the output exists.
-        CheckpointError: the weights are not those of the architecture, or what was written is not its source.
+        CheckpointError: the weights are not those of the architecture, are not finite, or the written checkpoint is not
+            equal to its source (a bug).
     """
     if source.form is not None:
         raise PlanError(f"{source.name}: found template form already, expected a dense checkpoint; export it first")
