@@ -1,4 +1,4 @@
-"""`growtool.grow`: everything the command does, from a model or a path in Python."""
+"""`growtool.grow`: growing a model or a checkpoint from Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from growtool.plan.load import loaded_plan
 from growtool.recipe import resolve
 from growtool.verify import CPU
 
-_DEVIATION = 1e-6  # relative, between a model and what its library builds from the same arguments and weights
+_DEVIATION = 1e-6  # relative to the largest output, in float64: a model and the same model as its library builds it
 
 
 def grow(
@@ -39,20 +39,20 @@ def grow(
 
     Args:
         model_or_path: a model of timm, the path of a timm folder or `.safetensors` file, or an opened checkpoint.
-            timm does not keep the arguments a model was constructed with. Where they are not its defaults, the plan's
+            timm does not keep the arguments a model was constructed with. If they are not its defaults, the plan's
             `model_args` has to tell them.
         plan: the path of a plan in YAML, its content as a mapping, or a plan that was read.
         out: a folder or `.safetensors` file to write. None keeps the result in memory.
-        force: replace an output that is there.
+        force: whether to replace an older output.
 
     Returns:
-        With `out` the checkpoint written there, opened. Without it the grown model, its weights in the types of the
-        source; on the device and in the mode of the model it grew from, or in evaluation mode on the CPU. A model is
-        proven on its device.
+        With `out`, the checkpoint written there, opened. Without it, the grown model with its weights in the types of
+        the source: on the device and in the mode (training or evaluation) of the model it grew from, or in evaluation
+        mode on the CPU if it grew from a checkpoint. A model is proven on its device.
 
     Raises:
-        PlanError: the plan is at fault, or cannot be done.
-        CheckpointError: the source is at fault, or the proof failed.
+        PlanError: the plan is wrong, or cannot be carried out.
+        CheckpointError: the source cannot be grown, or the proof failed.
     """
     loaded = load_plan(plan) if isinstance(plan, str | Path) else loaded_plan(plan)
     with tempfile.TemporaryDirectory(prefix="growtool-") as temporary:
@@ -60,23 +60,23 @@ def grow(
         with loaded.located():
             recipe = resolve(loaded.plan, source)
         place = Path(temporary) / "grown" if out is None else Path(out)
-        carries = out is not None and not is_single_file(place) and not in_template_form(recipe)
-        state = find_state(source.path.parent) if carries else None
+        has_room = out is not None and not is_single_file(place) and not in_template_form(recipe)
+        state = find_state(source.path.parent) if has_room else None
         device = first_device(model_or_path) if isinstance(model_or_path, nn.Module) else CPU
         grown = grow_recipe(recipe, loaded, place, force=force, optimizer=state, device=device)
         written = open_checkpoint(grown.out)
         if out is not None:
             return written
-        model = _loaded(written)
+        model = _loaded(written)  # before the temporary folder goes
     if isinstance(model_or_path, nn.Module):
         model = model.to(device).train(model_or_path.training)
     return model
 
 
 def _loaded(written: Checkpoint) -> nn.Module:
-    """The model of a checkpoint that was written."""
+    """Return the model of a checkpoint that was written, with its weights in memory."""
     model = library_of(written.spec).loaded(written.spec, written.path.parent)
-    if model is None:
+    if model is None:  # the library itself would only build the model and load the state dict
         model = build(written.spec)
         model.load_state_dict(written.state_dict(), strict=True, assign=True)
     return model
@@ -87,17 +87,17 @@ def first_device(model: nn.Module) -> torch.device:
 
 
 def _opened(given: nn.Module | Checkpoint | str | Path, plan: Plan, temporary: Path) -> Checkpoint:
-    """What grows, as a checkpoint."""
+    """Return the model, path or checkpoint that grows as a checkpoint, with its arguments as the plan tells them."""
     if isinstance(given, Checkpoint):
         return replace(given, spec=given.spec.as_told(plan.model, plan.model_args, where=given.name))
     return _written(given, plan, temporary) if isinstance(given, nn.Module) else open_planned(given, [plan])
 
 
 def _written(model: nn.Module, plan: Plan, folder: Path) -> Checkpoint:
-    """A model as a checkpoint.
+    """Write a model into a temporary folder, and return it as a checkpoint.
 
     Raises:
-        CheckpointError: no library knows it, or it is not what its library builds from the arguments that are known.
+        CheckpointError: no library knows the model, or its library builds another one from the known arguments.
     """
     spec = _spec_of(model, plan)
     library_of(spec).require_known(spec.architecture, where=type(model).__name__)
@@ -110,6 +110,7 @@ def _written(model: nn.Module, plan: Plan, folder: Path) -> Checkpoint:
 
 
 def _spec_of(model: nn.Module, plan: Plan) -> ModelSpec:
+    """Return the spec of a model in memory, by the first library that knows it; raise CheckpointError if none does."""
     told = (library.spec_of(model, plan.model, plan.model_args) for library in libraries())
     spec = next(filter(None, told), None)
     if spec is None:
@@ -121,7 +122,8 @@ def _spec_of(model: nn.Module, plan: Plan) -> ModelSpec:
 
 
 def _require_same(model: nn.Module, source: Checkpoint) -> None:
-    """Raises CheckpointError unless the spec makes this model; shapes alone do not tell of heads."""
+    """Check that the source's spec makes this very model, by its outputs; raise CheckpointError if not."""
+    # Shapes do not tell all: models that differ in the number of heads alone have equal ones.
     library = library_of(source.spec)
     remedy = (
         f"{library.name} does not keep the arguments that a {source.spec.architecture} was constructed with, and its "

@@ -1,4 +1,4 @@
-"""Computing target tensors on all cores, with memory for a few of them at a time."""
+"""Computing the target's tensors on all cores, with memory for a few of them at a time."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from growtool.operators.depth.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 
-WIDER = "set `output: {dtype: ...}` in the plan"
-_WORKERS = 8  # more would wait for the disk
-_SHOWN = 8  # tensors with numbers beyond their type that are told one by one
+WIDER = "set `output: {dtype: ...}` in the plan"  # advice, if a type cannot hold some numbers
+_WORKERS = 8  # threads at most; more would wait for the disk
+_SHOWN = 8  # tensors with numbers beyond their type that a message lists
 
 
 def produce(
     recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
 ) -> Iterator[Tensor]:
-    """The target's tensors in file order, the next ones being computed while the last one is written.
+    """Yield the target's tensors in file order; the next ones are computed while the caller has the last one.
 
-    Every tensor is made by one thread, with a generator of its own: sums then have one order, and the bytes do not
+    Every tensor is made by one thread, with a random generator of its own. So sums have one order, and the bytes do not
     depend on the machine's cores.
 
     Args:
         recipe: what to make.
-        advance: told the bytes of each tensor once it is made.
+        advance: called with the bytes of each tensor once the caller is done with it.
         replaced: tensors of the target that were made before, by name.
 
     Raises:
@@ -51,14 +51,16 @@ def produce(
 def contents(
     recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
 ) -> Iterator[Tensor | Stored]:
-    """`produce`, with those that are the source's own left in its file."""
+    """Yield the target's tensors as `produce` does; a `Stored` for those that the source's file holds as they are."""
     return _produced(recipe, advance, replaced or {}, _unchanged(recipe))
 
 
 def _unchanged(recipe: Recipe) -> dict[str, Stored]:
-    """Where the source's file holds the very bytes of a target tensor."""
-    kept = recipe.form.kept if recipe.form else {}
-    copies = [(name, t.source) for name, t in recipe.tensors.items() if t.is_copy and t.source and name not in kept]
+    """Return the places in the source's file that hold the very bytes of a target tensor, by the tensor's name."""
+    in_templates = recipe.form.kept if recipe.form else {}
+    copies = [
+        (name, t.source) for name, t in recipe.tensors.items() if t.is_copy and t.source and name not in in_templates
+    ]
     places = {name: recipe.source.place_of(source) for name, source in copies}
     return {name: place for name, place in places.items() if place and place.info == recipe.tensors[name].info}
 
@@ -67,17 +69,17 @@ def _produced(
     recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor], stored: Mapping[str, Stored]
 ) -> Iterator[Tensor | Stored]:
     infos, problems = recipe.infos, list[str]()
-    there: dict[str, Tensor | Stored] = {**stored, **replaced}
-    taken, budget = memory_of(recipe), 2 * largest_bytes(recipe)
-    ahead = _ahead(_makers(recipe), {name: taken[name] for name in file_order(infos) if name not in there}, budget)
+    ready: dict[str, Tensor | Stored] = {**stored, **replaced}
+    memory, budget = memory_of(recipe), 2 * largest_bytes(recipe)
+    ahead = _ahead(_makers(recipe), {name: memory[name] for name in file_order(infos) if name not in ready}, budget)
     for name in file_order(infos):
         try:
-            made = there[name] if name in there else next(ahead).result()
+            made = ready[name] if name in ready else next(ahead).result()
         except PlanError as error:
             problems += error.problems
-        if not problems:  # else the rest is made to find what else is wrong
+        if not problems:  # after a problem the rest is made only to find the others
             yield made
-            del made  # before the next one is waited for
+            del made  # else it stays in memory while the next one is waited for
         advance(infos[name].nbytes)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []
@@ -85,54 +87,62 @@ def _produced(
 
 
 def largest_bytes(recipe: Recipe) -> int:
-    """Bytes of the target's largest tensor, as it is worked on: in float32 where it is written in less."""
+    """Return the bytes of the target's largest tensor as it is worked on: in float32 if its type is smaller."""
     infos = [tensor.info for tensor in recipe.tensors.values()]
     return max((info.numel * max(info.torch_dtype.itemsize, 4) for info in infos), default=0)
 
 
 def memory_of(recipe: Recipe) -> dict[str, int]:
-    """Bytes that each tensor of the file takes while it is made."""
-    taken = {name: info.nbytes for name, info in recipe.infos.items()}
+    """Return the bytes that each tensor of the file takes while it is made, by its name."""
+    memory = {name: info.nbytes for name, info in recipe.infos.items()}
     for name, tensor in recipe.tensors.items():
-        if name not in taken or not tensor.info.is_float:
+        if name not in memory or not tensor.info.is_float:
             continue
         stored = recipe.source.tensors[tensor.source] if tensor.source is not None else tensor.info
         dtype = arithmetic_dtype(stored.torch_dtype, tensor.info.torch_dtype)
-        held = tensor.info.numel * (1 + (tensor.paired != ()) + (tensor.cancelling is not None))
+        # Selecting pairs makes another tensor of this size, and so does making their weights cancel.
+        numbers = tensor.info.numel * (1 + (tensor.paired != ()) + (tensor.cancelling is not None))
         in_file = tensor.source is None or recipe.source.place_of(tensor.source) is not None
-        if stored.torch_dtype != dtype or tensor.rewrite is not None or not in_file:  # else the source stays there
-            held += stored.numel
-        taken[name] = held * dtype.itemsize + (tensor.info.nbytes if tensor.info.torch_dtype != dtype else 0)
-    return taken
+        # A source tensor that is used as it is stands on the pages of its file, which are no memory of the process.
+        if stored.torch_dtype != dtype or tensor.rewrite is not None or not in_file:
+            numbers += stored.numel
+        memory[name] = numbers * dtype.itemsize + (tensor.info.nbytes if tensor.info.torch_dtype != dtype else 0)
+    return memory
 
 
 def _ahead(
-    makers: Mapping[str, Callable[[], Tensor]], taken: Mapping[str, int], budget: int
+    makers: Mapping[str, Callable[[], Tensor]], memory: Mapping[str, int], budget: int
 ) -> Iterator[Future[Tensor]]:
-    """Tensors in the order of `taken`, which tells the bytes that each takes; one that is above the budget alone."""
-    waiting, under_way = deque(taken), deque[tuple[str, Future[Tensor]]]()
+    """Yield tensors in the order of `memory`, while the next ones are made.
+
+    Args:
+        makers: tensor -> what computes it.
+        memory: tensor -> bytes that it takes until the caller asks for the next one.
+        budget: bytes that tensors may take together. One that needs more is made when no other is in memory.
+    """
+    waiting, under_way = deque(memory), deque[tuple[str, Future[Tensor]]]()
     workers = min(os.cpu_count() or 1, _WORKERS)
     with single_threaded(), ThreadPoolExecutor(max_workers=workers) as pool:
         try:
             while waiting or under_way:
-                while waiting and (not under_way or taken[waiting[0]] <= budget) and len(under_way) <= workers:
+                while waiting and (not under_way or memory[waiting[0]] <= budget) and len(under_way) <= workers:
                     name = waiting.popleft()
-                    budget -= taken[name]
+                    budget -= memory[name]
                     under_way.append((name, pool.submit(makers[name])))
                 name, finished = under_way.popleft()
                 yield finished
-                del finished
-                budget += taken[name]
-        finally:
+                del finished  # a future holds its result
+                budget += memory[name]
+        finally:  # also if the caller stops half-way, as on a full disk
             pool.shutdown(cancel_futures=True)
 
 
 def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
-    """What computes each tensor of the file."""
+    """Return the functions that compute the tensors of the file, by name."""
     infos = recipe.infos
-    kept = recipe.form.kept if recipe.form else {}
+    in_templates = recipe.form.kept if recipe.form else {}
     makers: dict[str, Callable[[], Tensor]] = {
-        name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in kept
+        name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in in_templates
     }
     if recipe.form is not None:
         makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.kept}
@@ -147,7 +157,7 @@ def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
 
 
 def _coefficients(recipe: Recipe, name: str) -> Tensor:
-    """The coefficients of a target tensor that stays in template form, [k_out, k_in, T]."""
+    """Return the coefficients of a target tensor that stays in template form, [k_out, k_in, T]."""
     assert recipe.form is not None
     tensor, kept, info = recipe.tensors[name], recipe.form.kept[name], recipe.form.infos[coefficients_of(name)]
     if tensor.zero:
@@ -157,6 +167,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
     assert grid is not None
     if tensor.is_copy:
         return grid.coefficients
+    # A rewrite of a tensor that stays in template form is one factor, which its coefficients take.
     width, factor = tensor.width, 1.0 if tensor.rewrite is None else tensor.rewrite.factor
     if width is None:
         return grid.coefficients.double() * factor
@@ -168,6 +179,7 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
 
 
 def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
+    """Return what a width operator is told of the tensor that it grows."""
     return Layer(
         name=tensor.shared,
         maps=tensor.maps,
@@ -178,13 +190,13 @@ def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
 
 
 def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
-    """A tensor of the target, in the type it is worked on."""
+    """Return a tensor of the target, in the type it is worked on."""
     if tensor.zero:
         return torch.zeros(tensor.info.shape)
     if tensor.implied is not None:
         return _implied(recipe, tensor, tensor.implied)
     stored = recipe.initial(tensor.name) if tensor.source is None else recipe.source.read(tensor.source)
-    if not stored.is_floating_point():
+    if not stored.is_floating_point():  # counts and indices are never split or mixed
         return copy_positions(stored, tensor.maps)
     dtype = arithmetic_dtype(stored.dtype, tensor.info.torch_dtype)
     grown = stored.to(dtype)
@@ -195,18 +207,19 @@ def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     if tensor.cancelling is not None:
         generator = generator_for(recipe.plan.seed, f"cancelling {tensor.shared}")
         return cancelling(grown, tensor.cancelling, generator)
+    # The maps describe the tensor before its pairs were selected, so they do not say which positions add up in it.
     return grown if tensor.paired else rounded_together(grown, tensor.maps, tensor.info.torch_dtype)
 
 
 def _implied(recipe: Recipe, tensor: TensorRecipe, implied: Tensor) -> Tensor:
-    """What a layer that passes its input on holds, grown."""
+    """Return a tensor of a layer that only the target has and that passes its input on, grown from the identity."""
     if tensor.rewrite is not None:
         implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
     return split_evenly(implied, tensor.maps)
 
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
-    """The tensor after the widths have grown, in the type of `stored`, what the source holds."""
+    """Return a tensor after the widths have grown, in the type of `stored`, the source's tensor."""
     if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
         return stored
 

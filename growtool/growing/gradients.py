@@ -1,9 +1,10 @@
-"""What the gradient of the loss on images says of new hidden units, for `gradmax`.
+"""Weights of new hidden units from the gradient of the loss on images, for `gradmax`.
 
-For hidden units between two layers, `y = W2 phi(W1 x)`, everything the gradient on a new unit depends on is the matrix
-`M = sum (dL/dy) x^T`, over images and positions. For convolutions x and dL/dy are taken at every pair of kernel places
-that meet in a hidden position: M is [O, *kernel of W2] by [I, *kernel of W1]. A one stands beside x, so that sums over
-dL/dy and x alone come along.
+Hidden units stand between two layers, `y = W2 phi(W1 x)`: W1, the writer, makes them, W2, the reader, takes them. All
+that the gradient on a new unit takes from the images is the matrix `M = sum (dL/dy) x^T`, over images and positions
+(GradMax, arXiv 2201.05125; `growtool/operators/width/gradmax.py` chooses the units by it). For convolutions x and dL/dy
+are taken at every pair of kernel places that meet in a hidden position: M is [O, *kernel of W2] by [I, *kernel of W1].
+A one is appended to x, so that the same products give the sums of dL/dy and of x.
 
 Axes: N images, O outputs of the reader times places of its kernel, K inputs of the writer times places of its kernel,
 K1 = K + 1, P hidden positions.
@@ -34,56 +35,70 @@ from growtool.recipe.recipe import NewUnits
 
 
 def steepest(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
-    """The tensors of the target whose new units lie along the largest gradients, by name, in the types of the file.
+    """Return the tensors of the target whose new units lie along the largest gradients, by name, in the file's types.
 
     Args:
         recipe: what to make.
         told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
-        PlanError: the images cannot be used, or the loss is not finite.
-        CheckpointError: one of them cannot be read.
+        PlanError: the images cannot be used, the loss is not finite, or a type cannot hold the weights.
+        CheckpointError: an image cannot be read.
     """
     with single_threaded():
         model = in_memory(recipe)
         before = model.state_dict()
         state = dict(before)
-        for units, (M_OK1, xx_K1K1) in _seen(recipe, model, told).items():
+        for units, (M_OK1, xx_K1K1) in _sums(recipe, model, told).items():
             _place(recipe, units, M_OK1, xx_K1K1, state)
     changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
     return all_held_as({name: tensor.detach() for name, tensor in changed.items()}, recipe.infos, remedy=WIDER)
 
 
 def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, state: dict[str, Tensor]) -> None:
-    """Write the directions of new units into `state`, and what centres units that are not zero."""
+    """Write the weights of new units into `state`, and the bias or statistics that centre them on the images.
+
+    Args:
+        recipe: what to make.
+        units: the new units.
+        M_OK1: `sum (dL/dy) (x, 1)^T`.
+        xx_K1K1: `sum (x, 1) (x, 1)^T`; its last row holds the sum of x and the number of positions.
+        state: the target's tensors by name, in which those that change are replaced.
+    """
     name, dim = (units.reader, 1) if units.columns else (units.writer, 0)
     tensor = recipe.tensors[name]
     blank = tensor.maps[dim].blank
     assert blank is not None and isinstance(tensor.width, Gradmax), "whatever carries the units grows by gradmax"
     new = torch.nonzero(blank).flatten()
     generator = generator_for(recipe.plan.seed, f"directions of {tensor.shared}")
-    M, mean = M_OK1[:, :-1], xx_K1K1[-1, :-1] / xx_K1K1[-1, -1]
+    M_OK, mean_K = M_OK1[:, :-1], xx_K1K1[-1, :-1] / xx_K1K1[-1, -1]
+    # Units whose rows are not zero become w1 (x - mean) on the images: the writer's bias or a BatchNorm centres them.
     centred = not units.columns and (units.bias or units.statistics)
     if centred:
-        M = M - M_OK1[:, -1:] * mean
-    vectors = directions(M, len(new), generator, columns=units.columns)
+        M_OK = M_OK - M_OK1[:, -1:] * mean_K  # sum g (x - mean)^T
+    vectors = directions(M_OK, len(new), generator, columns=units.columns)
     state[name] = with_directions(state[name], new, tensor.maps[1 - dim].kept, vectors, tensor.width.scale, dim=dim)
     if not centred:
         return
     rows = state[name][new][:, tensor.maps[1].kept].flatten(1).double()
-    covariance = xx_K1K1[:-1, :-1] / xx_K1K1[-1, -1] - torch.outer(mean, mean)
-    found = {units.bias: -rows @ mean}
-    if units.statistics:  # the norm takes the mean off
-        found = dict(zip(units.statistics, (rows @ mean, ((rows @ covariance) * rows).sum(1)), strict=True))
-    for vector, values in found.items():
+    covariance_KK = xx_K1K1[:-1, :-1] / xx_K1K1[-1, -1] - torch.outer(mean_K, mean_K)
+    centring = {units.bias: -rows @ mean_K}
+    if units.statistics:  # the BatchNorm subtracts the mean in place of the bias
+        mean_and_variance = rows @ mean_K, ((rows @ covariance_KK) * rows).sum(1)
+        centring = dict(zip(units.statistics, mean_and_variance, strict=True))
+    for vector, values in centring.items():
         assert vector is not None
         state[vector] = state[vector].index_copy(0, new, values.to(state[vector].dtype))
 
 
-def _seen(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[Tensor, Tensor]]:
-    """For every set of new units, over all batches: `sum (dL/dy) (x, 1)^T` [O, K1], `sum (x, 1) (x, 1)^T` [K1, K1]."""
+def _sums(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[Tensor, Tensor]]:
+    """Return the sums over all images for every set of new units.
+
+    Returns:
+        `sum (dL/dy) (x, 1)^T` [O, K1] and `sum (x, 1) (x, 1)^T` [K1, K1], over the channels of x and y that are copies.
+    """
     images = opened_images(recipe, model, told)
-    found: dict[NewUnits, tuple[Tensor, Tensor]] = {}
+    sums: dict[NewUnits, tuple[Tensor, Tensor]] = {}
     dtype = next(model.parameters()).dtype
     for batch, labels in images.batches():
         with _recorded(model, recipe.measured.values()) as (inputs, outputs):
@@ -94,16 +109,16 @@ def _seen(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[
         gradients = dict(zip(map(id, written), torch.autograd.grad(loss, written), strict=True))
         for units in recipe.measured.values():
             writer, reader = (model.get_submodule(_module(name)) for name in (units.writer, units.reader))
-            for x, y in zip(inputs[units.writer], outputs[units.reader], strict=True):
+            for x, y in zip(inputs[units.writer], outputs[units.reader], strict=True):  # one pair for each call
                 channels = 1 if isinstance(writer, nn.Conv2d) else -1
                 x_old = x.index_select(channels, recipe.tensors[units.writer].maps[1].kept)
                 g_old = gradients[id(y)].index_select(channels, recipe.tensors[units.reader].maps[0].kept)
                 columns_NK1P = input_columns(writer, x_old.double())
                 M, flat = column_products(reader, columns_NK1P, g_old.double()), columns_NK1P.flatten(2)
                 xx = torch.einsum("nkp,nlp->kl", flat, flat)
-                before = found.get(units, (torch.zeros_like(M), torch.zeros_like(xx)))
-                found[units] = before[0] + M, before[1] + xx
-    return found
+                before = sums.get(units, (torch.zeros_like(M), torch.zeros_like(xx)))
+                sums[units] = before[0] + M, before[1] + xx
+    return sums
 
 
 def _module(weight: str) -> str:
@@ -114,7 +129,7 @@ def _module(weight: str) -> str:
 def _recorded(
     model: nn.Module, measured: Iterable[NewUnits]
 ) -> Iterator[tuple[Mapping[str, list[Tensor]], Mapping[str, list[Tensor]]]]:
-    """While open, keep what each writer receives and what each reader puts out, by the names of their weights."""
+    """Record, while open, the inputs of each writer and the outputs of each reader, by the names of their weights."""
     inputs, outputs = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
 
     def keep_input(name: str) -> RemovableHandle:
@@ -126,7 +141,8 @@ def _recorded(
     def keep_output(name: str) -> RemovableHandle:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             outputs[name].append(output)
-            return output.clone()  # what follows may write in place
+            # Autograd gives no gradient on a tensor that the next layer has overwritten, as ReLU(inplace=True) does.
+            return output.clone()
 
         return model.get_submodule(_module(name)).register_forward_hook(hook)
 
@@ -141,7 +157,12 @@ def _recorded(
 
 
 def input_columns(writer: nn.Module, x: Tensor) -> Tensor:
-    """What each hidden position is made of, and a one: [N, K1, P], P in two dimensions for a convolution."""
+    """Return the inputs that each hidden position is made of, and a one, [N, K1, P].
+
+    Args:
+        writer: the layer that makes the hidden units, linear or a convolution.
+        x: its input, [..., K], or [N, I, H, W] for a convolution; P is two dimensions then.
+    """
     if not isinstance(writer, nn.Conv2d):
         columns = x.reshape(1, -1, x.shape[-1]).transpose(1, 2)
     else:
@@ -153,13 +174,21 @@ def input_columns(writer: nn.Module, x: Tensor) -> Tensor:
 
 
 def column_products(reader: nn.Module, columns: Tensor, g: Tensor) -> Tensor:
-    """`sum g (x, 1)^T` over images and positions, [O, K1]."""
+    """Return `sum g (x, 1)^T` over images and positions, [O, K1].
+
+    Args:
+        reader: the layer that takes the hidden units, of the writer's kind.
+        columns: the inputs of each hidden position, from `input_columns`.
+        g: the gradient on the reader's output.
+    """
     if not isinstance(reader, nn.Conv2d):
         return torch.einsum("po,nkp->ok", g.reshape(-1, g.shape[-1]), columns)
     assert not isinstance(reader.padding, str)
+    # `pad` takes (left, right, top, bottom). Zeros, the ones beside x included: the reader sees no unit out there.
     hidden = pad(columns, [side for side in reader.padding[::-1] for _ in "ab"])
     parts = []
     for place in itertools.product(*map(range, reader.kernel_size)):
+        # The hidden position that this place of the kernel meets for each output.
         rows, lines = (
             slice(at * d, at * d + s * (n - 1) + 1, s)
             for at, d, s, n in zip(place, reader.dilation, reader.stride, g.shape[2:], strict=True)

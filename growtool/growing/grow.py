@@ -1,4 +1,4 @@
-"""`grow`: recipe in, proven checkpoint out."""
+"""Growing a checkpoint by a recipe: the weights are made and written, proven, and appear with their documents."""
 
 from __future__ import annotations
 
@@ -51,9 +51,15 @@ from growtool.verify import CPU
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A grown checkpoint: where it is, in figures, what was measured, its report (`growth.json`), its optimizer.
+    """A grown checkpoint.
 
-    `picture` is an SVG element of its blocks and widths, and of what growing made of the source.
+    Attributes:
+        out: the folder or file it was written to.
+        summary: the recipe in figures.
+        proof: what running source and target showed; None if the plan switched that off.
+        report: the text of `growth.json`.
+        picture: an SVG element of the target's blocks and widths, and of what growing made of the source.
+        optimizer: the grown state of the source's optimizer; None if there was none to grow.
     """
 
     out: Path
@@ -87,14 +93,14 @@ def grow(
     advance: Callable[[int], None] = lambda nbytes: None,
     told: Told = lambda line: None,
 ) -> Grown:
-    """Write the grown checkpoint and prove it.
+    """Write the grown checkpoint; it appears once it is proven.
 
     Args:
         recipe: from `resolve`.
-        loaded: the plan as read. The copy beside the output is its text where that says all of the recipe's plan, else
-            one that does: growing by the copy is growing again.
+        loaded: the plan as read. A copy is written beside the output, with what growtool chose where the plan leaves
+            something open, so that growing by the copy gives the same again.
         out: a folder, or a `.safetensors` file that carries its spec.
-        force: replace an existing output.
+        force: whether to replace an older output.
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         device: runs both models for the proof; weights are made on the CPU.
@@ -116,14 +122,20 @@ def grow(
     _require_one_file(recipe, out)
     carried = _carried(recipe, optimizer, out)
     summary = summary or summarise(recipe)
-    recipe.source.hash_ahead()
+    recipe.source.hash_ahead()  # the lineage in the config has the hash; it is computed while tensors are made
     growth = _Growth(recipe, loaded, summary, carried, device, told)
     growth.write(out, contents(recipe, advance, _from_images(recipe, told)), force=force)
     return Grown(out, summary, growth.proof, growth.report, growth.drawn, carried)
 
 
 class _Growth:
-    """What stands beside the weights of one growth, and what their proof found once they are written."""
+    """One growth while it is written: the documents beside its weights, and what the proof found.
+
+    Attributes:
+        drawn: the picture.
+        proof: None until the weights are written, and if the plan switched the proof off.
+        report: the text of `growth.json`; empty until the weights are written.
+    """
 
     def __init__(
         self,
@@ -142,7 +154,7 @@ class _Growth:
         self.report = ""
 
     def write(self, out: Path, tensors: Iterator[Tensor | Stored], *, force: bool) -> None:
-        """Write the weights, prove them, and let them appear with what stands beside them."""
+        """Write the weights, prove them, and let them appear with their documents."""
         recipe, model = self._recipe, self._recipe.models[1]
         metadata = {"growtool_plan_sha256": self._loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
         metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
@@ -174,10 +186,15 @@ class _Growth:
             )
 
     def _target(self) -> ModelSpec:
+        """Return the target's spec with its lineage, for which the source is hashed."""
         return target_with_lineage(self._recipe, self._loaded, self._recipe.source.sha256())
 
     def _proven(self, weights: Path) -> ModelSpec:
-        """The target's spec with what the proof of the written weights found. Raises CheckpointError where it fails."""
+        """Prove the written weights, and return the target's spec with what was found.
+
+        Raises:
+            CheckpointError, PlanError: the proof failed, as `prove` tells.
+        """
         recipe, verify = self._recipe, self._recipe.plan.verify
         if verify is not None:
             self._told(f"verifying on {verify.inputs} random {recipe.library.words.many}")
@@ -187,6 +204,7 @@ class _Growth:
         return measured
 
     def _documents(self, folder: Path) -> Mapping[str, str]:
+        """Prove the weights in a folder that has yet to appear, and return the documents that go into it."""
         measured = self._proven(folder)
         if self._carried is not None:
             write_state(folder, self._carried.state)
@@ -200,19 +218,21 @@ class _Growth:
 
 
 def _writing(recipe: Recipe) -> Writing | None:
-    """The names of the file, where the source's file has others than its model."""
+    """Return how to write the target under names such as the source's file has; None if these are the model's."""
     reading = recipe.source.reading
     if reading is None or recipe.in_templates:
         return None
     source_name = recipe.matching.blocks.source_name
     state = recipe.models[1].state_dict(keep_vars=True)
+    # A name that the source's file lacks, as its tensor stands there under another name, is dropped, if the target has
+    # that other name for the same tensor, too.
     tied = {name for names in shared_names(state) for name in names if source_name(name) in reading.tied}
     written = {id(tensor) for name, tensor in state.items() if name not in tied}
     return recipe.library.writing(recipe.models[1], reading, [name for name in tied if id(state[name]) in written])
 
 
 def _from_images(recipe: Recipe, told: Told) -> Mapping[str, Tensor]:
-    """The tensors that images decide: all of them where growth learns, else weights of new units, and statistics."""
+    """Return the tensors that images decide: all that learning makes, or weights of new units and statistics."""
     if learns(recipe) is not None:
         return learned(recipe, told)
     weights = steepest(recipe, told) if recipe.measured else {}
@@ -220,6 +240,7 @@ def _from_images(recipe: Recipe, told: Told) -> Mapping[str, Tensor]:
 
 
 def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> GrownState | None:
+    """Return the grown state of the optimizer, if there is one; raise PlanError if it cannot grow or has no place."""
     if optimizer is None:
         return None
     if is_single_file(out):
@@ -231,7 +252,7 @@ def _carried(recipe: Recipe, optimizer: OptimizerState | None, out: Path) -> Gro
 
 
 def _require_one_file(recipe: Recipe, out: Path) -> None:
-    """Refuse shards where nothing would load them."""
+    """Check that something would load the shards that the plan asks for; raise PlanError if not."""
     limit = recipe.plan.output.max_shard_size
     if limit is not None and (is_single_file(out) or not recipe.library.loads_shards):
         why = f"{out} is one file" if is_single_file(out) else f"{recipe.library.name} loads no shards"
@@ -243,6 +264,7 @@ def _bytes(recipe: Recipe) -> int:
 
 
 def _require_room(out: Path, needed: int) -> None:
+    """Check that the disk has room for `needed` bytes; raise PlanError if not."""
     parent = next(p for p in out.resolve().parents if p.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:

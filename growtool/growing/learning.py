@@ -1,11 +1,11 @@
-"""Growth that is learned: expansion maps and combinations of blocks, trained for some steps and then written out.
+"""Growth that is learned: matrices for channels and combinations of blocks, trained for some steps (LiGO).
 
-Every weight of the target is `W' = E (sum_j w_j W_j) R^T`, a function of the source's weights W_j, of one matrix E for
-each set of channels where they are written and one matrix R where they are read, and of combinations w of the blocks
-that are alike (LiGO, arXiv 2303.00980, equations 7 and 9; there R is E itself, here it starts as E's left inverse, so
-that learning starts from copies that compute what the source does). E, R and w train; the source's weights do not.
+Every weight of the target is `W' = E (sum_j w_j W_j) R^T`. The W_j are the source's weights in blocks that are alike,
+and w combines them. Each group of channels has a matrix E where it is written and a matrix R where it is read, both
+[m, n]. E, R and w train; the source's weights do not (arXiv 2303.00980, equations 7 and 9). In the paper R is E itself.
+Here R^T starts as a left inverse of E, so that learning starts from copies that compute what the source does.
 
-Axes: n channels before, m after.
+Axes: n channels before, m after; N and M positions of a dimension that carries them.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from growtool.trace import GroupPair, PairedAxis, Unchanged, inside
 
 
 def learns(recipe: Recipe) -> Ligo | Mixing | None:
-    """The section of the plan that asks for learning, None where neither does."""
+    """Return the section of the plan that asks for learning, `width` or `depth`; None if neither does."""
     sections = (recipe.plan.width, recipe.plan.depth)
     return next((section for section in sections if isinstance(section, Ligo | Mixing)), None)
 
 
 def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
-    """The target's parameters after learning and its norms' statistics, by name, in the types of the file.
+    """Return the target's parameters after learning and its norms' statistics, by name, in the types of the file.
 
-    Both models are in memory. One thread, so that the result does not depend on the machine's cores.
+    Both models are in memory. All runs on one thread, so that the result does not depend on the machine's cores.
 
     Args:
         recipe: what to make.
         told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
-        PlanError: the images cannot be used, or learning diverges.
-        CheckpointError: one of them cannot be read.
+        PlanError: the images cannot be used, nothing grows, learning diverges, or a type cannot hold the weights.
+        CheckpointError: an image cannot be read.
     """
     section = learns(recipe)
     assert section is not None, "a plan that learns says what"
@@ -61,6 +61,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
         weights = _train(model, maps, itertools.cycle(list(images.batches())), section)
         model.load_state_dict(weights, strict=False, assign=True)
         recalibrate(model, (batch.to(maps.dtype) for batch, _ in images.batches()))
+    # A tensor that the model holds under several names was learned under the first.
     state = {name: weights[t.shared] for name, t in recipe.tensors.items() if t.shared in weights}
     for name, norm in tracking_norms(model).items():
         state |= {f"{name}.{what}": getattr(norm, what) for what in ("running_mean", "running_var")}
@@ -70,7 +71,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
 def _train(
     model: nn.Module, maps: Maps, batches: Iterator[tuple[Tensor, Tensor]], section: Ligo | Mixing
 ) -> dict[str, Tensor]:
-    """The target's parameters after `section.steps` updates of the maps."""
+    """Train the maps for `section.steps` updates; return the target's learned parameters by name."""
     optimizer = torch.optim.AdamW(maps.trained, lr=section.lr, weight_decay=0.0)
     model.train()
     for step in range(section.steps):
@@ -90,7 +91,7 @@ def _train(
 
 @dataclass(frozen=True)
 class _Mixed:
-    """A target tensor as a combination of source tensors: their names and the trained weights [count]."""
+    """A target tensor as a combination of source tensors: their names, and the weights w, one for each."""
 
     sources: tuple[str, ...]
     w: Tensor
@@ -100,8 +101,9 @@ class Maps:
     """The trained matrices and combinations, and the target's weights as a function of them.
 
     Attributes:
-        dtype: of the arithmetic.
-        trained: every tensor that trains.
+        dtype: the type of the arithmetic.
+        matrices: (channel group, whether it is read) -> E, or R if it is read, [m, n].
+        trained: every tensor that trains: E and R of the groups that grow, and w of the combinations.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -117,30 +119,30 @@ class Maps:
             for mixed in self._mixed.values()
             for source in mixed.sources
         }
-        self.weights()  # makes every matrix that is needed
+        self.weights()  # makes every matrix that is needed, on the way
         self.trained = [*self.matrices.values(), *(m.w for m in self._mixed.values() if m.w.requires_grad)]
         if not self.trained:
             raise PlanError("learning: found nothing that grows, so there is nothing to learn; use a larger target")
 
     def weights(self) -> dict[str, Tensor]:
-        """The target's learned tensors by name."""
+        """Return the target's learned tensors by name, as a function of all that trains."""
         return {name: self._weight(name, mixed) for name, mixed in self._mixed.items()}
 
     def _is_learned(self, tensor: TensorRecipe) -> bool:
-        """Whether it is a parameter under its first name, and does not close a block that starts as the identity."""
+        """Return whether a tensor is learned: a parameter, by its first name, that closes no block as the identity."""
         closing = tensor.zero or tensor.paired or tensor.cancelling is not None
         return tensor.name in self._parameters and tensor.source is not None and not closing
 
     def _mix(self, tensor: TensorRecipe) -> _Mixed:
-        """The combination of like blocks that a tensor is, trained where the depth operator is `joint`."""
+        """Return a tensor as the combination it starts from: its source alone, among like blocks if depth is mixed."""
         assert tensor.source is not None
-        mixes = isinstance(self._recipe.plan.depth, Mixing)
-        sources = self._alike(tensor) if mixes else (tensor.source,)
+        is_mixed = isinstance(self._recipe.plan.depth, Mixing)
+        sources = self._alike(tensor) if is_mixed else (tensor.source,)
         w = torch.tensor([float(source == tensor.source) for source in sources], dtype=self.dtype)
         return _Mixed(sources, w.requires_grad_(len(sources) > 1))
 
     def _alike(self, tensor: TensorRecipe) -> tuple[str, ...]:
-        """The source's tensors of the same place and shape in the other blocks of the sequence, itself included."""
+        """Return the source's tensors of the same role and shape in all blocks of the sequence, a tensor's own too."""
         assert tensor.source is not None
         stored = self._recipe.source.tensors
         for prefix in self._recipe.blocks.placed:
@@ -148,11 +150,12 @@ class Maps:
             if index is not None:
                 rest = tensor.source[len(prefix) + len(str(index)) :]
                 blocks = sorted({p.source for p in self._recipe.blocks.placed[prefix].values() if p.source is not None})
-                others = (f"{prefix}{i}{rest}" for i in blocks)
-                return tuple(n for n in others if n in stored and stored[n].shape == stored[tensor.source].shape)
+                names = (f"{prefix}{i}{rest}" for i in blocks)
+                return tuple(n for n in names if n in stored and stored[n].shape == stored[tensor.source].shape)
         return (tensor.source,)
 
     def _weight(self, name: str, mixed: _Mixed) -> Tensor:
+        """Return `E (sum_j w_j W_j) R^T`, a matrix for each dimension that grows."""
         parts = [self._stored[source] for source in mixed.sources]
         W = parts[0] if len(parts) == 1 else torch.einsum("j,j...->...", mixed.w, torch.stack(parts))
         for dim, axis in enumerate(self._recipe.matching.paired[name]):
@@ -161,7 +164,7 @@ class Maps:
         return W
 
     def _matrix(self, axis: PairedAxis, name: str, dim: int) -> Tensor:
-        """What a dimension is multiplied by, [M, N]: blocks of Kronecker products."""
+        """Return what a dimension is multiplied by, [M, N]: its segments make blocks, each a Kronecker product."""
         blocks = []
         for segment in axis.segments:
             block = torch.ones(1, 1, dtype=self.dtype)
@@ -172,6 +175,7 @@ class Maps:
         return matrix
 
     def _factor(self, factor: GroupPair | Unchanged | PairedAxis, name: str, dim: int) -> Tensor:
+        """Return the matrix of one factor of a dimension: E or R for a group that grows, else the identity."""
         if isinstance(factor, PairedAxis):
             return self._matrix(factor, name, dim)
         if isinstance(factor, Unchanged):
@@ -185,11 +189,12 @@ class Maps:
         return self.matrices[factor, reads]
 
     def _start(self, growth: GroupPair, reads: bool) -> Tensor:
-        """E, or the transpose of its left inverse R, [m, n]; noise on E keeps copies from staying alike."""
+        """Return the matrix that learning starts from: E, or R if the group is read, [m, n]."""
         expansion = self._recipe.expansions[growth]
         E = torch.eye(expansion.size, dtype=self.dtype)[expansion.index]
-        if reads:
+        if reads:  # R^T E = 1, as each of c copies of a channel has 1/c of it
             return (E / expansion.counts[:, None]).requires_grad_()
+        # Copies that are written and read alike would have equal gradients for ever: noise on all but the first copy.
         width = self._recipe.plan.width
         gain = width.gain if isinstance(width, Ligo) else 0.0
         generator = generator_for(self._recipe.plan.seed, f"noise on {self._names[growth.target]}")

@@ -1,10 +1,10 @@
-"""The state of an optimizer, grown as the weights it belongs to.
+"""Growing the state of an optimizer with the weights it belongs to.
 
-Momentum is a mean of gradients and the second moment one of their squares, and gradients grow by the transposed
-matrices of the weights (`algebra.layers.grow_gradient`). What growth adds starts without state where a whole tensor is
-new, so that its own steps are counted from zero. Positions that are new within a tensor share its step count; zeros
-there would make a first update of (1 - b1) / sqrt(1 - b2) = 3.16 learning rates, so their second moment is the mean of
-the others.
+Momentum is a mean of gradients and the second moment a mean of their squares, and gradients grow by the transposed
+matrices of the weights (`algebra.layers.grow_gradient`). A tensor that is new as a whole starts without state, so that
+its steps are counted from zero. New positions within a tensor share its step count. If both of their moments were zero,
+Adam's first update of them would be (1 - b1) / sqrt(1 - b2) = 3.16 learning rates (b1 = 0.9, b2 = 0.999), so their
+second moment is the mean of the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DECAYING_WEIGHTS = frozenset(
 )
 """Optimizers that always keep weight decay out of the gradients."""
 _DECOUPLED = ("decoupled_weight_decay", "decoupled_decay", "decoupled")
-"""Options by which groups of others say that they do."""
+"""Options of other optimizers' groups that keep weight decay out of the gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class GrownState:
     """The state of an optimizer, grown with its parameters.
 
     Attributes:
-        state: for the target's parameters.
-        carried: parameters whose moments were mapped.
-        fresh: parameters that start without.
-        approximate: why the moments are not those that the grown model would have gathered itself; None where they are.
+        state: the state for the target's parameters.
+        carried: number of parameters whose moments were grown.
+        fresh: number of parameters that start without state.
+        approximate: why the moments are not those that the grown model would have gathered itself; None if they are.
     """
 
     state: OptimizerState
@@ -49,27 +49,27 @@ class GrownState:
     approximate: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the figures as plain data, without the state."""
         return {"carried": self.carried, "fresh": self.fresh, "approximate": self.approximate}
 
 
 def find_state(folder: Path) -> OptimizerState | None:
-    """The state that fine-tuning saved in `folder` or, for the folder of a run, in its `last`; None without.
+    """Return the state that fine-tuning saved in `folder` or, for the folder of a run, in its `last`; None if none is.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the state is damaged.
     """
-    found = next((place for place in (folder, folder / "last") if (place / OPTIMIZER).is_file()), None)
-    return read_state(found) if found else None
+    home = next((place for place in (folder, folder / "last") if (place / OPTIMIZER).is_file()), None)
+    return read_state(home) if home else None
 
 
 def in_template_form(recipe: Recipe) -> bool:
-    """Whether the source's state, or that of the target, would be of templates and coefficients."""
+    """Return whether source or target train templates and coefficients, whose moments grow in no known way."""
     return recipe.source.form is not None or recipe.form is not None
 
 
 def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
-    """Whether there is one source, and its optimizer keeps nothing but moments of each weight and counts."""
+    """Return whether a state can be grown: one source, and nothing but counts and moments of each weight."""
     return (
         recipe.second is None
         and not in_template_form(recipe)
@@ -78,11 +78,11 @@ def can_grow(recipe: Recipe, state: OptimizerState) -> bool:
 
 
 def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
-    """Map every moment onto the grown model.
+    """Grow the state of the source's optimizer to the target's parameters.
 
     Args:
         recipe: what each target tensor is made of.
-        state: of the source's optimizer.
+        state: the state of the source's optimizer.
 
     Raises:
         PlanError: the optimizer keeps something that grows in no known way, or the state is not of this source.
@@ -100,6 +100,7 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
         if slots and tensor.source in state.values:
             values[name] = _renamed(state.values[tensor.source], tensor.source, name)
     carried = {key.rpartition("/")[0] for key in tensors}
+    # A parameter joins the group of the one that it grows from.
     origins = {name: recipe.tensors[name].source or name for name in names}
     groups = [
         {**group, "params": [name for name in names if origins[name] in set(group["params"])]} for group in state.groups
@@ -109,6 +110,7 @@ def grow_state(recipe: Recipe, state: OptimizerState) -> GrownState:
 
 
 def _require_known(recipe: Recipe, state: OptimizerState) -> None:
+    """Check that a state belongs to the recipe's source and can be grown; raise PlanError if not."""
     shapes = {name: info.shape for name, info in recipe.source.tensors.items()}
     problems = []
     if in_template_form(recipe):
@@ -134,11 +136,18 @@ def _require_known(recipe: Recipe, state: OptimizerState) -> None:
 
 
 def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
+    """Return a count as it is, or a moment of the source's tensor grown to the target's.
+
+    Args:
+        slot: what the optimizer calls the value, such as `exp_avg_sq`.
+        value: the value for the source's tensor.
+        tensor: how the target's tensor is made.
+    """
     if value.ndim == 0:
         return value
-    power = MOMENTS[slot]
+    power = MOMENTS[slot]  # 1 for means of gradients, 2 for means of their squares
     if tensor.rewrite is not None:
-        value = tensor.rewrite.scaled(value, -power)
+        value = tensor.rewrite.scaled(value, -power)  # weights times f have gradients over f
     grown = grow_gradient(value, tensor.maps, power=power)
     blank = torch.zeros(grown.shape, dtype=torch.bool)
     for dim, axis in enumerate(tensor.maps):
@@ -150,7 +159,7 @@ def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
 
 
 def _renamed(value: Any, old: str, new: str) -> Any:
-    """References to tensors of a parameter under its new name."""
+    """Return a value of an optimizer's state in which references to a parameter's tensors have its new name."""
     if isinstance(value, Mapping):
         return {key: _renamed(item, old, new) for key, item in value.items()}
     if isinstance(value, list):
@@ -159,6 +168,7 @@ def _renamed(value: Any, old: str, new: str) -> Any:
 
 
 def _why_approximate(recipe: Recipe, state: OptimizerState) -> str | None:
+    """Return why grown moments are not those that the grown model would have gathered itself; None if they are."""
     if recipe.promise.kind == "lossy":
         return "the grown model computes another function, so its gradients are others"
     grown = [t for t in recipe.tensors.values() if not t.new and not all(axis.is_identity for axis in t.maps)]
@@ -173,7 +183,7 @@ def _why_approximate(recipe: Recipe, state: OptimizerState) -> str | None:
 
 
 def _with_decayed_gradients(state: OptimizerState) -> frozenset[str]:
-    """The parameters whose moments hold their weight decay, too; an optimizer that is not known may do so."""
+    """Return the parameters whose moments hold their weight decay, too; unknown optimizers are taken to do so."""
     if state.algorithm in _DECAYING_WEIGHTS:
         return frozenset()
     decayed = {
@@ -186,13 +196,13 @@ def _with_decayed_gradients(state: OptimizerState) -> frozenset[str]:
 
 
 def rate_factors(tensor: TensorRecipe) -> dict[str, float] | None:
-    """What to multiply learning rates by, so that a grown tensor changes the function as fast as it did before.
+    """Return the factors on learning rates with which a grown tensor changes the function as fast as it did before.
 
-    An update of a tensor that reads k_in copies adds up k_in times; SGD's gradient for each of k_out copies that are
-    written is a k_out-th. Adam's update does not depend on the gradient's size.
+    The updates of a tensor that reads k_in copies of each channel add up k_in times. With SGD each of k_out copies that
+    a tensor writes has 1/k_out of the gradient. Adam's update does not depend on the gradient's size.
 
     Returns:
-        `sgd` and `adam`; None where both are 1, and for what growth added.
+        The factors by `sgd` and `adam`; None if both are 1, and for tensors that growth added.
     """
     if tensor.new or tensor.source is None or all(axis.is_identity for axis in tensor.maps):
         return None

@@ -1,4 +1,9 @@
-"""Checking a written checkpoint against what was promised of it."""
+"""The proof: a written checkpoint is run beside its source, and their outputs are held against the promise.
+
+If they differ by more than the tolerance, three causes are told apart: the type of the file is too coarse for the
+source's numbers (`_too_coarse`), the network amplifies the rounding of sound numbers (`_amplified`), or growtool has a
+bug.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +25,19 @@ from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, compare_each, random_inputs
 from growtool.verify.stream import StreamedModel
 
-_NUDGE = 2.0**-48  # of an input: some roundings of float64
-_BLOWN_UP = 2.0**-28  # of the outputs: no such nudge moves a sound model in float64 as far
+_NUDGE = 2.0**-48  # relative, of an input: 16 times the rounding of float64
+_BLOWN_UP = 2.0**-28  # relative, of the outputs: such a nudge moves no sound model as far in float64
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What running source and target on the same inputs showed.
+    """The result of running source and target on the same inputs.
 
     Attributes:
-        comparison: source against target on the same random inputs.
-        tolerance: the largest relative difference an exact plan may show.
-        holds: whether the promise holds; a lossy plan promises nothing and always does.
-        with_eps: the same comparison with the eps that makes the target exact; None unless that is what is promised.
+        comparison: the outputs of source and target on random inputs.
+        tolerance: the largest relative difference that an exact growth may show.
+        holds: whether the promise holds; a lossy growth promises nothing, so that it always does.
+        with_eps: the comparison with the eps that makes the target exact; None unless the promise is `exact up to eps`.
         inputs: what the models take, in words.
     """
 
@@ -53,7 +58,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the result as plain data."""
         c = self.comparison
         return {
             "relative_difference": c.relative_difference,
@@ -68,29 +73,30 @@ class Proof:
 
 
 def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Proof | None:
-    """Run source and target on the plan's number of random inputs; None where the plan switched the check off.
+    """Run source and target on random inputs, and check that the promise holds; None if the plan switched that off.
 
-    The arithmetic is float32 (float64 for float64 checkpoints). Where its rounding alone exceeds the tolerance, as in
-    very deep models, float64 decides. Each model runs on one thread, so that the figures do not depend on the machine's
-    cores, and source and target at the same time; on a CUDA device no TF32.
+    The arithmetic is float32 (float64 for float64 checkpoints). If the difference exceeds the tolerance, as rounding
+    alone makes it in very deep models, float64 decides. Each model runs on one thread, so that the figures do not
+    depend on the machine's cores; source and target run at the same time. On a CUDA device there is no TF32.
 
     Args:
-        recipe: what was carried out.
-        written: what came of it.
-        device: runs both.
+        recipe: the recipe that was carried out.
+        written: the checkpoint that was written.
+        device: the device that runs both models.
 
     Raises:
         CheckpointError: the source's own outputs are not finite, or the plan promised the same function and the written
             model computes another one.
-        PlanError: it does so because the type of the output is too coarse for the source's numbers, or for what the
-            network makes of rounding.
+        PlanError: it computes another one because the type of the file is too coarse for the source's numbers, or
+            because the network amplifies rounding.
     """
     if recipe.plan.verify is None:
         return None
     types = {info.dtype for info in written.tensors.values() if info.is_float}
     tolerance = recipe.plan.verify.tolerance or max(TOLERANCES.get(name, 0.0) for name in types)
     count, seed = recipe.plan.verify.inputs, recipe.plan.seed
-    inputs = random_inputs(recipe.source.spec, recipe.models[0], count, seed).to(torch.float32)  # in all arithmetic
+    # Numbers that float32 holds, so that arithmetic in float64 gets the same inputs.
+    inputs = random_inputs(recipe.source.spec, recipe.models[0], count, seed).to(torch.float32)
     first = torch.float64 if "F64" in types else torch.float32
     with single_threaded(), in_use(device, tf32=False):
         plain, decisive = _compared(recipe, written, inputs, first, device)
@@ -113,7 +119,7 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
 
 @dataclass(frozen=True)
 class _Rounded(Checkpoint):
-    """A checkpoint with its numbers as another type holds them."""
+    """A checkpoint with its numbers rounded to another type, in their own type."""
 
     rounded_to: torch.dtype = torch.float32
 
@@ -123,7 +129,7 @@ class _Rounded(Checkpoint):
 
 
 def _too_coarse(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
-    """Why the plan's type is to blame, where the source alone, rounded to it, is another function already."""
+    """Return why the file's type is to blame, if the source rounded to it is another function already; else None."""
     name = recipe.plan.output.dtype
     if name == "same":
         return None
@@ -149,8 +155,11 @@ def _too_coarse(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
 
 
 def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
-    """Why rounding is to blame, where the same growth with float64 numbers keeps the function, or is all rounding."""
-    if recipe.measured:  # what it has seen has decided some of its numbers
+    """Return why rounding is to blame, if the same growth keeps the function in float64, or is all rounding; else None.
+
+    For that the target is made anew in memory, with numbers in float64.
+    """
+    if recipe.measured:  # images have decided some numbers, and making the target anew would leave these out
         return None
     tensors = {
         name: replace(tensor, info=replace(tensor.info, dtype="F64")) if tensor.info.is_float else tensor
@@ -171,12 +180,12 @@ def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
 
 
 def _all_rounding(target: Checkpoint, inputs: Inputs, found: Comparison) -> str | None:
-    """Why rounding is to blame, where inputs that are almost the same move the grown model as far as it is off."""
+    """Return why rounding is to blame, if almost equal inputs move the grown model as far as it is off; else None."""
     model = StreamedModel(target, torch.float64)
     with single_threaded():
         a, b = (model.outputs(x) for x in (inputs, inputs.scaled(1 + _NUDGE)))
     moved = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
-    if found.relative_difference < _BLOWN_UP or not moved >= found.max_abs / 100:  # a nan is no rounding
+    if found.relative_difference < _BLOWN_UP or not moved >= found.max_abs / 100:  # `not >=`: a nan is no rounding
         return None
     return (
         f"inputs that differ by {_NUDGE:.0e} move the grown model as far, even with numbers in float64: what rounding "
@@ -185,19 +194,19 @@ def _all_rounding(target: Checkpoint, inputs: Inputs, found: Comparison) -> str 
 
 
 def _smallest(tensor: torch.Tensor) -> float:
-    """The smallest number but zero, by its size; 0 where there is none."""
-    sizes = tensor[tensor != 0].abs() if tensor.is_floating_point() else tensor.new_empty(0)
-    return float(sizes.min()) if sizes.numel() else 0.0
+    """Return the smallest absolute value of a tensor that is not zero; 0 if there is none."""
+    absolute = tensor[tensor != 0].abs() if tensor.is_floating_point() else tensor.new_empty(0)
+    return float(absolute.min()) if absolute.numel() else 0.0
 
 
 def _not_finite(recipe: Recipe) -> list[str]:
-    """What to say of sources whose outputs are nan or infinite: which tensors are to blame, where it is these."""
+    """Return what is wrong with sources whose outputs are nan or infinite; name their tensors that are so."""
     problems = []
     for source in filter(None, (recipe.source, recipe.second)):
-        found = [name for name, info in source.tensors.items() if info.is_float and not finite(source.read(name)).all()]
-        if found:
+        names = [name for name, info in source.tensors.items() if info.is_float and not finite(source.read(name)).all()]
+        if names:
             problems.append(
-                f"{source.name}: found numbers that are not finite in {format_names(found)}, expected a model that "
+                f"{source.name}: found numbers that are not finite in {format_names(names)}, expected a model that "
                 "computes something; nothing was written, name a checkpoint from before it diverged"
             )
     inputs = recipe.library.words.many
@@ -210,8 +219,12 @@ def _not_finite(recipe: Recipe) -> list[str]:
 def _compared(
     recipe: Recipe, written: Checkpoint, inputs: Inputs, dtype: torch.dtype, device: torch.device
 ) -> tuple[Comparison, Comparison]:
-    """The comparison as the model stands, and the one that decides: with the eps that the promise is about."""
-    found = compare_each(
+    """Compare source and target as they stand, and as the promise is about them, which is with other eps if it says so.
+
+    Returns:
+        Both comparisons; one object twice unless the promise is `exact up to eps`.
+    """
+    comparisons = compare_each(
         recipe.source,
         written,
         inputs,
@@ -221,11 +234,14 @@ def _compared(
         align=partial(aligned, recipe),
         device=device,
     )
-    return found[0], found[-1]
+    return comparisons[0], comparisons[-1]
 
 
 def aligned(recipe: Recipe, a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
-    """Outputs that grew beside what each of their channels copies; those that copy none are left out."""
+    """Return the outputs of source and target channel by channel, where features grow.
+
+    Each copied channel of the target stands beside the source's channel that it copies. Blank channels are left out.
+    """
     before, after = [], []
     for x, y, maps in zip(a, b, recipe.outputs, strict=True):
         for dim, axis in enumerate(maps, 1):

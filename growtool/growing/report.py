@@ -1,4 +1,7 @@
-"""The documents of a grown folder: the report, the lineage and the model card. No dates: equal inputs, equal bytes."""
+"""The documents of a grown folder: report, lineage, picture and model card.
+
+They hold no dates, so that equal inputs give equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,20 @@ from growtool.report.trained import BEFORE, recorded_macs
 
 
 def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> ModelSpec:
-    """The target's spec with the steps of growth it came from, oldest first, under the key `growtool`."""
+    """Return the target's spec with the growths it came from, oldest first, as `lineage` under the key `growtool`."""
     steps = [*read_lineage(recipe.source), _step(recipe, loaded, source_sha256)]
     return replace(recipe.target, extra={**recipe.target.extra, "growtool": {"lineage": steps}})
 
 
 def with_measurement(spec: ModelSpec, proof: Proof | None) -> ModelSpec:
-    """The spec with what the proof of the last step of growth found."""
+    """Return the spec with the result of the proof in the last step of its lineage."""
     *earlier, last = spec.extra["growtool"]["lineage"]
     measured = {**last, "verified": str(proof) if proof else "not verified"}
     return replace(spec, extra={**spec.extra, "growtool": {"lineage": [*earlier, measured]}})
 
 
 def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
+    """Return the entry of the lineage for this growth."""
     plan, origin, cost = recipe.plan, recipe.source.origin, recorded_macs(recipe.source)
     step: dict[str, Any] = {
         "source": recipe.source.label,
@@ -69,9 +73,15 @@ def report_text(
     spec: ModelSpec,
     carried: GrownState | None = None,
 ) -> str:
-    """`growth.json`: plan, hashes, seed, versions, promise, measured difference, and where every tensor came from.
+    """Return the text of `growth.json`: plan, hashes, versions, promise, proof, and where every tensor comes from.
 
-    `known` is what was `foretold`.
+    Args:
+        recipe: the recipe that was carried out.
+        loaded: the plan as read.
+        known: the part that `foretold` returned.
+        proof: what running source and target showed; None if they were not run.
+        spec: the target's spec with its lineage.
+        carried: the grown state of the optimizer.
     """
     report = {
         "growtool": version("growtool"),
@@ -89,7 +99,7 @@ def report_text(
 
 
 def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
-    """What `growth.json` says of a growth before it is carried out."""
+    """Return the part of `growth.json` that is known before the growth is carried out."""
     return {
         "source": {
             "name": recipe.source.label,
@@ -109,12 +119,25 @@ def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
 
 
 def picture(recipe: Recipe, known: Mapping[str, Any]) -> str:
-    """`growth.svg`: the target's blocks and widths, and what growing made of the source, of what was `foretold`."""
+    """Return `growth.svg`, a picture of the target's blocks and widths and of what growing made of the source.
+
+    Args:
+        recipe: the recipe.
+        known: the result of `foretold`.
+    """
     return to_svg(of_growth(known, recipe.matching.target.trace, recipe.models[1], "the recipe"))
 
 
 def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, drawn: str, measured: str) -> str:
-    """What `growtool grow --report` writes, before growing and after; `measured` is what the proof found."""
+    """Return the page that `growtool grow --report` writes.
+
+    Args:
+        recipe: the recipe.
+        loaded: the plan as read.
+        summary: the recipe in figures.
+        drawn: the result of `picture`.
+        measured: the result of the proof in words, or why there is none.
+    """
     lines = TableText(("what growing does",), tuple((line,) for line in summary.growth()))
     return html_page(
         f"{recipe.source.label} → {recipe.target.architecture}",
@@ -126,7 +149,7 @@ def page(recipe: Recipe, loaded: LoadedPlan, summary: Summary, drawn: str, measu
 
 
 def sizes(summary: Summary) -> tuple[tuple[str, str, str], ...]:
-    """Label, before and after."""
+    """Return the rows of a table of sizes: label, source, target."""
     before, after = summary.before, summary.after
     return (
         ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
@@ -136,11 +159,12 @@ def sizes(summary: Summary) -> tuple[tuple[str, str, str], ...]:
 
 
 def _channels(change: WidthChange) -> dict[str, Any]:
-    """A set of channels that grows: those that copy one of the others, and what the ones that copy none hold."""
+    """Return the entry of a channel group that grows: how many are copies, and what the others hold."""
     return {"before": change.before, "after": change.after, "copies": change.copies, "holds": change.holds}
 
 
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
+    """Return the entry of a tensor: its source, how it was made, and which of its positions are new."""
     how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
     how = how or ("initial" if tensor.initial else "implied" if tensor.source is None else None)
     how = how or ("copied" if tensor.is_copy else "grown")
@@ -153,15 +177,15 @@ def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
 
 
 def _new_ranges(axis: AxisMap) -> list[list[int]]:
-    """The positions of a dimension that growth made, as ranges [start, stop): all but the first copy of each."""
-    made = axis.replica > 0 if axis.blank is None else (axis.replica > 0) | axis.blank
-    new = torch.nn.functional.pad(made.int(), (1, 1))
-    edges = new.diff().nonzero().flatten().tolist()
+    """Return the new positions of a dimension as ranges [start, stop): all copies but the first, and all blanks."""
+    new = axis.replica > 0 if axis.blank is None else (axis.replica > 0) | axis.blank
+    padded = torch.nn.functional.pad(new.int(), (1, 1))  # zeros at both ends, so that every range has two edges
+    edges = padded.diff().nonzero().flatten().tolist()
     return [list(pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof | None) -> str:
-    """`README.md`."""
+    """Return the text of `README.md`, the model card."""
     return model_card(
         source=recipe.source.label,
         origin=recipe.source.origin,

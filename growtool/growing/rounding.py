@@ -1,9 +1,9 @@
-"""Rounding to a coarser type, so that what copies share still adds up to the old weight.
+"""Rounding grown tensors to a coarser type, so that the shares of copies still add up to the old weight.
 
-A weight w of bfloat16 that two copies share as a and b = w - a loses digits if each is rounded alone. Where the larger
-one is rounded first, the smaller one needs no more digits than w has (Sterbenz' lemma for b >= w / 2, in general while
-a is at most twice as large as w), and the sum is w again. Where there is more to hold, one rounding is left in place
-of one for each copy.
+Two copies share a weight w of bfloat16 as a and b = w - a. If each share is rounded alone, their sum is not w. Here the
+larger one is rounded first, and the smaller one makes up for its rounding: it needs no more digits than w has
+(Sterbenz' lemma for b >= w / 2, in general while a is at most twice as large as w), so the sum is w again. Where there
+are more digits to hold, one rounding is left instead of one for each copy.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from torch import Tensor
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.places import at, put
 
-_PIECE = 2**22  # numbers worked on at a time
+_PIECE = 2**22  # numbers of a tensor that are worked on at a time
 
 
 def rounded_together(W: Tensor, maps: Sequence[AxisMap], dtype: torch.dtype) -> Tensor:
-    """The grown tensor with numbers of `dtype`, of which the smallest in each sum makes up for the others' rounding.
+    """Round a grown tensor in place to numbers that `dtype` holds, and return it.
+
+    In each sum over copies the smallest share makes up for the rounding of the others. The tensor stays as it is if
+    `dtype` is no coarser than its type, or if the number of dimensions with several shares in a sum is not one.
 
     Args:
-        W: the tensor in the type it was worked on; changed in place.
-        maps: one per dimension.
-        dtype: that of the file.
+        W: the tensor in the type it was worked on.
+        maps: how each dimension grew.
+        dtype: the type of the file.
     """
     if torch.finfo(dtype).eps <= torch.finfo(W.dtype).eps:
         return W
-    split = [dim for dim, axis in enumerate(maps) if len(axis.turns) > 1]
-    if len(split) != 1:
+    shared = [dim for dim, axis in enumerate(maps) if len(axis.turns) > 1]
+    if len(shared) != 1:
         return W
-    (dim,) = split
+    (dim,) = shared
     along = 1 if dim == 0 else 0
     size = W.shape[along] if W.ndim > 1 else 1
     count = max(1, _PIECE * size // max(W.numel(), 1))
@@ -42,20 +45,20 @@ def rounded_together(W: Tensor, maps: Sequence[AxisMap], dtype: torch.dtype) -> 
 
 
 def _round(W: Tensor, axis: AxisMap, dtype: torch.dtype) -> None:
-    """Round along the first dimension; numbers that the type cannot hold are left to whoever writes them."""
-    held = W.to(dtype).to(W.dtype)
-    if not bool(held.isfinite().all()):
+    """Round a tensor in place, whose first dimension has the copies; `axis` is its map."""
+    rounded = W.to(dtype).to(W.dtype)
+    if not bool(rounded.isfinite().all()):  # who writes the tensor tells what the type cannot hold
         return
-    left = W.new_zeros((axis.slots, *W.shape[1:]))
-    smallest, turn_of = torch.full_like(left, torch.inf), torch.zeros_like(left, dtype=torch.int16)
+    rest = W.new_zeros((axis.slots, *W.shape[1:]))  # what rounding took from the sum of each slot
+    smallest, turn_of_smallest = torch.full_like(rest, torch.inf), torch.zeros_like(rest, dtype=torch.int16)
     for turn, (positions, slots) in enumerate(axis.turns):
-        there = at(held, 0, positions)
-        size, before = there.abs(), at(smallest, 0, slots)
-        smaller = size < before
-        put(left, 0, slots, at(left, 0, slots).add_(at(W, 0, positions)).sub_(there))
-        put(turn_of, 0, slots, at(turn_of, 0, slots).masked_fill_(smaller, turn))
+        share = at(rounded, 0, positions)
+        size, before = share.abs(), at(smallest, 0, slots)
+        is_smaller = size < before
+        put(rest, 0, slots, at(rest, 0, slots).add_(at(W, 0, positions)).sub_(share))
+        put(turn_of_smallest, 0, slots, at(turn_of_smallest, 0, slots).masked_fill_(is_smaller, turn))
         put(smallest, 0, slots, torch.minimum(before, size, out=before))
     for turn, (positions, slots) in enumerate(axis.turns):
-        mine = at(turn_of, 0, slots) == turn
-        put(held, 0, positions, at(held, 0, positions).add_(at(left, 0, slots) * mine))
-    W.copy_(held.to(dtype))
+        is_smallest = at(turn_of_smallest, 0, slots) == turn
+        put(rounded, 0, positions, at(rounded, 0, positions).add_(at(rest, 0, slots) * is_smallest))
+    W.copy_(rounded.to(dtype))

@@ -1,4 +1,4 @@
-"""The checkpoint that grows, opened as plans say of it: `model` and `model_args` at the top of a plan."""
+"""Opening the checkpoint that grows, with `model` and `model_args` as the plans tell them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ _REMEDY = "name the timm model with `model:` (and `model_args:`) in the plan, or
 
 
 def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = False) -> Checkpoint:
-    """The checkpoint in `path`, which all of `plans` are to grow.
+    """Open the checkpoint that all of some plans are to grow.
 
-    With `counting` no values are to be read of it.
-
-    Where the file itself does not say which model it is, a plan that says nothing takes it as the others say it is.
+    Args:
+        path: the checkpoint, as users write it.
+        plans: the plans, which must not tell different models. If the file itself does not say which model it holds,
+            what one plan tells holds for the plans that tell nothing, too.
+        counting: whether only names, shapes and types will be read.
 
     Raises:
-        CheckpointError: it cannot be opened, holds another model, or nothing says which one it holds.
-        PlanError: the plans say different things of it.
+        CheckpointError: the checkpoint cannot be opened, holds another model, or nothing says which one it holds.
+        PlanError: the plans tell different models.
     """
-    told = [(plan.model, dict(plan.model_args)) for plan in plans]
-    models, arguments = _told([model for model, _ in told]), _told([given for _, given in told])
-    problems = [_different(path, key, f) for key, f in (("model", models), ("model_args", arguments)) if len(f) > 1]
-    if not problems and arguments and not all(given for _, given in told) and _says_itself(path):
+    models, arguments = _distinct([plan.model for plan in plans]), _distinct([dict(plan.model_args) for plan in plans])
+    told = (("model", models), ("model_args", arguments))
+    problems = [_different(path, key, values) for key, values in told if len(values) > 1]
+    # A file with a config has arguments of its own, which a plan that tells none would get.
+    if not problems and arguments and not all(plan.model_args for plan in plans) and _says_itself(path):
         problems = [_different(path, "model_args", [*arguments, "nothing"])]
     if problems:
         raise PlanError(problems)
@@ -41,6 +44,7 @@ def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = Fa
 
 
 def _different(path: str | Path, key: str, found: Sequence[Any]) -> str:
+    """Return the problem of plans that tell different things of one checkpoint."""
     return (
         f"{key}: found {' and '.join(map(repr, found))} in the plans for {path}, expected the same in all of them, as "
         "they grow one checkpoint; give each its own call"
@@ -48,7 +52,7 @@ def _different(path: str | Path, key: str, found: Sequence[Any]) -> str:
 
 
 def _says_itself(path: str | Path) -> bool:
-    """Whether the checkpoint tells which model it holds."""
+    """Return whether the checkpoint tells which model it holds."""
     try:
         open_checkpoint(path, counting=True)
     except CheckpointError:
@@ -56,6 +60,6 @@ def _says_itself(path: str | Path) -> bool:
     return True
 
 
-def _told(values: Sequence[Any]) -> list[Any]:
-    """Each different value that says something, in their order."""
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Return the values without repetitions, and without those that are empty or None."""
     return [value for n, value in enumerate(values) if value and value not in values[:n]]

@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics for a grown model, estimated from images before it is written."""
+"""The grown model in memory, and BatchNorm's running statistics for it, estimated from images before it is written."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from growtool.checkpoint import all_held_as, file_order
 from growtool.growing.execute import WIDER, produce
 from growtool.recipe import Recipe
 
-Told = Callable[[str], None]
+Told = Callable[[str], None]  # called with a sentence for the user
 
 
 def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The grown model with its weights, float32 (float64 where the source is), in evaluation mode.
+    """Return the grown model with its weights, in evaluation mode; in float64 if any tensor is, else in float32.
 
     Args:
         recipe: what to make.
@@ -34,30 +34,30 @@ def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> n
 
 
 def opened_images(recipe: Recipe, model: nn.Module, told: Told) -> Calibration:
-    """The images of the plan, as `model`, the grown one, wants them.
+    """Return the images of the plan, prepared for the grown model.
 
     Args:
-        recipe: has a plan with `data`.
-        model: prepares the images; no weight is read.
-        told: called with a sentence on each thing that the user should know of them.
+        recipe: what to make; its plan has `data`.
+        model: the grown model, whose settings prepare the images; no weight is read.
+        told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
-        PlanError: they cannot be used.
-        CheckpointError: the names of the classes that the source carries are not those of its logits.
+        PlanError: the images cannot be used.
+        CheckpointError: the class names in the source's config do not fit its logits.
     """
     data = recipe.plan.data
     assert data is not None, "a plan that sees images has data"
     source = recipe.source
-    found = open_images(data, model, label_names=source.spec.label_names, checkpoint=source.name)
-    for remark in found.images.split.remarks:
+    calibration = open_images(data, model, label_names=source.spec.label_names, checkpoint=source.name)
+    for remark in calibration.images.split.remarks:
         told(remark)
-    return found
+    return calibration
 
 
 def recalibrated(
     recipe: Recipe, replaced: Mapping[str, Tensor] | None = None, told: Told = lambda remark: None
 ) -> Mapping[str, Tensor]:
-    """The running means and variances that the plan's images give the grown model, by the target's names.
+    """Return the running means and variances that the plan's images give the grown model, by the target's names.
 
     Args:
         recipe: what to make.
@@ -65,17 +65,17 @@ def recalibrated(
         told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
-        PlanError: the images cannot be used.
-        CheckpointError: one of them cannot be read.
+        PlanError: the images cannot be used, or a type cannot hold the statistics.
+        CheckpointError: an image cannot be read.
     """
     model = in_memory(recipe, replaced)
     images = opened_images(recipe, model, told)
     dtype = next(model.parameters()).dtype
     with single_threaded():
         recalibrate(model, (batch.to(dtype) for batch, _ in images.batches()))
-    found = {
+    statistics = {
         f"{name}.{statistic}": getattr(norm, statistic)
         for name, norm in tracking_norms(model).items()
         for statistic in ("running_mean", "running_var")
     }
-    return all_held_as(found, recipe.infos, remedy=WIDER)
+    return all_held_as(statistics, recipe.infos, remedy=WIDER)

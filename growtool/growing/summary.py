@@ -1,4 +1,4 @@
-"""A recipe in figures: what a dry run shows, and what the report keeps."""
+"""A recipe in figures and sentences, as a dry run shows them and the report keeps them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from growtool.trace import places
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One model in figures: parameters, bytes of its weights file, MACs for one image (FLOPs are twice the MACs)."""
+    """One model in figures: parameters, bytes of its weights, MACs for one input (FLOPs are twice the MACs)."""
 
     parameters: int
     bytes: int
@@ -29,13 +29,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class GrownFeatures:
-    """A dimension of what a model without a head returns, where it grows.
+    """A dimension that grows, of a tensor that a model without a head returns.
 
     Attributes:
-        output: which of the returned tensors, from 0.
-        dimension: which of its dimensions; 0 is that of the images.
-        before: its size in the source.
-        copies_of: for each of its positions in the target the one of the source that it equals; None where it is new.
+        output: the number of the returned tensor, from 0.
+        dimension: the number of its dimension; 0 counts the inputs.
+        before: the size in the source.
+        copies_of: for each position in the target, the position in the source that it equals; None for a blank one.
     """
 
     output: int
@@ -46,24 +46,24 @@ class GrownFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A recipe in figures.
+    """A recipe in figures and sentences.
 
     Attributes:
         before: the source.
         after: the target.
         promise: `exact`, `exact up to eps` or `lossy`.
-        reasons: why it is not exact.
-        widths: what grows, in words and sizes, those that are alike once.
-        second: the checkpoint that grows beside the source; None where none does.
-        features: the dimensions of what a model without a head returns that grow.
+        reasons: why the promise is not `exact`.
+        second: the checkpoint that grows beside the source; None if there is none.
+        widths: the channel groups that grow; groups that grow alike have one entry.
+        features: the dimensions that grow, of the tensors that a model without a head returns.
         new_blocks: paths of the blocks that growth adds.
-        initial_blocks: of these, those that start as the library initialises them.
+        initial_blocks: paths of the new blocks that start as the library initialises them.
         copied, grown, zeroed: number of tensors by how they are made.
-        largest_bytes: of the largest tensor, as it is worked on; about two of that size are in memory at once.
-        whole_models: whether models are held in memory as wholes, by what sees images or holds initial values.
-        idle: sections of the plan that have nothing to do, one sentence each.
-        advice: what the result needs before it is used, one sentence each.
-        templated: what is written as templates and coefficients, and what no longer is, one sentence each.
+        largest_bytes: bytes of the largest tensor as it is worked on; about two of that size are in memory at once.
+        whole_models: whether whole models are held in memory, for images or for initial values.
+        idle: sections of the plan that have nothing to do, a sentence each.
+        advice: what the result needs before it is used, a sentence each.
+        templated: which tensors are written as templates and coefficients, and which become dense, a sentence each.
     """
 
     before: Size
@@ -85,7 +85,7 @@ class Summary:
     templated: tuple[str, ...]
 
     def growth(self) -> list[str]:
-        """One sentence for each thing that growing does."""
+        """Return a sentence for each thing that growing does."""
         lines = [*self.idle, *([f"beside it grows {self.second}"] if self.second else [])]
         lines += [str(change) for change in self.widths]
         lines += [
@@ -103,7 +103,7 @@ class Summary:
         return [*lines, *self.templated, *self.advice]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the summary as plain data, for `growth.json`."""
         return {
             "before": _size_json(self.before),
             "after": _size_json(self.after),
@@ -121,7 +121,7 @@ class Summary:
 
 
 def summarise(recipe: Recipe) -> Summary:
-    """Count; nothing is read but what `resolve` has read already."""
+    """Return a recipe in figures; no weight is read."""
     tensors = recipe.tensors.values()
     copied, zeroed = sum(t.is_copy for t in tensors), sum(t.zero for t in tensors)
     return Summary(
@@ -146,6 +146,7 @@ def summarise(recipe: Recipe) -> Summary:
 
 
 def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
+    """Yield the dimensions of the returned tensors that grow; models with a head return logits, which do not."""
     for output, maps in enumerate(recipe.outputs):
         for dimension, axis in enumerate(maps, 1):
             if not axis.is_identity:
@@ -155,9 +156,10 @@ def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
 
 
 def _idle(recipe: Recipe) -> Iterable[str]:
+    """Yield a sentence for each section of the plan that has nothing to do."""
     if not recipe.widths and not recipe.blocks.new:
         yield "nothing grows: the target is as wide and as deep as the source"
-    if recipe.plan.width == recipe.plan.depth:  # one operator of the whole target
+    if recipe.plan.width == recipe.plan.depth:  # an operator of the whole target stands under both keys
         return
     if recipe.plan.width is not None and not recipe.widths:
         yield "`width` has nothing to do: the target is no wider"
@@ -166,6 +168,7 @@ def _idle(recipe: Recipe) -> Iterable[str]:
 
 
 def _advice(recipe: Recipe) -> Iterable[str]:
+    """Yield a sentence for each thing that the user should know of the result."""
     if alike := stay_alike(recipe):
         yield alike
     read = recipe.matching.target.trace.forward.read
@@ -183,6 +186,7 @@ def _advice(recipe: Recipe) -> Iterable[str]:
 
 
 def _templated(recipe: Recipe) -> Iterable[str]:
+    """Yield a sentence each for the tensors that are written in template form, and for those that become dense."""
     if recipe.form is None:
         return
     kept, banks = recipe.form.kept, len(recipe.form.form.banks)
