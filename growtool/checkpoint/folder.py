@@ -83,7 +83,7 @@ def spare_source(out: Path, source: Checkpoint) -> None:
         PlanError: `out` is the checkpoint or a folder around it, by its own name or by where its links lead.
     """
     target = out.resolve()
-    # The file may be a link, into the hub's cache say: neither the link nor its target may go.
+    # The file may be a link, for example into the hub's cache: neither the link nor its target may be replaced.
     for path in (source.path.parent.resolve() / source.path.name, source.path.resolve()):
         if target in (path, *path.parents):
             raise PlanError(f"{out}: holds the checkpoint itself, expected another place; choose another output")

@@ -31,7 +31,7 @@ def hash_ahead(paths: Iterable[Path]) -> list[Future[str]]:
     _begun.update((key, Future()) for key in new)
     digests = [_begun[key] for key in wanted]
     if new:
-        # A daemon, which a process that ends does not wait for; the threads of a ThreadPoolExecutor are none.
+        # Python waits at its end for all threads but daemons, and those of a ThreadPoolExecutor are none.
         Thread(target=_hash, args=(new,), daemon=True).start()
     return digests
 
@@ -46,7 +46,7 @@ def _hash(files: Mapping[_Key, Path]) -> None:
     for key, path in files.items():
         try:
             _begun[key].set_result(_sha256(path))
-        except Exception as error:  # `result` raises it, where it would else wait for ever
+        except Exception as error:  # `result` raises it; without it, `result` would wait for ever
             _begun.pop(key).set_exception(error)
 
 

@@ -35,7 +35,7 @@ _LITTLE = 4_000_000  # numbers of a model that is built in no time
 
 Shape = tuple[int, ...]
 Attempt = tuple[list[str], list[str]]
-"""What a library changed while it loaded a checkpoint, and the lines of Python that do it; the lines may be none."""
+"""What a library changed while it loaded a checkpoint, and the lines of Python that do it; there may be no lines."""
 
 
 def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoint:
@@ -273,7 +273,7 @@ def _named(checkpoint: Checkpoint) -> Path:
 
 
 def _has_config(checkpoint: Checkpoint) -> bool:
-    """Return whether a `config.json` stands beside the file; one in the file's metadata is none to a library."""
+    """Return whether a `config.json` stands beside the file; a library does not see one in the file's metadata."""
     return bool(checkpoint.config) and SPEC_KEY not in checkpoint.metadata
 
 

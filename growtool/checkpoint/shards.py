@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from growtool.checkpoint.foreign.remedy import INDEX_ENDING, weight_map
+from growtool.checkpoint.foreign.remedy import INDEX_ENDING, require_beside, weight_map
 from growtool.checkpoint.header import Header, read_header
 from growtool.checkpoint.staging import atomic_file
 from growtool.checkpoint.tensors import Stored, TensorInfo
@@ -37,12 +37,8 @@ def read_shards(
     """
     file_of = weight_map(index)
     files = {name: index.parent / name for name in sorted(set(file_of.values()))}
-    lacking = [name for name, path in files.items() if header_of is None and not path.is_file()]
-    if lacking:
-        raise CheckpointError(
-            f"{index}: lists {len(files)} shards, and {len(lacking)} of them are not beside it "
-            f"({format_names(lacking, 4)}); copy or download them, too"
-        )
+    if header_of is None:
+        require_beside(index, list(files))
     headers = {name: (header_of or read_header)(path) for name, path in files.items()}
     astray = [name for name, file in file_of.items() if name not in headers[file][0]]
     if astray:

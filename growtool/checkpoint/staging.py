@@ -39,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # before the renaming: after a crash the name could else lead to an empty file
+            os.fsync(file.fileno())  # otherwise the name may lead to an empty file after a crash
         os.chmod(temporary, 0o666 & ~current_umask())  # noqa: PTH101 (mkstemp lets the owner alone read)
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException:  # an interrupt, too, leaves nothing
@@ -49,7 +49,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 def current_umask() -> int:
     """Return the mode bits that a new file or folder must not have."""
-    mask = os.umask(0)  # POSIX tells the mask only to who sets it
+    mask = os.umask(0)  # POSIX has no call that only reads the mask
     os.umask(mask)
     return mask
 

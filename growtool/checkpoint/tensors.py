@@ -80,10 +80,10 @@ class Stored:
 
         if self.info.numel == 0:  # torch.frombuffer refuses an empty buffer
             return torch.empty(self.info.shape, dtype=self.info.torch_dtype)
-        raw = bytearray(self.info.nbytes)  # writable, else torch.frombuffer warns
+        raw = bytearray(self.info.nbytes)  # writable, as torch.frombuffer warns of buffers that are not
         with self.path.open("rb") as file:
             file.seek(self.start)
-            if file.readinto(raw) < len(raw):  # else zeros would stand for the bytes that are not there
+            if file.readinto(raw) < len(raw):  # zeros stand where the file has no bytes
                 raise cut_short(self.path)
         return torch.frombuffer(raw, dtype=self.info.torch_dtype).reshape(self.info.shape)
 
@@ -234,10 +234,10 @@ def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
 
 
 def is_known_dtype(name: str) -> bool:
-    """Whether `name` is an element type growtool can read and write."""
+    """Return whether growtool can read and write an element type, by its safetensors name."""
     return name in _DTYPES
 
 
 def known_dtypes() -> tuple[str, ...]:
-    """Every element type growtool can read and write, by its safetensors name."""
+    """Return the safetensors names of all element types that growtool can read and write."""
     return tuple(_DTYPES)

@@ -89,7 +89,7 @@ def write_safetensors(
                 _copy(made, file)
             else:
                 write_tensor(made, file)
-            del made  # else it stays in memory while the next tensor is made
+            del made  # or it would stay in memory while the next tensor is made
             wrote()
         if not callable(produce) and next(produce, None) is not None:
             raise ValueError(f"produced more than the {len(tensors)} tensors that were announced")
@@ -125,7 +125,7 @@ def _copied_by_system(source: IO[bytes], stored: Stored, file: IO[bytes]) -> int
         while left := stored.info.nbytes - done:
             several = min(left, _COPIED)
             count = os.copy_file_range(source.fileno(), file.fileno(), several, stored.start + done, end + done)
-            if not count:  # the end of the source, or a file system that copies nothing and does not say so
+            if not count:  # the source ends here, or its file system copies nothing without an error
                 break
             done += count
     file.seek(end + done)  # a call with offsets leaves the positions of both files as they are

@@ -79,7 +79,7 @@ def _produced(
             problems += error.problems
         if not problems:  # after a problem the rest is made only to find the others
             yield made
-            del made  # else it stays in memory while the next one is waited for
+            del made  # or it would stay in memory while the next one is waited for
         advance(infos[name].nbytes)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more tensors"] if len(problems) > _SHOWN else []

@@ -129,7 +129,7 @@ def _module(weight: str) -> str:
 def _recorded(
     model: nn.Module, measured: Iterable[NewUnits]
 ) -> Iterator[tuple[Mapping[str, list[Tensor]], Mapping[str, list[Tensor]]]]:
-    """Record, while open, the inputs of each writer and the outputs of each reader, by the names of their weights."""
+    """Record the inputs of each writer and the outputs of each reader while open, by the names of their weights."""
     inputs, outputs = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
 
     def keep_input(name: str) -> RemovableHandle:

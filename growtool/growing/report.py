@@ -165,15 +165,29 @@ def _channels(change: WidthChange) -> dict[str, Any]:
 
 def _provenance(tensor: TensorRecipe) -> dict[str, Any]:
     """Return the entry of a tensor: its source, how it was made, and which of its positions are new."""
-    how = "zero" if tensor.zero else "cancelling" if tensor.cancelling is not None else None
-    how = how or ("initial" if tensor.initial else "implied" if tensor.source is None else None)
-    how = how or ("copied" if tensor.is_copy else "grown")
-    entry: dict[str, Any] = {"source": tensor.source, "how": how, "new": tensor.new, "shape": list(tensor.info.shape)}
+    entry: dict[str, Any] = {
+        "source": tensor.source,
+        "how": _how(tensor),
+        "new": tensor.new,
+        "shape": list(tensor.info.shape),
+    }
     factors = rate_factors(tensor)
     if factors is not None:
         entry["lr_factors"] = factors
     slices = [_new_ranges(axis) for axis in tensor.maps]
     return entry | {"new_slices": slices} if any(slices) else entry
+
+
+def _how(tensor: TensorRecipe) -> str:
+    if tensor.zero:
+        return "zero"
+    if tensor.cancelling is not None:
+        return "cancelling"
+    if tensor.initial:
+        return "initial"
+    if tensor.source is None:
+        return "implied"
+    return "copied" if tensor.is_copy else "grown"
 
 
 def _new_ranges(axis: AxisMap) -> list[list[int]]:

@@ -29,7 +29,7 @@ def open_planned(path: str | Path, plans: Sequence[Plan], *, counting: bool = Fa
     models, arguments = _distinct([plan.model for plan in plans]), _distinct([dict(plan.model_args) for plan in plans])
     told = (("model", models), ("model_args", arguments))
     problems = [_different(path, key, values) for key, values in told if len(values) > 1]
-    # A file with a config has arguments of its own, which a plan that tells none would get.
+    # A plan that tells no arguments gets those of the file's config, if there is one.
     if not problems and arguments and not all(plan.model_args for plan in plans) and _says_itself(path):
         problems = [_different(path, "model_args", [*arguments, "nothing"])]
     if problems:

@@ -72,7 +72,7 @@ def _drawn_off(vectors_mT: Tensor, count: int, generator: torch.Generator) -> Te
     if dimensions == templates:
         return torch.zeros_like(drawn_Tn.T)
     touched = (vectors_mT != 0).any(0)
-    # One-hot vectors, say, span all coordinates that they touch: the others are the null space, to the last bit.
+    # Vectors such as one-hot ones span all coordinates that they touch: the other coordinates are the exact null space.
     fill_touched = int(touched.sum()) == dimensions
     if fill_touched:
         drawn_Tn[touched] = 0.0

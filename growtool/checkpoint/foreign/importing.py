@@ -124,7 +124,7 @@ def _state_of(file: Path) -> StateDict:
 
 
 def _is_pickle(file: Path) -> bool:
-    """Return whether a file begins as those of `torch.save` do; a missing file is left to who reads these."""
+    """Return whether a file begins like one of `torch.save`, or is missing, which `read_state_dict` reports."""
     if not file.is_file():
         return True
     with file.open("rb") as opened:

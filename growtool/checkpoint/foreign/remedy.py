@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from growtool.checkpoint.documents import spec_beside
@@ -73,14 +73,8 @@ def merging(index: Path, weights: str) -> str:
     Raises:
         CheckpointError: the index is damaged, or some of its shards are not there.
     """
-    names = shards(index)
-    folder = index.parent
-    lacking = [name for name in names if not (folder / name).is_file()]
-    if lacking:
-        raise CheckpointError(
-            f"{index}: lists {len(names)} shards, and {len(lacking)} of them are not beside it "
-            f"({format_names(lacking, 4)}); copy or download them, too"
-        )
+    names, folder = shards(index), index.parent
+    require_beside(index, names)
     pickled = not all(name.endswith(".safetensors") for name in names)
     loading = "load_file(folder / file)"
     loading = "torch.load(folder / file, map_location='cpu', weights_only=True)" if pickled else loading
@@ -120,6 +114,16 @@ def shards(index: Path) -> list[str]:
     return sorted(set(weight_map(index).values()))
 
 
+def require_beside(index: Path, names: Sequence[str]) -> None:
+    """Check that the shards of an index are on disk beside it; raise CheckpointError if not."""
+    lacking = [name for name in names if not (index.parent / name).is_file()]
+    if lacking:
+        raise CheckpointError(
+            f"{index}: lists {len(names)} shards, and {len(lacking)} of them are not beside it "
+            f"({format_names(lacking, 4)}); copy or download them, too"
+        )
+
+
 def importing(path: Path) -> str:
     """Return the command that imports a file or folder into a folder with safetensors."""
     model = "" if (path / "config.json").is_file() or (path.parent / "config.json").is_file() else " --model NAME"
@@ -128,7 +132,7 @@ def importing(path: Path) -> str:
 
 def listed(lines: Iterable[str]) -> str:
     """Return lines of code to copy, indented, to follow a message."""
-    # Nothing else in a message is indented: a terminal knows by it what not to wrap.
+    # Nothing else in a message is indented, so that a terminal knows the lines that it must not wrap.
     return "".join(f"\n  {line}" for line in lines)
 
 
