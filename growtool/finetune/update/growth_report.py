@@ -1,4 +1,4 @@
-"""What the report of growing says about each tensor, for the options of training that go by it."""
+"""Reading the growth report's entries about tensors, for the options of training that depend on it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ T = TypeVar("T")
 
 
 def read_tensors(folder: Path, option: str, *, without: str, read: Callable[[Mapping[str, Any]], T]) -> T:
-    """What `read` makes of the entries, tensor by tensor, of the growth report in `folder`.
+    """Return the result of `read` on the tensor entries of the growth report in `folder`.
 
     Args:
         folder: of a grown checkpoint.
-        option: of `growtool finetune` that needs the report.
-        without: what to do where there is no report.
-        read: entries by the name of their tensor -> what is wanted of them.
+        option: the option of `growtool finetune` that needs the report, for messages.
+        without: the advice for a checkpoint without a report, for messages.
+        read: called with the entries by the names of their tensors; errors of missing or wrong keys become
+            CheckpointErrors.
 
     Raises:
         PlanError: there is no report.
-        CheckpointError: it is not a growth report.
+        CheckpointError: the file is not a growth report.
     """
     path = folder / REPORT
     if not path.is_file():

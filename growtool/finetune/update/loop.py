@@ -1,4 +1,4 @@
-"""The training loop's inside: one update, and what is told about many of them."""
+"""One update of the weights, and the losses of many updates until they are reported."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from growtool.finetune.update.new_positions import NewWarmup
 from growtool.finetune.update.objective import Objective
 from growtool.finetune.update.trainable import FrozenSlices, Selection
 
-_SKIPS_IN_A_ROW = 20  # more of them are no accident
+_SKIPS_IN_A_ROW = 20  # updates; more of them are no accident, and the run ends
 
 
 class Diverged(Exception):
-    """A loss or a weight is not finite any more.
+    """Raised when a loss or a weight is not finite, or too many updates in a row were skipped.
 
     Attributes:
-        skippable: whether that was a training loss, so that leaving the update out would have kept the weights finite.
+        skippable: whether a training loss was not finite, so that skipping its update would have kept the weights
+            finite.
     """
 
     def __init__(self, text: str, *, skippable: bool = False) -> None:
@@ -37,33 +38,33 @@ class Diverged(Exception):
 
 @dataclass(slots=True)
 class Trainer:
-    """Everything an update touches.
+    """The model, the loss, the optimizer and everything else that an update touches.
 
     Attributes:
-        model: the weights that train.
-        forward: the model as it is called: compiled, replicated over processes, or itself.
-        predict: the weights that count as evaluation calls them: compiled, or the module itself.
-        objective: what is minimised.
-        optimizer: over the selected parameters.
-        set_rate: for the update after so many, None where the rate stays.
+        model: the module whose weights train.
+        forward: the same model as updates call it: compiled, replicated over processes, or itself.
+        predict: the model that is evaluated (see `evaluated`) as evaluation calls it: compiled, or itself.
+        objective: the loss.
+        optimizer: over all parameters that will ever train.
+        set_rate: sets the learning rate of the next update, given the updates before it; None if the rate is fixed.
         scaler: of gradients, for float16; else None.
-        ema: timm's weight average, else None.
-        mix: mixup and cutmix, (images, class numbers) to (images, class weights); None without.
-        erase: random erasing of a batch, None without.
-        selection: what trains.
-        held: guards the old elements of tensors that train in part.
-        new_warmup: scales the first updates of what growth made.
+        ema: timm's weight average, or None.
+        mix: mixup and cutmix, (images, class numbers) to (images, class weights), or None.
+        erase: random erasing of a batch, or None.
+        selection: the tensors that train.
+        held: restores the old elements of tensors that train in part.
+        new_warmup: scales the first updates of new positions.
         device: where all of it lives.
         world: the processes that share the work.
-        autocast: the type for mixed precision, None without.
-        memory_format: how images and convolutions are laid out.
+        autocast: name of the type for mixed precision, or None.
+        memory_format: of images and convolutions.
         seed: of the run.
         accumulate: parts in which the images of an update pass through the model.
-        clip: applied to the gradients before the step, None without.
-        skips: whether an update that is not finite is left out, rather than the end of the run.
+        clip: clips the gradients in place before the optimizer's step; None for no clipping.
+        skips: whether an update with a loss or gradient that is not finite is skipped.
         step: updates done, skipped ones included.
         lr: learning rate of the latest update.
-        skipped: updates left out.
+        skipped: number of updates skipped.
     """
 
     model: nn.Module
@@ -90,43 +91,44 @@ class Trainer:
     step: int = 0
     lr: float = 0.0
     skipped: int = 0
-    _in_a_row: int = field(default=0)
+    _skips_in_a_row: int = field(default=0)
 
     def update(self, images: Tensor, targets: Tensor) -> Tensor | None:
-        """One update from this process's images [B, C, H, W] and class numbers [B].
+        """Do one update from this process's images [B, C, H, W] and class numbers [B].
 
         Returns:
-            Its loss, still on the device; None where the update was skipped.
+            The loss, still on the device, or None if the update was skipped.
 
         Raises:
             Diverged: too many updates in a row were skipped.
         """
         # Ranks differ in their dropout; the first one draws what a single process draws.
-        place = ("update", self.step) if self.world.is_main else ("update", self.step, self.world.rank)
-        seed_generators(derive_seed(self.seed, *place), self.device)
+        purpose = ("update", self.step) if self.world.is_main else ("update", self.step, self.world.rank)
+        seed_generators(derive_seed(self.seed, *purpose), self.device)
         if self.mix is not None:
             images, targets = self.mix(images, targets)
         if self.erase is not None:
             images = self.erase(images)
         images = images.contiguous(memory_format=self.memory_format)
-        statistics = _statistics(self.model) if self.skips else {}
+        # The forward pass itself writes running statistics, which a skipped update must not leave behind.
+        saved_buffers = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips else {}
         self.optimizer.zero_grad()
         loss = self.backward(images, targets)
-        self.held.mask_gradients()
-        done = not self.skips or self._is_finite(loss)
-        if done:
+        self.held.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
+        applied = not self.skips or self._is_finite(loss)
+        if applied:
             with self.new_warmup.scaling(self.step):
-                self._step()
+                self._apply_gradients()
         else:
-            for buffer, before in statistics.items():
+            for buffer, before in saved_buffers.items():
                 buffer.copy_(before)
         self.held.put_back()
-        self._count(done)
-        return loss if done else None
+        self._count(applied)
+        return loss if applied else None
 
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Gradients of the mean loss over all images of the update, part by part; returns that loss."""
-        second_order = bool(getattr(self.optimizer, "is_second_order", False))
+        """Compute the gradients of the mean loss over the update's images, part by part; return the loss, detached."""
+        second_order = bool(getattr(self.optimizer, "is_second_order", False))  # timm's Adahessian
         parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
         total: Tensor | None = None
         for number, (part, labels) in enumerate(parts, start=1):
@@ -134,17 +136,17 @@ class Trainer:
                 with mixed_precision(self.device, self.autocast):
                     logits = self.forward(part)
                     loss = self.objective(logits, labels, part, self.step)
-                loss = loss * (len(part) / len(images)) if len(parts) > 1 else loss
+                loss = loss * (len(part) / len(images)) if len(parts) > 1 else loss  # the sum over parts is the mean
                 scaled = self.scaler.scale(loss) if self.scaler is not None else loss
                 scaled.backward(create_graph=second_order)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
 
-    def _step(self) -> None:
+    def _apply_gradients(self) -> None:
         if self.scaler is not None:
             if self.clip is not None:
-                self.scaler.unscale_(self.optimizer)
+                self.scaler.unscale_(self.optimizer)  # the limit holds for the gradients as they are
                 self.clip()
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -154,21 +156,22 @@ class Trainer:
         self.optimizer.step()
 
     def _is_finite(self, loss: Tensor) -> bool:
-        """Whether loss and gradients are finite in every process; a float16 scaler looks after its gradients itself."""
+        """Return whether the loss and the gradients are finite in every process."""
         finite = torch.isfinite(loss)
-        if self.scaler is None:
+        if self.scaler is None:  # a float16 scaler skips the step itself where gradients are not finite
             gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             finite = finite & torch.isfinite(torch.stack([norm.sum() for norm in torch._foreach_norm(gradients)]).sum())
         return not self.world.any(not bool(finite))
 
-    def _count(self, done: bool) -> None:
+    def _count(self, applied: bool) -> None:
+        """Count the update, applied or skipped, and set the learning rate of the next one."""
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.step += 1
-        self._in_a_row = 0 if done else self._in_a_row + 1
-        self.skipped += not done
-        if self._in_a_row > _SKIPS_IN_A_ROW:
+        self._skips_in_a_row = 0 if applied else self._skips_in_a_row + 1
+        self.skipped += not applied
+        if self._skips_in_a_row > _SKIPS_IN_A_ROW:
             raise Diverged(
-                f"step {self.step}: {self._in_a_row} updates in a row were not finite, expected few to be so"
+                f"step {self.step}: {self._skips_in_a_row} updates in a row were not finite, expected few to be so"
             )
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
@@ -177,37 +180,46 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The weights that count: the average where there is one."""
+        """The model that is evaluated and saved: the weight average if there is one, else the model that trains."""
         return self.ema.module if self.ema is not None else self.model
 
     def settle(self) -> None:
-        """Make the processes agree on running statistics, before anyone evaluates or saves them."""
+        """Average running statistics over the processes, so that all of them evaluate and save the same model."""
         for model in (self.model, self.evaluated):
             average_statistics(model, self.world)
 
 
 @dataclass(slots=True)
 class Meter:
-    """The updates since the last record, and the sum over the epoch.
+    """The losses and the speed of the updates since the last record, and the sum of losses over the epoch.
 
     Losses are read from the device once per record, so that a GPU is not made to wait at every update.
+
+    Attributes:
+        losses: of the updates since the last record that were not skipped, on the device.
+        shared: how many of them, from the first on, are means over all processes already: those that a resumed run
+            had noted. The others are this process's own.
+        images: that passed since the last record, over all processes.
+        since: time of the last record, as `time.perf_counter` tells it.
+        epoch_sum: of the losses of the epoch up to the last record.
+        epoch_count: their number.
     """
 
     losses: list[Tensor] = field(default_factory=list)
-    shared: int = 0  # of them, the first ones that are means over all processes already
+    shared: int = 0
     images: int = 0
     since: float = field(default_factory=time.perf_counter)
     epoch_sum: float = 0.0
     epoch_count: int = 0
 
     def add(self, loss: Tensor | None, images: int) -> None:
-        """Take in an update and the number of its images."""
+        """Add an update's loss, None if it was skipped, and the number of its images."""
         if loss is not None:
             self.losses.append(loss)
         self.images += images
 
     def restart(self, course: RunProgress | None, device: torch.device) -> None:
-        """An epoch begins, or goes on where `course` says."""
+        """Begin an epoch, or continue one from the losses that `course` holds."""
         pending = course.pending if course else []
         self.losses = list(torch.tensor(pending, dtype=torch.float64, device=device).unbind())
         self.shared = len(pending)
@@ -215,16 +227,16 @@ class Meter:
         self.epoch_sum, self.epoch_count = (course.epoch_sum, course.epoch_count) if course else (0.0, 0)
 
     def pending(self, trainer: Trainer) -> list[float]:
-        """The losses since the last record, over all processes.
+        """Return the losses since the last record as means over all processes, every one of which must call this.
 
         Raises:
             Diverged: one is not finite.
         """
         if not self.losses:
             return []
-        own = torch.stack([loss.double() for loss in self.losses])
-        own[self.shared :] = trainer.world.total(own[self.shared :]) / trainer.world.size
-        values: list[float] = own.tolist()
+        means = torch.stack([loss.double() for loss in self.losses])
+        means[self.shared :] = trainer.world.total(means[self.shared :]) / trainer.world.size
+        values: list[float] = means.tolist()
         for step, value in enumerate(values, start=trainer.step - len(values) + 1):
             if not math.isfinite(value):
                 text = f"step {step}: found a training loss of {value}, expected a finite number"
@@ -232,15 +244,10 @@ class Meter:
         return values
 
     def flush(self, trainer: Trainer) -> tuple[float | None, float]:
-        """Mean loss of the updates since the last record, and images per second; both begin anew."""
+        """Return the mean loss since the last record, None without any, and the images per second; restart both."""
         values = self.pending(trainer)
         speed = self.images / (time.perf_counter() - self.since)
         self.epoch_sum += math.fsum(values)
         self.epoch_count += len(values)
         self.losses, self.shared, self.images, self.since = [], 0, 0, time.perf_counter()
         return (math.fsum(values) / len(values) if values else None), speed
-
-
-def _statistics(model: nn.Module) -> dict[Tensor, Tensor]:
-    """Copies of the buffers, which a forward pass over bad numbers spoils."""
-    return {buffer: buffer.clone() for buffer in model.buffers()}

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 _RULES = {"SGD": "sgd"} | dict.fromkeys(("Adam", "AdamW", "NAdam", "NAdamW", "RAdam", "AdamWLegacy"), "adam")
+"""The report's key of the factors for an optimizer, by the name of its class."""
 
 
 def read_factors(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Parameter -> the factor for its learning rate, from the growth report in `folder`.
+    """Return the factors of learning rates, by parameter, from the growth report in `folder`.
 
     Raises:
-        PlanError: there is no report, or no rule for such an optimizer.
-        CheckpointError: it is not a growth report.
+        PlanError: there is no report, or growth knows no factors for this kind of optimizer.
+        CheckpointError: the file is not a growth report.
     """
     algorithm = type(optimizer).__name__
     if algorithm not in _RULES:
@@ -31,17 +32,19 @@ def read_factors(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, fl
             "known to grow so; use --opt adamw or sgd, or drop the option"
         )
 
-    def factors(tensors: Mapping[str, Any]) -> dict[str, float]:
-        found = {name: entry["lr_factors"] for name, entry in tensors.items() if "lr_factors" in entry}
-        return {name: float(factors[_RULES[algorithm]]) for name, factors in found.items()}
+    def read(tensors: Mapping[str, Any]) -> dict[str, float]:
+        rule = _RULES[algorithm]
+        return {name: float(entry["lr_factors"][rule]) for name, entry in tensors.items() if "lr_factors" in entry}
 
-    return read_tensors(folder, "--lr-factors", without="drop the option", read=factors)
+    return read_tensors(folder, "--lr-factors", without="drop the option", read=read)
 
 
 def scale_rates(
     optimizer: torch.optim.Optimizer, model: nn.Module, factors: Mapping[str, float], *, scheduled: bool
 ) -> None:
-    """Split the parameter groups by factor; timm's schedules multiply a group's rate by its `lr_scale`.
+    """Split the parameter groups by factor, and scale the rates of the new groups.
+
+    timm's schedules multiply the rate of a group by its `lr_scale`, which layer decay may have set already.
 
     Args:
         optimizer: before its schedule is made.
@@ -52,11 +55,14 @@ def scale_rates(
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
-        parts: dict[float, list[nn.Parameter]] = defaultdict(list)
+        by_factor: dict[float, list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:
-            parts[factors.get(names[id(parameter)], 1.0)].append(parameter)
-        for factor, parameters in sorted(parts.items()):
-            changed = {"lr_scale": group.get("lr_scale", 1.0) * factor}
-            changed |= {} if scheduled else {"lr": group["lr"] * factor}
-            groups.append({**group, "params": parameters, **(changed if factor != 1.0 else {})})
+            by_factor[factors.get(names[id(parameter)], 1.0)].append(parameter)
+        for factor, parameters in sorted(by_factor.items()):
+            part = {**group, "params": parameters}
+            if factor != 1.0:
+                part["lr_scale"] = group.get("lr_scale", 1.0) * factor
+                if not scheduled:
+                    part["lr"] = group["lr"] * factor
+            groups.append(part)
     optimizer.param_groups[:] = groups

@@ -1,4 +1,4 @@
-"""A checkpoint as a model in memory, ready to train."""
+"""Loading a checkpoint as a model in memory that is ready to train."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from growtool.templates.training import even_out_gradients, put_in_form
 
 
 def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
-    """The timm model on CPU in eval mode with the stored weights; floating-point tensors become float32.
+    """Build the timm model of a checkpoint, on the CPU and in eval mode, with the stored weights as float32.
 
-    A checkpoint in template form gives a model that computes its weights from templates and coefficients.
+    The weights of a checkpoint in template form are computed from templates and coefficients, which train.
 
     Args:
-        checkpoint: names the model.
+        checkpoint: names the model and holds the weights; tensors of integers keep their type.
         model_args: further arguments of its constructor that change no tensor, such as `drop_path_rate`.
 
     Raises:
@@ -39,6 +39,7 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
         tensor = checkpoint.read_stored(name)
         wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
         state[name] = held_as(f"{checkpoint.name}: {name}", tensor, wanted)
+    # `assign` puts a tensor of its own under each name, so tied parameters have to be noted before and tied again.
     shared = shared_names(model.state_dict(keep_vars=True))
     model.load_state_dict(state, strict=True, assign=True)
     _share(model, shared)
@@ -48,7 +49,7 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
 
 
 def _share(model: nn.Module, groups: Iterable[list[str]]) -> None:
-    """Let modules hold the same tensor again that were given one each."""
+    """Give all names of a group the tensor of the first one."""
     for first, *others in groups:
         tensor = model.state_dict(keep_vars=True)[first]
         for name in others:
@@ -57,13 +58,13 @@ def _share(model: nn.Module, groups: Iterable[list[str]]) -> None:
 
 
 def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
-    """Give a timm model a fresh head, drawn from `seed`; the global random state stays.
+    """Give a timm model a fresh head, drawn from `seed`; the global random state stays as it is.
 
     Returns:
-        The names of its parameters.
+        The names of the head's parameters.
 
     Raises:
-        PlanError: the model has none that timm can replace.
+        PlanError: the model has no head that timm can replace.
     """
     reset = getattr(model, "reset_classifier", None)
     if not callable(reset):
@@ -79,25 +80,25 @@ def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
 
 
 def spec_for(spec: ModelSpec, classes: int | None) -> ModelSpec:
-    """The spec with a fresh head for so many classes; as it is for None."""
+    """Return the spec with a head for that number of classes, or the same spec for None."""
     return spec if classes is None else with_classes(spec, classes)
 
 
 def count_classes(model: nn.Module) -> int:
-    """Logits of a timm model."""
+    """Return the number of logits of a timm model."""
     return cast("int", model.num_classes)
 
 
 def layout(channels_last: bool) -> torch.memory_format:
-    """How images and convolutions are laid out in memory."""
+    """Return the memory format of images and convolutions."""
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def compiled(model: nn.Module, backend: str | None) -> Callable[[Tensor], Tensor]:
-    """The model as it is called: by torch.compile with that backend, or itself without one."""
+    """Return the model compiled by torch.compile with that backend, or the model itself without a backend."""
     return torch.compile(model, backend=backend) if backend else model
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> nn.Module:
-    """The model on `device` in that layout."""
+    """Move the model to `device` and into the memory format, in place; return it."""
     return model.to(device).to(memory_format=layout(channels_last))

@@ -1,7 +1,7 @@
-"""New positions learn otherwise at first: the optimizer begins anew there, and their updates grow to full size.
+"""How training starts at new positions: with an optimizer state begun anew, and with updates that grow to full size.
 
-Both are of SPARKLING (arXiv 2602.02472), which grows width in the middle of training. New are the positions and tensors
-that the growth report names: all but the first copy of each, and what is no copy.
+Both come from SPARKLING (arXiv 2602.02472), which grows width in the middle of training. The growth report names the
+new positions and tensors: of copies all but the first one, and whatever is no copy.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from growtool.finetune.update.trainable import Selection
 
 
 class NewWarmup:
-    """Scales the first updates of new positions by t / N, t being the updates before and N those of the warm-up.
+    """A warm-up of the new positions alone: in update t of N, counted from 0, their step is scaled by t / N.
 
-    What is scaled is the step that the optimizer has made, w <- w' + t / N (w - w'), since Adam's does not depend on
-    the size of gradients. For every optimizer whose step is a multiple of the rate, this is a rate t / N as high at the
-    new positions, weight decay included. Old positions get the optimizer's step to the bit.
+    With w' the weights before and w those after the optimizer's step, a new position becomes w' + t / N (w - w').
+    Scaling gradients would not do: Adam's step does not depend on their size. For every optimizer whose step is a
+    multiple of the rate, this is a rate t / N as high, weight decay included. Old positions get the optimizer's step to
+    the bit.
 
     Args:
-        model: sharded or not; its parameters are looked at before and after a step.
-        new: what of them is new.
-        updates: of the warm-up; 0 leaves every step as it is.
+        model: the model that trains, sharded or not.
+        new: its new tensors and positions.
+        updates: N; 0 leaves every step as it is.
     """
 
     def __init__(self, model: nn.Module, new: Selection, updates: int) -> None:
@@ -44,7 +45,7 @@ class NewWarmup:
     @contextmanager
     @torch.no_grad()
     def scaling(self, step: int) -> Iterator[None]:
-        """Scale what happens to the parameters while this is open, in the update after `step` others."""
+        """Scale the step that the optimizer makes while this is open, in update `step`, counted from 0."""
         if step >= self._updates:
             yield
             return
@@ -55,23 +56,26 @@ class NewWarmup:
 
 
 def begun_anew(state: OptimizerState, new: Selection, how: NewState) -> OptimizerState:
-    """The state with that of new positions as if they had just begun; whole new tensors begin without any.
+    """Return the state with that of new positions begun anew, and without that of new tensors.
 
     Args:
         state: of an optimizer over a grown model.
-        new: its new tensors and positions.
-        how: `carried` leaves all as growth mapped it; `reset` makes every moment 0; `mean` the first moments 0 and the
-            second ones the mean of the old positions of their tensor, so that Adam's first steps are of the usual size.
+        new: the new tensors and positions of the model.
+        how: `carried` returns the state as growth mapped it. `reset` sets the moments at new positions to 0. `mean`
+            sets first moments to 0 and second ones to the mean over the old positions of their tensor, so that Adam's
+            first steps are of the usual size.
 
     Raises:
-        PlanError: the optimizer keeps something else than moments of each weight.
+        PlanError: the optimizer keeps a tensor that is no moment of each weight.
     """
     if how == "carried":
         return state
     tensors: dict[str, Tensor] = {}
     for key, value in state.tensors.items():
         name, _, slot = key.partition("/")
-        if name in new.slices and value.ndim:
+        if name in new.names:
+            continue
+        if name in new.slices and value.ndim:  # a number, such as Adam's step, belongs to old positions as well
             if slot not in MOMENTS:
                 raise PlanError(
                     f"--new-state {how}: {state.algorithm} keeps {key}, and what of it belongs to new positions is not "
@@ -79,7 +83,6 @@ def begun_anew(state: OptimizerState, new: Selection, how: NewState) -> Optimize
                 )
             mask = new.mask(name, value.shape)
             value = with_mean(value, mask) if how == "mean" and MOMENTS[slot] == 2 else value.masked_fill(mask, 0)
-        if name not in new.names:
-            tensors[key] = value
+        tensors[key] = value
     values = {name: slots for name, slots in state.values.items() if name not in new.names}
     return replace(state, tensors=tensors, values=values)

@@ -1,8 +1,8 @@
-"""What training minimises: the loss on the labels and, with a teacher, on what the teacher says of the same images.
+"""The loss of training: on the labels and, with a teacher, also on the teacher's logits for the same images.
 
 Distillation follows Hinton et al. (arXiv 1503.02531, section 2): the student's distribution at temperature T approaches
-the teacher's, scaled by T^2. After growth the teacher is usually the source: what it knew is not forgotten while new
-weights find their use, and as its part anneals to 0 the student may become better than it.
+the teacher's, and the loss is scaled by T^2. After growth the teacher is usually the source. It keeps the student from
+forgetting while the new weights find their use; as its part anneals to 0, the student may become better than it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Teacher:
 
     Attributes:
         forward: images [B, C, H, W] to logits [B, classes].
-        weight: its part in the loss, by the number of updates done.
-        temperature: of both distributions.
+        weight: the teacher's part in the loss, 0 to 1, given the number of updates done.
+        temperature: T, of both distributions.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What training minimises.
+    """The loss that training minimises.
 
     Attributes:
         criterion: loss of (logits [B, classes], targets [B] or [B, classes]).
@@ -48,7 +48,7 @@ class Objective:
     teacher: Teacher | None = None
 
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor, step: int) -> Tensor:
-        """The loss of logits [B, classes] on images [B, C, H, W] in update `step`."""
+        """Return the loss of the student's logits [B, classes] for images [B, C, H, W] in update `step`."""
         loss = self.criterion(logits.float(), targets)
         weight = self.teacher.weight(step) if self.teacher else 0.0
         if self.teacher is None or weight == 0:
@@ -59,15 +59,19 @@ class Objective:
 
 
 def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student), the mean over the batch of logits [B, classes]."""
+    """Return T^2 KL(teacher || student), the mean over the batch, of logits and the teacher's, both [B, classes]."""
     student = functional.log_softmax(logits.float() / temperature, dim=1)
     teacher = functional.log_softmax(taught.float() / temperature, dim=1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def annealed(weight: float, how: str, steps: int) -> Callable[[int], float]:
-    """`weight` at update 0, 0 at update `steps`, along a line or half a cosine; or `constant`."""
-    courses: dict[str, Callable[[float], float]] = {
+    """Return the teacher's weight as a function of the updates done.
+
+    It falls from `weight` at update 0 to 0 at update `steps`, along a line (`linear`) or half a cosine (`cosine`), or
+    stays (`constant`).
+    """
+    courses: dict[str, Callable[[float], float]] = {  # of the part of the updates that is done, 0 to 1
         "constant": lambda part: 1.0,
         "linear": lambda part: 1 - part,
         "cosine": lambda part: (1 + math.cos(math.pi * part)) / 2,
@@ -83,16 +87,17 @@ def require_same_task(
     classes: Sequence[str] | None,
     taught: Sequence[str] | None,
 ) -> None:
-    """Raise unless both look at the same images and tell the same classes apart, in the same order.
+    """Check that student and teacher take the same images and have the same classes in the same order.
 
     Args:
         student, teacher: the two models.
-        name: of the teacher.
-        classes: names of the student's classes, where its checkpoint or the data tell them.
-        taught: names of the teacher's, where its checkpoint tells them.
+        name: of the teacher's checkpoint, for messages.
+        classes: names of the student's classes; None or empty if neither its checkpoint nor the data tell them.
+        taught: names of the teacher's classes; None if its checkpoint does not tell them.
 
     Raises:
-        PlanError: one line for each difference.
+        PlanError: they differ; one line for each difference.
+        CheckpointError: the names of the teacher's classes do not match its logits.
     """
     if taught is not None:
         require_names(taught, count_classes(teacher), f"--kd-teacher {name}")

@@ -1,4 +1,4 @@
-"""The optimizer and the course of its rate: timm's, and SWAN."""
+"""Creating the optimizer, one of timm's or SWAN, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ if TYPE_CHECKING:
 
 
 def unknown_optimizer(name: str) -> str | None:
-    """What is wrong with the name of an optimizer; None where it is one."""
+    """Return the problem with the name of an optimizer, or None if there is such an optimizer."""
     from timm.optim import list_optimizers
 
     known = [*list_optimizers(), STATELESS]
+    # Lookahead is timm's, and wraps the optimizers of timm's registry alone, where SWAN is not.
     if name.lower().removeprefix("lookahead_") in known and name.lower() != f"lookahead_{STATELESS}":
         return None
-    near = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `timm.optim.list_optimizers()`"
+    similar = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else "see `timm.optim.list_optimizers()`"
     return f"--opt: found {name!r}, expected the name of an optimizer of timm, or {STATELESS}; {hint}"
 
 
 def unused_momentum(config: RunConfig) -> str | None:
-    """That an optimizer of a known name has no use for the momentum that was set; None where it has, or none was."""
+    """Return the problem with `--momentum` if it was set for an optimizer without momentum, else None.
+
+    Args:
+        config: of the run; the name of its optimizer is known to be right.
+    """
     from timm.optim import get_optimizer_info
 
     name = config.opt.lower().removeprefix("lookahead_")
@@ -39,7 +44,7 @@ def unused_momentum(config: RunConfig) -> str | None:
 
 
 def class_name(name: str) -> str:
-    """The class of the optimizer of this name, as `optimizer.json` has it; empty where there is none."""
+    """Return the class name of an optimizer, as `optimizer.json` has it; "" if there is no such optimizer."""
     from timm.optim import get_optimizer_class
 
     if name.lower().startswith("lookahead_"):
@@ -50,10 +55,12 @@ def class_name(name: str) -> str:
 
 
 def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Over the parameters that train; biases, norms and what the model names itself are not decayed.
+    """Create the optimizer over the parameters of `model` that require gradients.
+
+    Biases, norms and the parameters that the model itself excludes get no weight decay.
 
     Raises:
-        PlanError: timm cannot create it, or it does not take `opt_kwargs`.
+        PlanError: timm cannot create the optimizer, or it does not take `opt_kwargs`.
     """
     from timm.optim import create_optimizer_v2
 
@@ -78,21 +85,25 @@ def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
 def create_schedule(
     config: RunConfig, optimizer: torch.optim.Optimizer, *, steps: int, per_epoch: int
 ) -> Callable[[int], None] | None:
-    """What sets the rate for the update after so many of the run, by timm's scheduler; None where the rate stays.
+    """Return a function that sets the learning rate of the next update, given how many updates the run has done.
 
     Args:
-        config: of the run; its course may have begun before it and end after it.
+        config: of the run; the course of the rate may begin before the run and end after it.
         optimizer: gets the rate of its first update.
-        steps: updates in all.
+        steps: updates of the run.
         per_epoch: updates of an epoch.
 
+    Returns:
+        None if the rate is fixed.
+
     Raises:
-        PlanError: timm cannot lay it out over so few updates.
+        PlanError: timm cannot create such a schedule for so few updates.
     """
     from timm.scheduler import create_scheduler_v2
 
     course, warmup = config.course(steps), config.warmup(per_epoch)
     try:
+        # An epoch of one update makes timm count in updates: the lengths here are no whole numbers of epochs.
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched=config.sched,
@@ -121,11 +132,11 @@ def create_schedule(
 
 
 def _create_swan(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
-    """By a registry of its own: timm's groups and layer decay hold for it, and timm's registry stays as it is."""
+    """Create SWAN through timm's registry class, for the same parameter groups and layer decay as other optimizers."""
     from timm.optim import OptimInfo, OptimizerRegistry
 
     from growtool.finetune.update.swan import Swan
 
-    registry = OptimizerRegistry()
+    registry = OptimizerRegistry()  # not timm's global one, to which the name would be added for everybody
     registry.register(OptimInfo(STATELESS, Swan, has_eps=False))
     return registry.create_optimizer(model, **options)  # type: ignore[no-any-return]

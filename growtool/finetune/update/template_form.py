@@ -1,4 +1,4 @@
-"""Training a checkpoint in template form: what trains, and what it cannot be combined with."""
+"""Training a checkpoint in template form: which parameters train, and which options are impossible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Slices = tuple[tuple[tuple[int, int], ...], ...]
 
 
 def refuse_what_templates_cannot(config: RunConfig, checkpoint: Checkpoint) -> None:
-    """Raise for options that a checkpoint in template form has no place for.
+    """Check that no option is impossible for a checkpoint in template form; a dense one passes.
 
     Raises:
-        PlanError: one problem for each.
+        PlanError: there are such options; one problem for each.
     """
     if checkpoint.form is None:
         return
@@ -39,7 +39,7 @@ def refuse_what_templates_cannot(config: RunConfig, checkpoint: Checkpoint) -> N
 
 
 def names_of_kind(kind: str, checkpoint: Checkpoint) -> frozenset[str]:
-    """The parameters that are `coefficients` or `templates`.
+    """Return the names of the parameters of one kind, `coefficients` or `templates`.
 
     Raises:
         PlanError: the checkpoint is dense.
@@ -55,27 +55,33 @@ def names_of_kind(kind: str, checkpoint: Checkpoint) -> frozenset[str]:
 def as_stored(
     names: Iterable[str], slices: Mapping[str, Slices], form: Form | None
 ) -> tuple[frozenset[str], dict[str, Slices]]:
-    """What tensors of the model, and parts of them, are for a checkpoint that stores some of them as coefficients.
+    """Translate new tensors, and new positions of tensors, into those that the checkpoint stores.
 
-    A templated tensor that is new trains in its coefficients; one that is new in part, in the coefficients of the
-    blocks that are new as wholes. Templates are shared with what is old, and stay.
+    Of a templated tensor the coefficients train: all of them if the tensor is new, and if it is new in part, those of
+    the blocks that consist of new positions alone. Templates do not train, as old tensors share them.
+
+    Args:
+        names: the new tensors of the dense model.
+        slices: the new positions of others.
+        form: the template form; None for a dense checkpoint, whose names and slices are returned as they are.
     """
     templated = form.tensors if form else {}
-    parts: dict[str, Slices] = {name: ranges for name, ranges in slices.items() if name not in templated}
+    stored_slices: dict[str, Slices] = {name: ranges for name, ranges in slices.items() if name not in templated}
     for name in slices.keys() & templated.keys():
         layouts = (templated[name].rows, templated[name].columns)
+        # Not strict: a weight has further dimensions (height, width), which no blocks divide.
         blocks = tuple(tuple(_new_blocks(layout, new)) for layout, new in zip(layouts, slices[name], strict=False))
         if any(blocks):
-            parts[coefficients_of(name)] = (*blocks, ())
-    return frozenset(coefficients_of(name) if name in templated else name for name in names), parts
+            stored_slices[coefficients_of(name)] = (*blocks, ())  # [k_out, k_in, T]
+    return frozenset(coefficients_of(name) if name in templated else name for name in names), stored_slices
 
 
 def _new_blocks(layout: Layout, ranges: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
-    """The blocks all of whose positions are new, each as a range of its own."""
-    new = torch.zeros(layout.size, dtype=torch.bool)
+    """Yield the blocks all of whose positions are new, each as a range of its own."""
+    is_new = torch.zeros(layout.size, dtype=torch.bool)
     for start, stop in ranges:
-        new[start:stop] = True
-    block: Tensor = layout.places()[0]
-    for number in range(layout.blocks):
-        if bool(new[block == number].all()):
-            yield number, number + 1
+        is_new[start:stop] = True
+    block_of: Tensor = layout.places()[0]
+    for block in range(layout.blocks):
+        if bool(is_new[block_of == block].all()):
+            yield block, block + 1

@@ -1,4 +1,4 @@
-"""What trains: whole tensors, or the parts of them that growth made; and what must not notice that training goes on."""
+"""The selection of tensors that train, whole or in part, and the protection of everything else from training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Selection:
     """The tensors of a model, parameters and buffers, that training may change.
 
     Attributes:
-        names: those it may change as a whole.
-        slices: those it may change in part, with the new positions.
+        names: tensors that train as a whole.
+        slices: tensors that train in part, with the ranges of their new positions; disjoint from `names`.
     """
 
     names: frozenset[str]
@@ -36,39 +36,45 @@ class Selection:
         return name in self.names or name in self.slices
 
     def mask(self, name: str, shape: torch.Size) -> Tensor:
-        """bool of the shape of a tensor, True where it is selected."""
+        """Return a boolean tensor of this shape, True where an element of the tensor `name` is selected."""
         if name in self.names:
             return torch.ones(shape, dtype=torch.bool)
         return new_mask(shape, self.slices.get(name, ()))
 
     def freeze_others(self, model: nn.Module) -> None:
-        """Let gradients reach the selected parameters only."""
+        """Require gradients of the selected parameters, and of no others."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self)
 
     def train_mode(self, model: nn.Module) -> None:
-        """Training mode, except for BatchNorm without a selected tensor: its running statistics must not drift."""
+        """Put the model in training mode, but BatchNorm without a selected tensor in eval mode.
+
+        The running statistics of such a norm would drift otherwise, although none of its tensors trains.
+        """
         model.train()
         for prefix, module in model.named_modules():
-            if isinstance(module, _BatchNorm) and not self._holds(prefix, module):
+            if isinstance(module, _BatchNorm) and not self._selects_any_of(prefix, module):
                 module.eval()
 
     def count(self, model: nn.Module) -> int:
-        """Parameters that train, in elements."""
+        """Return the number of elements of parameters that train."""
         whole = sum(parameter.numel() for name, parameter in model.named_parameters() if name in self.names)
-        parts = (self.mask(name, p.shape) for name, p in model.named_parameters() if name in self.slices)
-        return whole + sum(int(mask.sum()) for mask in parts)
+        masks = (self.mask(name, p.shape) for name, p in model.named_parameters() if name in self.slices)
+        return whole + sum(int(mask.sum()) for mask in masks)
 
-    def _holds(self, prefix: str, module: nn.Module) -> bool:
-        own = [name for name, _ in module.named_parameters(recurse=False)]
-        own = own or [name for name, _ in module.named_buffers(recurse=False)]  # a norm without weight and bias
-        return any(f"{prefix}.{name}" in self for name in own)
+    def _selects_any_of(self, prefix: str, norm: nn.Module) -> bool:
+        """Return whether a parameter of `norm` is selected, or a buffer of one without weight and bias."""
+        tensors = [name for name, _ in norm.named_parameters(recurse=False)]
+        tensors = tensors or [name for name, _ in norm.named_buffers(recurse=False)]
+        return any(f"{prefix}.{name}" in self for name in tensors)
 
     def held(self, model: nn.Module) -> FrozenSlices:
-        """Guards what is old in the tensors that train in part, and the counters of norms that hold such tensors."""
+        """Return the guard of the old elements of tensors that train in part."""
         masks: dict[str, Tensor | None] = {
             name: self.mask(name, tensor.shape) for name, tensor in model.state_dict().items() if name in self.slices
         }
+        # A norm that trains in part is in training mode and counts its batches. The counter is no part of any channel,
+        # so it stays.
         for prefix, module in model.named_modules():
             if isinstance(module, _BatchNorm) and any(
                 f"{prefix}.{name}" in masks for name in ("weight", "running_mean")
@@ -79,11 +85,13 @@ class Selection:
 
 
 class FrozenSlices:
-    """The old elements of tensors that train in part; an optimizer's decay and momentum would move them otherwise.
+    """A guard of the old elements of tensors that train in part.
+
+    A gradient of 0 is not enough: the optimizer's weight decay and momentum would still move them.
 
     Args:
-        model: its tensors as they stand are what is kept.
-        masks: by name, True where an element may change; None keeps the whole tensor.
+        model: the values that its tensors have now are kept.
+        masks: by tensor, True where an element may change; None keeps the whole tensor.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor | None]) -> None:
@@ -99,20 +107,20 @@ class FrozenSlices:
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Gradients of old elements become 0, so that they count neither in a norm nor in a moment."""
+        """Set the gradients of old elements to 0, so that they count neither in the norm to clip nor in moments."""
         for tensor, _, mask in self._parts:
             if mask is not None and tensor.grad is not None:
                 tensor.grad.mul_(mask)
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Old elements become what they were."""
+        """Give old elements the values that they had at first."""
         for tensor, before, mask in self._parts:
             tensor.copy_(before if mask is None else torch.where(mask, tensor, before))
 
 
 def new_mask(shape: torch.Size, slices: Slices) -> Tensor:
-    """bool of this shape, True where an element is new."""
+    """Return a boolean tensor of this shape, True where any position of an element lies in the ranges of `slices`."""
     mask = torch.zeros(shape, dtype=torch.bool)
     for dim, ranges in enumerate(slices):
         for start, stop in ranges:
@@ -121,18 +129,21 @@ def new_mask(shape: torch.Size, slices: Slices) -> Tensor:
 
 
 def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
-    """The tensors that `--train` names.
+    """Return the selection that `--train` asks for.
 
-    These are `all`; `new`, what growth made; `coefficients` or `templates` of a checkpoint in template form; or those
-    whose names a pattern matches.
+    Args:
+        train: `all`; `new`, for the new tensors and positions of a grown checkpoint; `coefficients` or `templates`, of
+            a checkpoint in template form; or patterns of names, separated by commas.
+        checkpoint: the checkpoint to train.
+        model: the checkpoint as `load_model` builds it.
 
     Raises:
-        PlanError: nothing is selected, or `new` of a checkpoint that was not grown.
+        PlanError: nothing is selected, or `new` of a checkpoint that was not grown, or coefficients or templates of a
+            dense one.
         CheckpointError: the growth report is damaged or is not about this model.
     """
-    every = frozenset(model.state_dict())
     if train == "all":
-        return Selection(every)
+        return Selection(frozenset(model.state_dict()))
     if train in ("coefficients", "templates"):
         return Selection(names_of_kind(train, checkpoint))
     if train == "new":
@@ -141,22 +152,21 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
 
 
 def new_in(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: str) -> Selection:
-    """What growth made of a checkpoint, by the report beside it, as the model stores it.
+    """Return the new tensors and positions of a grown checkpoint, by the growth report beside it.
 
     Args:
-        checkpoint: that was grown.
-        model: of it.
-        option: that asks for it.
-        without: what to do where nothing was grown.
+        checkpoint: the grown checkpoint.
+        model: the checkpoint as `load_model` builds it.
+        option: the option that needs the selection, for messages.
+        without: the advice for a checkpoint that was not grown, for messages.
 
     Raises:
-        PlanError: it was not grown, or nothing of it is new.
+        PlanError: the checkpoint was not grown, or nothing of it is new.
         CheckpointError: the growth report is damaged or is not about this model.
     """
-    every = frozenset(model.state_dict())
-    found = new_tensors(checkpoint.path.parent, option, without=without)
-    new = Selection(*as_stored(found.names, found.slices, checkpoint.form))
-    if unknown := sorted((new.names | new.slices.keys()) - every):
+    dense = new_tensors(checkpoint.path.parent, option, without=without)
+    new = Selection(*as_stored(dense.names, dense.slices, checkpoint.form))
+    if unknown := sorted((new.names | new.slices.keys()) - model.state_dict().keys()):
         raise CheckpointError(
             f"{checkpoint.path.parent / REPORT}: names the new tensor {unknown[0]}, expected only tensors of "
             f"{checkpoint.path.name}; restore the report that was written with it"
@@ -167,16 +177,18 @@ def new_in(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: st
 
 
 def new_tensors(folder: Path, option: str = "--train new", *, without: str = "use --train all") -> Selection:
-    """What the growth report in `folder` marks as new; `option` asks for it, see `new_in`.
+    """Return what the growth report in `folder` marks as new, by the names of the dense model; see `new_in`.
 
     Raises:
         PlanError: there is no report.
-        CheckpointError: it is not a growth report.
+        CheckpointError: the file is not a growth report.
     """
     return read_tensors(folder, option, without=without, read=_new)
 
 
 def _new(tensors: Mapping[str, Any]) -> Selection:
+    """Return the new tensors, and the new slices of other tensors, from the entries of a growth report."""
+    # An `implied` tensor, such as a projection that the source lacks, need not be in a new block, but is new itself.
     names = frozenset(name for name, entry in tensors.items() if entry["new"] or entry.get("how") == "implied")
     slices = {
         name: tuple(tuple((int(start), int(stop)) for start, stop in ranges) for ranges in entry["new_slices"])
@@ -187,6 +199,7 @@ def _new(tensors: Mapping[str, Any]) -> Selection:
 
 
 def _matching(patterns: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
+    """Return the tensors that any of the patterns matches; raise PlanError for a pattern without a parameter."""
     wanted = [pattern.strip() for pattern in patterns.split(",")]
     names = [name for name, _ in model.named_parameters()]
     problems = [
