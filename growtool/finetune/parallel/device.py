@@ -1,4 +1,4 @@
-"""The machine a run computes on."""
+"""The device that a run computes on: choosing it, setting it up, and its memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from growtool.errors import PlanError
 from growtool.finetune.parallel.distributed import World
 
-_OUT_OF_MEMORY = (  # as torch's allocators, CUDA, cuBLAS, cuDNN and NCCL say it
+_OUT_OF_MEMORY = (  # in the messages of torch's allocators, CUDA, cuBLAS, cuDNN and NCCL, in lower case
     "can't allocate memory",
     "not enough memory",
     "out of memory",
@@ -27,14 +27,15 @@ _OUT_OF_MEMORY = (  # as torch's allocators, CUDA, cuBLAS, cuDNN and NCCL say it
 
 
 def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The torch device of that name; `auto` is the CUDA device where there is one.
+    """Return the torch device of that name; `auto` is a CUDA device if there is one, else the CPU.
 
     Args:
         name: `auto`, or a torch device.
-        local_rank: of several processes on this machine; each takes the CUDA device of its number.
+        local_rank: number of this process among those on this machine, each of which takes the CUDA device of its
+            number; None for a run of a single process.
 
     Raises:
-        PlanError: no such device on this machine, or one for several processes.
+        PlanError: this machine has no such device, or the name is that of one CUDA device for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,91 +52,96 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise PlanError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:N")
-    here = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= here:
+    available = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= available:
         raise PlanError(
-            f"--device: found {name!r}, expected one of the {here} CUDA devices torch finds here; use --device cpu"
+            f"--device: found {name!r}, expected one of the {available} CUDA devices torch finds here; use --device cpu"
         )
     return device
 
 
 def device_of(names: Iterable[str], world: World) -> torch.device:
-    """The device whose processes of several runs, one after the other, must be able to talk: CUDA where one is.
+    """Return the device by which to join the processes once for several runs: a CUDA device if a run uses one.
+
+    Args:
+        names: `--device` of each run.
+        world: the processes that share every run.
 
     Raises:
-        PlanError: no such device on this machine, or one for several processes.
+        PlanError: see `resolve_device`.
     """
-    found = [resolve_device(name, world.local_rank if world.size > 1 else None) for name in names]
-    return next((device for device in found if device.type == "cuda"), torch.device("cpu"))
+    devices = [resolve_device(name, world.local_rank if world.size > 1 else None) for name in names]
+    return next((device for device in devices if device.type == "cuda"), torch.device("cpu"))
 
 
 @contextmanager
 def in_use(device: torch.device, *, tf32: bool) -> Iterator[None]:
-    """While open it is the CUDA device that torch takes where none is named (pinned memory, FSDP); restored after.
+    """Make `device` torch's current CUDA device while open, and set TF32 and cuDNN's search; restore all of it after.
 
-    Products run in TF32, and cuDNN searches for the fastest convolution, as in timm's train script. Peak memory is
-    counted anew. Nothing changes where it is no CUDA device.
+    Pinned memory and FSDP take the current device. Peak memory is counted anew. On the CPU nothing changes.
 
     Args:
         device: of the run.
-        tf32: False turns both off, for products in full float32.
+        tf32: whether products run in TF32 and cuDNN searches for the fastest convolution, as in timm's train script;
+            False turns both off, for products in full float32.
     """
     if device.type != "cuda":
         yield
         return
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    put_back = _noted()
+    restore = _backend_restorer()
     with torch.cuda.device(device):
         forget_peak(device)
         cudnn.benchmark = cudnn.allow_tf32 = products.allow_tf32 = tf32
         try:
             yield
         finally:
-            put_back()
+            restore()
 
 
-def _noted() -> Callable[[], None]:
-    """What puts cuDNN's search and TF32 back as they are now, under torch's old names and under its new ones."""
+def _backend_restorer() -> Callable[[], None]:
+    """Return a function that sets cuDNN's search and TF32 back to their present values."""
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    found: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", cudnn.benchmark)]
+    settings: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", cudnn.benchmark)]
+    # torch has an old and a new name for TF32, and keeps both: each is restored under the name that it was set by.
     for holder in (cudnn, products):
-        with suppress(RuntimeError):  # the old name, once only the new one was set
-            found.append((holder, "allow_tf32", holder.allow_tf32))
-    kinds = (products, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
-    found += [(kind, "fp32_precision", kind.fp32_precision) for kind in kinds]
+        with suppress(RuntimeError):  # reading the old name fails once only the new one was set
+            settings.append((holder, "allow_tf32", holder.allow_tf32))
+    holders = (products, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+    settings += [(holder, "fp32_precision", holder.fp32_precision) for holder in holders]
 
-    def put_back() -> None:
-        for holder, name, value in found:
+    def restore() -> None:
+        for holder, name, value in settings:
             setattr(holder, name, value)
 
-    return put_back
+    return restore
 
 
 def mixed_precision(device: torch.device, autocast: str | None) -> AbstractContextManager[object]:
-    """torch's autocast to the type of that name, or nothing."""
+    """Return torch's autocast to the type of that name, or an empty context for None."""
     return torch.autocast(device.type, dtype=getattr(torch, autocast)) if autocast else nullcontext()
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the worst moment so far: allocated on the CUDA device, or resident in this process; 0 where unknown."""
+    """Return the peak memory in bytes: allocated on a CUDA device, or resident in this process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def forget_peak(device: torch.device) -> None:
-    """Count the peak memory of a CUDA device anew; that of a process cannot be."""
+    """Restart the count of peak memory on a CUDA device; that of a process cannot be restarted."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is how torch or Python says that memory has run out."""
+    """Return whether torch or Python reports by this error that memory has run out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

@@ -1,6 +1,7 @@
-"""Several processes on one run: who they are, what they tell each other, and how they share a model.
+"""Several processes on one run: their ranks, their collective operations, and how they share a model.
 
-`torchrun` starts the processes and says by the environment which is which. A run of one process touches none of it.
+`torchrun` starts the processes and tells each one its rank by environment variables. In a run of a single process no
+function here touches `torch.distributed`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class World:
     """The processes of a run.
 
     Attributes:
-        rank: this one's number.
-        size: how many there are.
-        local_rank: this one's number on its machine, and that of its CUDA device.
+        rank: number of this process.
+        size: number of processes.
+        local_rank: number of this process on its machine, and of its CUDA device.
     """
 
     rank: int = 0
@@ -36,31 +37,30 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """What torchrun says; one process without it."""
-        found = [int(os.environ.get(name, default)) for name, default in _VARIABLES]
-        return cls(*found)
+        """Return the world that torchrun's environment variables describe; a single process without them."""
+        return cls(*(int(os.environ.get(name, default)) for name, default in _VARIABLES))
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set anywhere; every process must ask. It goes through the CPU, so that no GPU waits."""
+        """Return whether `flag` is true in any process; every process must call this."""
         if self.size == 1:
             return flag
-        found = torch.tensor(int(flag))
-        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-        return bool(found)
+        result = torch.tensor(int(flag))  # on the CPU, so that the answer does not have to wait for a GPU
+        torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX)
+        return bool(result)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Sum `value` over all processes, in place, and return it; every process must call this."""
         if self.size > 1:
             torch.distributed.all_reduce(value)
         return value
 
     def gathered(self, value: Any) -> list[Any]:
-        """Each process's `value`, in the order of their ranks."""
+        """Return the `value` of each process in the order of ranks; every process must call this."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -68,21 +68,21 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             torch.distributed.barrier()
 
 
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # by World's fields, and their defaults
 
 
 @contextmanager
 def joined(world: World, device: torch.device) -> Iterator[World]:
-    """The processes can talk to each other while this is open; whoever has opened a group before keeps it."""
+    """Join the processes in a process group while open; if there is a group already, it is used and left open."""
     if world.size == 1 or torch.distributed.is_initialized():
         yield world
         return
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"  # flags and objects go through the CPU
     torch.distributed.init_process_group(backend, rank=world.rank, world_size=world.size)
     try:
         yield world
@@ -91,14 +91,16 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
 
 
 def shard(model: nn.Module, world: World, device: torch.device, autocast: str | None = None) -> None:
-    """FSDP2: each process keeps its part of every parameter. Blocks are gathered one at a time, the rest together.
+    """Shard the model by FSDP2: each process keeps its part of every parameter.
+
+    The forward and backward passes gather one block at a time. The parameters outside of blocks are gathered together.
 
     Args:
         model: changed in place.
         world: the processes.
         device: of this one.
-        autocast: `bfloat16` gathers blocks in it, so that no copy in it is kept for the backward pass; gradients are
-            summed in float32.
+        autocast: `bfloat16` gathers parameters in that type, so that autocast keeps no copies for the backward pass;
+            gradients are summed in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -106,10 +108,12 @@ def shard(model: nn.Module, world: World, device: torch.device, autocast: str | 
     policy, mesh = MixedPrecisionPolicy(), init_device_mesh(device.type, (world.size,))
     if autocast == "bfloat16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        # BatchNorm, whose statistics are in float32, takes no weights in bfloat16 beside them
+        # BatchNorm, whose statistics are in float32, takes no weights in bfloat16 beside them. So norms are units of
+        # their own, without the policy; they are small, and stay gathered from the forward to the backward pass.
         norms: list[nn.Module] = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
         if norms:
             fully_shard(norms, mesh=mesh, reshard_after_forward=False)
+    # Blocks are the children of sequences that have children themselves; a bare layer or activation is none.
     blocks = [
         child
         for module in model.modules()
@@ -117,21 +121,21 @@ def shard(model: nn.Module, world: World, device: torch.device, autocast: str | 
         for child in module
         if any(True for _ in child.children()) and any(True for _ in child.parameters())
     ]
-    for block in reversed(blocks):
+    for block in reversed(blocks):  # inner ones first: a unit takes the parameters that no unit within it has taken
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def synchronised(model: nn.Module) -> nn.Module:
-    """BatchNorm over the images of all processes; timm's layers keep the activation that is a part of them."""
+    """Return the model with every BatchNorm replaced by one over the images of all processes."""
     from timm.layers import convert_sync_batchnorm
 
-    converted: nn.Module = convert_sync_batchnorm(model)
+    converted: nn.Module = convert_sync_batchnorm(model)  # torch's own would drop the activation of timm's BatchNormAct
     return converted
 
 
 def replicate(model: nn.Module, device: torch.device) -> nn.Module:
-    """DDP: every process has the model, gradients are averaged as they are computed."""
+    """Wrap the model in DDP: every process holds all of it, and gradients are averaged as they are computed."""
     from torch.nn.parallel import DistributedDataParallel
 
     devices = [device] if device.type == "cuda" else None
@@ -139,16 +143,15 @@ def replicate(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def without_exchange(forward: Callable[..., Any]) -> AbstractContextManager[object]:
-    """Gradients stay in their process while this is open, for all but the last part of an accumulated update."""
-    inner = getattr(forward, "_orig_mod", forward)  # what torch.compile wrapped
-    if hasattr(inner, "set_requires_gradient_sync"):
+    """Return a context in which processes do not exchange gradients, for all but the last part of an update."""
+    inner = getattr(forward, "_orig_mod", forward)  # the module that torch.compile wraps
+    if hasattr(inner, "set_requires_gradient_sync"):  # FSDP2
         return _unsharded_gradients(inner)
-    return inner.no_sync() if hasattr(inner, "no_sync") else nullcontext()
+    return inner.no_sync() if hasattr(inner, "no_sync") else nullcontext()  # DDP, or a single process
 
 
 @contextmanager
 def _unsharded_gradients(model: Any) -> Iterator[None]:
-    """FSDP2's way of it."""
     model.set_requires_gradient_sync(False)
     try:
         yield
@@ -158,7 +161,7 @@ def _unsharded_gradients(model: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def average_statistics(model: nn.Module, world: World) -> None:
-    """Running statistics of BatchNorm become their mean over the processes, as timm's `--dist-bn reduce` does."""
+    """Replace BatchNorm's running statistics by their mean over the processes, as timm's `--dist-bn reduce` does."""
     if world.size == 1:
         return
     for name, buffer in model.named_buffers():
@@ -167,17 +170,21 @@ def average_statistics(model: nn.Module, world: World) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The full tensor; gathered from all processes where it is sharded, so all of them must ask."""
+    """Return the full tensor; a sharded one is gathered from all processes, every one of which must call this."""
     return tensor.full_tensor() if _in_shards(tensor) else tensor
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 keeps its parameters in shards."""
+    """Return whether FSDP2 keeps parameters of the model in shards."""
     return any(_in_shards(parameter) for parameter in model.parameters())
 
 
 def as_sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor`, whole in every process, sharded as `like` is where both have the same shape."""
+    """Shard `tensor`, whole in every process, as `like` is sharded.
+
+    Returns:
+        `tensor` itself if `like` is not sharded, or has another shape (as an optimizer's count of steps has).
+    """
     if not _in_shards(like) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -186,8 +193,8 @@ def as_sharded(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _in_shards(tensor: Tensor) -> TypeIs[DTensor]:
-    """Whether several processes share it; what tells it takes half a second to import, and one process has none."""
-    if not torch.distributed.is_initialized():
+    """Return whether several processes hold parts of the tensor."""
+    if not torch.distributed.is_initialized():  # a single process need not wait for the import, half a second
         return False
     from torch.distributed.tensor import DTensor
 
