@@ -1,4 +1,4 @@
-"""From images to batches on the device: timm's transforms and prefetching, in an order that the seed alone decides."""
+"""Batches of images on the device: timm's transforms and prefetching, in an order that the seed alone decides."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
-    """This process's part of the batches of one epoch.
+    """This process's share of every training batch of an epoch.
 
-    Every image comes once in an order drawn from (seed, epoch), less what does not fill a batch. The order does not
-    depend on the number of processes: each takes its share of every batch.
+    The images are shuffled by (seed, epoch); the last ones, which fill no batch, are left out. The batches do not
+    depend on the number of processes, each of which takes a share of every batch.
+
+    Args:
+        count: of the images.
+        batch_size: images of a batch, over all processes.
+        seed: of the run.
+        world: the processes; a single one by default.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, world: World | None = None) -> None:
@@ -36,7 +42,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         self.epoch = self.skip = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch that the next pass draws, and how many of its batches were seen before."""
+        """Choose the epoch of the next pass, and how many of its batches to skip."""
         self.epoch, self.skip = epoch, skip
 
     def __len__(self) -> int:
@@ -54,7 +60,16 @@ class EpochBatches(Sampler[list[SampleKey]]):
 
 
 class EvalBatches(Sampler[list[SampleKey]]):
-    """Every image once, in the order of the files, equally many batches for every process, padded."""
+    """This process's share of the images for evaluation: every image once, in the order of the files.
+
+    All processes get the same number of batches of the same size, padded with `PADDING`: the collective operations of
+    sharded models need every process at every batch.
+
+    Args:
+        count: of the images.
+        batch_size: images of a batch, over all processes.
+        world: the processes.
+    """
 
     def __init__(self, count: int, batch_size: int, world: World) -> None:
         self.count, self.world = count, world
@@ -64,18 +79,24 @@ class EvalBatches(Sampler[list[SampleKey]]):
         return -(-self.count // (self.batch_size * self.world.size))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        mine = list(range(self.world.rank, self.count, self.world.size))
-        padding = PADDING if self.world.size > 1 else None
+        share = list(range(self.world.rank, self.count, self.world.size))
         for batch in range(len(self)):
-            part: list[int] = mine[batch * self.batch_size : (batch + 1) * self.batch_size]
-            if padding is not None:
-                part += [padding] * (self.batch_size - len(part))
-            yield [(index, 0) for index in part]
+            indices = share[batch * self.batch_size : (batch + 1) * self.batch_size]
+            if self.world.size > 1:
+                indices += [PADDING] * (self.batch_size - len(indices))
+            yield [(index, 0) for index in indices]
 
 
 @dataclass(eq=False)
-class _Told:
-    """A loader whose third part, names of unreadable images, goes into `unreadable` instead of to timm's prefetcher."""
+class _NotingLoader:
+    """A loader that notes the names of unreadable images, the third part of its batches, and passes on the rest.
+
+    timm's prefetcher takes pairs of images and targets alone.
+
+    Attributes:
+        loader: of (images, targets, names).
+        unreadable: the names noted so far, as keys, in the order of their discovery.
+    """
 
     loader: DataLoader[Any]
     unreadable: dict[str, None] = field(default_factory=dict)
@@ -85,7 +106,8 @@ class _Told:
             for images, targets, names in self.loader:
                 self.unreadable.update(dict.fromkeys(names))
                 yield images, targets
-        except PlanError as error:  # torch puts the worker's traceback before the message
+        except PlanError as error:
+            # From a worker, torch raises the same class with the worker's whole traceback as its text.
             raise PlanError(str(error).rpartition("PlanError: ")[2].strip()) from None
 
     def __len__(self) -> int:
@@ -95,12 +117,19 @@ class _Told:
 class ImageBatches:
     """Normalised batches (images [B, C, H, W] float32, class numbers [B]) on the device.
 
-    timm's `create_loader` shuffles with the global generator; this one is put together from the same parts so that the
-    order and the augmentation follow from the seed.
+    timm's `create_loader` shuffles with the global generator. This class is put together from the same parts so that
+    order and augmentation follow from the seed.
+
+    Args:
+        split: of images that can be read in any order.
+        format: the model's input.
+        sampler: of a training or an evaluation.
+        workers: processes that read images.
+        device: to put batches on.
 
     Attributes:
-        count: images of a pass.
-        batch_size: images of an update, over all processes.
+        count: images of the split, over all processes.
+        batch_size: `EpochBatches`: images of an update, over all processes; `EvalBatches`: of this process's batches.
         unreadable: names of the images that could not be read in this process, in the order of their discovery.
     """
 
@@ -116,7 +145,7 @@ class ImageBatches:
         self.count, self.sampler = len(split), sampler
         self.batch_size = sampler.batch_size
         training = isinstance(sampler, EpochBatches)
-        workers = min(workers, len(sampler))  # one reads a batch at least
+        workers = min(workers, len(sampler))  # a worker reads whole batches
         loader = DataLoader(
             SeededImages(split, format.input_size, replace=training),
             batch_sampler=sampler,
@@ -124,30 +153,31 @@ class ImageBatches:
             collate_fn=collate,
             worker_init_fn=leave_interrupts,
             pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0,  # the sampler, which knows the epoch, stays in this process
         )
-        self._told = _Told(loader)
-        self.unreadable = self._told.unreadable
-        self._loader = _prefetched(self._told, format, device)
+        noting = _NotingLoader(loader)
+        self.unreadable = noting.unreadable
+        self._loader = _prefetched(noting, format, device)
 
     def __len__(self) -> int:
-        """Batches of a pass."""
+        """Return the number of batches of a pass."""
         return len(self.sampler)
 
     def __iter__(self) -> Batches:
         return iter(self._loader)
 
     def epoch(self, epoch: int, skip: int = 0) -> Batches:
-        """The batches of one epoch, counted from 1, without the first `skip`."""
+        """Return the batches of an epoch without the first `skip`; epochs of training count from 1."""
         assert isinstance(self.sampler, EpochBatches)
         self.sampler.set_epoch(epoch, skip)
         return iter(self._loader)
 
 
 class StreamBatches:
-    """The same from a dataset that can only be read in its own order, such as webdataset's.
+    """Batches as `ImageBatches` has them, of a dataset that can only be read in its own order, such as webdataset's.
 
-    timm's reader shuffles and shares the samples among processes and workers, so the order depends on their number.
+    timm's reader shuffles the samples and shares them among processes and workers, so the order depends on the number
+    of both.
     """
 
     def __init__(
@@ -163,17 +193,17 @@ class StreamBatches:
             worker_init_fn=leave_interrupts,
             drop_last=True,
             pin_memory=device.type == "cuda",
-        )
-        told = _Told(loader)
-        self.unreadable = told.unreadable
-        self._loader = _prefetched(told, format, device)
+        )  # without persistent workers: each pass starts new ones, with a copy of the stream that knows the epoch
+        noting = _NotingLoader(loader)
+        self.unreadable = noting.unreadable
+        self._loader = _prefetched(noting, format, device)
 
     def __len__(self) -> int:
-        """Updates of an epoch."""
+        """Return the number of updates of an epoch."""
         return self.count // self.batch_size
 
     def epoch(self, epoch: int, skip: int = 0) -> Batches:
-        """The batches of one epoch; those of before are read and dropped, as there is no other way to the rest."""
+        """Return the batches of an epoch without the first `skip`, which have to be read nevertheless."""
         self._stream.epoch = epoch
         return islice(iter(self._loader), skip, len(self))
 
@@ -181,7 +211,11 @@ class StreamBatches:
 def train_batches(
     split: Split, format: ImageFormat, config: RunConfig, world: World, device: torch.device
 ) -> ImageBatches | StreamBatches:
-    """Augmented batches to train on, epoch by epoch."""
+    """Return the augmented batches to train on.
+
+    Raises:
+        PlanError: the augmentation is unknown, or not for images of so many channels.
+    """
     split.images.transform = _train_transform(format, config)
     if split.is_stream:
         return StreamBatches(split, format, config, world, device)
@@ -198,13 +232,22 @@ def eval_batches(
     device: torch.device,
     world: World | None = None,
 ) -> ImageBatches:
-    """timm's evaluation: every image once, resized and cropped at the centre."""
+    """Return the batches to evaluate on: every image once, resized and cropped at the centre as timm does.
+
+    Args:
+        split: the images.
+        format: the model's input.
+        batch_size: images at a time, over all processes.
+        workers: processes that read images.
+        device: to put batches on.
+        world: the processes that share the images; a single one by default.
+    """
     split.images.transform = format.evaluation(raw=True)
     sampler = EvalBatches(len(split), batch_size, world or World())
     return ImageBatches(split, format, sampler, workers=workers, device=device)
 
 
-def _prefetched(loader: _Told, format: ImageFormat, device: torch.device) -> Any:
+def _prefetched(loader: _NotingLoader, format: ImageFormat, device: torch.device) -> Any:
     from timm.data.loader import PrefetchLoader
 
     return PrefetchLoader(loader, mean=format.mean, std=format.std, channels=format.input_size[0], device=device)

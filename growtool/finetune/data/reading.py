@@ -1,7 +1,7 @@
-"""Reading images one by one: augmented with random numbers of their own, and never fatal.
+"""Reading images one by one, each augmented with random numbers of its own.
 
-An image that cannot be read is named. In training the next one takes its place, so that batches keep their size; in
-evaluation it counts as nothing.
+An image that cannot be read is no error. It is named; in training the next one takes its place, so that batches keep
+their size, and in evaluation it is not counted.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from growtool.finetune.data.seeding import seed_generators
 from growtool.images import Split, UnreadableImage
 
 SampleKey = tuple[int, int]
-"""Index of an image, and the seed of its augmentation; the index PADDING asks for an image that counts as nothing."""
+"""Index of an image, and the seed of its augmentation; the index PADDING asks for a blank image that is not counted."""
 PADDING = -1
-NOT_COUNTED = -1  # class number of what evaluation leaves out
-IN_A_ROW = 50  # unreadable images one after the other are no accident
+NOT_COUNTED = -1  # class number of images that evaluation leaves out
+IN_A_ROW = 50  # unreadable images one after the other; so many are no accident, and reading fails
 
 Sample = tuple[Any, int, tuple[str, ...]]
-"""An image as uint8 [C, H, W], its class number, and the names of images that could not be read for it."""
+"""An image as uint8 [C, H, W], its class number, and the names of unreadable images whose place it takes."""
 
 
 class SeededImages(Dataset[Sample]):
-    """Random access by key.
+    """The images of a split by key, each transformed with the seed in its key.
 
     Args:
         split: of images that can be read in any order.
-        blank: shape [C, H, W] of an image that counts as nothing.
-        replace: whether the next image takes the place of an unreadable one.
+        blank: shape (C, H, W) of images that are not counted.
+        replace: whether the next image takes the place of an unreadable one; else that one is blank and not counted.
     """
 
     def __init__(self, split: Split, blank: tuple[int, int, int], *, replace: bool) -> None:
@@ -56,7 +56,7 @@ class SeededImages(Dataset[Sample]):
                     return torch.zeros(self.blank, dtype=torch.uint8), NOT_COUNTED, tuple(unreadable)
                 index = (index + 1) % len(self.split)
                 continue
-            seed_generators(seed)
+            seed_generators(seed)  # right before the transforms, which draw from the global generators
             if self.split.images.transform is not None:
                 image = self.split.images.transform(image)
             return image, target, tuple(unreadable)
@@ -67,7 +67,7 @@ class SeededImages(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """timm's collation to images uint8 [B, C, H, W] and class numbers [B], and the names of what could not be read."""
+    """Collate samples to images uint8 [B, C, H, W], class numbers [B], and the names of unreadable images."""
     from timm.data.loader import fast_collate
 
     images, targets = fast_collate([(image, target) for image, target, _ in samples])

@@ -1,4 +1,4 @@
-"""Where images come from: folders, tar files, parquet, or any dataset string of timm."""
+"""Opening the images of a run: folders, tar files, parquet, or any dataset string of timm."""
 
 from __future__ import annotations
 
@@ -25,26 +25,21 @@ from growtool.images import (
 )
 from growtool.library.timm import input_size
 
-_CANONICAL = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-}  # as `datasets` calls them
-_READERS = ("torch", "hfds", "hfids", "tfds", "wds")
+_CANONICAL = {"training": "train", "val": "validation", "valid": "validation"}  # names of splits in `datasets`
+_READERS = ("torch", "hfds", "hfids", "tfds", "wds")  # timm's, by the prefix of a dataset string
 
 
 def split_names(config: RunConfig, *, training: bool) -> Sequence[str]:
-    """Names a split may have: the one that was asked for, or the usual ones."""
+    """Return the names that the split may have: the one that was asked for, or the usual ones."""
     chosen = config.train_split if training else config.val_split
     return (chosen,) if chosen else TRAIN_SPLITS if training else EVAL_SPLITS
 
 
 def require_source(config: RunConfig, *, training: bool) -> None:
-    """Raise unless there is something to open.
+    """Check that the split to train or to evaluate on is there, as far as that takes no reading.
 
     Raises:
-        PlanError: no such folder, no such split in it, no such reader, or options of a reader where none is.
+        PlanError: there is no such folder, split or reader, or `data_kwargs` for data without a reader.
     """
     names = split_names(config, training=training)
     folder, dataset = _place(config, training=training)
@@ -64,17 +59,17 @@ def require_source(config: RunConfig, *, training: bool) -> None:
 
 
 def open_source(config: RunConfig, *, training: bool, channels: int, checkpoint: str) -> Split:
-    """The split to train on, or the one to evaluate on; no image is read.
+    """Open the split to train on, or the one to evaluate on, without reading an image.
 
     Args:
-        config: says where it is.
-        training: which of the two.
+        config: names the data.
+        training: whether to open the split for training.
         channels: of the model's input.
-        checkpoint: its name, for messages.
+        checkpoint: name of the model's checkpoint, for messages.
 
     Raises:
-        PlanError: it is not there, what reads it is not installed, its fields are others than those that are read, or
-            no image has so many channels.
+        PlanError: the split is not there, the package that reads it is not installed, it lacks the fields that are
+            read, or no image has so many channels.
     """
     require_source(config, training=training)
     mode = mode_of(channels, checkpoint)
@@ -93,21 +88,27 @@ def open_source(config: RunConfig, *, training: bool, channels: int, checkpoint:
 def open_splits(
     config: RunConfig, spec: ModelSpec, model: nn.Module, name: str
 ) -> tuple[Split, Split, tuple[str, ...]]:
-    """The splits to train and to evaluate on, their classes numbered as the logits are, and the names of these.
+    """Open the splits to train and to evaluate on, with labels translated to the numbers of the model's logits.
 
     Args:
-        config: says where the images are.
-        spec: of the model that will be trained; may know the names of its classes.
-        model: the same, weights or none.
-        name: of the checkpoint in messages.
+        config: names the data.
+        spec: of the model that will be trained; may hold the names of its classes.
+        model: the model, with or without weights.
+        name: of the checkpoint, for messages.
+
+    Returns:
+        The split for training, the split for evaluation, and the names of the classes in the order of the logits,
+        empty where nothing tells them.
 
     Raises:
         PlanError: the images are not there, or are of other classes.
-        CheckpointError: the names of the model's classes are not those of its logits.
+        CheckpointError: the names of the model's classes do not match its logits.
     """
     channels, logits = input_size(model)[0], count_classes(model)
-    train, held_out = (open_source(config, training=use, channels=channels, checkpoint=name) for use in (True, False))
-    naming = train if train.classes or not held_out.classes else held_out
+    train, held_out = (
+        open_source(config, training=training, channels=channels, checkpoint=name) for training in (True, False)
+    )
+    naming = held_out if held_out.classes and not train.classes else train  # a stream need not know names
     classes = class_names(naming, num_classes=logits, label_names=spec.label_names, checkpoint=name)
     for split in (train, held_out):
         require_labels(split, logits)
@@ -115,14 +116,14 @@ def open_splits(
 
 
 def _place(config: RunConfig, *, training: bool) -> tuple[Path, str]:
-    """The folder to read a split from, and the dataset string that says how; "" for folders, tar files and parquet."""
+    """Return the folder of a split and its dataset string, which is "" for folders, tar files and parquet."""
     if training or config.val_data is None:
         return config.data, config.dataset
     return config.val_data, ""
 
 
 def _parquet(folder: Path, names: Sequence[str]) -> str | None:
-    """The split of `folder` that lies in parquet files, under the name that Hugging Face's `datasets` gives it."""
+    """Return the first of `names` for which there are parquet files, as `datasets` names the split; None without."""
     for name in names:
         if any(folder.glob(f"{name}*.parquet")) or any(folder.glob(f"data/{name}*.parquet")):
             return _CANONICAL.get(name, name)
@@ -130,7 +131,7 @@ def _parquet(folder: Path, names: Sequence[str]) -> str | None:
 
 
 def _reader(dataset: str) -> str:
-    """Which reader of timm a dataset string names; "" for none."""
+    """Return the timm reader that a dataset string names as READER/NAME, or ""."""
     prefix, slash, _ = dataset.partition("/")
     return prefix.lower() if slash else ""
 
@@ -138,7 +139,20 @@ def _reader(dataset: str) -> str:
 def _named(
     config: RunConfig, dataset: str, root: str | None, split: str, place: Path, *, training: bool, mode: str
 ) -> Split:
-    """A split by a dataset string of timm; `place` is what messages call it."""
+    """Open a split by a dataset string of timm.
+
+    Args:
+        config: the options of the reader.
+        dataset: the dataset string.
+        root: folder of the data or of their cache, if the reader wants one.
+        split: name of the split.
+        place: the name of the data in messages.
+        training: whether the split is for training.
+        mode: of Pillow, in which images are read.
+
+    Raises:
+        PlanError: see `open_source`.
+    """
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
@@ -161,7 +175,7 @@ def _named(
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # whatever the packages behind timm's readers raise
+    except Exception as error:  # the packages behind timm's readers raise errors of their own
         if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place):
             raise PlanError(problems) from error
         raise PlanError(
@@ -170,20 +184,22 @@ def _named(
         ) from error
     if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place, images):
         raise PlanError(problems)
-    streamed = isinstance(images, IterableDataset)
-    if streamed and not training:
+    is_stream = isinstance(images, IterableDataset)
+    if is_stream and not training:
         raise PlanError(
             f"--dataset {dataset}: found a stream for evaluation, expected images that can be told apart by number; "
             "name a folder of images, tar files or parquet for evaluation with --set val_data=FOLDER"
         )
-    return Split(place, images, names_by_number(images, place), mode, is_stream=streamed)
+    return Split(place, images, names_by_number(images, place), mode, is_stream=is_stream)
 
 
 def names_by_number(images: Any, place: Path) -> tuple[str, ...]:
-    """Names by number, the first where a class has several; empty where the dataset does not tell.
+    """Return the names of the classes in the order of their numbers, empty if the dataset has none.
+
+    A class with several names has the first of them.
 
     Raises:
-        PlanError: a number has no name.
+        PlanError: a number below the largest has no name.
     """
     numbers = getattr(images, "class_to_idx", None) or getattr(getattr(images, "reader", None), "class_to_idx", None)
     names: dict[int, str] = {}

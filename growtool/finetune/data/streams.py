@@ -1,17 +1,16 @@
 """Images that can only be read in the order of their source: webdataset's shards, streamed Hugging Face datasets.
 
-timm's readers decode in the middle of such a stream, where an image that cannot be decoded is dropped without a name,
-or ends everything. Here it comes through as `Unreadable`, is named, and the image before takes its place, so that a
-process gets as many as it would have.
+timm's readers decode in the middle of such a stream. An image that they cannot decode is dropped without a name, or
+ends the run. Here the readers are changed so that it comes through as `Unreadable`. It is named, and the image before
+takes its place, so that the stream keeps its length.
 """
 
 from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -24,26 +23,35 @@ from growtool.images import Split, reason
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands in a stream where an image should be; readers ask its mode and convert it, which changes nothing."""
+    """The stand-in for an image that cannot be decoded.
+
+    Attributes:
+        name: of the image, and what is wrong with it.
+        mode: none; timm's readers ask an image for its mode, and convert it if it has another than they want.
+    """
 
     name: str
     mode: str = ""
 
     def convert(self, mode: str) -> Unreadable:
-        """Itself."""
+        """Return the stand-in itself, as there is nothing to convert."""
         return self
 
 
 class SeededStream(IterableDataset[Sample]):
-    """The samples of a dataset that can only be read in its own order, each augmented by its place in that order.
+    """The samples of a dataset that can only be read in its own order, augmented with seeds of their places in it.
+
+    Attributes:
+        epoch: that the next pass reads; set it before the workers start.
 
     Raises:
-        PlanError: while being read: too many images one after the other cannot be, or none at all; a label is no class
-            of the model's; or the reader finds something else than it expects.
+        PlanError: during a pass: no image, or none of `IN_A_ROW` in a row, can be read; a label is no class of the
+            model's; or the reader fails.
     """
 
     def __init__(self, split: Split, seed: int) -> None:
         self.split, self.images, self.seed, self.epoch = split, split.images, seed, 0
+        # The dataset itself must not transform: it would do so before the generators are seeded, and to stand-ins.
         self.transform, self.images.transform = self.images.transform, None
 
     def __iter__(self) -> Iterator[Sample]:
@@ -54,14 +62,14 @@ class SeededStream(IterableDataset[Sample]):
         if type(reader).__name__ in ("ReaderWds", "ReaderHfids"):
             let_unreadable_pass(reader)
             shuffle_by(reader, derive_seed(self.seed, "shuffle", self.epoch, lane))
-        places = count()
-        for image, target, names in _filled(_told(self.images, self.split.root)):
-            seed_generators(derive_seed(self.seed, "augment", self.epoch, lane, next(places)))
+        samples = _with_replacements(_with_named_errors(self.images, self.split.root))
+        for place, (image, target, names) in enumerate(samples):
+            seed_generators(derive_seed(self.seed, "augment", self.epoch, lane, place))
             yield self.transform(image), self.split.number(target), names
 
 
-def _told(samples: Any, root: object) -> Iterator[tuple[Any, Any]]:
-    """The same samples; what their reader trips over is an error that names them."""
+def _with_named_errors(samples: Iterable[tuple[Any, Any]], root: object) -> Iterator[tuple[Any, Any]]:
+    """Yield the samples; raise PlanError with the name of the data for any error of their reader."""
     try:
         yield from samples
     except (GrowtoolError, MemoryError):
@@ -73,17 +81,20 @@ def _told(samples: Any, root: object) -> Iterator[tuple[Any, Any]]:
         ) from error
 
 
-def _filled(samples: Any) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
-    """Image, class number, and names of what could not be read, whose place an earlier image takes, or the first."""
+def _with_replacements(samples: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:
+    """Yield image, label, and the names of unreadable images whose place the image takes.
+
+    The image before takes the place of an unreadable one. At the start of a stream, the first readable image does.
+    """
     names: list[str] = []
-    latest: tuple[Any, int] | None = None
-    owed = in_a_row = 0
+    latest: tuple[Any, Any] | None = None
+    owed = in_a_row = 0  # owed: unreadable images at the start, whose places no image has taken yet
     for image, target in samples:
         if not isinstance(image, Unreadable):
             latest = image, target
             for _ in range(owed + 1):
                 yield image, target, tuple(names)
-                names.clear()
+                names.clear()  # each name goes out once
             owed = in_a_row = 0
             continue
         names.append(image.name)
@@ -100,31 +111,42 @@ def _filled(samples: Any) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
 
 
 def let_unreadable_pass(reader: Any) -> None:
-    """Have a reader of timm yield `Unreadable` where it would drop an image or fail; TensorFlow's are beyond reach.
+    """Change a timm reader, in place, so that it yields `Unreadable` instead of dropping an image or failing.
+
+    Args:
+        reader: of webdataset or of streamed Hugging Face datasets. (TensorFlow's decode inside of TensorFlow.)
 
     Raises:
-        PlanError: it has nothing to read for this process.
+        PlanError: the stream has too few shards for so many workers.
     """
     if reader.ds is None:
         try:
-            reader._lazy_init()  # what it would do at the first image; the pipeline is there from then on
+            reader._lazy_init()  # the reader would do so at the first image, and then has the pipeline to change
         except RuntimeError as error:
             raise PlanError(f"--workers: timm cannot share the stream among them ({error})") from error
-    if not hasattr(reader.ds, "pipeline"):
-        reader.ds = reader.ds if isinstance(reader.ds, _Streamed) else _Streamed(reader.ds, reader.input_key)
-        return
-    reader.ds.pipeline = [Decoding(stage) if _decodes(stage) else stage for stage in reader.ds.pipeline]
+    # Without workers the reader lives on from epoch to epoch and may have been changed before.
+    if hasattr(reader.ds, "pipeline"):  # webdataset
+        reader.ds.pipeline = [Decoding(stage) if _decodes(stage) else stage for stage in reader.ds.pipeline]
+    elif not isinstance(reader.ds, _Streamed):
+        reader.ds = _Streamed(reader.ds, reader.input_key)
 
 
 def shuffle_by(reader: Any, seed: int) -> None:
-    """Have webdataset's buffer shuffle by the epoch alone; its own generator goes on from epoch to epoch."""
+    """Seed the buffer in which webdataset shuffles samples, anew for each epoch.
+
+    Its own generator would go on from epoch to epoch, and a resumed run would shuffle otherwise. The shuffle of
+    streamed Hugging Face datasets depends on seed and epoch anyway.
+    """
     for stage in getattr(reader.ds, "pipeline", ()):
         if "rng" in getattr(stage, "kw", {}):
             stage.kw["rng"] = random.Random(seed)
 
 
 class _Streamed:
-    """A streamed dataset of Hugging Face that decodes its images itself."""
+    """A streamed Hugging Face dataset with undecodable images as `Unreadable`.
+
+    The dataset decodes no images any more; they are decoded here, one by one.
+    """
 
     def __init__(self, dataset: Any, key: str) -> None:
         datasets = importlib.import_module("datasets")
@@ -147,12 +169,16 @@ class _Streamed:
             return self.decode(stored)
         except MemoryError:
             raise
-        except Exception as error:  # whatever a decoder trips over
+        except Exception as error:  # decoders of different formats raise different ones
             return Unreadable(f"{(stored or {}).get('path') or f'sample {place}'}: {reason(error)}")
 
 
 class Decoding:
-    """The stage of webdataset's pipeline that decodes."""
+    """The stage of webdataset's pipeline that decodes, with undecodable images as `Unreadable`.
+
+    Args:
+        stage: timm's, which maps samples through its decoder and drops those on which that fails.
+    """
 
     def __init__(self, stage: Any) -> None:
         self.decode = stage.args[0]
@@ -166,16 +192,16 @@ class Decoding:
                 decoded = self.decode(sample)
             except (WdsTargetKeyError, MemoryError):
                 raise
-            except Exception as error:  # whatever a decoder trips over
+            except Exception as error:  # decoders of different formats raise different ones
                 name = f"{sample.get('__url__', 'stream')}: {sample.get('__key__')}: {reason(error)}"
                 decoded = {"jpg": Unreadable(name), "target": 0}
-            if decoded is not None:
+            if decoded is not None:  # None: timm leaves out samples with a negative label
                 yield decoded
 
     def _require_label(self, sample: dict[str, Any]) -> None:
-        """Raise unless the number of a class lies beside the image, where it is to lie there."""
-        told = getattr(self.decode, "keywords", {})
-        if told.get("target_key") or told.get("alt_label"):
+        """Check that the sample has a class number in KEY.cls, unless labels are read from KEY.json."""
+        options = getattr(self.decode, "keywords", {})
+        if options.get("target_key") or options.get("alt_label"):
             return
         try:
             int(sample["cls"])
@@ -188,7 +214,7 @@ class Decoding:
 
 
 def _decodes(stage: Any) -> bool:
-    """Whether a stage maps samples through timm's decoder."""
+    """Return whether a stage maps samples through timm's decoder, a `partial` of `_decode` as its first argument."""
     first = next(iter(getattr(stage, "args", ())), None)
     return getattr(getattr(first, "func", None), "__name__", "") == "_decode"
 
