@@ -1,4 +1,4 @@
-"""Words that an option of training takes; neither torch nor pydantic here, as the command line asks at once."""
+"""The words that options of a training take. The command line needs them at once, so torch and pydantic stay out."""
 
 from typing import Literal
 

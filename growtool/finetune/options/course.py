@@ -1,4 +1,4 @@
-"""How many updates a run has, and whether the parts of it that options speak of lie within them."""
+"""The number of updates of a run, and checks that the parts of it that options set are no longer than the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from growtool.images import Split
 
 
 def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int:
-    """Updates of the run.
+    """Return the number of updates of the run.
 
     Args:
         config: of the run.
@@ -20,8 +20,8 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int
         macs: multiply-accumulates of training on one image.
 
     Raises:
-        PlanError: fewer images than a batch, no whole update in the budget, or an option about a part of the run that
-            is longer than the run.
+        PlanError: there are fewer images than a batch, the budget is less than an update, or a part of the run
+            (warm-up, decay, frozen epochs) is longer than the run.
     """
     if per_epoch == 0:
         raise PlanError(
@@ -35,7 +35,7 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int
             "raise it or lower --batch-size"
         )
     epochs = math.ceil(steps / per_epoch)
-    problems = [*_problems_of_course(config, steps, per_epoch), *_problems_of_new(config, steps, per_epoch)]
+    problems = [*_schedule_problems(config, steps, per_epoch), *_new_warmup_problems(config, steps, per_epoch)]
     if config.freeze_epochs >= epochs:
         problems.append(
             f"--freeze-epochs: found {config.freeze_epochs}, expected fewer than the {epochs} epochs of the run, after "
@@ -51,8 +51,8 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int
     return steps
 
 
-def _problems_of_course(config: RunConfig, steps: int, per_epoch: int) -> Iterator[str]:
-    """What does not fit into the rate's course."""
+def _schedule_problems(config: RunConfig, steps: int, per_epoch: int) -> Iterator[str]:
+    """Yield the problems with the lengths of the rate's course, its warm-up and its decay."""
     warmup, course = config.warmup(per_epoch), config.course(steps)
     if config.sched_start + steps > course:
         yield (
@@ -76,8 +76,8 @@ def _problems_of_course(config: RunConfig, steps: int, per_epoch: int) -> Iterat
         )
 
 
-def _problems_of_new(config: RunConfig, steps: int, per_epoch: int) -> Iterator[str]:
-    """Where the warm-up of what growth made is none, or never over."""
+def _new_warmup_problems(config: RunConfig, steps: int, per_epoch: int) -> Iterator[str]:
+    """Yield the problem of a warm-up of new positions that has no update, or more than the run."""
     updates = config.warmup_of_new(steps, per_epoch)
     if config.new_warmup is not None and not 0 < updates <= steps:
         yield (

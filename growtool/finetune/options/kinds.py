@@ -1,4 +1,4 @@
-"""What the options of a training are made of: how one stands on the command line, and the kinds of values."""
+"""The parts that options of a training are declared with: their flags on the command line, and types of values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from growtool.plan.section import problem
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """How an option stands on the command line; those without one are said by `--set`.
+    """The flag of an option on the command line. Options without a flag are set by `--set`.
 
     Attributes:
-        metavar: what the help calls its value; None: by its type.
-        panel: the heading below which `--help-all` alone shows it; None: `--help` shows it, too.
-        shown: its default in words.
-        short: another name, of one letter.
-        help: of a flag that says the opposite of the option.
+        metavar: name of the value in the help; None for one made from the type.
+        panel: the heading below which `--help-all` shows the flag; None for a flag that `--help` shows, too.
+        shown: the default in words.
+        short: another name of one letter, such as `-o`.
+        help: help of the flag that turns the option off, for an option that is on by default.
     """
 
     metavar: str | None = None
@@ -31,7 +31,7 @@ class Flag:
 
 
 def _whole(value: Any) -> Any:
-    """1e3 is a whole number, too."""
+    """Return a float that is whole as an int: people write 1e3 for counts."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -44,14 +44,14 @@ def _text(value: Any) -> Any:
 
 
 def as_tuple(value: Any) -> Any:
-    """A list of YAML as what a frozen section keeps."""
+    """Return a list of YAML as a tuple, as pydantic's strict mode demands for one; other values as they are."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _crop(value: Any) -> Any:
     numbers = value if isinstance(value, list | tuple) else ()
-    whole = len(numbers) == 2 and not any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers)
-    if value is not None and not (whole and 0 < numbers[0] <= numbers[1] <= 1):
+    is_pair = len(numbers) == 2 and not any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers)
+    if value is not None and not (is_pair and 0 < numbers[0] <= numbers[1] <= 1):
         raise problem(f"found {value!r}, expected two numbers with 0 < LOW <= HIGH <= 1, e.g. [0.3, 1.0]")
     return as_tuple(value)
 
@@ -61,7 +61,7 @@ Number = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Amount = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(ge=0, lt=1)]  # a share below the whole
 FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
 Source = Annotated[str, BeforeValidator(_text)]
 """A checkpoint as it was typed: `./resnet50` is a path and `resnet50` a name, which a `Path` would not tell apart."""

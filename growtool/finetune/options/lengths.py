@@ -1,4 +1,4 @@
-"""A length of training as people write it: `2epochs`, `500 steps`, or a share of the whole, `0.2`."""
+"""Lengths of training as people write them: `2epochs`, `500 steps`, or a share of the whole, `0.2`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ _UNITS: dict[str, str] = {
     "macs": "macs",
     "": _SHARE,
 }
+"""The unit that a spelling means."""
 
 
 def parse_amount(text: str, units: Collection[str]) -> tuple[float, str] | None:
-    """Number and unit of `3epochs`; None where it is not a number with one of `units`, whose singular does as well."""
-    found = _PATTERN.fullmatch(text)
-    unit = _UNITS.get(found["unit"].lower(), "") if found else ""
-    return (float(found["amount"]), unit) if found and unit in units else None
+    """Return number and unit of a length such as `3epochs` or `1 epoch`, or None if it is none in one of `units`."""
+    match = _PATTERN.fullmatch(text)
+    unit = _UNITS.get(match["unit"].lower(), "") if match else ""
+    return (float(match["amount"]), unit) if match and unit in units else None
 
 
 def _length(value: Any) -> Any:
+    """Return a length in its normal form, such as `2epochs` or `0.1`; raise a problem for other numbers and texts."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
-    amount, unit = parse_amount(str(value), (_STEPS, _EPOCHS, _SHARE)) or (-1.0, _SHARE)
+    amount, unit = parse_amount(str(value), (_STEPS, _EPOCHS, _SHARE)) or (-1.0, _SHARE)  # -1: no length
     if amount < 0 or (unit == _SHARE and amount >= 1):
         raise problem(
             f"found {value!r}, expected a share of the whole below 1, or a number of epochs or steps, "
@@ -46,11 +48,11 @@ Length = Annotated[str, BeforeValidator(_length, json_schema_input_type=float | 
 
 
 def updates_of(length: str, *, whole: int, per_epoch: int) -> int:
-    """The updates of a `Length`.
+    """Return the number of updates of a `Length`.
 
     Args:
         length: as it was validated.
-        whole: updates of what a share is of.
+        whole: updates of the whole that a share is a part of.
         per_epoch: updates of an epoch.
     """
     amount, unit = parse_amount(length, _UNITS.values()) or (0.0, _SHARE)

@@ -1,9 +1,9 @@
-"""A run's configuration from a YAML file, from `key=value` words and from flags; later ones win."""
+"""A run's configuration, merged from a YAML file, from `key=value` words and from flags; later options win."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from growtool.plan.load import placed, placed_checkpoint
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
-CHECKPOINTS = ("checkpoint", "kd_teacher")  # paths that may be names
+CHECKPOINTS = ("checkpoint", "kd_teacher")  # options that take a path or the name of a checkpoint in the hub
 PATHS = tuple(name for name, kind in KINDS.items() if name in CHECKPOINTS or kind == Path | None)
-_NEEDED = {name: f"{field.description}" for name, field in RunConfig.model_fields.items() if field.is_required()}
+_NEEDED = frozenset(name for name, field in RunConfig.model_fields.items() if field.is_required())
 
 
 class Layer(dict[str, Any]):
-    """Options that were given together, and what messages call each: `run.yaml:2:1 lr`, `--set lr=1`."""
+    """Options that were given together, in a file or on the command line.
+
+    Attributes:
+        places: what messages call each option: `run.yaml:2:1 lr`, `--set lr=1`.
+    """
 
     def __init__(self, options: Mapping[str, Any], places: Mapping[str, str] | None = None) -> None:
         super().__init__(options)
@@ -33,11 +37,12 @@ class Layer(dict[str, Any]):
 
 
 def read_config(path: Path) -> Layer:
-    """The options in a YAML file, `config.yaml` of an earlier run included; relative paths start in the working folder.
+    """Read the options in a YAML file, which may be the `config.yaml` of an earlier run.
+
+    Relative paths in it start in the working folder, not in the folder of the file.
 
     Raises:
-        PlanError: the file is not such a mapping, or has keys that are no options, or values that are not theirs; all
-            of them at once.
+        PlanError: the file is no mapping, or has unknown options or wrong values; one problem for each.
     """
     anything = frozenset({*Settings.model_fields, RESOLVED})
     document, values, _ = read_document(
@@ -51,18 +56,20 @@ def read_config(path: Path) -> Layer:
 
 
 def read_words(words: Sequence[str]) -> Layer:
-    """`key=value` words as the YAML file would hold them; `opt_kwargs.betas=[0.9, 0.95]` reaches into a mapping.
+    """Return the options that `key=value` words give, as a YAML file would hold them.
+
+    `opt_kwargs.betas=[0.9, 0.95]` sets a key of a mapping, and leaves those that earlier words set.
 
     Raises:
-        PlanError: a word is malformed, names no option, or gives it what it does not take; all of them at once.
+        PlanError: words are malformed, name unknown options, or give wrong values; one problem for each.
     """
     options: dict[str, Any] = {}
     places, problems = {}, []
     for word in words:
         key, equals, text = word.partition("=")
         name, _, inner = key.strip().replace("-", "_").partition(".")
-        value, unfit = parse_word(text)
-        problems += [f"--set {word}: {found}" for found in unfit]
+        value, findings = parse_word(text)
+        problems += [f"--set {word}: {finding}" for finding in findings]
         if not equals:
             problems.append(f"--set {word}: expected KEY=VALUE, such as hflip=0")
             continue
@@ -82,13 +89,14 @@ def read_words(words: Sequence[str]) -> Layer:
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:
-    """The configuration that `layers` of options come to, the last one strongest.
+    """Merge `layers` of options, the last one strongest, and return them as a configuration.
 
     Raises:
-        PlanError: a value is not what its option takes, what every run needs is missing, or options contradict each
-            other; all of them at once.
+        PlanError: there are wrong values, options that every run needs are missing, or options contradict each other;
+            one problem for each.
     """
     merged = merge(*layers)
+    # An option that is needed counts as missing where it is None: a flag that was not given.
     options = {name: value for name, value in merged.items() if value is not None or name not in _NEEDED}
     checkpoint = options.get("checkpoint")
     options.setdefault("output", _named_after(checkpoint) if isinstance(checkpoint, str | Path) else Path())
@@ -99,9 +107,10 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
 
 
 def _problems(error: ValidationError, places: Mapping[str, str], section: type[Settings]) -> list[str]:
-    """What pydantic found, one line each, with what messages call the options it is about."""
+    """Return pydantic's findings, one line each, with the places of the options or else their flags."""
     lines = []
     for details in error.errors(include_url=False):
+        # A finding about several options has all their names as its place, see `RunConfig`.
         names = [part for part in details["loc"] if isinstance(part, str)]
         called = " and ".join(places.get(name) or flag_of(name) for name in names)
         hint = "; give it as an option or in the file" if details["type"] == "missing" else ""
@@ -110,10 +119,14 @@ def _problems(error: ValidationError, places: Mapping[str, str], section: type[S
 
 
 def continued(*layers: Mapping[str, Any]) -> Layer:
-    """The options of the run that `layers` say to resume, which stand below them; none where there is no run yet.
+    """Return the options of the earlier run that `layers` resume, to be merged below them.
+
+    Returns:
+        Its options but for `output`; an empty layer if `layers` resume none, or if there is none yet.
 
     Raises:
-        PlanError: there is no run, and no checkpoint to begin one from; or its configuration names a file that is gone.
+        PlanError: there is no run and no checkpoint to begin one from, or the earlier run names files by paths that do
+            not hold in the working folder.
     """
     asked = merge(*layers)
     if asked.get("resume") is None:
@@ -142,18 +155,18 @@ def continued(*layers: Mapping[str, Any]) -> Layer:
 
 
 def _is_elsewhere(key: str, text: str | None) -> bool:
-    """Whether a path, as runs of before wrote it, is relative to a folder that is not the working one."""
+    """Return whether an option of an earlier run is a relative path that does not exist in the working folder."""
     if text is None or (key in CHECKPOINTS and named(text)):
         return False
     return not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
 
 
 def merge(*layers: Mapping[str, Any]) -> Layer:
-    """All options of `layers`, the last one strongest; `steps` there takes the place of `epochs` before it."""
+    """Return all options of `layers`, the last one strongest."""
     merged: dict[str, Any] = {}
     places: dict[str, str] = {}
     for layer in layers:
-        for group in ALTERNATIVES:
+        for group in ALTERNATIVES:  # `steps` of a later layer takes the place of `epochs` of an earlier one
             if any(layer.get(name) is not None for name in group):
                 merged = {name: value for name, value in merged.items() if name not in group}
         merged |= layer
@@ -162,45 +175,59 @@ def merge(*layers: Mapping[str, Any]) -> Layer:
 
 
 def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a file in the folder `base`, their paths placed; `words` stand for something else than a path."""
-    paths = {key: options[key] for key in PATHS if isinstance(options.get(key), str) and options[key] not in words}
-    found = {**options, **{key: str(_placing(key)(text, base)) for key, text in paths.items()}}
+    """Return the options of a file with their relative paths joined to the folder of the file.
+
+    Args:
+        options: as the file holds them.
+        base: the folder of the file.
+        words: values that stand for something else than a path, and stay.
+    """
+    result = dict(options)
+    for key in PATHS:
+        text = options.get(key)
+        if isinstance(text, str) and text not in words:
+            result[key] = placed_checkpoint(text, base) if key in CHECKPOINTS else str(placed(text, base))
     if options.get("plugins"):
-        found["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
-    return found
-
-
-def _placing(key: str) -> Callable[[str, Path], str | Path]:
-    return placed_checkpoint if key in CHECKPOINTS else placed
+        result["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
+    return result
 
 
 def read_layer(document: Document, loc: Loc, content: Mapping[str, Any] | None, words: Collection[str] = ()) -> Layer:
-    """The options that stand at `loc` in a file, their paths placed in its folder but for `words`."""
+    """Return the options that stand at `loc` in a file.
+
+    Args:
+        document: the file.
+        loc: the place of the options in it.
+        content: the options; None for none.
+        words: see `placed_options`.
+    """
     options = placed_options(content or {}, document.path.parent, words=words)
     return Layer(options, {name: document.place(*loc, name) for name in options})
 
 
 def require_sound(layers: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Look at the options of each training in a file together, before the first one begins.
+    """Check that the options of each training in a file go together, before the first training begins.
 
     Args:
-        layers: by where the training stands in the file, `schedule.yaml:3:5 stages[0].train`.
+        layers: the options by the place of the training in the file, `schedule.yaml:3:5 stages[0].train`.
         path: the file.
 
     Raises:
-        PlanError: what is missing, and what contradicts each other, in all of them.
+        PlanError: options are missing or contradict each other, in any of the trainings; one problem for each.
     """
     problems: list[str] = []
     for place, layer in layers.items():
         try:
+            # The checkpoint and the output of a training follow from the file; any path does in their place here.
             make_config({"checkpoint": path, "output": path}, layer)
         except PlanError as error:
             problems += [found if found.startswith(f"{path}:") else f"{place}: {found}" for found in error.problems]
     if problems:
-        raise PlanError(list(dict.fromkeys(problems)))
+        raise PlanError(list(dict.fromkeys(problems)))  # options common to several trainings are reported once
 
 
 def _named_after(checkpoint: Path | str | None) -> Path:
+    """Return the default folder of a run: in the working folder, with the name of its checkpoint."""
     if name := named(str(checkpoint)):
         return Path(f"{name.label}-finetuned")
     path = Path(os.path.abspath(str(checkpoint).removeprefix("local-dir:")))  # noqa: PTH100 (links keep their names)

@@ -1,7 +1,7 @@
-"""The options of a training, each told once: name, type, bounds, default, meaning, and its flag where it has one.
+"""The options of a training, each declared once: name, type, bounds, default, meaning, and its flag if it has one.
 
 The flags and the help of `growtool finetune`, the files of a run and of a schedule, their JSON schemas and the messages
-about them are all made from this. Where timm's train script has an option of the same meaning, it has the same name.
+about them are all made from this class. Options that timm's train script has, too, have the same names here.
 """
 
 from __future__ import annotations
@@ -42,13 +42,18 @@ from growtool.plan.section import Section, problem
 DEFAULT_EPOCHS = 10
 DEFAULT_EMA_DECAY = 0.9998  # timm's
 DEFAULT_KD_WEIGHT = 0.5
-MOST_WORKERS = 16  # by default: what they hold in memory grows with them
-_WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"
+MOST_WORKERS = 16  # by default: their memory grows with their number
+_WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"  # panels of the help
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
 
 
 def own_workers(processes: int | None = None) -> int:
-    """This process's share of the cores, 1 to `MOST_WORKERS`; None asks torchrun how many processes there are here."""
+    """Return this process's share of the machine's cores, 1 to `MOST_WORKERS`, for its workers.
+
+    Args:
+        processes: processes on this machine that share the cores; None for the number that torchrun tells, else 1.
+    """
+    # A container or a batch system may grant fewer cores than the machine has.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
 
@@ -64,7 +69,7 @@ class Settings(Section):
     model_config = ConfigDict(use_attribute_docstrings=True, title="A training")
     KEYS: ClassVar[str] = "an option as `growtool finetune --help-all` and config.yaml of a run list them"
     NULL: ClassVar[bool] = True
-    BY: ClassVar[str] = ""  # what decides those that are `DECIDED`
+    BY: ClassVar[str] = ""  # the kind of file whose other parts decide the options in `DECIDED`, for messages
 
     checkpoint: Annotated[Source | None, Flag("CHECKPOINT")] = None
     """A timm folder, a .safetensors file, or a name."""
@@ -241,11 +246,11 @@ class Settings(Section):
         return value
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field as plain data for YAML or JSON."""
+        """Return every field as plain data for YAML or JSON."""
         return self.model_dump(mode="json")
 
     def as_given(self) -> dict[str, Any]:
-        """The fields that were set, as plain data."""
+        """Return the fields that were set, as plain data for YAML or JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -253,17 +258,17 @@ RATE = (
     "sched", "min_lr", "warmup_lr", "warmup_epochs", "warmup_steps", "decay_epochs", "decay_steps", "lr_decay_fn",
     "sched_start", "sched_steps",
 )  # fmt: skip
-"""The options that say how the rate goes."""
+"""The options of the course of the learning rate."""
 NEW = ("new_state", "new_warmup")
-"""The options that are about what the latest growth made."""
-KINDS = get_type_hints(Settings)  # without what is said about them
+"""The options about the new positions of the latest growth."""
+KINDS = get_type_hints(Settings)  # the types of the options without their annotations
 FLAGS = {
     name: data for name, field in Settings.model_fields.items() for data in field.metadata if isinstance(data, Flag)
 }
 
 
 def flag_of(name: str) -> str:
-    """What messages call an option: its flag, or how `--set` says it."""
+    """Return the name of an option in messages: its flag or argument, or `--set NAME` for one without."""
     if name not in FLAGS:
         return f"--set {name}"
     return name.upper() if FLAGS[name].metavar == name.upper() else f"--{name.replace('_', '-')}"
