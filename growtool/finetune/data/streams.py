@@ -114,7 +114,7 @@ def let_unreadable_pass(reader: Any) -> None:
     """Change a timm reader, in place, so that it yields `Unreadable` instead of dropping an image or failing.
 
     Args:
-        reader: of webdataset or of streamed Hugging Face datasets. (TensorFlow's decode inside of TensorFlow.)
+        reader: of webdataset or of streamed Hugging Face datasets; one of TensorFlow decodes out of reach.
 
     Raises:
         PlanError: the stream has too few shards for so many workers.

@@ -58,7 +58,7 @@ def _share(model: nn.Module, groups: Iterable[list[str]]) -> None:
 
 
 def replace_head(model: nn.Module, classes: int, seed: int) -> frozenset[str]:
-    """Give a timm model a fresh head, drawn from `seed`; the global random state stays as it is.
+    """Give a timm model a fresh head, drawn from `seed`; the global random state of the CPU stays as it is.
 
     Returns:
         The names of the head's parameters.
