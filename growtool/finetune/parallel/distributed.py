@@ -108,8 +108,8 @@ def shard(model: nn.Module, world: World, device: torch.device, autocast: str | 
     policy, mesh = MixedPrecisionPolicy(), init_device_mesh(device.type, (world.size,))
     if autocast == "bfloat16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        # BatchNorm, whose statistics are in float32, takes no weights in bfloat16 beside them. So all norms are one unit
-        # of their own, without the policy.
+        # BatchNorm, whose statistics are in float32, takes no weights in bfloat16 beside them. So all norms form one
+        # unit of their own, without the policy.
         norms: list[nn.Module] = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
         if norms:
             fully_shard(norms, mesh=mesh, reshard_after_forward=False)
