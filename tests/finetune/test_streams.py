@@ -4,6 +4,7 @@ What timm's readers of streams do is tested with the real packages where they ar
 """
 
 import io
+import random
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -171,6 +172,25 @@ def test_labels_of_shards_that_are_no_numbers(sample: dict[str, Any], found: str
     told = SimpleNamespace(args=[partial(_decode, image_key=["jpg"], target_key="label", alt_label="")])
     with pytest.raises(ValueError, match="label"):
         list(streams.Decoding(told)(shard))
+
+
+def test_each_process_draws_random_numbers_of_its_own():
+    def drawn(rank: int) -> list[float]:
+        dataset = IterableImageDataset("", reader=Reader(), transform=lambda image: random.random())
+        return [number for number, *_ in SeededStream(Split(Path("stream"), dataset, ()), seed=0, rank=rank)]
+
+    assert drawn(0) == drawn(0)
+    assert not set(drawn(0)) & set(drawn(1))
+
+
+@pytest.mark.parametrize(("names", "label"), [({}, 0), ({7: 0, 9: 1}, 7)])
+def test_the_stand_in_of_an_unreadable_image_has_a_label_that_the_class_map_knows(names: dict[int, int], label: int):
+    stage = SimpleNamespace(args=[partial(_decode, image_key=["jpg"], target_key=None, alt_label="")])
+    reader = SimpleNamespace(ds=SimpleNamespace(pipeline=[stage]), class_to_idx=names, remap_class=bool(names))
+    streams.let_unreadable_pass(reader)
+    (decoding,) = reader.ds.pipeline
+    (found,) = decoding([{"__key__": "0", "__url__": "train-0.tar", "jpg": b"no image", "cls": b"9"}])
+    assert isinstance(found["jpg"], Unreadable) and found["target"] == label
 
 
 def test_what_a_reader_of_streams_trips_over_is_named():

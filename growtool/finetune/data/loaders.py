@@ -184,7 +184,7 @@ class StreamBatches:
         self, split: Split, format: ImageFormat, config: RunConfig, world: World, device: torch.device
     ) -> None:
         self.count, self.batch_size = len(split), config.batch_size
-        self._stream = SeededStream(split, config.seed)
+        self._stream = SeededStream(split, config.seed, world.rank)
         loader = DataLoader(
             self._stream,
             batch_size=config.batch_size // world.size,

@@ -41,6 +41,11 @@ class Unreadable:
 class SeededStream(IterableDataset[Sample]):
     """The samples of a dataset that can only be read in its own order, augmented with seeds of their places in it.
 
+    Args:
+        split: the images.
+        seed: of the run.
+        rank: of the process; each process reads shards of its own.
+
     Attributes:
         epoch: that the next pass reads; set it before the workers start.
 
@@ -49,14 +54,15 @@ class SeededStream(IterableDataset[Sample]):
             model's; or the reader fails.
     """
 
-    def __init__(self, split: Split, seed: int) -> None:
-        self.split, self.images, self.seed, self.epoch = split, split.images, seed, 0
+    def __init__(self, split: Split, seed: int, rank: int = 0) -> None:
+        self.split, self.images, self.seed, self.rank, self.epoch = split, split.images, seed, rank, 0
         # The dataset itself must not transform: it would do so before the generators are seeded, and to stand-ins.
         self.transform, self.images.transform = self.images.transform, None
 
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
-        lane = worker.id if worker else 0
+        # A place counts the images of one worker of one process; without the lane, all would draw the same numbers.
+        lane = self.rank * worker.num_workers + worker.id if worker else self.rank
         self.images.set_epoch(self.epoch)
         reader = getattr(self.images, "reader", None)
         if type(reader).__name__ in ("ReaderWds", "ReaderHfids"):
@@ -126,7 +132,9 @@ def let_unreadable_pass(reader: Any) -> None:
             raise PlanError(f"--workers: timm cannot share the stream among them ({error})") from error
     # Without workers the reader lives on from epoch to epoch and may have been changed before.
     if hasattr(reader.ds, "pipeline"):  # webdataset
-        reader.ds.pipeline = [Decoding(stage) if _decodes(stage) else stage for stage in reader.ds.pipeline]
+        # The label of a stand-in is never used, but timm translates it by the class_map, if there is one.
+        label = next(iter(reader.class_to_idx)) if reader.remap_class else 0
+        reader.ds.pipeline = [Decoding(stage, label) if _decodes(stage) else stage for stage in reader.ds.pipeline]
     elif not isinstance(reader.ds, _Streamed):
         reader.ds = _Streamed(reader.ds, reader.input_key)
 
@@ -178,10 +186,11 @@ class Decoding:
 
     Args:
         stage: timm's, which maps samples through its decoder and drops those on which that fails.
+        label: of the stand-ins.
     """
 
-    def __init__(self, stage: Any) -> None:
-        self.decode = stage.args[0]
+    def __init__(self, stage: Any, label: Any = 0) -> None:
+        self.decode, self.label = stage.args[0], label
 
     def __call__(self, samples: Any) -> Iterator[dict[str, Any]]:
         from timm.data.readers.reader_wds import WdsTargetKeyError
@@ -194,7 +203,7 @@ class Decoding:
                 raise
             except Exception as error:  # decoders of different formats raise different ones
                 name = f"{sample.get('__url__', 'stream')}: {sample.get('__key__')}: {reason(error)}"
-                decoded = {"jpg": Unreadable(name), "target": 0}
+                decoded = {"jpg": Unreadable(name), "target": self.label}
             if decoded is not None:  # None: timm leaves out samples with a negative label
                 yield decoded
 
