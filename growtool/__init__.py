@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from growtool.trace import trace_model
     from growtool.workflows.verify import verify_checkpoints
 
-# Name -> where it lives. `growtool.finetune` is a room, so its function carries a longer name here.
+# Public name -> its module, and its name there. `growtool.finetune` is a folder, which would hide a function of that
+# name as soon as it is imported; hence `finetune_checkpoint`.
 _HOMES = {
     "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
     "trace_model": ("growtool.trace", "trace_model"),
@@ -47,6 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, as most of them need torch."""
     if name in _HOMES:
         module, attribute = _HOMES[name]
         return getattr(importlib.import_module(module), attribute)
@@ -54,7 +56,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What completes in an interactive session."""
+    """Return the names that an interactive session completes, those that are not imported yet included."""
     return sorted({*globals(), *__all__})
 
 

@@ -1,4 +1,4 @@
-"""The process of a command: what the console script runs, `python -m growtool`, and `torchrun -m growtool finetune`."""
+"""The entry point of the console script, of `python -m growtool`, and of `torchrun -m growtool finetune`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import atexit
 import os
 import sys
 
-_status = 1  # of the process, as Python gives it to one that ends with an exception
+_status = 1  # exit status of the process; 1 is also Python's for one that ends with a traceback
 
 
 def run() -> None:
-    """Run the command; what it holds when it is done is the system's to free, which takes Python a second."""
+    """Run the command, then end the process without freeing its memory, which would take Python about a second."""
     global _status
-    atexit.register(_leave)  # called last, as it is the first
+    # atexit calls functions in reverse order: the first to be registered runs last, after all others have cleaned up.
+    atexit.register(_leave)
     from growtool.cli.app import main
 
     try:
         main()
         _status = 0
     except SystemExit as ended:
+        # as Python has it: no code is 0, a text is 1
         _status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         raise
 
 
 def _leave() -> None:
-    """End now, unless what was printed did not reach its reader: Python then tells of it as ever."""
+    """End the process at once; but leave it to Python to end it, and to report the error, if the output is lost."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,7 @@
-"""Doing something as soon as timm has been imported, however late that is.
+"""An import hook that runs an action as soon as timm has been imported, however late that is.
 
-timm takes seconds to import and the command line must answer at once: growtool cannot import timm to register with it.
+growtool registers a model with timm, but cannot import timm for that: this takes seconds, and the command line must
+answer at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import ModuleType
 
 
 def when_timm_is_imported(action: Callable[[], None]) -> None:
-    """Run `action` now if timm is there, else once its import is complete."""
+    """Run `action` now if timm is imported already, else once its import is complete."""
     if "timm.models" in sys.modules:
         action()
     else:
@@ -22,7 +23,7 @@ def when_timm_is_imported(action: Callable[[], None]) -> None:
 
 
 class _AfterTimm(MetaPathFinder):
-    """Finds timm as Python would, with a loader that runs the action afterwards; then steps aside."""
+    """A finder that finds timm once, as Python would, and gives it a loader that runs the action after the import."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -32,15 +33,15 @@ class _AfterTimm(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "timm":
             return None
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(self)  # first, or the search below would come back here
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, self._action)
+            spec.loader = _LoadThenAct(spec.loader, self._action)
         return spec
 
 
-class _Then(Loader):
-    """A loader followed by an action."""
+class _LoadThenAct(Loader):
+    """A loader that runs an action once the module is loaded."""
 
     def __init__(self, loader: Loader, action: Callable[[], None]) -> None:
         self._loader, self._action = loader, action

@@ -12,7 +12,7 @@ LARGEST = 2**63 - 1  # integer that torch takes as a size, a count or a seed; la
 
 
 class GrowtoolError(ValueError):
-    """A problem the user can mend. `problems` holds one line (or block of lines) per finding, in the order found."""
+    """A problem the user can mend; `problems` holds one line (or block of lines) per finding, in the order found."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
@@ -28,13 +28,20 @@ class CheckpointError(GrowtoolError):
 
 
 def format_names(names: Sequence[str], shown: int = 8) -> str:
-    """The first few names, as a message tells them, and how many more there are."""
+    """Return the first `shown` names separated by commas, and how many more there are: `a, b and 3 more`."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
-    """A clause that names the nearest, by difflib's measure; empty where none is near."""
+    """Return a clause that suggests the known names closest to `name`; empty if none is close.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+        count: how many to suggest at most.
+        cutoff: least similarity, 0 to 1, as `difflib.get_close_matches` measures it.
+    """
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(known), n=count, cutoff=cutoff)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    close = get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

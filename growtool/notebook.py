@@ -1,4 +1,4 @@
-"""What a notebook shows: results as tables, and a bar while something is done."""
+"""The display of results in notebooks: tables in HTML, and progress bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _R = TypeVar("_R")
 
 
 def as_html(title: str, facts: Mapping[str, str], *more: tuple[Sequence[str], Iterable[Sequence[str]]]) -> str:
-    """A title, a table of facts, and further tables: their headers and rows. Texts may hold any letters."""
+    """Return a title, a table of facts and further tables as HTML, all texts escaped.
+
+    Args:
+        title: in bold, above the tables.
+        facts: label -> text, a row each.
+        more: header and rows of each further table.
+    """
     tables = [((), facts.items()), *more]
     return f"<b>{escape(title)}</b>" + "".join(_table(header, rows) for header, rows in tables)
 
@@ -30,18 +36,18 @@ def _row(tag: str, cells: Sequence[str]) -> str:
 
 
 def in_session() -> bool:
-    """Whether somebody works in IPython, in a notebook or a terminal."""
-    ipython: Any = sys.modules.get("IPython")
+    """Return whether the code runs in IPython, in a notebook or a terminal."""
+    ipython: Any = sys.modules.get("IPython")  # a session has imported it
     return ipython is not None and ipython.get_ipython() is not None
 
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opened with what is done and how far it goes; what it yields is told each step."""
+"""Displays progress: takes a description and a total; the context manager yields a function that advances it."""
 
 
 @contextmanager
 def shown(what: str, total: int, **options: Any) -> Iterator[Callable[[int], None]]:
-    """A bar of tqdm in a session, as huggingface_hub shows downloads; nothing elsewhere."""
+    """Show a bar of tqdm in an IPython session, nothing elsewhere; yield a function that advances it by some steps."""
     if not in_session():
         yield lambda steps: None
         return
@@ -54,12 +60,12 @@ def shown(what: str, total: int, **options: Any) -> Iterator[Callable[[int], Non
 def with_bar(
     what: str, total: Callable[[Mapping[str, Any]], int], **options: Any
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let a function that takes `advance` show a bar in a session, unless its caller takes `advance` for its own.
+    """Decorate a function that takes `advance`, so that it shows a bar in a session unless its caller gives `advance`.
 
     Args:
-        what: it does.
-        total: how far it advances in all; gets the arguments of the function by name.
-        options: of tqdm's bar.
+        what: description of the bar.
+        total: computes how far the bar goes, from the function's arguments by name.
+        options: further options of `tqdm`.
     """
 
     def decorated(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -1,4 +1,4 @@
-"""The `growtool` command: its subcommands, its global options, and what becomes of errors."""
+"""The `growtool` command: its subcommands, its global options, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -159,37 +159,38 @@ def _global_options(
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Answer a signal by an exception, so that unfinished outputs are cleared away."""
+    """Turn a signal into SystemExit, so that `finally` blocks clear unfinished outputs away."""
     sys.exit(128 + number)
 
 
 @contextlib.contextmanager
 def _all_printed() -> Iterator[None]:
-    """Results are printed once this is closed: a full disk is an error of the command, not of Python's end."""
+    """Flush stdout at the end, so that a full disk is an error of the command and not one of Python's shutdown."""
     try:
         yield
     finally:
         try:
             sys.stdout.flush()
-        except OSError:  # what is left goes nowhere, or Python would try again
+        except OSError:
+            # What is left goes to the null device, or Python would fail once more to write it at its shutdown.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # exit code: 128 + SIGINT
 
 
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 128 + N ended by signal N."""
+    """Run the command line. Exit codes: 0 done, 1 an error, 2 wrong usage, 128 + N ended by signal N."""
     prepare_process()
     invocation = Invocation()
     for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and it has to stay so
             signal.signal(number, _leave)
     try:
         with _all_printed():
             app(global_options_first(sys.argv[1:]), obj=invocation, prog_name="growtool")
-    except BrokenPipeError:  # its reader wants no more
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         sys.exit(1)
     except (GrowtoolError, OSError) as error:
         if invocation.debug:
@@ -200,6 +201,6 @@ def main() -> None:
         note(escape(str(stopped)))
         sys.exit(stopped.code)
     except SystemExit as ended:
-        if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+        if ended.code == _INTERRUPTED:  # typer ends with this code after Ctrl-C, and prints nothing
             note("interrupted")
         raise

@@ -1,4 +1,4 @@
-"""What all commands have in common: how their help looks, and the options that may stand anywhere."""
+"""Base classes and helpers of all commands: the look of their help, late parameters, and the global options."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from typer.core import TyperCommand, TyperGroup
 
 GLOBAL_OPTIONS = ("--debug", "--quiet", "-q")
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
-_LATE = "late"
+_LATE = "late"  # attribute of a command's function: makes the same function with all its parameters
 
 
 @dataclass
 class Invocation:
-    """What the global options said."""
+    """The global options of a call, which `main` reads after the command has ended."""
 
     debug: bool = False
 
 
 class Command(TyperCommand):
-    """A command whose flags are shown without a type."""
+    """A command whose flags are shown without a type, and whose parameters may be `late`."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of a call; that of the whole command where its parameters are `late`."""
-        whole = getattr(self.callback, _LATE, None)
-        if whole is None:
+        """Return the context of a call; if the parameters are `late`, make them and parse `args` by them."""
+        make_full = getattr(self.callback, _LATE, None)
+        if make_full is None:
             return super().make_context(info_name, args, parent, **extra)
+        # typer reads a signature only when a function is registered: the full one needs an app of its own. An app with
+        # one command is that command, not a group.
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        about: dict[str, Any] = {"help": self.help, "epilog": self.epilog, "context_settings": HELP_SETTINGS}
-        app.command(self.name, cls=Command, **about)(whole())
+        texts: dict[str, Any] = {"help": self.help, "epilog": self.epilog, "context_settings": HELP_SETTINGS}
+        app.command(self.name, cls=Command, **texts)(make_full())
         return typer.main.get_command(app).make_context(info_name, args, parent, **extra)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -40,25 +42,32 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The same of a group of commands."""
+    """A group of commands whose flags are shown without a type."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
 
 def late(signature: Callable[[Callable[..., Any]], inspect.Signature]) -> Callable[..., Callable[..., Any]]:
-    """Mark the function of a command whose parameters `signature` makes once it is called, as that imports much."""
+    """Decorate a command's function whose parameters are made by `signature` only when the command is called.
 
-    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+    All commands are registered when growtool starts, which must not import what the settings of a training need,
+    pydantic above all. So a function without parameters is registered; `Command` puts the full one in its place.
+
+    Args:
+        signature: returns the full signature of the function it is given.
+    """
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
         registered = _with_signature(function, inspect.Signature())
         setattr(registered, _LATE, lambda: _with_signature(function, signature(function)))
         return registered
 
-    return marked
+    return decorated
 
 
 def borrowing(*names: str) -> Callable[..., Callable[..., Any]]:
-    """Mark the function of a command whose parameters of these names are settings of a training."""
+    """Decorate a command's function: parameters of these names become options as the settings of a training say."""
 
     def signature(function: Callable[..., Any]) -> inspect.Signature:
         from growtool.cli.run_options import with_borrowed
@@ -69,12 +78,12 @@ def borrowing(*names: str) -> Callable[..., Callable[..., Any]]:
 
 
 def _with_signature(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
-    def called(*args: Any, **given: Any) -> Any:
-        return function(*args, **given)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-    called.__name__, called.__doc__ = function.__name__, function.__doc__
-    called.__signature__ = signature  # type: ignore[attr-defined]
-    return called
+    wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]
+    return wrapper
 
 
 def _without_types(params: list[Any]) -> list[Any]:
@@ -85,18 +94,18 @@ def _without_types(params: list[Any]) -> list[Any]:
 
 
 def help_of(function: Callable[..., Any]) -> str:
-    """Its docstring; the lines of a paragraph are joined, as the terminal breaks them anew."""
+    """Return the docstring with each paragraph on one line, as the terminal wraps the lines anew."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: calls that can be copied."""
+    """Return the end of a command's help: calls that can be copied, one a paragraph."""
     return "\n\n".join(["Examples:", *lines, "--quiet and --debug go with every command."])
 
 
 def show_all_options(ctx: typer.Context, wanted: bool) -> None:
-    """Show the help with the options that are left out of `--help`, and leave."""
+    """Print the help with all options, the hidden ones included, and end the command."""
     if wanted:
         for param in ctx.command.params:
             param.hidden = False  # type: ignore[attr-defined]
@@ -105,7 +114,11 @@ def show_all_options(ctx: typer.Context, wanted: bool) -> None:
 
 
 def global_options_first(words: Sequence[str]) -> list[str]:
-    """The words of a command line with the global options before the command, wherever they stood before a `--`."""
+    """Return the command line with its global options moved to the front; words after a `--` stay as they are.
+
+    typer takes options of the whole program only before the command.
+    """
     end = words.index("--") if "--" in words else len(words)
-    found = [word for word in words[:end] if word in GLOBAL_OPTIONS]
-    return [*found, *(word for word in words[:end] if word not in GLOBAL_OPTIONS), *words[end:]]
+    front = [word for word in words[:end] if word in GLOBAL_OPTIONS]
+    rest = [word for word in words[:end] if word not in GLOBAL_OPTIONS]
+    return [*front, *rest, *words[end:]]

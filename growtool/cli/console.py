@@ -1,9 +1,10 @@
-"""What the commands share for talking: results go to stdout; progress, notes and errors to stderr."""
+"""Output of the commands: results go to stdout; progress, notes and errors go to stderr."""
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -16,9 +17,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.containers import Lines
     from rich.text import Text
 
+# What the user can do about an error of the system, by its errno.
 _REMEDIES = {
     errno.EACCES: "check the permissions or choose another place",
     errno.EROFS: "choose another place",
@@ -29,108 +30,117 @@ _REMEDIES = {
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
 UNBOUNDED = 100_000  # columns of a file or pipe: a table there is as wide as it needs to be
-_COMMANDS = ("growtool ", "torchrun ")
+_COMMANDS = ("growtool ", "torchrun ")  # a line that begins so is a command to copy
 _quiet = False
-_bars = 0  # that are shown
+_bars = 0  # how many progress bars are on the terminal
 
 
 def set_quiet(wanted: bool) -> None:
-    """Leave out progress and notes; errors and results are printed all the same."""
+    """Set whether progress and notes are left out; errors and results are printed in any case."""
     global _quiet
     _quiet = wanted
 
 
 def is_quiet() -> bool:
-    """Whether progress and notes are left out."""
+    """Return whether progress and notes are left out."""
     return _quiet
 
 
 @cache
 def console() -> Console:
-    """The console for progress, notes and errors; it writes to stderr and honours NO_COLOR."""
+    """Return the console for progress, notes and errors, which writes to stderr and honours NO_COLOR.
+
+    There is one for the whole process: rich prints a line above a progress bar only if both are on one console.
+    """
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def results() -> Console:
-    """A console for what was asked for; it writes to stdout, in a pipe without a limit on the width."""
+    """Return a console for results, which writes to stdout; in a file or pipe its width is without a limit."""
     from rich.console import Console
 
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = Console().width if bounded else UNBOUNDED
-    return Console(highlight=False, width=width, height=25)  # without a height, a dumb terminal is taken for 80 columns
+    # The height matters to nothing, but rich takes a dumb terminal for 80 columns unless both numbers are given.
+    return Console(highlight=False, width=width, height=25)
 
 
 def say(text: str | Text, *, style: str = "", hanging: int = 0) -> None:
-    """Print results; a string may hold rich's markup. What goes on in the next line is indented by `hanging` more."""
+    """Print results; a string may hold rich's markup. Where a line wraps, the rest is indented by `hanging` more."""
     _print(results(), text, style, hanging=hanging)
 
 
 def note(text: str | Text, *, style: str = "") -> None:
-    """Print what stands beside the results, on stderr, unless it is to be quiet; a string may hold rich's markup."""
+    """Print a note on stderr, unless notes are left out; a string may hold rich's markup."""
     if not _quiet:
         _print(console(), text, style)
 
 
 def remark(text: str) -> None:
-    """Print what the user should know, as a note; it is printed as it is, whatever brackets it holds."""
+    """Print a note that begins with `note:`; the text is printed as it is, whatever brackets it holds."""
     from rich.text import Text
 
     note(Text.assemble(("note:", "yellow"), " ", text))
 
 
 def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: bool = False, hanging: int = 0) -> None:
-    """Print a text; lines of a terminal end between words, as a command that is copied from there has to be whole.
+    """Print a text; on a terminal, lines are wrapped between words.
 
-    Lines of code are left to the terminal, whose breaks are not copied.
+    Args:
+        to: the console.
+        text: a string may hold rich's markup.
+        style: of the whole text.
+        indented_is_code: whether indented lines are code. They are left to the terminal to wrap: a user who copies them
+            gets one line, while breaks that are printed are copied, too.
+        hanging: columns by which the second and later parts of a wrapped line are indented.
     """
     from rich.text import Text
 
     styled = Text.from_markup(text) if isinstance(text, str) else text
     if to.is_terminal:
-        lines = styled.split("\n", allow_blank=True)
-        code = [indented_is_code and line.plain.startswith("  ") for line in lines]
-        parts = ([line] if whole else _wrap(line, to.width, hanging) for line, whole in zip(lines, code, strict=True))
-        styled = Text("\n").join(part for line in parts for part in line)
+        parts: list[Text] = []
+        for line in styled.split("\n", allow_blank=True):
+            is_code = indented_is_code and line.plain.startswith("  ")
+            parts += [line] if is_code else _wrap(line, to.width, hanging)
+        styled = Text("\n").join(parts)
     to.print(styled, style=style or None, soft_wrap=True)
 
 
-def _wrap(line: Text, width: int, hanging: int) -> Lines:
-    """The line in parts of at most `width` columns, longer words in parts of their own; indented as the line is.
+def _wrap(line: Text, width: int, hanging: int) -> list[Text]:
+    """Break a line into parts of at most `width` columns, between words; a longer word is a part of its own.
 
-    All but the first are indented by `hanging` more.
-
-    A command that has the line to itself stays whole, so that it can be copied.
+    All parts are indented as the line is, all but the first by `hanging` more. A command that has the line to itself
+    stays whole, so that it can be copied.
     """
     from rich.cells import cell_len
-    from rich.containers import Lines
     from rich.text import Text
 
     if line.plain.startswith(_COMMANDS):
-        return Lines([line])
+        return [line]
     indent = len(line.plain) - len(line.plain.lstrip()) + hanging
-    ends, used = [], 0
+    breaks, used = [], 0  # offsets where a new part begins, and columns of the present part
     for word in re.finditer(r"\s*\S+\s*", line.plain):
         length = cell_len(word.group().rstrip())
         if used and used + length > width:
-            ends.append(word.start())
+            breaks.append(word.start())
             used = indent
         used += cell_len(word.group())
-    parts = line.divide(ends)
+    parts = line.divide(breaks)
     for part in parts:
         part.rstrip()
-    return Lines([part if n == 0 else Text(" " * indent).append_text(part) for n, part in enumerate(parts)])
+    return [part if n == 0 else Text(" " * indent).append_text(part) for n, part in enumerate(parts)]
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
-    """Write `document` to stdout as one JSON document; numbers that are not finite become null, which JSON can hold."""
+    """Write `document` to stdout as JSON. Numbers that are not finite become null, as JSON has no word for them."""
     sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def print_problems(problems: tuple[str, ...]) -> None:
-    """One red `error:` block per problem; the texts are printed as they are, whatever brackets they hold."""
+    """Print a red `error:` block for each problem; the texts are printed as they are, whatever brackets they hold."""
     from rich.text import Text
 
     for problem in problems:
@@ -138,18 +148,23 @@ def print_problems(problems: tuple[str, ...]) -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Where, what the system says, and what to do about it."""
-    where = f"{error.filename}: " if error.filename else ""
-    what = error.strerror or str(error) or type(error).__name__
+    """Return a message for an error of the system: the file, what the system says, and what to do about it."""
+    place = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{where}{what}; {remedy}" if remedy else f"{where}{what}"
+    return f"{place}{reason}; {remedy}" if remedy else f"{place}{reason}"
 
 
 @contextmanager
 def progress(description: str, total: int | None, *, of_bytes: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, one line elsewhere; the yielded function advances the bar by that many steps.
+    """Show a progress bar on a terminal, one line elsewhere; yield a function that advances the bar by some steps.
 
-    Below another bar, which has the terminal, it is a line there, too.
+    While another bar is shown, it is one line on a terminal, too: rich has room for one live display.
+
+    Args:
+        description: text before the bar.
+        total: how many steps there are; None if nobody knows.
+        of_bytes: whether steps are bytes, to be shown as KiB and MiB.
     """
     global _bars
     if is_quiet() or _bars or not console().is_interactive:
@@ -170,20 +185,19 @@ def progress(description: str, total: int | None, *, of_bytes: bool = False) -> 
 
 
 def fetching(what: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-    """The progress of a download of so many bytes, 0 where nobody knows."""
+    """Show the progress of a download of `size` bytes, 0 if nobody knows; see `progress`."""
     from rich.markup import escape
 
     from growtool.report import units
 
-    told = f"fetching {what}" + (f" ({units.size(size)})" if size else "")
-    return progress(escape(told), size or None, of_bytes=True)
+    description = f"fetching {what}" + (f" ({units.size(size)})" if size else "")
+    return progress(escape(description), size or None, of_bytes=True)
 
 
 def _finite(value: Any) -> Any:
+    """Return plain data with None in place of infinities and NaNs."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
-        return value
-    return None if isinstance(value, float) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""`growtool inspect --coupling`: which channels of a model grow together, and where they are."""
+"""`growtool inspect --coupling`: the sets of channels of a model that grow together, and the tensors they are in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def coupling_document(coupling: Trace) -> dict[str, Any]:
-    """Every group with every member, and the operations tracing had no rule for."""
+    """Return every channel group with its members, and the operations without a rule, as plain data for JSON."""
     from growtool.trace import channels_of
 
     words = channels_of(coupling)
@@ -36,12 +36,12 @@ def coupling_document(coupling: Trace) -> dict[str, Any]:
 
 
 def show_coupling(name: str, coupling: Trace) -> None:
-    """The channels that may grow, those that are alike once; the fixed ones by their reasons."""
+    """Print a row for each kind and size of channels that may grow, and for each reason why others are fixed."""
     from growtool.trace import channels_of, places
 
     words = channels_of(coupling)
-    growing: dict[tuple[str, int], list[Channels]] = defaultdict(list)
-    fixed: dict[str, list[int]] = defaultdict(list)
+    growing: dict[tuple[str, int], list[Channels]] = defaultdict(list)  # by kind and size
+    fixed: dict[str, list[int]] = defaultdict(list)  # reason -> sizes
     for group in coupling.groups:
         if group.fixed:
             fixed[group.fixed].append(group.size)
@@ -49,9 +49,9 @@ def show_coupling(name: str, coupling: Trace) -> None:
             growing[words[group.group].what, group.size].append(words[group.group])
     say(f"\n[bold]{escape(name)}[/]: channels that grow together")
     rows = []
-    for (what, size), alike in growing.items():
+    for (kind, size), alike in growing.items():
         where = places((path for channels in alike for path in channels.where), None)
-        rows.append((escape(what), str(size), str(len(alike)), escape(where)))
+        rows.append((escape(kind), str(size), str(len(alike)), escape(where)))
     show_rows(("channels", ">size", ">groups", "where"), rows)
     if fixed:
         kept = ((escape(why), str(len(sizes)), ", ".join(map(str, sorted(set(sizes))))) for why, sizes in fixed.items())

@@ -1,4 +1,4 @@
-"""What a growth will do, and what it has done, on stdout."""
+"""What a growth will do, and what it has done, printed for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MEANING = {
 
 
 def show_plan(recipe: Recipe, summary: Summary) -> None:
-    """Sizes before and after, what grows and how, and the promise."""
+    """Print sizes before and after, what grows and how, and the promise."""
     before, after = summary.before, summary.after
     title = f"{recipe.source.name} -> {recipe.target.architecture}"
     say(f"[bold]{escape(title)}[/]")
@@ -32,7 +32,7 @@ def show_plan(recipe: Recipe, summary: Summary) -> None:
         ("FLOPs (2 MACs)", 2 * before.macs, 2 * after.macs, units.count),
         ("weights file", before.bytes, after.bytes, units.size),
     )
-    rows = ((label, shown(a), shown(b), units.ratio(b, a)) for label, a, b, shown in sizes)
+    rows = ((label, in_words(a), in_words(b), units.ratio(b, a)) for label, a, b, in_words in sizes)
     show_rows(("", ">before", ">after", ">ratio"), rows)
     loading = [f"{recipe.library.name} {change} while loading" for change in recipe.source.changes]
     for line in (*loading, *recipe.choices, *summary.growth()):
@@ -50,7 +50,7 @@ def show_plan(recipe: Recipe, summary: Summary) -> None:
 
 
 def show_result(grown: Grown, recipe: Recipe) -> None:
-    """What was measured, where it is, and how to go on."""
+    """Print what was measured, where the result is, and how to go on."""
     from growtool.checkpoint.folder import loading_line
     from growtool.hub.publishing import publishing_line
 

@@ -1,4 +1,4 @@
-"""The checkpoints a command names, lone files without a config included."""
+"""Options that name checkpoints, and opening what they name, files of weights without a config included."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _REMEDY = "name the timm model with --model (and --model-args)"
 
 
 def load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Run each plugin; return the paths, as typer takes the value of an option from its callback."""
     for path in paths or ():
         from growtool.library.plugin import load_plugin
 
@@ -56,13 +57,17 @@ PluginOption = Annotated[
 def open_all(
     paths: Sequence[str], model: str | None, model_args: Sequence[str] | None, *, counting: bool = False
 ) -> list[Checkpoint]:
-    """Open each path; `model` and `model_args` serve those that do not name their own architecture.
+    """Open checkpoints.
 
-    With `counting` no values are to be read of them.
+    Args:
+        paths: folders, files or names.
+        model: architecture for the files that do not say their own.
+        model_args: `KEY=VALUE` arguments of its constructor.
+        counting: whether names, shapes and types are all that is wanted, so that no weights need be downloaded.
 
     Raises:
         CheckpointError: a path cannot be opened.
-        PlanError: `model_args` are malformed, or nothing needs what the options say.
+        PlanError: `model_args` are malformed, or `model` is given and every checkpoint says its architecture.
     """
     from growtool.checkpoint import open_checkpoint
 
@@ -73,7 +78,8 @@ def open_all(
     for path in paths:
         try:
             opened.append(open_checkpoint(path, counting=counting))
-        except CheckpointError:  # whatever is wrong beyond the missing architecture is raised again here
+        except CheckpointError:
+            # Likely for want of an architecture. If it was for another reason, the second try raises that again.
             opened.append(open_checkpoint(path, architecture=model, model_args=arguments, counting=counting))
             used = True
     if not used:
@@ -82,10 +88,10 @@ def open_all(
 
 
 def told_arguments(model: str | None, items: Sequence[str]) -> dict[str, Any]:
-    """What `--model-args` says of the model that `--model` names.
+    """Return the arguments that `--model-args` says of the model that `--model` names.
 
     Raises:
-        PlanError: they are malformed, or no model is named.
+        PlanError: an item is malformed, or no model is named.
     """
     arguments = parse_arguments(items)
     if arguments and model is None:
@@ -94,7 +100,11 @@ def told_arguments(model: str | None, items: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_arguments(items: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is a Python literal, or else a string, as timm's own `--model-kwargs` reads it."""
+    """Parse `KEY=VALUE` items; a value is a Python literal, or else a string, as timm's own `--model-kwargs` reads it.
+
+    Raises:
+        PlanError: an item is malformed.
+    """
     malformed = [item for item in items if not item.partition("=")[0].isidentifier() or "=" not in item]
     if malformed:
         raise PlanError(

@@ -1,4 +1,4 @@
-"""Files of pictures that a command writes beside what it prints."""
+"""Pictures and pages that a command writes to a file besides what it prints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from growtool.report.picture import Drawn
     from growtool.trace import Trace
 
-HTML, SVG = (".html", ".htm"), (".svg",)
+HTML, SVG = (".html", ".htm"), (".svg",)  # endings of file names
 
 
 def misplaced(option: str, path: Path | None, endings: Sequence[str]) -> list[str]:
-    """What is wrong with the file that an option names: its folder, or its ending where only some will do."""
+    """Return what is wrong with the place of a file to write: no problems if `path` is None or fits.
+
+    Args:
+        option: the option that names the file, for the message.
+        path: the file.
+        endings: the suffixes it may have, in lower case; empty if any will do.
+    """
     if path is None:
         return []
     if endings and path.suffix.lower() not in endings:
@@ -33,7 +39,7 @@ def misplaced(option: str, path: Path | None, endings: Sequence[str]) -> list[st
 
 
 def require_place(option: str, path: Path | None, endings: Sequence[str]) -> None:
-    """Raises PlanError, before any work is done, for a file that cannot be written as asked."""
+    """Check that a file can be written as asked, before any work is done; raise PlanError if not. See `misplaced`."""
     if problems := misplaced(option, path, endings):
         raise PlanError(problems)
 
@@ -45,22 +51,22 @@ def write_picture(
     models: Sequence[tuple[Trace, nn.Module]],
     growth: GrowthMap | None,
 ) -> None:
-    """Draw one checkpoint, or two: as one picture of the growth where the second is grown from the first.
+    """Draw one checkpoint, or two side by side; if the second is grown from the first, the second alone shows both.
 
     Args:
-        path: an SVG, or a page.
-        opened: the checkpoints.
-        inspections: of each.
-        models: of each, traced.
-        growth: how the second came from the first; None where it did not.
+        path: the file to write; its suffix says whether an SVG or a page in HTML.
+        opened: one or two checkpoints.
+        inspections: the inspection of each.
+        models: trace and skeleton of each.
+        growth: how the second came from the first; None if it did not.
     """
     from growtool.checkpoint.staging import write_text
     from growtool.report.page import html_page
     from growtool.report.picture import to_svg
 
-    last = 1 if growth else 0
-    chosen = [last] if growth or len(opened) == 1 else [0, 1]
-    drawn = [_drawn(opened[n], inspections[n], *models[n]) for n in chosen]
+    every = list(zip(opened, inspections, models, strict=True))
+    chosen = every[-1:] if growth else every
+    drawn = [_drawn(checkpoint, inspection, *model) for checkpoint, inspection, model in chosen]
     if path.suffix.lower() in SVG:
         write_text(path, to_svg(*drawn) + "\n")
     else:
@@ -69,7 +75,7 @@ def write_picture(
 
 
 def _drawn(checkpoint: Checkpoint, inspection: Inspection, trace: Trace, model: nn.Module) -> Drawn:
-    """With what growth did, where the report of it stands beside the checkpoint."""
+    """Return a checkpoint to draw, with what growth did if its report is beside the weights."""
     from growtool.checkpoint.beside import REPORT
     from growtool.checkpoint.documents import parse_json
     from growtool.report import units

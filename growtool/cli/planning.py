@@ -1,4 +1,4 @@
-"""The plan that a command is asked for: a file, or what its options stand for, and what options change in it."""
+"""The plan of `growtool grow`: read from a file or made from options, and changed by further options."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from growtool.errors import PlanError, did_you_mean
 if TYPE_CHECKING:
     from growtool.plan import LoadedPlan, Plan
 
-_FROM_OPTIONS = Path("plan.yaml")  # under this name it stands beside the output
+_FROM_OPTIONS = Path("plan.yaml")  # name of a plan made from options; so is the copy beside the output called
 
 
 def asked_plan(
     plan: Path | None, width: str | None, depth: str | None, operators: Sequence[str], data: Path | None
 ) -> LoadedPlan:
-    """The plan of a file, or of `--width`, `--depth` and `--operator`, with the images that these may need.
+    """Return the plan in a file, or the one that `--width`, `--depth` and `--operator` stand for.
+
+    Args:
+        plan: the file, if there is one.
+        width: factor of `--width`, as it was written.
+        depth: factor of `--depth`, or the number of blocks of each stage separated by commas.
+        operators: names of `--operator`.
+        data: folder of images for a plan made from options; `overridden` puts it into a plan from a file.
 
     Raises:
-        PlanError: there is neither or both, or one of them is no plan.
+        PlanError: a file and options are given, or neither, or what is given is no plan.
     """
     from growtool.plan import load_plan
 
@@ -43,6 +50,7 @@ def asked_plan(
 
 
 def _from_options(width: str | None, depth: str | None, operators: Sequence[str], data: Path | None) -> LoadedPlan:
+    """Make a plan from options; see `asked_plan`."""
     from pydantic import ValidationError
 
     from growtool.plan import LoadedPlan
@@ -55,29 +63,27 @@ def _from_options(width: str | None, depth: str | None, operators: Sequence[str]
         numbers = [parse_word(number)[0] for number in depth.split(",")]
         scale["depth"] = numbers if "," in depth else numbers[0]
     sections = _sections(operators)
-    asked = {"width": width, "depth": depth}
+    factors = {"width": width, "depth": depth}
     if idle := [
         f"--operator {name}: found without --{axis}, expected both"
         for axis, name in sections.items()
-        if asked[axis] is None
+        if factors[axis] is None
     ]:
         raise PlanError(idle)
+    # `scale: 2` is short for `scale: {width: 2}`, and the plan is written beside the output in its shortest form
     content = {"scale": scale.get("width") if depth is None else scale, **sections}
     content |= {} if data is None else {"data": {"path": str(data)}}
+    options = {f"target.scale.{axis}": f"--{axis} {factor}" for axis, factor in factors.items() if factor is not None}
     try:
-        said = {f"target.scale.{axis}": f"--{axis} {factor}" for axis, factor in asked.items() if factor is not None}
-        return LoadedPlan.of(content, _FROM_OPTIONS, said)
+        return LoadedPlan.of(content, _FROM_OPTIONS, options)
     except ValidationError as error:
-        raise PlanError(
-            [
-                f"{_option(details['loc'], operators)}{explain(details, Plan)}"
-                for details in error.errors(include_url=False)
-            ]
-        ) from error
+        found = error.errors(include_url=False)
+        problems = [f"{_option(details['loc'], operators)}{explain(details, Plan)}" for details in found]
+        raise PlanError(problems) from error
 
 
 def _sections(operators: Sequence[str]) -> dict[str, str]:
-    """`width` and `depth` of a plan that names these operators.
+    """Return the operator of `width` and of `depth`, of those that `--operator` names: axis -> operator.
 
     Raises:
         PlanError: one is unknown, or two are for one axis.
@@ -102,7 +108,7 @@ def _sections(operators: Sequence[str]) -> dict[str, str]:
 
 
 def _option(loc: Sequence[str | int], operators: Sequence[str]) -> str:
-    """The option that a place in the plan comes from, as messages begin with it."""
+    """Return the option that a place in the plan comes from, as a message begins with it."""
     if tuple(loc[:2]) == ("target", "scale"):
         return f"--{loc[2]}: " if len(loc) > 2 else "--width: "
     named = [str(part) for part in loc if part in operators]
@@ -119,10 +125,11 @@ def overridden(
     seed: int | None,
     allow_lossy: bool,
 ) -> LoadedPlan:
-    """The plan with what the options say in its place.
+    """Return the plan with values of options in place of its own; each option is that of `growtool grow`.
 
     Raises:
-        PlanError: images that nothing looks at, or none where some are needed; arguments of no model.
+        PlanError: images are given that nothing looks at, or none are there to recalibrate from; `model_args` are
+            malformed or given without a model.
     """
     from growtool.plan.schema import Data
 

@@ -1,4 +1,4 @@
-"""The options of `growtool finetune`, made from those of a training; see `growtool.finetune.options.settings`."""
+"""Options of the command line made from the settings of a training, `growtool.finetune.options.settings`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from pydantic.fields import FieldInfo
 from growtool.finetune.options.kinds import Flag
 from growtool.finetune.options.settings import FLAGS, KINDS, Settings, flag_of
 
-_SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z0-9`])")
+_SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z0-9`])")  # the space between two sentences
 
 
 def with_run_options(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature of `growtool finetune`, with an option for each setting that has a flag as its `**options`."""
+    """Return the signature of `growtool finetune` with an option for each setting that has a flag, for `**options`.
+
+    The order is that of the help: the context, the checkpoint and its data, then the other options.
+    """
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(function, eval_str=True).parameters.values()]
     ctx, config, settings, *rest, _ = own
     checkpoint, data, *options = (_parameter(name, flag) for name, flag in FLAGS.items())
@@ -26,16 +29,21 @@ def with_run_options(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def with_borrowed(function: Callable[..., Any], names: Sequence[str]) -> inspect.Signature:
-    """The signature of `function`, whose parameters of these names are options as the settings tell them."""
+    """Return the signature of `function` with its parameters of these names made from the settings.
+
+    Type and help are those of the setting; the default is that of the function.
+    """
     own = inspect.signature(function, eval_str=True)
-    made = dict(own.parameters)
+    parameters = dict(own.parameters)
     for name in names:
+        # a panel would hide the option from --help
         option = _parameter(name, replace(FLAGS[name], panel=None))
-        made[name] = option.replace(kind=made[name].kind, default=made[name].default)
-    return own.replace(parameters=list(made.values()))
+        parameters[name] = option.replace(kind=parameters[name].kind, default=parameters[name].default)
+    return own.replace(parameters=list(parameters.values()))
 
 
 def _parameter(name: str, flag: Flag) -> inspect.Parameter:
+    """Return the parameter that typer makes the option of a setting from."""
     field = Settings.model_fields[name]
     return inspect.Parameter(
         name,
@@ -46,20 +54,25 @@ def _parameter(name: str, flag: Flag) -> inspect.Parameter:
 
 
 def _kind(kind: Any) -> Any:
-    """As typer takes it: what may be given several times is a list of strings there."""
-    several = get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
-    return list[str] | None if several else kind
+    """Return the type of an option: a list of strings for a setting that is a tuple of any length, else its own."""
+    is_repeatable = get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+    return list[str] | None if is_repeatable else kind
 
 
 def _info(name: str, field: FieldInfo, flag: Flag) -> Any:
+    """Return the argument or option of typer for a setting; its help is the first sentence of the description."""
     text = flag.help or _SENTENCE.split(field.description or "", maxsplit=1)[0]
     if flag_of(name) == flag.metavar:
         return typer.Argument(metavar=flag.metavar, help=text, show_default=False)
     words = [flag_of(name), *([flag.short] if flag.short else [])]
     if isinstance(field.default, bool):
-        words = [f" /--no-{name}" if field.default else words[0]]
+        words = [f" /--no-{name}" if field.default else words[0]]  # click's way to say: a word for False, none for True
     shown = flag.shown or (not isinstance(field.default, bool) and field.default not in (None, "", ()))
-    hidden, panel = flag.panel is not None, flag.panel
     return typer.Option(
-        *words, metavar=flag.metavar, help=text, show_default=shown, hidden=hidden, rich_help_panel=panel
+        *words,
+        metavar=flag.metavar,
+        help=text,
+        show_default=shown,
+        hidden=flag.panel is not None,  # shown by --help-all alone
+        rich_help_panel=flag.panel,
     )

@@ -1,4 +1,4 @@
-"""Tables of results: aligned where they fit the terminal, else one paragraph for each row; no word is ever broken."""
+"""Tables of results: columns if they fit the terminal, else a paragraph for each row; no word is ever broken."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def new_table(*columns: str, tight: bool = False) -> Table:
-    """A plain table; a column whose title begins with `>` is right-justified.
+    """Return an empty table without frames.
 
     Args:
-        columns: their titles.
-        tight: whether as little space as possible stands between them.
+        columns: titles; a column is right-justified if its title begins with `>`, which is not shown.
+        tight: whether there is as little space as possible between columns.
     """
     from rich import box
     from rich.table import Table
@@ -32,7 +32,7 @@ def new_table(*columns: str, tight: bool = False) -> Table:
 
 
 def show_rows(columns: Sequence[str], rows: Iterable[Iterable[str]], *, tight: bool = False) -> None:
-    """Print rows under the titles of `new_table`; cells may hold rich's markup."""
+    """Print rows under titles; see `new_table`. Cells may hold rich's markup."""
     table = new_table(*columns, tight=tight)
     for row in rows:
         table.add_row(*row)
@@ -40,7 +40,7 @@ def show_rows(columns: Sequence[str], rows: Iterable[Iterable[str]], *, tight: b
 
 
 def show(table: Table) -> None:
-    """Print a table of results; its lines end between words. One that is too wide for that is shown row by row."""
+    """Print a table of results. One that is too wide even with its cells wrapped between words is shown row by row."""
     to = results()
     widths = _widths(table, to)
     if widths is None:
@@ -54,19 +54,24 @@ def show(table: Table) -> None:
         return
     with to.capture() as captured:
         to.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))  # no blanks at the ends
+    # rich fills every line up to the width of the table; a file or a pipe gets no blanks at the ends
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _widths(table: Table, to: Console) -> list[int] | None:
-    """The width of each column, the widest made narrower until all fit; None where words would have to be broken."""
+    """Return the width of each column, the widest made narrower until all fit; None if words would be broken.
+
+    rich would break words to make a table fit.
+    """
     from rich.measure import Measurement, measure_renderables
 
     options = to.options.update(width=UNBOUNDED)
     ranges = [measure_renderables(to, options, [*column.cells, column.header]) for column in table.columns]
-    widths = [found.maximum for found in ranges]
-    least = [f.maximum if c.no_wrap else f.minimum for f, c in zip(ranges, table.columns, strict=True)]
-    rest = Measurement.get(to, options, table).maximum - sum(widths)
-    while sum(widths) + rest > to.width:
+    widths = [span.maximum for span in ranges]
+    # rich's minimum of a text is its longest word
+    least = [span.maximum if c.no_wrap else span.minimum for span, c in zip(ranges, table.columns, strict=True)]
+    spacing = Measurement.get(to, options, table).maximum - sum(widths)
+    while sum(widths) + spacing > to.width:
         widest = max(range(len(widths)), key=lambda n: widths[n] if widths[n] > least[n] else 0)
         if widths[widest] <= least[widest]:
             return None
@@ -75,31 +80,35 @@ def _widths(table: Table, to: Console) -> list[int] | None:
 
 
 def _records(table: Table) -> Iterator[Text]:
-    """A paragraph for each row: its first cell, then the others under their titles, figures beside each other.
+    """Yield a paragraph for each row: the first cell in bold, then a line `title: cell` for each other column.
 
-    A column without a title goes on with what the one before it tells.
+    A column without a title belongs to the column before it. Right-justified columns, which hold figures, go on in the
+    line before them. Empty cells are left out.
     """
     from rich.text import Text
 
     for cells in zip(*(column.cells for column in table.columns), strict=True):
         first, *others = map(_text, cells)
-        told: list[tuple[Column, list[Text]]] = []
+        entries: list[tuple[Column, list[Text]]] = []  # a titled column, its cell and those of untitled ones after it
         for column, cell in zip(table.columns[1:], others, strict=True):
-            if column.header or not told:
-                told.append((column, []))
+            if column.header or not entries:
+                entries.append((column, []))
             if cell.plain:
-                told[-1][1].append(cell)
+                entries[-1][1].append(cell)
         lines = [Text(first.plain.lstrip(), "bold")]
-        for column, values in ((column, values) for column, values in told if values):
-            shown = Text.assemble((f"{column.header}: " if column.header else "", "dim"), Text(", ").join(values))
+        for column, values in entries:
+            if not values:
+                continue
+            entry = Text.assemble((f"{column.header}: " if column.header else "", "dim"), Text(", ").join(values))
             if column.justify == "right" and len(lines) > 1:
-                lines[-1].append("; ").append_text(shown)
+                lines[-1].append("; ").append_text(entry)
             else:
-                lines.append(Text("  ").append_text(shown))
+                lines.append(Text("  ").append_text(entry))
         yield Text("\n").join([*lines, Text()])
 
 
 def _text(cell: RenderableType) -> Text:
+    """Return a cell on one line, its own lines separated by commas."""
     from rich.text import Text
 
     return Text(", ").join(Text.from_markup(str(cell)).split("\n"))

@@ -1,4 +1,4 @@
-"""Banks and coefficients as tables and pictures."""
+"""Template banks and coefficients, printed as tables with small pictures of block characters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
-_SHOWN_LAYERS = 8
+_SHOWN_LAYERS = 8  # also how many blocks of a layer are shown
 
 
 def show_banks(name: str, reports: Sequence[BankReport]) -> None:
-    """One row for each bank."""
+    """Print a table with a row for each bank, and how many numbers templates save."""
     kinds = ", ".join(dict.fromkeys(report.kind for report in reports))
     say(f"\n[bold]{escape(name)}[/]: {kinds} banks")
     table = new_table("bank", ">layers", ">templ.", "spectrum", ">cosine", ">cond.", ">error", ">in span", ">stored")
@@ -50,21 +50,21 @@ def show_banks(name: str, reports: Sequence[BankReport]) -> None:
 
 
 def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Which templates each layer uses: a row for each block, a shade for each template.
+    """Print which templates each layer uses: a row for each block, a shade for each template.
 
     Args:
         reports: the banks.
-        coefficients: of each layer, one list over the templates for each block.
+        coefficients: layer -> for each block of it, its coefficients over the templates.
     """
     for report in reports:
         say(f"\n[bold]{escape(report.name)}[/]: {report.templates} templates")
         table = new_table("layer", ">block", "coefficients", ">largest", ">norm")
         for member in report.members[:_SHOWN_LAYERS]:
-            for place, vector in enumerate(coefficients[member][:_SHOWN_LAYERS]):
+            for block, vector in enumerate(coefficients[member][:_SHOWN_LAYERS]):
                 size, largest = max((abs(value), t) for t, value in enumerate(vector))
                 table.add_row(
-                    escape(member) if place == 0 else "",
-                    str(place),
+                    escape(member) if block == 0 else "",
+                    str(block),
                     shades(vector),
                     f"{math.copysign(size, vector[largest]):+.3f} of {largest}",
                     f"{math.hypot(*vector):.3f}",
@@ -78,13 +78,13 @@ def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, 
 
 
 def spectrum_picture(energies: Sequence[float], width: int = 8) -> str:
-    """Energies as bars relative to the largest; the first `width` of them."""
+    """Return the first `width` energies as bars, whose heights are relative to the largest of all."""
     largest = max(energies, default=0.0) or 1.0
     return "".join(_BARS[math.ceil(8 * max(e, 0.0) / largest)] for e in energies[:width])
 
 
 def shades(vector: Sequence[float], width: int = 48) -> str:
-    """Absolute values as shades relative to the largest."""
+    """Return the first `width` absolute values as shades, relative to the largest of all."""
     largest = max(map(abs, vector), default=0.0) or 1.0
     picture = "".join(_SHADES[math.ceil(4 * abs(value) / largest)] for value in vector[:width])
     return f"|{picture}|" + ("..." if len(vector) > width else "")

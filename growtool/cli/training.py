@@ -1,4 +1,4 @@
-"""How training looks: a bar on a terminal, log lines everywhere else."""
+"""The display of a training: a progress bar on a terminal, log lines everywhere else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def shown_progress() -> Iterator[Progress | None]:
-    """A bar with loss, rate, speed, memory and time left on a terminal; log lines in a file, a pipe or a dumb one."""
-    if os.environ.get("RANK", "0") != "0":
+    """Yield the display of a training, or None in all processes of a distributed run but the first.
+
+    On a terminal it is a bar with loss, rate, speed, memory and time left; in a file, a pipe or a dumb terminal it is
+    log lines, which `note` leaves out under --quiet.
+    """
+    if os.environ.get("RANK", "0") != "0":  # torchrun sets it
         yield None
         return
     if is_quiet() or not console().is_interactive:
@@ -40,7 +44,7 @@ def shown_progress() -> Iterator[Progress | None]:
 
 
 class _LogLines(Progress):
-    """One plain line for each log interval, evaluation, epoch and checkpoint; see `Progress`.
+    """A plain line for each log interval, evaluation, epoch and checkpoint; see `Progress`.
 
     Every line is flushed, for `nohup`, batch systems and CI.
     """
@@ -78,7 +82,7 @@ class _LogLines(Progress):
 
 
 class _BarProgress(_LogLines):
-    """A bar for the updates, with lines for evaluations and notes above it."""
+    """A bar that advances by updates, with a line above it for each evaluation and note."""
 
     def __init__(self, bar: Bar) -> None:
         super().__init__()
@@ -100,12 +104,13 @@ class _BarProgress(_LogLines):
 
 
 def _figures(record: StepRecord) -> str:
+    """Return loss, learning rate, speed and memory of an update."""
     loss = f"loss {record.loss:.3f}  " if record.loss is not None else ""
     return f"{loss}lr {record.lr:.2g}  {record.images_per_second:,.0f} images/s  {units.size(record.memory)}"
 
 
 def _evaluation(record: EpochRecord | EvaluationRecord) -> str:
-    """The accuracy before training, within an epoch, or at the end of one."""
+    """Return a line with the accuracy before training, within an epoch, or at the end of one."""
     where, loss, best = f"update {record.step:,}", "", ""
     if isinstance(record, EpochRecord):
         where = f"epoch {record.epoch}" if record.epoch else "before"

@@ -46,21 +46,22 @@ def advise(
 
     (source,) = open_all([checkpoint], model, model_args, counting=True)
     advice = find(source, wanted)
-    of = {"model": source.spec.architecture, "model_args": dict(source.spec.model_args)} if model else {}
-    files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}", of) if output else {}
+    # a file of weights that does not say its model: the plan has to
+    source_keys = {"model": source.spec.architecture, "model_args": dict(source.spec.model_args)} if model else {}
+    files = _write(output, advice, f"growtool advise {checkpoint} --budget {budget}", source_keys) if output else {}
     if as_json:
-        emit_json(_document(advice, files, of))
+        emit_json(_document(advice, files, source_keys))
     else:
         _show(advice, files)
         _show_next(checkpoint, advice, files, plugin or [])
 
 
 def _require_free(folder: Path) -> None:
-    """Raises PlanError where a plan's file is there already."""
+    """Check that no file of a plan exists in the folder; raise PlanError if one does."""
     from growtool.errors import PlanError
     from growtool.workflows.advise.budget import AXES
 
-    existing = [str(path) for path in (_file(folder, axis) for axis in AXES) if path.exists()]
+    existing = [str(_file(folder, axis)) for axis in AXES if _file(folder, axis).exists()]
     if existing:
         raise PlanError(f"--output {folder}: found {', '.join(existing)}, expected none of them; choose another place")
 
@@ -69,14 +70,21 @@ def _file(folder: Path, axis: str) -> Path:
     return folder / f"{axis}.yaml"
 
 
-def _write(folder: Path, advice: Advice, command: str, of: dict[str, Any]) -> dict[str, Path]:
-    """Axis -> the file of its plan, which says by `of` what a lone file of weights holds."""
+def _write(folder: Path, advice: Advice, command: str, source_keys: dict[str, Any]) -> dict[str, Path]:
+    """Write a file for each proposed plan; return axis -> file.
+
+    Args:
+        folder: where to write.
+        advice: the proposals.
+        command: the call that led to them, for a comment.
+        source_keys: keys of a plan that say the source's model, if its checkpoint does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for proposal in advice.proposals:
         heading = f"{command}: {_ratios(proposal, advice)}, {proposal.promise}"
         files[proposal.axis] = _file(folder, proposal.axis)
-        files[proposal.axis].write_text(proposal.text(heading, of), encoding="utf-8")
+        files[proposal.axis].write_text(proposal.text(heading, source_keys), encoding="utf-8")
     return files
 
 
@@ -87,11 +95,11 @@ def _ratios(proposal: Proposal, advice: Advice) -> str:
     )
 
 
-def _document(advice: Advice, files: dict[str, Path], of: dict[str, Any]) -> dict[str, Any]:
+def _document(advice: Advice, files: dict[str, Path], source_keys: dict[str, Any]) -> dict[str, Any]:
     def proposed(proposal: Proposal) -> dict[str, Any]:
         return {
             "axis": proposal.axis,
-            "plan": {**of, **proposal.plan},
+            "plan": {**source_keys, **proposal.plan},
             "macs": proposal.size.macs,
             "params": proposal.size.params,
             "promise": {"kind": proposal.promise, "reasons": list(proposal.reasons)},
@@ -131,7 +139,7 @@ def _show(advice: Advice, files: dict[str, Path]) -> None:
 
 
 def _show_next(checkpoint: str, advice: Advice, files: dict[str, Path], plugins: list[Path]) -> None:
-    """How to go on from here."""
+    """Print the command that carries a plan out, or how to write the plans into files."""
     if files:
         words = ["growtool", "grow", checkpoint, str(next(iter(files.values()))), "-o", "grown"]
         words += [word for plugin in plugins for word in ("--plugin", str(plugin))]

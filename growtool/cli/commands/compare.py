@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -161,16 +161,17 @@ def compare(
 
 
 def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
+    """Return the names of the baselines, without `none`; raise PlanError if `none` is not alone."""
     named = frozenset(str(baseline) for baseline in asked)
     if "none" in named and len(named) > 1:
         raise PlanError(f"--baseline: found {', '.join(sorted(named))}, expected none alone; drop it or the others")
     return named - {"none"}
 
 
-def _show_table(text: TableText, shown: Iterable[int]) -> None:
-    wanted = list(shown)
-    columns = [text.header[n] if n == 0 else f">{text.header[n]}" for n in wanted]
-    show_rows(columns, ([escape(row[n]) for n in wanted] for row in text.rows))
+def _show_table(text: TableText, columns: Sequence[int]) -> None:
+    """Print some columns of a table, by their numbers; all but the first hold figures."""
+    titles = [text.header[n] if n == 0 else f">{text.header[n]}" for n in columns]
+    show_rows(titles, ([escape(row[n]) for n in columns] for row in text.rows))
 
 
 def _show(comparison: Comparison) -> None:
@@ -181,10 +182,10 @@ def _show(comparison: Comparison) -> None:
 
     text = table(comparison)
     # what fits a terminal; the files have everything
-    wanted = ("arm", "start %", "end %", "updates", "total MACs")
+    outcome = ("arm", "start %", "end %", "updates", "total MACs")
     narrow = results().width < _WIDE
-    shown = [text.header.index(title) for title in wanted] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 13]
-    _show_table(text, shown)
+    columns = [text.header.index(title) for title in outcome] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 13]
+    _show_table(text, columns)
     savings = savings_table(comparison.costs)
     if savings.rows:
         _show_table(savings, range(len(savings.header)))
@@ -194,8 +195,8 @@ def _show(comparison: Comparison) -> None:
         note(escape(remark))
     for failed in comparison.failed:
         say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
-    drawn_too = can_draw_png()
-    written = "index.html, table.md, results.json" + (", curves.png" if drawn_too else "")
-    say(f"written: {escape(str(comparison.study.output))}/{written}")
-    if not drawn_too:
+    has_png = can_draw_png()
+    files = "index.html, table.md, results.json" + (", curves.png" if has_png else "")
+    say(f"written: {escape(str(comparison.study.output))}/{files}")
+    if not has_png:
         note("curves.png needs matplotlib: pip install 'growtool[plot]', and the same command draws it")

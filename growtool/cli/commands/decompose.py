@@ -1,4 +1,4 @@
-"""`growtool decompose`: a checkpoint as templates and coefficients; and `growtool export`, the way back."""
+"""`growtool decompose`: a checkpoint written as templates and coefficients; and `growtool export`, the way back."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def decompose(
 
 
 def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float | None) -> Request:
-    """Raises PlanError for each option that the kind of bank has no use for."""
+    """Return what to decompose into; raise PlanError with every option that the kind of bank has no use for."""
     from growtool.templates.decompose import Request
 
     factored = bank in (BankKind.svd, BankKind.low_rank)

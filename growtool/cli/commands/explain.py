@@ -13,6 +13,7 @@ from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.tables import show_rows
 from growtool.errors import PlanError, did_you_mean
 
+# The legend of the formulas.
 _LETTERS = (
     "W is a weight, W' what it becomes; h and h' are the channels that it reads or writes. E says which old channel "
     "each new one copies, R is a left inverse of E, C takes off the mean."
@@ -28,12 +29,8 @@ def explain(
     from growtool.operators.table import OPERATORS
 
     if operator not in OPERATORS:
-        known = (
-            ""
-            if (near := did_you_mean(operator, OPERATORS, count=3, cutoff=0.5))
-            else f", one of {', '.join(OPERATORS)}"
-        )
-        raise PlanError(f"OPERATOR: found {operator!r}, expected the name of an operator{known}{near}")
+        hint = did_you_mean(operator, OPERATORS, count=3, cutoff=0.5) or f", one of {', '.join(OPERATORS)}"
+        raise PlanError(f"OPERATOR: found {operator!r}, expected the name of an operator{hint}")
     found = explanation_of(operator)
     if as_json:
         emit_json(asdict(found))
@@ -60,4 +57,4 @@ def explain(
         say("Lossy: the largest difference of the logits, relative to the largest logit. Random numbers are hard on a "
             "lossy operator; what your checkpoint loses is what `growtool grow` reports.", style="dim")  # fmt: skip
     say("\n[bold]an example plan[/]\n")
-    say(Text(found.example.rstrip()), hanging=2)  # which is YAML, too
+    say(Text(found.example.rstrip()), hanging=2)  # a line that continues one of YAML has to be indented, to be YAML

@@ -31,6 +31,7 @@ HelpAllOption = Annotated[
 
 
 def _with_options(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of `finetune` with its options; imported late, see `late`."""
     from growtool.cli.run_options import with_run_options
 
     return with_run_options(function)
@@ -73,7 +74,7 @@ def finetune(
 
 
 def _given(ctx: typer.Context, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that stand on the command line; defaults are left to the configuration."""
+    """Return the options that stand on the command line, without those at their defaults: a file may set these."""
     sources = {name: ctx.get_parameter_source(name) for name in options}
     return {name: options[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 

@@ -118,19 +118,20 @@ def grow(
     from growtool.growing import summarise
     from growtool.growing.source import open_planned
 
-    proving, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
+    proof_device, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
     out = output or Path(f"{source.label}-grown")
-    taken = None if dry_run else _refused(lambda: refuse_existing(out, force=force))
-    if not (dry_run or taken):
-        source.hash_ahead()
-    recipe = _resolved(loaded, source, taken)
+    # A refused output does not end the command yet: what is wrong with the plan is told together with it.
+    output_error = None if dry_run else _error_of(lambda: refuse_existing(out, force=force))
+    if not (dry_run or output_error):
+        source.hash_ahead()  # while models are built and traced
+    recipe = _resolved(loaded, source, output_error)
     summary = summarise(recipe)
-    if not (as_json or taken):
+    if not (as_json or output_error):
         show_plan(recipe, summary)
-    refusal = _joined(taken, _refusal(recipe, loaded))
+    refusal = _joined(output_error, _consent_error(recipe, loaded))
     if dry_run and as_json:
-        refused = refusal.problems[0] if refusal else None
-        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": refused})
+        reason = refusal.problems[0] if refusal else None
+        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": reason})
     if dry_run and report is not None:
         _write_page(report, recipe, loaded, summary, None, quiet=as_json)
     if refusal:
@@ -138,7 +139,7 @@ def grow(
     if dry_run:
         return
     for read in filter(None, (recipe.source, recipe.second)):
-        read.fetch()  # while no other bar is on the terminal
+        read.fetch()  # here, while no other bar is on the terminal, so that the download has one
     state = None if no_optimizer_state else _optimizer(optimizer_state, recipe)
     with progress("growing", summary.after.bytes, of_bytes=True) as advance:
         grown = execute(
@@ -148,7 +149,7 @@ def grow(
             force=force,
             summary=summary,
             optimizer=state,
-            device=proving,
+            device=proof_device,
             advance=advance,
             told=lambda line: note(escape(line)),
         )
@@ -160,21 +161,21 @@ def grow(
         _write_page(report, recipe, loaded, summary, grown, quiet=as_json)
 
 
-def _resolved(loaded: LoadedPlan, source: Checkpoint, taken: PlanError | None) -> Recipe:
-    """The recipe. What is wrong with the plan is told together with what is wrong with the output."""
+def _resolved(loaded: LoadedPlan, source: Checkpoint, output_error: PlanError | None) -> Recipe:
+    """Return the recipe of a plan; raise its problems together with those of the output."""
     from growtool.recipe import resolve
 
     try:
         with loaded.located():
             return resolve(loaded.plan, source)
     except PlanError as error:
-        raise _joined(taken, error) or error from error
+        raise _joined(output_error, error) or error from error
 
 
 def _write_page(
     path: Path, recipe: Recipe, loaded: LoadedPlan, summary: Summary, grown: Grown | None, *, quiet: bool
 ) -> None:
-    """The page that `--report` asks for; `grown` is None after a dry run."""
+    """Write the page that `--report` asks for; `grown` is None after a dry run."""
     from growtool.checkpoint.staging import write_text
     from growtool.growing.report import foretold, page, picture
 
@@ -186,7 +187,7 @@ def _write_page(
 
 
 def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
-    """The state in `run`, or beside the source's weights where there is one."""
+    """Return the optimizer state in `run`, or else the one beside the source's weights, or None if there is none."""
     from growtool.growing.optimizer import find_state, in_template_form
 
     state = find_state(run or recipe.source.path.parent)
@@ -198,19 +199,19 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     return state
 
 
-def _refusal(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
-    """Why the recipe may not be carried out."""
+def _consent_error(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
+    """Return the error of a recipe that loses the function without `allow_lossy`, None if it may be carried out."""
     from growtool.recipe.choosing.consent import require_consent
 
-    def required() -> None:
+    def check() -> None:
         with loaded.located():
             require_consent(recipe)
 
-    return _refused(required)
+    return _error_of(check)
 
 
-def _refused(check: Callable[[], None]) -> PlanError | None:
-    """What a check found wrong."""
+def _error_of(check: Callable[[], None]) -> PlanError | None:
+    """Return the PlanError that a check raises, None if it raises none."""
     try:
         check()
     except PlanError as error:
@@ -219,7 +220,7 @@ def _refused(check: Callable[[], None]) -> PlanError | None:
 
 
 def _joined(*errors: PlanError | None) -> PlanError | None:
-    """The problems of all of them, which are told at once."""
+    """Return one error with the problems of all, None if there are none."""
     return PlanError(problems) if (problems := [p for error in errors if error for p in error.problems]) else None
 
 

@@ -90,7 +90,7 @@ def inspect(
 
 def _document(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap | None) -> dict[str, Any]:
     documents = [inspection.to_json() for inspection in inspections]
-    for document, coupling in zip(documents, traces, strict=False):
+    for document, coupling in zip(documents, traces, strict=False):  # no traces without --coupling
         document["coupling"] = coupling_document(coupling)
     result: dict[str, Any] = {"checkpoints": documents}
     if len(documents) == 2:
@@ -114,19 +114,20 @@ def _show(inspections: list[Inspection], traces: list[Trace], growth: GrowthMap 
         show_coupling(inspection.name, coupling)
 
 
-def _show_one(it: Inspection) -> None:
-    say(f"[bold]{escape(it.name)}[/]")
-    show_rows(("", ""), _facts(it).items())
-    if it.modules:
+def _show_one(inspection: Inspection) -> None:
+    say(f"[bold]{escape(inspection.name)}[/]")
+    show_rows(("", ""), _facts(inspection).items())
+    if inspection.modules:
+        params, macs = inspection.parameters, inspection.macs.total
         rows = (
             (
-                _indented(row.name), row.kind, f"{row.parameters:,}", _share(row.parameters, it.parameters),
-                units.size(row.bytes), units.count(row.macs), _share(row.macs, it.macs.total),
+                _indented(row.name), row.kind, f"{row.parameters:,}", _share(row.parameters, params),
+                units.size(row.bytes), units.count(row.macs), _share(row.macs, macs),
             )
-            for row in it.modules
+            for row in inspection.modules
         )  # fmt: skip
         show_rows(("module", "type", ">parameters", ">share", ">stored", ">MACs", ">share"), rows)
-    _show_what_is_counted(it)
+    _show_what_is_counted(inspection)
 
 
 def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
@@ -137,7 +138,7 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
         "FLOPs": units.ratio(b.macs.flops, a.macs.flops),
     }
     left, right = _facts(a), _facts(b)
-    names = [escape(Path(it.name).name) for it in (a, b)]
+    names = [escape(Path(inspection.name).name) for inspection in (a, b)]
     show_rows(
         ("", *names, ">ratio"),
         ((label, left[label], right[label], ratios.get(label, "")) for label in left if label in right),
@@ -145,19 +146,24 @@ def _show_pair(a: Inspection, b: Inspection, growth: GrowthMap | None) -> None:
     if a.modules or b.modules:
         show(_paired_modules(a.modules, b.modules, growth))
     if growth and (origins := growth.blocks()):
-        told = ((o.block, o.source or "-", f"new: {o.operator}" if o.operator else "") for o in origins)
-        show_rows(("block", "came from", ""), (map(escape, cells) for cells in told))
+        rows = ((o.block, o.source or "-", f"new: {o.operator}" if o.operator else "") for o in origins)
+        show_rows(("block", "came from", ""), (map(escape, cells) for cells in rows))
     _show_what_is_counted(a)
 
 
 def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow], growth: GrowthMap | None) -> Table:
-    """Each module of B beside the one that it came from; one that growth added has none beside it."""
+    """Return a table of the modules of two checkpoints, A and B.
+
+    If B is grown from A, each module of B stands beside the one that it came from; one that growth added stands alone.
+    Else modules of the same name stand beside each other. A module of A without a counterpart has a row of its own.
+    """
     table = new_table("module", ">parameters", "", ">ratio", ">MACs", "", ">ratio")
     by_name_a, by_name_b = ({row.name: row for row in rows} for rows in (rows_a, rows_b))
     origins = {name: growth.origin(name) if growth else None for name in by_name_b}
     sources = {name: origin.source if origin else name for name, origin in origins.items()}
-    gone = [name for name in by_name_a if name not in sources.values()]
-    for name in _merged(gone, list(by_name_b)) if growth else _merged(list(by_name_a), list(by_name_b)):
+    # Names of blocks mean other blocks after growth: of A, only the modules that led to none of B's keep a row.
+    names_a = [name for name in by_name_a if name not in sources.values()] if growth else list(by_name_a)
+    for name in _merged(names_a, list(by_name_b)):
         origin, b = origins.get(name), by_name_b.get(name)
         source = None if origin and origin.operator else sources.get(name, name)
         a = by_name_a.get(source) if source else None
@@ -172,14 +178,14 @@ def _paired_modules(rows_a: Sequence[ModuleRow], rows_b: Sequence[ModuleRow], gr
 
 
 def _came_from(name: str, origin: BlockOrigin | None) -> str:
-    """A block that has another number than in the source tells which; what is inside it need not say so again."""
+    """Return a remark on a block that is new or had another number in the source; none on modules inside a block."""
     if origin is None or not name.rpartition(".")[2].isdecimal() or (origin.source == name and not origin.operator):
         return ""
     return (f" <- {escape(origin.source)}" if origin.source else "") + (" (new)" if origin.operator else "")
 
 
 def _merged(a: list[str], b: list[str]) -> list[str]:
-    """The names of both in the order of `a`, those only in `b` after the name they follow there."""
+    """Return the names of both in the order of `a`; names only in `b` come after the name before them in `b`."""
     order = list(a)
     for position, name in enumerate(b):
         if name not in a:
@@ -187,24 +193,25 @@ def _merged(a: list[str], b: list[str]) -> list[str]:
     return order
 
 
-def _facts(it: Inspection) -> dict[str, str]:
-    return {label: escape(text) for label, text in it.facts().items()}
+def _facts(inspection: Inspection) -> dict[str, str]:
+    return {label: escape(text) for label, text in inspection.facts().items()}
 
 
-def _show_what_is_counted(it: Inspection) -> None:
+def _show_what_is_counted(inspection: Inspection) -> None:
     from growtool.report.macs import COUNTED
 
-    say(f"MACs of one {it.input}, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
+    say(f"MACs of one {inspection.input}, counting {COUNTED}; FLOPs = 2 x MACs.", style="dim")
 
 
-def _show_lineage(it: Inspection) -> None:
-    for number, step in enumerate(it.lineage, 1):
-        say(f"\n[bold]{escape(it.name)}[/]: grown, step {number} of {len(it.lineage)}")
+def _show_lineage(inspection: Inspection) -> None:
+    steps = inspection.lineage
+    for number, step in enumerate(steps, 1):
+        say(f"\n[bold]{escape(inspection.name)}[/]: grown, step {number} of {len(steps)}")
         show_rows(("", ""), ((escape(str(key)), escape(_step_text(key, value))) for key, value in step.items()))
 
 
 def _step_text(key: str, value: Any) -> str:
-    """What a step of growth records; of a hash the beginning, which is enough to compare."""
+    """Return a value of a step of growth as text; of a hash the beginning, which is enough to compare."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_step_text(name, part)}" for name, part in value.items())
     text = value if isinstance(value, str) else json.dumps(value)
@@ -212,6 +219,7 @@ def _step_text(key: str, value: Any) -> str:
 
 
 def _indented(name: str) -> str:
+    """Return the last part of a module's path, indented by its depth."""
     return "  " * name.count(".") + escape(name.rpartition(".")[2])
 
 

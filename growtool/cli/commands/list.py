@@ -1,4 +1,4 @@
-"""`growtool list`: what there is to choose from, and what has been proven on it."""
+"""`growtool list`: the operators and model families to choose from, and what has been proven on the families."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ app = typer.Typer(help="List the growth operators, or model families.", no_args_
 PatternArgument = Annotated[
     str | None, typer.Argument(metavar="[PATTERN]", help="Only names that hold it, or match it: `zero`, `net2*`.")
 ]
+# What the table calls a verdict, if not by its own name. `needless lossy`: outputs were equal, which was not promised.
 _VERDICTS = {"needless lossy": "lossy", "exact up to eps": "eps", "refused": "no", "unmeasured": "?"}
 _LONGEST = 24  # characters of an argument in the table of families
 _LINE = 34  # characters of a line of arguments there
@@ -56,16 +57,17 @@ def families(pattern: PatternArgument = None, as_json: JsonOption = False) -> No
     from growtool.library import built_in
     from growtool.report.zoo import read_text_families, read_zoo
 
-    every, zoo = {name: len(models) for name, models in built_in().models().items()}, read_zoo()
-    texts = {found.family: found for found in read_text_families()}
-    names = matching(dict.fromkeys((*every, *texts)), pattern, "family")
-    counts = {name: every[name] for name in names if name in every}
-    texts = {name: texts[name] for name in names if name in texts}
+    all_counts = {name: len(models) for name, models in built_in().models().items()}
+    all_texts = {family.family: family for family in read_text_families()}
+    names = matching(dict.fromkeys((*all_counts, *all_texts)), pattern, "family")
+    counts = {name: all_counts[name] for name in names if name in all_counts}
+    texts = {name: all_texts[name] for name in names if name in all_texts}
+    zoo = read_zoo()
     proofs = {proof.family: proof for proof in zoo.families}
     if as_json:
         listed = {n: {"models": c, "proof": asdict(proofs[n]) if n in proofs else None} for n, c in counts.items()}
-        told = {name: asdict(found) for name, found in texts.items()}
-        emit_json({"families": listed, "transformers": told, "circumstances": dict(zoo.circumstances)})
+        transformers = {name: asdict(family) for name, family in texts.items()}
+        emit_json({"families": listed, "transformers": transformers, "circumstances": dict(zoo.circumstances)})
         return
     if counts:
         _show_images(counts, proofs, zoo.circumstances)
@@ -86,7 +88,7 @@ def _show_images(counts: Mapping[str, int], proofs: Mapping[str, Proof], circums
 
 
 def _show_texts(families: Iterable[TextFamily]) -> None:
-    rows = ((found.family, *map(escape, _wrapped(_grown(found.width, found.depth)))) for found in families)
+    rows = ((family.family, *map(escape, _wrapped(_grown(family.width, family.depth)))) for family in families)
     show_rows(("transformers", "wider", "deeper", "by"), rows, tight=True)
     say(
         "Families of transformers, by small models of each: docs/transformers.md, with every type that has a language "
@@ -96,23 +98,29 @@ def _show_texts(families: Iterable[TextFamily]) -> None:
 
 
 def matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]:
-    """The names that hold the pattern, or match it where it has wildcards, as in `timm.list_models`.
+    """Return the names that match a pattern: that hold it, or match it as a whole if it has wildcards.
+
+    Args:
+        names: the names there are.
+        pattern: all names are returned without one.
+        kind: what the names are of, for the message.
 
     Raises:
-        PlanError: none does.
+        PlanError: no name matches.
     """
     every = list(names)
     if pattern is None:
         return every
-    wild = any(sign in pattern for sign in "*?[")
-    found = [name for name in every if (fnmatchcase(name, pattern) if wild else pattern in name)]
-    if not found:
-        near = did_you_mean(pattern.strip("*?"), every, count=3, cutoff=0.5)
-        raise PlanError(f"PATTERN: no {kind} matches {pattern!r}{near}")
-    return found
+    has_wildcards = any(sign in pattern for sign in "*?[")
+    matches = [name for name in every if (fnmatchcase(name, pattern) if has_wildcards else pattern in name)]
+    if not matches:
+        hint = did_you_mean(pattern.strip("*?"), every, count=3, cutoff=0.5)
+        raise PlanError(f"PATTERN: no {kind} matches {pattern!r}{hint}")
+    return matches
 
 
 def _proven(proof: Proof | None) -> tuple[str, ...]:
+    """Return the cells of a family: wider, deeper, by which arguments, and whether timm alone loads the result."""
     if proof is None:
         return "?", "?", "", ""
     grown = [outcome for outcome in (proof.width, proof.depth) if outcome.verdict != "refused"]
@@ -121,25 +129,26 @@ def _proven(proof: Proof | None) -> tuple[str, ...]:
 
 
 def _wrapped(cells: tuple[str, ...]) -> tuple[str, ...]:
-    """The same with long lines of arguments broken between two of them."""
+    """Return the cells with long lines of the last one, which holds arguments, broken between two of them."""
     *verdicts, reached = cells
     return (*verdicts, "\n".join(part for line in reached.splitlines() for part in textwrap.wrap(line, _LINE)))
 
 
 def _grown(*outcomes: Outcome) -> tuple[str, ...]:
-    """The verdict of each, and what reached those that are not refused, a line each."""
+    """Return the verdict of each growth, and one cell with the arguments of those that are not refused, a line each."""
     verdicts = (_VERDICTS.get(outcome.verdict, outcome.verdict) for outcome in outcomes)
     reached = (_reached(outcome) for outcome in outcomes if outcome.verdict != "refused")
     return (*verdicts, "\n".join(filter(None, reached)))
 
 
 def _reached(outcome: Outcome) -> str:
-    """Arguments; a long path into a configuration by its first and last part."""
+    """Return the arguments that grew a model, or `model` if it became another registered one."""
     if outcome.how == "sibling":
         return "model"
     return ", ".join(dict.fromkeys(_short(name) for name in outcome.reached.split(", ")))
 
 
 def _short(name: str) -> str:
+    """Return the name of an argument, a long path into a configuration by its first and last part."""
     first, _, inner = name.partition(".")
     return f"{first}…{inner.rpartition('.')[2]}" if len(name) > _LONGEST and inner else name

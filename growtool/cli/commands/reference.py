@@ -1,4 +1,4 @@
-"""`growtool import`: what training scripts save as timm folders, and the MixtureGrowth reference's as templates."""
+"""`growtool import`: files of training scripts become timm folders, those of the MixtureGrowth code templates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
 from growtool.errors import PlanError, format_names
 
-_NAMES = "REFERENCE_NAMES"
+_NAMES = "REFERENCE_NAMES"  # a dict of a plugin: tensors of the timm model -> paths in the reference
 
 
 def import_reference(
@@ -61,7 +61,11 @@ def import_reference(
 
 
 def _reference_names(plugin: Path | None) -> dict[str, str] | None:
-    """The plugin's map of names; None where there is none, and so no reference."""
+    """Run the plugin and return its map of names; None if it has none, so that the file is not of the reference.
+
+    Raises:
+        PlanError: it is no dict.
+    """
     if plugin is None:
         return None
     load_plugins([plugin])

@@ -1,4 +1,4 @@
-"""`growtool schedule` and `growtool report`: progressive growth from one file, and pictures of training."""
+"""`growtool schedule`, progressive growth from one file; and `growtool report`, pictures of trainings."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def report(
     charts, table = curve_charts(curves), curve_table(curves)
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
     if png is not None:
-        write_png(charts, png)  # first, as it may want for matplotlib
+        write_png(charts, png)  # before the page, as it fails without matplotlib
     title, figures = ", ".join(curve.name for curve in curves), [to_svg(chart) for chart in charts]
     write_text(page, html_page(title, figures=figures, tables=[table], notes=[note]))
     if svg is not None:
@@ -113,7 +113,7 @@ def report(
 
 
 def _page_of(runs: list[Path]) -> Path:
-    """Beside the run; of several runs in the working folder."""
+    """Return the default page: beside a run, in the working folder for several."""
     if len(runs) > 1:
         return Path("report.html")
     run = runs[0] if runs[0].name else runs[0].resolve()
@@ -121,7 +121,7 @@ def _page_of(runs: list[Path]) -> Path:
 
 
 def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:
-    """Raises PlanError, before anything is drawn, for each file that cannot be written as asked."""
+    """Check that all files can be written as asked, before anything is drawn; raise PlanError if not."""
     from growtool.errors import PlanError
 
     named = (("--output", output, ()), ("--svg", svg, ()), ("--png", png, (".png",)))

@@ -1,4 +1,4 @@
-"""`growtool schema`: what an editor needs to help with the files that growtool reads."""
+"""`growtool schema`: JSON schemas of the files that growtool reads, for editors."""
 
 from __future__ import annotations
 

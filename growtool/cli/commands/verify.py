@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Arithmetic(StrEnum):
-    """Types both checkpoints can be computed in."""
+    """What `--dtype` accepts."""
 
     float32 = "float32"
     float64 = "float64"
