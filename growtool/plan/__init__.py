@@ -1,4 +1,4 @@
-"""Plans: what a user asks for, and reading it from YAML."""
+"""Plans: what a user asks of `growtool grow`, and how it is read from YAML."""
 
 from growtool.plan.load import LoadedPlan, load_plan
 from growtool.plan.schema import Plan

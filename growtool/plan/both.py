@@ -1,4 +1,4 @@
-"""How a plan starts a larger target whatever grows: operators for `width` and `depth` alike."""
+"""Operators that make the whole target, wider or deeper, and so stand under `width` and `depth` alike."""
 
 from __future__ import annotations
 

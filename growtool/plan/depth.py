@@ -1,4 +1,4 @@
-"""How a plan makes deeper: the depth operators and their options."""
+"""The depth operators of a plan, and their options."""
 
 from __future__ import annotations
 
@@ -65,21 +65,23 @@ class Net2Deeper(Section):
 
 
 def _block_lists(value: Any) -> Any:
-    def is_list(item: object) -> bool:
-        return (
-            isinstance(item, list | tuple)
-            and bool(item)
-            and all(i == INITIAL or (isinstance(i, int) and not isinstance(i, bool) and i >= 0) for i in item)
-        )
-
-    if is_list(value):
+    """Return the list of blocks, or the list of each stage, as tuples; raise one message for all that they are not."""
+    if _is_block_list(value):
         return tuple(value)
-    if isinstance(value, dict) and value and all(map(is_list, value.values())):
+    if isinstance(value, dict) and value and all(map(_is_block_list, value.values())):
         return {str(stage): tuple(blocks) for stage, blocks in value.items()}
     raise problem(
         f"found {value!r}, expected the source block of every target block, counted from 0, or initial for a block "
         "that comes from none, e.g. [0, 0, 1]; or such a list for each stage by its name, e.g. {layer3: [0, 1, 1]}"
     )
+
+
+def _is_block_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_block, value))
+
+
+def _is_block(value: object) -> bool:
+    return value == INITIAL or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
 class Map(Section):

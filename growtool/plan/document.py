@@ -1,4 +1,4 @@
-"""YAML with places: plain values, where each of them stands, and everything that is wrong with them at once."""
+"""YAML read with places: plain values, line and column of each, and all problems found at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ class Place(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain scalars by YAML 1.2's core rules: `1e-4` is a number; `no`, `on`, dates and `1:30` are strings."""
+    """Reads plain scalars by YAML 1.2's core rules: `1e-4` is a number; `no`, `on`, dates and `1:30` are strings.
+
+    PyYAML's own rules are those of YAML 1.1, by which it is the other way round.
+    """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (yaml's own attribute)
 
 
+# Of each type, the pattern of its scalars and the characters they may begin with, by which PyYAML looks rules up.
 for _tag, _pattern, _first in (
     ("null", r"~|null|", ["~", "n", ""]),
     ("bool", r"true|false", ["t", "f"]),
@@ -38,7 +42,7 @@ for _tag, _pattern, _first in (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would read as something else; writes everything out, as aliases are refused."""
+    """Writes what `_Loader` reads back: quotes strings that look like other types, and writes no aliases."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -55,19 +59,22 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 }
 
 
-_UNFIT = re.compile(r"[\0\ud800-\udfff]")  # what an escape can write and no system call, no UTF-8 takes
+_UNFIT = re.compile(r"[\0\ud800-\udfff]")  # escapes in a string can write them, but no path and no UTF-8 holds them
 
 
 @dataclass
 class Document:
-    """The plain values of a composed file, where each of them stands, and what is wrong with them.
+    """The places of the values of a file, and its problems, which are collected while the values are read.
+
+    A location is the path of keys and indices to a value, `("overrides", 0, "match")`.
 
     Attributes:
         path: the file.
         optional: keys below which `null` is a value like any other.
-        keys, values: places by location.
-        problems: place, location and text of each finding.
-        seen: nodes met so far, by identity.
+        keys: location -> place of its key.
+        values: location -> place of its value.
+        problems: place, location and text of each.
+        seen: `id` of each node that was read; PyYAML puts one node in all places of an alias.
     """
 
     path: Path
@@ -78,7 +85,7 @@ class Document:
     seen: set[int] = field(default_factory=set)
 
     def value(self, node: yaml.Node, loc: Loc) -> Any:
-        """The node as dicts, lists and scalars."""
+        """Return a node as dicts, lists and scalars; note its places and problems. A value with a problem is None."""
         place = self.values[loc] = _place(node)
         if id(node) in self.seen:
             self.problems.append(
@@ -99,14 +106,15 @@ class Document:
     def _scalar(self, node: yaml.ScalarNode, kind: str, loc: Loc) -> Any:
         if kind == "null" and not self.optional & set(loc):
             self.problems.append((_place(node), loc, "found nothing, expected a value; give one or drop the key"))
-        self._is_fit(node, loc)
+        self._has_fit_characters(node, loc)
         try:
             return _SCALARS[kind](node.value)
-        except ValueError:
+        except ValueError:  # a tag in the file (`!!int one`), or an integer of more digits than Python reads
             self.problems.append((_place(node), loc, f"found {node.value[:20]!r}, expected a number that can be read"))
             return None
 
-    def _is_fit(self, node: yaml.Node, loc: Loc) -> bool:
+    def _has_fit_characters(self, node: yaml.Node, loc: Loc) -> bool:
+        """Return whether all characters of a scalar are fit; note a problem if not."""
         unfit = _UNFIT.search(node.value) if isinstance(node, yaml.ScalarNode) else None
         if unfit is not None:
             self.problems.append(
@@ -118,7 +126,7 @@ class Document:
         content: dict[str, Any] = {}
         for key, child in node.value:
             inner = (*loc, str(key.value))
-            if not self._is_fit(key, loc):
+            if not self._has_fit_characters(key, loc):
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 shown = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a collection as key"
@@ -134,18 +142,18 @@ class Document:
         return content
 
     def note(self, loc: Loc, text: str, *, at_key: bool = False) -> None:
-        """A finding about `loc`, placed there or at the nearest place around it."""
+        """Note a problem of `loc`, placed at its value or its key, or else at the innermost one around it."""
         places = self.keys if at_key else self.values
         around = next((loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in places), ())
         self.problems.append((places.get(around) or self.values[()], loc, text))
 
     def place(self, *loc: str | int) -> str:
-        """How a line about the key at `loc` begins: `plan.yaml:7:3 width.operator`."""
+        """Return how a message about the key at `loc` begins: `plan.yaml:7:3 width.operator`."""
         line, column = self.keys[loc]
         return f"{self.path}:{line}:{column} {dotted(loc).removesuffix(': ')}"
 
     def lines(self) -> list[str]:
-        """Every problem as `plan.yaml:7:5 width.operator: text`, in the order of the file."""
+        """Return every problem as `plan.yaml:7:5 width.operator: text`, in the order of the file."""
         return [
             f"{self.path}:{place.line}:{place.column} {dotted(loc)}{text}"
             for place, loc, text in sorted(self.problems, key=lambda item: item[0])
@@ -155,19 +163,19 @@ class Document:
 def read_document(
     path: Path, *, what: str, need: str, optional: frozenset[str] = frozenset()
 ) -> tuple[Document, Any, str]:
-    """Read `path`.
+    """Read a file in YAML.
 
     Args:
         path: the file.
-        what: what it should be, `a plan in YAML`.
-        need: what its mapping must hold, `a mapping with at least `target:``.
+        what: what it should be, for messages: `a plan in YAML`.
+        need: what it must hold, for messages: `a mapping with at least `target:``.
         optional: keys below which `null` is allowed.
 
     Returns:
-        The places, the values, and the text.
+        The places and problems, the values, and the text.
 
     Raises:
-        PlanError: the file cannot be read, is not YAML, or not a mapping. Other findings are in `Document.problems`.
+        PlanError: the file cannot be read, is not YAML, or not a mapping. Other problems are in `Document.problems`.
     """
     return parse_document(path, _read_text(path, what), need=need, optional=optional)
 
@@ -175,7 +183,7 @@ def read_document(
 def parse_document(
     path: Path, text: str, *, need: str, optional: frozenset[str] = frozenset()
 ) -> tuple[Document, Any, str]:
-    """Read a text as if it were that of the file `path`; see `read_document`."""
+    """Read a text as if it were that of the file `path`; see `read_document`, whose `Raises` and results it has."""
     document = Document(path, optional)
     root = _compose(path, text)
     if not isinstance(root, yaml.MappingNode):
@@ -186,7 +194,8 @@ def parse_document(
 
 
 def write_document(content: Mapping[str, Any]) -> str:
-    """The text that `read_document` reads as `content`: a line for each key whose value holds no further mappings."""
+    """Return the text that `read_document` reads as `content`; a value with no further collections is on one line."""
+    # None puts the innermost collections on one line, which would be the whole document if it held no others.
     flow = None if any(isinstance(value, dict | list) for value in content.values()) else False
     return yaml.dump(
         dict(content), Dumper=_Dumper, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=120
@@ -194,7 +203,7 @@ def write_document(content: Mapping[str, Any]) -> str:
 
 
 def parse_word(text: str) -> tuple[Any, list[str]]:
-    """One value as it would be read from a file, and what is wrong with it; text that is no YAML stands for itself."""
+    """Return one value as it would be read from a file, and its problems; text that is not YAML is a string."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError):
@@ -238,6 +247,6 @@ def _place(node: yaml.Node) -> Place:
 
 
 def dotted(loc: Loc) -> str:
-    """`width.operator: ` for a location; nothing for the whole file."""
+    """Return a location as `width.operator: `, empty for the whole file."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return f"{text.removeprefix('.')}: " if text else ""

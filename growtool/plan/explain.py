@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a file, in the words of growtool and at its place in the file."""
+"""Errors of pydantic in the words of growtool, each at its place in the file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from growtool.plan.nesting import follow, section_at
 from growtool.plan.section import Section
 
 SectionT = TypeVar("SectionT", bound=Section)
-_OWN = "plan"  # findings of growtool's own, whose text says all; see `growtool.plan.section.problem`
+_OWN = "plan"  # type of errors with a text of growtool's own, which says all; see `growtool.plan.section.problem`
 
 
 def validated(document: Document, content: Any, root: type[SectionT]) -> SectionT | None:
-    """The content of a document as a section; None where pydantic finds it wrong.
+    """Return the content of a document as a section; None if it is not valid, with the reasons added to the document.
 
-    The document takes in what it finds, but for what was found wanting before.
+    A reason is left out if the document has a problem at that place already, of which it is a consequence.
     """
     try:
         return root.model_validate(content)
@@ -32,18 +32,19 @@ def validated(document: Document, content: Any, root: type[SectionT]) -> Section
 
 
 def _add(document: Document, details: ErrorDetails, root: type[Section]) -> None:
+    """Add an error of pydantic to the problems of a document, at its place."""
     loc = _as_written(document, follow(root, details["loc"])[0])
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         loc = (*loc, "operator")
     place = document.keys.get(loc) if details["type"] == "extra_forbidden" else document.values.get(loc)
-    if place is None:
+    if place is None:  # the key is missing: the place of the mapping that lacks it
         place = document.values[loc[:-1]]
     if not any(other[: len(loc)] == loc for _, other, _ in document.problems):
         document.problems.append((place, loc, explain(details, root)))
 
 
 def _as_written(document: Document, loc: Loc) -> Loc:
-    """`scale` at the top of a plan stands for one in its target."""
+    """Return the location that is in the file for `target.scale`, which a plan may write as `scale` at its top."""
     for end in range(1, len(loc)):
         if loc[end - 1 : end + 1] == ("target", "scale") and loc[:end] not in document.values:
             return (*loc[: end - 1], *loc[end:])
@@ -72,16 +73,21 @@ _BOUNDS = {
 
 
 def explain(details: ErrorDetails, root: type[Section]) -> str:
-    """What is wrong with what was to be a `root`, what was expected and what to do, without the place."""
+    """Return what was found, what was expected and what to do, without the place.
+
+    Args:
+        details: an error of pydantic.
+        root: the section that was validated, at the top of the file.
+    """
     kind, found, context = details["type"], details["input"], details.get("ctx", {})
     loc = details["loc"]
     if kind == "extra_forbidden":
         section = section_at(root, loc[:-1])
         known = [*section.model_fields, *section.SHORT]
-        near = did_you_mean(str(loc[-1]), known)
+        hint = did_you_mean(str(loc[-1]), known)
         if section.KEYS:
-            return f"unknown key{near or f', expected {section.KEYS}'}"
-        return f"unknown key, expected one of {', '.join(known)}{near}"
+            return f"unknown key{hint or f', expected {section.KEYS}'}"
+        return f"unknown key, expected one of {', '.join(known)}{hint}"
     if kind == "missing":
         return f"missing, expected {section_at(root, loc[:-1]).model_fields[str(loc[-1])].description}"
     if kind == "union_tag_not_found":
@@ -93,7 +99,7 @@ def explain(details: ErrorDetails, root: type[Section]) -> str:
     if kind == "literal_error":
         return f"found {_shown(found)}, expected one of {_choices(str(found), _quoted(context['expected']))}"
     if kind in _BOUNDS:
-        bound, (limit,) = _BOUNDS[kind], context.values()
+        bound, (limit,) = _BOUNDS[kind], context.values()  # such as {"ge": 1}
         return f"found {found!r}, expected {bound} {limit:g}"
     if kind in _EXPECTED:
         return f"found {_shown(found)}, expected {_EXPECTED[kind]}"
@@ -105,8 +111,10 @@ def _shown(value: object) -> str:
 
 
 def _quoted(text: str) -> list[str]:
+    """Return the words that pydantic lists as `'a', 'b' or 'c'`."""
     return re.findall(r"'([^']*)'", text)
 
 
 def _choices(found: str, choices: Sequence[str]) -> str:
+    """Return the choices, and which of them may have been meant."""
     return ", ".join(choices) + did_you_mean(found, choices)

@@ -1,4 +1,4 @@
-"""Reading a plan from YAML: every problem at once, each with its line and column; and writing one that changed."""
+"""Plans read from YAML, every problem at once with its line and column; and the text of a plan that changed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from growtool.errors import PlanError
 from growtool.hub.names import named, spelled
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import validated
-from growtool.plan.schema import MIRROR, Plan
+from growtool.plan.schema import MIRROR, Override, Plan
 
 _NEED = "a mapping with at least `target:`"
-_OPTIONAL = frozenset({"model_args"})
-_UNNAMED = Path("plan")  # what stands in for the file of a plan that has none
-_PLACE = re.compile(r"^plan:\d+:\d+ ")
+_OPTIONAL = frozenset({"model_args"})  # an argument may be null, which takes the constructor's default
+_UNNAMED = Path("plan")  # in place of the file for a plan that comes from Python
+_PLACE = re.compile(r"^plan:\d+:\d+ ")  # line and column in that file, which say nothing to the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class LoadedPlan:
     """A plan and the text it came from.
 
     Attributes:
-        plan: what was asked.
-        text: the file as it stands, for the copy beside the output.
+        plan: the plan.
+        text: the text of the file as it stands, for the copy beside the output.
         path: the file.
-        content: what the text says, as plain values.
-        places: where each key stands in the file, by its dotted name.
-        options: what messages call a key that an option of the command said.
+        content: the plain values of the text.
+        places: dotted name of a key -> its place in the file.
+        options: dotted name of a key that an option of the command set -> what messages call it.
     """
 
     plan: Plan
@@ -47,24 +47,26 @@ class LoadedPlan:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path, options: Mapping[str, str] | None = None) -> LoadedPlan:
-        """A plan that no file holds as it is.
+        """Return a plan made of plain values that were not read from a file.
 
         Args:
-            content: its plain values.
-            path: what messages call it.
-            options: what messages call its keys.
+            content: the values.
+            path: the name of the plan in messages.
+            options: names of its keys in messages.
 
         Raises:
-            ValidationError: it is none.
+            ValidationError: the values are no plan.
         """
         return cls(Plan.model_validate(content), write_document(content), path, content, options=options or {})
 
     def saying(self, plan: Plan, comments: Sequence[str] = ()) -> LoadedPlan:
-        """`plan`, with a text that says it: this text where it does, else one with other values for some of its keys.
+        """Return a changed plan with a text that says it; this very object if nothing changed.
+
+        The new text has the keys of this one, as short as they were, but for those that changed.
 
         Args:
-            plan: this one with other values.
-            comments: lines to begin a changed text with.
+            plan: this plan with other values.
+            comments: lines at the top of the new text.
         """
         changed = [name for name in Plan.model_fields if getattr(plan, name) != getattr(self.plan, name)]
         if not changed:
@@ -72,20 +74,20 @@ class LoadedPlan:
         content = {key: value for key, value in self.content.items() if key not in changed}
         content |= {name: as_written(getattr(plan, name)) for name in changed if not _is_default(plan, name)}
         if "target" in changed:
-            content.pop("scale", None)
+            content.pop("scale", None)  # its short form
         heading = "".join(f"# {comment}\n" for comment in comments)
         return LoadedPlan(plan, heading + write_document(content), self.path, content, self.places, self.options)
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the text in UTF-8."""
+        """The SHA-256 of the text in UTF-8, as hexadecimal digits."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @contextmanager
     def located(self) -> Iterator[None]:
-        """While open, a problem of a PlanError that begins with a key of the plan tells its place in the file, too.
+        """While open, put the place in the file before each problem of a PlanError that begins with a key of the plan.
 
-        Where the plan was said by options, these stand in place of the key.
+        If an option of the command set the key, the option stands in place of the key.
         """
         try:
             yield
@@ -96,7 +98,7 @@ class LoadedPlan:
         key, _, rest = problem.partition(": ")
         if key in self.options:
             return f"{self.options[key]}: {rest}"
-        while key not in self.places:
+        while key not in self.places:  # else the key around it that the file has
             key, dot, _ = key.rpartition(".")
             if not dot:
                 return problem
@@ -105,11 +107,15 @@ class LoadedPlan:
 
 
 def as_written(value: Any) -> Any:
-    """A value of a plan as a file says it, in short where it can."""
+    """Return a value of a plan as plain values for a file, in its short form if it has one.
+
+    None is `false`: it differs from the default, and so is written, for `verify` alone.
+    """
     if isinstance(value, BaseModel):
-        operator = getattr(value, "operator", None)
         options = value.model_dump(mode="json", exclude_defaults=True)
-        options = {key: as_written(getattr(value, key)) if key == "width" else said for key, said in options.items()}
+        if isinstance(value, Override):
+            options["width"] = as_written(value.width)
+        operator = getattr(value, "operator", None)
         if operator is None:
             return options
         options.pop("operator", None)
@@ -125,7 +131,7 @@ def _is_default(plan: Plan, name: str) -> bool:
 
 
 def load_plan(path: str | Path) -> LoadedPlan:
-    """Read the plan in `path`.
+    """Read a plan from a file in YAML.
 
     Raises:
         PlanError: the file cannot be read, is not YAML, or is not a plan; one line for each problem, in their order.
@@ -136,7 +142,7 @@ def load_plan(path: str | Path) -> LoadedPlan:
 
 
 def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
-    """A plan that was put together in Python, as if it had been read.
+    """Return a plan that was put together in Python as if it had been read from a file.
 
     Raises:
         PlanError: the mapping is not a plan; one line for each problem.
@@ -156,28 +162,31 @@ def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
 
 
 def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
+    """Return the plan in a document, with the places of its keys, also under the long names of short forms."""
     plan = validated(document, content, Plan)
     if document.problems or plan is None:
         raise PlanError(document.lines())
     places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
-    short = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
-    short |= {key.removesuffix(".scale"): place for key, place in short.items() if key == "target.scale"}
-    return LoadedPlan(plan, text, document.path, content, places | short)
+    # `scale.width` at the top is found as `target.scale.width`, and `scale` as `target` as well
+    long = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
+    if "target.scale" in long:
+        long["target"] = long["target.scale"]
+    return LoadedPlan(plan, text, document.path, content, places | long)
 
 
 def placed(text: str, base: Path) -> Path:
-    """A path as it stands in a file of the folder `base`."""
+    """Return the path that a text in a file means: relative ones start from the file's folder, `base`."""
     path = Path(text.removeprefix("local-dir:")).expanduser()
     return path if path.is_absolute() else base / path
 
 
 def placed_checkpoint(text: str, base: Path) -> str:
-    """The same for a checkpoint: a name is the same in every folder, and no path reads as one."""
+    """Return a checkpoint that a file names, its path placed as `placed` does; names in the hub stay as they are."""
     return text if named(text, base) else spelled(placed(text, base))
 
 
 def placed_plan(plan: Plan, base: Path) -> Plan:
-    """The plan with its second source and its images placed, where it has some."""
+    """Return the plan with the paths of its second source and its images placed, if it has them; see `placed`."""
     changes: dict[str, object] = {}
     if plan.second not in (None, MIRROR):
         changes["second"] = placed_checkpoint(str(plan.second), base)

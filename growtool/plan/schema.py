@@ -13,8 +13,8 @@ from growtool.plan.section import Learned, Section, SeesImages, problem
 from growtool.plan.target import Target
 from growtool.plan.width import TwoSource, Width
 
-DEFAULT_INPUTS = 2  # another function shows on any input; the second one shows that inputs of a batch stay apart
-MIRROR = "mirror"
+DEFAULT_INPUTS = 2  # one shows whether the function is the same; a second shows that inputs of a batch stay apart
+MIRROR = "mirror"  # as `second`: the mirror image of the source
 
 
 class Output(Section):
@@ -59,6 +59,7 @@ class Data(Section):
 
 
 def _switch(value: Any) -> Any:
+    """Return `true` as the default section and `false` as None."""
     if isinstance(value, bool):
         return Verify() if value else None
     if value is None or isinstance(value, dict | Verify):
@@ -124,13 +125,13 @@ class Plan(Section):
 
     @property
     def widths(self) -> tuple[Width, ...]:
-        """Every section that says how to grow wider: the plan's own and those of its overrides."""
+        """The width sections of the plan: its own, if it has one, and those of its overrides."""
         own = () if self.width is None else (self.width,)
         return *own, *(override.width for override in self.overrides)
 
     @property
     def completed(self) -> Plan:
-        """The plan, an operator of the whole target standing under both keys."""
+        """The plan; an operator that makes the whole target stands under both `width` and `depth`."""
         if isinstance(self.depth, ShrinkPerturb) and self.width is None:
             return self.model_copy(update={"width": self.depth})
         if isinstance(self.width, ShrinkPerturb) and self.depth is None:

@@ -1,4 +1,4 @@
-"""What every mapping of a plan has in common.
+"""Sections: the base class of every mapping of a plan, and of other files that are read from YAML.
 
 Values are taken literally: no string becomes a number and no number a truth value. Unknown keys are refused.
 """
@@ -15,36 +15,39 @@ from growtool.errors import LARGEST
 
 
 class Section(BaseModel):
-    """A mapping of the plan."""
+    """A mapping in a file. The docstring of a subclass is what its JSON schema and `growtool explain` show to users."""
 
-    SHORT: ClassVar[Mapping[str, str]] = {}  # keys beside its fields that are short for a key within one of these
-    KEYS: ClassVar[str] = ""  # what its keys are, where they are too many to be listed
-    ALONE: ClassVar[Mapping[str, Any] | None] = None  # the JSON schema of what may stand in its place
-    NULL: ClassVar[bool] = False  # whether a file may give null for what is unset
-    DECIDED: ClassVar[frozenset[str]] = frozenset()  # fields that a file must not give where the section stands
+    SHORT: ClassVar[Mapping[str, str]] = {}  # key -> field: the key stands for one of the same name inside the field
+    KEYS: ClassVar[str] = ""  # in words, which keys there are; for messages, where a list would be too long
+    ALONE: ClassVar[Mapping[str, Any] | None] = None  # JSON schema of a lone value that may stand for the mapping
+    NULL: ClassVar[bool] = False  # whether a file may give null for a field that is unset
+    DECIDED: ClassVar[frozenset[str]] = frozenset()  # fields that something else decides, so that a file must not
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
     def _fits(cls, value: Any) -> Any:
-        """Refuse integers that torch cannot take."""
+        """Return the value; raise an error for an integer that torch cannot take."""
         if isinstance(value, int) and value > LARGEST:
             raise problem(f"found {value}, expected an integer of less than 64 bits")
         return value
 
 
 def problem(text: str) -> PydanticCustomError:
-    """An error whose message is `text`, braces and all."""
+    """Return an error for a validator to raise, with the message `text`.
+
+    pydantic fills braces in a template from the context: the text goes through it, as its own braces have to stay.
+    """
     return PydanticCustomError("plan", "{text}", {"text": text})
 
 
 def by_operator(sections: Any) -> dict[str, type[Section]]:
-    """The sections of a union under the names of their operators."""
+    """Return the sections of a union by the names of their operators."""
     return {section.model_fields["operator"].default: section for section in get_args(sections)}
 
 
 def named(value: Any) -> Any:
-    """The name of an operator stands for a mapping with that operator and nothing else."""
+    """Return a mapping with nothing but the operator for its lone name; any other value as it is."""
     return {"operator": value} if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What a plan grows to."""
+"""The target of a plan."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pydantic import BeforeValidator, Field, model_validator
 from growtool.plan.section import Section, problem
 
 _QUOTIENT = re.compile(r"^[0-9]+\s*/\s*[1-9][0-9]*$")
-_LARGEST = 1000
+_LARGEST = 1000  # factor, and denominator of a factor that is written as a fraction
 _Factor = Annotated[float, Field(ge=1)] | Annotated[str, Field(pattern=_QUOTIENT.pattern)]
 _Blocks = Annotated[int, Field(ge=1)]
 
 
 def factor_text(factor: float | Fraction) -> str:
-    """A factor as a plan says it: as a decimal number of up to six digits where that is exact, else as a fraction."""
+    """Return a factor as a plan says it: a decimal number of up to six digits if that is exact, else a fraction.
+
+    A float that is no fraction with a small denominator is rounded to six digits.
+    """
     exact = factor if isinstance(factor, Fraction) else Fraction(factor).limit_denominator(_LARGEST)
     decimal = f"{float(factor):g}"
     if Fraction(decimal) == exact or not math.isclose(exact, factor, rel_tol=1e-12):
@@ -28,6 +31,7 @@ def factor_text(factor: float | Fraction) -> str:
 
 
 def _factor(value: Any) -> Any:
+    """Return a fraction such as `4/3` as a number, and any other value as it is; refuse what is too large."""
     if isinstance(value, str):
         if not _QUOTIENT.fullmatch(value):
             raise problem(f"found {value!r}, expected a number of at least 1, such as 2 or 4/3")
@@ -38,10 +42,12 @@ def _factor(value: Any) -> Any:
 
 
 def _stage_depths(value: Any) -> Any:
-    def whole(item: object) -> bool:
+    """Return a factor as a float, or a list of block counts as a tuple; raise one message for all that it is not."""
+
+    def is_count(item: object) -> bool:
         return isinstance(item, int) and not isinstance(item, bool) and item >= 1
 
-    if isinstance(value, list | tuple) and value and all(map(whole, value)):
+    if isinstance(value, list | tuple) and value and all(map(is_count, value)):
         return tuple(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < math.inf:
         return float(value)
@@ -65,7 +71,7 @@ class Scale(Section):
         "pattern": _QUOTIENT.pattern,
     }
     width: Annotated[float | None, BeforeValidator(_factor, json_schema_input_type=_Factor)] = Field(default=None, ge=1)
-    depth: Annotated[
+    depth: Annotated[  # pydantic runs the last BeforeValidator first: fractions are numbers before they are checked
         float | tuple[int, ...] | None,
         BeforeValidator(_stage_depths),
         BeforeValidator(_factor, json_schema_input_type=_Factor | tuple[_Blocks, ...]),

@@ -1,4 +1,4 @@
-"""How a plan makes wider: the width operators and their options."""
+"""The width operators of a plan, and their options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Copies(Section):
 
     @property
     def noise(self) -> float | None:
-        """Deviation of the noise, None for equal parts."""
+        """Standard deviation of the noise relative to the weight's own, None for equal parts."""
         return self.gain if self.split == "random_projection" else None
 
 
