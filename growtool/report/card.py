@@ -1,6 +1,6 @@
 """The model card of a grown checkpoint: what it is, how to load it, what growing did.
 
-Neither dates nor the place it is written to: equal inputs give an equal card.
+It holds neither dates nor paths: equal inputs give an equal card.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ def model_card(
     new_blocks: bool = False,
     picture: str = "",
 ) -> str:
-    """The text of `README.md`.
+    """Return the text of `README.md`.
 
     Args:
-        source: the checkpoint that was grown, as its owner named it.
+        source: name of the checkpoint that was grown.
         target: the model of the result.
-        promise: what the operators promise of the function.
-        measured: what the check after writing found; None where the plan switched it off.
-        rows: label, value before, value after; parameters, MACs and the like.
-        plan_text: the plan as it was given.
+        promise: what growing keeps, in words.
+        measured: what the proof found; None if the plan switched it off.
+        rows: label, value before and value after of parameters, MACs and the like.
+        plan_text: the plan that was carried out.
         growth: one sentence for each thing that growing did.
-        license: as the source's settings have it, where it does.
+        license: the license of the source, if its settings name one.
         in_templates: whether the weights are stored as templates and coefficients.
-        origin: where the checkpoint that was grown comes from, if it was named.
+        origin: repository and commit of the source, if it was named and not a path.
         new_blocks: whether growing added blocks, which may be trained alone.
-        picture: of what growing did, a file beside the card.
+        picture: name of a picture of the growth beside the card, empty if there is none.
     """
     library = library_of(target)
-    architecture = library.kind(target)
+    architecture, training = library.kind(target), library.training_text(target)
     parts = [
         _front_matter(library, license, origin),
         f"# {architecture}, grown\n\nA `{architecture}` of {library.name}, grown from {_linked(source, origin)} with "
         "growtool.",
         f"## Loading\n\n{library.loading_text(target)}",
-        *(_training(text) for text in [library.training_text(target)] if new_blocks and text),
+        *([_training(training)] if new_blocks and training else []),
         _growth(growth, promise=promise, measured=measured, picture=picture),
         _table(rows),
         f"## Plan\n\n```yaml\n{plan_text.strip()}\n```",
@@ -65,14 +65,13 @@ def _linked(source: str, origin: Origin | None) -> str:
 def _front_matter(library: Library, license: str | None, origin: Origin | None) -> str:
     from huggingface_hub import ModelCardData
 
-    tags = ["growtool", *library.tags]
-    told = ModelCardData(
+    data = ModelCardData(
         library_name=library.name,
-        tags=tags,
+        tags=["growtool", *library.tags],
         license=license or None,
         base_model=origin.repository if origin else None,
     )
-    return f"---\n{told}\n---"
+    return f"---\n{data}\n---"
 
 
 def _training(text: str) -> str:

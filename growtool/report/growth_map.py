@@ -1,4 +1,4 @@
-"""Which block of a grown checkpoint came from which of its source, as its `growth.json` tells."""
+"""The origin of each module of a grown checkpoint in its source, read from its `growth.json`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from growtool.trace.pairing.stretches import sequences
 
 @dataclass(frozen=True, slots=True)
 class BlockOrigin:
-    """A block of the grown model, the block of the source that it was made of, and the operator that added it.
+    """A module of the grown model, mostly a block, and where it came from.
 
     Attributes:
-        source: None where it was made of none.
-        operator: None where growth did not add it.
+        block: its path.
+        source: path of the module of the source that it was made of; None if it was made of none.
+        operator: the operator that added it; None if growth did not add it.
     """
 
     block: str
@@ -32,8 +33,8 @@ class GrowthMap:
     """Which tensor of the source each tensor of a grown model came from.
 
     Attributes:
-        operator: of depth; None where no block is new.
-        sources: tensor of the grown model -> tensor of the source, None where it came from none.
+        operator: the depth operator of the plan; None if it has none.
+        sources: tensor of the grown model -> tensor of the source that it was made of, None if it was made of none.
         new: tensors of blocks that growth added.
     """
 
@@ -42,29 +43,38 @@ class GrowthMap:
     new: frozenset[str]
 
     def origin(self, module: str) -> BlockOrigin | None:
-        """Where a module came from, told by the first of its tensors that has a source or is new without one."""
+        """Return where a module came from, None if no tensor tells.
+
+        The first of its tensors counts that is new and has no source, or that has the same name in a module of the
+        source.
+        """
         for name, source in self.sources.items():
-            rest = name.removeprefix(f"{module}.")
-            if rest != name and source is None and name in self.new:
+            if not name.startswith(f"{module}."):
+                continue
+            rest = name.removeprefix(module)
+            if source is None and name in self.new:
                 return BlockOrigin(module, None, self.operator)
-            if rest != name and source is not None and source.endswith(f".{rest}"):
-                return BlockOrigin(module, source.removesuffix(f".{rest}"), self.operator if name in self.new else None)
+            if source is not None and source.endswith(rest):
+                return BlockOrigin(module, source.removesuffix(rest), self.operator if name in self.new else None)
         return None
 
     def blocks(self) -> tuple[BlockOrigin, ...]:
-        """Every block of the sequences that became longer, in order."""
+        """Return the origins of all blocks of each sequence that became longer, in order."""
         return tuple(self._blocks())
 
     def _blocks(self) -> Iterator[BlockOrigin]:
         for sequence in sequences(self.sources).values():
             origins = [self.origin(f"{sequence.prefix}{index}") for index in sequence.indices]
             known = [origin for origin in origins if origin is not None]
-            if len({origin.operator is None for origin in known}) > 1:
+            if len({origin.operator is None for origin in known}) > 1:  # old blocks and new ones
                 yield from known
 
 
 def growth_map(grown: Checkpoint, source: Checkpoint) -> GrowthMap | None:
-    """The map of the last step of growth, if the checkpoint has a report of it and `source` has all that it names.
+    """Return the map of the growth from `source` to `grown`, as the report beside `grown` says.
+
+    Returns:
+        None if there is no report, or if it names tensors that `source` lacks, so that another checkpoint was grown.
 
     Raises:
         CheckpointError: the report is damaged.

@@ -1,6 +1,6 @@
-"""What a checkpoint is made of, told from its header and its architecture.
+"""A checkpoint in numbers, from the header of its weights and a model built without weights.
 
-No weight is read, but for the banks of a checkpoint in template form: what they share shows in their values alone.
+No weight is read, but for the banks of a checkpoint in template form: what layers share shows in the values alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from growtool.report import units
 from growtool.report.macs import COUNTED, Macs, count_macs
 from growtool.templates.measures import BankReport, report_stored
 
-OWN = "(own)"  # the row for what belongs to the model itself and to none of its modules: tokens, position tables
+OWN = "(own)"  # row of the tensors of the model itself that are in none of its modules: tokens, position tables
 _COUNTS = ("parameters", "buffers", "bytes", "macs")
 
 
@@ -34,10 +34,10 @@ class ModuleRow:
 
     Attributes:
         name: its name in the model.
-        kind: its class.
-        parameters: elements of its trainable tensors.
+        kind: name of its class.
+        parameters: elements of its trainable tensors; tied ones count once.
         buffers: elements of its stored buffers.
-        bytes: bytes of both in the file; templates, which no module owns, are in the row of the model itself.
+        bytes: bytes of both in the file; templates, which belong to no module, are in the row of the model itself.
         macs: multiply-accumulates for one input.
     """
 
@@ -56,17 +56,17 @@ class Inspection:
     Attributes:
         name: the file or folder.
         architecture, model_args: the model.
-        input_size: of the one input that the MACs are for; of several tensors each, by name.
+        input_size: shape of the one input that the MACs are for; if it is several tensors, name -> shape.
         parameters, buffers, bytes: of the whole file, as in `ModuleRow`.
-        dtypes: stored elements by element type, safetensors' names.
+        dtypes: element type, as safetensors names it -> how many stored elements have it, most common first.
         macs: multiply-accumulates for one input, with their operations.
         modules: one row for each module down to the depth asked for, in the model's order.
         lineage: what the checkpoint says about the growth it came from, oldest first; empty if it was not grown.
         banks: what the templates of a checkpoint in template form amount to; empty for a dense one.
-        coefficients: of each templated tensor, a list over the templates for each of its blocks, row by row.
-        input: what one is called.
-        repository: in the hub, for a checkpoint that was named.
-        commit: of it; None where nothing was asked of the hub.
+        coefficients: templated tensor -> for each of its blocks, row by row, the coefficients of the templates.
+        input: the word for one input, such as `image`.
+        repository: repository in the hub of a checkpoint that was named.
+        commit: commit of the repository; None if the hub was not asked.
     """
 
     name: str
@@ -87,9 +87,9 @@ class Inspection:
     commit: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `json.dumps`; MACs and FLOPs both by name."""
-        told = {key: value for key, value in asdict(self).items() if key != "input"}
-        return told | {
+        """Return plain data for `json.dumps`, with MACs and FLOPs."""
+        data = {key: value for key, value in asdict(self).items() if key != "input"}
+        return data | {
             "macs": self.macs.total,
             "flops": self.macs.flops,
             "macs_by_operation": dict(self.macs.by_operation),
@@ -97,7 +97,7 @@ class Inspection:
         }
 
     def facts(self) -> dict[str, str]:
-        """The whole in words, one line each."""
+        """Return label -> text of the whole checkpoint, for people."""
         fetched = f"at {self.commit}" if self.commit else "weights not fetched: counted as the library builds them"
         return {
             **({"repository": f"{self.repository}, {fetched}"} if self.repository else {}),
@@ -121,6 +121,7 @@ class Inspection:
 
 
 def _sizes(size: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> str:
+    """Return shapes as `3 x 224 x 224`, several with their names."""
     if isinstance(size, tuple):
         return " x ".join(map(str, size))
     return ", ".join(f"{name} {_sizes(part)}" for name, part in size.items())
@@ -134,7 +135,7 @@ def inspect_checkpoint(
     Args:
         checkpoint: the opened file, a path, or a name in the hub, of which no weights are fetched.
         depth: levels of the module tree to list, 0 for none.
-        model: the skeleton of its spec, where the caller has it already.
+        model: the skeleton that `build` makes of the spec, if the caller has it already.
 
     Raises:
         CheckpointError: the weights are not those of the architecture, or `growth.json` is damaged.
@@ -148,8 +149,10 @@ def inspect_checkpoint(
     dtypes: Counter[str] = Counter()
     for info in checkpoint.stored.values():
         dtypes[info.dtype] += info.numel
-    # Blocks that growth made are combinations themselves: of a grown checkpoint nobody can say which are trained.
     lineage = read_lineage(checkpoint)
+    # `in_span` tells how much of a new block would come from trained layers. After a growth, some layers of a bank
+    # are combinations themselves, and nobody can say which are trained.
+    banks = [replace(bank, in_span=None) if lineage else bank for bank in report_stored(checkpoint)]
     return Inspection(
         name=checkpoint.name,
         architecture=checkpoint.spec.architecture,
@@ -162,7 +165,7 @@ def inspect_checkpoint(
         macs=macs,
         modules=modules,
         lineage=lineage,
-        banks=tuple(replace(bank, in_span=None) if lineage else bank for bank in report_stored(checkpoint)),
+        banks=tuple(banks),
         coefficients=_coefficients(checkpoint),
         input=library_of(checkpoint.spec).words.one,
         repository=checkpoint.origin.repository if checkpoint.origin else None,
@@ -176,7 +179,7 @@ def _coefficients(checkpoint: Checkpoint) -> dict[str, list[list[float]]]:
 
 
 def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
-    """The steps of growth a checkpoint records, oldest first: in its config, else in the `growth.json` of its folder.
+    """Return the steps of growth that a checkpoint records in its config, or else in `growth.json`, oldest first.
 
     Raises:
         CheckpointError: `growth.json` is not JSON, or the lineage is not a list of mappings.
@@ -195,9 +198,9 @@ def read_lineage(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], ...]:
 def _module_rows(
     checkpoint: Checkpoint, model: nn.Module, macs: Macs, depth: int
 ) -> tuple[ModuleRow, tuple[ModuleRow, ...]]:
-    """The row of the whole model, and those of its modules that hold or compute anything."""
+    """Return the row of the whole model, and the rows of its modules that hold or compute anything."""
     first = {name for name, _ in model.named_parameters()}  # a tied parameter counts once, under its first name
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}  # all names of parameters
 
     def row(name: str, multiply_accumulates: int) -> ModuleRow:
         inside = {key: info for key, info in checkpoint.tensors.items() if not name or key.startswith(f"{name}.")}
@@ -219,5 +222,6 @@ def _module_rows(
 
 
 def _remainder(whole: ModuleRow, parts: Sequence[ModuleRow]) -> ModuleRow:
+    """Return the row of what is in the whole model and in none of its parts."""
     rest = {key: getattr(whole, key) - sum(getattr(part, key) for part in parts) for key in _COUNTS}
     return ModuleRow(OWN, whole.kind, **rest)

@@ -1,6 +1,6 @@
-"""Multiply-accumulates of one input: of a traced pass, or of one that is run for them alone.
+"""Multiply-accumulates (MACs) of one input, from a trace or from a pass that is run to count them.
 
-What counts, and how much, `trace.table.ops` says operation by operation. FLOPs are 2 x MACs.
+How many an operation takes is in its row of `growtool.trace.table.ops`. FLOPs are 2 x MACs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Macs:
     """MACs of one input.
 
     Attributes:
-        total: of the whole model.
-        by_module: of each module by its name in the model, everything inside included; modules without any are absent.
-        by_operation: of each kind of operation, by its name in aten.
+        total: MACs of the whole model.
+        by_module: path of a module -> its MACs, everything inside included; modules without any are absent.
+        by_operation: name of an operation in aten -> MACs, largest first.
     """
 
     total: int
@@ -44,21 +44,22 @@ class Macs:
 
 
 def training_macs(macs: int, inputs: int) -> int:
-    """MACs of training on `inputs` inputs with a model of `macs` MACs for each.
+    """Return the MACs of training on `inputs` inputs with a model that takes `macs` MACs for one.
 
-    Each passes forward once, and backward twice: for the gradients of the activations and of the weights (Kaplan
-    et al. 2020, arXiv 2001.08361, section 2.1).
+    The backward pass takes as much as two forward passes: one for the gradients of the activations, one for those of
+    the weights (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
     """
     return 3 * macs * inputs
 
 
 def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Macs:
-    """Count on the meta device: no weights, no arithmetic.
+    """Count the MACs of one input by a pass on the meta device, which has no weights and no arithmetic.
 
     Args:
-        spec: tells the library, which makes the input.
-        model: of the spec, in eval mode; it is left as it is, unless it is spent.
-        spent: whether the model is of no use afterwards; then no copy is made, which takes as long as the count.
+        spec: the model's spec; its library makes the input.
+        model: the model of the spec, in eval mode.
+        spent: whether the model may be changed, so that it is of no use afterwards. Else a copy is counted, and to copy
+            takes as long as to count.
 
     Raises:
         CheckpointError: the model does not run on its inputs, since its arguments do not fit each other.
@@ -69,7 +70,7 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
     library, inputs = library_of(spec), meta_inputs(spec, model, 1)
     try:
         return _macs(counted(model if spent else copy.deepcopy(model), inputs, library.run))
-    except Exception as error:  # whatever a forward pass trips over when its layers do not fit together
+    except Exception as error:  # a model's own code: anything may go wrong in it when layers do not fit together
         raise CheckpointError(
             f"{type(model).__name__}: does not run on {library.words.sized(inputs.sizes)}{library.words.in_axes}: "
             f"{type(error).__name__}: {error}; expected arguments that fit each other, correct its model_args"
@@ -77,34 +78,37 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
 
 
 def traced_macs(trace: Trace) -> Macs:
-    """What a trace shows of one of its inputs."""
+    """Return the MACs of one input of a traced pass."""
     from growtool.trace.reading.counting import of_pass
 
     return _macs(of_pass(trace.forward))
 
 
 def _macs(counts: Iterable[tuple[str, str, Fraction]]) -> Macs:
-    """Sum up the operations, each with the path of its module, its name and its MACs."""
+    """Sum operations up; each is the path of its module, its name and its MACs."""
     by_module, by_operation = defaultdict[str, Fraction](Fraction), defaultdict[str, Fraction](Fraction)
     for module, name, count in counts:
         by_operation[name] += count
         parts = module.split(".") if module else []
         for end in range(1, len(parts) + 1):
             by_module[".".join(parts[:end])] += count
+    largest_first = sorted(by_operation.items(), key=lambda item: -item[1])
     return Macs(
         total=int(sum(by_operation.values())),
         by_module={path: int(count) for path, count in by_module.items() if count},
-        by_operation={
-            name: int(count) for name, count in sorted(by_operation.items(), key=lambda item: -item[1]) if count
-        },
+        by_operation={name: int(count) for name, count in largest_first if count},
     )
 
 
 def macs_of(spec: ModelSpec, *, where: str) -> int:
-    """MACs of one input through the model of `spec`.
+    """Build the model of a spec without weights, and return the MACs of one input.
+
+    Args:
+        spec: the model.
+        where: what messages say the spec is from.
 
     Raises:
-        CheckpointError: it cannot be built.
+        CheckpointError: the model cannot be built, or does not run on its inputs.
     """
     from growtool.library import build
 

@@ -1,4 +1,4 @@
-"""A page of pictures and tables in one HTML file that needs no network and follows the reader's light or dark theme."""
+"""Pages of pictures and tables in one HTML file, which needs no network and has a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -36,9 +36,12 @@ pre { overflow-x: auto; padding: .8rem; border: 1px solid #8884; }
 
 @dataclass(frozen=True, slots=True)
 class TableText:
-    """A table of words: `header`, then `rows` of as many cells; the first column is the row's name.
+    """A table of texts.
 
-    `title` stands above it, where it has one.
+    Attributes:
+        header: titles of the columns; the first column names the rows.
+        rows: as many cells each.
+        title: heading above the table, if it has one.
     """
 
     header: tuple[str, ...]
@@ -46,13 +49,14 @@ class TableText:
     title: str = ""
 
     def only(self, *header: str) -> TableText:
-        """Some of the columns."""
+        """Return the table with these columns alone."""
         places = [self.header.index(title) for title in header]
         return TableText(header, tuple(tuple(row[n] for n in places) for row in self.rows), self.title)
 
     def to_html(self) -> str:
-        """The table as HTML."""
+        """Return the table as HTML."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
+        # on a narrow screen rows are paragraphs, in which _STYLE shows the label before each cell
         labels = [f' data-label="{escape(cell)}"' for cell in self.header]
         body = "\n".join(
             "<tr>"
@@ -64,15 +68,11 @@ class TableText:
         return f"{heading}<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
     def to_markdown(self) -> str:
-        """The table as Markdown, numbers to the right."""
+        """Return the table as Markdown, all columns but the first right-aligned."""
         heading = f"## {self.title}\n\n" if self.title else ""
         rule = ("---", *("---:" for _ in self.header[1:]))
-        lines = (self.header, rule, *self.rows)
-        return (
-            heading
-            + "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-            + "\n"
-        )
+        lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (self.header, rule, *self.rows)]
+        return heading + "".join(f"| {line} |\n" for line in lines)
 
 
 def html_page(
@@ -84,15 +84,15 @@ def html_page(
     code: str = "",
     notes: Sequence[str] = (),
 ) -> str:
-    """The page, in this order.
+    """Return a page in HTML, with its parts in the order of the arguments.
 
     Args:
-        title: its heading.
+        title: heading of the page.
         lead: what matters most, a paragraph each.
-        figures: SVG elements, side by side where there is room.
-        tables: below them.
+        figures: SVG elements, side by side if there is room.
+        tables: tables below the figures.
         code: text to show as it is.
-        notes: how to read all that, a paragraph each.
+        notes: how to read the page, a paragraph each.
     """
     parts = [
         "<!doctype html>",

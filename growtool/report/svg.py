@@ -1,4 +1,4 @@
-"""What all pictures share: SVG that stands alone, in a page or as an image, on light and dark grounds and on paper."""
+"""SVG elements of all pictures, which can be files or parts of a page, on light and dark grounds and on paper."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _STYLE = (
 
 
 def svg(width: int, height: int, label: str, parts: Iterable[str]) -> str:
-    """An SVG element that is as wide as there is room, up to its own size.
+    """Return a whole picture as an SVG element, with a style for light and dark grounds.
 
     Args:
-        width, height: in units of the parts, which are pixels where there is room.
-        label: what readers hear who do not see it.
-        parts: elements; `currentColor` is the colour of text.
+        width: width in pixels.
+        height: height in pixels.
+        label: text for screen readers.
+        parts: elements of the picture; `currentColor` is the colour of text.
     """
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="growtool" width="{width}" height="{height}" '
@@ -28,10 +29,10 @@ def svg(width: int, height: int, label: str, parts: Iterable[str]) -> str:
 
 
 def text(x: float, y: float, words: str, extra: str = "") -> str:
-    """A line of text; `extra` are further attributes."""
+    """Return a line of text as an element; `extra` are further attributes."""
     return f'<text x="{x:g}" y="{y:g}"{f" {extra}" if extra else ""}>{escape(words)}</text>'
 
 
 def titled(element: str, title: str) -> str:
-    """An element that tells more where the pointer rests."""
+    """Return an element with a tooltip."""
     return f"<g><title>{escape(title)}</title>{element}</g>"

@@ -1,4 +1,4 @@
-"""What training a checkpoint has cost, as the records beside it tell."""
+"""The cost of training that led to a checkpoint, read from the records beside it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from growtool.report.inspect import read_lineage
 from growtool.report.macs import macs_of, training_macs
 
 BEFORE = "source_training_macs"
-"""Under this name a step of growth in the lineage holds what training its source has cost."""
+"""Key of a step of growth in the lineage: MACs of all training that led to its source."""
 
 
 def recorded_macs(checkpoint: Checkpoint) -> int | None:
-    """MACs of all training that led to a checkpoint, as the runs of `growtool finetune` have left it.
+    """Return the MACs of all training that led to a checkpoint, as runs of `growtool finetune` have recorded it.
+
+    Trainings since the last growth are counted by their records. A run that started from the folder of another run adds
+    to it, as long as that folder is still in its place. The cost of all before the last growth is in the lineage.
+    Passes of a teacher do not count.
 
     Returns:
-        None where nothing tells. What a checkpoint was trained from counts as long as it is still where it was; what
-        came before it was grown, where the step of growth holds it. The passes of a teacher are not among them.
+        None if there are no records.
 
     Raises:
         CheckpointError: a record is damaged.
@@ -35,7 +38,10 @@ def recorded_macs(checkpoint: Checkpoint) -> int | None:
 
 
 def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
-    """Images that the checkpoint in `folder` was trained on, and before it those it was trained from."""
+    """Return how many images the checkpoint in `folder` was trained on, and those that it was trained from.
+
+    `passed` are folders that were counted already, so that records which name each other are not followed without end.
+    """
     record = folder / TRAINING
     if folder.resolve() in passed or not record.is_file():
         return 0
@@ -43,6 +49,6 @@ def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
     config = training.get("config") if isinstance(training, dict) else None
     if not isinstance(config, dict) or "step" not in training:
         return 0
-    before = Path(config["checkpoint"])
-    own = int(training["step"]) * int(config["batch_size"])
-    return own + _images_seen(before if before.is_dir() else before.parent, passed | {folder.resolve()})
+    start = Path(config["checkpoint"])  # a folder or a file in one
+    seen = int(training["step"]) * int(config["batch_size"])
+    return seen + _images_seen(start if start.is_dir() else start.parent, passed | {folder.resolve()})

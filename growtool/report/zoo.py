@@ -1,6 +1,7 @@
-"""What has been proven on timm's model families: the facts behind docs/zoo.md, packaged with growtool.
+"""What has been proven on timm's and transformers' model families, in files that are packaged with growtool.
 
-The facts are measured by `make zoo` on randomised models in float64; this file only reads them.
+The facts are measured by `make zoo` on randomised models in float64; this module only reads them. docs/zoo.md and
+docs/transformers.md show them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Outcome:
         verdict: `exact` and `exact up to eps` (promised and measured), `lossy` (said before anything is written, with
             the reason), `refused` (with the reason), `unmeasured` (too large, or out of time); anything else is a bug
             of growtool.
-        operator: that grew it.
+        operator: the operator that grew the model.
         how: `scale` (by a factor), `arguments` or `sibling` (a larger registered model).
-        target: the architecture that was reached.
-        args: the constructor arguments that reached it.
+        target: architecture of the grown model.
+        args: constructor arguments that changed.
         native: whether timm loads the result as it is, without growtool.
         error: relative difference of the outputs in float64.
         growth: parameters after over parameters before.
@@ -45,7 +46,7 @@ class Outcome:
 
     @property
     def reached(self) -> str:
-        """What took the model there: argument names, or the name of a registered model."""
+        """What made the model larger: argument names, or the name of a registered model; empty if it was refused."""
         if self.verdict == "refused":
             return ""
         return self.target if self.how == "sibling" else ", ".join(a for a in self.args if a != "base")
@@ -59,19 +60,19 @@ class Proof:
         family: timm's model file.
         architecture: the registered model.
         model: the architecture with the arguments that made it small enough.
-        parameters: how many it has.
-        trace_seconds: of one trace on one core.
-        unknown: operations the trace does not know.
-        groups: width groups, those included that may not grow.
+        parameters: number of its parameters.
+        trace_seconds: time of one trace on one core.
+        unknown: operations without a rule in the trace.
+        groups: channel groups, those included that may not grow.
         free: groups that may grow.
         growable: share of the parameters whose axes may all grow, 0 to 1.
-        permutation: relative difference of the outputs after all free groups were permuted; None where it did not run.
+        permutation: relative difference of the outputs after all free groups were permuted; None if that did not run.
         lone_tried: groups of which one member was permuted alone.
         lone_detected: of these, how many then changed the outputs.
         width: growth in width.
         depth: growth in depth.
-        singly: the constructor's numbers doubled one at a time, where that grows the model: verdict -> how often.
-        seconds: of all measurements on the model.
+        singly: each number of the constructor doubled alone, if that grows the model: verdict -> how often.
+        seconds: time of all measurements on the model.
         problem: what kept the measurements from their end, or "".
     """
 
@@ -113,7 +114,7 @@ class Zoo:
 
 @dataclass(frozen=True, slots=True)
 class TextFamily:
-    """What was measured on a small model of a family of transformers: growth by two in width, and in depth."""
+    """What was measured on a small model of a family of transformers, grown by two in width, and by two in depth."""
 
     family: str
     architecture: str
@@ -122,11 +123,11 @@ class TextFamily:
 
 
 def read_text_families() -> tuple[TextFamily, ...]:
-    """The facts of docs/transformers.md, packaged with growtool."""
-    found = files("growtool.report").joinpath(TEXT_FACTS).read_text("utf-8")
-    return TypeAdapter(tuple[TextFamily, ...]).validate_json(found)
+    """Return the facts about families of transformers."""
+    text = files("growtool.report").joinpath(TEXT_FACTS).read_text("utf-8")
+    return TypeAdapter(tuple[TextFamily, ...]).validate_json(text)
 
 
 def read_zoo() -> Zoo:
-    """The facts packaged with growtool."""
+    """Return the facts about timm's families."""
     return TypeAdapter(Zoo).validate_json(files("growtool.report").joinpath(FACTS).read_text("utf-8"))
