@@ -198,8 +198,8 @@ def _percentages(weights: Mapping[Fate, int]) -> str:
 def _width(width: Width, y: float, longest: int) -> str:
     """Return a line on a set of channels: its kind, its size before and after, and a bar of the channels after.
 
-    `longest` is the largest size in the picture. Lengths are logarithmic: there may be two heads and thousands of hidden
-    units.
+    `longest` is the largest size in the picture. Lengths are logarithmic: there may be two heads and thousands of
+    hidden units.
     """
     length = _BAR_LENGTH * math.log2(1 + width.after) / math.log2(1 + longest)
     sizes = f"{width.before:,} → {width.after:,}" if width.before != width.after else f"{width.after:,}"
