@@ -49,6 +49,8 @@ def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
     config = training.get("config") if isinstance(training, dict) else None
     if not isinstance(config, dict) or "step" not in training:
         return 0
-    start = Path(config["checkpoint"])  # a folder or a file in one
+    start = Path(config["checkpoint"])  # a folder, a file in one, or a name
     seen = int(training["step"]) * int(config["batch_size"])
+    if not start.exists():  # the parent of a name would be the working folder
+        return seen
     return seen + _images_seen(start if start.is_dir() else start.parent, passed | {folder.resolve()})
