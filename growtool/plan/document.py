@@ -85,7 +85,7 @@ class Document:
     seen: set[int] = field(default_factory=set)
 
     def value(self, node: yaml.Node, loc: Loc) -> Any:
-        """Return a node as dicts, lists and scalars; note its places and problems. A value with a problem is None."""
+        """Return a node as dicts, lists and scalars, and note its places and problems."""
         place = self.values[loc] = _place(node)
         if id(node) in self.seen:
             self.problems.append(
@@ -183,7 +183,7 @@ def read_document(
 def parse_document(
     path: Path, text: str, *, need: str, optional: frozenset[str] = frozenset()
 ) -> tuple[Document, Any, str]:
-    """Read a text as if it were that of the file `path`; see `read_document`, whose `Raises` and results it has."""
+    """Read a text as if it were that of the file `path`; see `read_document`."""
     document = Document(path, optional)
     root = _compose(path, text)
     if not isinstance(root, yaml.MappingNode):

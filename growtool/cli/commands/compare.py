@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 _WIDE = 110  # columns of a terminal that has room for more than the outcome
+_OUTCOME = ("arm", "start %", "end %", "updates", "total MACs")
+_IN_FILES = frozenset({"promise", "parameters", "MACs", "seeds", "training MACs", "seconds"})  # shown in files alone
 
 
 class Baseline(StrEnum):
@@ -168,10 +170,10 @@ def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
     return named - {"none"}
 
 
-def _show_table(text: TableText, columns: Sequence[int]) -> None:
-    """Print some columns of a table, by their numbers; all but the first hold figures."""
-    titles = [text.header[n] if n == 0 else f">{text.header[n]}" for n in columns]
-    show_rows(titles, ([escape(row[n]) for n in columns] for row in text.rows))
+def _show_table(table: TableText) -> None:
+    """Print a table; all its columns but the first hold figures."""
+    first, *others = table.header
+    show_rows([first, *(f">{title}" for title in others)], (map(escape, row) for row in table.rows))
 
 
 def _show(comparison: Comparison) -> None:
@@ -180,15 +182,13 @@ def _show(comparison: Comparison) -> None:
     from growtool.workflows.compare.notes import cost_notes
     from growtool.workflows.compare.table import table
 
-    text = table(comparison)
+    whole = table(comparison)
     # what fits a terminal; the files have everything
-    outcome = ("arm", "start %", "end %", "updates", "total MACs")
-    narrow = results().width < _WIDE
-    columns = [text.header.index(title) for title in outcome] if narrow else [0, 4, 6, 7, 8, 9, 10, 11, 13]
-    _show_table(text, columns)
+    titles = _OUTCOME if results().width < _WIDE else [title for title in whole.header if title not in _IN_FILES]
+    _show_table(whole.only(*titles))
     savings = savings_table(comparison.costs)
     if savings.rows:
-        _show_table(savings, range(len(savings.header)))
+        _show_table(savings)
     for sentence in sentences(comparison.costs):
         say(escape(sentence))
     for remark in cost_notes(comparison):
