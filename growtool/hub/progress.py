@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
-Show = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opened with what is fetched and its size in bytes; what it yields is told the bytes that arrive."""
+from growtool.notebook import Show
 
 _show: Show | None = None
 

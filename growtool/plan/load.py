@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from growtool.errors import PlanError
-from growtool.hub.names import named, spelled
+from growtool.hub.names import LOCAL, named, spelled
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
 from growtool.plan.explain import validated
 from growtool.plan.schema import MIRROR, Override, Plan
@@ -152,6 +152,8 @@ def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
         return LoadedPlan(plan, write_document(content), _UNNAMED, content)
     try:
         text = write_document(dict(plan))
+    except RecursionError:
+        raise PlanError("plan: found a mapping or list that holds itself, expected values that end") from None
     except yaml.YAMLError as error:
         raise PlanError(f"plan: {error}; expected mappings, lists, strings, numbers and truth values alone") from error
     document, content, text = parse_document(_UNNAMED, text, need=_NEED, optional=_OPTIONAL)
@@ -176,7 +178,7 @@ def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
 
 def placed(text: str, base: Path) -> Path:
     """Return the path that a text in a file means: relative ones start from the file's folder, `base`."""
-    path = Path(text.removeprefix("local-dir:")).expanduser()
+    path = Path(text.removeprefix(LOCAL)).expanduser()
     return path if path.is_absolute() else base / path
 
 

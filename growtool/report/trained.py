@@ -7,6 +7,7 @@ from pathlib import Path
 from growtool.checkpoint import Checkpoint
 from growtool.checkpoint.beside import TRAINING
 from growtool.checkpoint.documents import parse_json
+from growtool.hub.names import LOCAL
 from growtool.report.inspect import read_lineage
 from growtool.report.macs import macs_of, training_macs
 
@@ -49,7 +50,7 @@ def _images_seen(folder: Path, passed: frozenset[Path]) -> int:
     config = training.get("config") if isinstance(training, dict) else None
     if not isinstance(config, dict) or "step" not in training:
         return 0
-    start = Path(config["checkpoint"])  # a folder, a file in one, or a name
+    start = Path(str(config["checkpoint"]).removeprefix(LOCAL))  # a folder, a file in one, or a name
     seen = int(training["step"]) * int(config["batch_size"])
     if not start.exists():  # the parent of a name would be the working folder
         return seen

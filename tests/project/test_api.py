@@ -116,6 +116,10 @@ def test_a_mapping_that_is_no_plan_is_told_without_a_file(folder):
     assert error.value.problems[0].startswith("width.operator: found 'tyle', expected one of")
     with pytest.raises(growtool.PlanError, match=r"^plan: "):
         growtool.grow(folder, PLAN | {"seed": object()})
+    endless: dict = {"scale": 2}
+    endless["width"] = endless
+    with pytest.raises(growtool.PlanError, match=r"^plan: found a mapping or list that holds itself"):
+        growtool.grow(folder, endless)
 
 
 def test_what_is_shown_in_a_session_fits_on_a_screen(folder, tmp_path):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from growtool.errors import PlanError
 from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.finetune.options.settings import KINDS, Settings, flag_of
-from growtool.hub.names import named
+from growtool.hub.names import LOCAL, named
 from growtool.plan.document import Document, Loc, parse_word, read_document
 from growtool.plan.explain import explain, validated
 from growtool.plan.load import placed, placed_checkpoint
@@ -230,5 +230,5 @@ def _named_after(checkpoint: Path | str | None) -> Path:
     """Return the default folder of a run: in the working folder, with the name of its checkpoint."""
     if name := named(str(checkpoint)):
         return Path(f"{name.label}-finetuned")
-    path = Path(os.path.abspath(str(checkpoint).removeprefix("local-dir:")))  # noqa: PTH100 (links keep their names)
+    path = Path(os.path.abspath(str(checkpoint).removeprefix(LOCAL)))  # noqa: PTH100 (links keep their names)
     return Path(f"{path.stem if path.suffix == '.safetensors' else path.name}-finetuned")
