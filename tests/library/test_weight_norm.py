@@ -66,6 +66,27 @@ def test_names_of_before_are_kept(place, tmp_path):
     assert apart(said(place), said(tmp_path / "grown")) < 1e-5
 
 
+@pytest.mark.parametrize("with_head", [False, True])
+def test_the_name_of_the_base_model_may_come_and_go(place, tmp_path, with_head):
+    """A base model reads what was saved with a head, and a model with a head what was saved of its base model."""
+    model, source = transformers.Wav2Vec2ForCTC.from_pretrained(place), tmp_path / "source"
+    held = model if with_head else model.wav2vec2
+    held.save_pretrained(source)
+    state = load_file(source / "model.safetensors")
+    renamed = {name: name.removeprefix("wav2vec2.") if with_head else f"wav2vec2.{name}" for name in state}
+    state = {renamed[name]: tensor for name, tensor in state.items()}
+    save_file(state, source / "model.safetensors", metadata={"format": "pt"})
+    inner = {"intermediate_size": 2 * model.config.intermediate_size}
+    grow(source, {"target": {"model_args": inner}, "width": "tile"}, tmp_path / "grown")
+    x, outputs = torch.randn(2, 2000, generator=torch.Generator().manual_seed(1)), []
+    for folder in (source, tmp_path / "grown"):
+        loaded, info = type(held).from_pretrained(folder, output_loading_info=True)
+        assert not any(info.values()), info
+        with torch.no_grad():
+            outputs.append(loaded.eval()(x)[0])
+    assert apart(*outputs) < 1e-5
+
+
 def test_a_model_in_memory_has_its_norms_again(place, tmp_path):
     grown = grow(transformers.Wav2Vec2ForCTC.from_pretrained(place).eval(), WIDER)
     assert torch.nn.utils.parametrize.is_parametrized(grown.get_submodule(CONV), "weight")

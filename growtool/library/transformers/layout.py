@@ -43,7 +43,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     own, prefix = model.state_dict(), model.base_model_prefix
     normed = {part: weight for weight, parts in part_names(model).items() for part in parts}
-    own |= dict.fromkeys(normed)
+    own |= dict.fromkeys(normed, True)  # transformers takes a name whose value is None for none of the model's
     places, unused = dict[str, str](), list[str]()
     collected: _Collected = {}
     for name in sorted(stored, key=dot_natural_key):
