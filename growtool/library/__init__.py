@@ -1,4 +1,4 @@
-"""The boundary to libraries of models: what growtool asks of them, and which there are."""
+"""The boundary to libraries of models: the interface that each implements, and the libraries that there are."""
 
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Sizes, Words, only_size

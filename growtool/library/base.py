@@ -1,4 +1,4 @@
-"""What growtool asks of a library of models."""
+"""The interface between growtool and a library of models."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
 
 
 class Library(ABC):
-    """A library of models: what its checkpoints say, how its models are built and called, and what may change in them.
+    """A library of models: reads its configurations, builds and calls its models, and says what growth may change.
 
-    growtool knows architectures by nothing else. A library has to say which configurations are its own, how to create a
-    model, and what to call it with; the rest has an answer that fits an ordinary `nn.Module`.
+    growtool knows architectures by nothing else. A library has to define `recognises`, `create`, `inputs` and
+    `loading_line`; every other method has a default that fits an ordinary `nn.Module`. A method that gets both a spec
+    and a model gets the model of that spec, without weights unless said otherwise.
 
     Attributes:
-        name: in messages, cards and `ModelSpec.library`.
+        name: the library's name in messages, model cards and `ModelSpec.library`.
         words: how messages speak of its inputs.
-        tags: of model cards.
-        packages: whose versions a report names.
-        tells_eps: whether an argument may tell norms another eps unasked; else a plan has to say `eps: told`.
-        loads_shards: whether it loads weights in several files, of which an index tells.
-        towers: whether a factor for the depth is meant for each of several stacks of blocks (an encoder and a decoder,
-            say) rather than for the one that holds most.
-        beside: patterns of further files that belong to a checkpoint of it, such as a tokenizer's.
+        tags: tags of its model cards.
+        packages: packages whose versions a report names.
+        tells_eps: whether growth may set an argument of the model to give norms another eps; if not, it does so only
+            where the plan says `eps: told`.
+        loads_shards: whether the library loads weights from several files with an index.
+        towers: whether a factor for the depth applies to each of several stacks of blocks (an encoder and a decoder),
+            rather than to the one that holds most.
+        beside: glob patterns of further files that belong to its checkpoints, such as a tokenizer's.
     """
 
     name: ClassVar[str]
@@ -54,13 +56,16 @@ class Library(ABC):
 
     @abstractmethod
     def recognises(self, config: Mapping[str, Any]) -> bool:
-        """Whether the content of a `config.json` is of this library; also one that holds an `architecture` alone."""
+        """Return whether the content of a `config.json` is of this library.
+
+        A name that a user typed is asked for as `{"architecture": name}`.
+        """
 
     def spec(self, config: Mapping[str, Any], *, where: str) -> ModelSpec:
-        """The model that a `config.json` describes.
+        """Return the spec of the model that a `config.json` describes.
 
         Raises:
-            CheckpointError: what is wrong in it; names `where`.
+            CheckpointError: the content is wrong; names `where`.
         """
         known = {"architecture", "model_args"}
         arguments = config.get("model_args", {})
@@ -70,25 +75,34 @@ class Library(ABC):
         return ModelSpec(str(config["architecture"]), dict(arguments), {}, extra, self.name)
 
     def config(self, spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
-        """The content of `config.json`: what `spec` reads back, and what the library itself loads a model by."""
+        """Return the content of `config.json`, from which `spec` reads and the library itself loads the model."""
         return {"architecture": spec.architecture, "model_args": dict(spec.model_args), **spec.extra}
 
     def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
-        """What a model in memory is, with what its owner says of it; None for one that is not of this library."""
+        """Return the spec of a model in memory, or None if it is not of this library.
+
+        Args:
+            model: a model with weights.
+            architecture: its name, if the plan gives one.
+            model_args: arguments that the plan gives; the model itself may not know them.
+        """
         return None
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
-        """Another architecture, with what a model of it keeps of `spec`."""
+        """Return the spec of another architecture, with whatever a model of it keeps of `spec`."""
         return replace(spec, architecture=architecture, model_args=dict(model_args))
 
     # Building a model
 
     @abstractmethod
     def create(self, spec: ModelSpec) -> nn.Module:
-        """Construct the model with its initial weights. Whatever the constructor raises goes on."""
+        """Return the model with its initial weights; exceptions of its constructor pass through."""
 
     def require_known(self, architecture: str, *, where: str) -> None:
-        """Raise a CheckpointError, with the nearest names, where there is no such architecture among its `models`."""
+        """Check that an architecture is among `models`; raise CheckpointError with the nearest names if not.
+
+        A library without names passes everything.
+        """
         names = [name for family in self.models().values() for name in family]
         if names and architecture not in names:
             near = ", ".join(difflib.get_close_matches(architecture, names, n=3)) or ", ".join(names[:8])
@@ -97,7 +111,7 @@ class Library(ABC):
             )
 
     def build(self, spec: ModelSpec, *, where: str = "model") -> nn.Module:
-        """The model in eval mode, its parameters on meta, its buffers on CPU.
+        """Return the model in eval mode, with its parameters on meta and its buffers on CPU.
 
         Raises:
             CheckpointError: the library does not know the architecture, or its constructor refuses the arguments.
@@ -105,7 +119,7 @@ class Library(ABC):
         self.require_known(spec.architecture, where=where)
         try:
             model = without_weights(partial(self.create, spec))
-        except Exception as error:  # whatever a constructor trips over when its arguments do not fit together
+        except Exception as error:  # a constructor may raise anything where its arguments do not fit together
             raise CheckpointError(
                 f"{where}: {self.name} cannot build {spec.described}: {type(error).__name__}: {error}; "
                 f"{self.remedy(spec, str(error))}"
@@ -113,184 +127,202 @@ class Library(ABC):
         return model.eval()
 
     def remedy(self, spec: ModelSpec, said: str) -> str:
-        """What to do where a constructor refuses, by what it said."""
+        """Return advice about a constructor that refuses its arguments, by the text of its exception."""
         return f"check model_args against the constructor of {spec.architecture}"
 
     def initialised(self, spec: ModelSpec, seed: int) -> nn.Module:
-        """The model with the values that are drawn for it from `seed`; the global random state stays."""
+        """Return the model with its initial weights, drawn from `seed`; the global random state stays."""
         return seeded(partial(self.create, spec), seed)
 
     def typed(self, spec: ModelSpec, dtype: str) -> ModelSpec:
-        """The spec of a model whose weights are of a type, torch's name, where a configuration says which they are."""
+        """Return the spec for weights of a type (`bfloat16`), if configurations of this library name the type."""
         return spec
 
     def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module | None:
-        """The model of a folder as the library loads it; None where that is what `build` makes, with its weights."""
+        """Return the model of a folder as the library itself loads it; None if `build` makes the same one."""
         return None
 
     def plain(self, model: nn.Module) -> nn.Module:
-        """A model, computing in a way that float64 can follow; it may be changed."""
+        """Return the model in a form that can compute in float64; it may be changed in place."""
         return model
 
     # Calling it
 
     @abstractmethod
     def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
-        """So many random inputs as the model takes them, on CPU, numbers with fractions in float64."""
+        """Return a batch of `count` random inputs on CPU; those that are no integers are float64."""
 
     def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Every tensor that the model returns for a batch."""
+        """Return every tensor that the model returns for a batch."""
         return leaves_of(model(**inputs.tensors))
 
     def outputs_may_grow(self, model: nn.Module) -> bool:
-        """Whether the outputs are features, which are wider where the model is, rather than an answer."""
+        """Return whether the outputs are features, which grow with the width, rather than logits."""
         return False
 
     def classes(self, model: nn.Module) -> int:
-        """How many classes the last dimension of the one output tells apart; 0 where it decides nothing."""
+        """Return the number of classes in the last dimension of the one output; 0 if the output is no decision."""
         return 0
 
     # What growth may change
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
-        """Everything the model was constructed with, defaults included, by the names that `model_args` may have."""
+        """Return all arguments that the model was constructed with, defaults included, by their `model_args` names."""
         return defaults_of(type(model)) | dict(spec.model_args)
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
-        """The numbers that `scale` may try, by the names that `model_args` may have."""
+        """Return the numbers that `scale` may try to multiply, by their `model_args` names."""
         return numbers_in(self.arguments(spec, model))
 
     def opened(self, spec: ModelSpec) -> ModelSpec:
-        """The same model by a way that takes more arguments; the spec itself where there is none."""
+        """Return a spec that builds the same model and takes more arguments; the spec itself if there is none."""
         return spec
 
     def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Further numbers, tried where those reach too little: of an opened spec inside its arguments, by paths."""
+        """Return further numbers, which are tried where `numbers` scale too little of the model.
+
+        Their names are paths (`growtool.library.paths`) if they lie inside arguments of an opened spec.
+        """
         return {}
 
     def entry_counts(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Of an opened spec how many times entries stand in the lists inside its arguments."""
+        """Return how many times each entry of the lists inside an opened spec's arguments stands there, by path."""
         return {}
 
     def larger(self, spec: ModelSpec, model: nn.Module) -> Iterable[str]:
-        """Other architectures with the same parameters, none of them smaller and one larger, nearest first."""
+        """Return other architectures with the same parameters, none smaller and at least one larger, nearest first."""
         return ()
 
     def set_eps(self, model: nn.Module, eps: Mapping[str, float]) -> None:
-        """Give norms, by their paths, another eps, in place.
+        """Set the eps of norms in place.
+
+        Args:
+            model: the model that is changed.
+            eps: path of a norm -> its eps.
 
         Raises:
-            TypeError: no such module, or one without an eps.
+            TypeError: there is no such module, or it has no eps.
         """
         set_eps(model, eps)
 
     def with_eps(self, spec: ModelSpec, eps: Mapping[str, float]) -> ModelSpec | None:
-        """The spec of the same model whose norms, by their paths, have another eps; None where it cannot be told."""
+        """Return the spec of the same model whose norms, by path, have these eps; None if no spec can say so."""
         return None
 
     # What its checkpoints are to others
 
     def kind(self, spec: ModelSpec) -> str:
-        """What the library itself calls the kind of model, whatever way it is built."""
+        """Return the library's own name for the kind of model, however it is built."""
         return spec.architecture
 
     def needs(self, spec: ModelSpec) -> str | None:
-        """The package to import before the library can load the model; None where it can alone."""
+        """Return the package to import before the library can load the model; None if it needs none."""
         return None
 
     @abstractmethod
     def loading_line(self, path: Path, spec: ModelSpec) -> str:
-        """The Python that loads a checkpoint that was written, a folder or a single file."""
+        """Return a line of Python that loads a written checkpoint, a folder or a single file."""
 
     def loading_text(self, spec: ModelSpec) -> str:
-        """How a model card says to load the folder it lies in, in Markdown."""
+        """Return the Markdown with which a model card tells how to load the folder that it lies in."""
         return f"From inside this folder:\n\n```python\n{self.loading_line(Path(), spec)}\n```"
 
     def training_text(self, spec: ModelSpec) -> str:
-        """How a model card says to train the new blocks alone, in Markdown; empty where `growtool finetune` does so."""
+        """Return the Markdown with which a model card tells how to train the new blocks alone.
+
+        It is empty for a library whose models `growtool finetune` trains.
+        """
         return ""
 
     def models(self) -> Mapping[str, Sequence[str]]:
-        """The architectures it has by name, family by family."""
+        """Return the names of the library's architectures by family."""
         return {}
 
     def fetching(self, name: str) -> Sequence[str]:
-        """The Python that makes a folder of a published model in another format; none where there is none."""
+        """Return lines of Python that fetch a model published in another format and save a folder of it, if any."""
         return ()
 
     # How its files hold tensors
 
     def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading | None:
-        """How the model's tensors are read from a file with other names; None where names alone tell.
+        """Return how the model's tensors are read from a file with other names; None if the names have to agree.
 
         Args:
-            model: without weights.
-            stored: shapes of the tensors in the file.
+            model: the model without weights.
+            stored: shapes of the tensors in the file by their names.
         """
         return None
 
     def writing(self, model: nn.Module, source: Reading, dropped: Collection[str]) -> Writing:
-        """How a grown model is written under such names as its source was read by.
+        """Return how a grown model's tensors are written, under names of the kind that its source's file had.
+
+        Only a library whose `reading` is not None has to define it.
 
         Args:
-            model: the grown one, without weights.
-            source: from `reading`.
-            dropped: tensors that are others under another name, and that are not to be written.
+            model: the grown model without weights.
+            source: the result of `reading` for the source.
+            dropped: second names of tied tensors, which are not written.
         """
         raise NotImplementedError
 
     # What is published of it
 
     def knows(self, name: str) -> bool:
-        """Whether it knows a published model by `name`, which says nothing of where that is."""
+        """Return whether the library has a model of this name; `published` tells where its weights lie."""
         return False
 
     def published(self, name: str) -> Published:
-        """The model of a name that it knows, and where its weights lie.
+        """Return the spec of a published model that it `knows`, and where its weights lie.
 
         Raises:
-            CheckpointError: it has no such weights; names the nearest.
+            CheckpointError: there are no such weights; names the nearest.
         """
         raise NotImplementedError
 
     def near(self, name: str) -> Sequence[str]:
-        """The names that it knows, and that are most like `name`."""
+        """Return the known names that are most like `name`."""
         return ()
 
     # What others have saved
 
     def load_folder(self, folder: Path, spec: ModelSpec) -> Loaded | None:
-        """What the library makes of a folder that does not hold what its model has; None where it takes none such."""
+        """Return what the library loads from a folder whose tensors are not those of its model; None if it refuses."""
         return None
 
     def load_state(self, spec: ModelSpec, state: Mapping[str, Tensor], folder: Path | None = None) -> Loaded | None:
-        """The same for the tensors of a file, by the `config.json` in `folder` where there is one."""
+        """Return what the library loads from tensors that are not those of the model; None if it refuses.
+
+        Args:
+            spec: the model.
+            state: tensors by name, on meta if only names and shapes are asked for.
+            folder: a folder whose `config.json` says how to load them; None if the spec does.
+        """
         return None
 
     def take(self, spec: ModelSpec, state: Mapping[str, Tensor]) -> Loaded:
-        """What the library makes of the tensors that a training script saved.
+        """Return what the library loads from tensors that a training script saved.
 
         Raises:
-            Exception: whatever it trips over.
+            Exception: whatever the library raises if it refuses.
         """
         return load_strictly(partial(self.create, spec), state)
 
     def prepared(
         self, spec: ModelSpec, skeleton: nn.Module, loaded: Loaded, said: Mapping[str, Any]
     ) -> tuple[ModelSpec, tuple[str, ...]]:
-        """The spec with the settings that a checkpoint needs; which of the training script's arguments they hold.
+        """Complete the spec of an imported checkpoint; return it, and the training script's arguments that it took.
 
         Args:
-            spec: may be without settings.
+            spec: the spec, with or without settings.
             skeleton: its model without weights.
-            loaded: what `take` made.
+            loaded: the result of `take`.
             said: the arguments of the training script.
         """
         return spec, ()
 
 
 def leaves_of(wrapped: Any) -> tuple[Tensor, ...]:
-    """Every tensor in what a model, a module or an operation takes or returns, whatever it is wrapped in."""
+    """Return every tensor in the arguments or results of a call, however they are nested."""
     from torch import Tensor
     from torch.utils._pytree import tree_leaves
 

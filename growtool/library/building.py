@@ -1,7 +1,7 @@
-"""Building a model without memory for its weights: parameters on the meta device, buffers real.
+"""Building a model without memory for its weights: parameters on the meta device, buffers on CPU with their values.
 
-Buffers have to be real because their values decide how the model may grow: a blur filter is the same for every channel,
-a table of rotary frequencies is not.
+The values of buffers decide how the model may grow: a blur filter is the same for every channel, a table of rotary
+frequencies is not.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 MOST_PARAMETERS = 20_000  # tensors; timm's deepest models have some 2000, and a mistyped depth would build for ever
-_EPS = ("eps", "variance_epsilon")  # how norms call it
-# What initialisers do in place to a parameter.
+_EPS = ("eps", "variance_epsilon")  # attributes of norms: torch and timm, and LlamaRMSNorm with its descendants
+# Methods with which initialisers fill a parameter; `trunc_normal_` inverts the error function, scales and clamps.
 _DRAWS = frozenset("normal_ uniform_ erfinv_ clamp_ mul_ add_".split())
 
 
 def without_weights(create: Callable[[], nn.Module], loaded: Iterable[Tensor] = ()) -> nn.Module:
-    """What a constructor builds, its parameters on meta, its buffers on CPU; the global random state stays.
+    """Return the model that a constructor builds, its parameters on meta, its buffers on CPU.
+
+    The global random state stays, and warnings are dropped.
 
     Args:
-        create: the constructor.
-        loaded: tensors that it loads, which it changes in place as it likes; its own it only initialises so.
+        create: builds the model.
+        loaded: meta tensors that `create` loads into the model. In-place operations on them are carried out, while
+            those on other meta tensors are taken for initialisation and skipped.
 
     Raises:
-        Exception: whatever the constructor trips over.
+        Exception: whatever `create` raises.
     """
     import torch
 
@@ -47,7 +50,7 @@ def without_weights(create: Callable[[], nn.Module], loaded: Iterable[Tensor] = 
 
 
 def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """What a constructor builds with the numbers drawn from `seed`; the global random state stays."""
+    """Return the model that a constructor builds with weights drawn from `seed`; the global random state stays."""
     import torch
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -57,14 +60,14 @@ def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
-    """Give norms another eps.
+    """Set the eps of norms in place.
 
     Args:
-        model: changed in place.
+        model: the model that is changed.
         eps_of: path of a norm -> its eps.
 
     Raises:
-        TypeError: no such module, or one without an eps.
+        TypeError: there is no such module, or it has no eps.
     """
     modules: dict[str, Any] = dict(model.named_modules())
     for path, eps in eps_of.items():
@@ -75,7 +78,7 @@ def set_eps(model: nn.Module, eps_of: Mapping[str, float]) -> None:
 
 
 def eps_of(module: nn.Module) -> float | None:
-    """What a norm adds to the variance; None where it does not say."""
+    """Return what a norm adds to the variance; None if the module has no such attribute."""
     name = _eps_attribute(module)
     return None if name is None else getattr(module, name)
 
@@ -85,12 +88,16 @@ def _eps_attribute(module: nn.Module | None) -> str | None:
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every stored tensor by name."""
+    """Return the shapes of a model's state dict by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
-    """The names of each tensor that the model holds under several."""
+    """Return the names of each tensor that a model holds under several names.
+
+    Args:
+        state: `state_dict(keep_vars=True)` of the model, in which a tied tensor is one object.
+    """
     groups: dict[int, list[str]] = {}
     for name, tensor in state.items():
         groups.setdefault(id(tensor), []).append(name)
@@ -98,7 +105,7 @@ def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
 
 
 class _MovedToMeta:
-    """Moves parameters to meta, those in one memory to one parameter, so that ties last."""
+    """Moves parameters to meta; those that are the same view of one memory become one parameter, so that ties last."""
 
     def __init__(self) -> None:
         self._moved: dict[Any, nn.Parameter] = {}
@@ -108,7 +115,8 @@ class _MovedToMeta:
 
         if parameter.is_meta:
             return parameter
-        memory = StorageWeakRef(parameter.untyped_storage())  # holds the address, not the numbers
+        # A weak reference frees the numbers, but its address is not given to the next parameter, which would seem tied.
+        memory = StorageWeakRef(parameter.untyped_storage())
         key = (memory, parameter.storage_offset(), parameter.shape, parameter.stride())
         if key not in self._moved:
             self._moved[key] = type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)
@@ -121,45 +129,56 @@ def _drop_parameters(on_meta: _MovedToMeta, module: nn.Module) -> None:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """The same number for tensors in the same memory, on meta too, while one of them lives."""
+    """Return a number that tensors in the same memory share, as long as one of them lives.
+
+    It is the address of the storage object, as `data_ptr()` is 0 for all tensors on meta.
+    """
     return int(tensor.untyped_storage()._cdata)
 
 
 def _without_initialisation(loaded: Iterable[Tensor]) -> AbstractContextManager[object]:
-    """While open, parameters are not filled with random numbers, which takes most of the time of a build."""
+    """While open, do not fill parameters with random numbers, which takes most of the time of a build.
+
+    Args:
+        loaded: meta tensors that are no parameters, and that operations in place are carried out on.
+    """
     from torch import Tensor, nn
     from torch.overrides import TorchFunctionMode
 
-    others = frozenset(map(memory_of, loaded))
+    loaded_memories = frozenset(map(memory_of, loaded))
 
-    def _is_drawn(tensor: Any) -> bool:
+    def is_initialised(tensor: Any) -> bool:
         if isinstance(tensor, nn.Parameter):
             return True
-        return isinstance(tensor, Tensor) and tensor.is_meta and memory_of(tensor) not in others
+        # An initialiser may fill a part or the `data` of a parameter, which is no Parameter itself.
+        return isinstance(tensor, Tensor) and tensor.is_meta and memory_of(tensor) not in loaded_memories
 
     class Skipping(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            tensor = args[0] if args else kwargs.get("tensor")  # by name from the functions of nn.init
+            tensor = args[0] if args else kwargs.get("tensor")  # functions of nn.init dispatch with keywords alone
             draws = getattr(func, "__module__", "") == nn.init.__name__ or getattr(func, "__name__", "") in _DRAWS
-            return tensor if draws and _is_drawn(tensor) else func(*args, **kwargs)
+            return tensor if draws and is_initialised(tensor) else func(*args, **kwargs)
 
     return Skipping()
 
 
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """While open, each parameter moves to meta as a module registers it, before it is initialised."""
+    """While open, move each parameter to meta as a module registers it, before it is initialised.
+
+    `with torch.device("meta")` would move buffers as well.
+    """
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
     on_meta = _MovedToMeta()
-
-    held = 0
+    registered = 0
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
-        nonlocal held
-        held += 1
-        if held > MOST_PARAMETERS:
+        nonlocal registered
+        registered += 1
+        if registered > MOST_PARAMETERS:
+            # No RuntimeError: after one, `without_weights` builds again, without a limit.
             raise ValueError(
                 f"found more than {MOST_PARAMETERS} tensors, expected a number of blocks that can be built"
             )

@@ -1,4 +1,4 @@
-"""Functions that remember what they returned: DINOv3 keeps the coordinates of its patches from one pass to the next."""
+"""Caches of functions that models call: transformers' DINOv3 keeps the coordinates of its patches between passes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 
 def empty_caches(model: nn.Module) -> None:
-    """Make the functions beside a model's classes compute anew, so that every pass runs the same operations.
+    """Empty the caches of the functions in the files of a model's classes, so that every pass runs all operations.
 
-    What they kept would be a constant in the second trace of an architecture, and no operation.
+    A cached result would be a constant in the second trace of an architecture, where the first has operations.
     """
     homes = {sys.modules.get(type(module).__module__) for module in model.modules()}  # none of a class made by hand
     for home in homes - {None}:
@@ -22,13 +22,16 @@ def empty_caches(model: nn.Module) -> None:
 
 
 def _caches_of(value: Any) -> Iterator[Callable[[], None]]:
-    """The caches of a function: its own, and that of a function which it wraps."""
-    held = [value]
+    """Yield what empties the cache of a function, or of a function that it wraps.
+
+    transformers' `compile_compatible_method_lru_cache` keeps an `lru_cache` in the closure of its wrapper.
+    """
+    candidates = [value]
     for cell in getattr(value, "__closure__", None) or ():
         try:
-            held.append(cell.cell_contents)
-        except ValueError:  # nothing in it yet
+            candidates.append(cell.cell_contents)
+        except ValueError:  # the variable has no value yet
             continue
-    for function in held:
+    for function in candidates:
         if callable(function) and not isinstance(function, type) and callable(getattr(function, "cache_clear", None)):
             yield function.cache_clear

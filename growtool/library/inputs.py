@@ -1,4 +1,4 @@
-"""What models are called with, and how messages speak of it."""
+"""The inputs of a model, and the words in which messages speak of them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Sizes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a model is called with: tensors by name, the batch along the first dimension of each."""
+    """A batch of inputs: tensors by name, with the batch along the first dimension of each."""
 
     tensors: Mapping[str, Tensor]
 
     @property
     def count(self) -> int:
-        """How many inputs the batch holds."""
+        """Return the number of inputs in the batch."""
         return len(next(iter(self.tensors.values())))
 
     @property
     def sizes(self) -> Sizes:
-        """The size of each tensor without the batch."""
+        """Return the size of each tensor without the batch."""
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Inputs:
-        """The same, numbers with fractions in another type, everything on another device."""
+        """Return the inputs on another device, and floating-point tensors among them in another type."""
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
@@ -39,7 +39,7 @@ class Inputs:
         return Inputs({name: moved(tensor) for name, tensor in self.tensors.items()})
 
     def scaled(self, factor: float) -> Inputs:
-        """The same with numbers times a factor; what is no fraction, as a token, stays."""
+        """Return the inputs with floating-point tensors times a factor; others, such as tokens, stay."""
         return Inputs({n: x * factor if x.is_floating_point() else x for n, x in self.tensors.items()})
 
 
@@ -48,12 +48,12 @@ class Words:
     """How messages speak of a library's inputs.
 
     Attributes:
-        one, many: what an input is called.
-        axes: what the dimensions of the one tensor are, where there is one.
-        refit: what to do where a model does not run on its inputs.
-        keep: which arguments of a target keep the source's inputs.
-        alike: what to do about two checkpoints of different inputs.
-        classes: the argument that tells the number of classes, where there is one.
+        one, many: the noun for an input and for several.
+        axes: names of the dimensions of an input, if it is one tensor.
+        refit: advice about a model that does not run on its inputs.
+        keep: advice about a target whose inputs are not the source's.
+        alike: advice about two checkpoints with different inputs.
+        classes: the argument that sets the number of classes, if there is one.
     """
 
     one: str = "input"
@@ -65,27 +65,27 @@ class Words:
     classes: str = ""
 
     def sized(self, sizes: Sizes) -> str:
-        """Inputs by their sizes: `images of (3, 32, 32)`, `inputs of ids (12), mask (12, 12)`."""
+        """Return inputs with their sizes: `images of (3, 32, 32)`, `inputs of ids (12), mask (12, 12)`."""
         return f"{self.many} of {size_text(sizes)}"
 
     @property
     def the_input(self) -> str:
-        """What a model receives: `the input image`."""
+        """Return the input with its article: `the input image`."""
         return "the input" if self.one == "input" else f"the input {self.one}"
 
     @property
     def in_axes(self) -> str:
-        """What the numbers of a size are, in brackets."""
+        """Return the names of the dimensions in brackets, after a space; empty if there are none."""
         return f" ({self.axes})" if self.axes else ""
 
 
 def only_size(sizes: Sizes) -> tuple[int, ...] | Sizes:
-    """The size of the one tensor; of several each, by name."""
+    """Return the size of the only tensor, or the sizes by name if there are several."""
     return next(iter(sizes.values())) if len(sizes) == 1 else sizes
 
 
 def size_text(sizes: Sizes) -> str:
-    """The size of the one tensor, `(3, 32, 32)`; of several each after its name."""
+    """Return the size of the only tensor as text, `(3, 32, 32)`, or each size after its name if there are several."""
     if len(sizes) == 1:
         return str(next(iter(sizes.values())))
     return ", ".join(f"{name} ({', '.join(map(str, size))})" for name, size in sizes.items())

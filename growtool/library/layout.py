@@ -1,4 +1,4 @@
-"""How the tensors of a model lie in its files, where that is not one by one under their own names."""
+"""How a file holds the tensors of a model, if not each under its own name: renamed, joined, cut or tied."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Convert = Callable[[Mapping[str, "Tensor"]], Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """Some tensors made of some others.
+    """A computation that makes tensors of others.
 
     Attributes:
-        parts: names of what it takes.
-        results: names of what comes of it.
-        convert: makes the results, from the parts by their names; on meta tensors too.
+        parts: names of the tensors that it takes.
+        results: names of the tensors that it makes.
+        convert: makes the results of the parts, both by name; works on meta tensors, too.
     """
 
     parts: tuple[str, ...]
@@ -34,10 +34,10 @@ class Reading:
     """How a model's tensors are read from a file.
 
     Attributes:
-        places: tensor of the model -> the one in the file that it is.
-        made: tensor of the model -> what makes it of several, or of a part of one.
-        unused: tensors of the file that the library itself passes over.
-        tied: tensors of the model that the file does not hold, as they are others under another name.
+        places: tensor of the model -> the tensor of the file that holds its numbers.
+        made: tensor of the model -> the conversion that makes it of tensors of the file.
+        unused: tensors of the file that the library itself ignores.
+        tied: tensors of the model that the file holds only under the name of a tensor that they are tied to.
     """
 
     places: Mapping[str, str]
@@ -52,7 +52,8 @@ class Writing:
 
     Attributes:
         names: tensor of the model -> its name in the file.
-        conversions: what is made of tensors that `names` lacks. Tensors in neither are not written.
+        conversions: make tensors of the file of those of the model that `names` lacks. Tensors in neither are not
+            written.
     """
 
     names: Mapping[str, str]
@@ -61,11 +62,11 @@ class Writing:
     def stream(
         self, tensors: Iterable[tuple[str, T]], loaded: Callable[[T], Tensor]
     ) -> Iterator[tuple[str, T | Tensor]]:
-        """The tensors of the file as those of the model come; what waits for others is held meanwhile.
+        """Yield the tensors of the file by name, as those of the model come; hold only those that wait for others.
 
         Args:
-            tensors: of the model, by name.
-            loaded: gives the values of one that is converted.
+            tensors: tensors of the model by name, in a form that this method does not look into.
+            loaded: returns the values of a tensor that is to be converted.
         """
         waiting = {part: conversion for conversion in self.conversions for part in conversion.parts}
         held: dict[str, Tensor] = {}
@@ -78,4 +79,4 @@ class Writing:
                 if held.keys() >= set(conversion.parts):
                     made = conversion.convert({part: held.pop(part) for part in conversion.parts})
                     yield from ((result, made[result]) for result in conversion.results)
-            del tensor  # before the next one is made
+            del tensor  # frees its memory before the iterator makes the next one

@@ -1,4 +1,4 @@
-"""A model that a library knows by name, and where its weights are published."""
+"""Published models that a library knows by name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from growtool.library.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a library knows of a published model without asking anyone.
+    """A published model, as its library knows it without asking the hub.
 
     Attributes:
         spec: the model.
-        repository: in the hub, `org/name`.
-        revision: of it; None for its default.
-        file: of it, with the weights.
+        repository: the repository in the hub that holds its weights, `org/name`.
+        revision: a branch, tag or commit of the repository; None for its default.
+        file: the repository's file with the weights.
     """
 
     spec: ModelSpec

@@ -1,4 +1,7 @@
-"""Which library a model belongs to: timm is built in, others register themselves, from a plugin for one."""
+"""The libraries that growtool knows, and the one that a model belongs to.
+
+timm and transformers are built in; a plugin may register others.
+"""
 
 from __future__ import annotations
 
@@ -18,58 +21,58 @@ _registered: dict[str, Library] = {}
 
 
 def register(library: Library) -> None:
-    """Make a library known; it is asked before those that were registered earlier.
+    """Add a library; it is asked before those that were registered earlier.
 
     Raises:
-        PlanError: there is one of this name already.
+        PlanError: there is a library of this name already.
     """
-    if library.name in {own.name for own in libraries()}:
+    if library.name in {known.name for known in libraries()}:
         raise PlanError(f"library {library.name!r}: found one of this name, expected another; rename it")
     _registered[library.name] = library
 
 
 def libraries() -> tuple[Library, ...]:
-    """Every library in the order in which they are asked, the one that takes what is left at the end."""
+    """Return all libraries in the order in which they are asked; the last one takes every configuration."""
     return (*reversed(_registered.values()), transformers(), built_in())
 
 
 def recognised(config: Mapping[str, Any]) -> Library:
-    """The library that a `config.json` is of."""
+    """Return the library that the content of a `config.json` is of."""
     return next(library for library in libraries() if library.recognises(config))
 
 
 def spec_from(config: Mapping[str, Any], *, where: str) -> ModelSpec:
-    """The model that a `config.json` describes.
+    """Return the spec of the model that a `config.json` describes.
 
     Raises:
-        CheckpointError: what is wrong in it; names `where`.
+        CheckpointError: the content is wrong; names `where`.
     """
     return recognised(config).spec(config, where=where)
 
 
 def spec_named(architecture: str, model_args: Mapping[str, Any] | None = None, **settings: Any) -> ModelSpec:
-    """A model that is told by its name and arguments, in the library that knows it."""
+    """Return the spec of an architecture of this name, in the library that recognises it."""
     library = recognised({"architecture": architecture})
     return ModelSpec(architecture, dict(model_args or {}), settings, {}, library.name)
 
 
 def library_of(spec: ModelSpec) -> Library:
-    """The library that builds a model.
+    """Return the library that builds a model.
 
     Raises:
-        CheckpointError: it is not registered.
+        CheckpointError: no library of this name is registered.
     """
-    found = next((library for library in libraries() if library.name == spec.library), None)
-    if found is None:
+    library = next((library for library in libraries() if library.name == spec.library), None)
+    if library is None:
         raise CheckpointError(
             f"{spec.architecture}: found a model of the library {spec.library!r}, which is not registered; name the "
             "file that registers it with --plugin"
         )
-    return found
+    return library
 
 
 def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
-    """The model of `spec` in eval mode, its parameters on meta, its buffers on CPU.
+    """Return the model of `spec` in eval mode, with its parameters on meta and its buffers on CPU.
 
     Raises:
         CheckpointError: its library does not know the architecture, or its constructor refuses the arguments.
@@ -78,13 +81,13 @@ def build(spec: ModelSpec, *, where: str = "model") -> nn.Module:
 
 
 def meta_inputs(spec: ModelSpec, model: nn.Module, count: int) -> Inputs:
-    """So many inputs of a model without their values, on the meta device, in the type of its parameters."""
+    """Return a batch of `count` inputs on meta, floating-point ones in the type of the model's parameters."""
     types = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     return library_of(spec).inputs(model, count, seed=0).to(next(types, None), "meta")
 
 
 def runs(spec: ModelSpec, model: nn.Module) -> bool:
-    """Whether a model without weights takes the inputs it was built for."""
+    """Return whether the forward pass of a model runs through on meta, with the inputs that it was built for."""
     import copy
 
     import torch
@@ -93,14 +96,14 @@ def runs(spec: ModelSpec, model: nn.Module) -> bool:
     try:
         with torch.no_grad():
             library_of(spec).run(replica, meta_inputs(spec, model, 2))
-    except Exception:  # whatever a forward pass trips over when its layers do not fit together
+    except Exception:  # a forward pass may raise anything where layers do not fit together
         return False
     return True
 
 
 @cache
 def transformers() -> Library:
-    """The library of checkpoints that name the type of a model; its package is asked for once there is one."""
+    """Return the library of transformers; the package itself is imported only once there is a checkpoint of it."""
     from growtool.library.transformers import Transformers
 
     return Transformers()
@@ -108,7 +111,7 @@ def transformers() -> Library:
 
 @cache
 def built_in() -> Library:
-    """The library that takes what no other recognises."""
+    """Return timm's library, which takes every configuration that no other library recognises."""
     from growtool.library.timm import Timm
 
     return Timm()

@@ -1,4 +1,4 @@
-"""What a checkpoint says it is: the architecture and everything its library needs to build it again."""
+"""The description of a model: its architecture and everything that its library needs to build it again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from growtool.errors import CheckpointError
 
-BUILT_IN = "timm"  # the library of whatever no other one recognises
+BUILT_IN = "timm"  # name of the library that takes every configuration that no other library recognises
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class ModelSpec:
     Attributes:
         architecture: a name that the library knows, e.g. `resnet18`.
         model_args: keyword arguments of its constructor.
-        settings: what the library keeps beside them and builds with: timm's `pretrained_cfg`.
-        extra: whatever else `config.json` holds, kept as found (`label_names`, ...).
+        settings: whatever else the library builds with, such as timm's `pretrained_cfg`.
+        extra: the rest of `config.json`, kept as found (`label_names`, ...).
         library: the name of the library that builds it.
     """
 
@@ -31,16 +31,16 @@ class ModelSpec:
 
     @property
     def described(self) -> str:
-        """The architecture and its arguments, as messages call them."""
+        """Return the architecture and its arguments for messages."""
         arguments = ", ".join(f"{key}={value}" for key, value in self.model_args.items())
         return f"{self.architecture} with {arguments or 'its default arguments'}"
 
     def with_args(self, **changes: Any) -> ModelSpec:
-        """The same architecture with some `model_args` set anew."""
+        """Return the spec with some `model_args` replaced or added."""
         return replace(self, model_args={**self.model_args, **changes})
 
     def as_told(self, architecture: str | None, model_args: Mapping[str, Any], *, where: str) -> ModelSpec:
-        """The same model with what a plan says of it on top.
+        """Return the spec with the `model_args` of a plan on top.
 
         Raises:
             CheckpointError: the plan names another architecture; names `where`.
@@ -54,17 +54,18 @@ class ModelSpec:
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
-        """Names of the classes in the order of the logits, where the checkpoint carries them."""
+        """Return the names of the classes in the order of the logits; None if the checkpoint has none."""
         names = self.extra.get("label_names") or self.settings.get("label_names")
         if not names:
             return None
-        if isinstance(names, Mapping):  # by number, or numbers by name
-            if all(isinstance(number, int) for number in names.values()):
+        if isinstance(names, Mapping):
+            if all(isinstance(number, int) for number in names.values()):  # numbers by name: turn it round
                 names = {number: name for name, number in names.items()}
             names = [names[number] for number in sorted(names, key=_as_number)]
         return tuple(map(str, names)) if isinstance(names, list | tuple) else (str(names),)
 
 
 def _as_number(key: Any) -> tuple[int, str]:
+    """Return a key that sorts numbers by value, also those that JSON keeps as strings."""
     text = str(key)
     return (int(text) if text.isdecimal() else 0, text)

@@ -1,4 +1,4 @@
-"""transformers behind the boundary: language, vision and speech models by their `config.json`."""
+"""Language, vision and speech models of transformers; no file outside this folder imports it."""
 
 from growtool.library.transformers.library import Transformers
 

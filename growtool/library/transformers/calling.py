@@ -1,4 +1,4 @@
-"""What transformers' models are called with, and how: random tokens, images and features by what a model asks for."""
+"""Calling models of transformers: random inputs by the signature of `forward`, and the outputs that count."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from growtool.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-TOKENS = 11  # of a text
-_DECODER_TOKENS = 7
-_IMAGE = 32  # pixels of an image whose size the configuration leaves open
-_FRAMES = 12  # of sound
-_here = threading.local()
-_ANSWER = "logits"  # what the names of answers begin or end with
+TOKENS = 11  # tokens of an input text
+_DECODER_TOKENS = 7  # tokens of a decoder's input
+_IMAGE = 32  # pixels along the side of an image whose size the configuration leaves open
+_FRAMES = 12  # frames of an input sound
+_ANSWER = "logits"  # the names of answers begin or end with it (`logits_per_image`, `start_logits`)
+_here = threading.local()  # `unseen`: whether this thread is in `_without_looking`
 
 
 def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, Tensor]:
-    """Random inputs by name: tokens, images, sound or its features, those of a decoder too.
+    """Return random inputs by name, as `forward` takes them: tokens, images, sound or its features, decoder tokens.
 
     Args:
-        model: one of transformers.
-        count: of the batch.
-        generator: that draws them, on CPU.
+        model: a model of transformers.
+        count: inputs of the batch.
+        generator: draws them, on CPU.
 
     Returns:
-        Tokens are int64 [count, T], images [count, C, H, W], features [count, bins, frames] and sound [count, samples]
-        are float64.
+        Tokens are int64 [count, T]. Images [count, C, H, W], sound [count, samples] and features of sound, whose order
+        is the model's, are float64.
 
     Raises:
-        CheckpointError: it takes something else, or of a size that its configuration does not tell.
+        CheckpointError: the model takes something else, or inputs of a size that its configuration does not tell.
     """
     takes = inspect.signature(model.forward).parameters
-    heard = {"input_features": _features, "input_values": _sound}
+    heard = {"input_features": _features, "input_values": _sound}  # of speech models, whose tokens are a decoder's
     makers = {name: maker for name, maker in {"pixel_values": _images, **heard}.items() if name in takes}
     made = {name: maker(model.config, count, generator) for name, maker in makers.items()}
     if "input_ids" in takes and heard.keys().isdisjoint(made):
@@ -56,26 +56,27 @@ def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, T
 
 
 def answers(model: nn.Module, tensors: dict[str, Tensor]) -> Any:
-    """What a model says: its logits where it has some, else everything that it returns."""
+    """Return a model's logits for a batch, or everything that it returns if it has none."""
     takes = inspect.signature(model.forward).parameters
-    flags = {"use_cache": False} if "use_cache" in takes else {}
+    flags = {"use_cache": False} if "use_cache" in takes else {}  # a base model would return keys and values as well
     with _without_looking():
         returned = model(**tensors, **flags, return_dict=True)
-    found = [value for name, value in returned.items() if _is_answer(name)]
-    return found or returned
+    logits = [value for name, value in returned.items() if _is_answer(name)]
+    return logits or returned
 
 
 def answers_something(model: nn.Module) -> bool:
-    """Whether a model returns logits, whose number stays, rather than features."""
+    """Return whether a model returns logits, whose number growth keeps, rather than features."""
     return any(_is_answer(name) for name in _returned_names(type(model)))
 
 
 def _returned_names(cls: type) -> tuple[str, ...]:
-    """Names of what `forward` returns, by its annotation; none where it has none."""
+    """Return the names of the outputs of `forward` by its annotation; none if it has none that can be read."""
     try:
         returned = typing.get_type_hints(inspect.unwrap(cls.forward)).get("return")  # type: ignore[attr-defined]
-    except Exception:  # whatever an annotation names that is not there
+    except Exception:  # an annotation may name what is imported for type checkers alone
         return ()
+    # The annotation is a `ModelOutput`, which is a dataclass, or a union of one with a tuple.
     kinds = [kind for kind in (returned, *typing.get_args(returned)) if dataclasses.is_dataclass(kind)]
     return tuple(field.name for kind in kinds for field in dataclasses.fields(kind))
 
@@ -85,7 +86,7 @@ def _is_answer(name: str) -> bool:
 
 
 def _tokens(config: Any, size: tuple[int, int], generator: Generator) -> Tensor:
-    """Tokens that mean nothing to the model: neither padding nor the end."""
+    """Return random tokens of this size, none of them special, such as padding or the end of a text."""
     import torch
 
     text = config.get_text_config()
@@ -95,6 +96,7 @@ def _tokens(config: Any, size: tuple[int, int], generator: Generator) -> Tensor:
 
 
 def _images(config: Any, count: int, generator: Generator) -> Tensor:
+    """Return images [count, C, H, W]."""
     import torch
 
     vision = getattr(config, "vision_config", config)
@@ -105,50 +107,57 @@ def _images(config: Any, count: int, generator: Generator) -> Tensor:
 
 
 def _features(config: Any, count: int, generator: Generator) -> Tensor:
-    """[count, bins, frames] for Whisper's kind, [count, frames, bins] where the configuration tells of a projection."""
+    """Return features [count, bins, frames] as Whisper takes them.
+
+    A model whose configuration has `feature_projection_input_dim` takes [count, frames, bins] (Wav2Vec2-BERT).
+    """
     import torch
 
     audio = getattr(config, "audio_config", config)
-    projected = getattr(audio, "feature_projection_input_dim", None)
-    if projected is not None:
-        return torch.randn(count, _FRAMES, projected, generator=generator, dtype=torch.float64)
-    bins, positions = _told(config, audio, "features", "num_mel_bins", "max_source_positions")
-    frames = 2 * positions  # a convolution of stride 2 is in front
+    bins_before_projection = getattr(audio, "feature_projection_input_dim", None)
+    if bins_before_projection is not None:
+        return torch.randn(count, _FRAMES, bins_before_projection, generator=generator, dtype=torch.float64)
+    bins, positions = _sizes(config, audio, "features", "num_mel_bins", "max_source_positions")
+    frames = 2 * positions  # Whisper refuses any other number: a convolution of stride 2 stands before the positions
     return torch.randn(count, bins, frames, generator=generator, dtype=torch.float64)
 
 
 def _sound(config: Any, count: int, generator: Generator) -> Tensor:
-    """[count, samples] for a few frames, or [count, frames, bins] where the configuration tells how many."""
+    """Return sound [count, samples] that gives `_FRAMES` frames, as Wav2Vec2 takes it.
+
+    A model whose configuration has `num_mel_bins` takes features [count, frames, bins] under the same name (AST).
+    """
     import torch
 
     if getattr(config, "num_mel_bins", None) is not None:
-        size = _told(config, config, "features", "max_length", "num_mel_bins")
+        size = _sizes(config, config, "features", "max_length", "num_mel_bins")
     else:
         samples = _FRAMES
-        kernels, strides = _told(config, config, "sound", "conv_kernel", "conv_stride")
+        kernels, strides = _sizes(config, config, "sound", "conv_kernel", "conv_stride")
+        # From the last convolution to the first: n outputs need (n - 1) * stride + kernel inputs.
         for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
             samples = (samples - 1) * stride + kernel
         size = [samples]
     return torch.randn(count, *size, generator=generator, dtype=torch.float64)
 
 
-def _told(config: Any, part: Any, what: str, *names: str) -> list[Any]:
-    """What a configuration says under these names."""
-    found = [getattr(part, name, None) for name in names]
-    if None in found:
+def _sizes(config: Any, part: Any, what: str, *names: str) -> list[Any]:
+    """Return the fields of these names in a part of a configuration; raise CheckpointError if one is missing."""
+    sizes = [getattr(part, name, None) for name in names]
+    if None in sizes:
         raise CheckpointError(
             f"{config.model_type}: found a model that takes {what} of a size that its configuration does not tell, "
             f"expected {' and '.join(names)}; growtool cannot run it"
         )
-    return found
+    return sizes
 
 
 @contextlib.contextmanager
 def _without_looking() -> Iterator[None]:
-    """While open, transformers does not look at values to find out what it is given; on the meta device are none.
+    """While open, keep transformers from reading values of its inputs, which tensors on the meta device do not have.
 
-    It would look whether several sequences are packed into one, and whether one ends in padding: here none is. Other
-    threads go on as ever.
+    It would look whether several sequences are packed into one, and whether one ends in padding; ours never are and
+    never do. Calls of other threads look as always.
     """
     _install()
     _here.unseen = True
@@ -158,7 +167,7 @@ def _without_looking() -> Iterator[None]:
         _here.unseen = False
 
 
-@cache
+@cache  # once for the process: the functions ask each time whether their thread is in `_without_looking`
 def _install() -> None:
     from transformers import PreTrainedModel, masking_utils
 

@@ -1,4 +1,9 @@
-"""`config.json` of transformers as a spec, and a spec as a configuration that its models are built from."""
+"""transformers' `config.json` as a `ModelSpec`, and a `ModelSpec` as the configuration that a model is built from.
+
+A field is one entry of `config.json`, and a part is a configuration within it (`text_config`). The fields of parts have
+paths, `text_config.hidden_size`. A list by block has an entry for each block (`layer_types`), and so has to follow the
+number of blocks.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +20,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 NAME = "transformers"
-DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
-# What a file says of itself, not of its model.
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")  # of blocks
+# Fields that describe the file, and are no arguments of the model.
 _ABOUT = frozenset(
     "architectures model_type transformers_version dtype torch_dtype _name_or_path auto_map growtool".split()
 )
-# Lists that may be as long as a small model has blocks, and have none of their entries for one.
-_NO_LISTS = ("token_id", "token_ids", "_limit", "image_size", "patch_size", "kernel_size", "stride")
-_PART = "_config"  # the names of configurations within a configuration end so
+# Endings of fields whose lists are not by block, even if they are as long as the model has blocks (Bamba of two blocks:
+# `time_step_limit` holds a least and a greatest value).
+_NOT_BY_BLOCK = ("token_id", "token_ids", "_limit", "image_size", "patch_size", "kernel_size", "stride")
+_PART = "_config"  # ending of the names of parts
 
 
 def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
-    """The model of a `config.json`: its class, and everything else that the file says.
+    """Return the spec of the model that a `config.json` describes.
 
-    `settings` keeps which of its lists have an entry for each block, and which fields it has.
+    Its `model_args` are the fields of the model, its `extra` those in `_ABOUT`. Its `settings` hold `per_block`, the
+    path of each list by block with the name of the number of blocks, and `fields`, the names of the top fields.
 
     Raises:
-        CheckpointError: it names no class that transformers has, or is not a configuration of that class.
+        CheckpointError: the file names no class or no type that transformers has, or its weights are quantised; names
+            `where`.
     """
     config = _plain_floats(config)
     kind = config.get("model_type")
@@ -49,18 +57,19 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
     about = {key: value for key, value in config.items() if key in _ABOUT}
     derived = _derived(kind, arguments)
     per_block = dict(_per_block(arguments, derived))
-    ignored = derived.keys() & arguments.keys() & set(per_block.values())  # by the class, which counts for itself
+    # A class that counts the entries of a list ignores the number beside it, which may be another one (Nemotron-H).
+    ignored = derived.keys() & arguments.keys() & set(per_block.values())
     arguments |= {name: derived[name] for name in ignored}
     settings = {"per_block": per_block, "fields": list(arguments)}
     return ModelSpec(architecture, arguments, settings, about, NAME)
 
 
 def _require_plain(config: Mapping[str, Any], where: str) -> None:
-    """Raise a CheckpointError where weights are quantised: what grows are numbers, no codes of them."""
-    for part, found in _parts(config):
-        told = found.get("quantization_config")
-        if told:
-            method = told.get("quant_method") if isinstance(told, Mapping) else None
+    """Check that weights are not quantised; raise CheckpointError if they are, as their codes cannot be grown."""
+    for part, fields_of_part in _parts(config):
+        quantization = fields_of_part.get("quantization_config")
+        if quantization:
+            method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
             raise CheckpointError(
                 f"{where}: {part}quantization_config: found weights quantised{f' by {method}' if method else ''}, "
                 "expected plain ones; name the checkpoint that they were made from, or one that transformers has "
@@ -69,7 +78,7 @@ def _require_plain(config: Mapping[str, Any], where: str) -> None:
 
 
 def _plain_floats(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Infinities, which JSON has none of, as numbers."""
+    """Return a configuration with infinities as floats; transformers writes them as `{"__float__": "Infinity"}`."""
     from transformers import PreTrainedConfig
 
     plain: Mapping[str, Any] = PreTrainedConfig._decode_special_floats(dict(config))
@@ -77,23 +86,23 @@ def _plain_floats(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def written_config(spec: ModelSpec) -> dict[str, Any]:
-    """What `config.json` says of a spec: as it was read, with the sizes that have changed."""
+    """Return the content of `config.json` for a spec: the fields that were read, with the sizes of the spec."""
     from transformers import PreTrainedConfig
 
-    told: dict[str, Any] = PreTrainedConfig._encode_special_floats({**spec.extra, **arguments_of(spec)})
-    return told
+    config: dict[str, Any] = PreTrainedConfig._encode_special_floats({**spec.extra, **arguments_of(spec)})
+    return config
 
 
 def config_of(spec: ModelSpec) -> PreTrainedConfig:
-    """The configuration that a model is built from.
+    """Return the configuration that a model is built from.
 
     Raises:
-        TypeError: an argument that its class does not have.
-        Exception: whatever the class refuses.
+        TypeError: an argument is no field of the class. transformers itself takes any word, and ignores it.
+        Exception: whatever the class raises.
     """
     from transformers import AutoConfig
 
-    arguments = copy.deepcopy(arguments_of(spec))  # configurations take apart what they are given
+    arguments = copy.deepcopy(arguments_of(spec))  # classes change the mappings that they are given
     config = AutoConfig.for_model(spec.extra["model_type"], **arguments)
     known = {*spec.settings["fields"], *_computed(spec)}
     unknown = [name for name in spec.model_args if name not in known and not _has(config, name)]
@@ -103,7 +112,7 @@ def config_of(spec: ModelSpec) -> PreTrainedConfig:
 
 
 def _has(config: Any, path: str) -> bool:
-    """Whether the class of a configuration, or of one of its parts, has a field."""
+    """Return whether the class of a configuration, or of the part that a path leads into, has a field."""
     *parts, name = path.split(".")
     for part in parts:
         config = getattr(config, part, None)
@@ -111,9 +120,10 @@ def _has(config: Any, path: str) -> bool:
 
 
 def arguments_of(spec: ModelSpec) -> dict[str, Any]:
-    """`model_args` as a configuration takes them: paths set within their parts, lists by block as long as the model.
+    """Return `model_args` as the class of a configuration takes them.
 
-    A field may have two names, of which the later one counts: `hidden_size` is `n_embd` to GPT-2.
+    Paths are set within their parts, and lists by block get as many entries as there are blocks. A field may stand
+    there under two names (GPT-2 calls `hidden_size` `n_embd`); the later one counts.
     """
     aliases = _aliases(spec.extra["model_type"])
     plain = {aliases.get(name, name): value for name, value in spec.model_args.items() if "." not in name}
@@ -129,18 +139,21 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _computed(spec: ModelSpec) -> set[str]:
-    """Numbers of blocks that are no fields of a file, but how many entries a list of it has."""
+    """Return the names of numbers of blocks that the class counts in a list, and that are no fields of the file.
+
+    A plan may set one, which lengthens the list. The class does not take it as an argument.
+    """
     return {count for path, count in spec.settings["per_block"].items() if "." not in path} - {*spec.settings["fields"]}
 
 
 def counts_of(spec: ModelSpec) -> dict[str, int]:
-    """Numbers of blocks by how many entries the lists of a configuration have; not all of them are fields of it."""
+    """Return the numbers of blocks by the lengths of the top lists by block, also those that are no fields."""
     arguments, per_block = arguments_of(spec), spec.settings["per_block"]
     return {count: len(_entries(arguments[path])) for path, count in per_block.items() if "." not in path}
 
 
 def _part(arguments: dict[str, Any], parts: list[str]) -> dict[str, Any]:
-    """A configuration within one, which may be changed: it is a copy put in its place."""
+    """Return the part that a path leads to, after copies took the place of all parts on the way: it may be changed."""
     for part in parts:
         arguments[part] = dict(arguments.get(part) or {})
         arguments = arguments[part]
@@ -148,7 +161,7 @@ def _part(arguments: dict[str, Any], parts: list[str]) -> dict[str, Any]:
 
 
 def fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The fields of a configuration by path, those of its parts as `text_config.hidden_size`."""
+    """Yield the path and the value of each field of a configuration and its parts."""
     for name, value in config.items():
         if name.endswith(_PART) and isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", v) for inner, v in fields(value))
@@ -157,36 +170,43 @@ def fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _per_block(arguments: Mapping[str, Any], derived: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Paths of the lists that have an entry for each block, and the name of the number of blocks beside them."""
-    for part, found in _parts(arguments):
-        counts: dict[str, Any] = {name: found[name] for name in DEPTHS if name in found}
+    """Yield the path of each list by block, and the name of the number of blocks beside it.
+
+    A list is taken for one by block if it is as long as its part has blocks.
+
+    Args:
+        arguments: the fields of the model.
+        derived: numbers of blocks from `_derived`, which count at the top.
+    """
+    for part, fields_of_part in _parts(arguments):
+        counts: dict[str, Any] = {name: fields_of_part[name] for name in DEPTHS if name in fields_of_part}
         counts |= {} if part else derived
         for count, number in counts.items():
-            for name, value in found.items():
-                if not name.endswith(_NO_LISTS) and _lists(name, value) and len(_entries(value)) == number:
+            for name, value in fields_of_part.items():
+                if not name.endswith(_NOT_BY_BLOCK) and _is_list(name, value) and len(_entries(value)) == number:
                     yield f"{part}{name}", count
 
 
 def _derived(kind: str, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Numbers of blocks that the class of a configuration computes (Nemotron-H), as it is without them."""
+    """Return the numbers of blocks that the class of a configuration computes as a property (Nemotron-H), by name."""
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     names = [name for name in DEPTHS if isinstance(getattr(CONFIG_MAPPING[kind], name, None), property)]
     try:
         config = AutoConfig.for_model(kind, **copy.deepcopy(dict(arguments))) if names else None
-    except Exception:  # whoever builds the model is told what its class refuses
+    except Exception:  # `build` refuses the same configuration, and says why
         return {}
     return {name: getattr(config, name) for name in names}
 
 
-def _lists(name: str, value: Any) -> bool:
-    """Whether a field holds a list; a pattern is one of letters."""
+def _is_list(name: str, value: Any) -> bool:
+    """Return whether a field holds a list, or a string with a letter per entry (Nemotron-H's `ME*-` pattern)."""
     return isinstance(value, list) or (isinstance(value, str) and name.endswith("_pattern"))
 
 
 def _entries(value: Any) -> list[Any]:
-    """The entries of a list; of one of runs, as GPT-Neo has it (`[[["global", "local"], 12]]`), those of all runs."""
+    """Return the entries of a list, written out where it is in runs (GPT-Neo's `[[["global", "local"], 12]]`)."""
     return [entry for kinds, times in value for entry in kinds * times] if _is_runs(value) else list(value)
 
 
@@ -198,6 +218,7 @@ def _is_runs(value: Any) -> bool:
 
 
 def _parts(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield a configuration and all of its parts, each behind the prefix of its paths: `""`, `text_config.`."""
     yield prefix, arguments
     for name, value in arguments.items():
         if name.endswith(_PART) and isinstance(value, Mapping):
@@ -205,12 +226,16 @@ def _parts(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _fit_list(arguments: dict[str, Any], name: str, count: str) -> None:
-    """Give a list by block an entry for each, in place: the pattern goes on from its start."""
+    """Give a list by block as many entries as there are blocks, in place: after its end it starts again."""
     number, value = arguments.get(count), arguments[name]
     old = _entries(value)
-    if isinstance(number, int) and number > 0 and len(old) != number:
-        new = [old[i % len(old)] for i in range(number)]
-        arguments[name] = [[new, 1]] if _is_runs(value) else "".join(new) if isinstance(value, str) else new
+    if not isinstance(number, int) or number <= 0 or len(old) == number:
+        return
+    new = [old[i % len(old)] for i in range(number)]
+    if _is_runs(value):
+        arguments[name] = [[new, 1]]
+    else:
+        arguments[name] = "".join(new) if isinstance(value, str) else new
 
 
 def _known_type(kind: str) -> bool:
@@ -234,15 +259,16 @@ def _unknown_type(kind: str, *, own_code: bool) -> str:
 
 
 def _aliases(kind: str) -> Mapping[str, str]:
-    """Other name of a field -> its name in configurations of a type."""
+    """Return the second names of a type's fields, each with the name in its configurations."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    found: Mapping[str, str] = CONFIG_MAPPING[kind].attribute_map
-    return found
+    aliases: Mapping[str, str] = CONFIG_MAPPING[kind].attribute_map
+    return aliases
 
 
 def _base_class(kind: str) -> str:
+    """Return the name of the class that `AutoModel` would build."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    found = MODEL_MAPPING_NAMES[kind]
-    return found if isinstance(found, str) else found[0]
+    names = MODEL_MAPPING_NAMES[kind]
+    return names if isinstance(names, str) else names[0]  # some types have several base classes (Funnel)

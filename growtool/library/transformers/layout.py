@@ -1,114 +1,125 @@
-"""Where transformers keeps tensors: by its own table of names and conversions, both ways.
+"""How transformers' files hold the tensors of a model, by transformers' own table of conversions, in both directions.
 
-Checkpoints keep the names under which they were published; models of today may call their tensors otherwise, and hold
-as one what is several in a file (the experts of a mixture). transformers converts while it loads, and back while it
-saves. The same is done here tensor by tensor.
+A checkpoint keeps the names under which it was published. The model's tensors may be called otherwise, and one of them
+may be several in the file (the experts of Mixtral). transformers converts a whole state dict while it loads and back
+while it saves (`convert_and_load_state_dict_in_model` and `revert_weight_conversion` in its `core_model_loading`).
+`reading` and `writing` follow the same steps, and yield conversions that can run on a few tensors at a time.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from growtool.library.building import shared_names
-from growtool.library.layout import Conversion, Reading, Writing
+from growtool.library.layout import Conversion, Convert, Reading, Writing
 from growtool.library.transformers.weight_norm import combining, part_names, separating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Constants that older versions saved, and that every version computes; it passes over them, too.
+# Buffers that old versions of transformers saved and that models compute themselves; `from_pretrained` ignores them.
 _ONCE_SAVED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 Shapes = Mapping[str, tuple[int, ...]]
-_Collected = dict[
-    str, tuple[Any, list[tuple[str, str]]]
-]  # first result -> converter, and pattern and name of each part
+_Collected = dict[str, tuple[Any, list[tuple[str, str]]]]
+"""First result of a converter -> the converter, and (matched pattern, name) of each tensor that it takes."""
 
 
 def reading(model: Any, stored: Shapes) -> Reading:
-    """How transformers finds a model's tensors among those of a file.
+    """Return how transformers makes a model's tensors of those in a file.
 
     Args:
-        model: without weights.
-        stored: shapes of the tensors in the file.
+        model: the model without weights, from `Transformers.create`.
+        stored: shapes of the tensors in the file by their names.
     """
     from transformers.core_model_loading import dot_natural_key, rename_source_key
 
     renamings, converters = _table(model)
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    own, prefix = model.state_dict(), model.base_model_prefix
-    normed = {part: weight for weight, parts in part_names(model).items() for part in parts}
-    own |= dict.fromkeys(normed, True)  # transformers takes a name whose value is None for none of the model's
-    places, unused = dict[str, str](), list[str]()
+    # The model has plain weights where transformers' own has two parts of a weight norm, which the table speaks of.
+    norm_parts = [part for parts in part_names(model).values() for part in parts]
+    # `rename_source_key` takes a name whose value is None for none of the model's.
+    known = model.state_dict() | dict.fromkeys(norm_parts, True)
+    places, unknown = dict[str, str](), list[str]()
     collected: _Collected = {}
+    # Sorted by number, since a converter stacks experts in the order in which it is given them.
     for name in sorted(stored, key=dot_natural_key):
-        found, pattern = rename_source_key(name, renamings, converters, prefix, own)
-        if found not in own and name in own:
-            found, pattern = name, None
-        if found not in own:
-            unused.append(name)
+        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+        if target not in known and name in known:  # a rule for old checkpoints leads a name of today astray
+            target, pattern = name, None
+        if target not in known:
+            unknown.append(name)
         elif pattern is None:
-            places[found] = name
+            places[target] = name
         else:
-            collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
+            collected.setdefault(target, (by_pattern[pattern], []))[1].append((pattern, name))
     made = {result: one for one in _conversions(model, collected, stored) for result in one.results}
-    made |= combining(model, {part: places.pop(part) for part in normed if part in places})
+    made |= combining(model, {part: places.pop(part) for part in norm_parts if part in places})
     ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ONCE_SAVED)
-    passed = tuple(name for name in unused if any(re.search(pattern, name) for pattern in ignored))
+    unused = tuple(name for name in unknown if any(re.search(pattern, name) for pattern in ignored))
     ties = _ties(model, places)
-    return Reading(places | ties, made, passed, frozenset(ties))
+    return Reading(places | ties, made, unused, frozenset(ties))
 
 
 def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
-    """How the tensors of a grown model are written: under such names as its source had.
+    """Return how a grown model's tensors are written, under names of the kind that its source's file had.
 
     Args:
-        model: the grown one, without weights.
-        source: how its source was read.
-        dropped: tensors of the model that are others under another name, and that are not to be written.
+        model: the grown model without weights.
+        source: how the source's tensors were read.
+        dropped: second names of tied tensors, which are not written.
     """
     from transformers.core_model_loading import apply_converters, apply_renamings
 
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in dropped}
-    stripped = _without_prefix(model, source)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in dropped}
+    stripped = _prefix_remover(model, source)
+    # Weights that become two parts: by the parts' names in the source's file, those of new blocks by torch's. A source
+    # whose file holds the plain weight (in `places`) keeps it.
     normed = {
         weight: source.made[weight].parts if weight in source.made else tuple(map(stripped, parts))
         for weight, parts in part_names(model).items()
-        if weight in own and weight not in source.places
+        if weight in shapes and weight not in source.places
     }
-    separated = list(separating(model, normed))
+    conversions = list(separating(model, normed))
+    shapes = {name: shape for name, shape in shapes.items() if name not in normed}
+    # Weights made of their two parts do not tell whether the file has names that the table converts.
     source = replace(source, made={name: one for name, one in source.made.items() if name not in normed})
-    own = {name: shape for name, shape in own.items() if name not in normed}
-    if not _converts(model, source):
-        return Writing({name: stripped(name) for name in own}, separated)
+    if not _has_published_names(model, source):
+        return Writing({name: stripped(name) for name in shapes}, conversions)
+    # What loading does last is undone first; converters run before renamings, as in `revert_weight_conversion`.
     renamings, converters = ([one.reverse_transform() for one in table[::-1]] for table in _table(model, saving=True))
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     names: dict[str, str] = {}
     collected: _Collected = {}
-    for name in own:
-        found, pattern = apply_converters(name, converters)
+    for name in shapes:
+        result, pattern = apply_converters(name, converters)
         if pattern is None:
             names[name] = stripped(apply_renamings(name, renamings))
         else:
-            collected.setdefault(found, (by_pattern[pattern], []))[1].append((pattern, name))
-    conversions = separated
-    for one in _conversions(model, collected, own):
+            collected.setdefault(result, (by_pattern[pattern], []))[1].append((pattern, name))
+    for one in _conversions(model, collected, shapes):
         renamed = {result: stripped(apply_renamings(result, renamings)) for result in one.results}
         conversions.append(Conversion(one.parts, tuple(renamed.values()), partial(_renamed, one.convert, renamed)))
     return Writing(names, tuple(conversions))
 
 
 def _table(model: Any, *, saving: bool = False) -> tuple[list[Any], list[Any]]:
-    """The renamings and the converters of a model, in order."""
+    """Return the renamings and the converters that transformers has for a model, each in its order.
+
+    Args:
+        model: a model of transformers.
+        saving: leave out what only loading may apply.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import PrefixChange, WeightConverter, WeightRenaming
 
     table = get_model_conversion_mapping(model, add_legacy=not saving)
+    # As in `revert_weight_conversion`: reversed, such a rule would add a prefix that the file may never have had.
     if saving:
         table = [one for one in table if not isinstance(one, PrefixChange)]
     return (
@@ -117,8 +128,8 @@ def _table(model: Any, *, saving: bool = False) -> tuple[list[Any], list[Any]]:
     )
 
 
-def _converts(model: Any, source: Reading) -> bool:
-    """Whether the source's file had the names that transformers converts."""
+def _has_published_names(model: Any, source: Reading) -> bool:
+    """Return whether the source's file has published names, which transformers converts, rather than the model's."""
     from transformers.core_model_loading import rename_source_key
 
     renamings, converters = _table(model, saving=True)
@@ -127,42 +138,46 @@ def _converts(model: Any, source: Reading) -> bool:
     )
 
 
-def _without_prefix(model: Any, source: Reading) -> Any:
-    """What takes the name of the base model off the names of the file, where the source's file had none."""
+def _prefix_remover(model: Any, source: Reading) -> Callable[[str], str]:
+    """Return a function that drops the base model's prefix (`transformer.`) if the source's file is without it.
+
+    GPT-2 was published so: a file of the base model, loaded into a model with a head.
+    """
     prefix = f"{model.base_model_prefix}."
-    plain = any(name.startswith(prefix) and not place.startswith(prefix) for name, place in source.places.items())
-    return (lambda name: name.removeprefix(prefix)) if plain else (lambda name: name)
+    bare = any(name.startswith(prefix) and not place.startswith(prefix) for name, place in source.places.items())
+    return (lambda name: name.removeprefix(prefix)) if bare else (lambda name: name)
 
 
 def _ties(model: nn.Module, places: Mapping[str, str]) -> dict[str, str]:
-    """Tensors that the file does not hold, as they are others under another name."""
-    found = dict[str, str]()
+    """Return the place in the file of each tied tensor that the file holds only under another of its names."""
+    ties = dict[str, str]()
     for names in shared_names(model.state_dict(keep_vars=True)):
         kept = next((name for name in names if name in places), None)
-        found |= {name: places[kept] for name in names if kept is not None and name not in places}
-    return found
+        ties |= {name: places[kept] for name in names if kept is not None and name not in places}
+    return ties
 
 
 def _conversions(model: Any, collected: _Collected, shapes: Shapes) -> Iterator[Conversion]:
-    """What becomes of the tensors that each converter takes."""
+    """Yield a conversion for each converter and the tensors that it takes, of these shapes."""
     for first, (converter, parts) in collected.items():
         convert = partial(_converted, model, converter, first, parts)
         names = tuple(name for _, name in parts)
+        # A converter tells the names of its results by running alone, on meta tensors.
         yield Conversion(names, tuple(convert({name: _empty(shapes[name]) for name in names})), convert)
 
 
 def _converted(
     model: Any, converter: Any, first: str, parts: list[tuple[str, str]], tensors: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """What a converter of transformers makes of tensors, by the names that it gives."""
-    own = copy.deepcopy(converter)
+    """Return the tensors that a converter of transformers makes of others, by the names that it gives them."""
+    used = copy.deepcopy(converter)  # it keeps the tensors that are added
     for pattern, name in parts:
-        own.add_tensor(first, name, pattern, tensors[name])
-    made = own.convert(first, model=model, config=model.config)
+        used.add_tensor(first, name, pattern, tensors[name])
+    made = used.convert(first, model=model, config=model.config)
     return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
 
 
-def _renamed(convert: Any, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _renamed(convert: Convert, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {names[name]: tensor for name, tensor in convert(tensors).items()}
 
 

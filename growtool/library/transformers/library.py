@@ -1,4 +1,4 @@
-"""transformers as growtool asks for it."""
+"""The library of models of transformers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from growtool.library.values import Value, numbers_in
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_OLDEST = 5, 22  # has what `layout.py` and `experts.py` call
-_NO_SIZES = ("token_id", "vocab_size")  # the vocabulary stays
+_OLDEST = 5, 22  # version; the first with the conversions that `layout.py` calls
+_NOT_SCALED = ("token_id", "vocab_size")  # endings of fields that `scale` leaves: growth keeps the vocabulary
 
 
 class Transformers(Library):
-    """Models of transformers by the configuration that `save_pretrained` writes."""
+    """Models of transformers, described by the `config.json` that `save_pretrained` writes."""
 
     name: ClassVar[str] = NAME
     tags: ClassVar[tuple[str, ...]] = (NAME,)
     packages: ClassVar[tuple[str, ...]] = (NAME,)
-    tells_eps: ClassVar[bool] = False  # no field of a configuration changes but sizes
+    tells_eps: ClassVar[bool] = False  # unless a plan asks for it, no field of a configuration changes but sizes
     loads_shards: ClassVar[bool] = True
     towers: ClassVar[bool] = True
     beside: ClassVar[tuple[str, ...]] = (
@@ -41,25 +41,25 @@ class Transformers(Library):
     words: ClassVar[Words] = Words(refit="check the sizes that the configuration gives")
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
-        """By the type of the model, which every configuration of transformers names."""
+        """Return whether it names a `model_type`, as every configuration of transformers does."""
         return "model_type" in config and "architecture" not in config
 
     def spec(self, config: Mapping[str, Any], *, where: str) -> ModelSpec:
-        """The model of a `config.json` of transformers, see `read_config`."""
+        """Return the spec of a `config.json` of transformers; see `read_config`."""
         _require_package(where)
         return read_config(config, where=where)
 
     def config(self, spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
-        """The content of `config.json`: as it was read, with other sizes."""
+        """Return the content of `config.json`: the fields that were read, with the sizes of the spec."""
         return written_config(spec)
 
     def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
-        """What the configuration of a model says, those of its parts included."""
+        """Return the spec by the model's `config`, which holds all arguments; None if it has none of transformers."""
         config: Any = getattr(model, "config", None)
         if not hasattr(config, "model_type") or not hasattr(model, "save_pretrained"):
             return None
-        told = {**config.to_dict(), "architectures": [type(model).__name__]}
-        return read_config({**told, **model_args}, where=type(model).__name__)
+        fields_of_model = {**config.to_dict(), "architectures": [type(model).__name__]}
+        return read_config({**fields_of_model, **model_args}, where=type(model).__name__)
 
     def require_known(self, architecture: str, *, where: str) -> None:
         """Raise a CheckpointError with the nearest names unless transformers has a class of this name."""
@@ -76,7 +76,11 @@ class Transformers(Library):
         )
 
     def create(self, spec: ModelSpec) -> nn.Module:
-        """By the class and its configuration, attention written out, experts without choices, weights without norms."""
+        """Return a model that can be traced, with its initial weights.
+
+        Attention is written out ("eager"), every expert of a mixture sees every token (`experts.py`), and weight norms
+        are replaced by plain weights (`weight_norm.py`).
+        """
         import transformers
 
         from growtool.library.transformers.experts import DENSE, register_dense
@@ -85,20 +89,20 @@ class Transformers(Library):
         register_dense()
         with _quietly():
             config = config_of(spec)
-            mixture = {"experts_implementation": DENSE}
+            # Without `dtype` the model would have the type that the configuration says, such as bfloat16.
             model: nn.Module = getattr(transformers, spec.architecture)._from_config(
-                config, attn_implementation="eager", dtype=_float32(), **mixture
+                config, attn_implementation="eager", experts_implementation=DENSE, dtype=_float32()
             )
         make_plain(model)
         return model
 
     def typed(self, spec: ModelSpec, dtype: str) -> ModelSpec:
-        """In the field that `from_pretrained` loads by, which older versions called otherwise."""
+        """Return the spec with the type in `dtype`, or in `torch_dtype`, as older versions of transformers wrote it."""
         name = "torch_dtype" if "torch_dtype" in spec.extra else "dtype"
         return replace(spec, extra={**spec.extra, name: dtype})
 
     def loaded(self, spec: ModelSpec, folder: Path) -> nn.Module:
-        """By `from_pretrained`, in the type that the configuration says."""
+        """Return the model by `from_pretrained`, in the type that the configuration says; never None."""
         import transformers
 
         with _quietly():
@@ -106,14 +110,14 @@ class Transformers(Library):
         return model.eval()
 
     def plain(self, model: nn.Module) -> nn.Module:
-        """Attention and experts written out: fast ones take no float64."""
+        """Return the same model with attention and experts written out, as fast kernels take no float64."""
         held: Any = model
         held.set_attn_implementation("eager")
         held.set_experts_implementation("eager")
         return model
 
     def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
-        """Random tokens, images and features, by what the model takes."""
+        """Return random tokens, images, sound or features, by what `forward` takes; see `inputs_of`."""
         import torch
 
         from growtool.library.transformers.calling import inputs_of
@@ -121,19 +125,19 @@ class Transformers(Library):
         return Inputs(inputs_of(model, count, torch.Generator().manual_seed(seed)))
 
     def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
-        """The logits, or everything that a model without them returns."""
+        """Return the logits, or everything that a model without logits returns."""
         from growtool.library.transformers.calling import answers
 
         return leaves_of(answers(model, dict(inputs.tensors)))
 
     def outputs_may_grow(self, model: nn.Module) -> bool:
-        """Features do."""
+        """Return whether the model returns no logits."""
         from growtool.library.transformers.calling import answers_something
 
         return not answers_something(model)
 
     def classes(self, model: nn.Module) -> int:
-        """Tokens of the vocabulary, or labels, where logits are over these."""
+        """Return the size of the vocabulary, or the number of labels; 0 if there are no logits over either."""
         if self.outputs_may_grow(model):
             return 0
         head: Any = cast("Any", model).get_output_embeddings()
@@ -142,53 +146,56 @@ class Transformers(Library):
         return int(cast("Any", model).config.num_labels) if "Classification" in type(model).__name__ else 0
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
-        """The fields of the configuration, those of its parts by path."""
+        """Return the fields of the configuration and of its parts, by path, and the numbers of blocks."""
         return {**counts_of(spec), **dict(fields(config_of(spec).to_dict()))}
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
-        """Whole numbers among the fields; the vocabulary stays."""
-        found = {
+        """Return the fields that are whole numbers or lists, but for the vocabulary and private ones."""
+        sizes = {
             name: value
             for name, value in self.arguments(spec, model).items()
             if isinstance(value, int | list | tuple)
-            and not name.endswith(_NO_SIZES)
+            and not name.endswith(_NOT_SCALED)
             and not _leaf(name).startswith("_")
         }
-        return numbers_in(found)
+        return numbers_in(sizes)
 
     def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Factors among the fields: MobileNet's `depth_multiplier`. Most fractions are rates, which change no shape."""
-        found = fields(config_of(spec).to_dict())
-        return {name: value for name, value in found if isinstance(value, float) and 0 < value < math.inf}
+        """Return the fields that are fractions, as a factor for the width may be (MobileNet's `depth_multiplier`).
+
+        They are tried last, because most of them are rates, which change no shape.
+        """
+        all_fields = fields(config_of(spec).to_dict())
+        return {name: value for name, value in all_fields if isinstance(value, float) and 0 < value < math.inf}
 
     def kind(self, spec: ModelSpec) -> str:
-        """The type of the model."""
+        """Return the `model_type`."""
         return str(spec.extra.get("model_type", spec.architecture))
 
     def loading_line(self, path: Path, spec: ModelSpec) -> str:
-        """A call of `from_pretrained`."""
+        """Return a call of `from_pretrained`."""
         return f"transformers.{spec.architecture}.from_pretrained({str(path)!r})"
 
     def loading_text(self, spec: ModelSpec) -> str:
-        """The same, from inside the folder."""
+        """Return the text for a call of `from_pretrained` from inside the folder."""
         name = spec.architecture
         code = f"from transformers import {name}\n\nmodel = {name}.from_pretrained('.')"
         return f"From inside this folder:\n\n```python\n{code}\n```"
 
     def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading:
-        """As transformers itself converts what it loads."""
+        """Return how transformers converts the tensors that it loads; see `layout.reading`."""
         from growtool.library.transformers import layout
 
         return layout.reading(model, stored)
 
     def writing(self, model: nn.Module, source: Reading, dropped: Collection[str]) -> Writing:
-        """As transformers itself converts back what it saves."""
+        """Return how transformers converts back the tensors that it saves; see `layout.writing`."""
         from growtool.library.transformers import layout
 
         return layout.writing(model, source, dropped)
 
     def training_text(self, spec: ModelSpec) -> str:
-        """By the parameters that `growth.json` calls new; for any loop of training, transformers' own too."""
+        """Return the text that freezes all parameters but those that `growth.json` calls new, for any training loop."""
         return (
             "Hand the model to `transformers.Trainer`, or its parameters that want a gradient to an optimizer:\n\n"
             f"```python\nimport json; from pathlib import Path; from transformers import {spec.architecture}\n"
@@ -199,11 +206,12 @@ class Transformers(Library):
         )
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
-        """The same configuration for another class."""
+        """Return the spec of another class with the same configuration."""
         return replace(spec, architecture=architecture).with_args(**model_args)
 
 
 def _leaf(name: str) -> str:
+    """Return the last name of a path."""
     return name.rpartition(".")[2]
 
 
@@ -214,6 +222,7 @@ def _float32() -> Any:
 
 
 def _require_package(where: str) -> None:
+    """Check that transformers is there and new enough; raise CheckpointError if not."""
     try:
         import transformers
     except ImportError as error:
@@ -230,7 +239,7 @@ def _require_package(where: str) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """While open, transformers says nothing below an error: what it has to say of models is for who trains them."""
+    """While open, transformers logs errors alone and shows no progress; its warnings are for people who train."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,7 +1,8 @@
-"""Weights that a model keeps as a direction and a length (weight normalisation), as the plain weights that they make.
+"""Weights that a model of transformers keeps as a direction and a length (weight normalisation), as plain weights.
 
-`W = g v / ||v||`, the length over all dimensions but one. Growth copies and splits W; v is W itself and g its length
-where they are written.
+`W = g v / ||v||`, where the norm is taken over all dimensions but one (Salimans and Kingma, 2016). Wav2Vec2 and its
+relatives keep their positional convolution so. Growth copies and splits W, so the two parts are combined when a file is
+read and separated when one is written: v is then W itself, and g its norm, which gives W again.
 """
 
 from __future__ import annotations
@@ -16,39 +17,39 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _PARTS = ("parametrizations.weight.original0", "parametrizations.weight.original1")  # g and v, as torch names them
-_NOTED = "growtool_weight_norms"
+_NOTED = "growtool_weight_norms"  # attribute of a model: name of a weight -> the dimension that its norm leaves out
 
 
 def make_plain(model: nn.Module) -> None:
-    """Give layers with a weight norm plain weights, and note which they are."""
+    """Replace the weight norms of a model by the weights that they compute, in place, and note them on the model."""
     from torch.nn.utils import parametrize
 
     noted = {}
     for path, module in list(model.named_modules()):
-        held: Any = module
-        if parametrize.is_parametrized(module, "weight") and hasattr(held.parametrizations.weight[0], "dim"):
-            noted[f"{path}.weight"] = int(held.parametrizations.weight[0].dim)
+        layer: Any = module
+        # torch's weight norm is a private class; its `dim` tells it from other parametrisations.
+        if parametrize.is_parametrized(module, "weight") and hasattr(layer.parametrizations.weight[0], "dim"):
+            noted[f"{path}.weight"] = int(layer.parametrizations.weight[0].dim)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     setattr(model, _NOTED, noted)
 
 
 def part_names(model: nn.Module) -> dict[str, tuple[str, str]]:
-    """Weight -> the names of its length and its direction in transformers' own model."""
+    """Return the names that the length and the direction of each noted weight have in transformers' own model."""
     return {name: _parts_of(name) for name in _noted(model)}
 
 
 def _parts_of(name: str) -> tuple[str, str]:
-    """The names of the length and the direction of a weight."""
     layer = name.removesuffix("weight")
     return f"{layer}{_PARTS[0]}", f"{layer}{_PARTS[1]}"
 
 
 def combining(model: nn.Module, places: Mapping[str, str]) -> Iterator[tuple[str, Conversion]]:
-    """Each weight whose parts a file holds, with what makes it of them.
+    """Yield the name of each weight whose two parts a file holds, and the conversion that makes it of them.
 
     Args:
-        model: with plain weights.
-        places: names of parts -> their names in the file.
+        model: the model after `make_plain`.
+        places: name of a part in transformers' own model -> its name in the file.
     """
     for name, dim in _noted(model).items():
         parts = tuple(places[part] for part in _parts_of(name) if part in places)
@@ -57,11 +58,11 @@ def combining(model: nn.Module, places: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def separating(model: nn.Module, written_as: Mapping[str, tuple[str, ...]]) -> Iterator[Conversion]:
-    """What makes the parts of each of these weights.
+    """Yield the conversion of each of these weights into its two parts.
 
     Args:
-        model: with plain weights.
-        written_as: weight -> the names of its length and its direction in the file.
+        model: the model after `make_plain`.
+        written_as: name of a weight -> the names of its length and its direction in the file.
     """
     for name, parts in written_as.items():
         yield Conversion((name,), parts, partial(_separated, parts, name, _noted(model)[name]))
@@ -83,5 +84,5 @@ def _separated(parts: tuple[str, ...], name: str, dim: int, tensors: Mapping[str
 
 
 def _noted(model: nn.Module) -> Mapping[str, int]:
-    found: Mapping[str, int] = getattr(model, _NOTED, {})
-    return found
+    dims: Mapping[str, int] = getattr(model, _NOTED, {})
+    return dims
