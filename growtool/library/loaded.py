@@ -1,4 +1,4 @@
-"""What a library makes of tensors while it loads them: names, shapes and values change on the way into the model."""
+"""A state dict as a library loads it: names, shapes and values may change on the way into the model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from growtool.errors import format_names
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_SHOWN = 3  # tensors of a kind of change that are told by name
+_SHOWN = 3  # tensors of each kind of change that a message names
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The Python that does the same.
+    """Lines of Python that load a checkpoint as the library does, and save it.
 
     Attributes:
-        imports: the line that it begins with.
-        call: makes the model; a state dict is called `state` in it.
-        saving: writes a folder of `model`, `{}` for its name.
+        imports: the line that imports what the others use.
+        call: an expression for the model; the state dict is the variable `state` in it.
+        saving: a line that writes a folder of the variable `model`; `{}` stands for the folder's name.
     """
 
     imports: str
@@ -31,18 +31,18 @@ class Script:
 
 
 Changed = tuple[str, str | None, Sequence[int], Sequence[int], bool]
-"""A tensor of a model, the one of the file that it comes from, both shapes, and whether it has all of its numbers."""
+"""Name in the model, name in the file or None, shape in the file, shape in the model, whether all numbers are kept."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a library made of a state dict.
+    """A model that a library has loaded a state dict into.
 
     Attributes:
-        model: what it built, with the weights.
-        given: the state dict it put into the model.
-        missing: tensors of the model that it had no values for.
-        script: the Python that does the same and saves a folder; None where none gives the same model.
+        model: the model with its weights.
+        given: the state dict as the library handed it to the model.
+        missing: tensors of the model that the state dict had no values for.
+        script: the Python that does the same and saves a folder; None if none gives the same model.
     """
 
     model: nn.Module
@@ -51,37 +51,41 @@ class Loaded:
     script: Script | None = None
 
     def changes(self, found: Mapping[str, Tensor]) -> list[str]:
-        """What the library did to the tensors `found` in the file, a phrase for each kind; none where they stay.
+        """Return what the library did to the tensors `found` in the file, a phrase for each kind of change.
 
-        A tensor that stands under another name is found by its values.
+        A tensor that has another name in the model is recognised by its values.
         """
         import torch
 
         same = {name for name, value in self.given.items() if name in found and _equal(found[name], value)}
-        rest = {name: value for name, value in found.items() if name not in same}
-        by_size: dict[int, list[str]] = {}
-        for name, value in rest.items():
-            by_size.setdefault(value.numel(), []).append(name)
-        made = list[Changed]()
-        for name in (name for name in self.given if name not in same):
-            value = self.given[name]
-            twin = next((old for old in by_size.get(value.numel(), ()) if old in rest
-                         and torch.equal(rest[old].flatten(), value.flatten().to(rest[old].dtype))), None)  # fmt: skip
-            old = twin or (name if name in rest else None)
-            made.append((name, old, rest.pop(old).shape if old else (), value.shape, twin is not None))
-        return told_changes(made, rest, self.missing)
+        left = {name: value for name, value in found.items() if name not in same}
+        by_count: dict[int, list[str]] = {}
+        for name, value in left.items():
+            by_count.setdefault(value.numel(), []).append(name)
+
+        def holds(name: str, value: Tensor) -> bool:
+            return name in left and torch.equal(left[name].flatten(), value.flatten().to(left[name].dtype))
+
+        changed = list[Changed]()
+        for name, value in self.given.items():
+            if name in same:
+                continue
+            twin = next((old for old in by_count.get(value.numel(), ()) if holds(old, value)), None)
+            old = twin or (name if name in left else None)
+            changed.append((name, old, left.pop(old).shape if old else (), value.shape, twin is not None))
+        return told_changes(changed, left, self.missing)
 
 
-def told_changes(made: Iterable[Changed], left: Iterable[str], missing: Iterable[str] = ()) -> list[str]:
-    """What was done to tensors while they were loaded, a phrase for each kind.
+def told_changes(changed: Iterable[Changed], left: Iterable[str], missing: Iterable[str] = ()) -> list[str]:
+    """Return what was done to tensors while they were loaded, a phrase for each kind of change.
 
     Args:
-        made: those that are not as they were in the file.
-        left: of the file, and of no use.
-        missing: of the model, without values.
+        changed: tensors of the model that are not as they were in the file.
+        left: names of tensors of the file that were not used.
+        missing: names of tensors of the model that got no values.
     """
     kinds: dict[str, list[str]] = {"renames": [], "reshapes": [], "resamples or cuts": [], "makes": []}
-    for name, old, before, after, whole in made:
+    for name, old, before, after, whole in changed:
         if old is None:
             kinds["makes"].append(f"{name} from others")
             continue
@@ -95,17 +99,17 @@ def told_changes(made: Iterable[Changed], left: Iterable[str], missing: Iterable
 
 @dataclass
 class Recorded:
-    """The state dict that a model was given last, and what it lacked."""
+    """The state dict that `load_state_dict` was called with last, and the names that it lacked."""
 
     given: dict[str, Tensor] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
 def load_strictly(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> Loaded:
-    """A model that takes a state dict as it is; the global random state stays.
+    """Build a model and load a state dict into it unchanged; the global random state stays.
 
     Raises:
-        Exception: whatever the constructor or torch trips over.
+        Exception: whatever the constructor or `load_state_dict` raises.
     """
     import torch
 
@@ -116,12 +120,13 @@ def load_strictly(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) ->
 
 
 def _held_against(model: nn.Module, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-    """What `load_state_dict` finds, and raises, by names and shapes alone."""
+    """Return and raise what `load_state_dict` would, by names and shapes alone, without loading anything."""
     from torch.nn.modules.module import _IncompatibleKeys
 
-    own = model.state_dict()
-    missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
-    misshaped = [name for name in state if name in own and state[name].shape != own[name].shape]
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    misshaped = [name for name in state if name in expected and state[name].shape != expected[name].shape]
     if misshaped or (strict and (missing or unexpected)):
         raise RuntimeError(f"missing {missing}, unexpected {unexpected}, of other shapes {misshaped}")
     return _IncompatibleKeys(missing, unexpected)
@@ -135,10 +140,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 @contextlib.contextmanager
 def recording(*, dry: bool = False) -> Iterator[Recorded]:
-    """While open, the state dict that a model is given last is kept, and what it lacked.
+    """While open, record the state dict of the last call of `load_state_dict` on any module.
+
+    Whatever a library does to a state dict, it ends in that method. The method is replaced for all threads.
 
     Args:
-        dry: only hold it against the model, for tensors without numbers.
+        dry: compare names and shapes only and load nothing, for tensors on meta.
     """
     from torch import nn
 

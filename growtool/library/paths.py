@@ -1,14 +1,15 @@
-"""Places inside nested configurations, named by paths as they stand in `model_args`.
+"""Paths in `model_args`: names for places inside nested configurations.
 
-Many of timm's files keep their numbers in dataclasses, dicts and lists within each other. A path names a place there by
-its argument, fields, keys and positions from 0:
+Many of timm's files keep their numbers in dataclasses, dicts and lists within each other. A path starts with the
+argument, and goes on with fields, keys and positions from 0:
 
     "cfg.blocks.1.d": 4                 one place
-    "cfg.blocks.*.d": [2, 4, 6, 2]      `*` is any number; a list has a value for each place, in order
-    "cfg.stage*.3": 2                   and one value is meant for all
-    "cfgs.*.*.times": [1, 1, 2, 3]      an entry of a list stands so many times, each a copy of it
+    "cfg.blocks.*.d": [2, 4, 6, 2]      `*` is any number; the list has a value for each place, in order
+    "cfg.stage*.3": 2                   `*` within a name; the one value is for all places
+    "cfgs.*.*.times": [1, 1, 2, 3]      how many times each entry of a list stands there, as copies of it
 
-What stands where is changed first and repeated then, so the places are those of the model as timm registers it.
+Values are set first (`set_at`) and entries are repeated then (`repeated`), so that all paths name places of the model
+as timm registers it.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ Place = tuple[str, ...]
 
 
 def is_path(name: str) -> bool:
-    """Whether the name of an argument is a path into one."""
+    """Return whether the name of an argument is a path into one."""
     return "." in name
 
 
 def root_of(path: str) -> str:
-    """The argument that a path leads into."""
+    """Return the argument that a path leads into."""
     return path.partition(".")[0]
 
 
 def is_repeat(path: str) -> bool:
-    """Whether a path says how many times an entry stands in its list."""
+    """Return whether a path says how many times an entry stands in its list."""
     return path.endswith(f".{TIMES}")
 
 
 def covers(path: str, other: str) -> bool:
-    """Whether a path leads, among others, to all places that the other one leads to, or to what holds them."""
+    """Return whether each place that another path leads to is a place of this path, or lies inside one."""
     ours, theirs = path.split("."), other.split(".")
     if is_repeat(path) != is_repeat(other) or len(ours) > len(theirs):
         return False
@@ -47,38 +48,40 @@ def covers(path: str, other: str) -> bool:
 
 
 def set_at(value: Any, settings: Mapping[str, Any]) -> Any:
-    """An argument with other values in some places; `times` is left to `repeated`.
+    """Return an argument's value with other values in some places; paths that end in `times` are ignored.
 
     Args:
-        value: of the argument; stays as it is.
-        settings: path -> value, or list of values.
+        value: the argument's value, which is not changed.
+        settings: path -> value, or a list of values for a path with `*`.
 
     Raises:
-        ValueError: a path leads nowhere, or there is another number of values than of places.
+        ValueError: a path leads nowhere, or the number of values is not that of the places.
     """
     for path, new in settings.items():
         if not is_repeat(path):
-            found = _found(value, path, path)
-            value = _changed(value, dict(zip(found, _values(path, new, found), strict=True)))
+            reached = _places_or_raise(value, path, path)
+            value = _changed(value, dict(zip(reached, _values(path, new, reached), strict=True)))
     return value
 
 
 def repeated(value: Any, settings: Mapping[str, Any]) -> Any:
-    """An argument with some entries of its lists standing there several times.
+    """Return an argument's value with some entries of its lists repeated.
 
     Args:
-        value: of the argument; stays as it is.
-        settings: path of an entry, `.times` at its end -> number, or list of numbers; other paths are left out.
+        value: the argument's value, which is not changed.
+        settings: path of an entry with `.times` at its end -> how many times it stands there, or a list of such
+            numbers; other paths are ignored.
 
     Raises:
-        ValueError: a path leads nowhere or to no entry of a list, or a number is none.
+        ValueError: a path leads nowhere, or to something that is no entry of a list, or a number is not a whole number
+            from 1.
     """
     times: dict[Place, int] = {}
     for path, new in settings.items():
         if is_repeat(path):
-            found = _found(value, path.removesuffix(f".{TIMES}"), path)
-            counts = _values(path, new, found)
-            for place, count in zip(found, counts, strict=True):
+            reached = _places_or_raise(value, path.removesuffix(f".{TIMES}"), path)
+            counts = _values(path, new, reached)
+            for place, count in zip(reached, counts, strict=True):
                 if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                     raise ValueError(
                         f"{path}: found {count!r}, expected how many times the entry stands there, 1 or more"
@@ -90,28 +93,28 @@ def repeated(value: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def places(value: Any, path: str) -> list[Place]:
-    """Where a path leads in an argument's value; nowhere, several places with `*`.
+    """Return the places that a path leads to inside an argument's value; none if it leads nowhere.
 
     Args:
-        value: of the argument that the path starts with.
-        path: without `.times`.
+        value: the value of the argument that the path starts with.
+        path: a path without `.times`.
     """
-    found: list[tuple[Place, Any]] = [((), value)]
+    reached: list[tuple[Place, Any]] = [((), value)]
     for part in path.split(".")[1:]:
         pattern = re.compile(re.escape(part).replace(r"\*", r"\d+"))
-        found = [
-            ((*place, key), child) for place, held in found for key, child in children(held) if pattern.fullmatch(key)
+        reached = [
+            ((*place, key), child) for place, held in reached for key, child in children(held) if pattern.fullmatch(key)
         ]
-    return [place for place, _ in found]
+    return [place for place, _ in reached]
 
 
 def value_at(value: Any, path: str) -> list[Any]:
-    """What stands in the places that a path leads to."""
+    """Return the values in the places that a path leads to."""
     return [_at(value, place) for place in places(value, path)]
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a configuration holds, each with its position, key or field."""
+    """Yield the entries of a list, dict or dataclass, each with its position, key or field; none of anything else."""
     if isinstance(value, list | tuple):
         yield from ((str(i), part) for i, part in enumerate(value))
     elif isinstance(value, dict):
@@ -120,11 +123,13 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
 
 
-def _found(value: Any, inner: str, path: str) -> list[Place]:
-    found = places(value, inner)
-    if found:
-        return found
+def _places_or_raise(value: Any, inner: str, path: str) -> list[Place]:
+    """Return the places of `inner`, which is `path` without `.times`; raise ValueError if there are none."""
+    reached = places(value, inner)
+    if reached:
+        return reached
     parts = inner.split(".")
+    # The longest beginning that leads somewhere; that of one part is the argument itself.
     known = next(n for n in range(len(parts) - 1, 0, -1) if n == 1 or places(value, ".".join(parts[:n])))
     held = sorted({key for part in value_at(value, ".".join(parts[:known])) for key, _ in children(part)}, key=_natural)
     there = f"one of {', '.join(held)}" if held else "nothing below it"
@@ -132,16 +137,20 @@ def _found(value: Any, inner: str, path: str) -> list[Place]:
 
 
 def _natural(key: str) -> tuple[int, str]:
+    """Return a key that sorts names before positions, and positions by number."""
     return (int(key), "") if key.isdecimal() else (-1, key)
 
 
-def _values(path: str, new: Any, found: list[Place]) -> list[Any]:
+def _values(path: str, new: Any, reached: list[Place]) -> list[Any]:
+    """Return the value for each place of a path."""
     if "*" not in path:
         return [new]
     if not isinstance(new, list | tuple):
-        return [new] * len(found)
-    if len(new) != len(found):
-        raise ValueError(f"{path}: found {len(new)} values, expected {len(found)}, one for each place (or one for all)")
+        return [new] * len(reached)
+    if len(new) != len(reached):
+        raise ValueError(
+            f"{path}: found {len(new)} values, expected {len(reached)}, one for each place (or one for all)"
+        )
     return list(new)
 
 
@@ -152,7 +161,7 @@ def _at(value: Any, place: Place) -> Any:
 
 
 def _changed(value: Any, new: Mapping[Place, Any]) -> Any:
-    """The value with others in some places; what holds none of them is the very object."""
+    """Return a value with other values in some places; parts without such a place are the same objects as before."""
     if () in new:
         return _like(value, new[()])
     parts: dict[str, dict[Place, Any]] = {}
@@ -162,11 +171,12 @@ def _changed(value: Any, new: Mapping[Place, Any]) -> Any:
 
 
 def _like(old: Any, new: Any) -> Any:
-    """A list from JSON where the constructor has a tuple."""
+    """Return a new value, a list as a tuple where the old value is one, as JSON has no tuples."""
     return tuple(new) if isinstance(old, tuple) and isinstance(new, list) else new
 
 
 def _repeated(value: Any, times: Mapping[Place, int]) -> Any:
+    """Return a value with the entries in some places repeated, inner ones before those that hold them."""
     parts: dict[str, dict[Place, int]] = {}
     for (key, *rest), count in times.items():
         parts.setdefault(key, {})[tuple(rest)] = count
@@ -175,13 +185,13 @@ def _repeated(value: Any, times: Mapping[Place, int]) -> Any:
         entry = _at(value, (key,))
         deeper = {place: count for place, count in inner.items() if place}
         entry = _repeated(entry, deeper) if deeper else entry
-        # each a copy of its own: constructors take what they need out of dicts
+        # Copies, since timm's builders pop entries of the dicts that they read (`block_args`).
         made[key] = [entry, *(copy.deepcopy(entry) for _ in range(inner.get((), 1) - 1))]
     return _with(value, made)
 
 
 def _with(value: Any, made: Mapping[str, list[Any]]) -> Any:
-    """A configuration with other parts; of a list, any number for one."""
+    """Return a configuration with other parts, by key; in a list any number of entries may take the place of one."""
     if isinstance(value, list | tuple):
         entries = [entry for key, part in children(value) for entry in made.get(key, [part])]
         return entries if isinstance(value, list) else tuple(entries)

@@ -1,6 +1,6 @@
-"""A user's own models: a Python file that registers them in timm, or a library of them in growtool.
+"""Plugins: a user's Python file that registers models in timm, or a library of models in growtool.
 
-It runs code, so it is loaded only on request.
+Loading one runs its code, so it is done only on request (`--plugin`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def load_plugin(path: Path) -> list[str]:
     """Run a file that registers models in timm (`@timm.models.register_model`) or a library (`library.register`).
 
     Returns:
-        The names of the models that are new.
+        The sorted names of the models that are new.
 
     Raises:
-        PlanError: no such file, it fails, or it registers nothing.
+        PlanError: there is no such file, its name is that of another module, it fails, or it registers nothing.
     """
     if not path.is_file():
         raise PlanError(f"{path}: no such file; --plugin takes a Python file that registers models in timm")
@@ -55,18 +55,21 @@ def load_plugin(path: Path) -> list[str]:
 
 
 class _ReadAnew(SourceFileLoader):
-    """Leaves no compiled file beside the plugin: a command writes its outputs alone, and every edit counts at once."""
+    """A loader that compiles the file each time, and leaves no `__pycache__` beside it.
+
+    A command writes nothing but its outputs, and an edit within the same second counts.
+    """
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _names() -> set[str]:
-    """The models of all libraries."""
+    """Return the names of the models of all libraries."""
     return {name for library in libraries() for names in library.models().values() for name in names}
 
 
 def _names_another_module(path: Path) -> bool:
-    """Whether an import of the file's name would find something else than this very file."""
+    """Return whether an import of the file's name would find another module than this file."""
     found = importlib.util.find_spec(path.stem)
     return found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve())

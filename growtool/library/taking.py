@@ -1,8 +1,8 @@
-"""What a library makes of tensors while it loads them, found without their numbers.
+"""Finding out what a library makes of tensors while it loads them, without their numbers.
 
-The library loads tensors on the meta device. One that it gives to the model under another name or in another shape is
-still the memory that it was given, so that its numbers can be read from the file as they are needed. What it computes
-or cuts has to be made with the numbers.
+The library loads tensors on the meta device. A tensor that it gives to the model under another name or in another shape
+still has the memory that it had, so its numbers can be read from the file when they are needed. A tensor that the
+library computes or cuts has other memory, and has to be made again with the numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_LOADING = Lock()  # tensors are read by several threads, and a library is no place for two of them
+# Tensors are read by several threads. `cached_property` lets all of them in since Python 3.12, and `recording` replaces
+# a method for all of them.
+_LOADING = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,10 @@ class Taken:
     """The tensors of a model as its library makes them of those in a file.
 
     Attributes:
-        given: what the model gets, by its names; on meta where the file's tensors were.
-        places: tensor of the model -> the one in the file whose numbers it holds, in their order. The others are made.
-        changes: what the library did, a phrase for each kind.
+        given: the model's tensors by name, on meta if the file's tensors were.
+        places: tensor of the model -> tensor of the file that holds the same numbers in the same order. The library
+            makes the tensors that are not in it.
+        changes: what the library did, a phrase for each kind of change.
     """
 
     given: Mapping[str, Tensor]
@@ -42,7 +45,7 @@ class Taken:
 
 
 class Made(Mapping[str, "Tensor"]):
-    """Tensors that a library makes of others, once the first of them is wanted; all are held then."""
+    """Tensors that a library makes of others: all of them when the first one is read, and kept from then on."""
 
     def __init__(self, names: tuple[str, ...], make: Callable[[], Mapping[str, Tensor]]) -> None:
         self._names, self._make = dict.fromkeys(names), make
@@ -50,6 +53,7 @@ class Made(Mapping[str, "Tensor"]):
     @cached_property
     def _tensors(self) -> Mapping[str, Tensor]:
         made = self._make()
+        # Copies, so that a part of a tensor does not keep all of it in memory.
         return {name: made[name].detach().contiguous().clone() for name in self._names}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -71,13 +75,13 @@ class Made(Mapping[str, "Tensor"]):
 def taken(
     spec: ModelSpec, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], folder: Path | None
 ) -> Taken | None:
-    """What the library of `spec` makes of tensors; None where it does not take them, or lacks some of the model's.
+    """Return what a library makes of the tensors in a file; None if it refuses them or lacks some of the model's.
 
     Args:
         spec: the model.
-        stored: the tensors in the file; on meta for all that can be known without their numbers.
-        expected: shapes of the model's tensors by their names.
-        folder: where the `config.json` is; None where the spec has to do.
+        stored: the tensors in the file by name; on meta, to find out what can be known without their numbers.
+        expected: shapes of the model's tensors by name.
+        folder: a folder whose `config.json` says how to load them; None if the spec does.
     """
     versions = {name: tensor._version for name, tensor in stored.items()}
     loaded = library_of(spec).load_state(spec, stored, folder)
@@ -86,24 +90,26 @@ def taken(
     given = {name: loaded.given[name] for name in expected if name in loaded.given}
     if {name: tuple(tensor.shape) for name, tensor in given.items()} != dict(expected):
         return None
+    # torch counts the changes in place of each memory. After one the same memory does not mean the same numbers.
     if any(tensor._version != versions[name] for name, tensor in stored.items()):
         return Taken(given, {}, ("changes numbers in place",))
-    home = {memory_of(tensor): name for name, tensor in stored.items()}
-    places = {name: home[memory_of(tensor)] for name, tensor in given.items() if memory_of(tensor) in home}
-    places = {name: old for name, old in places.items() if _is_whole(given[name], stored[old])}
+    name_of_memory = {memory_of(tensor): name for name, tensor in stored.items()}
+    views = {name: name_of_memory.get(memory_of(tensor)) for name, tensor in given.items()}
+    places = {name: old for name, old in views.items() if old is not None and _is_whole(given[name], stored[old])}
+    # A made tensor counts as made of the one of its name: a head that is cut, a position embedding that is resampled.
     used = {*places.values(), *(name for name in given if name not in places)}
     left = [name for name in stored if name not in used]
     return Taken(given, places, tuple(told_changes(_changes(given, places, stored), left)))
 
 
-def _is_whole(tensor: Tensor, of: Tensor) -> bool:
-    """Whether it is all of another in the same order."""
-    same = tensor.dtype == of.dtype and tensor.numel() == of.numel()
-    return bool(same and tensor.storage_offset() == 0 and tensor.is_contiguous() and of.is_contiguous())
+def _is_whole(view: Tensor, whole: Tensor) -> bool:
+    """Return whether a view holds all numbers of a tensor in the same order, rather than a part or a transpose."""
+    same = view.dtype == whole.dtype and view.numel() == whole.numel()
+    return bool(same and view.storage_offset() == 0 and view.is_contiguous() and whole.is_contiguous())
 
 
 def _changes(given: Mapping[str, Tensor], places: Mapping[str, str], stored: Mapping[str, Tensor]) -> Iterator[Changed]:
-    """The tensors of the model that are not as they were in the file."""
+    """Yield the tensors of the model that have another name, shape or numbers than in the file."""
     for name, tensor in given.items():
         old = places.get(name) or (name if name in stored else None)
         before = stored[old].shape if old is not None else ()

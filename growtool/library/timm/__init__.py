@@ -1,4 +1,4 @@
-"""timm behind the boundary: nothing else of growtool but training and its images knows timm."""
+"""Image models of timm; outside this folder only training and images import it."""
 
 from growtool.library.timm.config import with_classes
 from growtool.library.timm.library import Timm, input_size

@@ -1,4 +1,4 @@
-"""What a model of timm was constructed with, whatever the constructor calls it."""
+"""Finding the arguments that a model of timm was constructed with, by watching its construction."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from torch import nn
 
 
 def constructor_values(model: nn.Module, build: Callable[[], object]) -> dict[str, Any]:
-    """Arguments of the model's class and of the functions of its file that lead there, defaults included.
+    """Return the arguments of the model's class and of the functions of its file that lead there, defaults included.
 
-    A configuration object among them is replaced by its fields: timm lays keyword arguments over those.
+    They include the fields of every configuration object among them, since timm's builders replace those by keyword
+    arguments of the same names.
 
     Args:
-        model: was built before.
-        build: builds it again; is watched.
+        model: the model, built before.
+        build: builds the same model again; it is watched.
     """
     seen: dict[str, Any] = {}
     classes = itertools.takewhile(lambda cls: cls is not nn.Module, type(model).__mro__)
+    # The arguments of a class may be those of a base class in another file (deit.py's VisionTransformerDistilled).
     innermost: CodeType = [vars(cls)["__init__"].__code__ for cls in classes if "__init__" in vars(cls)][-1]
     home = inspect.getfile(type(model))
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if event == "call" and (code.co_filename == home or code is innermost):
+            # A later call is further in, so its values replace those of an earlier one.
             seen.update((name, frame.f_locals[name]) for name in _argument_names(code))
-            if code is innermost:
+            if code is innermost:  # the calls from here on build the layers
                 sys.settrace(before)
 
     before = sys.gettrace()

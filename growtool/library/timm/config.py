@@ -1,6 +1,6 @@
-"""timm's `config.json`: read and written, with its values held to their types.
+"""timm's `config.json`: reading, writing, and checking the types of its values.
 
-timm itself looks at how images are prepared when the first image comes, or never.
+timm itself looks at the values for preparing images only when the first image comes, or never.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Keys of config.json that timm turns into keyword arguments of `create_model` (timm/models/_hub.py, load_model_config).
 _TOP_LEVEL_ARGS = ("num_classes", "global_pool")
-# Arguments of timm's train.py that say how images are prepared.
+# Arguments of timm's train.py that tell how to prepare images.
 _PREPARING = ("mean", "std", "interpolation", "crop_pct", "img_size", "input_size")
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
@@ -65,7 +65,7 @@ _KNOWN: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def problems_of(config: Mapping[str, Any], where: str) -> list[str]:
-    """What is wrong with the values of `pretrained_cfg`; null stands for timm's default."""
+    """Return a line for each wrong value in `pretrained_cfg`; null is right everywhere, and means timm's default."""
     return [
         f"{where}: {key}: found {_shown(config[key])}, expected {expected}; restore the file"
         for key, (is_right, expected) in _KNOWN.items()
@@ -79,10 +79,10 @@ def _shown(value: Any, most: int = 80) -> str:
 
 
 def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
-    """Read the content of a timm `config.json`, also of the old form whose keys are not grouped yet.
+    """Return the spec of a timm `config.json`, also of the old form without a `pretrained_cfg`.
 
     Raises:
-        CheckpointError: `architecture` is missing, or a key has the wrong type; names `where`.
+        CheckpointError: `architecture` is missing, or a value has the wrong type; names `where`.
     """
     config = config if "pretrained_cfg" in config else _grouped(config)
     problems = []
@@ -106,7 +106,7 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
 
 
 def written_config(spec: ModelSpec, num_features: int) -> dict[str, Any]:
-    """The content of `config.json`, in timm's order of keys."""
+    """Return the content of `config.json`, in timm's order of keys."""
     config: dict[str, Any] = {"architecture": spec.architecture}
     if "num_classes" in spec.model_args:
         config["num_classes"] = spec.model_args["num_classes"]
@@ -114,16 +114,16 @@ def written_config(spec: ModelSpec, num_features: int) -> dict[str, Any]:
     if "global_pool" in spec.model_args:
         config["global_pool"] = spec.model_args["global_pool"]
     config["model_args"] = dict(spec.model_args)
-    # as timm saves it: the rows that an offset counts are not in the weights any more
+    # As timm saves it: loading has cut the rows that the offset counts, so the weights that are written lack them.
     config["pretrained_cfg"] = {key: value for key, value in spec.settings.items() if key != "label_offset"}
     return config | dict(spec.extra)
 
 
 def with_classes(spec: ModelSpec, count: int) -> ModelSpec:
-    """The same model with a head for `count` classes that have no names yet."""
-    named = {"label_names", "label_descriptions"}
-    extra = {key: value for key, value in spec.extra.items() if key not in named}
-    settings = {key: value for key, value in spec.settings.items() if key not in named}
+    """Return the spec with `count` classes and without the names of the old ones."""
+    of_labels = {"label_names", "label_descriptions"}
+    extra = {key: value for key, value in spec.extra.items() if key not in of_labels}
+    settings = {key: value for key, value in spec.settings.items() if key not in of_labels}
     settings |= {"num_classes": count} if "num_classes" in settings else {}
     return replace(spec.with_args(num_classes=count), settings=settings, extra=extra)
 
@@ -131,36 +131,37 @@ def with_classes(spec: ModelSpec, count: int) -> ModelSpec:
 def prepared_settings(
     spec: ModelSpec, model: nn.Module, classes: int, input_size: tuple[int, int, int], said: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the config of an imported checkpoint says of images and head, and what of it a training script has said.
+    """Return the `pretrained_cfg` of an imported checkpoint, and the training script's arguments that it took.
 
     Args:
-        spec: its own settings go first.
-        model: as timm has loaded it.
-        classes: number of its logits.
-        input_size: of its images.
+        spec: the spec; its settings, if any, are used instead of those of timm's registry.
+        model: the model as timm has loaded it.
+        classes: the number of its logits.
+        input_size: channels, height and width of its images.
         said: the arguments of the training script.
     """
     from timm.data import resolve_data_config
     from timm.models import filter_pretrained_cfg
 
-    known: Any = dict(spec.settings)
-    if not known:
-        known = filter_pretrained_cfg(model.pretrained_cfg, remove_source=True, remove_null=True)
+    settings: Any = dict(spec.settings)
+    if not settings:
+        settings = filter_pretrained_cfg(model.pretrained_cfg, remove_source=True, remove_null=True)
+        # `take` handed the tensors over in `state_dict`, and timm has cut the head by `label_offset`.
         for key in ("architecture", "state_dict", "label_offset"):
-            known.pop(key, None)
-        if known.get("num_classes") != classes:
-            known = {key: value for key, value in known.items() if not key.startswith("label_")}
-        known |= {"num_classes": classes, "custom_load": False, "input_size": list(input_size)}
+            settings.pop(key, None)
+        if settings.get("num_classes") != classes:
+            settings = {key: value for key, value in settings.items() if not key.startswith("label_")}
+        settings |= {"num_classes": classes, "custom_load": False, "input_size": list(input_size)}
     told = {key: said[key] for key in _PREPARING if said.get(key) is not None}
     if told:
-        known |= resolve_data_config(told, pretrained_cfg=known)
-    return known, tuple(f"{key} {value}" for key, value in told.items())
+        settings |= resolve_data_config(told, pretrained_cfg=settings)
+    return settings, tuple(f"{key} {value}" for key, value in told.items())
 
 
 def _grouped(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat configuration in today's form, as timm reads it (timm/models/_hub.py, _parse_model_cfg).
+    """Return a flat configuration with timm's settings moved into `pretrained_cfg`, as `_parse_model_cfg` of timm does.
 
-    What timm does not know under `pretrained_cfg` stays where it is.
+    Keys that are no settings of timm stay at the top.
     """
     flat = set(config) - {"architecture", "num_features", "model_args", *_TOP_LEVEL_ARGS}
     if not flat:

@@ -1,4 +1,4 @@
-"""timm's registry: model files, names, and larger models that a checkpoint can grow into by name."""
+"""Families of timm's registry, each of one model file, and the larger models in a checkpoint's family."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from growtool.library.building import Shapes, shapes_of
 from growtool.library.spec import ModelSpec
 from growtool.library.timm.reach import base_architecture, home_module
 
-INHERITED = ("num_classes", "in_chans", "global_pool")  # what a model of another name keeps of the source
-TRIED = 16
+INHERITED = ("num_classes", "in_chans", "global_pool")  # arguments of the source that a model of another name keeps
+TRIED = 16  # models of a family that are built to look at their shapes
 
 
 def families() -> dict[str, tuple[str, ...]]:
-    """The models of each family in timm's registry, those of users' files included, growtool's own left out."""
+    """Return the models of each family in timm's registry, also of users' files, without `growtool_open`."""
     import timm
 
-    found = {name: tuple(timm.list_models(module=name)) for name in timm.list_modules()}
-    return {name: models for name, models in found.items() if not _is_own(models)}
+    registered = {name: tuple(timm.list_models(module=name)) for name in timm.list_modules()}
+    return {name: models for name, models in registered.items() if not _is_growtools(models)}
 
 
-def _is_own(models: tuple[str, ...]) -> bool:
+def _is_growtools(models: tuple[str, ...]) -> bool:
+    """Return whether a family is that of `growtool_open`; all models of a family stand in one file."""
     from timm.models import model_entrypoint
 
     return any(model_entrypoint(name).__module__.startswith("growtool.") for name in models[:1])
 
 
 def siblings(spec: ModelSpec) -> list[str]:
-    """The other models of its model file."""
+    """Return the names of the other models in the model file of a spec."""
     import timm
 
     base = base_architecture(spec)
@@ -42,25 +43,26 @@ def siblings(spec: ModelSpec) -> list[str]:
 def larger_siblings(
     spec: ModelSpec, model: nn.Module, candidates: Iterable[str], build: Callable[[ModelSpec], nn.Module]
 ) -> list[str]:
-    """Registered models with the same parameters, none of them smaller and one larger, nearest first.
+    """Return the candidates with the same parameters, none smaller and at least one larger, nearest first.
 
-    Looked at are the candidates whose names are nearest to the source's; building all of a large family takes minutes.
+    Only the `TRIED` candidates whose names are most like the source's are built; all of a large family take minutes.
     """
-    own = shapes_of(model)
-    found = []
+    shapes = shapes_of(model)
+    larger = []
     for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=TRIED, cutoff=0.0):
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         try:
-            sizes = shapes_of(build(ModelSpec(name, kept)))
+            others = shapes_of(build(ModelSpec(name, kept)))
         except CheckpointError:
             continue
-        if sizes.keys() == own.keys() and sizes != own and _none_smaller(own, sizes):
-            found.append((sum(map(sum, sizes.values())), name))
-    return [name for _, name in sorted(found)]
+        if others.keys() == shapes.keys() and others != shapes and _none_smaller(shapes, others):
+            larger.append((sum(map(sum, others.values())), name))
+    return [name for _, name in sorted(larger)]
 
 
-def _none_smaller(own: Shapes, other: Shapes) -> bool:
+def _none_smaller(shapes: Shapes, others: Shapes) -> bool:
+    """Return whether no dimension of the other tensors is smaller."""
     return all(
-        len(shape) == len(other[name]) and all(a <= b for a, b in zip(shape, other[name], strict=True))
-        for name, shape in own.items()
+        len(shape) == len(others[name]) and all(a <= b for a, b in zip(shape, others[name], strict=True))
+        for name, shape in shapes.items()
     )

@@ -1,4 +1,4 @@
-"""timm as growtool asks for it."""
+"""The library of timm's models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
     from growtool.library.loaded import Loaded
 
+# Keys of a model's `pretrained_cfg` that a checkpoint of it keeps; the others say where timm's own weights lie.
 _SETTINGS = (
     "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "classifier", "first_conv", "license",
 )  # fmt: skip
 
 
 class Timm(Library):
-    """Image models of timm's registry, those that users register there included."""
+    """Image models of timm's registry, also those that users register there."""
 
     name: ClassVar[str] = BUILT_IN
     tags: ClassVar[tuple[str, ...]] = ("image-classification", "timm")
@@ -48,38 +49,39 @@ class Timm(Library):
     )
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
-        """It takes whatever no other library does, and says what is wrong with it."""
+        """Return True: it is asked last, and its `spec` says what is wrong with a configuration that is not timm's."""
         return True
 
     def spec(self, config: Mapping[str, Any], *, where: str) -> ModelSpec:
-        """The model of a timm `config.json`, see `read_config`."""
+        """Return the spec of a timm `config.json`; see `read_config`."""
         return read_config(config, where=where)
 
     def config(self, spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
-        """The content of `config.json`, in timm's order of keys."""
+        """Return the content of `config.json`, in timm's order of keys."""
         return written_config(spec, int(getattr(model, "num_features", 0)))
 
     def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
-        """What a model's `pretrained_cfg` says it is; timm keeps no other arguments."""
-        told: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-        architecture = architecture or told.get("architecture")
+        """Return the spec by the model's `pretrained_cfg`; it tells no arguments of the constructor but the classes."""
+        settings: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+        architecture = architecture or settings.get("architecture")
         if not architecture:
             return None
         classes = getattr(model, "num_classes", None)
         arguments = ({} if classes is None else {"num_classes": classes}) | dict(model_args)
-        return ModelSpec(architecture, arguments, {key: told[key] for key in _SETTINGS if told.get(key) is not None})
+        kept = {key: settings[key] for key in _SETTINGS if settings.get(key) is not None}
+        return ModelSpec(architecture, arguments, kept)
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
-        """Another model with the source's classes, input channels, pooling and settings."""
+        """Return the spec of another model with the source's classes, input channels, pooling and settings."""
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         return ModelSpec(architecture, {**kept, **model_args}, spec.settings, spec.extra)
 
     def create(self, spec: ModelSpec) -> nn.Module:
-        """What timm builds from a folder."""
+        """Return the model that timm builds from a folder with this spec."""
         return reach.create(spec)
 
     def require_known(self, architecture: str, *, where: str) -> None:
-        """Raise a CheckpointError with the nearest names unless timm's registry holds `architecture`."""
+        """Check that timm's registry holds an architecture; raise CheckpointError with the nearest names if not."""
         import timm
 
         reach.register()
@@ -93,10 +95,10 @@ class Timm(Library):
         )
 
     def build(self, spec: ModelSpec, *, where: str = "model") -> nn.Module:
-        """The model in eval mode, without weights, its `input_size` as the arguments have it."""
+        """Return the model in eval mode, without weights, with the `input_size` that its arguments give."""
         model = super().build(spec, where=where)
         settings = cast("dict[str, Any]", model.pretrained_cfg)
-        # timm leaves it as it was, whatever the arguments say, and takes this size where there is none
+        # timm keeps the configured `input_size` whatever `img_size` and `in_chans` are, and has this one by default.
         channels, *size = settings.get("input_size") or (3, 224, 224)
         wanted = spec.model_args.get("img_size") or size
         size = [wanted, wanted] if isinstance(wanted, int) else wanted
@@ -104,14 +106,15 @@ class Timm(Library):
         return model
 
     def remedy(self, spec: ModelSpec, said: str) -> str:
-        """What to do where an entry point or constructor refuses."""
+        """Return advice about an entry point or constructor that refuses its arguments."""
         refused = re.search(r"unexpected keyword argument '(\w+)'", said)
-        if refused and refused[1] not in spec.model_args:  # what timm hands to every entry point, such as `cache_dir`
+        # timm hands every entry point further arguments, such as `cache_dir`; one in a plugin may not take them.
+        if refused and refused[1] not in spec.model_args:
             return f"the entry point of {spec.architecture} has to take `**kwargs` and drop what it does not know"
         return super().remedy(spec, said)
 
     def inputs(self, model: nn.Module, count: int, seed: int) -> Inputs:
-        """Images [count, C, H, W] with independent standard normal values."""
+        """Return images [count, C, H, W] with independent standard normal values."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -119,121 +122,123 @@ class Timm(Library):
         return Inputs({"images": images})
 
     def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Every tensor that the model returns; forward methods call their images as they like."""
+        """Return every tensor that the model returns; the images are handed over by position, as their name differs."""
         return leaves_of(model(*inputs.tensors.values()))
 
     def outputs_may_grow(self, model: nn.Module) -> bool:
-        """Whether it is a model without a head."""
+        """Return whether the model has no head (`num_classes=0`)."""
         return getattr(model, "num_classes", None) == 0
 
     def classes(self, model: nn.Module) -> int:
-        """Number of logits; 0 for a model without a classifier."""
+        """Return the number of logits; 0 for a model without a classifier."""
         return int(getattr(model, "num_classes", 0))
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
-        """Arguments of the class and of the functions of its file that lead there."""
+        """Return the arguments of the class and of the functions of its file that lead there."""
         from growtool.library.timm.arguments import constructor_values
 
         return constructor_values(model, partial(self.build, spec))
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
-        """The constructor's numbers; by way of growtool's own entry point the blocks of each stage as well."""
-        found = numbers_in(self.arguments(spec, model))
+        """Return the constructor's numbers; for `growtool_open` also the numbers of blocks that `repeats` sets."""
+        numbers = numbers_in(self.arguments(spec, model))
         repeats = reach.repeats_of(spec) if spec.architecture == reach.OPEN else None
-        return found if repeats is None else {**found, REPEATS: repeats}
+        return numbers if repeats is None else {**numbers, REPEATS: repeats}
 
     def opened(self, spec: ModelSpec) -> ModelSpec:
-        """The same model by way of `growtool_open`."""
+        """Return the spec that builds the same model through `growtool_open`."""
         return reach.opened(spec)
 
     def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """The numbers inside nested configurations, for `growtool_open`."""
+        """Return the numbers inside nested configurations, by path, for `growtool_open`; else none."""
         from growtool.library.timm.nested import nested_numbers
 
         return nested_numbers(spec) if spec.architecture == reach.OPEN else {}
 
     def entry_counts(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """How many times the entries of lists in configurations stand there, for `growtool_open`."""
+        """Return how many times the entries of lists in configurations stand there, for `growtool_open`; else none."""
         from growtool.library.timm.nested import repeatable_entries
 
         return repeatable_entries(spec) if spec.architecture == reach.OPEN else {}
 
     def larger(self, spec: ModelSpec, model: nn.Module) -> Iterable[str]:
-        """Larger models of the same model file."""
+        """Return larger models of the same model file."""
         return larger_siblings(spec, model, siblings(spec), self.build)
 
     def with_eps(self, spec: ModelSpec, eps: Mapping[str, float]) -> ModelSpec:
-        """By way of `growtool_open`; the spec itself if there are none."""
+        """Return the spec that sets these eps through `growtool_open`; the spec itself if there are none."""
         if not eps:
             return spec
         return reach.opened(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps})
 
     def kind(self, spec: ModelSpec) -> str:
-        """timm's own name, also where the model is built through `growtool_open`."""
+        """Return timm's own name, also for a model that is built through `growtool_open`."""
         return reach.base_architecture(spec)
 
     def needs(self, spec: ModelSpec) -> str | None:
-        """The package that registers the model, where that is not timm itself."""
+        """Return the package that registers the model, if it is not timm itself."""
         return loading.needed_import(spec)
 
     def loading_line(self, path: Path, spec: ModelSpec) -> str:
-        """A call of `timm.create_model`."""
+        """Return a line with a call of `timm.create_model`."""
         return loading.loading_line(path, spec)
 
     def loading_text(self, spec: ModelSpec) -> str:
-        """The same for the folder that the text lies in."""
+        """Return the text for a call of `timm.create_model` from inside the folder."""
         return loading.loading_text(spec)
 
     def models(self) -> Mapping[str, Sequence[str]]:
-        """Names by model file, those of users' files included, growtool's own left out."""
+        """Return the models by model file, also of users' files, without `growtool_open`."""
         return families()
 
     def fetching(self, name: str) -> Sequence[str]:
-        """Downloads and saves what `timm.create_model` takes for `name`."""
+        """Return lines that download what `timm.create_model` takes for `name`, and save a folder of it."""
         return naming.lines(name)
 
     def knows(self, name: str) -> bool:
-        """Whether it is an architecture of timm's registry, with or without a tag."""
+        """Return whether it is an architecture of timm's registry, with or without a tag."""
         return naming.knows(name)
 
     def published(self, name: str) -> Published:
-        """What timm's pretrained configuration says of it."""
+        """Return the model and the place of its weights by timm's pretrained configuration."""
         return naming.published(name)
 
     def near(self, name: str) -> Sequence[str]:
-        """Names of timm's registry that are most like it."""
+        """Return the names in timm's registry that are most like `name`."""
         return naming.near(name)
 
     def load_folder(self, folder: Path, spec: ModelSpec) -> Loaded | None:
-        """What timm loads from the folder itself."""
+        """Return what timm loads from the folder by its `config.json`; None if it refuses."""
         return _tried(loading.call_for_folder(folder), spec)
 
     def load_state(self, spec: ModelSpec, state: Mapping[str, Tensor], folder: Path | None = None) -> Loaded | None:
-        """What timm makes of a state dict in memory."""
+        """Return what timm loads from a state dict in memory; None if it refuses."""
         return _tried(loading.call_for_state(spec, folder), spec, state)
 
     def take(self, spec: ModelSpec, state: Mapping[str, Tensor]) -> Loaded:
-        """What timm makes of it with its head cut as the registry says, as it is, or strictly."""
+        """Return what timm loads, with the head cut as its registry says, else uncut, else strictly."""
         return loading.take(spec, state)
 
     def prepared(
         self, spec: ModelSpec, skeleton: nn.Module, loaded: Loaded, said: Mapping[str, Any]
     ) -> tuple[ModelSpec, tuple[str, ...]]:
-        """What the config says of images and head, and which of it comes from the arguments of the training script."""
+        """Return the spec with settings for images and head, and the script's arguments that they took."""
         classes = self.classes(skeleton)
         settings, told = prepared_settings(spec, loaded.model, classes, input_size(skeleton), said)
         return replace(spec, settings=settings), told
 
 
 def input_size(model: nn.Module) -> tuple[int, int, int]:
-    """Channels, height and width of the images the model was built for."""
+    """Return channels, height and width of the images that a model was built for."""
     channels, height, width = cast("Mapping[str, Any]", model.pretrained_cfg)["input_size"]
+    # A ViT refuses images of another size than its patch embedding has, whatever its configuration says.
     height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
     return int(channels), int(height), int(width)
 
 
 def _tried(call: loading.Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None) -> Loaded | None:
+    """Return what a call of timm loads; None if it raises."""
     try:
         return loading.load(call, spec, state)
-    except Exception:  # whatever timm trips over
+    except Exception:  # filters of timm's model files may raise anything on a state dict that is not theirs
         return None

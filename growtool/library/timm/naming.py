@@ -1,4 +1,4 @@
-"""timm's names of published models, `ARCHITECTURE.TAG`: what they stand for, and where their weights are."""
+"""timm's names of published models, `ARCHITECTURE.TAG`, and the places of their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE = "model.safetensors"
 
 
 def knows(name: str) -> bool:
-    """Whether timm's registry holds the architecture of `name`."""
+    """Return whether timm's registry holds the architecture of `name`."""
     import timm
 
     register()
@@ -23,14 +23,14 @@ def knows(name: str) -> bool:
 
 
 def near(name: str) -> list[str]:
-    """Names of the registry that are most like `name`, with their tags where it has one."""
+    """Return the names of the registry that are most like `name`, with tags if it has one."""
     import timm
 
     return difflib.get_close_matches(name, timm.list_pretrained() if "." in name else timm.list_models(), n=3)
 
 
 def published(name: str) -> Published:
-    """The model of a name with or without a tag, and its weights, as timm's pretrained configuration has them.
+    """Return the spec of a name, with or without a tag, and where timm's pretrained configuration says its weights lie.
 
     Raises:
         CheckpointError: there is no such tag, or there are no weights in the hub for it.
@@ -40,11 +40,11 @@ def published(name: str) -> Published:
 
     architecture, _, tag = name.partition(".")
     full = timm.list_pretrained(f"{architecture}.*")
-    tags = [found.partition(".")[2] for found in full]
+    tags = [known.partition(".")[2] for known in full]
     wanted = f"expected one of {format_names(full)}" if full else "expected another model, timm has no weights of it"
     if tag and tag not in tags:
         close = difflib.get_close_matches(tag, tags, n=3)
-        hint = f"; did you mean {', '.join(f'{architecture}.{found}' for found in close)}?" if close else ""
+        hint = f"; did you mean {', '.join(f'{architecture}.{known}' for known in close)}?" if close else ""
         raise CheckpointError(f"{name}: found no tag {tag!r} of {architecture}, {wanted}{hint}")
     config: Any = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
@@ -56,19 +56,20 @@ def published(name: str) -> Published:
         )
     settings = filter_pretrained_cfg(config.to_dict(), remove_source=True, remove_null=True)
     settings.pop("architecture", None)
-    # as timm saves it: `custom_load` is of the file at the url
+    # `custom_load` tells how to read the file at the registry's url, an `.npz` for one; timm, too, writes it as False.
     spec = ModelSpec(architecture, {"num_classes": config.num_classes}, settings | {"custom_load": False})
     repository, _, revision = config.hf_hub_id.partition("@")
     return Published(spec, repository, revision or None, _safe(config.hf_hub_filename or _FILE))
 
 
 def lines(name: str) -> tuple[str, ...]:
-    """The Python that downloads what `timm.create_model` takes for `name`, and saves a folder of it."""
+    """Return the Python that downloads what `timm.create_model` takes for `name`, and saves a folder of it."""
     saving = loading.SAVING.format("'FOLDER'")
     return (f"import timm; model = timm.create_model({name!r}, pretrained=True)", saving)
 
 
 def _safe(file: str) -> str:
-    """The file of safetensors that timm looks for before a pickle."""
-    named = {"pytorch_model.bin": _FILE}
-    return named.get(file, f"{file.removesuffix('.bin')}.safetensors" if file.endswith(".bin") else file)
+    """Return the safetensors file that timm prefers to a pickle, by timm/models/_hub.py, _get_safe_alternatives."""
+    if file == "pytorch_model.bin":
+        return _FILE
+    return f"{file.removesuffix('.bin')}.safetensors" if file.endswith(".bin") else file

@@ -1,8 +1,8 @@
-"""The numbers inside a model's nested configurations, gathered into the paths that `growtool_open` takes.
+"""The numbers inside a model's nested configurations, by the paths under which `growtool_open` takes them.
 
-Places that differ by their positions alone are one group, written with `*`: the blocks of every stage, the channels of
-every stage. Where the innermost list is a record (kernel, hidden channels, channels), its positions mean different
-things, so they are groups of their own as well.
+Places that differ only by positions in lists are one group, whose path has `*` for each position: the channels of all
+stages are `cfg.stages.*.c`. An innermost list may also be a record whose positions mean different things (HGNet's
+stages list input channels, hidden channels, output channels, ...), so each position is a group of its own as well.
 """
 
 from __future__ import annotations
@@ -20,38 +20,42 @@ _DIGITS = re.compile(r"\d+")
 
 
 def nested_numbers(spec: ModelSpec) -> dict[str, Value]:
-    """Path -> the numbers in its places, for every group of places that hold numbers."""
-    found: dict[str, Value] = {}
+    """Return the path of each group of places that hold numbers, with the numbers in its places."""
+    groups: dict[str, Value] = {}
     for name, value in configuration(spec).items():
         for path in dict.fromkeys(path for place in _leaves(value) for path in _groups(name, place)):
             numbers = [_value(part) for part in value_at(value, path)]
             if None not in numbers and any(isinstance(part, int | float) and part for part in numbers):
-                found[path] = tuple(numbers) if "*" in path else numbers[0]
-    return found
+                groups[path] = tuple(numbers) if "*" in path else numbers[0]
+    return groups
 
 
 def repeatable_entries(spec: ModelSpec) -> dict[str, Value]:
-    """Path that ends in `times` -> how many times each entry stands in its list, for every group of lists.
+    """Return how many times each entry of each group of lists stands there, by path with `times` at its end.
 
-    Lists of numbers count if they are arguments; deeper ones are records, whose positions say what is what.
+    A list of plain numbers counts if it is an argument itself (VGG's `cfg`); a deeper one is a record, whose entries
+    cannot be repeated.
     """
-    found: dict[str, Value] = {}
+    counts: dict[str, Value] = {}
     for name, value in configuration(spec).items():
         for place, entries in _lists(value):
-            if place == () or any(isinstance(entry, list | tuple | dict) or _is_record(entry) for entry in entries):
+            if place == () or any(isinstance(entry, list | tuple | dict) or _has_parts(entry) for entry in entries):
                 path = ".".join((name, *(_DIGITS.sub("*", part) for part in place), "*"))
-                ones = (1,) * len(places(value, path))
-                found[f"{path}.{TIMES}"] = _told(spec.model_args.get(f"{path}.{TIMES}"), ones)
-    return found
+                entry_count = len(places(value, path))
+                counts[f"{path}.{TIMES}"] = _times(spec.model_args.get(f"{path}.{TIMES}"), entry_count)
+    return counts
 
 
-def _told(said: Any, ones: tuple[int, ...]) -> Value:
-    if isinstance(said, int):
-        return tuple(said for _ in ones)
-    return tuple(said) if isinstance(said, list | tuple) and len(said) == len(ones) else ones
+def _times(argument: Any, entry_count: int) -> Value:
+    """Return a number for each entry by the argument of the spec; 1 if it has none that fits."""
+    if isinstance(argument, int):
+        return (argument,) * entry_count
+    fits = isinstance(argument, list | tuple) and len(argument) == entry_count
+    return tuple(argument) if fits else (1,) * entry_count
 
 
 def _groups(name: str, place: tuple[str, ...]) -> Iterator[str]:
+    """Yield the paths of the groups that a place belongs to: one, or two if it lies in a list within a list."""
     wild = [_DIGITS.sub("*", part) for part in place]
     yield ".".join((name, *wild))
     if place[-1].isdecimal() and any("*" in part for part in wild[:-1]):
@@ -59,7 +63,7 @@ def _groups(name: str, place: tuple[str, ...]) -> Iterator[str]:
 
 
 def _leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places of numbers inside a configuration."""
+    """Yield the places of numbers inside a configuration, each behind the place of the configuration."""
     for key, part in children(value):
         if isinstance(part, int | float) and not isinstance(part, bool):
             yield (*at, key)
@@ -67,18 +71,20 @@ def _leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def _lists(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any] | tuple[Any, ...]]]:
+    """Yield the place and the entries of each list inside a configuration, itself included."""
     if isinstance(value, list | tuple) and value:
         yield at, value
     for key, part in children(value):
         yield from _lists(part, (*at, key))
 
 
-def _is_record(entry: Any) -> bool:
+def _has_parts(entry: Any) -> bool:
+    """Return whether an entry is a configuration itself, such as a dataclass."""
     return next(children(entry), None) is not None
 
 
 def _value(part: Any) -> Any:
-    """A number, a word, or a sequence of them; None for anything else."""
+    """Return a number or a word as it is, and a sequence of them as a tuple; None for anything else."""
     if isinstance(part, list | tuple):
         inner = tuple(map(_value, part))
         return None if None in inner else inner

@@ -1,7 +1,8 @@
-"""Laying arguments over those that timm's builders pass on, whatever the entry point of a model says.
+"""Replacing arguments on their way from a timm entry point to the class of the model.
 
-The builders of a model file call timm's `build_model_with_cfg`, and that calls the class. While a file is overridden,
-both are given other arguments; the file is left as it was.
+An entry point of a model file calls a builder of that file (`_gen_mobilenet_v3(variant, ..., **kwargs)`), the builder
+calls timm's `build_model_with_cfg`, and that calls the class. While a file is overridden, its builders and
+`build_model_with_cfg` are wrapped by functions that replace arguments. The file is left as it was.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from typing import Any
 from growtool.library.paths import is_path, repeated, root_of, set_at
 from growtool.library.values import defaults_of
 
-REPEATS = "repeats"
+REPEATS = "repeats"  # argument of `growtool_open`: the number of blocks of each stage
 DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
 _INNERMOST = "build_model_with_cfg"  # timm's function that calls the class
-patching = threading.RLock()
+patching = threading.RLock()  # held while functions of a model file are replaced, which all threads would see
 
 
 class SeenError(Exception):
-    """Enough has been seen: the model need not be built."""
+    """Raised in the place of a call of the class once its arguments are known: the model need not be built."""
 
 
 @contextlib.contextmanager
 def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str, Any] | None = None) -> Iterator[None]:
-    """While open, the builders of a model file pass `overrides` on, whatever the entry point says.
+    """While open, make the builders of a model file use other arguments than its entry points give them.
 
     Args:
-        module: the file.
-        overrides: arguments and paths into arguments.
-        seen: is filled with the arguments of the class, which is then not called.
+        module: the model file.
+        overrides: values of arguments, and of paths into arguments.
+        seen: if given, it is filled with the arguments of the class, and SeenError is raised instead of the call.
 
     Raises:
-        TypeError: there are paths, and the file builds in another way.
+        TypeError: there are paths, and the file does not build by `build_model_with_cfg`.
     """
     plain = {name: value for name, value in overrides.items() if not is_path(name)}
     paths = {name: value for name, value in overrides.items() if is_path(name)}
@@ -52,7 +53,9 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
         decode = vars(module).get(DECODER) if REPEATS in plain else None
         decoded: list[Any] = []
         kept = {**builders, **({DECODER: decode} if decode else {})}
-        laid = _Laid(plain, paths, decoded, plain.pop(REPEATS) if decode else None, seen)
+        repeats = plain.pop(REPEATS) if decode else None
+        # All wrappers share `plain`: each takes what its function has a parameter for, and the class gets the rest.
+        laid = _Laid(plain, paths, decoded, repeats, seen)
         if decode:
             setattr(module, DECODER, watching(decode, decoded))
         for name, function in builders.items():
@@ -67,7 +70,7 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
 
 
 def watching(function: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
-    """The function, noting what it returns."""
+    """Return the function in a wrapper that appends its results to a list."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -78,7 +81,7 @@ def watching(function: Callable[..., Any], results: list[Any]) -> Callable[..., 
 
 
 def _lengthened(stages: Sequence[Sequence[Any]], repeats: Sequence[int]) -> list[list[Any]]:
-    """Each stage with so many blocks; further ones are like its last."""
+    """Return stages with these numbers of blocks, further ones as copies of the last one of their stage."""
     counts = [len(stage) for stage in stages]
     if len(repeats) != len(stages) or not all(isinstance(n, int) and n > 0 for n in repeats):
         raise ValueError(f"{REPEATS}: found {list(repeats)}, expected {len(stages)} whole numbers such as {counts}")
@@ -89,7 +92,7 @@ def _lengthened(stages: Sequence[Sequence[Any]], repeats: Sequence[int]) -> list
 
 
 def _is_builder(function: FunctionType, module: ModuleType) -> bool:
-    """A private function of the file that takes the variant's name and any keyword arguments."""
+    """Return whether a function of a file takes the variant's name first and any keyword arguments, as builders do."""
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return function.__module__ == module.__name__ and takes_any and next(iter(parameters), "") == "variant"
@@ -97,15 +100,15 @@ def _is_builder(function: FunctionType, module: ModuleType) -> bool:
 
 @dataclass(frozen=True)
 class _Laid:
-    """What is laid over the arguments of a class.
+    """The arguments that replace those of a class.
 
     Attributes:
-        plain: arguments that no builder has taken.
+        plain: arguments that no builder has taken, at the time of the call.
         paths: path into an argument -> value.
-        decoded: what the file's decoder has returned so far.
-        repeats: blocks of each decoded stage.
+        decoded: the results of the file's decoder so far.
+        repeats: the number of blocks of each decoded stage; None for those of the file.
         seen: see `overridden`.
-        used: holds the class once it has been given its arguments.
+        used: the class, once its arguments have been replaced.
     """
 
     plain: Mapping[str, Any]
@@ -116,14 +119,15 @@ class _Laid:
     used: list[type] = field(default_factory=list)
 
     def over(self, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of the class.
+        """Return the arguments of the class, where `given` are those of the file.
 
         Raises:
-            TypeError: a path starts with no argument of the class, or the decoded stages are none of them.
+            TypeError: a path starts with no argument of the class, or the class does not take the decoded stages.
             ValueError: see `growtool.library.paths`.
         """
         self.used.append(cls)
         args = {**given, **self.plain}
+        # Found by identity, before paths make changed copies of them.
         stages = [name for name, value in args.items() if any(value is result for result in self.decoded)]
         defaults = defaults_of(cls)
         for name in dict.fromkeys(map(root_of, self.paths)):
@@ -142,10 +146,18 @@ class _Laid:
         return args | {name: _lengthened(args[name], self.repeats or ()) for name in stages}
 
     def _into(self, name: str) -> dict[str, Any]:
+        """Return the paths into one argument."""
         return {path: value for path, value in self.paths.items() if root_of(path) == name}
 
 
 def _passing_on(function: FunctionType, pending: dict[str, Any], laid: _Laid | None) -> Callable[..., Any]:
+    """Return a builder in a wrapper that replaces arguments.
+
+    Args:
+        function: a builder, or `build_model_with_cfg`.
+        pending: arguments that no builder has taken yet; those that the function takes are removed.
+        laid: replaces the arguments of the class; for `build_model_with_cfg` alone.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -156,10 +168,10 @@ def _passing_on(function: FunctionType, pending: dict[str, Any], laid: _Laid | N
         if laid:
             given = bound.arguments.get("kwargs", {})
             config = bound.arguments.get("model_cfg")  # timm hands it to the class as `cfg`
-            made = laid.over(bound.arguments["model_cls"], given if config is None else {**given, "cfg": config})
+            replaced = laid.over(bound.arguments["model_cls"], given if config is None else {**given, "cfg": config})
             if config is not None or "cfg" in pending:
-                bound.arguments["model_cfg"] = made.pop("cfg")
-            bound.arguments["kwargs"] = made
+                bound.arguments["model_cfg"] = replaced.pop("cfg")
+            bound.arguments["kwargs"] = replaced
         return function(*bound.args, **bound.kwargs)
 
     return call

@@ -1,8 +1,8 @@
-"""An open door beside timm's closed ones.
+"""`growtool_open`: an entry point in timm's registry that builds timm's models with arguments that their own refuse.
 
-Many entry points of timm fix their widths in code and refuse to be told otherwise (`got multiple values for keyword
-argument 'channel_multiplier'`). `growtool_open` is a timm model of its own: it calls such an entry point and lays its
-arguments over those that timm's builders would pass on. What is built, and how, stays timm's.
+Many entry points of timm fix their widths in code and refuse other ones (`got multiple values for keyword argument
+'channel_multiplier'`). `growtool_open` calls such an entry point and replaces arguments that timm's builders pass on.
+What is built, and how, stays timm's.
 
     timm.create_model("growtool_open", base="mobilenetv3_small_050", channel_multiplier=2.0)
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from growtool.library.spec import ModelSpec
 
 OPEN = "growtool_open"
-_FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+_FOR_TIMM = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # arguments of every entry point
 
 
 def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs: Any) -> nn.Module:
-    """The timm model `base` with arguments that its entry point refuses.
+    """Build the timm model `base` with arguments that its entry point refuses.
 
     Args:
         base: a name of timm's registry.
-        eps_of: path of a norm -> its eps, which timm's constructors keep to themselves.
+        eps_of: path of a norm -> its eps, which few of timm's constructors take.
         kwargs: arguments of the builders of its file (`channel_multiplier`, ...) or of its class (`embed_dim`, ...);
             paths into arguments of its class, such as `cfg.blocks.*.d` or `cfgs.*.*.times`, see
             `growtool.library.paths`; `repeats`, a list of the number of blocks of each stage, where the file decodes
             stages from strings.
 
     Raises:
-        TypeError: neither the builders nor the class take one of the arguments.
-        ValueError: a path leads nowhere, or a list has not as many values as there are places.
+        TypeError: an argument is taken neither by the builders nor by the class.
+        ValueError: a path leads nowhere, or the number of values is not that of the places.
     """
     from timm.models import model_entrypoint
 
@@ -61,7 +61,7 @@ def growtool_open(base: str, eps_of: Mapping[str, float] | None = None, **kwargs
 
 
 def register() -> None:
-    """Make `growtool_open` known to timm."""
+    """Register `growtool_open` in timm, if it is not there yet."""
     from timm.models import is_model, register_model
 
     if not is_model(OPEN):
@@ -69,11 +69,13 @@ def register() -> None:
 
 
 def create(spec: ModelSpec) -> nn.Module:
-    """What timm builds from a folder: there an argument that is null is handed on, while `create_model` drops it."""
+    """Return the model that timm builds from a folder with this spec, with its initial weights."""
     from timm.models import model_entrypoint
 
     register()
     name, _, tag = spec.architecture.partition(".")
+    # Not by `create_model`, which drops arguments that are None. It hands on those of a folder's `config.json`, and for
+    # `class_token` or `in_chans` None makes another model, or an error.
     model: nn.Module = model_entrypoint(name)(
         pretrained=False,
         pretrained_cfg=dict(spec.settings) or tag or None,
@@ -85,26 +87,26 @@ def create(spec: ModelSpec) -> nn.Module:
 
 
 def opened(spec: ModelSpec) -> ModelSpec:
-    """The same model by way of `growtool_open`."""
+    """Return the spec that builds the same model through `growtool_open`."""
     if spec.architecture == OPEN:
         return spec
     return replace(spec, architecture=OPEN, model_args={"base": spec.architecture, **spec.model_args})
 
 
 def home_module(spec: ModelSpec) -> str:
-    """The module that registers the spec's model: `timm.models.resnet`, `growtool.library.timm.reach`, a user's own."""
+    """Return the module that registers a model: `timm.models.resnet`, `growtool.library.timm.reach` or a user's own."""
     from timm.models import model_entrypoint
 
     return str(model_entrypoint(spec.architecture).__module__)
 
 
 def base_architecture(spec: ModelSpec) -> str:
-    """timm's own name for the kind of model, also where it is built through `growtool_open`."""
+    """Return timm's own name for the kind of model, also if it is built through `growtool_open`."""
     return str(spec.model_args["base"]) if spec.architecture == OPEN else spec.architecture
 
 
 def configuration(spec: ModelSpec) -> dict[str, Any]:
-    """The arguments that the class of the spec's model is given, its defaults included, with nothing repeated yet."""
+    """Return the arguments that the model's class is given, defaults included, before any entry is repeated."""
     from timm.models import model_entrypoint
 
     args = dict(opened(spec).model_args)
@@ -117,19 +119,19 @@ def configuration(spec: ModelSpec) -> dict[str, Any]:
 
 
 def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
-    """The number of blocks of each stage, None where the model's file does not decode stages from strings."""
-    wanted = spec.model_args.get(REPEATS)
-    if wanted is not None:
-        return tuple(wanted)
+    """Return the number of blocks of each stage; None if the model's file does not decode stages from strings."""
+    repeats = spec.model_args.get(REPEATS)
+    if repeats is not None:
+        return tuple(repeats)
     module = sys.modules[home_module(replace(spec, architecture=base_architecture(spec)))]
-    found: list[list[Any]] = []
+    decoded: list[list[Any]] = []
     decode = vars(module).get(DECODER)
     if decode is None:
         return None
     with patching:
-        setattr(module, DECODER, watching(decode, found))
+        setattr(module, DECODER, watching(decode, decoded))
         try:
             without_weights(partial(create, spec))
         finally:
             setattr(module, DECODER, decode)
-    return tuple(map(len, found[-1])) if found else None
+    return tuple(map(len, decoded[-1])) if decoded else None
