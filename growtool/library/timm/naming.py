@@ -12,6 +12,8 @@ from growtool.library.timm import loading
 from growtool.library.timm.reach import register
 
 _FILE = "model.safetensors"
+# The safetensors files that timm prefers to these pickles (timm/models/_hub.py, _get_safe_alternatives).
+_PREFERRED = {"pytorch_model.bin": _FILE, "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
 
 def knows(name: str) -> bool:
@@ -69,7 +71,5 @@ def lines(name: str) -> tuple[str, ...]:
 
 
 def _safe(file: str) -> str:
-    """Return the safetensors file that timm prefers to a pickle, by timm/models/_hub.py, _get_safe_alternatives."""
-    if file == "pytorch_model.bin":
-        return _FILE
-    return f"{file.removesuffix('.bin')}.safetensors" if file.endswith(".bin") else file
+    """Return the safetensors file that timm prefers to a pickle; another file as it is."""
+    return _PREFERRED.get(file, f"{file.removesuffix('.bin')}.safetensors" if file.endswith(".bin") else file)
