@@ -1,1 +1,1 @@
-"""The Hugging Face hub: what names a checkpoint there, and its files in the cache of `huggingface_hub`."""
+"""The Hugging Face hub: names of checkpoints, and their files in the cache of `huggingface_hub`."""

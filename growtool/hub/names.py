@@ -1,4 +1,4 @@
-"""What a user typed for a checkpoint: a path, an address in the hub, or a name that a library of models knows."""
+"""Names of checkpoints as users type them: a path, an address in the hub, or a name that a library of models knows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ LOCAL = "local-dir:"
 _HUB = ("hf-hub:", "hf_hub:")
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _ADDRESS = re.compile(f"{_WORD}/{_WORD}")
+# Endings of words that are paths, even where there is no such file: a mistake in one is told as a missing file.
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A repository of the hub, `org/name`, and the branch, tag or commit that is meant of it; None for its default."""
+    """A repository of the hub, `org/name`, and one of its branches, tags or commits; None for its default branch."""
 
     repository: str
     revision: str | None = None
@@ -25,13 +26,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A checkpoint that is named, not found on disk.
+    """A name of a checkpoint that is no path.
 
     Attributes:
-        text: as it was typed.
-        word: the same without a prefix and a revision.
-        revision: what was typed behind an @.
-        in_hub: whether the word is the address of a repository; else a library knows it.
+        text: the name as it was typed.
+        word: the name without a prefix and a revision.
+        revision: the revision that was typed after an @, if any.
+        in_hub: whether the word is a repository of the hub; else a library knows it.
     """
 
     text: str
@@ -41,22 +42,22 @@ class Name:
 
     @property
     def label(self) -> str:
-        """What an output is called after."""
+        """Return the last part of the word, after which outputs are named."""
         return self.word.rpartition("/")[2]
 
     @property
     def address(self) -> Address:
-        """The repository that the word names."""
+        """Return the repository and the revision of a name in the hub."""
         return Address(self.word, self.revision)
 
 
 def named(text: str, base: Path = Path()) -> Name | None:
-    """What `text` names, None where it is the path of a file or folder, be it there or not.
+    """Return the name that a text is, or None if it is a path, whether or not something lies there.
 
-    What exists on disk wins, but over `hf-hub:`. `org/name` is a path where there is a folder `org`.
+    A text without `hf-hub:` is a path if something lies there, and `org/name` also if there is a folder `org`.
 
     Args:
-        text: as it was typed; a revision may follow an @.
+        text: the text as it was typed; a revision may follow an @.
         base: the folder that paths are relative to.
     """
     prefix = next((prefix for prefix in _HUB if text.startswith(prefix)), "")
@@ -74,11 +75,11 @@ def named(text: str, base: Path = Path()) -> Name | None:
 
 
 def spelled(path: Path) -> str:
-    """A path in words that `named` takes for no name."""
+    """Return a path in a spelling that `named` does not take for a name."""
     return f"./{path}" if named(str(path)) else str(path)
 
 
 def _is_file(word: str) -> bool:
-    """Whether it ends as files do; some tags do, too (`beit3_base_patch16_224.pt`)."""
+    """Return whether a word ends as files do, unless a library has that name (`beit3_base_patch16_224.pt`)."""
     last = word.rpartition("/")[2]
     return last.endswith(_FILES) and not any(last in library.near(last) for library in libraries())

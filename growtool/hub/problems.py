@@ -1,4 +1,4 @@
-"""What can go wrong between growtool and the hub, each as one message that says what to do."""
+"""Errors of `huggingface_hub` as errors of growtool, whose messages say what to do."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from growtool.hub.names import Address
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
+# Packages whose exceptions say that a server did not answer; `huggingface_hub` does not wrap all of them.
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # the cache is full, or cannot be written
 
 
 @contextmanager
 def asking(address: Address, text: str, what: str) -> Iterator[None]:
-    """Tell errors of `huggingface_hub` as ours; its log is silent.
+    """While open, turn errors of `huggingface_hub` into CheckpointErrors, and drop its log.
 
     Args:
-        address: of the repository.
+        address: the repository.
         text: what the user typed.
-        what: is asked for, `config.json` or the like; "" for the repository itself.
+        what: the file that is asked for, or "" for the repository itself.
 
     Raises:
-        CheckpointError: with what was found, expected, and what to do.
+        CheckpointError: the hub refuses, does not answer, or breaks off.
         OSError: the disk is full, or cannot be written.
     """
     logger = logging.getLogger("huggingface_hub")
@@ -45,7 +46,7 @@ def asking(address: Address, text: str, what: str) -> Iterator[None]:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the hub did not answer, or is down: what is in the cache may do then."""
+    """Return whether an error says that the hub does not answer or is down, so that the cache has to do."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
@@ -55,7 +56,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def refuse_unreachable(error: BaseException, text: str, what: str) -> NoReturn:
-    """Raise what is to be told where the hub does not answer and the cache does not hold what is asked for."""
+    """Raise the CheckpointError for a hub that does not answer, if the cache does not hold `what`."""
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -73,6 +74,7 @@ def refuse_unreachable(error: BaseException, text: str, what: str) -> NoReturn:
 
 
 def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
+    """Raise the CheckpointError for an error of `huggingface_hub`; an error of the disk goes on as it is."""
     from huggingface_hub import constants, errors
 
     name, server = address.repository, constants.ENDPOINT
@@ -86,6 +88,7 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
             f"{text}: found no revision {address.revision!r}, expected a branch, a tag or a commit of {name}"
             f"{_revisions(address)}"
         ) from error
+    # The hub does not say whether a repository is private or not there.
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or (
         isinstance(error, errors.HfHubHTTPError) and not what and _status(error) in (401, 403, 404)
     ):
@@ -96,6 +99,7 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
         ) from error
     if isinstance(error, OSError) and error.errno in _DISK:
         raise error
+    # `hf_hub_download` raises LocalEntryNotFoundError from whatever kept it from the network.
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     if isinstance(error, errors.SafetensorsParsingError):
         raise CheckpointError(
@@ -114,7 +118,7 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
 
 
 def _broke_off(error: Exception) -> bool:
-    """Whether a file was on its way, rather than not to be had."""
+    """Return whether a download broke off after it had begun, rather than never began."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled):
@@ -123,7 +127,7 @@ def _broke_off(error: Exception) -> bool:
 
 
 def _near(address: Address) -> str:
-    """The repositories of the same owner whose names are near."""
+    """Return a hint at repositories of the same owner with similar names; empty if there are none."""
     from huggingface_hub import HfApi
 
     from growtool.errors import did_you_mean
@@ -131,12 +135,13 @@ def _near(address: Address) -> str:
     owner = address.repository.rpartition("/")[0]
     try:
         known = [found.id for found in HfApi().list_models(author=owner, limit=2000)] if owner else []
-    except Exception:  # it is an error already; this only adds to it
+    except Exception:  # an error is being told already, to which this only adds
         known = []
     return did_you_mean(address.repository, known, count=3)
 
 
 def _revisions(address: Address) -> str:
+    """Return the end of a message about an unknown revision, with those that there are."""
     from huggingface_hub import HfApi
 
     from growtool.errors import format_names
@@ -144,17 +149,17 @@ def _revisions(address: Address) -> str:
     try:
         refs = HfApi().list_repo_refs(address.repository)
         known = [ref.name for ref in (*refs.branches, *refs.tags)]
-    except Exception:  # the same
+    except Exception:  # as in `_near`
         known = []
     return f"; it has {format_names(known)}" if known else "; correct it"
 
 
 def _status(error: HfHubHTTPError) -> int:
-    """The number of an answer of a server, 0 where there was none."""
+    """Return the status code of a server's answer; 0 if there was none."""
     return int(getattr(error.response, "status_code", 0))
 
 
 def _short(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Return the type and the first line of an error."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__

@@ -1,4 +1,4 @@
-"""How downloads are shown: as `huggingface_hub` does by itself, or as the command shows its own progress."""
+"""The progress of downloads, shown by the bars of `huggingface_hub` or by those of the command."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ _show: Show | None = None
 
 
 def shown_by(show: Show | None) -> None:
-    """Show the downloads of this process by `show`; by the bars of `huggingface_hub` where it is None."""
+    """Show the downloads of this process by `show`, or by the bars of `huggingface_hub` if it is None."""
     global _show
     _show = show
 
 
 def bar_of(what: str) -> type | None:
-    """What `huggingface_hub` is to take for a progress bar of a download of `what`; None for its own."""
+    """Return the class of progress bars for a download of `what`; None for that of `huggingface_hub`."""
     return None if _show is None else _bar(_show, what)
 
 
 def silent() -> type:
-    """The same for a download that is not shown."""
+    """Return a class of progress bars that show nothing."""
     return _bar(lambda what, size: nullcontext(lambda count: None), "")
 
 
 def _bar(show: Show, what: str) -> type:
+    """Return a class of progress bars for `tqdm_class` of `huggingface_hub`, which makes the bar itself."""
 
     class Bar:
-        """As much of tqdm as downloads call."""
+        """The part of tqdm that downloads of `huggingface_hub` call."""
 
         def __init__(self, *, total: int | None = None, initial: int = 0, **told: Any) -> None:
             self.total, self.n = total, initial
@@ -50,12 +51,12 @@ def _bar(show: Show, what: str) -> type:
             self._stack.close()
 
         def update_transfer(self, count: float = 1) -> None:
-            """Bytes on the network; those on disk are shown."""
+            """Do nothing: it counts bytes on the network, `update` those of the file."""
 
         def set_postfix_str(self, text: str, refresh: bool = True) -> None:
-            """The rate of bytes."""
+            """Do nothing: the bar shows its own rate."""
 
         def set_transfer_postfix_str(self, text: str, refresh: bool = True) -> None:
-            """The same of those on the network."""
+            """Do nothing, likewise."""
 
     return Bar

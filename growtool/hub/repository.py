@@ -1,4 +1,4 @@
-"""A repository of the hub at one commit: which files it holds, and these files in the cache."""
+"""Repositories of the hub at one commit: the files that they hold, and the cache of `huggingface_hub`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from growtool.hub.names import Address
 from growtool.hub.problems import asking, is_unreachable, refuse_unreachable
 from growtool.hub.progress import bar_of, silent
 
-# Small files that most repositories have: the first one there is fetched by the revision that was asked for, so that
-# the cache remembers what commit this is.
+# Small files that most repositories have. The first one that is there is fetched by the revision that was asked for, as
+# `huggingface_hub` notes the commit of a branch or tag in its cache only with a download. `cached` reads it offline.
 _ANCHORS = ("config.json", "README.md", ".gitattributes")
 
 
@@ -22,11 +22,11 @@ class Repository:
 
     Attributes:
         text: what the user typed.
-        address: which repository, and the revision that was asked for.
-        commit: which that is.
-        folder: its files in the cache, those that were fetched.
-        files: all of its files; where the hub does not answer those that are in the cache.
-        unreachable: why it does not answer; None where it did.
+        address: the repository, and the revision that was asked for.
+        commit: the commit of that revision.
+        folder: the folder of the cache for this commit, with the files that were fetched.
+        files: names of all of its files; only of those in the cache if the hub does not answer.
+        unreachable: the error if the hub does not answer; None if it does.
     """
 
     text: str
@@ -37,14 +37,14 @@ class Repository:
     unreachable: BaseException | None = None
 
     def fetch(self, file: str, *, shown: bool = False) -> Path:
-        """A file of it in the cache, downloaded where it is not there yet.
+        """Return the path of a file in the cache, after downloading it if it is not there.
 
         Args:
-            file: its name.
-            shown: as a download that takes its time.
+            file: the file's name in the repository.
+            shown: whether to show the progress of the download, for files that take long.
 
         Raises:
-            CheckpointError: it cannot be had.
+            CheckpointError: the file cannot be downloaded.
         """
         if (self.folder / file).exists():
             return self.folder / file
@@ -52,10 +52,10 @@ class Repository:
         return _download(self.text, self.address, file, self.commit, bar)
 
     def header(self, file: str) -> Any:
-        """The header of a safetensors file as `huggingface_hub` reads it, without the file; see its documentation.
+        """Return the header of a safetensors file, a `SafetensorsFileMetadata`, without downloading the file.
 
         Raises:
-            CheckpointError: it cannot be had.
+            CheckpointError: the header cannot be fetched.
         """
         from huggingface_hub import HfApi
 
@@ -63,26 +63,26 @@ class Repository:
             return HfApi().parse_safetensors_file_metadata(self.name, file, revision=self.commit)
 
     def require_complete(self, what: str) -> None:
-        """Raise CheckpointError where only the cache is known, and `what` is not in it."""
+        """Check that `files` is complete; raise CheckpointError that `what` is not in the cache if it is not."""
         if self.unreachable is not None:
             refuse_unreachable(self.unreachable, self.text, what)
 
     @property
     def name(self) -> str:
-        """`org/name`."""
+        """Return `org/name`."""
         return self.address.repository
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a checkpoint comes from that was named.
+    """The place that a checkpoint comes from, if it was named rather than found on disk.
 
     Attributes:
         text: what the user typed.
-        pinned: the same with the commit as its revision.
+        pinned: the same name with the commit as its revision.
         repository: `org/name`.
-        commit: of it; None while nothing was asked of the hub.
-        fetch: downloads the weights where they are not in the cache; their file.
+        commit: the commit; None as long as the hub was not asked.
+        fetch: returns the file of the weights, after downloading it if it is not in the cache.
     """
 
     text: str
@@ -93,19 +93,23 @@ class Origin:
 
     @property
     def label(self) -> str:
-        """A short name."""
+        """Return the name without the organisation."""
         return self.repository.rpartition("/")[2]
 
     def to_json(self) -> Mapping[str, str | None]:
-        """Plain data for `json.dumps`."""
+        """Return plain data for `json.dumps`."""
         return {"repository": self.repository, "commit": self.commit}
 
 
 def locate(address: Address, text: str) -> Repository:
-    """The repository at the commit that its revision is now; where the hub does not answer, the one in the cache.
+    """Return a repository at the commit that its revision is at now, by the cache if the hub does not answer.
+
+    Args:
+        address: the repository and the revision.
+        text: what the user typed, for messages.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such repository or revision, or the hub does not answer and the cache has none.
     """
     from huggingface_hub import HfApi
 
@@ -114,25 +118,29 @@ def locate(address: Address, text: str) -> Repository:
             info = HfApi().model_info(address.repository, revision=address.revision)
         except Exception as error:
             if is_unreachable(error):
-                held = cached(address, text) or refuse_unreachable(error, text, "")
-                return replace(held, unreachable=error)
+                in_cache = cached(address, text) or refuse_unreachable(error, text, "")
+                return replace(in_cache, unreachable=error)
             raise
     commit, files = str(info.sha), frozenset(sibling.rfilename for sibling in info.siblings or ())
     anchor = next((file for file in _ANCHORS if file in files), None)
     if anchor is not None and address.revision != commit:
+        # The folder of a file at the top is named after the commit: that of the download counts, if one came between.
         commit = _download(text, address, anchor, address.revision, silent()).parent.name
     return Repository(text, address, commit, snapshot(address.repository, commit), files)
 
 
 def cached(address: Address, text: str) -> Repository | None:
-    """The same as far as it is in the cache; None where it is not."""
+    """Return a repository with the files that the cache has of it; None if it has none.
+
+    `huggingface_hub` keeps the commit of a branch or tag in `refs/REVISION`, and files in `snapshots/COMMIT`.
+    """
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
 
     refs = snapshot(address.repository, "").parent / "refs"
-    named = refs / (address.revision or constants.DEFAULT_REVISION)
+    ref = refs / (address.revision or constants.DEFAULT_REVISION)
     try:
-        commit = named.read_text().strip() if named.is_file() else address.revision or ""
+        commit = ref.read_text().strip() if ref.is_file() else address.revision or ""
         folder = snapshot(address.repository, commit)
     except HFValidationError:
         return None
@@ -143,7 +151,7 @@ def cached(address: Address, text: str) -> Repository | None:
 
 
 def snapshot(repository: str, commit: str) -> Path:
-    """Where the cache has, or will have, the files of a repository at a commit."""
+    """Return the folder in which the cache has, or will have, the files of a repository at a commit."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 

@@ -1,11 +1,11 @@
-"""What timm makes of a checkpoint while it loads it, and how timm is told to load one."""
+"""Loading checkpoints with timm, and the Python that does so."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,27 @@ from growtool.library.timm.reach import home_module, register
 if TYPE_CHECKING:
     from torch import Tensor
 
+SAVING = "timm.models.save_for_hf(model, {}, safe_serialization=True)"  # `Script.saving` of every script
+
 Call = tuple[str, Mapping[str, Any]]
-"""The arguments of a call of `timm.create_model`: the name and the others."""
+"""The arguments of a call of `timm.create_model`: the name, and the others by name."""
 
 
 def call_for_folder(folder: Path) -> Call:
-    """What `timm.create_model` is called with to load a timm folder."""
+    """Return the call of `timm.create_model` that loads a folder."""
     return f"local-dir:{folder}", {"pretrained": True}
 
 
 def call_for_state(spec: ModelSpec, folder: Path | None) -> Call:
-    """The same for a state dict in memory, which goes to `pretrained_cfg_overlay` with what is there.
+    """Return the call of `timm.create_model` that loads a state dict in memory.
+
+    The caller adds the state dict to the `pretrained_cfg_overlay` of the call, as `state_dict`.
 
     Args:
         spec: the model.
-        folder: where its config.json is; None where timm's registry and the spec have to do.
+        folder: a folder whose `config.json` says how to load; None if timm's registry and the spec do.
     """
+    # timm takes `state_dict` only where no `source` (`local-dir`, `hf-hub`) comes first.
     if folder is not None:
         return f"local-dir:{folder}", {"pretrained": True, "pretrained_cfg_overlay": {"source": ""}}
     classes = count_classes(spec)
@@ -43,82 +48,91 @@ def call_for_state(spec: ModelSpec, folder: Path | None) -> Call:
 
 
 def load(call: Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None) -> Loaded:
-    """What `timm.create_model` loads; the global random state stays, timm's log is silent.
+    """Return what a call of `timm.create_model` loads; the global random state stays, and timm logs nothing.
 
     Args:
-        call: of one of the functions above.
+        call: the result of `call_for_folder` or `call_for_state`.
         spec: the model.
-        state: the state dict, for the second of them; on meta, it is held against a model without weights.
+        state: the state dict, for a call by `call_for_state`. If it is on meta, names and shapes are compared with a
+            model without weights.
 
     Raises:
-        Exception: whatever timm trips over.
+        RuntimeError: the state dict has values for less than half of the model's tensors.
+        Exception: whatever timm raises.
     """
     import timm
     import torch
 
     register()
     name, arguments = call
-    told = dict(arguments)
+    keywords = dict(arguments)
     dry = state is not None and all(tensor.is_meta for tensor in state.values())
     if state is not None:
-        told["pretrained_cfg_overlay"] = {**told["pretrained_cfg_overlay"], "state_dict": _uncopied(state)}
-    make = partial(timm.create_model, name, **told)
+        keywords["pretrained_cfg_overlay"] = {**keywords["pretrained_cfg_overlay"], "state_dict": _uncopied(state)}
+    make = partial(timm.create_model, name, **keywords)
     with torch.random.fork_rng(devices=[]), _silent(), recording(dry=dry) as recorded:
         model: Any = without_weights(make, (state or {}).values()) if dry else make()
+    # timm loads without `strict` where the number of classes is another, so a state dict of any model would pass.
     if not recorded.given or 2 * len(recorded.missing) > len(model.state_dict()):
         raise RuntimeError(f"{name} takes next to nothing of it")
-    # save_for_hf goes by the name in the model's configuration, which not every entry point has made its own
+    # `save_for_hf` writes the name in the model's configuration, and an entry point may have another one there.
     faithful = model.pretrained_cfg.get("architecture") == spec.architecture
     script = Script(_imports(spec), _python(call, state is not None), SAVING) if faithful else None
     return Loaded(model.eval(), recorded.given, recorded.missing, script)
 
 
 def _uncopied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in the same memory; timm copies its configuration deeply, the state dict in it, too."""
-    kept = {name: tensor.detach() for name, tensor in state.items()}
-    for tensor in kept.values():
+    """Return the tensors in the same memory, in a form that `copy.deepcopy` does not copy.
+
+    timm copies its configuration deeply, and with it the state dict. `taken` recognises tensors by their memory.
+    """
+    views = {name: tensor.detach() for name, tensor in state.items()}  # the caller's tensors get no attribute
+    for tensor in views.values():
         tensor.__deepcopy__ = partial(_itself, tensor)  # type: ignore[method-assign]
-    return kept
+    return views
 
 
 def _itself(tensor: Tensor, memo: object) -> Tensor:
     return tensor
 
 
-SAVING = "timm.models.save_for_hf(model, {}, safe_serialization=True)"
-
-
 def take(spec: ModelSpec, state: Mapping[str, Tensor]) -> Loaded:
-    """What timm makes of a state dict; with the head cut as its registry says, as it is, or strictly.
+    """Return what timm loads from a state dict: with the head cut as its registry says, else uncut, else strictly.
 
     Raises:
-        Exception: whatever timm trips over first.
+        Exception: whatever the first of these attempts raised.
     """
     import timm
 
     name, arguments = call_for_state(spec, None)
-    whole = {**arguments, "pretrained_cfg_overlay": {**arguments["pretrained_cfg_overlay"], "label_offset": None}}
+    # Weights of TensorFlow have a row for a background class in the head, which `label_offset` makes timm cut. A head
+    # that was trained anew has none.
+    uncut = {**arguments, "pretrained_cfg_overlay": {**arguments["pretrained_cfg_overlay"], "label_offset": None}}
+    attempts: list[Callable[[], Loaded]] = [
+        partial(load, (name, arguments), spec, state),
+        partial(load, (name, uncut), spec, state),
+        # The entry point of a user's own model may ignore `pretrained`.
+        partial(load_strictly, partial(timm.create_model, name, **spec.model_args), state),
+    ]
     problem: Exception | None = None
-    # a user's own model may not load weights itself
-    strictly = partial(load_strictly, partial(timm.create_model, name, **spec.model_args), state)
-    for attempt in (partial(load, (name, arguments), spec, state), partial(load, (name, whole), spec, state), strictly):
+    for attempt in attempts:
         try:
             with _silent():
                 return attempt()
-        except Exception as error:  # whatever timm trips over
+        except Exception as error:
             problem = problem or error
     assert problem is not None, "an attempt that fails says why"
     raise problem
 
 
 def needed_import(spec: ModelSpec) -> str | None:
-    """The module that has to be imported before timm knows the spec's model; None where timm alone does."""
+    """Return the package that has to be imported before timm knows the spec's model; None if timm has it."""
     package = home_module(spec).split(".")[0]
     return None if package == "timm" else package
 
 
 def loading_line(path: Path, spec: ModelSpec) -> str:
-    """The Python that loads a checkpoint in timm, a folder or a single file."""
+    """Return a line of Python that loads a checkpoint with timm, a folder or a single file."""
     folder = f"timm.create_model({_literal(f'local-dir:{path}')}, pretrained=True)"
     line = _of_file(path, spec) if path.suffix == ".safetensors" else folder
     needs = needed_import(spec)
@@ -126,7 +140,7 @@ def loading_line(path: Path, spec: ModelSpec) -> str:
 
 
 def loading_text(spec: ModelSpec) -> str:
-    """How a model card says to load the folder it lies in."""
+    """Return the Markdown with which a model card tells how to load the folder that it lies in."""
     needs = needed_import(spec)
     imports = f"import {needs}\nimport timm" if needs else "import timm"
     return (
@@ -137,9 +151,9 @@ def loading_text(spec: ModelSpec) -> str:
 
 
 def count_classes(spec: ModelSpec) -> int | None:
-    """Number of classes, where the spec says it."""
-    found = spec.model_args.get("num_classes", spec.settings.get("num_classes"))
-    return None if found is None else int(found)
+    """Return the number of classes; None if the spec does not tell it."""
+    count = spec.model_args.get("num_classes", spec.settings.get("num_classes"))
+    return None if count is None else int(count)
 
 
 def _imports(spec: ModelSpec) -> str:
@@ -147,33 +161,36 @@ def _imports(spec: ModelSpec) -> str:
 
 
 def _python(call: Call, with_state: bool) -> str:
-    """The Python of a call; `state` is the variable that holds the state dict."""
+    """Return the Python of a call, with the state dict in the variable `state`."""
     name, arguments = call
-    told = dict(arguments)
-    overlay = told.pop("pretrained_cfg_overlay", None)
-    words = [repr(name), *(f"{key}={value!r}" for key, value in told.items())]
+    keywords = dict(arguments)
+    overlay = keywords.pop("pretrained_cfg_overlay", None)
+    written = [repr(name), *(f"{key}={value!r}" for key, value in keywords.items())]
     if overlay is not None:
         items = [f"{key}={value!r}" for key, value in overlay.items()] + (["state_dict=state"] if with_state else [])
-        words.append(f"pretrained_cfg_overlay=dict({', '.join(items)})")
-    return f"timm.create_model({', '.join(words)})"
+        written.append(f"pretrained_cfg_overlay=dict({', '.join(items)})")
+    return f"timm.create_model({', '.join(written)})"
 
 
 def _literal(text: str) -> str:
-    """A string as Python reads it, in double quotes where nothing in it has to be escaped."""
+    """Return a string as a literal of Python, in double quotes if nothing in it has to be escaped."""
     plain = repr(text) == f"'{text}'"
     return f'"{text}"' if plain else repr(text)
 
 
 def _of_file(path: Path, spec: ModelSpec) -> str:
+    """Return the call that loads a single file."""
     arguments = "".join(f", {name}={value!r}" for name, value in spec.model_args.items())
-    classes = count_classes(spec)  # timm makes the classifier anew where the configuration has another number
-    told = f", num_classes={classes}" if classes is not None else ""
-    overlay = f"pretrained_cfg_overlay=dict(file={str(path)!r}{told})"
+    classes = count_classes(spec)
+    # timm drops the classifier's weights if the configuration, which is the registry's, has another number of classes.
+    classes_of_file = f", num_classes={classes}" if classes is not None else ""
+    overlay = f"pretrained_cfg_overlay=dict(file={str(path)!r}{classes_of_file})"
     return f'timm.create_model("{spec.architecture}", pretrained=True, {overlay}{arguments})'
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
+    """While open, drop timm's log and all warnings."""
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

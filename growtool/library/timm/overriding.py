@@ -55,14 +55,14 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
         kept = {**builders, **({DECODER: decode} if decode else {})}
         repeats = plain.pop(REPEATS) if decode else None
         # All wrappers share `plain`: each takes what its function has a parameter for, and the class gets the rest.
-        laid = _Laid(plain, paths, decoded, repeats, seen)
+        of_class = _ClassOverrides(plain, paths, decoded, repeats, seen)
         if decode:
             setattr(module, DECODER, watching(decode, decoded))
         for name, function in builders.items():
-            setattr(module, name, _passing_on(function, plain, laid if name == _INNERMOST else None))
+            setattr(module, name, _passing_on(function, plain, of_class if name == _INNERMOST else None))
         try:
             yield
-            if paths and not laid.used:
+            if paths and not of_class.used:
                 raise TypeError(f"{next(iter(paths))}: {module.__name__} builds without {_INNERMOST}, paths need it")
         finally:
             for name, function in kept.items():
@@ -99,7 +99,7 @@ def _is_builder(function: FunctionType, module: ModuleType) -> bool:
 
 
 @dataclass(frozen=True)
-class _Laid:
+class _ClassOverrides:
     """The arguments that replace those of a class.
 
     Attributes:
@@ -118,8 +118,8 @@ class _Laid:
     seen: dict[str, Any] | None
     used: list[type] = field(default_factory=list)
 
-    def over(self, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the class, where `given` are those of the file.
+    def applied(self, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a class, which the model file would call with the arguments `given`.
 
         Raises:
             TypeError: a path starts with no argument of the class, or the class does not take the decoded stages.
@@ -150,13 +150,15 @@ class _Laid:
         return {path: value for path, value in self.paths.items() if root_of(path) == name}
 
 
-def _passing_on(function: FunctionType, pending: dict[str, Any], laid: _Laid | None) -> Callable[..., Any]:
+def _passing_on(
+    function: FunctionType, pending: dict[str, Any], of_class: _ClassOverrides | None
+) -> Callable[..., Any]:
     """Return a builder in a wrapper that replaces arguments.
 
     Args:
         function: a builder, or `build_model_with_cfg`.
         pending: arguments that no builder has taken yet; those that the function takes are removed.
-        laid: replaces the arguments of the class; for `build_model_with_cfg` alone.
+        of_class: replaces the arguments of the class; for `build_model_with_cfg` alone.
     """
     signature = inspect.signature(function)
 
@@ -165,12 +167,13 @@ def _passing_on(function: FunctionType, pending: dict[str, Any], laid: _Laid | N
         bound = signature.bind(*args, **kwargs)
         for name in pending.keys() & signature.parameters.keys():
             bound.arguments[name] = pending.pop(name)
-        if laid:
+        if of_class:
             given = bound.arguments.get("kwargs", {})
-            config = bound.arguments.get("model_cfg")  # timm hands it to the class as `cfg`
-            replaced = laid.over(bound.arguments["model_cls"], given if config is None else {**given, "cfg": config})
-            if config is not None or "cfg" in pending:
-                bound.arguments["model_cfg"] = replaced.pop("cfg")
+            # timm hands `model_cfg` to the class as `cfg`, unless it is None.
+            config = bound.arguments.get("model_cfg")
+            given = given if config is None else {**given, "cfg": config}
+            replaced = of_class.applied(bound.arguments["model_cls"], given)
+            bound.arguments["model_cfg"] = replaced.pop("cfg", None)
             bound.arguments["kwargs"] = replaced
         return function(*bound.args, **bound.kwargs)
 
