@@ -78,8 +78,8 @@ def writing(model: Any, source: Reading, dropped: Collection[str]) -> Writing:
 
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in dropped}
     stripped = _prefix_remover(model, source)
-    # Weights that become two parts: by the parts' names in the source's file, those of new blocks by torch's. A source
-    # whose file holds the plain weight (in `places`) keeps it.
+    # Names of the two parts of a weight norm: those in the source's file, and for new blocks those that torch gives. A
+    # file that holds the plain weight (in `places`) keeps it.
     normed = {
         weight: source.made[weight].parts if weight in source.made else tuple(map(stripped, parts))
         for weight, parts in part_names(model).items()
