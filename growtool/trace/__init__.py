@@ -1,4 +1,4 @@
-"""Which axes of a model belong together: symbolic axes, one traced forward pass, pairing of two models."""
+"""Which axes of a model carry the same channels: symbolic axes, the trace of a forward pass, pairs of models."""
 
 from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, ChannelGroup, groups_on, positions
 from growtool.trace.flow.flow import Params
@@ -7,7 +7,8 @@ from growtool.trace.pairing.sequential_blocks import InLine, layers_in_line
 from growtool.trace.pairing.stretches import Stretch, inside, shortened, stretches, within
 from growtool.trace.reading.place_names import places
 from growtool.trace.reading.words import Channels, channels_of, told
-from growtool.trace.record import Member, NamedGroup, Trace, trace_built, trace_model
+from growtool.trace.record import trace_built, trace_model
+from growtool.trace.result import Member, NamedGroup, Trace
 
 __all__ = [
     "KERNEL_POSITION",

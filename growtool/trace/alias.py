@@ -1,4 +1,4 @@
-"""Which tensors share memory: a write through one of them changes all."""
+"""Tensors that share memory: a write through one of them changes all of them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from torch import Tensor
 
 
 class Aliases:
-    """The tensors of a forward pass by the memory they lie in."""
+    """The tensors of a forward pass, by the storage that they lie in."""
 
     def __init__(self) -> None:
         self._sharing: dict[int, list[Tensor]] = defaultdict(list)
 
     def add(self, tensor: Tensor) -> None:
-        """Remember a tensor; it is kept alive, so that its memory is not given to another."""
+        """Remember a tensor and keep it alive, so that torch does not give its memory to another one."""
         self._sharing[_memory(tensor)].append(tensor)
 
     def others(self, tensor: Tensor) -> Iterator[Tensor]:
-        """Every other tensor in the memory of this one, whether or not they overlap."""
+        """Yield every other tensor in the same storage, whether or not they overlap."""
         return (other for other in self._sharing[_memory(tensor)] if other is not tensor)
 
 
 def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The arguments an operation writes to, by its schema."""
-    given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
-    named = (given.get(a.name) for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    return [value for value in named if isinstance(value, Tensor)]
+    """Return the tensors that an operation writes to, according to its schema."""
+    arguments = func._schema.arguments
+    given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
+    written_names = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [given[name] for name in written_names if isinstance(given.get(name), Tensor)]
 
 
 def _memory(tensor: Tensor) -> int:
+    # the storage itself: meta tensors have no data, and a data pointer of 0 in common
     return int(tensor.untyped_storage()._cdata)

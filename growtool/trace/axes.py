@@ -1,11 +1,14 @@
-"""A symbolic tensor axis: which channels it carries, and in what layout.
+"""Symbolic tensor axes: which channels an axis carries, and in what layout.
 
-An `Axis` is a concatenation of segments; a `Segment` is a row-major product of factors; a factor is a `ChannelGroup`
-(a set of channels that grows as one) or a nested axis. So a packed qkv axis of three heads times sixteen channels is
-`((H, D), (H, D), (H, D))`, and the input of a dense block is `((a,), (b,), (c,))`. Identity is structural: two axes of
-equal size have nothing to do with each other until an operation of the model says so.
+An `Axis` is a concatenation of segments. A `Segment` is a row-major product of factors. A factor is a `ChannelGroup`
+(a set of channels that grows as one) or a nested axis. With H heads of D channels each, a packed qkv axis is
+`((H, D), (H, D), (H, D))`. The channels that a layer of a dense block reads are `((a,), (b,), (c,))`.
 
-Channel groups are union-find roots: binding a channel group to an axis replaces it everywhere at the next `resolve`.
+Two axes are the same only if they are made of the same channel groups: axes of equal size are unrelated until an
+operation of the model makes them equal.
+
+Channel groups are the nodes of a union-find forest. `bind` makes a group stand for an axis, and `resolve` puts that
+axis in place of the group wherever it occurs.
 """
 
 from __future__ import annotations
@@ -24,16 +27,19 @@ _serial = itertools.count()
 
 
 class Unsolvable(Exception):
-    """Two layouts have no common refinement; the axes involved become fixed."""
+    """The layout of an axis cannot be followed any further; whoever catches this fixes the axes involved."""
 
 
 class ChannelGroup:
     """Channels that grow as one.
 
     Attributes:
-        size: how many.
-        owners: the parameter dimensions this channel group was created for; tells rows from columns at a contraction.
-        fixed: why these channels must keep their number and order, or None where they may grow.
+        size: number of channels.
+        fixed: why these channels must keep their number and order; None if they may grow.
+        owners: the parameter dimensions that the group was created for. Rows and columns of a square weight may become
+            one group; the owners still tell which of the two a contraction sums over.
+        term: the axis that the group stands for since it was bound; None for a root of the forest.
+        serial: a number of its own, for printing.
     """
 
     __slots__ = ("fixed", "owners", "serial", "size", "term")
@@ -53,52 +59,58 @@ Factor: TypeAlias = "ChannelGroup | Axis"
 Segment: TypeAlias = "tuple[Factor, ...]"
 Axis: TypeAlias = "tuple[Segment, ...]"
 
-# Reasons to be fixed that are asked for elsewhere.
+# Reasons to be fixed that are compared or given in several places.
 KERNEL_POSITION, SPATIAL_POSITION, LOOKED_UP = "a kernel position", "a spatial position", "indexing"
 MODEL_OUTPUT = "the model's output"
+VARYING = "constant values that differ along it"
 
 ONE: Axis = ((),)  # an axis of size 1
 
 
 def new_axis(size: int, fixed: str | None = None, owners: frozenset[Owner] = frozenset()) -> Axis:
-    """An axis of one fresh channel group (no channel group at all for size 1)."""
+    """Return an axis of one new channel group; for size 1, an axis without any channel group."""
     return ONE if size == 1 else ((ChannelGroup(size, fixed, owners),),)
 
 
 def factor_size(factor: Factor) -> int:
-    """Number of positions of one factor."""
+    """Return the number of positions of a factor."""
     return factor.size if isinstance(factor, ChannelGroup) else axis_size(factor)
 
 
 def segment_size(segment: Segment) -> int:
-    """Number of positions of one segment."""
+    """Return the number of positions of a segment."""
     return math.prod(map(factor_size, segment))
 
 
 def axis_size(axis: Axis) -> int:
-    """Number of positions of the axis."""
+    """Return the number of positions of an axis."""
     return sum(map(segment_size, axis))
 
 
 def resolve(axis: Axis) -> Axis:
-    """The axis with every binding followed, nested products flattened and leading concatenations spread out."""
+    """Return the axis in normal form: bindings followed, nested products flattened, leading concatenations spread out.
+
+    Axes with equal normal forms carry the same channels in the same layout.
+    """
     try:
-        return tuple(segment for old in axis for segment in _resolve_segment(old))
-    except RecursionError:  # hundreds of positions, each cut off the rest
-        _shorten(axis)
-        return tuple(segment for old in axis for segment in _resolve_segment(old))
+        return tuple(part for segment in axis for part in _resolve_segment(segment))
+    except RecursionError:
+        # Overlapping windows cut an axis position by position, and each rest is bound inside the one before: hundreds
+        # of terms, one within the next.
+        _resolve_terms(axis)
+        return tuple(part for segment in axis for part in _resolve_segment(segment))
 
 
-def _shorten(axis: Axis) -> None:
-    """Resolve what an axis is bound to from the innermost outwards."""
-    found: dict[ChannelGroup, None] = {}
+def _resolve_terms(axis: Axis) -> None:
+    """Resolve the terms that an axis leads to, the innermost first, so that none has a deep one inside."""
+    bound: dict[ChannelGroup, None] = {}  # an ordered set, outer groups before inner ones
     waiting = list(leaves(axis))
     while waiting:
-        root = _root(waiting.pop())
-        if root.term is not None and root not in found:
-            found[root] = None
-            waiting += leaves(root.term)
-    for group in reversed(found):
+        group = _root(waiting.pop())
+        if group.term is not None and group not in bound:
+            bound[group] = None
+            waiting += leaves(group.term)
+    for group in reversed(bound):
         assert group.term is not None
         group.term = resolve(group.term)
 
@@ -118,14 +130,18 @@ def _resolve_segment(segment: Segment) -> Axis:
             inner = resolve(factor)
         factors.extend(inner[0] if len(inner) == 1 else (inner,))
     if factors and not isinstance(factors[0], ChannelGroup):
-        # (a + b) * c in row-major order is a*c followed by b*c
+        # (a + b) * c in row-major order is a*c followed by b*c. This holds for the outermost factor alone: c * (a + b)
+        # alternates between a and b, and stays nested.
         head, rest = factors[0], tuple(factors[1:])
         return head if not rest else tuple(s for part in head for s in _resolve_segment(part + rest))
     return (tuple(factors),)
 
 
 def _root(group: ChannelGroup) -> ChannelGroup:
-    """The last of a chain of groups bound one to the next; the chain is made short, as deep models bind thousands."""
+    """Return the last of a chain of groups, each bound to the next; it may itself be bound to a composite axis.
+
+    The groups passed are bound to the last one directly (path compression), as deep models bind thousands in a chain.
+    """
     chain = []
     while (
         group.term is not None
@@ -141,7 +157,7 @@ def _root(group: ChannelGroup) -> ChannelGroup:
 
 
 def groups_on(axis: Axis) -> Iterator[ChannelGroup]:
-    """The free and fixed channel groups of a resolved or unresolved axis, bindings followed, in order, with repeats."""
+    """Yield the channel groups of an axis, resolved or not, in order and with repeats; bindings are followed."""
     for segment in axis:
         for factor in segment:
             if not isinstance(factor, ChannelGroup):
@@ -155,7 +171,7 @@ def groups_on(axis: Axis) -> Iterator[ChannelGroup]:
 
 
 def leaves(axis: Axis) -> Iterator[ChannelGroup]:
-    """The channel groups the axis was built from, bindings not followed."""
+    """Yield the channel groups that an axis was built from, without following bindings."""
     for segment in axis:
         for factor in segment:
             if isinstance(factor, ChannelGroup):
@@ -165,20 +181,20 @@ def leaves(axis: Axis) -> Iterator[ChannelGroup]:
 
 
 def owners(axis: Axis) -> Iterator[tuple[ChannelGroup, Owner]]:
-    """The leaves of the axis with the parameter dimensions they were created for."""
+    """Yield each leaf of an axis with each parameter dimension that it was created for."""
     return ((group, owner) for group in leaves(axis) for owner in group.owners)
 
 
 def positions(axis: Axis, order: Mapping[ChannelGroup, Tensor]) -> Tensor:
-    """The position along the axis that each new one is taken from when channels are put into another order.
+    """Return the permutation of an axis that reorders its channel groups, for `index_select`.
 
     Args:
-        axis: resolved; segments one after the other, each a row-major product.
-        order: channel group -> int64 [its size], the channel at each new place; channel groups that are absent keep
-            theirs.
+        axis: resolved.
+        order: channel group -> int64 [its size], the old channel at each new place; groups that are absent keep their
+            order.
 
     Returns:
-        int64 [axis_size(axis)].
+        int64 [axis_size(axis)], the old position at each new one.
     """
     parts, offset = [], 0
     for segment in axis:
@@ -195,22 +211,22 @@ def positions(axis: Axis, order: Mapping[ChannelGroup, Tensor]) -> Tensor:
 
 
 def is_fixed(axis: Axis) -> str | None:
-    """The reason why no channel of the axis may change, None if one may (or there is none)."""
+    """Return why no channel of the axis may change; None if some channel may, or if the axis has no channel group."""
     reasons = [group.fixed for group in groups_on(axis)]
     return reasons[0] if reasons and all(reasons) else None
 
 
 def fix(axis: Axis, reason: str) -> None:
-    """Forbid the channels of the axis to change; the first reason given stays."""
+    """Forbid the channels of an axis to change; groups that are fixed already keep their first reason."""
     for group in groups_on(axis):
         group.fixed = group.fixed or reason
 
 
 def bind(group: ChannelGroup, axis: Axis) -> None:
-    """Declare that `group` stands for `axis`, of the same size.
+    """Make a root group stand for an axis of the same size.
 
     Raises:
-        Unsolvable: the axis contains the channel group.
+        Unsolvable: the axis contains the group.
     """
     assert group.term is None and axis_size(axis) == group.size, (group, axis)
     if any(a is group for a in groups_on(axis)):
@@ -221,7 +237,7 @@ def bind(group: ChannelGroup, axis: Axis) -> None:
 
 
 def cut(axis: Axis, at: int) -> tuple[Axis, Axis]:
-    """Split into the first `at` positions and the rest; refines channel groups that the cut falls into."""
+    """Split an axis into its first `at` positions and the rest; a channel group that the cut falls into is refined."""
     axis = resolve(axis)
     done = 0
     for i, segment in enumerate(axis):
@@ -236,16 +252,17 @@ def cut(axis: Axis, at: int) -> tuple[Axis, Axis]:
 
 
 def _cut_segment(segment: Segment, at: int) -> tuple[Axis, Axis]:
+    """Split a resolved segment within: 0 < at < its size."""
     head, rest = segment[0], segment[1:]
+    # resolve spreads leading concatenations out, so that the outermost factor is a group
     assert isinstance(head, ChannelGroup) and head.term is None, segment
     whole, remainder = divmod(at, segment_size(rest))
+    # The first `whole` channels of the head lie in front of the cut. If it falls between two channels, the others lie
+    # behind it; if it falls within one, that channel becomes a part of its own, and its `rest` is cut.
     sizes = [whole, head.size - whole] if remainder == 0 else [whole, 1, head.size - whole - 1]
-    parts = [new_axis(n, head.fixed, head.owners) if n else () for n in sizes]
-    if sum(map(bool, parts)) > 1:
-        bind(head, tuple(s for part in parts for s in part))
-    else:
-        parts = [((head,),) if part else () for part in parts]
-    pieces = [resolve(tuple(s + rest for s in part)) for part in parts]
+    parts: list[Axis] = [new_axis(n, head.fixed, head.owners) if n else () for n in sizes]
+    bind(head, tuple(part_segment for part in parts for part_segment in part))
+    pieces = [resolve(tuple(part_segment + rest for part_segment in part)) for part in parts]
     if remainder == 0:
         return pieces[0], pieces[1]
     left, right = cut((rest,), remainder)

@@ -1,4 +1,4 @@
-"""What the tape knows of tensors and operations: the words in which the rules speak."""
+"""The data that the rules of the trace work on: values of tensors, calls of operations, and the pass under way."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class Value:
     """What the tape knows of one tensor.
 
     Attributes:
-        axes: its symbolic axes.
-        params: what it is made of; None for anything that depends on the input.
+        axes: its symbolic axes, one for each dimension.
+        params: names of the parameters and buffers that it is computed from, empty for a constant; None if it depends
+            on the input.
         flow: what would remain of it if parameters were zero.
-        stored: the name of the parameter or buffer that it is, transposed or not, a vector in any shape; None: it is
-            none, or has several.
+        stored: name of the parameter or buffer that it is, perhaps transposed, or reshaped if it is a vector; None if
+            it is another tensor, or one that is registered under several names.
     """
 
     axes: Axes
@@ -36,7 +37,16 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation: `name` is aten's without namespace, overload and trailing underscore, `op` what is known of it."""
+    """One operation while it is traced.
+
+    Attributes:
+        name: aten's name, without namespace, overload and trailing underscore.
+        op: the row of the table of operations.
+        func: torch's operation.
+        args, kwargs: the arguments as given.
+        ins: every tensor among the arguments, in order.
+        outs: every tensor among the results, in order.
+    """
 
     name: str
     op: Op
@@ -47,19 +57,19 @@ class Call:
     outs: tuple[Tensor, ...]
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
-        """An argument by position or by name."""
+        """Return an argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
 
 class Observer(Protocol):
-    """What a pass under way tells the rules.
+    """The part of the `Tape` that rules use.
 
     Attributes:
         module: path of the innermost module that is running.
         norm_eps: as in `Trace`; rules add to it.
-        vectors: parameters and buffers of one dimension.
-        activations: token of a flow -> the idempotent activation that it comes out of.
-        norms: token of a flow -> the norm that its tensor comes out of.
+        vectors: names of the parameters and buffers of one dimension.
+        activations: token of a flow -> the idempotent activation that its tensor came out of.
+        norms: token of a flow -> the norm that its tensor came out of.
     """
 
     norm_eps: dict[str, float]

@@ -1,8 +1,10 @@
-"""Calls that torch takes apart by the sizes it meets, taken apart in one way: source and target then do the same.
+"""Calls that are traced in a canonical form, so that source and target run the same operations at different sizes.
 
-A list of consecutive positions, `x[..., [-2], :]`, is a slice: other positions may grow beside it. An einsum of two
-tensors is one matrix product; torch leaves out of it what has one position, a single head say, and so computes a model
-of one head otherwise than one of two. Pooling with a window that is larger than the image is the mean over the image.
+- An index by a list of consecutive positions, `x[..., [-2], :]`, becomes a slice. A lookup would fix the whole axis;
+  beside a slice, the other positions may grow.
+- An einsum of two tensors becomes one batched matrix product. torch drops dimensions of size 1 from it, and so computes
+  a model with a single head by other operations than one with two.
+- Average pooling with a window larger than the image becomes the mean over the image.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Canonical(TorchFunctionMode):
-    """While active, such calls run in that one way, with the same results."""
+    """While active, such calls run in their canonical form, with the same results."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -26,63 +28,63 @@ class Canonical(TorchFunctionMode):
         if func is Tensor.__getitem__:
             args = (args[0], as_slice(args[1]))
         elif func in (torch.einsum, avg_pool2d) and not kwargs:
-            found = as_product(*args) if func is torch.einsum else as_mean(*args)
-            if found is not None:
-                return found
+            result = as_product(*args) if func is torch.einsum else as_mean(*args)
+            if result is not None:
+                return result
         return func(*args, **(kwargs or {}))
 
 
 def as_slice(index: Any) -> Any:
-    """An index with its list of consecutive positions as a slice; unchanged where it holds none, or another list too.
-
-    A second list, a number or a tensor is picked together with the first one, position by position.
-    """
+    """Return an index with its one list of consecutive positions as a slice; any other index as it is."""
     parts = index if isinstance(index, tuple) else (index,)
     lists = [part for part in parts if isinstance(part, list)]
-    others = all(part is None or part is ... or isinstance(part, slice | list) for part in parts)
-    if len(lists) != 1 or not others or not _consecutive(lists[0]):
+    # torch pairs a list with a second list, a number or a tensor element by element, which a slice does not do
+    alone = all(part is None or part is ... or isinstance(part, slice | list) for part in parts)
+    if len(lists) != 1 or not alone or not _is_consecutive(lists[0]):
         return index
     first, last = lists[0][0], lists[0][-1]
-    taken = slice(first, None if last == -1 else last + 1)
-    return tuple(taken if isinstance(part, list) else part for part in parts)
+    window = slice(first, None if last == -1 else last + 1)  # a stop of 0 would be the first position
+    return tuple(window if isinstance(part, list) else part for part in parts)
 
 
-def _consecutive(positions: list[Any]) -> bool:
-    if not positions or not all(type(position) is int for position in positions):
+def _is_consecutive(positions: list[Any]) -> bool:
+    if not positions or not all(type(position) is int for position in positions):  # a bool is a mask
         return False
     first = positions[0]
     return positions == list(range(first, first + len(positions))) and (first >= 0 or positions[-1] < 0)
 
 
 def as_product(equation: Any, *operands: Any) -> Tensor | None:
-    """An einsum of two tensors as a batched matrix product, whatever the sizes; None for any other.
+    """Return an einsum of two tensors, computed as a batched matrix product; None if it cannot be.
 
-    Dimensions of both that stay are the batch; what is summed over has to be in both.
+    Letters of both operands that stay in the result are the batch. A letter that is summed over has to be in both
+    operands.
     """
-    given, arrow, out = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
-    names = given.split(",")
-    if len(operands) != 2 or len(names) != 2 or not arrow or not all(isinstance(x, Tensor) for x in operands):
+    inputs, arrow, out = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
+    words = inputs.split(",")
+    if len(operands) != 2 or len(words) != 2 or not arrow or not all(isinstance(x, Tensor) for x in operands):
         return None
-    (left, right), (a, b) = names, operands
+    (left, right), (a, b) = words, operands
     plain = all(len(set(word)) == len(word) and word.isalpha() for word in (left, right, out))
-    batch = [name for name in left if name in right and name in out]
-    summed = [name for name in left if name in right and name not in out]
-    rows, columns = ([name for name in word if name in out and name not in batch] for word in (left, right))
+    batch = [letter for letter in left if letter in right and letter in out]
+    summed = [letter for letter in left if letter in right and letter not in out]
+    rows, columns = ([letter for letter in word if letter in out and letter not in batch] for word in (left, right))
     if not plain or not summed or {*left, *right} != {*batch, *summed, *rows, *columns} or a.dtype != b.dtype:
         return None
     sizes = dict(zip(left, a.shape, strict=True))
-    if any(sizes.get(name, size) != size for name, size in zip(right, b.shape, strict=True)):
-        return None  # one position stands for many
+    if any(sizes.get(letter, size) != size for letter, size in zip(right, b.shape, strict=True)):
+        return None  # einsum broadcasts a dimension of size 1
 
     sizes |= dict(zip(right, b.shape, strict=True))
 
-    def ordered(x: Tensor, word: str, *groups: Sequence[str]) -> Tensor:
-        turned = x.permute([word.index(name) for group in groups for name in group])
-        return turned.reshape([math.prod(sizes[name] for name in group) for group in groups])
+    def flattened(x: Tensor, word: str, *dims: Sequence[str]) -> Tensor:
+        """Return an operand with one dimension for each sequence of letters."""
+        in_order = x.permute([word.index(letter) for letters in dims for letter in letters])
+        return in_order.reshape([math.prod(sizes[letter] for letter in letters) for letters in dims])
 
-    product = ordered(a, left, batch, rows, summed) @ ordered(b, right, batch, summed, columns)
-    places = [*batch, *rows, *columns]
-    return product.reshape([sizes[name] for name in places]).permute([places.index(name) for name in out])
+    product = flattened(a, left, batch, rows, summed) @ flattened(b, right, batch, summed, columns)
+    kept = [*batch, *rows, *columns]
+    return product.reshape([sizes[letter] for letter in kept]).permute([kept.index(letter) for letter in out])
 
 
 def as_mean(
@@ -94,8 +96,12 @@ def as_mean(
     count_include_pad: bool = True,
     divisor: int | None = None,
 ) -> Tensor | None:
-    """Average pooling of which one window covers the image, whatever its size; None for any other."""
+    """Return an average pooling, computed as a mean, if it has a single window that covers the image; else None.
+
+    The arguments are those of `avg_pool2d`. In ceil mode, a window that reaches beyond the image averages over the
+    positions inside it.
+    """
     windows = [kernel, kernel if stride is None else stride]
-    least = min(size for given in windows for size in (given if isinstance(given, list | tuple) else (given,)))
-    covers = ceil_mode and padding in (0, (0, 0)) and divisor is None and least >= max(image.shape[-2:])
+    smallest = min(size for given in windows for size in (given if isinstance(given, list | tuple) else (given,)))
+    covers = ceil_mode and padding in (0, (0, 0)) and divisor is None and smallest >= max(image.shape[-2:])
     return image.mean((-2, -1), keepdim=True) if covers else None

@@ -1,21 +1,22 @@
-"""Tensors that are neither parameters nor activations: along which of their axes they may grow."""
+"""The axes of constants, tensors that are neither parameters nor activations."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from growtool.trace.axes import Axis, new_axis
+from growtool.trace.axes import VARYING, Axis, new_axis
 
 
 def constant_axes(tensor: Tensor) -> tuple[Axis, ...]:
-    """Axes of a tensor that is neither parameter nor activation: free where its values do not vary, else fixed."""
+    """Return axes that are fixed where the values of a constant vary along them, and free to grow elsewhere."""
     return tuple(
-        new_axis(n, None if uniform else "constant values that differ along it")
-        for n, uniform in zip(tensor.shape, _uniform(tensor), strict=True)
+        new_axis(n, None if uniform else VARYING)
+        for n, uniform in zip(tensor.shape, _is_uniform_along(tensor), strict=True)
     )
 
 
-def _uniform(tensor: Tensor) -> list[bool]:
-    if tensor.is_meta or tensor.numel() == 0:
+def _is_uniform_along(tensor: Tensor) -> list[bool]:
+    """Return for each dimension whether the values are the same at all of its positions."""
+    if tensor.is_meta or tensor.numel() == 0:  # no values to compare
         return [n == 1 for n in tensor.shape]
     return [n == 1 or bool((tensor == tensor.narrow(i, 0, 1)).all()) for i, n in enumerate(tensor.shape)]

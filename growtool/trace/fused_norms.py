@@ -1,6 +1,6 @@
-"""Norms that torch computes in five or six operations, which are one for whoever asks.
+"""Norms that torch computes in several operations, each as one step of the trace.
 
-RMSNorm is `x * rsqrt(mean(x^2) + eps) * gain`; timm's SimpleNorm has a variance taken with N - 1 in place of the mean.
+RMSNorm is `x * rsqrt(mean(x^2) + eps) * gain`. timm's SimpleNorm has `var(x)`, by N - 1, in place of the mean square.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from growtool.trace.table.kinds import Kind, Op
 from growtool.trace.table.ops import OPS
 from growtool.trace.table.reductions import divisor_correction, reduced_dims
 
-_SIZES = {  # first operation -> the norm, and the operations from there on
+# first operation -> the norm's name and row, and the names of all operations up to the product with x
+_NORMS = {
     "pow": ("rms_norm", OPS["rms_norm"], ("pow", "mean", "add", "rsqrt", "mul")),
     "var": ("variance_norm", Op(kind=Kind.VARIANCE_NORM, affine=(2,), eps=3), ("var", "add", "rsqrt", "mul")),
 }
@@ -24,12 +25,12 @@ _Layouts = Mapping[int, tuple[Axis, ...]]
 def with_fused_norms(
     steps: Sequence[Step], layouts: _Layouts, made_of: Mapping[int, frozenset[str]]
 ) -> tuple[Step, ...]:
-    """The steps with every such norm over the last axis as one.
+    """Return the steps with each RMSNorm or SimpleNorm over the last axis as a single step.
 
     Args:
         steps: of a pass, in order.
-        layouts: number -> the axes of a tensor.
-        made_of: number -> parameters and buffers, for tensors made of nothing else.
+        layouts: number of a tensor -> its axes.
+        made_of: number of a tensor -> parameters and buffers, for tensors made of nothing else.
     """
     readers = defaultdict[int, list[int]](list)
     for place, step in enumerate(steps):
@@ -38,56 +39,60 @@ def with_fused_norms(
     written = {number for step in steps for number in step.overwritten}
     vectors = {number for number, names in made_of.items() if names and len(layouts[number]) == 1}
 
-    def alone(place: int) -> int | None:
-        """The place of the one operation that reads a result, or of one that overwrites it."""
-        (out, *more) = steps[place].outs
+    def only_reader(place: int) -> int | None:
+        """Return the place of the one step that reads the result of another, or that first overwrites it."""
+        (out, *further) = steps[place].outs
         following = [reader for reader in readers[out] if reader > place]
-        if more or out in written or not following:
+        if further or out in written or not following:
             return None
         return following[0] if len(following) == 1 or steps[following[0]].outs == (out,) else None
 
-    made: dict[int, Step | None] = {}
+    replaced: dict[int, Step | None] = {}  # place -> the norm that takes it, None if the step goes
     for place, step in enumerate(steps):
-        chain = _chain(place, steps, alone, layouts)
+        chain = _chain(place, steps, only_reader, layouts)
         if chain is None:
             continue
-        x, gained = step.args[0].number, alone(chain[-1])
-        gain = _gain(steps[gained], steps[chain[-1]].outs[0], vectors) if gained is not None else None
-        if gain is not None and gained is not None:
-            chain.append(gained)
-        (name, op, _), added = _SIZES[step.name], next(steps[p] for p in chain if steps[p].name == "add")
-        # the trace is in float32, in which torch rounds eps
-        eps, last = float(f"{added.args[1]:.8g}"), steps[chain[-1]]
+        x, product, gain = step.args[0].number, steps[chain[-1]], None
+        reader = only_reader(chain[-1])
+        if reader is not None:
+            gain = _gain(steps[reader], product.outs[0], vectors)
+            if gain is not None:
+                chain.append(reader)
+        name, op, _ = _NORMS[step.name]
+        last, added = steps[chain[-1]], next(steps[p].args[1] for p in chain if steps[p].name == "add")
+        eps = float(f"{added:.8g}")  # torch's rms_norm has rounded it to float32, the type of the trace
         arguments = (Ref(x), (axis_size(layouts[x][-1]),), gain, eps)
-        made |= dict.fromkeys(chain)
-        made[chain[-1]] = Step(name, op, step.module, arguments, {}, last.outs, last.overwritten)
-    found = (made.get(place, step) for place, step in enumerate(steps))
-    return tuple(step for step in found if step is not None)
+        replaced |= dict.fromkeys(chain)
+        replaced[chain[-1]] = Step(name, op, step.module, arguments, {}, last.outs, last.overwritten)
+    fused = (replaced.get(place, step) for place, step in enumerate(steps))
+    return tuple(step for step in fused if step is not None)
 
 
 def _chain(
-    start: int, steps: Sequence[Step], alone: Callable[[int], int | None], layouts: _Layouts
+    start: int, steps: Sequence[Step], only_reader: Callable[[int], int | None], layouts: _Layouts
 ) -> list[int] | None:
-    """The places of the operations up to `x * rsqrt(...)`, None where they are others."""
+    """Return the places of the steps of `x * rsqrt(...)`, the first at `start`; None if they are another thing."""
     step = steps[start]
-    if step.name not in _SIZES or not isinstance(step.args[0], Ref):
+    if step.name not in _NORMS or not isinstance(step.args[0], Ref):
         return None
     chain = [start]
-    for name in _SIZES[step.name][2][1:]:
-        following = alone(chain[-1])
+    for name in _NORMS[step.name][2][1:]:
+        following = only_reader(chain[-1])
         if following is None or steps[following].name != name or steps[following].module != step.module:
             return None
         chain.append(following)
     x = step.args[0].number
+    # the product has to read the x that was measured
     if any(x in (*between.outs, *between.overwritten) for between in steps[start : chain[-1]]):
         return None
-    *size, add, _, product = (steps[place] for place in chain)
+    *measure, add, _, product = (steps[place] for place in chain)
     plain = isinstance(add.args[1], int | float) and not add.kwargs
-    return chain if _is_size(size, len(layouts[x])) and plain and x in product.ins and len(product.ins) == 2 else None
+    measured = _measures_last_axis(measure, len(layouts[x]))
+    return chain if measured and plain and x in product.ins and len(product.ins) == 2 else None
 
 
-def _is_size(steps: Sequence[Step], ndim: int) -> bool:
-    """Whether operations compute a mean square, or a variance by N - 1, over the last axis, which stays."""
+def _measures_last_axis(steps: Sequence[Step], ndim: int) -> bool:
+    """Return whether steps compute a mean square, or a variance by N - 1, over the last axis and keep that axis."""
     last = steps[-1]
     if steps[0].name == "pow" and steps[0].args[1] != 2:
         return False
@@ -98,6 +103,6 @@ def _is_size(steps: Sequence[Step], ndim: int) -> bool:
 
 
 def _gain(step: Step, normed: int, vectors: Collection[int]) -> Ref | None:
-    """The vector made of parameters that multiplies what was normalised."""
+    """Return the vector made of parameters by which a step multiplies the normalised tensor; None if it does not."""
     others = [number for number in step.ins if number != normed]
     return Ref(others[0]) if step.name == "mul" and len(others) == 1 and others[0] in vectors else None

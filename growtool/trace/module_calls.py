@@ -1,4 +1,4 @@
-"""What each run of a module received and returned, and on what terms it returns what it received."""
+"""Runs of modules: what each received and returned, and on what terms an output equals an input."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from growtool.trace.flow.flow import Flow, Params
 
 
 class Same(NamedTuple):
-    """An output equals an input.
+    """The terms on which an output of a module equals one of its inputs; they hold together.
 
     Attributes:
-        number: of the input.
-        params: if these are zero,
-        passing: and these are parameters and buffers of layers that pass on what they receive,
-        plain: and these are gains of one and shifts of zero, of norms within and of the one that wrote the input.
+        number: number of the input tensor.
+        params: parameters that have to be zero.
+        passing: parameters and buffers of layers that have to compute the identity.
+        plain: gains that have to be one and shifts that have to be zero: of norms inside the module, and of the norm
+            that wrote the input.
     """
 
     number: int
@@ -27,13 +28,13 @@ class Same(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One tensor that a module returned, against what it received.
+    """One tensor that a module returned, compared with the inputs of the module.
 
     Attributes:
-        number: of a tensor that a module returned.
-        same: on what terms it equals an input of the module; None: on none.
-        zero: parameters that make it zero if they are zero; None: none do.
-        lost: the operation after which it equals no input any more.
+        number: number of the tensor.
+        same: the terms on which it equals an input; None if it never does.
+        zero: parameters that make it zero if they are zero; None if none do.
+        lost: the operation after which it does not equal an input on any terms; None if there is none.
     """
 
     number: int
@@ -47,11 +48,11 @@ class ModuleCall:
     """One run of a module.
 
     Attributes:
-        path: of the module.
-        first, end: its operations among all in order, `end` excluded.
-        ins: numbers of the tensors it received.
-        outs: what it returned.
-        lone: whether that is one tensor, not a tuple.
+        path: path of the module.
+        first, end: the range of its operations among the raw steps of the pass, `end` excluded.
+        ins: numbers of the tensors that it received.
+        outs: the tensors that it returned.
+        lone: whether it returned one tensor as such, and no tuple.
     """
 
     path: str
@@ -63,32 +64,35 @@ class ModuleCall:
 
 
 def outcome(number: int, flow: Flow, shape: Sequence[int], tokens: Sequence[int], numbers: Sequence[int]) -> Outcome:
-    """On what terms a returned tensor equals an input.
+    """Return how a tensor that a module returned compares with the inputs of the module.
 
     Args:
-        number: of the tensor.
+        number: number of the tensor.
         flow: its flow.
         shape: its shape.
-        tokens: of the inputs, as they were when the module began.
-        numbers: of the inputs.
+        tokens: tokens of the inputs' flows, as they were when the module began.
+        numbers: numbers of the inputs.
     """
     bases = flow.reachable(shape)
-    found = [
+    equal = [
         Same(n, bases[token].params, bases[token].passing, bases[token].plain)
         for token, n in zip(tokens, numbers, strict=True)
         if token in bases and bases[token].is_all(shape)
     ]
-    same = min(found, key=lambda s: (len(s.passing), len(s.plain)), default=None)
-    return Outcome(
-        number, same, flow.zeroed_by, next((flow.lost[token] for token in tokens if token in flow.lost), None)
-    )
+    # zeroing parameters asks less of a model than changing whole layers or norms
+    same = min(equal, key=lambda terms: (len(terms.passing), len(terms.plain)), default=None)
+    lost = next((flow.lost[token] for token in tokens if token in flow.lost), None)
+    return Outcome(number, same, flow.zeroed_by, lost)
 
 
 def exits_of(calls: Sequence[ModuleCall]) -> dict[str, Params]:
-    """The parameters that, set to zero, make a module return its input, for each module with such parameters."""
-    found: dict[str, Params | None] = {}
+    """Return the parameters that, set to zero, make a module return its input, for each module with such parameters.
+
+    A module that runs several times has to have the same exits in each run.
+    """
+    exits: dict[str, Params | None] = {}
     for call in calls:
         same = call.outs[0].same if call.lone and call.outs else None
         params = same.params if same is not None and not same.passing | same.plain else None
-        found[call.path] = params if found.get(call.path, params) == params else None
-    return {path: params for path, params in found.items() if params}
+        exits[call.path] = params if exits.get(call.path, params) == params else None
+    return {path: params for path, params in exits.items() if params}

@@ -1,8 +1,9 @@
-"""Recurrent layers by their first positions: torch unrolls them, and every position is treated as the one before.
+"""Recurrent layers, traced by their first positions.
 
-An LSTM over 32 positions is some 1,200 operations, of which all but the first few say the same again. Here it runs on
-the first positions alone; the others of its result are copies of the last of these. The axis of positions cannot grow,
-whatever it is made of: what a position becomes depends on all that come before it.
+torch unrolls a recurrent layer: an LSTM over 32 positions is some 1,200 operations, of which all but the first few
+repeat those of the position before. Here it runs on the first positions alone, and the remaining positions of its
+result are copies of the last of these. The axis of positions cannot grow, as the output at a position depends on all
+positions before it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _LAYERS = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
-POSITIONS = 3  # positions: a first one, whose state is constant, and two that read what the one before them has left
+POSITIONS = 3  # positions: the first starts from a constant state, two more read the state that another one left
 
 
 class FirstPositions(TorchFunctionMode):
-    """While active, recurrent layers run on few positions.
+    """While active, recurrent layers run on their first positions alone.
 
     Args:
-        repeat: told, before such a layer runs, how many operations each of its own stands for, and None after it.
-        fix: given what the layer reads and writes, positions first: these cannot grow.
+        repeat: called before such a layer with the number of operations that each of its operations stands for, and
+            after it with None.
+        fix: called with each tensor [positions, images, channels] that the layer reads or that is appended to its
+            result; has to fix the axis of positions.
     """
 
     def __init__(self, repeat: Callable[[Fraction | None], None], fix: Callable[[Tensor], None]) -> None:
@@ -37,27 +40,30 @@ class FirstPositions(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if getattr(func, "__name__", "") not in _LAYERS or not _is_padded(args):
             return func(*args, **kwargs)
-        sequence, *rest, images_first = args
-        if images_first:  # torch would turn the result around in place
-            result, *states = self._run(func, sequence.transpose(0, 1), rest, kwargs)
+        x, *rest, batch_first = args
+        if batch_first:
+            # The layer never runs batch-first itself: torch would transpose the result in place, and the tape fixes
+            # every axis of a tensor whose layout changes in place.
+            result, *states = self._run(func, x.transpose(0, 1), rest, kwargs)
             return (result.transpose(0, 1), *states)
-        return self._run(func, sequence, rest, kwargs)
+        return self._run(func, x, rest, kwargs)
 
-    def _run(self, func: Any, sequence: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The layer on a sequence [positions, images, channels]."""
-        self._fix(sequence)
-        self._repeat(Fraction(len(sequence), min(len(sequence), POSITIONS)))
+    def _run(self, func: Any, x_PNC: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the result [positions, images, channels] and the states of a layer."""
+        self._fix(x_PNC)
+        self._repeat(Fraction(len(x_PNC), min(len(x_PNC), POSITIONS)))
         try:
-            result, *states = func(sequence[:POSITIONS], *rest, False, **kwargs)
+            result, *states = func(x_PNC[:POSITIONS], *rest, False, **kwargs)
         finally:
             self._repeat(None)
-        if len(sequence) > POSITIONS:
-            further = result[-1:].expand(len(sequence) - POSITIONS, -1, -1)
-            self._fix(further)
-            result = torch.cat((result, further))
+        if len(x_PNC) > POSITIONS:
+            remaining = result[-1:].expand(len(x_PNC) - POSITIONS, -1, -1)
+            self._fix(remaining)
+            result = torch.cat((result, remaining))
         return (result, *states)
 
 
 def _is_padded(args: tuple[Any, ...]) -> bool:
-    """Whether the layer is called with a sequence of equal length for every image, not with packed ones."""
-    return len(args) == 9 and isinstance(args[3], bool)  # has biases; with packed ones this is the list of weights
+    """Return whether a layer is called with a tensor of sequences of one length, and not with packed sequences."""
+    # Both ways have nine arguments. The fourth is `has_biases` here, and the list of weights with packed sequences.
+    return len(args) == 9 and isinstance(args[3], bool)

@@ -1,7 +1,7 @@
-"""The forward pass as data: every operation of the trace in order, with what it read and wrote.
+"""The forward pass as data: every operation of the trace in order, with the tensors that it read and wrote.
 
-Tensors are numbered; their axes are those of the trace. What a set of channels goes through can so be asked after the
-trace is over, when it is known which channels they are.
+Tensors are numbered, and have the axes of the trace. Which channels are one group is known only when the trace is over;
+what they go through can be asked of the steps then.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from growtool.trace.table.kinds import Kind, Op
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A tensor of the pass, by its number."""
+    """A tensor of the pass, named by its number."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation.
+    """One operation of a pass.
 
     Attributes:
-        name: aten's, without namespace, overload and trailing underscore.
-        module: path of the module it ran in.
-        args, kwargs: as given, a `Ref` in place of each tensor.
+        name: aten's name, without namespace, overload and trailing underscore.
+        op: the row of the table of operations.
+        module: path of the module that it ran in.
+        args, kwargs: the arguments as given, with a `Ref` in place of each tensor.
         outs: numbers of the results.
-        overwritten: numbers of other tensors that share the memory of what it wrote in place.
-        op: what is known of such operations.
-        repeats: for an operation of a recurrent layer, how many it stands for.
-        entry: its place among the entries of its module's signature; None for an operation without one.
-        func: torch's operation, with the names of its arguments; None for several that were made one.
+        overwritten: numbers of the other tensors in the memory that it wrote to in place.
+        entry: its index in the signature of its module; None if it has no entry there.
+        repeats: for an operation of a recurrent layer, the number of operations that it stands for.
+        func: torch's operation, with the names of its arguments; None for a norm fused from several operations.
     """
 
     name: str
@@ -58,20 +58,20 @@ class Step:
     func: Any = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
-        """An argument by position or by name."""
+        """Return an argument by position or by name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
     @cached_property
     def ins(self) -> tuple[int, ...]:
-        """Numbers of the tensors it read."""
+        """Numbers of the tensors that it read, in order, with repeats."""
         return tuple(leaf.number for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref))
 
 
 def is_finite_at_zero(operation: Call | Step) -> bool:
-    """Whether a function of each value of one tensor has a value at zero."""
+    """Return whether a pointwise operation of one tensor gives a finite result at zero; found by running it."""
     zeros = torch.zeros(1)
-    given = operation.args, dict(operation.kwargs)
-    args, kwargs = tree_map(lambda leaf: zeros if isinstance(leaf, Tensor | Ref) else leaf, given)
+    arguments = operation.args, dict(operation.kwargs)
+    args, kwargs = tree_map(lambda leaf: zeros if isinstance(leaf, Tensor | Ref) else leaf, arguments)
     return bool(getattr(torch.ops.aten, operation.name)(*args, **kwargs).isfinite().all())
 
 
@@ -80,14 +80,14 @@ class ForwardPass:
     """A traced forward pass, operation by operation.
 
     Attributes:
-        steps: in order, with every RMSNorm and SimpleNorm as one.
-        raw: the same as they ran.
-        calls: the runs of modules among the raw steps.
-        layouts: number -> the axes of the tensor, as the trace left them.
-        made_of: number -> parameters and buffers, for tensors made of nothing else.
-        stored: number -> the names of a parameter or buffer itself.
-        inputs: numbers of what the model was given, in order.
-        outputs: numbers of what the model returned.
+        steps: the operations in order, with every RMSNorm and SimpleNorm as one step.
+        raw: the operations in order, as they ran.
+        calls: the runs of modules, as ranges of raw steps, in the order in which they ended.
+        layouts: number of a tensor -> its axes, unresolved; see `axes`.
+        made_of: number of a tensor -> parameters and buffers, for tensors made of nothing else (constants: of none).
+        stored: number of a parameter or buffer -> its names.
+        inputs: numbers of the tensors that the model was given, in order.
+        outputs: numbers of the tensors that the model returned, in order.
     """
 
     steps: tuple[Step, ...]
@@ -100,59 +100,65 @@ class ForwardPass:
     outputs: tuple[int, ...]
 
     def axes(self, number: int) -> tuple[Axis, ...]:
-        """The axes of a tensor with every binding followed."""
+        """Return the axes of a tensor, resolved."""
         return tuple(map(resolve, self.layouts[number]))
 
     def has_constants(self, number: int) -> bool:
-        """Whether a tensor made of parameters holds, or has had added to it, numbers that are no parameter's own."""
+        """Return whether a tensor made of parameters holds constants, or has had some added to it, as in `1 + w`.
+
+        Zeros in the parameters need not be zeros in such a tensor. A constant factor is no constant in this sense.
+        """
+        if number in self.stored:
+            return False
         step = self.made_by.get(number)
-        if number in self.stored or step is None:
-            return number not in self.stored
+        if step is None:
+            return True
+        # an operation in place may leave constants that the tensor held before
         if number in step.ins or step.op.kind in (Kind.CREATE, Kind.FILL, Kind.DRAW):
-            return True  # what was written in place may have held some before
+            return True
         if step.op.kind is Kind.LOOKUP:
             return self.has_constants(step.ins[0])
-        found = list(map(self.has_constants, step.ins))
-        return all(found) if step.op.kind is Kind.MULTIPLY else any(found)
+        operands = list(map(self.has_constants, step.ins))
+        return all(operands) if step.op.kind is Kind.MULTIPLY else any(operands)
 
     @cached_property
     def uses(self) -> tuple[tuple[Step, int], ...]:
-        """Each operation on activations, with the number of each tensor among its operands that parameters make up."""
-        found: list[tuple[Step, int]] = []
+        """Each operation that reads an activation, paired with each of its operands that is made of parameters."""
+        uses: list[tuple[Step, int]] = []
         for step in self.steps:
             of_parameters = [number for number in step.ins if number in self.made_of]
             if len(of_parameters) < len(step.ins):
-                found += ((step, number) for number in of_parameters)
-        return tuple(found)
+                uses += ((step, number) for number in of_parameters)
+        return tuple(uses)
 
     @cached_property
     def use_counts(self) -> Counter[str]:
-        """How often each parameter or buffer has a part in an operand of an operation on activations."""
+        """Name of a parameter or buffer -> the number of `uses` with an operand that is made of it."""
         return Counter(name for _, number in self.uses for name in self.made_of[number])
 
     @cached_property
     def read(self) -> frozenset[str]:
-        """Names of the parameters and buffers that some operation reads, or that the model returns."""
+        """Names of the parameters and buffers that an operation reads or the model returns."""
         numbers = {number for step in self.raw for number in step.ins} | {*self.outputs}
         return frozenset(name for number in numbers for name in self.stored.get(number, ()))
 
     @cached_property
     def touched_by(self) -> defaultdict[int, list[int]]:
-        """Number of a tensor -> the places of the operations that read it or change its memory, in order."""
-        found = defaultdict[int, list[int]](list)
+        """Number of a tensor -> the indices of the steps that read it or write to its memory, in order."""
+        touched = defaultdict[int, list[int]](list)
         for place, step in enumerate(self.steps):
             for number in dict.fromkeys((*step.ins, *step.overwritten)):
-                found[number].append(place)
-        return found
+                touched[number].append(place)
+        return touched
 
     @cached_property
     def made_by(self) -> Mapping[int, Step]:
-        """Number of a tensor -> the operation that wrote it last."""
+        """Number of a tensor -> the last step that has it as a result."""
         return {number: step for step in self.steps for number in step.outs}
 
 
 def _numbered(argument: Any) -> Any:
-    """An argument with the number of each tensor in its place."""
+    """Return an argument with a `Ref` in place of each tensor."""
     if isinstance(argument, Tensor):
         return Ref(id(argument))
     if isinstance(argument, list | tuple):
@@ -161,26 +167,39 @@ def _numbered(argument: Any) -> Any:
 
 
 class Recorder:
-    """Numbers the tensors of a pass while it runs; the tape keeps them alive, so identities last."""
+    """Collects the steps of a pass while it runs.
+
+    The number of a tensor is its `id`. It is unique because the tape keeps every tensor of the pass alive.
+    """
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._repeats: Fraction | None = None
 
     def repeat(self, times: Fraction | None) -> None:
-        """Let each operation that follows stand for so many, as it is one of a recurrent layer; None: of none."""
+        """Let each operation that follows stand for `times` operations of a recurrent layer; None ends this."""
         self._repeats = times
 
-    def add(
-        self,
-        call: Call,
-        others: Iterable[Tensor],
-        module: str,
-        entry: int | None,
-    ) -> None:
-        """Take in one operation; `others` share the memory of what it wrote in place."""
-        args, kwargs = _numbered(call.args), {name: _numbered(value) for name, value in call.kwargs.items()}
-        numbers = tuple(map(id, call.outs))
-        overwritten = tuple({id(other) for other in others} - set(numbers))
-        own = call.name, call.op, module, args, kwargs, numbers, overwritten, entry, self._repeats, call.func
-        self.steps.append(Step(*own))
+    def add(self, call: Call, others: Iterable[Tensor], module: str, entry: int | None) -> None:
+        """Append one operation.
+
+        Args:
+            call: the operation.
+            others: other tensors in the memory that it wrote to in place.
+            module: path of the module that it ran in.
+            entry: its index in the signature of the module, None without one.
+        """
+        outs = tuple(map(id, call.outs))
+        step = Step(
+            name=call.name,
+            op=call.op,
+            module=module,
+            args=_numbered(call.args),
+            kwargs={name: _numbered(value) for name, value in call.kwargs.items()},
+            outs=outs,
+            overwritten=tuple({id(other) for other in others} - set(outs)),
+            entry=entry,
+            repeats=self._repeats,
+            func=call.func,
+        )
+        self.steps.append(step)

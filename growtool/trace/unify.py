@@ -1,4 +1,4 @@
-"""Making two axes equal: unification with arithmetic, in the manner of Hindley-Milner."""
+"""Making two axes equal: unification as in Hindley-Milner type inference, with sizes that multiply and add up."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from growtool.trace.axes import (
 
 
 def unify(left: Axis, right: Axis) -> None:
-    """Declare that two axes of equal size carry the same channels in the same order.
+    """Declare that two axes carry the same channels in the same order.
 
-    Where their layouts have no common refinement, every channel of both becomes fixed: coverage is lost, never truth.
+    If their layouts have no common refinement, every channel of both becomes fixed: fewer channels can grow then, but
+    none grows wrongly.
     """
     try:
         _unify(left, right)
@@ -41,6 +42,7 @@ def _unify(left: Axis, right: Axis) -> None:
         raise Unsolvable(f"{axis_size(left)} against {axis_size(right)}")
     fixed_left, fixed_right = is_fixed(left), is_fixed(right)
     if fixed_left or fixed_right:
+        # positions that never change stay equal without a common layout
         if fixed_left:
             fix(right, fixed_left)
         if fixed_right:
@@ -51,33 +53,39 @@ def _unify(left: Axis, right: Axis) -> None:
             return bind(lone[0][0], other)
     if len(left) == 1 and len(right) == 1:
         return _unify_segments(left[0], right[0])
-    first = min(segment_size(left[0]), segment_size(right[0]))
-    (a, rest_a), (b, rest_b) = cut(left, first), cut(right, first)
-    _unify(a, b)
-    if rest_a:
-        _unify(rest_a, rest_b)
+    shortest = min(segment_size(left[0]), segment_size(right[0]))
+    (first_left, rest_left), (first_right, rest_right) = cut(left, shortest), cut(right, shortest)
+    _unify(first_left, first_right)
+    if rest_left:
+        _unify(rest_left, rest_right)
     return None
 
 
 def _unify_segments(left: Segment, right: Segment) -> None:
     inner = _common_inner(left, right)
-    (outer_a, inner_a), (outer_b, inner_b) = factor_out((left,), inner), factor_out((right,), inner)
-    _unify(inner_a, inner_b)
-    _unify(outer_a, outer_b)
+    outer_left, inner_left = factor_out((left,), inner)
+    outer_right, inner_right = factor_out((right,), inner)
+    _unify(inner_left, inner_right)
+    _unify(outer_left, outer_right)
 
 
 def _common_inner(left: Segment, right: Segment) -> int:
-    a, b = factor_size(left[-1]), factor_size(right[-1])
-    if a % b == 0 or b % a == 0:
-        return min(a, b)
-    a, b = factor_size(left[0]), factor_size(right[0])
-    if a % b == 0 or b % a == 0:
-        return segment_size(left) // max(a, b)
+    """Return the size of an inner part that both segments, equal in size, can be split at."""
+    innermost = factor_size(left[-1]), factor_size(right[-1])
+    if max(innermost) % min(innermost) == 0:
+        return min(innermost)
+    outermost = factor_size(left[0]), factor_size(right[0])
+    if max(outermost) % min(outermost) == 0:
+        return segment_size(left) // max(outermost)
     raise Unsolvable(f"{segment_size(left)} split in two ways")
 
 
 def factor_out(axis: Axis, inner: int) -> tuple[Axis, Axis]:
-    """Split an axis of size n into (n / inner, inner), row-major; refines channel groups by divisibility.
+    """Split an axis of n positions into a row-major product of n / inner times `inner`; groups are refined if need be.
+
+    Returns:
+        The outer and the inner axis. A packed qkv axis `((H, D), (H, D), (H, D))`, split at the size of D, has the
+        outer axis `((H,), (H,), (H,))` and the inner axis `((D,),)`.
 
     Raises:
         Unsolvable: the layout has no such factor.
@@ -92,41 +100,42 @@ def factor_out(axis: Axis, inner: int) -> tuple[Axis, Axis]:
         return ONE, axis
     if len(axis) == 1:
         return _factor_out_segment(axis[0], inner)
-    outer: Axis = ()
-    common: Axis | None = None
+    outer_axis: Axis = ()
+    inner_axis: Axis | None = None
     rest = axis
     while rest:
         if segment_size(rest[0]) % inner == 0:
-            part, inside = factor_out(rest[:1], inner)
+            outside, inside = factor_out(rest[:1], inner)
             rest = rest[1:]
         else:
             inside, rest = cut(rest, inner)
-            part = ONE
-        outer += part
-        if common is None:
-            common = inside
+            outside = ONE
+        outer_axis += outside
+        # the product is one only if every outer position has the same inner channels
+        if inner_axis is None:
+            inner_axis = inside
         else:
-            unify(common, inside)
-    assert common is not None
-    return resolve(outer), resolve(common)
+            unify(inner_axis, inside)
+    assert inner_axis is not None
+    return resolve(outer_axis), resolve(inner_axis)
 
 
 def _factor_out_segment(segment: Segment, inner: int) -> tuple[Axis, Axis]:
-    kept: Segment = ()
+    taken: Segment = ()
     index, missing = len(segment), inner
     while missing > 1:
         index -= 1
         factor = segment[index]
         size = factor_size(factor)
         if missing % size == 0:
-            kept = (factor, *kept)
+            taken = (factor, *taken)
             missing //= size
         elif size % missing == 0:
             outside, inside = _split_factor(factor, missing)
-            return resolve(((*segment[:index], outside),)), resolve(((inside, *kept),))
+            return resolve(((*segment[:index], outside),)), resolve(((inside, *taken),))
         else:
             raise Unsolvable(f"{inner} does not divide {segment_size(segment)} along its factors")
-    return resolve((segment[:index],)), resolve((kept,))
+    return resolve((segment[:index],)), resolve((taken,))
 
 
 def _split_factor(factor: Factor, inner: int) -> tuple[Axis, Axis]:

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from growtool.trace.axes import Axis, axis_size, groups_on
-from growtool.trace.record import Trace
+from growtool.trace.result import Trace
 
 Sizes = Mapping[Axis, int]  # channels of a target -> how many they are in the source
 

@@ -27,7 +27,7 @@ from growtool.trace.axes import (
 )
 from growtool.trace.reading.place_names import places
 from growtool.trace.reading.words import channels_of
-from growtool.trace.record import Trace
+from growtool.trace.result import Trace
 
 _KEPT = {
     KERNEL_POSITION: ("a kernel of", "growth keeps kernels, choose a target with the same"),

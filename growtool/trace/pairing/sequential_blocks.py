@@ -18,7 +18,7 @@ from torch import nn
 
 from growtool.trace.axes import axis_size
 from growtool.trace.pairing.stretches import Stretch, sequences, work_of
-from growtool.trace.record import Trace
+from growtool.trace.result import Trace
 
 _Sizes = tuple[tuple[str, tuple[int, ...]], ...]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from growtool.trace.axes import Axis
 from growtool.trace.pairing.block_sizes import Sizes, agree, prefer_equal, sizes_beside, sizes_of
-from growtool.trace.record import Trace
+from growtool.trace.result import Trace
 from growtool.trace.steps import Ref
 
 _INDEXED = re.compile(r"(.*?)(\d+)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from growtool.trace.axes import Axis
-from growtool.trace.record import Trace
+from growtool.trace.result import Trace
 from growtool.trace.steps import ForwardPass, Ref, Step
 from growtool.trace.table.kinds import Kind
 from growtool.trace.unify import factor_out

@@ -17,7 +17,7 @@ from growtool.trace.axes import Axis, ChannelGroup, Segment, axis_size, groups_o
 from growtool.trace.pairing.stretches import sequences
 from growtool.trace.reading.factors import sums_of_activations
 from growtool.trace.reading.place_names import places
-from growtool.trace.record import Member, NamedGroup, Trace
+from growtool.trace.result import Member, NamedGroup, Trace
 from growtool.trace.table.kinds import Kind
 
 _UNNUMBERED = re.compile(r"\.?\d+$")

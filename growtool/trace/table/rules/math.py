@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from growtool.trace.axes import ONE, Axis, fix, new_axis
+from growtool.trace.axes import ONE, VARYING, Axis, fix, new_axis
 from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.table.kinds import Kind
 from growtool.trace.table.reductions import reduced_dims
@@ -40,7 +40,7 @@ def created(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def created_uneven(tape: Observer, call: Call) -> Sequence[Axes]:
-    return [tuple(new_axis(n, "constant values that differ along it") for n in out.shape) for out in call.outs]
+    return [tuple(new_axis(n, VARYING) for n in out.shape) for out in call.outs]
 
 
 def reduction(tape: Observer, call: Call) -> Sequence[Axes]:
