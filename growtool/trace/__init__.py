@@ -2,7 +2,8 @@
 
 from growtool.trace.axes import KERNEL_POSITION, LOOKED_UP, SPATIAL_POSITION, Axis, ChannelGroup, groups_on, positions
 from growtool.trace.flow.flow import Params
-from growtool.trace.pairing.pair import GroupPair, PairedAxis, Unchanged, pair, pair_outputs, torn_groups
+from growtool.trace.pairing.pair import pair, pair_outputs, torn_groups
+from growtool.trace.pairing.paired_axis import GroupPair, PairedAxis, Unchanged
 from growtool.trace.pairing.sequential_blocks import InLine, layers_in_line
 from growtool.trace.pairing.stretches import Stretch, inside, shortened, stretches, within
 from growtool.trace.reading.place_names import places

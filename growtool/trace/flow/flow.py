@@ -1,9 +1,13 @@
-"""What would remain of a tensor if some parameters were zero: how residual branches are found.
+"""What would remain of a tensor if some parameters were zero: how residual blocks are found.
 
-Three facts travel with every activation. `zeroed_by` names parameters that turn it into zeros when they are zero (the
-last affine layer it came through). `bases` says which earlier tensors it equals once certain parameters are zero and
-certain layers pass on what they receive: after `x + gamma * f(x)` it equals x if gamma is zero. `lost` says which
-operation ended that. A module whose output equals its input on those terms is a residual block.
+Three facts travel with every activation, in its `Flow`:
+
+- `zeroed_by`: parameters that make it zero if they are zero; those of the last affine layer on its way.
+- `bases`: the earlier tensors that it equals once certain parameters are zero and certain layers compute the identity.
+  `x + gamma * f(x)` equals x if gamma is zero.
+- `lost`: the earlier tensors that it was made of and does not equal on any terms, with the operation that ended it.
+
+A module whose output has its input among the bases is a residual block.
 """
 
 from __future__ import annotations
@@ -17,11 +21,11 @@ from growtool.trace.flow.layout import Digit, Layout, in_place
 
 _tokens = itertools.count()
 
-Params = frozenset[str]
+Params = frozenset[str]  # names of parameters and buffers
 
 
 class Window(NamedTuple):
-    """Positions `start` to `stop` of dimension `dim`, which has `size` of them."""
+    """Positions `start` to `stop`, exclusive, of a dimension `dim` of `size` positions."""
 
     dim: int
     start: int
@@ -30,11 +34,11 @@ class Window(NamedTuple):
 
 
 class Normed(NamedTuple):
-    """What a norm over the last dimensions made a tensor.
+    """A norm over the last dimensions that a tensor came out of.
 
     Attributes:
-        norm: its name, the sizes of these dimensions, and whether it has a gain and a shift.
-        affine: its gain and shift.
+        norm: the norm's name, the sizes of these dimensions, and whether it has a gain and a shift.
+        affine: names of the gain and the shift.
     """
 
     norm: tuple[object, ...]
@@ -42,14 +46,15 @@ class Normed(NamedTuple):
 
 
 class Base(NamedTuple):
-    """How a tensor holds the elements of an earlier one.
+    """An earlier tensor whose elements a tensor holds on certain terms; `params`, `passing` and `plain` hold together.
 
     Attributes:
-        params: it does so once these are zero,
-        layout: laid out so,
-        passing: once these are parameters and buffers of layers that pass on what they receive,
-        window: and of the earlier tensor only these positions; None: all of it.
-        plain: once these are gains of one and shifts of zero, but for the eps of norms.
+        params: parameters that have to be zero.
+        layout: where the elements of the earlier tensor lie.
+        passing: parameters and buffers of layers that have to compute the identity.
+        window: the positions of the earlier tensor that it holds; None for all of them.
+        plain: gains that have to be one and shifts that have to be zero. The norms then repeat an earlier one, up to
+            their eps.
     """
 
     params: Params
@@ -59,7 +64,7 @@ class Base(NamedTuple):
     plain: Params = frozenset()
 
     def is_all(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor of this shape is the earlier one, element by element."""
+        """Return whether a tensor of this shape is the earlier one, element by element."""
         return self.window is None and self.layout == in_place(shape)
 
 
@@ -68,12 +73,13 @@ class Flow:
     """What would remain of a tensor if parameters were zero.
 
     Attributes:
-        bases: token of an earlier tensor -> how this tensor equals it.
-        zeroed_by: parameters that make this tensor zero, or None.
-        lost: token of an earlier tensor that it was made of and equals on no terms -> the operation that made it so.
-        activation: the idempotent activation this tensor went through last (a second one would change nothing).
-        normed: the norm that this very tensor came out of.
-        token: the identity of this very tensor.
+        bases: token of an earlier tensor -> the terms on which this tensor holds its elements.
+        zeroed_by: parameters that make this tensor zero if they are zero; None if none do.
+        lost: token of an earlier tensor that this one was made of and does not equal on any terms -> the operation that
+            ended it.
+        activation: the idempotent activation that all values went through; applied again, it changes nothing.
+        normed: the norm whose result this tensor is.
+        token: identifies the tensor as it was written by one operation.
     """
 
     bases: Mapping[int, Base] = field(default_factory=dict)
@@ -84,86 +90,114 @@ class Flow:
     token: int = field(default_factory=lambda: next(_tokens))
 
     def renewed(self, **changes: object) -> Flow:
-        """The flow of a new tensor with the same facts, except for `changes`."""
+        """Return the flow of a new tensor with the same facts, except for `changes`."""
         return replace(self, token=next(_tokens), **changes)  # type: ignore[arg-type]
 
     def among(self, tokens: Mapping[int, int]) -> Flow:
-        """The same tensor, remembering of its bases only those with a positive count in `tokens`."""
+        """Return the flow without the bases and losses whose token has no positive count; others need not be kept."""
         bases = {token: base for token, base in self.bases.items() if tokens.get(token, 0) > 0}
         lost = {token: where for token, where in self.lost.items() if tokens.get(token, 0) > 0}
         same = len(bases) == len(self.bases) and len(lost) == len(self.lost)
         return self if same else replace(self, bases=bases, lost=lost)
 
     def reachable(self, shape: Sequence[int]) -> dict[int, Base]:
-        """Every tensor this one, of the given shape, equals under some zeroing, itself included."""
+        """Return the terms for every tensor that this one, of the given shape, can equal; itself included, on none."""
         return {**self.bases, self.token: Base(frozenset(), in_place(shape))}
 
 
 def rearranged(source: Flow, shape: Sequence[int], move: Callable[[Layout], Layout | None]) -> Flow:
-    """The flow of a tensor with the elements of `source`, of the given shape, in places that `move` tells."""
+    """Return the flow of a tensor that holds the elements of another one in other places.
+
+    Args:
+        source: the flow of the other tensor.
+        shape: its shape.
+        move: gives the new layout for an old one, None if there is none.
+    """
     moved = ((token, base, move(base.layout)) for token, base in source.reachable(shape).items())
     bases = {token: base._replace(layout=layout) for token, base, layout in moved if layout is not None}
     return source.renewed(bases=bases, normed=None)
 
 
 def sliced(source: Flow, shape: Sequence[int], dim: int, start: int, stop: int) -> Flow:
-    """The flow of positions `start` to `stop` along `dim` of a tensor with this shape."""
+    """Return the flow of positions `start` to `stop` along `dim` of a tensor of this shape."""
     if (start, stop) == (0, shape[dim]):
         return rearranged(source, shape, lambda layout: layout)
     bases = {}
     for token, base in source.reachable(shape).items():
         window = _cut(base, dim, start, stop) if start < stop else None
         if window is not None:
-            layout = (*base.layout[:dim], _run(window.dim, stop - start), *base.layout[dim + 1 :])
+            layout = (*base.layout[:dim], _in_order(window.dim, stop - start), *base.layout[dim + 1 :])
             bases[token] = base._replace(layout=layout, window=window)
     return source.renewed(bases=bases, normed=None)
 
 
 def _cut(base: Base, dim: int, start: int, stop: int) -> Window | None:
-    """The window that a cut along `dim` leaves; None where that is no whole dimension, or not the one cut before."""
+    """Return the window of the earlier tensor that a cut along `dim` leaves; None if it is no window.
+
+    The cut has to run along one whole dimension of the earlier tensor, the same one as any cut before.
+    """
     if len(base.layout[dim]) != 1:
         return None
-    (of, stride, size) = base.layout[dim][0]
-    whole = sum(digit[0] == of for digits in base.layout for digit in digits) == 1 and stride == 1
-    if not whole or (base.window is not None and base.window.dim != of):
+    (cut_dim, stride, size) = base.layout[dim][0]
+    whole = sum(digit[0] == cut_dim for digits in base.layout for digit in digits) == 1 and stride == 1
+    if not whole or (base.window is not None and base.window.dim != cut_dim):
         return None
     offset, total = (base.window.start, base.window.size) if base.window else (0, size)
-    return Window(of, offset + start, offset + stop, total)
+    return Window(cut_dim, offset + start, offset + stop, total)
 
 
 def joined(parts: Sequence[Flow], shapes: Sequence[Sequence[int]], dim: int) -> dict[int, Base]:
-    """What a concatenation along `dim` equals: an earlier tensor whose cuts follow each other in it, all of it."""
+    """Return the bases of a concatenation along `dim`: earlier tensors of which the parts are adjacent windows.
+
+    A block that leaves the class token alone, `cat([x[:, :1], x[:, 1:] + f(x[:, 1:])], 1)`, is x if f is zero.
+    """
     reachable = [part.reachable(shape) for part, shape in zip(parts, shapes, strict=True)]
-    found = {}
+    bases = {}
     for token in set.intersection(*map(set, reachable)):
-        bases = [bases[token] for bases in reachable]
-        windows = [base.window for base in bases]
-        first = windows[0]
-        if first is None or any(w is None or w.dim != first.dim for w in windows):
-            continue
-        cuts = [w for w in windows if w is not None]
-        follow = all(before.stop == after.start for before, after in itertools.pairwise(cuts))
-        runs = [(*b.layout[:dim], (), *b.layout[dim + 1 :]) for b in bases]
-        along = all(b.layout[dim] == _run(w.dim, w.stop - w.start) for b, w in zip(bases, cuts, strict=True))
-        if not (follow and along and all(run == runs[0] for run in runs)):
-            continue
-        window = first._replace(stop=cuts[-1].stop)
-        layout = (*runs[0][:dim], _run(first.dim, window.stop - window.start), *runs[0][dim + 1 :])
-        is_all = (window.start, window.stop) == (0, window.size)
-        params, passing, plain = (
-            frozenset().union(*sets) for sets in zip(*((b.params, b.passing, b.plain) for b in bases), strict=True)
-        )
-        if not params & (passing | plain):
-            found[token] = Base(params, layout, passing, None if is_all else window, plain)
-    return found
+        base = _joined([part[token] for part in reachable], dim)
+        if base is not None:
+            bases[token] = base
+    return bases
 
 
-def _run(dim: int, size: int) -> tuple[Digit, ...]:
+def _joined(parts: Sequence[Base], dim: int) -> Base | None:
+    """Return how a concatenation of parts of one earlier tensor holds its elements; None if it is no window of it."""
+    windows = [part.window for part in parts if part.window is not None]
+    if len(windows) < len(parts) or any(window.dim != windows[0].dim for window in windows):
+        return None
+    adjacent = all(before.stop == after.start for before, after in itertools.pairwise(windows))
+    in_order = all(
+        part.layout[dim] == _in_order(window.dim, window.stop - window.start)
+        for part, window in zip(parts, windows, strict=True)
+    )
+    beside = {(*part.layout[:dim], (), *part.layout[dim + 1 :]) for part in parts}  # layouts, but for `dim`
+    if not adjacent or not in_order or len(beside) > 1:
+        return None
+    params, passing, plain = (
+        frozenset().union(*sets) for sets in zip(*((p.params, p.passing, p.plain) for p in parts), strict=True)
+    )
+    if params & (passing | plain):
+        return None
+    window = windows[0]._replace(stop=windows[-1].stop)
+    (layout,) = beside
+    layout = (*layout[:dim], _in_order(window.dim, window.stop - window.start), *layout[dim + 1 :])
+    is_all = (window.start, window.stop) == (0, window.size)
+    return Base(params, layout, passing, None if is_all else window, plain)
+
+
+def _in_order(dim: int, size: int) -> tuple[Digit, ...]:
+    """Return the layout of one dimension that holds positions of `dim` in their order."""
     return ((dim, 1, size),) if size > 1 else ()
 
 
 def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]:
-    """What the output of a layer equals if the layer, of these parameters, passes on what it receives."""
+    """Return the bases of the output of a layer that can compute the identity.
+
+    Args:
+        source: the flow of the layer's input.
+        shape: shape of the input.
+        layer: parameters and buffers of the layer; none of them can have to be zero as well.
+    """
     return {
         token: base._replace(passing=base.passing | layer)
         for token, base in source.reachable(shape).items()
@@ -172,32 +206,36 @@ def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]
 
 
 def normed_again(source: Flow, shape: Sequence[int], by: Normed, norms: Mapping[int, Normed]) -> dict[int, Base]:
-    """What the output of a norm equals if what it receives came out of such a norm, with plain gains and shifts.
+    """Return the bases of the output of a norm: earlier tensors that such a norm made.
+
+    What is normalised stays as it is in a second norm, but for its eps: `norm(norm(x)) = norm(x)`, if both have gains
+    of one and shifts of zero. So a block that ends in a LayerNorm (post-norm) can be the identity.
 
     Args:
-        source: the flow of what it receives, of the given shape.
-        shape: of that.
+        source: the flow of the norm's input.
+        shape: shape of the input.
         by: the norm.
         norms: token of a tensor -> the norm that it came out of.
     """
-    found = {}
+    bases = {}
     for token, base in source.reachable(shape).items():
         before = norms.get(token)
         if before is not None and before.norm == by.norm and base.is_all(shape) and not by.affine & base.params:
-            found[token] = base._replace(plain=base.plain | by.affine | before.affine)
-    return found
+            bases[token] = base._replace(plain=base.plain | by.affine | before.affine)
+    return bases
 
 
 def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
-    """The flow of `left + right`, both activations of the same shape."""
+    """Return the flow of `left + right`, two activations of the same shape."""
     bases: dict[int, Base] = {}
     for stream, branch in ((left, right), (right, left)):
         if branch.zeroed_by is None:
             continue
         for token, base in stream.reachable(shape).items():
-            known = bases.get(token)
+            # a parameter cannot be zero and part of an identity, or a gain of one, at the same time
             if branch.zeroed_by & (base.passing | base.plain):
                 continue
+            known = bases.get(token)
             if known is None or len(base.passing) < len(known.passing):
                 bases[token] = base._replace(params=base.params | branch.zeroed_by)
     if left.zeroed_by is None or right.zeroed_by is None:
@@ -206,6 +244,15 @@ def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
 
 
 def activated(source: Flow, shape: Sequence[int], name: str, activations: Mapping[int, str]) -> Flow:
-    """The flow of an idempotent activation such as relu; `activations` says what other tensors went through."""
+    """Return the flow of the result of an idempotent activation such as relu.
+
+    `relu(x)` is x if x came out of a relu itself; so a block that ends in one can be the identity.
+
+    Args:
+        source: the flow of the input.
+        shape: shape of the input.
+        name: the activation with its numbers.
+        activations: token of a tensor -> the idempotent activation that it came out of.
+    """
     kept = {token: base for token, base in source.reachable(shape).items() if activations.get(token) == name}
     return Flow(bases=kept, zeroed_by=source.zeroed_by, activation=name)

@@ -1,8 +1,8 @@
-"""Layers that can be made to pass on what they receive: which operations are such layers, with which parameters.
+"""Layers that can be made the identity: which operations are such layers, and which parameters they have.
 
-A convolution or linear layer with as many outputs as inputs can hold the identity, if it keeps the number of places;
-a BatchNorm in evaluation can undo itself; a vector that scales channels can be one. `algebra.identity_init` says with
-which values.
+They are linear layers and convolutions with as many outputs as inputs that keep the number of positions, BatchNorms in
+evaluation, which can undo their statistics, vectors that scale channels, and biases that are added on their own.
+`algebra.identity_init` says which values make them the identity.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from growtool.trace.call import Call, Observer
 from growtool.trace.flow.flow import Params
 from growtool.trace.table.kinds import Kind
 
-_STATISTICS = ("weight", "bias", "running_mean", "running_var")
+_OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the order of the arguments
 
 
 def identity_layer(tape: Observer, call: Call) -> Params | None:
-    """The parameters and buffers of the layer that an operation on one activation is; None if it cannot pass it on."""
+    """Return the parameters and buffers of a layer that can be the identity; None if the operation is no such layer.
+
+    Args:
+        tape: the pass under way.
+        call: an operation on one activation.
+    """
     if call.op.running:
-        return _norm(tape, call)
+        return _batch_norm(tape, call)
     if call.op.kind is Kind.CONVOLUTION:
         weight, bias = call.args[1:3]
-        return _layer(tape, weight, bias) if _keeps_places(call) else None
+        return _layer(tape, weight, bias) if _keeps_positions(call) else None
     if call.name == "addmm" and not call.kwargs:
         bias, weight = call.args[0], call.args[2]
     elif call.name == "mm":
@@ -36,19 +41,23 @@ def identity_layer(tape: Observer, call: Call) -> Params | None:
 
 
 def _vector(tape: Observer, call: Call) -> Params | None:
-    """The bias that is added on its own, as torch does where a linear layer reads a cut of a tensor; or a scale."""
+    """Return the name of a vector that scales channels, or of a bias that is added on its own; None for others.
+
+    torch adds the bias on its own where a linear layer reads a slice of a tensor.
+    """
     names = [tape.stored_name(tensor) for tensor in call.ins]
     name = next((name for name in names if name is not None), None)
     if name is None or len(names) != 2 or call.arg(2, "alpha", 1) != 1:
         return None
-    own = name.rpartition(".")[2]
-    stream = call.ins[1 if names[0] == name else 0]
-    fits = name in tape.vectors and call.outs[0].shape == stream.shape
-    return frozenset([name]) if fits and (own == "bias" if call.name == "add" else own not in _STATISTICS) else None
+    last_name = name.rpartition(".")[2]
+    fits_name = last_name == "bias" if call.name == "add" else last_name not in _OF_BATCH_NORM
+    activation = call.ins[1 if names[0] == name else 0]
+    keeps_shape = name in tape.vectors and call.outs[0].shape == activation.shape
+    return frozenset([name]) if keeps_shape and fits_name else None
 
 
-def _keeps_places(call: Call) -> bool:
-    """Whether the kernel is odd, the stride 1, the padding as much as that takes, and the groups one or every one."""
+def _keeps_positions(call: Call) -> bool:
+    """Return whether a convolution can be the identity: by its channels, groups, kernel, stride and padding."""
     x, weight, _, stride, padding, dilation, transposed, _, groups = call.args[:9]
     channels = x.shape[1]
     return (
@@ -64,24 +73,27 @@ def _keeps_places(call: Call) -> bool:
 
 def _layer(tape: Observer, weight: Tensor, bias: Tensor | None) -> Params | None:
     names = [tape.stored_name(weight), *([] if bias is None else [tape.stored_name(bias)])]
-    return _all(names, ("weight", "bias"))
+    return _of_one_module(names, ("weight", "bias"))
 
 
-def _norm(tape: Observer, call: Call) -> Params | None:
-    if call.name == "native_batch_norm" and call.args[5] is not False:
-        return None
-    if any(argument is None for argument in call.args[1:5]):
+def _batch_norm(tape: Observer, call: Call) -> Params | None:
+    in_training = call.name == "native_batch_norm" and call.args[5] is not False
+    if in_training or any(argument is None for argument in call.args[1:5]):
         return None
     names = [tape.stored_name(argument) for argument in call.args[1:5]]
-    found = _all(names, _STATISTICS)
-    if found is not None:
-        tape.norm_eps.update(dict.fromkeys(found, float(call.args[-1])))
-    return found
+    layer = _of_one_module(names, _OF_BATCH_NORM)
+    if layer is not None:
+        tape.norm_eps.update(dict.fromkeys(layer, float(call.args[-1])))
+    return layer
 
 
-def _all(names: list[str | None], expected: tuple[str, ...]) -> Params | None:
-    """The names, if they are those torch gives to such tensors of one module: values are chosen by them."""
+def _of_one_module(names: list[str | None], expected: tuple[str, ...]) -> Params | None:
+    """Return the names of the tensors of one module, if they end as torch calls such tensors; else None.
+
+    The values that make the layer the identity are chosen by these endings later.
+    """
     known = [name for name in names if name is not None]
     modules = {name.rpartition(".")[0] for name in known}
-    own = tuple(name.rpartition(".")[2] for name in known)
-    return frozenset(known) if len(known) == len(names) and len(modules) == 1 and own == expected[: len(own)] else None
+    endings = tuple(name.rpartition(".")[2] for name in known)
+    fits = len(known) == len(names) and len(modules) == 1 and endings == expected[: len(endings)]
+    return frozenset(known) if fits else None

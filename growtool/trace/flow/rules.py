@@ -1,4 +1,4 @@
-"""What an operation passes on besides axes: the parameters a tensor is made of, and its flow."""
+"""What an operation passes on besides axes: the parameters that a tensor is made of, and its flow."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ from growtool.trace.steps import is_finite_at_zero
 from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
 from growtool.trace.table.signature import scalars
 
-_OF_ZEROS = (Kind.SUM, Kind.VARIANCE)  # lengths and deviations
+_ZERO_OF_ZEROS = (Kind.SUM, Kind.VARIANCE)  # over whole dimensions: sums, lengths and deviations
 
 
 def params_after(tape: Observer, call: Call) -> Params | None:
-    """The parameters the result is made of, None where it depends on the input or sums parameters with parameters."""
+    """Return the parameters that the result is made of; None if it depends on the input.
+
+    A product that sums over parameters with parameters counts as an activation.
+    """
     made_of = [tape.value(tensor).params for tensor in call.ins]
     if call.op.kind is Kind.CREATE:
         return frozenset()
@@ -43,23 +46,24 @@ def params_after(tape: Observer, call: Call) -> Params | None:
 
 
 def flow_after(tape: Observer, call: Call) -> Flow:
-    """The flow of the result; a fresh one wherever nothing certain can be said."""
-    flows = [value.flow for value in map(tape.value, call.ins) if value.params is None]
-    result = _followed(tape, call, flows)
+    """Return the flow of the result; a fresh one where nothing is known for certain."""
+    activations = [value.flow for value in map(tape.value, call.ins) if value.params is None]
+    result = _without_lost(tape, call, activations)
     here = f"{call.name} in {tape.module or 'the model itself'}"
-    lost = {token: where for flow in reversed(flows) for token, where in flow.lost.items()}
-    lost |= {token: here for flow in flows for token in (*flow.bases, flow.token)}
+    lost = {token: where for flow in reversed(activations) for token, where in flow.lost.items()}
+    lost |= {token: here for flow in activations for token in (*flow.bases, flow.token)}
     ended = {token: where for token, where in lost.items() if token not in result.bases}
     return replace(result, lost=ended) if ended or result.lost else result
 
 
-def _followed(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
+def _without_lost(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
+    """Return the flow of the result, but for `lost`; `activations` are the flows of operands that are activations."""
     if not activations:
         return Flow(zeroed_by=_zeroed_by(tape, call))
     first, shape = activations[0], call.ins[0].shape
     if call.name == "add" and len(activations) == 2 and call.ins[0].shape == call.ins[1].shape:
         return added(first, activations[1], shape) if call.arg(2, "alpha", 1) == 1 else Flow()
-    if call.op.keeps_all and len(activations) == 1:  # whether a stream comes back in its old layout shows in its axes
+    if call.op.keeps_all and len(activations) == 1:
         return rearranged(first, shape, lambda layout: _moved(layout, call))
     if call.op.idempotent and keeps_zero(call):
         return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
@@ -76,7 +80,7 @@ def _followed(tape: Observer, call: Call, activations: Sequence[Flow]) -> Flow:
 
 
 def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int, Base]:
-    """What the result of a concatenation equals, or that of a layer that can pass on what it receives."""
+    """Return the bases of the result of a concatenation, of a norm, or of a layer that can be the identity."""
     if call.name == "cat" and len(activations) == len(call.ins):
         return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
     norm = _normed(tape, call) if len(activations) == 1 else None
@@ -90,19 +94,22 @@ def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int,
 
 
 def _normed(tape: Observer, call: Call) -> Normed | None:
-    """An operation as a LayerNorm with a gain of its own, and a shift or none; None for anything else."""
+    """Return the LayerNorm that an operation is, if its gain, and its shift if any, are parameters; else None."""
     if call.op.kind is not Kind.LAYER_NORM:
         return None
-    given = [call.args[place] for place in call.op.affine]
-    names = [None if tensor is None else tape.stored_name(tensor) for tensor in given]
-    if names[0] is None or any(name is None and given[i] is not None for i, name in enumerate(names)):
+    affine = [call.args[place] for place in call.op.affine]
+    names = [None if tensor is None else tape.stored_name(tensor) for tensor in affine]
+    if names[0] is None or any(name is None and affine[i] is not None for i, name in enumerate(names)):
         return None
-    norm = (call.name, tuple(call.args[1]), *(tensor is not None for tensor in given))
+    norm = (call.name, tuple(call.args[1]), *(tensor is not None for tensor in affine))
     return Normed(norm, frozenset(name for name in names if name is not None))
 
 
 def scaling(tape: Observer, call: Call) -> tuple[str, Params | None] | None:
-    """Where a parameter scales an activation (LayerScale): its name, and what zeroes that activation without it."""
+    """Return a parameter that scales an activation (LayerScale), with the parameters that zero the activation itself.
+
+    None for any operation that is no product of an activation with one parameter.
+    """
     if call.name != "mul" or len(call.ins) != 2:
         return None
     values = [tape.value(tensor) for tensor in call.ins]
@@ -115,6 +122,7 @@ def scaling(tape: Observer, call: Call) -> tuple[str, Params | None] | None:
 
 
 def _moved(layout: Layout, call: Call) -> Layout | None:
+    """Return the layout after an operation that only rearranges; None if it cannot be written down."""
     ndim = call.ins[0].ndim
     if call.name == "permute":
         return permuted(layout, call.args[1])
@@ -127,7 +135,10 @@ def _moved(layout: Layout, call: Call) -> Layout | None:
 
 
 def _zeroed_by(tape: Observer, call: Call) -> Params | None:
-    """Parameters that turn the result into zeros when they are zero; those of weights rather than of activations."""
+    """Return parameters that make the result zero if they are zero; None if none are known.
+
+    Where a weight or an activation can do so, the weight is preferred: the last affine layer on the way.
+    """
     if not call.ins:  # torch.div(4, 2)
         return None
     if call.op.affine:
@@ -135,9 +146,9 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
         return _all_zero(tape, affine) if affine else None
     if call.op.sums_products:
         bias, operands = _bias_and_operands(call)
-        zero = _any_zero(tape, operands)
+        product = _any_zero(tape, operands)
         shift = _all_zero(tape, [bias]) if bias is not None else frozenset[str]()
-        return zero | shift if zero is not None and shift is not None else None
+        return product | shift if product is not None and shift is not None else None
     if call.op.kind is Kind.JOIN:
         return _all_zero(tape, call.ins)
     if call.op.kind is Kind.ADD:
@@ -145,23 +156,23 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     if call.name == "mul":
         return _any_zero(tape, call.ins)
     if call.name == "div":
-        return _divided(tape, call)
+        return _quotient_zeroed_by(tape, call)
     if len(call.ins) == 1 and _keeps_zeros(call):
         return tape.value(call.ins[0]).flow.zeroed_by
     return None
 
 
-def _divided(tape: Observer, call: Call) -> Params | None:
-    """Not where what is divided by is an activation, which may be as small, or becomes zero with what is divided."""
-    zero = tape.value(call.ins[0]).flow.zeroed_by
+def _quotient_zeroed_by(tape: Observer, call: Call) -> Params | None:
+    dividend = tape.value(call.ins[0]).flow.zeroed_by
     for divisor in map(tape.value, call.ins[1:]):
-        if divisor.params is None or not (zero or frozenset()).isdisjoint(divisor.flow.zeroed_by or ()):
+        # 0 / 0: an activation may be zero as well, and so may a parameter that the same zeros reach
+        if divisor.params is None or not (dividend or frozenset()).isdisjoint(divisor.flow.zeroed_by or ()):
             return None
-    return zero
+    return dividend
 
 
 def infinite_by(tape: Observer, call: Call) -> Params | None:
-    """Parameters that make a result infinite, or no number, if they are zero; None: none do."""
+    """Return parameters that make the result infinite or NaN if they are zero; None if none do."""
     if call.name == "div" and len(call.ins) == 2:
         return tape.value(call.ins[1]).flow.zeroed_by or None
     zero = tape.value(call.ins[0]).flow.zeroed_by if len(call.ins) == 1 and call.op.pointwise else None
@@ -169,11 +180,14 @@ def infinite_by(tape: Observer, call: Call) -> Params | None:
 
 
 def _keeps_zeros(call: Call) -> bool:
-    """Whether an operation of one tensor makes zeros of zeros, over whole dimensions too."""
-    return is_linear_per_channel(call) or keeps_zero(call) or call.op.kind in _OF_ZEROS or call.name in ("max", "min")
+    """Return whether an operation of one tensor gives zeros if all values are zero."""
+    return (
+        is_linear_per_channel(call) or keeps_zero(call) or call.op.kind in _ZERO_OF_ZEROS or call.name in ("max", "min")
+    )
 
 
 def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
+    """Return the bias of a matrix product or convolution, None without one, and the tensors that are multiplied."""
     if call.op.factors == 1:
         return call.ins[0], list(call.ins[1:])
     if call.op.kind is Kind.CONVOLUTION and len(call.ins) == 3:
@@ -182,11 +196,13 @@ def _bias_and_operands(call: Call) -> tuple[Tensor | None, list[Tensor]]:
 
 
 def _all_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
-    found = [tape.value(tensor).flow.zeroed_by for tensor in tensors]
-    return None if any(params is None for params in found) else frozenset().union(*(p for p in found if p))
+    """Return parameters that make all of the tensors zero; None if one cannot be made so."""
+    zeroed_by = [tape.value(tensor).flow.zeroed_by for tensor in tensors]
+    return None if any(params is None for params in zeroed_by) else frozenset().union(*(p for p in zeroed_by if p))
 
 
 def _any_zero(tape: Observer, tensors: Sequence[Tensor]) -> Params | None:
+    """Return parameters that make one of the tensors zero, preferably a weight; None if none can be made so."""
     weights_first = sorted(tensors, key=lambda tensor: tape.value(tensor).params is None)
-    found = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
-    return next((params for params in found if params is not None), None)
+    zeroed_by = (tape.value(tensor).flow.zeroed_by for tensor in weights_first)
+    return next((params for params in zeroed_by if params is not None), None)

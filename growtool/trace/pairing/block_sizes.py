@@ -1,7 +1,7 @@
-"""Which blocks of a source are as large as a block of the target has to have come from, where several could be copied.
+"""Which of several blocks of the source a block of the target can come from, told by their sizes.
 
-Networks number the blocks of all stages in one sequence (LeViT, Hiera, transformers' EfficientNet), or have blocks of
-one kind with more and fewer hidden units in a stage (GhostNet, MobileNetV4).
+Names of parameters do not suffice where the blocks of all stages are numbered in one sequence (LeViT, Hiera,
+transformers' EfficientNet), or where blocks of one kind have more or fewer hidden units (GhostNet, MobileNetV4).
 """
 
 from __future__ import annotations
@@ -12,45 +12,52 @@ from collections.abc import Iterator, Mapping, Sequence
 from growtool.trace.axes import Axis, axis_size, groups_on
 from growtool.trace.result import Trace
 
-Sizes = Mapping[Axis, int]  # channels of a target -> how many they are in the source
+Sizes = Mapping[Axis, int]  # axis of the target -> its size in the source
 
 
 def sizes_of(old: tuple[Trace, str], new: tuple[Trace, str]) -> Sizes | None:
-    """How many the channels of each dimension in a block of the target are in a block of the source.
+    """Return the sizes that the axes of a block of the target have in a block of the source.
 
-    None where they are more there, or have several sizes: a block that changes the width is none to copy for one that
-    does not.
+    None if the block cannot come from there: if an axis would shrink, or if it has several sizes in the source. A block
+    that changes the width is so not copied for one that does not.
+
+    Args:
+        old: the source, and the path of a block in it.
+        new: the target, and the path of a block in it.
     """
     sizes: dict[Axis, set[int]] = defaultdict(set)
     (source, origin), (target, path) = old, new
     for name in target.tensors_in(path):
-        for axis, size in _beside_each_other(source, f"{origin}{name.removeprefix(path)}", target, name):
+        for axis, size in _growing_axes(source, f"{origin}{name.removeprefix(path)}", target, name):
             sizes[axis].add(size)
-    if any(len(found) > 1 or max(found) > axis_size(axis) for axis, found in sizes.items()):
+    if any(len(old_sizes) > 1 or max(old_sizes) > axis_size(axis) for axis, old_sizes in sizes.items()):
         return None
-    return {axis: max(found) for axis, found in sizes.items()}
+    return {axis: max(old_sizes) for axis, old_sizes in sizes.items()}
 
 
 def sizes_beside(source: Trace, target: Trace, longer: Sequence[str]) -> dict[Axis, int]:
-    """How many the channels of tensors outside of the longer sequences are in the source."""
+    """Return the sizes in the source of the axes of all tensors outside the longer sequences, given by prefix."""
     return {
         axis: size
         for name in target.tensors
         if not name.startswith(tuple(longer))
-        for axis, size in _beside_each_other(source, name, target, name)
+        for axis, size in _growing_axes(source, name, target, name)
     }
 
 
-def _beside_each_other(source: Trace, origin: str, target: Trace, name: str) -> Iterator[tuple[Axis, int]]:
-    """Each dimension of a target's tensor that is channels which may grow, with its size in one of the source."""
-    for axis, was in zip(target.tensors[name], source.tensors.get(origin, ()), strict=False):
-        groups = groups_on(axis)
-        if groups and all(group.fixed is None for group in groups):
-            yield axis, axis_size(was)
+def _growing_axes(source: Trace, origin: str, target: Trace, name: str) -> Iterator[tuple[Axis, int]]:
+    """Yield each axis of a target's tensor without fixed channels, with its size in a tensor of the source."""
+    for axis, old_axis in zip(target.tensors[name], source.tensors.get(origin, ()), strict=False):
+        if all(group.fixed is None for group in groups_on(axis)):
+            yield axis, axis_size(old_axis)
 
 
 def prefer_equal(fitting: dict[int, dict[int, Sizes]]) -> None:
-    """Leave the blocks that have the very sizes of the target's, if each block of the source then fits somewhere."""
+    """Keep the blocks of the same sizes as the target's, if each block of the source still fits somewhere then.
+
+    Args:
+        fitting: as for `agree`.
+    """
     equal = {
         j: {i: sizes for i, sizes in blocks.items() if all(axis_size(axis) == size for axis, size in sizes.items())}
         for j, blocks in fitting.items()
@@ -60,22 +67,23 @@ def prefer_equal(fitting: dict[int, dict[int, Sizes]]) -> None:
 
 
 def agree(fitting: dict[int, dict[int, Sizes]], beside: Mapping[Axis, int]) -> None:
-    """Leave the blocks in which channels are as many as they have to be.
+    """Keep the blocks whose axes have the sizes that they are known to have in the source.
 
-    That is known from tensors beside the sequence, and from blocks of the source that fit one place alone: every
-    block has to stay.
+    Sizes are known from tensors beside the sequence. They are also known from a block of the source that fits a single
+    place: it has to stand there, as growth keeps every block.
 
     Args:
-        fitting: index in the target -> index of each block of the source that fits there, with its sizes; reduced.
-        beside: channels of tensors beside the sequence -> how many they are in the source.
+        fitting: index in the target -> indices of the blocks of the source that fit there, each with its sizes; blocks
+            are taken out of it.
+        beside: axis of a tensor beside the sequence -> its size in the source.
     """
     known, before = dict(beside), -1
-    while before != sum(map(len, fitting.values())):
+    while before != sum(map(len, fitting.values())):  # each block that is taken out may leave another a single place
         before = sum(map(len, fitting.values()))
         places = Counter(i for blocks in fitting.values() for i in blocks)
         for blocks in fitting.values():
-            only = [sizes for i, sizes in blocks.items() if places[i] == 1]
-            known |= only[0] if len(only) == 1 else {}
+            only_here = [sizes for i, sizes in blocks.items() if places[i] == 1]
+            known |= only_here[0] if len(only_here) == 1 else {}
         for j, blocks in fitting.items():
             fitting[j] = {
                 i: sizes

@@ -1,11 +1,11 @@
-"""Layers in line: where depth may grow in an `nn.Sequential` of plain layers, which has no modules for its blocks.
+"""Layers in line: where depth may grow in an `nn.Sequential` of plain layers, such as a VGG, without block modules.
 
-A unit is a layer with a matrix or kernel and what follows up to the next one: its norm, its activation. Units that
-follow each other and are alike, sizes included, form a run; what comes after the last of them alone (a pooling layer)
-is the run's tail. A target with more units in some runs is such a network grown.
+A unit is a layer with a matrix or kernel, with the layers after it up to the next one: its norm, its activation. A run
+is made of consecutive units that are alike, sizes included. The last unit of a run may have further layers, its tail:
+a pooling layer, say. The target is the source grown deeper if it has the same runs, some with more units.
 
-That the layers run one after the other is known: the container's forward is `nn.Sequential`'s own, and the trace saw it
-call each of them once, in order.
+That the layers run one after the other is certain: the container's forward is that of `nn.Sequential`, and the trace
+saw it call each of them once, in order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _Sizes = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class InLine(Stretch):
-    """A stretch of layers in line; blocks are named by the index of the layer that they start with.
+    """A stretch of layers in line; its blocks are units, named by the index of their first layer.
 
     Attributes:
-        bodies: index that a unit starts with, in the source and in the target -> the indices of its layers.
-        rest: target index of each layer outside of units that may be repeated -> its index in the source.
+        bodies: for source and target, index of a unit's first layer -> the indices of its layers, without the tail of
+            its run.
+        rest: index in the target of each layer before the first unit, or in a tail -> its index in the source.
     """
 
     bodies: tuple[Mapping[int, tuple[int, ...]], Mapping[int, tuple[int, ...]]]
@@ -39,31 +40,29 @@ class InLine(Stretch):
 @dataclass(frozen=True, slots=True)
 class _Layer:
     index: int
-    sizes: _Sizes
-    kind: object  # names and numbers of dimensions of its tensors, and what it computes
+    sizes: _Sizes  # of each of its tensors
+    kind: object  # names and numbers of dimensions of its tensors, and its operations; equal for layers of one kind
 
 
 _Unit = tuple[_Layer, ...]
 
 
 def layers_in_line(source: tuple[nn.Module, Trace], target: tuple[nn.Module, Trace]) -> list[InLine]:
-    """The lines of layers in which the target has more units than the source, alike but for longer runs.
+    """Return the lines of layers in which the target has longer runs than the source, and no other difference.
 
     Args:
         source: the small model and its trace.
-        target: the large one.
+        target: the large model and its trace.
     """
-    numbered = {*sequences(source[1].tensors), *sequences(target[1].tensors)}
+    of_blocks = {*sequences(source[1].tensors), *sequences(target[1].tensors)}
     old, new = _lines(*source), _lines(*target)
-    found = (
-        _matched(prefix, old[prefix], new[prefix])
-        for prefix in sorted(old.keys() & new.keys())
-        if prefix not in numbered
-    )
-    return [stretch for stretch in found if stretch is not None]
+    prefixes = sorted((old.keys() & new.keys()) - of_blocks)
+    matched = (_matched(prefix, old[prefix], new[prefix]) for prefix in prefixes)
+    return [line for line in matched if line is not None]
 
 
 def _lines(model: nn.Module, trace: Trace) -> dict[str, list[_Layer]]:
+    """Return the layers of every container that runs them one after the other, by the prefix of their paths."""
     lines = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
@@ -77,15 +76,15 @@ def _lines(model: nn.Module, trace: Trace) -> dict[str, list[_Layer]]:
 
 
 def _layer(trace: Trace, prefix: str, index: int) -> _Layer:
-    inside = f"{prefix}{index}."
-    own = {name.removeprefix(inside): trace.tensors[name] for name in trace.tensors_in(f"{prefix}{index}")}
-    sizes = tuple((name, tuple(map(axis_size, axes))) for name, axes in sorted(own.items()))
+    path = f"{prefix}{index}"
+    tensors = {name.removeprefix(f"{path}."): trace.tensors[name] for name in trace.tensors_in(path)}
+    sizes = tuple((name, tuple(map(axis_size, axes))) for name, axes in sorted(tensors.items()))
     dimensions = tuple((name, len(shape)) for name, shape in sizes)
-    return _Layer(index, sizes, (dimensions, work_of(trace, f"{prefix}{index}")))
+    return _Layer(index, sizes, (dimensions, work_of(trace, path)))
 
 
 def _units(layers: Sequence[_Layer]) -> tuple[list[_Layer], list[_Unit]]:
-    """The layers before the first unit, and the units."""
+    """Return the layers before the first unit, and the units."""
     heads = [i for i, layer in enumerate(layers) if any(len(shape) > 1 for _, shape in layer.sizes)]
     if not heads:
         return list(layers), []
@@ -93,30 +92,31 @@ def _units(layers: Sequence[_Layer]) -> tuple[list[_Layer], list[_Unit]]:
 
 
 def _matched(prefix: str, old: Sequence[_Layer], new: Sequence[_Layer]) -> InLine | None:
-    """The target's line as the source's with longer runs, None if it is no such thing."""
-    (before, remaining), (first, units) = _units(old), _units(new)
-    if len(units) <= len(remaining) or _kinds(before) != _kinds(first):
+    """Return how the target's line comes from the source's, by longer runs; None if it does not."""
+    (old_head, remaining), (new_head, units) = _units(old), _units(new)
+    if len(units) <= len(remaining) or _kinds(old_head) != _kinds(new_head):
         return None
-    rest = {b.index: a.index for a, b in zip(before, first, strict=True)}
-    bodies: tuple[dict[int, tuple[int, ...]], dict[int, tuple[int, ...]]] = ({}, {})
+    rest = {b.index: a.index for a, b in zip(old_head, new_head, strict=True)}
+    old_bodies: dict[int, tuple[int, ...]] = {}
+    new_bodies: dict[int, tuple[int, ...]] = {}
     alike: dict[int, tuple[int, ...]] = {}
     for run in _runs(units):
-        body = len(run[0])
+        length = len(run[0])  # of each unit without the tail
         taken = _taken(remaining, run)
         if not taken:
             return None
         remaining = remaining[len(taken) :]
-        for held, own in zip(bodies, (taken, run), strict=True):
-            held.update({unit[0].index: tuple(layer.index for layer in unit[:body]) for unit in own})
-        rest |= {b.index: a.index for a, b in zip(taken[-1][body:], run[-1][body:], strict=True)}
-        alike |= {unit[0].index: tuple(other[0].index for other in taken) for unit in run}
+        old_bodies |= {unit[0].index: tuple(layer.index for layer in unit[:length]) for unit in taken}
+        new_bodies |= {unit[0].index: tuple(layer.index for layer in unit[:length]) for unit in run}
+        rest |= {b.index: a.index for a, b in zip(taken[-1][length:], run[-1][length:], strict=True)}
+        alike |= {unit[0].index: tuple(old_unit[0].index for old_unit in taken) for unit in run}
     if remaining:
         return None
-    return InLine(prefix, tuple(bodies[0]), tuple(bodies[1]), alike, bodies, rest)
+    return InLine(prefix, tuple(old_bodies), tuple(new_bodies), alike, (old_bodies, new_bodies), rest)
 
 
 def _runs(units: Sequence[_Unit]) -> list[list[_Unit]]:
-    """Units in runs; all of a run but the last are like the first, which the last one may go beyond."""
+    """Return the units in runs: all units of a run start with the layers of its first, and the last may have a tail."""
     runs: list[list[_Unit]] = []
     for unit in units:
         last = runs[-1] if runs else None
@@ -128,19 +128,25 @@ def _runs(units: Sequence[_Unit]) -> list[list[_Unit]]:
 
 
 def _taken(units: Sequence[_Unit], run: Sequence[_Unit]) -> list[_Unit]:
-    """The first of the source's units that the run of the target is made from, none if they are not such."""
+    """Return the first units of the source, as far as a run of the target is made from them; empty if it is not.
+
+    Args:
+        units: the source's units that no run is made from yet.
+        run: a run of the target.
+    """
     taken: list[_Unit] = []
     for unit in units[: len(run)]:
         if taken and not _starts_like(unit, taken[0], len(run[0])):
             break
         taken.append(unit)
-        if _kinds(unit) != _kinds(run[0]):
+        if _kinds(unit) != _kinds(run[0]):  # has a tail, or is of another kind: its run ends here
             break
-    sound = taken and _kinds(taken[-1]) == _kinds(run[-1])
-    return taken if sound else []
+    is_whole = taken and _kinds(taken[-1]) == _kinds(run[-1])
+    return taken if is_whole else []
 
 
 def _starts_like(unit: _Unit, first: _Unit, length: int | None = None) -> bool:
+    """Return whether a unit starts with the layers of another, or the first few of them, in kind and size."""
     body = first[:length]
     return [(a.kind, a.sizes) for a in unit[: len(body)]] == [(b.kind, b.sizes) for b in body]
 

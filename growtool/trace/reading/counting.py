@@ -1,4 +1,4 @@
-"""The operations of a pass that are counted: from a trace, or from a pass that is run for this alone."""
+"""Multiply-accumulates of a model, operation by operation: from a trace, or from a pass that is run to count them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ Counted = tuple[str, str, Fraction]  # path of the module, name of the operation
 
 
 def of_pass(forward: ForwardPass) -> Iterator[Counted]:
-    """The counted operations of a trace; what does not depend on the inputs is done once for all of them."""
+    """Yield the counted operations of a trace.
+
+    The traced batch is divided by its size. Operations on parameters alone are not, as one input takes all of them.
+    """
 
     def sizes(leaf: Ref | int) -> list[int]:
         return list(map(axis_size, forward.layouts[leaf.number if isinstance(leaf, Ref) else leaf]))
 
-    count = sizes(forward.inputs[0])[0]
+    batch = sizes(forward.inputs[0])[0]
     dependent = set(forward.inputs)
     for step in forward.raw:
         depends = not dependent.isdisjoint(step.ins)
@@ -39,15 +42,15 @@ def of_pass(forward: ForwardPass) -> Iterator[Counted]:
         if step.op.macs is not None:
             per_input = depends or step.repeats is not None  # a recurrent layer has a first state for each of them
             macs = step.op.macs(step, sizes) * (step.repeats or 1)
-            yield step.module, step.name, Fraction(macs, count if per_input else 1)
+            yield step.module, step.name, Fraction(macs, batch if per_input else 1)
 
 
 def counted(model: nn.Module, inputs: Inputs, run: Callable[[nn.Module, Inputs], tuple[Tensor, ...]]) -> list[Counted]:
-    """Run a model on one input on the meta device.
+    """Return the counted operations of a pass that is run on the meta device.
 
     Args:
-        model: in eval mode; of no use afterwards.
-        inputs: one, on meta.
+        model: in eval mode; it is moved to the meta device and keeps hooks, and is of no use afterwards.
+        inputs: a batch of one input, on meta.
         run: calls the model.
     """
     skeleton = model.to("meta").requires_grad_(False)
@@ -55,31 +58,37 @@ def counted(model: nn.Module, inputs: Inputs, run: Callable[[nn.Module, Inputs],
     for path, module in skeleton.named_modules():
         module.register_forward_pre_hook(lambda *_, path=path: counter.modules.append(path))
         module.register_forward_hook(lambda *_: _leave(counter.modules))
-    with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _keep), on_meta(), counter:
+    with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _ignore), on_meta(), counter:
         warnings.simplefilter("ignore")
         run(skeleton, inputs)
-    return counter.found
+    return counter.operations
 
 
 def _leave(modules: list[str]) -> None:
+    # a hook that returned the path would replace the output of the module
     modules.pop()
 
 
-def _keep(_: Tensor) -> None:
-    """No axis is followed here, so none has to be fixed."""
+def _ignore(_: Tensor) -> None:
+    """Fix no axis, as none is followed here."""
 
 
 class _Counter(TorchDispatchMode):
-    """While active, takes in every operation whose row tells its MACs."""
+    """While active, notes every operation whose row counts its MACs.
+
+    Attributes:
+        modules: paths of the modules that are running, the innermost last.
+        operations: the operations so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
-        self.found: list[Counted] = []
+        self.operations: list[Counted] = []
         self._repeats: Fraction | None = None
 
     def repeat(self, times: Fraction | None) -> None:
-        """Let each operation that follows stand for so many."""
+        """Let each operation that follows stand for `times` operations of a recurrent layer; None ends this."""
         self._repeats = times
 
     def __torch_dispatch__(
@@ -89,13 +98,13 @@ class _Counter(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         row = OPS.get(name.removesuffix("_"))
         if row is not None and row.macs is not None:
-            macs = row.macs(_Run(args, result), _shape) * (self._repeats or 1)
-            self.found.append((self.modules[-1], name, Fraction(macs)))
+            macs = row.macs(_Operation(args, result), _shape) * (self._repeats or 1)
+            self.operations.append((self.modules[-1], name, Fraction(macs)))
         return result
 
 
-class _Run:
-    """An operation as it runs."""
+class _Operation:
+    """The arguments and results of an operation that has run, as `trace.table.macs` takes them."""
 
     def __init__(self, args: tuple[Any, ...], result: Any) -> None:
         self.args = args

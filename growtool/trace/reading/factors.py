@@ -1,4 +1,4 @@
-"""Sums of products: matrix products, convolutions and attention, by what they sum over and what they add."""
+"""Sums of products: the axes that matrix products, convolutions and attention sum over, and the axes that they keep."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from growtool.trace.unify import factor_out
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A sum of products of two tensors.
+    """A sum of products of two tensors: a matrix product or a convolution.
 
     Attributes:
-        operands: their numbers.
-        summed: of each, the axis that the sum runs over.
-        kept: of each, the others; a grouped convolution keeps which group a channel is in.
-        bias: the number of what is added, None without.
+        operands: numbers of the two tensors.
+        summed: for each operand, the axis that the sum runs over.
+        kept: for each operand, its other axes; a grouped convolution keeps the axis of groups.
+        bias: number of the tensor that is added, None without one.
     """
 
     operands: tuple[int, int]
@@ -28,17 +28,17 @@ class Product:
     bias: int | None
 
     def sums(self, group: ChannelGroup) -> bool:
-        """Whether the sum runs over a set of channels."""
+        """Return whether the sum runs over the channels of a group."""
         return any(group in groups_on(axis) for axis in self.summed)
 
     def keeps(self, group: ChannelGroup) -> tuple[bool, bool]:
-        """Whether each operand brings a set of channels into the result."""
+        """Return for each operand whether it brings the channels of a group into the result."""
         left, right = (any(group in groups_on(axis) for axis in axes) for axes in self.kept)
         return left, right
 
 
 def product_of(step: Step, forward: ForwardPass) -> Product | None:
-    """A matrix product or a convolution; None for anything else."""
+    """Return the product that a step computes, or None if it is neither a matrix product nor a convolution."""
     if step.op.kind is Kind.CONVOLUTION:
         return _convolution(step, forward)
     first = step.op.factors
@@ -46,10 +46,10 @@ def product_of(step: Step, forward: ForwardPass) -> Product | None:
         return None
     operands = step.args[first].number, step.args[first + 1].number
     left, right = map(forward.axes, operands)
-    rows = max(len(right) - 2, 0)
-    kept = left[:-1], right[:rows] + right[rows + 1 :]
+    summed_dim = max(len(right) - 2, 0)  # the last but one of a matrix, the only one of a vector
+    kept = left[:-1], right[:summed_dim] + right[summed_dim + 1 :]
     bias = step.args[0].number if first == 1 else None
-    return Product(operands, (left[-1], right[rows]), kept, bias)
+    return Product(operands, (left[-1], right[summed_dim]), kept, bias)
 
 
 def _convolution(step: Step, forward: ForwardPass) -> Product:
@@ -58,24 +58,28 @@ def _convolution(step: Step, forward: ForwardPass) -> Product:
     rows, columns, *kernel = forward.axes(weight.number)
     if transposed:
         rows, columns = columns, rows
-    inner = axis_size(channels) // groups
-    of_x, inside = factor_out(channels, inner)
-    of_weight, inside_weight = factor_out(columns, inner)
+    # the columns of a transposed weight are the channels of all groups, those of any other the channels of one
+    size = axis_size(channels) // groups
+    groups_of_x, summed_x = factor_out(channels, size)
+    groups_of_weight, summed_weight = factor_out(columns, size)
     return Product(
-        (x.number, weight.number),
-        (inside, inside_weight),
-        ((images, of_x, *places), (of_weight, rows, *kernel)),
-        bias.number if isinstance(bias, Ref) else None,
+        operands=(x.number, weight.number),
+        summed=(summed_x, summed_weight),
+        kept=((images, groups_of_x, *places), (groups_of_weight, rows, *kernel)),
+        bias=bias.number if isinstance(bias, Ref) else None,
     )
 
 
 def is_grouped(step: Step) -> bool:
-    """Whether it is a convolution in several groups."""
+    """Return whether a step is a convolution in several groups."""
     return step.op.kind is Kind.CONVOLUTION and step.args[8] > 1
 
 
 def sums_of_activations(forward: ForwardPass) -> Iterator[tuple[Step, Axis]]:
-    """Every sum of products of two activations and every softmax, as attention has them, with what it runs over."""
+    """Yield the steps of attention, each with an axis that it sums over: products of two activations, and softmax.
+
+    A fused attention comes twice: with the axis of channels, and with that of tokens.
+    """
     for step in forward.steps:
         product = product_of(step, forward)
         if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX):

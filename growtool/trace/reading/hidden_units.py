@@ -1,7 +1,7 @@
-"""Hidden units: channels that one layer writes, one layer reads, and a function of each unit alone stands between.
+"""Hidden units: channels that one layer writes and one layer reads, with a function of each unit between the two.
 
-`y = W2 phi(W1 x + b)`. The gradient of a loss on new units there has a closed form in x and the gradient on y, whatever
-else the model is (GradMax, arXiv 2201.05125, section 3).
+They are the values phi(W1 x + b) in `y = W2 phi(W1 x + b)`. The gradient of the loss on new units there has a closed
+form in x and the gradient on y, whatever the rest of the model is (GradMax, arXiv 2201.05125, section 3).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class HiddenUnits:
     """The two layers around hidden units.
 
     Attributes:
-        writer: the weight whose rows the units are.
-        reader: the weight whose columns they are.
-        live_at_zero: whether a unit that is zero everywhere has a gradient.
-        statistics: running mean and variance of the BatchNorm between the two, None without.
+        writer: name of the weight whose rows are the units.
+        reader: name of the weight whose columns are the units.
+        live_at_zero: whether a unit that is zero on all inputs has a gradient.
+        statistics: names of running mean and variance of the BatchNorm between the two, None without one.
     """
 
     writer: str
@@ -32,21 +32,22 @@ class HiddenUnits:
 
 
 class NoHiddenUnitsError(Exception):
-    """Why channels are no hidden units."""
+    """Channels are no hidden units, for the reason that is said."""
 
 
 def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
-    """The two layers around a set of channels.
+    """Return the two layers around a channel group.
 
     Raises:
-        NoHiddenUnitsError: more layers, or something that is not a function of each unit alone, take part.
+        NoHiddenUnitsError: other layers take part, or an operation that is not a function of each unit alone.
     """
     forward = trace.forward
     writers, readers, live = set[str](), set[str](), True
     statistics = set[tuple[str, str]]()
     for step in forward.steps:
-        involved = [n for n in (*step.ins, *step.outs) if any(group in groups_on(axis) for axis in forward.layouts[n])]
-        if not involved or all(number in forward.made_of for number in step.ins):
+        tensors = (*step.ins, *step.outs)
+        has_units = any(group in groups_on(axis) for number in tensors for axis in forward.layouts[number])
+        if not has_units or all(number in forward.made_of for number in step.ins):
             continue
         product = product_of(step, forward)
         if is_grouped(step):
@@ -58,7 +59,7 @@ def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
         elif step.op.kind is Kind.BATCH_NORM:
             statistics.add((_stored(trace, step, 3), _stored(trace, step, 4)))
         else:
-            live = _passes(step) and live
+            live = _passes_gradient(step) and live
     if len(statistics) > 1:
         raise NoHiddenUnitsError(f"{len(statistics)} norms stand between them")
     if len(writers) != 1 or len(readers) != 1:
@@ -71,7 +72,7 @@ def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
 
 
 def _stored(trace: Trace, step: Step, place: int) -> str:
-    """The name of a buffer among an operation's arguments."""
+    """Return the name of a buffer among the arguments of a step."""
     leaf = step.args[place]
     names = trace.forward.stored.get(leaf.number, ()) if isinstance(leaf, Ref) else ()
     if not names:
@@ -80,7 +81,7 @@ def _stored(trace: Trace, step: Step, place: int) -> str:
 
 
 def _writes(trace: Trace, group: ChannelGroup, step: Step, product: Product) -> bool:
-    """Whether a product has the units in its result, else it sums over them."""
+    """Return whether a product has the units in its result; if not, it sums over them."""
     summed = product.sums(group)
     kept = any(group in groups_on(axis) for number in step.outs for axis in trace.forward.axes(number))
     if summed and kept:
@@ -89,6 +90,7 @@ def _writes(trace: Trace, group: ChannelGroup, step: Step, product: Product) -> 
 
 
 def _weight(trace: Trace, operands: tuple[int, int]) -> str:
+    """Return the name of the one parameter among two operands."""
     forward = trace.forward
     names = [forward.made_of[number] for number in operands if number in forward.made_of]
     if len(names) != 1 or len(names[0]) != 1:
@@ -97,8 +99,8 @@ def _weight(trace: Trace, operands: tuple[int, int]) -> str:
     return name
 
 
-def _passes(step: Step) -> bool:
-    """Whether a gradient passes where the unit is zero; raises where the operation is no function of a unit alone."""
+def _passes_gradient(step: Step) -> bool:
+    """Return whether a gradient passes a step at a unit that is zero; raise if it is no function of each unit alone."""
     if step.op.kind in (Kind.RESHAPE, Kind.SAME):
         return True
     if step.op.pointwise and keeps_zero(step):

@@ -1,4 +1,4 @@
-"""Norms over the channels of each position, in a trace: what they normalise, multiply by and add."""
+"""Norms in a trace: the tensors that they normalise, their gains and shifts."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class NormCall:
     """A norm over the channels of each position.
 
     Attributes:
-        kind: what it is called.
-        x: the tensor it normalises.
-        dims: dimensions of x that hold channels.
-        gain, shift: what it multiplies by and adds, None without.
-        eps: what it adds to the variance; None where it has a default of its own.
+        kind: the name of such norms.
+        x: number of the tensor that it normalises.
+        dims: the dimensions of x that it runs over.
+        gain, shift: numbers of the tensors that it multiplies by and adds, None without one.
+        eps: the number that it adds to the variance or mean square; None for torch's default.
     """
 
     kind: NormName
@@ -40,20 +40,21 @@ class NormCall:
 
 
 def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
-    """A step as a norm over the channels of each position, None for anything else.
+    """Return a step as a norm over the channels of each position; None for any other step.
 
-    A GroupNorm is none: it has one mean for all positions, and so sees what centring takes off at each of them.
+    A GroupNorm is no such norm: it takes one mean over all positions of an image.
     """
     kind = NORMS.get(step.op.kind)
     if kind is None or step.op.eps is None:
         return None
-    x, last = step.args[0].number, len(forward.layouts[step.args[0].number])
+    x = step.args[0].number
+    ndim = len(forward.layouts[x])
     gain, *shifts = (step.arg(place, name) for place, name in zip(step.op.affine, ("weight", "bias"), strict=False))
     shift, eps = next(iter(shifts), None), step.args[step.op.eps]
     return NormCall(
         kind=kind,
         x=x,
-        dims=tuple(range(last - len(step.args[1]), last)),
+        dims=tuple(range(ndim - len(step.args[1]), ndim)),
         gain=gain.number if isinstance(gain, Ref) else None,
         shift=shift.number if isinstance(shift, Ref) else None,
         eps=None if eps is None else float(eps),
@@ -61,7 +62,10 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
 
 
 def parameter_of(gain: int, forward: ForwardPass) -> tuple[tuple[str, ...], float] | None:
-    """What a gain is made of: a parameter, by its names, and the number that the model adds to it, as in `1 + w`."""
+    """Return the names of the parameter that a gain is, and the number that the model adds to it, as in `1 + w`.
+
+    None if the gain is computed in another way.
+    """
     if gain in forward.stored:
         return forward.stored[gain], 0.0
     step = forward.made_by.get(gain)
@@ -71,44 +75,46 @@ def parameter_of(gain: int, forward: ForwardPass) -> tuple[tuple[str, ...], floa
 
 
 def number_added(step: Step) -> float | None:
-    """What an operation adds to its first operand, which is a tensor, where that is a number."""
-    plain = step.name == "add" and not step.kwargs and isinstance(step.args[0], Ref)
-    return float(step.args[1]) if plain and isinstance(step.args[1], int | float) else None
+    """Return the number that a step adds to a tensor; None if it does not add a number."""
+    adds_to_tensor = step.name == "add" and not step.kwargs and isinstance(step.args[0], Ref)
+    return float(step.args[1]) if adds_to_tensor and isinstance(step.args[1], int | float) else None
 
 
 def group_axis(step: Step, forward: ForwardPass) -> Axis:
-    """The channels of one group of a GroupNorm."""
+    """Return the axis of the channels of one group, for a step that is a GroupNorm."""
     channels, groups = step.args[4], step.args[6]
     return factor_out(forward.axes(step.args[0].number)[1], channels // groups)[1]
 
 
 def multipliers(trace: Trace) -> frozenset[str]:
-    """Parameters that only ever multiply what channels carry (gains, scales), and variances."""
-    multiplies, other = set[str](), set[str]()
+    """Return the names of parameters that only multiply activations (gains, scales), and of running variances."""
+    multiplying, others = set[str](), set[str]()
     for step, number in trace.forward.uses:
         names = trace.forward.made_of[number]
-        (multiplies if _multiplies(step, number) else other).update(names)
-    return frozenset(multiplies - other)
+        (multiplying if _multiplies(step, number) else others).update(names)
+    return frozenset(multiplying - others)
 
 
 def _multiplies(step: Step, number: int) -> bool:
-    def at(*places: int) -> bool:
+    """Return whether a step multiplies its other operand by a tensor, or divides by the root of it."""
+
+    def is_argument(*places: int) -> bool:
         return any(
             isinstance(step.args[i], Ref) and step.args[i].number == number for i in places if i < len(step.args)
         )
 
     if step.op.kind in NORMS:
-        return at(step.op.affine[0])
+        return is_argument(step.op.affine[0])
     if step.op.kind is Kind.BATCH_NORM:
-        return at(1, 4)
+        return is_argument(1, 4)  # weight, running_var
     return step.name == "mul"
 
 
 def norm_shifts(trace: Trace) -> frozenset[str]:
-    """What LayerNorms add."""
-    found = set[str]()
+    """Return the names of the parameters that norms over channels add."""
+    shifts = set[str]()
     for step in trace.forward.steps:
         norm = norm_call(step, trace.forward)
         if norm is not None and norm.shift is not None:
-            found.update(trace.forward.stored.get(norm.shift, ()))
-    return frozenset(found)
+            shifts.update(trace.forward.stored.get(norm.shift, ()))
+    return frozenset(shifts)

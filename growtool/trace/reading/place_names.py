@@ -1,47 +1,52 @@
-"""Where something is, in a user's words: `blocks 0-3`, `stage 1, blocks 0-1`, `attn of layer1.0-1`."""
+"""Paths of modules and tensors in a user's words: `blocks 0-3`, `stage 1, blocks 0-1`, `attn of layer1.0-1`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-_COUNTED = re.compile(r"(?:(.+)\.)?(block|stage|layer|level|group|unit)s\.")
-_ENDING = re.compile(r"[^\d]+\d+")
-_SHOWN = 3
-_Run = tuple[str, tuple[int, ...]]  # what blocks are numbered under, and their numbers
+_COUNTED = re.compile(r"(?:(.+)\.)?(block|stage|layer|level|group|unit)s\.")  # prefixes that read as a word
+_ENDING = re.compile(r"[^\d]+\d+")  # a name that ends in a number: layer1
+_SHOWN = 3  # ranges
+_Run = tuple[str, tuple[int, ...]]  # prefix of the blocks, and their numbers
 
 
 def places(paths: Iterable[str], shown: int | None = _SHOWN) -> str:
-    """Module or tensor paths, those that differ in the number of their block alone told once.
+    """Return module or tensor paths as text; paths that differ only in the number of their block are told as a range.
 
     `blocks.0`, `blocks.1` is `blocks 0-1`; `stages.1.blocks.0` is `stage 1, block 0`; `layer1.0`, `layer1.1` is
-    `layer1.0-1`; `blocks.0.attn`, `blocks.1.attn` is `attn of blocks 0-1`. A path alone in its kind stays as it is.
+    `layer1.0-1`; `blocks.0.attn`, `blocks.1.attn` is `attn of blocks 0-1`. A path that is the only one of its kind
+    stays as it is.
 
     Args:
         paths: repeats are told once; the empty path is that of the model itself.
-        shown: how many ranges to tell before it says how many paths more there are; None: all.
+        shown: number of ranges before the text ends with the number of paths that are left; None for all.
     """
-    parts = _parts(list(dict.fromkeys(paths)))
-    told = [text for text, _ in parts[:shown]]
-    more = sum(count for _, count in parts[len(told) :])
-    text = ("; " if any(", " in part for part in told) else ", ").join(told)
-    return f"{text} and {more} more" if more else text
+    ranges = _ranges(list(dict.fromkeys(paths)))
+    texts = [text for text, _ in ranges[:shown]]
+    left = sum(count for _, count in ranges[len(texts) :])
+    joined = ("; " if any(", " in text for text in texts) else ", ").join(texts)
+    return f"{joined} and {left} more" if left else joined
 
 
-def _parts(paths: Sequence[str]) -> list[tuple[str, int]]:
-    """Each range in words, with the number of paths that it stands for."""
+def _ranges(paths: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each range of paths as text, with the number of paths that it stands for."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for path in paths:
         before, number, behind = _split(path)
         numbers.setdefault((before, behind), []).append(number)
+    # modules that are found in the same blocks share a range
     behinds: dict[_Run, list[str]] = {}
-    for (before, behind), found in numbers.items():
-        behinds.setdefault((before, tuple(sorted(found))), []).append(behind)
+    for (before, behind), block_numbers in numbers.items():
+        behinds.setdefault((before, tuple(sorted(block_numbers))), []).append(behind)
     return [(_told(run, parts), len(run[1]) * len(parts)) for run, parts in behinds.items()]
 
 
 def _split(path: str) -> tuple[str, int, str]:
-    """What stands before and behind the number of the block: the last component that is a number, else ends in one."""
+    """Return the number of the block with the text before and behind it; -1 and the whole path before, without one.
+
+    The number is the last component that is one, or else the number that the last component with one ends in.
+    """
     parts = path.split(".")
     numbered = [at for at, part in enumerate(parts) if part.isdecimal()]
     numbered = numbered or [at for at, part in enumerate(parts) if _ENDING.fullmatch(part)]
@@ -54,6 +59,7 @@ def _split(path: str) -> tuple[str, int, str]:
 
 
 def _told(run: _Run, behinds: Sequence[str]) -> str:
+    """Return the text of a range: `attn and mlp of blocks 0-3` for `attn` and `mlp` behind."""
     before, numbers = run
     if numbers == (-1,):
         return before or "the model itself"
@@ -66,7 +72,7 @@ def _told(run: _Run, behinds: Sequence[str]) -> str:
 
 
 def _numbered(before: str, numbers: Sequence[int]) -> str:
-    """`blocks 0-3` of `blocks.`, `stage 1, blocks 0-3` of `stages.1.blocks.`, `layer1.0-3` of `layer1.`."""
+    """Return `blocks 0-3` for `blocks.`, `stage 1, blocks 0-3` for `stages.1.blocks.`, `layer1.0-3` for `layer1.`."""
     counted = _COUNTED.fullmatch(before)
     if counted is None:
         return f"{before}{_runs(numbers)}"
@@ -79,7 +85,7 @@ def _numbered(before: str, numbers: Sequence[int]) -> str:
 
 
 def _runs(numbers: Sequence[int]) -> str:
-    """`0-3, 5` of 0, 1, 2, 3, 5."""
+    """Return `0-3, 5` for 0, 1, 2, 3, 5."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -90,7 +96,11 @@ def _runs(numbers: Sequence[int]) -> str:
 
 
 def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
-    """One line for each reason, with the first few of the modules it was found in."""
+    """Return a line for each reason, with the first few modules of it.
+
+    Args:
+        found: pairs of a module path and a reason.
+    """
     modules: dict[str, list[str]] = {}
     for module, reason in found:
         modules.setdefault(reason, []).append(module)

@@ -1,7 +1,7 @@
-"""Which operation reads what which other one wrote, in names that hold for two passes of the same kind of model.
+"""The data flow of a pass: which operation reads the results of which.
 
-An operation is known by the module it ran in and by its place among the operations there. So the operand of an
-operation in one model can be compared with that of its counterpart in another.
+An operation is named by the module that it ran in and its place among the operations there. The names hold for two
+passes of one kind of model, so that operands in one model can be compared with their counterparts in the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ class Place(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A tensor as an operation left it: its first result, the second, ...; -1 where it shares memory with one."""
+    """A tensor as an operation left it.
+
+    Attributes:
+        place: the operation.
+        result: index among its results; -1 for another tensor in the memory that it wrote to.
+    """
 
     place: Place
     result: int
@@ -29,12 +34,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Wiring:
-    """Which operation reads what another one wrote.
+    """The operations of a pass and the results that each of them reads.
 
     Attributes:
-        steps: every operation by its place, in order.
-        reads: place -> for each tensor the operation read, in order, what wrote it last; None for the inputs,
-            parameters, buffers and constants.
+        steps: place -> the operation, in order.
+        reads: place -> the tensors that the operation read, in order, as the last operation left them; None for an
+            input, parameter, buffer or constant that none has written.
     """
 
     steps: dict[Place, Step]
@@ -42,14 +47,14 @@ class Wiring:
 
     @classmethod
     def of(cls, forward: ForwardPass) -> Wiring:
-        """The wiring of a recorded pass."""
-        ran = defaultdict[str, int](int)
+        """Return the wiring of a recorded pass."""
+        counts = defaultdict[str, int](int)  # module -> its operations so far
         last: dict[int, Written] = {}
         steps: dict[Place, Step] = {}
         reads: dict[Place, tuple[Written | None, ...]] = {}
         for step in forward.steps:
-            place = Place(step.module, ran[step.module])
-            ran[step.module] += 1
+            place = Place(step.module, counts[step.module])
+            counts[step.module] += 1
             steps[place] = step
             reads[place] = tuple(last.get(number) for number in step.ins)
             last |= {number: Written(place, -1) for number in step.overwritten}
@@ -57,5 +62,5 @@ class Wiring:
         return cls(steps, reads)
 
     def names(self, module: str) -> list[str]:
-        """The operations of a module in order."""
+        """Return the names of the operations of a module, in order."""
         return [step.name for place, step in self.steps.items() if place.module == module]

@@ -1,7 +1,8 @@
-"""Channels in a user's words: heads, head size, hidden units, the residual stream, and the blocks they are in.
+"""Channels in a user's words: heads, head size, hidden units, the residual stream, and the blocks that hold them.
 
-What they are is told by the trace: a product of two activations sums over the channels of a head, a set that one block
-alone holds is hidden there, a residual connection passes a stream on. No name of an architecture counts.
+The trace tells what they are, and no name of an architecture does. The channels of a head are summed over in a product
+of two activations. Hidden channels are in a single block. The residual stream is written by the last layers of residual
+branches.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _SOFTMAX = (Kind.SOFTMAX, Kind.LOG_SOFTMAX, Kind.ATTENTION)
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """A set of channels as a user calls it.
+    """A channel group as a user calls it.
 
     Attributes:
         what: `heads`, `head size`, `hidden units of mlp`, `residual stream`, ...
-        where: paths of the blocks that hold it, or of the modules where no block does.
+        where: paths of the blocks that hold the channels; of modules, if no block does.
     """
 
     what: str
@@ -40,9 +41,9 @@ class Channels:
         return f"{self.what} ({places(self.where)})"
 
 
-@lru_cache(maxsize=4)  # every reason and message names some
+@lru_cache(maxsize=4)  # traces: a source and a target, and some more; every reason and message asks
 def channels_of(trace: Trace) -> Mapping[ChannelGroup, Channels]:
-    """Every width group of a model in words."""
+    """Return every channel group of a model in words."""
     blocks = Blocks(trace)
     heads = _heads(trace)
     closing = {name for params in trace.exits.values() for name in params}
@@ -50,7 +51,7 @@ def channels_of(trace: Trace) -> Mapping[ChannelGroup, Channels]:
 
 
 def told(found: Iterable[Channels]) -> str:
-    """Several sets of channels, those of one kind with all their places: `heads (blocks 0-3)`."""
+    """Return channels as text, with the places of each kind put together: `heads (blocks 0-3)`."""
     where: dict[str, list[str]] = defaultdict(list)
     for channels in found:
         where[channels.what] += channels.where
@@ -58,29 +59,29 @@ def told(found: Iterable[Channels]) -> str:
 
 
 class Blocks:
-    """Which block a tensor is in: one of a sequence, or of a sequence within a stage."""
+    """The blocks of a model: those of a sequence, or of the sequences within its stages."""
 
     def __init__(self, trace: Trace) -> None:
-        found = sequences(trace.tensors).values()
-        self._paths = {
+        self._paths = {  # path of a block -> whether its number stands alone: `blocks.0` rather than `layer1`
             f"{sequence.prefix}{index}": sequence.prefix.endswith(".")
-            for sequence in found
+            for sequence in sequences(trace.tensors).values()
             for index in sequence.indices
         }
         self._homes = {home for name in trace.tensors if (home := self.of(name))}
 
     def of(self, name: str) -> str:
-        """Path of the innermost block that holds it, empty without one."""
+        """Return the path of the block that holds a tensor, the inner one within a stage; empty if no block does."""
         parts = name.split(".")
-        outer = [path for n in range(1, len(parts)) if (path := ".".join(parts[:n])) in self._paths]
-        if len(outer) > 1 and self._paths[outer[0]] and not self._paths[outer[1]]:
-            outer = outer[:1]  # `blocks.0` holds layers with numbers in their names
-        return outer[:2][-1] if outer else ""
+        holding = [path for n in range(1, len(parts)) if (path := ".".join(parts[:n])) in self._paths]
+        if len(holding) > 1 and self._paths[holding[0]] and not self._paths[holding[1]]:
+            holding = holding[:1]  # `blocks.0` holds layers with numbers in their names
+        return holding[:2][-1] if holding else ""
 
     def section_of(self, name: str) -> tuple[str, str]:
-        """The part of the model that a tensor is in, and its block there; the block is empty outside sequences.
+        """Return the section of the model that a tensor is in, and its block; the block is empty outside sequences.
 
-        A part is all blocks of one sequence (`stages.1.blocks`), or a module between (`stages.1.downsample`, `head`).
+        A section is all blocks of one sequence (`stages.1.blocks`), or a module beside them (`stages.1.downsample`,
+        `head`).
         """
         block = self.of(name)
         if block and not self._holds_blocks(block):
@@ -96,13 +97,22 @@ class Blocks:
 def _channels(
     group: NamedGroup, trace: Trace, heads: dict[ChannelGroup, str], blocks: Blocks, closing: set[str]
 ) -> Channels:
+    """Return a channel group in words.
+
+    Args:
+        group: the channels.
+        trace: of the model.
+        heads: words for channel groups that are factors of a product.
+        blocks: the blocks of the model.
+        closing: parameters that close residual blocks.
+    """
     homes = list(dict.fromkeys(blocks.of(member.tensor) for member in group.members))
-    writers = [member for member in group.members if member.role == "producer"]
-    inside = _innermost(dict.fromkeys(blocks.of(member.tensor) for member in writers or group.members))
-    where = tuple(inside) or tuple(dict.fromkeys(_module(member.tensor) for member in writers or group.members))
+    writers = [member for member in group.members if member.role == "producer"] or group.members
+    written_in = _innermost(dict.fromkeys(blocks.of(member.tensor) for member in writers))
+    where = tuple(written_in) or tuple(dict.fromkeys(_module(member.tensor) for member in writers))
     if group.group in heads:
         return Channels(heads[group.group], where)
-    if homes == inside and len(homes) == 1:
+    if homes == written_in and len(homes) == 1:
         part = _common([_module(member.tensor).removeprefix(homes[0]) for member in group.members])
         return Channels(_hidden(group.members, trace) + (f" of {part}" if part else ""), where)
     if any(member.tensor in closing and member.role != "consumer" for member in group.members):
@@ -111,15 +121,15 @@ def _channels(
 
 
 def _hidden(members: Sequence[Member], trace: Trace) -> str:
-    """Units of a layer without places, channels of one with kernels."""
+    """Return `hidden channels` if a kernel larger than 1 carries them, else `hidden units`."""
     kernels = [axis_size(axis) for member in members for axis in trace.tensors[member.tensor][2:]]
     return "hidden channels" if any(size > 1 for size in kernels) else "hidden units"
 
 
 def _innermost(homes: Iterable[str]) -> list[str]:
-    """The blocks, without those that hold another of them."""
-    found = [home for home in homes if home]
-    return [home for home in found if not any(other.startswith(f"{home}.") for other in found)]
+    """Return the blocks without those that hold another of them; the empty path is left out."""
+    blocks = [home for home in homes if home]
+    return [block for block in blocks if not any(other.startswith(f"{block}.") for other in blocks)]
 
 
 def _module(tensor: str) -> str:
@@ -127,41 +137,41 @@ def _module(tensor: str) -> str:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """The module that holds them all, relative to their block."""
-    steps = zip(*(path.split(".")[1:] for path in paths), strict=False)
+    """Return the module that holds all of the paths, each relative to its block and beginning with a dot."""
     shared = []
-    for step in steps:
-        if len(set(step)) > 1:
+    for names in zip(*(path.split(".")[1:] for path in paths), strict=False):
+        if len(set(names)) > 1:
             break
-        shared.append(step[0])
+        shared.append(names[0])
     return ".".join(shared)
 
 
 def _heads(trace: Trace) -> dict[ChannelGroup, str]:
-    """The factors of axes that are products: heads and their size, groups and theirs."""
+    """Return words for channel groups that are factors of an axis: heads and head size, groups and their channels."""
     sums = list(sums_of_activations(trace.forward))
     attending = {step.module for step, _ in sums if step.op.kind in _SOFTMAX}
     products = [(step.module, axis) for step, axis in sums if step.op.kind not in (Kind.SOFTMAX, Kind.LOG_SOFTMAX)]
-    joint = {group for _, axis in products for group in groups_on(axis)}
+    summed = {group for _, axis in products for group in groups_on(axis)}
     attended = {group for module, axis in products if module in attending for group in groups_on(axis)}
-    found: dict[ChannelGroup, str] = {}
+    words: dict[ChannelGroup, str] = {}
     nested = list(_products(trace))
     for outer, inner in nested:
-        if inner in joint:
-            found[inner] = "head size"
-            found[outer] = "heads"
+        if inner in summed:
+            words[inner] = "head size"
+            words[outer] = "heads"
     for outer, inner in nested:
-        if inner not in found:
-            of_heads = found.get(outer) == "heads"
-            found.setdefault(outer, "groups")
-            found[inner] = "head size of values" if of_heads else "channels of each group"
-    for group in attended:
-        found.setdefault(group, "head size")
-    return found
+        if inner not in words:
+            of_heads = words.get(outer) == "heads"
+            words.setdefault(outer, "groups")
+            # queries and keys are summed over, values are not, and may be of another size (LeViT)
+            words[inner] = "head size of values" if of_heads else "channels of each group"
+    for group in attended:  # with a single head, an axis is no product
+        words.setdefault(group, "head size")
+    return words
 
 
 def _products(trace: Trace) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:
-    """Two sets of channels that may grow of which one axis is the product, the outer one first."""
+    """Yield adjacent factors of the axes of all tensors that may both grow, the outer factor first."""
     for axes in trace.tensors.values():
         for axis in axes:
             for segment in axis:
@@ -170,12 +180,13 @@ def _products(trace: Trace) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:
 
 def _pairs(segment: Segment) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:
     free = [list(_free(factor)) for factor in segment]
-    parts = [factor for factor in free if factor]
-    for outer, inner in pairwise(parts):
+    factors = [groups for groups in free if groups]
+    for outer, inner in pairwise(factors):
         if len(outer) == 1:
             yield from ((outer[0], group) for group in inner)
 
 
 def _free(factor: ChannelGroup | Axis) -> Iterator[ChannelGroup]:
+    """Yield the channel groups of a factor that may grow, without repeats."""
     axis = ((factor,),) if isinstance(factor, ChannelGroup) else factor
     return (group for group in dict.fromkeys(groups_on(axis)) if group.fixed is None)

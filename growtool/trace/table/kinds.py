@@ -1,4 +1,4 @@
-"""What growtool knows of an aten operation: the form of a row in `trace.table.ops`."""
+"""The columns of the table of aten operations in `trace.table.ops`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from growtool.trace.table.macs import Count
 
 
 class Kind(Enum):
-    """What sort of operation it is; the analyses ask for this, never for names."""
+    """The sort of an operation. Analyses ask for it rather than for names."""
 
-    # nothing is computed, values are only moved
+    # values are moved, none is computed
     RESHAPE = auto()  # a row-major view
     SAME = auto()  # the operand itself, or a copy
     PERMUTE = auto()
     TRANSPOSE = auto()  # of a matrix
-    SQUEEZE = auto()  # dimensions of one position come or go
+    SQUEEZE = auto()  # adds or removes dimensions of size 1
     EXPAND = auto()
     STRIDE = auto()
-    PICK = auto()  # some positions of a dimension
+    PICK = auto()  # takes some positions of a dimension
     SPLIT = auto()
     OVERWRITE = auto()  # with values of another tensor
     DROPOUT = auto()
     JOIN = auto()  # several tensors become one
-    MOVE = auto()  # positions into another order, or several times
+    MOVE = auto()  # positions in another order, or repeated
     LOOKUP = auto()
     PAD = auto()
     # no operand
     CREATE = auto()
     FILL = auto()
-    DRAW = auto()  # values that differ along the axes
+    DRAW = auto()  # values differ along the axes
     # value by value
     ADD = auto()
     MULTIPLY = auto()
@@ -45,7 +45,7 @@ class Kind(Enum):
     # over whole dimensions
     LAYER_NORM = auto()
     RMS_NORM = auto()
-    VARIANCE_NORM = auto()  # by a deviation that is taken with N - 1
+    VARIANCE_NORM = auto()  # divides by a standard deviation taken with N - 1; timm's SimpleNorm
     GROUP_NORM = auto()
     BATCH_NORM = auto()
     SOFTMAX = auto()
@@ -55,7 +55,7 @@ class Kind(Enum):
     VARIANCE = auto()
     EXTREME = auto()
     REDUCE = auto()
-    POSITION = auto()  # where the largest or smallest is
+    POSITION = auto()  # the position of the largest or smallest value
     CUMULATE = auto()
     POOL = auto()
     RESAMPLE = auto()
@@ -70,7 +70,7 @@ _KEEPS_ALL = frozenset((Kind.RESHAPE, Kind.SAME, Kind.PERMUTE, Kind.TRANSPOSE, K
 
 
 class Operation(Protocol):
-    """An operation with its arguments, while it is traced (`Call`) or after (`Step`)."""
+    """An operation with its arguments: a `Call` during the trace, or a `Step` after it."""
 
     @property
     def name(self) -> str: ...
@@ -82,33 +82,35 @@ class Operation(Protocol):
 
 
 Condition: TypeAlias = "Callable[[Operation], bool]"
-Rule: TypeAlias = "Callable[..., Sequence[tuple[Axis, ...]]]"  # of an `Observer` and a `Call`
+Rule: TypeAlias = "Callable[..., Sequence[tuple[Axis, ...]]]"  # of `Observer` and `Call`; the axes of each result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
-    """One row. What is a `Condition` depends on the operation's numbers.
+    """One row of the table: what growtool knows of an aten operation.
+
+    A `Condition` decides a fact by the numbers among the arguments.
 
     Attributes:
-        kind: what sort of operation it is.
-        axes: its rule for symbolic axes; None: it fixes every axis it touches.
+        kind: the sort of operation.
+        axes: the rule for symbolic axes; None fixes every axis that the operation touches.
         linear: whether each channel of the result is the same linear function of that channel of the operands,
-            whatever other axes there are. Zeros stay zeros, and a mean over channels stays one.
+            whatever other axes there are. Zeros stay zeros then, and the mean over channels is mapped to the mean.
         zero: whether an operation of one tensor, value by value or over a window, maps zero to zero.
-        sloped: whether its derivative at zero is not zero, as torch computes it.
+        sloped: whether its derivative at zero, as torch computes it, is not zero.
         homogeneous: whether f(c x) = c f(x) for every c > 0.
-        idempotent: whether a second one right after it changes nothing.
+        idempotent: whether f(f(x)) = f(x).
         per_channel: whether it treats each channel alone, though not value by value.
-        replays: whether it may run on channel numbers in place of values.
-        itself: whether the result is the operand in the same memory, turned at most.
-        running: whether it takes the running statistics its module holds, unless it is told to train.
-        affine: where gain and shift stand among the arguments.
-        eps: where eps stands.
-        dim: where the dimension stands.
-        factors: where the first of two tensors stands that are multiplied and summed.
-        spatial: how many trailing axes are positions in the image.
-        macs: its multiply-accumulates, from the sizes of its tensors.
-        form: what comes out on the meta device, where torch takes long to say so; None: ask torch.
+        replays: whether it may run on the numbers of channels in place of values, to learn where each channel goes.
+        itself: whether the result is the operand in the same memory, transposed at most.
+        running: whether it normalises by the running statistics that its module holds, unless it is told to train.
+        affine: indices of gain and shift among the arguments.
+        eps: index of eps among the arguments.
+        dim: index of the dimension among the arguments.
+        factors: index of the first of the two tensors that are multiplied and summed over.
+        spatial: number of trailing axes that are positions in the image.
+        macs: counts its multiply-accumulates from the sizes of its tensors.
+        form: makes the result on the meta device by shape, where torch is slow; None leaves it to torch.
     """
 
     kind: Kind
@@ -132,12 +134,12 @@ class Op:
 
     @property
     def moves(self) -> bool:
-        """Whether it computes nothing: every value of the result is one of an operand's."""
+        """Whether the result is a view or a copy of values of an operand, perhaps of some of them."""
         return self.kind in _MOVES
 
     @property
     def keeps_all(self) -> bool:
-        """Whether it only rearranges: every value of the operand is in the result once."""
+        """Whether the result holds every value of its one operand exactly once."""
         return self.kind in _KEEPS_ALL
 
     @property
@@ -147,22 +149,22 @@ class Op:
 
     @property
     def pointwise(self) -> bool:
-        """Whether each value of the result is a function of the operands' values at that place."""
+        """Whether each value of the result is a function of the operands' values at the same place."""
         return self.kind in (Kind.ADD, Kind.MULTIPLY, Kind.POINTWISE)
 
 
 def keeps_zero(operation: Operation) -> bool:
-    """Whether an operation of one tensor maps zero to zero; not where a bound is a tensor: its values are not known."""
+    """Return whether an operation of one tensor maps zero to zero: `Op.zero`."""
     return _holds(operation.op.zero, operation)
 
 
 def is_linear_per_channel(operation: Operation) -> bool:
-    """Whether each channel of the result is the same linear function of that channel of the operands."""
+    """Return whether each channel of the result is the same linear function of that channel of the operands."""
     return _holds(operation.op.linear, operation)
 
 
 def is_homogeneous(operation: Operation) -> bool:
-    """Whether an operation of one tensor passes a positive factor on."""
+    """Return whether an operation of one tensor passes a positive factor on: `Op.homogeneous`."""
     return _holds(operation.op.homogeneous, operation)
 
 

@@ -1,7 +1,8 @@
-"""Multiply-accumulates of operations, from the sizes of their tensors.
+"""Multiply-accumulates (MACs) of operations, from the sizes of their tensors.
 
-What is counted: convolutions, matrix products and attention, one MAC for each multiplication with its addition. What is
-not: norms, activations, pooling, softmax and anything element-wise (one to six per cent of a model's arithmetic).
+Convolutions, matrix products and attention are counted, with one MAC for each multiplication and its addition. Norms,
+activations, pooling, softmax and all elementwise operations are not; they are one to six per cent of a model's
+arithmetic.
 """
 
 from __future__ import annotations
@@ -19,28 +20,31 @@ class _Operation(Protocol):
     def outs(self) -> tuple[Any, ...]: ...
 
 
-# the sizes of a tensor among the arguments or results
-Sizes: TypeAlias = "Callable[[Any], Sequence[int]]"
+Sizes: TypeAlias = "Callable[[Any], Sequence[int]]"  # the sizes of a tensor among the arguments or results
 Count: TypeAlias = "Callable[[_Operation, Sizes], int]"
 
 
 def of_product(operation: _Operation, sizes: Sizes) -> int:
-    """A matrix product: every value of the result is a sum as long as the last dimension of the first factor."""
+    """Return the MACs of a matrix product [..., N, I] @ [..., I, O]: each value of the result sums I products."""
     return math.prod(sizes(operation.outs[0])) * sizes(operation.args[0])[-1]
 
 
 def of_added_product(operation: _Operation, sizes: Sizes) -> int:
-    """The same, with a tensor to add standing first among the arguments."""
+    """Return the MACs of a matrix product whose factors stand behind a tensor that is added."""
     return math.prod(sizes(operation.outs[0])) * sizes(operation.args[1])[-1]
 
 
 def of_convolution(operation: _Operation, sizes: Sizes) -> int:
-    """A convolution: each weight is used at each place of the result, or of the operand where it is transposed."""
-    count, _, *places = sizes(operation.args[0] if operation.args[6] else operation.outs[0])
-    return count * math.prod(places) * math.prod(sizes(operation.args[1]))
+    """Return the MACs of a convolution.
+
+    Each weight is used once for every image and position of the result; of the input, if it is transposed.
+    """
+    transposed = operation.args[6]
+    images, _, *positions = sizes(operation.args[0] if transposed else operation.outs[0])
+    return images * math.prod(positions) * math.prod(sizes(operation.args[1]))
 
 
 def of_attention(operation: _Operation, sizes: Sizes) -> int:
-    """Attention: queries by keys, then weights by values."""
+    """Return the MACs of attention: of queries by keys, and of the attention weights by values."""
     query, key, value = map(sizes, operation.args[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])

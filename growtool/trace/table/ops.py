@@ -1,8 +1,8 @@
-"""The aten operations that growtool knows: one row each, and all that is known of it.
+"""The table of aten operations: one row for each that growtool knows, with all that it knows of it.
 
-A new operation is one row, with a rule for axes from `trace.table.rules`. An operation without a row fixes every axis
-it touches, unless torch tags it as elementwise. Operations that torch takes apart before they run (`linear`, `reshape`,
-`dropout`) are never seen, and have no row.
+A new operation takes one row, with a rule for axes from `trace.table.rules`. An operation without a row fixes every
+axis that it touches, unless torch tags it as elementwise. Operations that torch decomposes before they run (`linear`,
+`reshape`, `dropout`) are never seen, and need no row.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from growtool.trace.table import form, macs
 from growtool.trace.table.kinds import Condition, Kind, Op, Operation
 from growtool.trace.table.rules import indexing, layers, math, views
 
-_Argument = tuple[int, str, float | None]
+_Argument = tuple[int, str, float | None]  # index, name and default
 
 
 def op_of(name: str, function: Any) -> Op:
-    """The row of an operation; without one it is a mere elementwise one if torch says so."""
+    """Return the row of an operation; one without a row is elementwise if torch tags it so, and else unknown."""
     row = OPS.get(name)
     if row is None:
         row = _ELEMENTWISE if torch.Tag.pointwise in function.tags else _UNKNOWN
@@ -31,19 +31,26 @@ def _rows(names: str, kind: Kind, **facts: Any) -> dict[str, Op]:
 
 
 def _between(lower: _Argument | None, upper: _Argument | None) -> Condition:
-    """Whether zero lies between two bounds, each with its place, name and default; None where there is none."""
+    """Return the condition that zero lies between two bounds; an argument of None is no bound.
+
+    A bound that is a tensor does not meet it, as its values are not known.
+    """
 
     def holds(operation: Operation) -> bool:
         low, high = (None if bound is None else operation.arg(*bound) for bound in (lower, upper))
-        numbers = all(bound is None or isinstance(bound, int | float) for bound in (low, high))
-        return numbers and (low is None or low <= 0) and (high is None or high >= 0)
+        are_numbers = all(bound is None or isinstance(bound, int | float) for bound in (low, high))
+        return are_numbers and (low is None or low <= 0) and (high is None or high >= 0)
 
     return holds
 
 
-def _above_threshold(operation: Operation) -> bool:
-    """`threshold` keeps what is above a number and puts a value in place of the rest."""
+def _threshold_keeps_zero(operation: Operation) -> bool:
+    # threshold(x) is x above the threshold, and a fixed value elsewhere
     return bool(operation.arg(1, "threshold") < 0 or operation.arg(2, "value") == 0)
+
+
+def _threshold_is_relu(operation: Operation) -> bool:
+    return not operation.arg(1, "threshold") and not operation.arg(2, "value")
 
 
 def _positive_power(operation: Operation) -> bool:
@@ -57,10 +64,6 @@ def _pads_with_zeros(operation: Operation) -> bool:
 
 def _bounded_by_zero(operation: Operation) -> bool:
     return not operation.arg(1, "min")
-
-
-def _puts_zeros(operation: Operation) -> bool:
-    return not operation.arg(1, "threshold") and not operation.arg(2, "value")
 
 
 def _by_a_number(operation: Operation) -> bool:
@@ -159,8 +162,8 @@ OPS: dict[str, Op] = {
         "threshold",
         Kind.POINTWISE,
         axes=math.pointwise,
-        zero=_above_threshold,
-        homogeneous=_puts_zeros,
+        zero=_threshold_keeps_zero,
+        homogeneous=_threshold_is_relu,
     ),
     **_rows("pow", Kind.POINTWISE, axes=math.pointwise, zero=_positive_power),
     **_rows("hardsigmoid", Kind.POINTWISE, axes=math.pointwise, form=form.of_function),

@@ -1,4 +1,4 @@
-"""What a reduction runs over, and where a norm takes its statistics from: read from an operation and its schema."""
+"""Reductions and norms, read by the names of their arguments: the dimensions, the divisor, the source of statistics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from growtool.trace.table.kinds import Operation
 
 
 class Described(Operation, Protocol):
-    """An operation with torch's own description of its arguments."""
+    """An operation with torch's function, whose schema names its arguments."""
 
     @property
     def func(self) -> Any: ...
 
 
 def reduced_dims(operation: Described, ndim: int) -> list[int]:
-    """The dimensions of an operand with `ndim` of them that a reduction runs over: all where it names none."""
+    """Return the dimensions that a reduction of a tensor with `ndim` dimensions runs over; all, if it names none."""
     dims = _argument(operation, "dim")
     if dims is None or dims == []:
         return list(range(ndim))
@@ -23,13 +23,13 @@ def reduced_dims(operation: Described, ndim: int) -> list[int]:
 
 
 def divisor_correction(operation: Described) -> float:
-    """What a variance takes off its divisor; torch's default is 1."""
+    """Return the number that a variance subtracts from N in its divisor; torch's default is 1."""
     value = _argument(operation, "correction", _argument(operation, "unbiased"))
     return 1.0 if value is None else float(value)
 
 
 def takes_batch_statistics(operation: Described) -> bool:
-    """Whether a batch norm takes its statistics from its input, as in training and in an instance norm."""
+    """Return whether a batch norm takes its statistics from its input, as in training or in an instance norm."""
     return bool(_argument(operation, "training", False)) or _argument(operation, "running_mean") is None
 
 

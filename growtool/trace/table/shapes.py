@@ -1,4 +1,4 @@
-"""A pass on the meta device without torch's slow references: some operations say their form alone."""
+"""Passes on the meta device without torch's slow references, for operations whose row says what comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from growtool.trace.table.ops import OPS
 
 
 class ByShape(TorchDispatchMode):
-    """While active, operations whose row has a `form` give empty meta tensors of the form torch would give."""
+    """While active, operations whose row has a `form` return empty meta tensors as torch would, and at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -26,7 +26,8 @@ class ByShape(TorchDispatchMode):
         if row is not None and row.form is not None and args[0].is_meta and not kwargs:
             if in_place and row.kind is Kind.POINTWISE:
                 return args[0]
-            found = NotImplemented if in_place else row.form(*args)
-            if found is not NotImplemented:
-                return found
+            # add_ and mul_ may broadcast their other operand, or be refused for its shape or type
+            result = NotImplemented if in_place else row.form(*args)
+            if result is not NotImplemented:
+                return result
         return func(*args, **(kwargs or {}))

@@ -1,7 +1,8 @@
-"""What identifies an operation apart from the sizes of its operands.
+"""Signatures of modules: what identifies their operations, apart from sizes.
 
-Source and target compute alike, module by module, exactly where their signatures agree. Signatures hold the operation,
-its numbers (a scale by head size, an eps), the order in which modules call each other, and the values of constants.
+Source and target compute alike, module by module, if and only if their signatures agree. A signature has an entry for
+each operation with its numbers (a scale by head size, an eps), for each call of a module, and for each constant with
+its values.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from growtool.trace.table.kinds import Kind
 
 Entry = tuple[Any, ...]
 
-# Arguments that say how large something is; the axes say it too, and growth changes it.
+# Arguments left out: sizes, which are in the axes already and change with growth, and `implicit` of `expand`.
 _SIZES = frozenset("size sizes normalized_shape repeats shape N C HxW implicit".split())
 
 
 def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
-    """The entry of an operation, None for pure rearrangements and for constants without a number.
+    """Return the entry of an operation; None for most moves of values, and for a creation without non-zero arguments.
 
     Args:
         call: the operation.
-        picks_fixed: whether it picks positions along an axis that does not grow (a class token): then which matters.
+        picks_fixed: whether it takes positions of an axis that does not grow (a class token). Which ones it takes is in
+            the entry then; positions of other axes shift when the axis grows.
     """
     kind = call.op.kind
     if kind is Kind.PICK and picks_fixed:
@@ -43,25 +45,26 @@ def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
         stride, padding, dilation, transposed, output_padding = call.args[3:8]
         entry = (call.name, *map(tuple, (stride, padding, dilation)), transposed)
         return (*entry, tuple(output_padding)) if any(output_padding) else entry
-    if kind is Kind.GROUP_NORM:  # which channels form a group, the axes say
+    if kind is Kind.GROUP_NORM:  # its eps; the axes say which channels are a group
         return (call.name, call.args[7])
     if kind is Kind.ATTENTION:
+        # torch has several kernels for it, and leaves out a scale of d^-1/2, which growth of d changes
         scale = call.kwargs.get("scale") or call.args[0].shape[-1] ** -0.5
-        rest = tuple(number for name, number in _scalars(call) if name != "scale")
-        return ("scaled_dot_product_attention", f"scale={scale:.6g}", *rest)
+        others = tuple(number for name, number in _scalars(call) if name != "scale")
+        return ("scaled_dot_product_attention", f"scale={scale:.6g}", *others)
     return (call.name, *scalars(call))
 
 
 def constant_signature(tensor: Tensor) -> Entry:
-    """The entry of a tensor that is neither parameter, buffer nor activation: its values, one if they are all alike."""
+    """Return the entry of a constant: its one value if all are alike, whatever the shape, else a hash of its values."""
     flat = tensor.detach().reshape(-1)
     if len(flat) and bool((flat == flat[0]).all()):
-        return ("constant", *_rounded((float(flat[0]),)))
+        return ("constant", _rounded(float(flat[0])))
     return ("constant", hashlib.sha256(flat.to(torch.float64).numpy().tobytes()).hexdigest()[:12])
 
 
 def scalars(call: Call) -> Entry:
-    """The numbers, flags and words among the arguments, save for those that are mere sizes."""
+    """Return the numbers, flags and strings among the arguments, without sizes."""
     return tuple(value for _, value in _scalars(call))
 
 
@@ -72,8 +75,8 @@ def _scalars(call: Call) -> Iterator[tuple[str, Any]]:
             continue
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, float | bool | str | int):
-                yield name, float(f"{item:.9g}") if isinstance(item, float) else item
+                yield name, _rounded(item) if isinstance(item, float) else item
 
 
-def _rounded(values: Any) -> Entry:
-    return tuple(float(f"{value:.9g}") if isinstance(value, float) else value for value in values)
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")

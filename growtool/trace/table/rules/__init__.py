@@ -1,1 +1,1 @@
-"""What each kind of aten operation does to symbolic axes; `trace.table.ops` says which operation follows which rule."""
+"""Rules: what each sort of aten operation does to symbolic axes. `trace.table.ops` says which operation has which."""

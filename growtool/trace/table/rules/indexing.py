@@ -1,4 +1,7 @@
-"""Axes through operations that pick, move or drop positions: rolls, triangles, padding, indexing. The order stays."""
+"""Rules for operations that pick, move or drop positions: rolls, triangles, padding, indexing.
+
+Axes whose positions are told apart by number keep their size and order.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,10 @@ def triangle(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def pad(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Add free axes at both ends of a padded dimension; a negative padding crops, which fixes the dimension.
+
+    `pad` has two numbers for each dimension, beginning with the last.
+    """
     axes, pads = list(tape.axes(call.args[0])), call.arg(1, "pad")
     for i in range(len(pads) // 2):
         dim, (left, right) = len(axes) - 1 - i, pads[2 * i : 2 * i + 2]
@@ -35,20 +42,22 @@ def pad(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def index(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Fix the dimensions that are indexed by tensors, and the dimensions of these tensors."""
     source, indices = call.args[0], call.args[1]
-    used = [i for i, tensor in enumerate(indices) if tensor is not None]
-    if any(indices[i].dtype in (torch.bool, torch.uint8) for i in used):
+    indexed = [dim for dim, tensor in enumerate(indices) if tensor is not None]
+    if any(indices[dim].dtype in (torch.bool, torch.uint8) for dim in indexed):
         raise Unsolvable("indexing by a mask")
     axes = tape.axes(source)
-    for i in used:
-        fix(axes[i], LOOKED_UP)
-        for axis in tape.axes(indices[i]):
+    for dim in indexed:
+        fix(axes[dim], LOOKED_UP)
+        for axis in tape.axes(indices[dim]):
             fix(axis, LOOKED_UP)
-    new = max(indices[i].ndim for i in used)
-    at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
-    rest = tuple(axis for i, axis in enumerate(axes) if i not in used)
-    fresh = tuple(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[at : at + new])
-    return [rest[:at] + fresh + rest[at:]]
+    # torch puts the dimensions of the indices, broadcast, in place of adjacent indexed ones, else in front
+    count = max(indices[dim].ndim for dim in indexed)
+    at = indexed[0] if indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
+    rest = tuple(axis for dim, axis in enumerate(axes) if dim not in indexed)
+    looked_up = tuple(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[at : at + count])
+    return [rest[:at] + looked_up + rest[at:]]
 
 
 def index_select(tape: Observer, call: Call) -> Sequence[Axes]:
@@ -56,6 +65,7 @@ def index_select(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def embedding(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Fix the rows of a table [rows, channels] and the positions that look them up; the channels may grow."""
     table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
     for axis in (table[0], *positions):
         fix(axis, LOOKED_UP)
@@ -63,6 +73,7 @@ def embedding(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def _fixed_along(tape: Observer, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:
+    """Fix some dimensions, all if none are given, and leave the others as they are."""
     source, out = call.args[0], call.outs[0]
     axes = list(tape.axes(source))
     for dim in dims or range(len(axes)):

@@ -1,4 +1,4 @@
-"""Axes through arithmetic: elementwise operations, reductions, softmax, creations, matrix products."""
+"""Rules for arithmetic: elementwise operations, creations, reductions, matrix products, attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from growtool.trace.unify import unify
 
 
 def pointwise(tape: Observer, call: Call) -> Sequence[Axes]:
-    """Operands broadcast against each other carry the same channels."""
+    """Unify the axes of operands that are broadcast against each other."""
     return [_broadcast(tape, call.ins, out) for out in call.outs]
 
 
@@ -24,36 +24,40 @@ def _broadcast(tape: Observer, operands: Sequence[Tensor], out: Tensor) -> Axes:
     for dim, size in enumerate(out.shape):
         axis: Axis | None = None
         for tensor in operands:
-            own = dim - (out.ndim - tensor.ndim)
-            if own < 0 or tensor.shape[own] != size:
+            tensor_dim = dim - (out.ndim - tensor.ndim)
+            if tensor_dim < 0 or tensor.shape[tensor_dim] != size:
                 continue
             if axis is None:
-                axis = tape.axes(tensor)[own]
+                axis = tape.axes(tensor)[tensor_dim]
             else:
-                unify(axis, tape.axes(tensor)[own])
+                unify(axis, tape.axes(tensor)[tensor_dim])
         result.append(axis if axis is not None else new_axis(size))
     return tuple(result)
 
 
 def created(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Return free axes: all values are alike."""
     return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
 
 
 def created_uneven(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Return fixed axes: values differ along them."""
     return [tuple(new_axis(n, VARYING) for n in out.shape) for out in call.outs]
 
 
 def reduction(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Drop the reduced axes, or keep one position of each; fix them if a result is a position along them."""
     source = call.ins[0]
     axes = tape.axes(source)
     dims = reduced_dims(call, source.ndim)
-    by_position = call.op.kind is Kind.POSITION or (call.op.kind is Kind.REDUCE and len(call.outs) == 2)
-    for dim in dims if by_position else ():
+    # max and min along a dimension return positions as well, as their second result
+    gives_position = call.op.kind is Kind.POSITION or (call.op.kind is Kind.REDUCE and len(call.outs) == 2)
+    for dim in dims if gives_position else ():
         fix(axes[dim], "a position among the channels")
     results = []
     for out in call.outs:
-        kept = out.ndim == source.ndim
-        results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if kept or i not in dims))
+        keepdim = out.ndim == source.ndim
+        results.append(tuple(ONE if i in dims else a for i, a in enumerate(axes) if keepdim or i not in dims))
     return results
 
 
@@ -67,6 +71,7 @@ def matrix_product(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def added_matrix_product(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Do as a matrix product, and unify the result with a bias that is broadcast to it."""
     result, bias = _product(tape, call.args[1], call.args[2]), call.args[0]
     for i in range(1, bias.ndim + 1):
         if bias.shape[-i] == call.outs[0].shape[-i]:
@@ -75,6 +80,7 @@ def added_matrix_product(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def _product(tape: Observer, left: Tensor, right: Tensor) -> Axes:
+    """Contract the last axis of one tensor with the last but one of another, or with the only one of a vector."""
     a, b = tape.axes(left), tape.axes(right)
     for x, y in zip(a[:-2], b[:-2], strict=True):
         unify(x, y)
@@ -83,7 +89,7 @@ def _product(tape: Observer, left: Tensor, right: Tensor) -> Axes:
 
 
 def attention(tape: Observer, call: Call) -> Sequence[Axes]:
-    """softmax(q k^T) v, fused: leading axes are shared, keys meet values along the tokens."""
+    """Unify the axes of softmax(q k^T) v, with tensors [..., tokens, channels]."""
     query, key, value = (tape.axes(tensor) for tensor in call.args[:3])
     for q, k, v in zip(query[:-2], key[:-2], value[:-2], strict=True):
         unify(q, k)

@@ -1,4 +1,4 @@
-"""Axes through operations that rearrange a tensor: reshape, permute, split, concatenate."""
+"""Rules for operations that rearrange a tensor: reshape, permute, split, concatenate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from growtool.trace.unify import factor_out, unify
 
 
 def same(tape: Observer, call: Call) -> Sequence[Axes]:
-    """The result has the axes of the first operand."""
+    """Return the axes of the first operand for each result."""
     return [tape.axes(call.ins[0])] * len(call.outs)
 
 
@@ -22,35 +22,50 @@ def reshape(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def reshaped(axes: Axes, sizes: list[int], shape: list[int]) -> Axes:
-    """Axes of a row-major view: runs of dimensions of equal product are flattened and split again, innermost first."""
+    """Return the axes of a row-major view.
+
+    Runs of old and new dimensions with equal products are matched; the old axes of a run are flattened, and the flat
+    axis is split into the new ones.
+
+    Args:
+        axes: axes of the tensor.
+        sizes: sizes of its dimensions.
+        shape: sizes of the dimensions of the view.
+    """
     result: list[Axis] = []
     for (a, b), (c, d) in _runs(sizes, shape):
-        group, wanted = axes[a:b], shape[c:d]
-        kept = [axis for axis in group if axis_size(axis) > 1]
-        if [axis_size(axis) for axis in kept] == [n for n in wanted if n > 1]:
-            rest = iter(kept)
-            result += [next(rest) if n > 1 else ONE for n in wanted]
+        old, new_sizes = axes[a:b], shape[c:d]
+        kept = [axis for axis in old if axis_size(axis) > 1]
+        if [axis_size(axis) for axis in kept] == [n for n in new_sizes if n > 1]:
+            # only dimensions of size 1 come or go, and the axes stay whole
+            remaining = iter(kept)
+            result += [next(remaining) if n > 1 else ONE for n in new_sizes]
         else:
-            result += _split_flat(resolve((tuple(group),)), wanted, group)
+            result += _split_flat(old, new_sizes)
     return tuple(result)
 
 
-def _split_flat(flat: Axis, wanted: list[int], group: Axes) -> list[Axis]:
+def _split_flat(axes: Axes, sizes: list[int]) -> list[Axis]:
+    """Flatten axes and split the result into axes of other sizes; fix all of them if their layouts do not allow it."""
+    flat = resolve((tuple(axes),))
     parts: list[Axis] = []
     try:
-        for n in reversed(wanted):
+        for n in reversed(sizes):
             flat, inner = factor_out(flat, n)
             parts.insert(0, inner)
-    except Unsolvable as reason:
-        why = f"a view that cuts across its layout ({reason})"
-        for axis in group:
-            fix(axis, why)
-        return [new_axis(n, why) for n in wanted]
+    except Unsolvable as error:
+        reason = f"a view that cuts across its layout ({error})"
+        for axis in axes:
+            fix(axis, reason)
+        return [new_axis(n, reason) for n in sizes]
     return parts
 
 
 def _runs(sizes: list[int], shape: list[int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """The shortest runs of old and new dimensions whose products agree, in order."""
+    """Return the shortest runs of old and new dimensions with equal products, in order, as ranges of indices.
+
+    [2, 3, 4] and [6, 2, 2] are 2 x 3 against 6, and 4 against 2 x 2: ((0, 2), (0, 1)) and ((2, 3), (1, 3)).
+    """
     runs, i, j = [], 0, 0
     while i < len(sizes) or j < len(shape):
         start, old, new = (i, j), 1, 1
@@ -61,7 +76,7 @@ def _runs(sizes: list[int], shape: list[int]) -> list[tuple[tuple[int, int], tup
             else:
                 new *= shape[j]
                 j += 1
-        while j < len(shape) and shape[j] == 1:
+        while j < len(shape) and shape[j] == 1:  # joins this run, as no old dimension may be left for it
             j += 1
         runs.append(((start[0], i), (start[1], j)))
     return runs
@@ -97,6 +112,7 @@ def squeeze(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def expand(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Give dimensions that are new or repeated a free axis: the same values stand at each of its positions."""
     source, out = call.args[0], call.outs[0]
     axes, lead = tape.axes(source), out.ndim - source.ndim
     return [
@@ -107,6 +123,7 @@ def expand(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def repeat(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Make each repeated axis a product of the repetitions, which may grow, times the axis itself."""
     axes = (ONE,) * (call.outs[0].ndim - call.args[0].ndim) + tape.axes(call.args[0])
     times = call.arg(1, "repeats")
     return [tuple(a if n == 1 else resolve(((ChannelGroup(n), a),)) for a, n in zip(axes, times, strict=True))]
@@ -121,7 +138,7 @@ def select(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def _set_apart(axis: Axis, position: int) -> None:
-    """Growth keeps a position that is read alone: the channels before and behind it grow as two."""
+    """Make a position that is read alone one of its own; the channels before it and behind it become two groups."""
     try:
         cut(cut(axis, position)[1], 1)
     except Unsolvable as reason:
@@ -129,6 +146,7 @@ def _set_apart(axis: Axis, position: int) -> None:
 
 
 def unbind(tape: Observer, call: Call) -> Sequence[Axes]:
+    """Cut the axis into single positions, which keep their number: the model handles each on its own."""
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.ndim
     axes = tape.axes(source)
@@ -145,20 +163,23 @@ def take_slice(tape: Observer, call: Call) -> Sequence[Axes]:
     start, stop, step = call.arg(2, "start") or 0, call.arg(3, "end"), call.arg(4, "step", 1)
     start, stop, step = slice(start, stop, step).indices(size)
     axes = list(tape.axes(source))
-    if step == 1:
-        axes[dim] = cut(cut(axes[dim], start)[1], max(stop - start, 0))[0] if (start, stop) != (0, size) else axes[dim]
-    else:
+    if step != 1:
         axes[dim] = _strided(axes[dim], step, out.shape[dim])
+    elif (start, stop) != (0, size):
+        axes[dim] = cut(cut(axes[dim], start)[1], max(stop - start, 0))[0]
     return [tuple(axes)]
 
 
 def _strided(axis: Axis, step: int, taken: int) -> Axis:
-    """The axis of every step-th position; one that is laid out otherwise (windows of 7 by steps of 2) is replaced."""
+    """Return the axis of every step-th position: the outer one of a product with `step` inner positions.
+
+    An axis that is no such product (windows of 7 by steps of 2) is fixed, and has a new one in its place.
+    """
     if axis_size(axis) == taken * step:
         with contextlib.suppress(Unsolvable):
-            rest, position = factor_out(axis, step)
-            fix(position, "a strided slice")
-            return rest
+            outer, inner = factor_out(axis, step)
+            fix(inner, "a strided slice")
+            return outer
     return replaced(axis, taken, "a strided slice")
 
 
@@ -174,7 +195,7 @@ def split(tape: Observer, call: Call) -> Sequence[Axes]:
 
 
 def concatenate(tape: Observer, call: Call) -> Sequence[Axes]:
-    tensors = [t for t in call.args[0] if t.shape != (0,)]
+    tensors = [t for t in call.args[0] if t.shape != (0,)]  # torch.cat skips an empty vector, whatever the others are
     dim = call.arg(1, "dim", 0) % call.outs[0].ndim
     result = list(tape.axes(tensors[0]))
     for tensor in tensors[1:]:
@@ -191,23 +212,24 @@ def stack(tape: Observer, call: Call) -> Sequence[Axes]:
     for other in axes[1:]:
         for a, b in zip(axes[0], other, strict=True):
             unify(a, b)
-    return [(*axes[0][:dim], ((),) * len(axes), *axes[0][dim:])]
+    stacked = ONE * len(axes)  # a segment of size 1 for each tensor: their number stays
+    return [(*axes[0][:dim], stacked, *axes[0][dim:])]
 
 
 def as_strided(tape: Observer, call: Call) -> Sequence[Axes]:
-    before, after = call.args[0], call.outs[0]
-    kept = [(t.shape, t.stride(), t.storage_offset()) for t in (before, after)]
-    if kept[0] != kept[1]:
+    """Let a view pass that is laid out as its operand is; refuse any other."""
+    before, after = ((t.shape, t.stride(), t.storage_offset()) for t in (call.args[0], call.outs[0]))
+    if before != after:
         raise Unsolvable("a strided view")
     return same(tape, call)
 
 
 def replaced(axis: Axis, size: int, why: str) -> Axis:
-    """Fix an axis whose positions are picked, moved or dropped; the axis of what comes out."""
+    """Fix an axis whose positions are picked, moved or dropped; return a fixed axis of `size` for the result."""
     fix(axis, why)
     return new_axis(size, why)
 
 
 def listed(value: int | Sequence[int]) -> list[int]:
-    """A dimension or several, as a list."""
+    """Return one dimension or several as a list."""
     return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
