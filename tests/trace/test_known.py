@@ -124,6 +124,9 @@ def test_a_channel_of_which_the_shape_alone_is_read_stays_one_of_all(reads):
     assert sizes == [5 if reads else 6]
 
 
-def test_a_division_of_numbers_has_no_tensor_to_follow():
-    parts = Asks(lambda x: x[:, : torch.div(6, 1, rounding_mode="trunc")])
+@pytest.mark.parametrize(
+    "six", [lambda: torch.div(6, 1, rounding_mode="trunc"), lambda: torch.mul(3, 2), lambda: torch.add(4, 2)]
+)
+def test_an_operation_on_numbers_has_no_tensor_to_follow(six):
+    parts = Asks(lambda x: x[:, : six()])
     assert [group.size for group in trace_model(parts, (3,)).groups if group.fixed is None] == [6]

@@ -46,6 +46,10 @@ def traced(forward):
     return model, trace_model(model, IMAGE)
 
 
+def turned(x, by):
+    return (x * torch.tensor([1, by, 1, by, 1, by]).to(x.device)).abs()
+
+
 RESIDUAL = {
     "plain": lambda s, x: x + s.fc(x),
     "scaled": lambda s, x: x + s.g * s.fc(x),
@@ -83,6 +87,8 @@ def test_exits_close_the_block(name):
     [
         (lambda s, x: s.norm(s.fc(x)), lambda s, x: s.fc(s.norm(x))),
         (lambda s, x: s.fc(x) * torch.tensor(0.5), lambda s, x: s.fc(x) * torch.tensor(0.25)),
+        (lambda s, x: (s.fc(x) * torch.tensor(0.5 + 1j)).abs(), lambda s, x: (s.fc(x) * torch.tensor(0.5 - 1j)).abs()),
+        (lambda s, x: turned(s.fc(x), 1j), lambda s, x: turned(s.fc(x), 2j)),
         (
             lambda s, x: s.fc(x) * torch.full((1,), 0.5, device=x.device),
             lambda s, x: s.fc(x) * torch.full((1,), 0.25, device=x.device),
@@ -90,7 +96,7 @@ def test_exits_close_the_block(name):
         (lambda s, x: x * (s.g * 0.5), lambda s, x: x * (s.g * 0.25)),
         (lambda s, x: x.var(1, keepdim=True), lambda s, x: x.var(1, keepdim=True, correction=0)),
     ],
-    ids=["order", "constant", "filled", "scale of a weight", "divisor"],
+    ids=["order", "constant", "complex constant", "complex constants", "filled", "scale of a weight", "divisor"],
 )
 def test_what_differs_has_another_signature(one, other):
     assert traced(lambda s, x: x + one(s, x))[1].signatures != traced(lambda s, x: x + other(s, x))[1].signatures

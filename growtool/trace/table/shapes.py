@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.trace.table.kinds import Kind
@@ -23,9 +24,11 @@ class ByShape(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         in_place = name.endswith("_")
         row = OPS.get(name.removesuffix("_"))
-        if row is not None and row.form is not None and args[0].is_meta and not kwargs:
+        first = args[0] if args else None  # a number in torch.mul(3, 2)
+        on_meta = isinstance(first, Tensor) and first.is_meta
+        if row is not None and row.form is not None and on_meta and not kwargs:
             if in_place and row.kind is Kind.POINTWISE:
-                return args[0]
+                return first
             # add_ and mul_ may broadcast their other operand, or be refused for its shape or type
             result = NotImplemented if in_place else row.form(*args)
             if result is not NotImplemented:

@@ -58,9 +58,10 @@ def signature(call: Call, *, picks_fixed: bool) -> Entry | None:
 def constant_signature(tensor: Tensor) -> Entry:
     """Return the entry of a constant: its one value if all are alike, whatever the shape, else a hash of its values."""
     flat = tensor.detach().reshape(-1)
-    if len(flat) and bool((flat == flat[0]).all()):
-        return ("constant", _rounded(float(flat[0])))
-    return ("constant", hashlib.sha256(flat.to(torch.float64).numpy().tobytes()).hexdigest()[:12])
+    values = torch.view_as_real(flat.resolve_conj()) if flat.is_complex() else flat[:, None]  # [values, 1 or 2]
+    if len(values) and bool((values == values[0]).all()):
+        return ("constant", *(_rounded(float(part)) for part in values[0]))
+    return ("constant", hashlib.sha256(values.to(torch.float64).numpy().tobytes()).hexdigest()[:12])
 
 
 def scalars(call: Call) -> Entry:
