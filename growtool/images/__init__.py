@@ -1,4 +1,4 @@
-"""Labelled images on disk: their splits, their classes, and reading them one by one or in batches."""
+"""Labelled images on disk: their splits and classes, and how they are read, one by one or in batches."""
 
 from growtool.images.classes import class_names, numbered, other_classes, require_names
 from growtool.images.format import ImageFormat, require_images

@@ -1,7 +1,7 @@
-"""The classes of images held against those of a checkpoint, and the classes of two checkpoints against each other.
+"""Comparison of the classes of images with those of a checkpoint, and of the classes of two checkpoints.
 
-A class's number is its place in the checkpoint's `label_names` where it has them, and otherwise its place among the
-names that the data tell, in their order. Two spellings of a name in Unicode (NFC, NFD) are one name.
+The number of a class is its place in the checkpoint's `label_names`; without these, its place among the names of the
+classes of the data, in their order. Two spellings of a name in Unicode (NFC, NFD) are the same name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from growtool.images.split import Split
 
 @dataclass(frozen=True, slots=True)
 class ClassNumbers:
-    """From the labels of a data set to the numbers of a model's classes.
+    """A map from the labels of a dataset to the numbers of a model's classes.
 
     Attributes:
-        root: where the data are, for messages.
-        places: number by label; None where labels are the numbers themselves.
-        count: of the classes; 0 where any will do.
+        root: the place of the data, for messages.
+        places: number of a class by label; None if labels are the numbers themselves.
+        count: number of classes of the model; 0 if it has no classifier, so that any number will do.
     """
 
     root: Path
@@ -32,12 +32,12 @@ class ClassNumbers:
     count: int
 
     def __call__(self, label: Any) -> int:
-        """Raises PlanError where there is no such class."""
+        """Return the number of the class of a label; raise PlanError if there is no such class."""
         limit = self.count if self.places is None else len(self.places)
         try:
-            value = label.item() if hasattr(label, "item") else label
+            value = label.item() if hasattr(label, "item") else label  # of numpy or torch
             number = operator.index(int(value) if isinstance(value, float) and value.is_integer() else value)
-        except (TypeError, ValueError):  # of an array of several
+        except (TypeError, ValueError):  # not a whole number, or an array of several
             number = -1
         if number < 0 or (limit and number >= limit):
             expected = f"the number of a class, 0 to {limit - 1}" if limit else "the number of a class"
@@ -51,18 +51,18 @@ class ClassNumbers:
 def class_names(
     split: Split, *, num_classes: int, label_names: Sequence[str] | None, checkpoint: str, some_do: bool = False
 ) -> tuple[str, ...]:
-    """The classes in the order of the model's logits.
+    """Return the names of the classes in the order of the model's logits; none if neither side has names.
 
     Args:
-        split: tells its classes, or none.
-        num_classes: logits of the model.
-        label_names: the checkpoint's classes where it tells them.
-        checkpoint: its name, for messages.
-        some_do: whether the split may lack some of the checkpoint's `label_names`.
+        split: the images; may have no names of classes.
+        num_classes: number of logits of the model.
+        label_names: names of the classes in the checkpoint; None if it has none.
+        checkpoint: name of the checkpoint, for messages.
+        some_do: whether the split may lack some of the classes in `label_names`.
 
     Raises:
-        PlanError: the folders are not the classes the checkpoint was trained on.
-        CheckpointError: its label names are not the classes of the model.
+        PlanError: the classes of the split are not those of the checkpoint, or not as many as the model's.
+        CheckpointError: `label_names` are not as many as the logits, or one is there twice.
     """
     if label_names is not None:
         require_names(label_names, num_classes, checkpoint)
@@ -79,10 +79,15 @@ def class_names(
 
 
 def numbered(split: Split, names: Sequence[str], *, num_classes: int) -> Split:
-    """The split with each class's place in `names` as its number, or the label itself where the split has no names.
+    """Return the split with classes numbered by their place in `names`; by their label if it has no names of classes.
+
+    Args:
+        split: the images.
+        names: names of the classes in the order of the model's logits.
+        num_classes: number of logits of the model; 0 if any number will do.
 
     Raises:
-        PlanError: the split has a class that is not among them.
+        PlanError: the split has a class that is not in `names`.
     """
     if not split.classes:
         return replace(split, number=ClassNumbers(split.root, None, num_classes))
@@ -98,10 +103,10 @@ def numbered(split: Split, names: Sequence[str], *, num_classes: int) -> Split:
 
 
 def require_names(label_names: Sequence[str], num_classes: int, checkpoint: str) -> None:
-    """Hold the names of classes that a checkpoint carries against its logits.
+    """Check that a checkpoint has a name for each of its logits, and each name once.
 
     Raises:
-        CheckpointError: there are more or fewer, or one of them is there twice.
+        CheckpointError: it has more or fewer names, or one of them twice.
     """
     problems = []
     if len(label_names) != num_classes:
@@ -123,7 +128,7 @@ def require_names(label_names: Sequence[str], num_classes: int, checkpoint: str)
 
 
 def other_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str | None:
-    """How the classes of two networks differ, by the first that does; None where they do not, or one tells none."""
+    """Return words on the first class that differs between two networks; None if none does, or one has no names."""
     if not ours or not theirs:
         return None
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
@@ -138,6 +143,7 @@ def _sorted(names: Sequence[str]) -> list[str]:
 
 
 def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> None:
+    """Raise PlanError unless the split has exactly these classes, in any order."""
     found, known = set(map(composed, split.classes)), set(map(composed, label_names))
     missing = [name for name in label_names if composed(name) not in found]
     extra = [name for name in split.classes if composed(name) not in known]
@@ -152,4 +158,5 @@ def _require_same(split: Split, label_names: Sequence[str], checkpoint: str) -> 
 
 
 def _without(split: Split) -> str:
+    """Return words on what the split leaves out: a class may be missing because its files are no images."""
     return f" ({split.left_out})" if split.left_out else ""

@@ -1,4 +1,4 @@
-"""What a model expects of its images."""
+"""The format of images that a model takes: their size, and how they are scaled and normalised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from growtool.library.timm import input_size
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """What the model expects of its input: size [channels, height, width] and how images are scaled and normalised."""
+    """The format of images that a model takes.
+
+    Attributes:
+        input_size: channels, height and width.
+        interpolation: name of the filter to resize with.
+        mean, std: of the values 0 to 1, one for each channel.
+        crop_pct: part of the resized image's side that the crop at the centre keeps.
+        crop_mode: how timm resizes and crops for evaluation.
+    """
 
     input_size: tuple[int, int, int]
     interpolation: str
@@ -27,7 +35,7 @@ class ImageFormat:
 
     @classmethod
     def of(cls, model: nn.Module) -> ImageFormat:
-        """Read it from the model's `pretrained_cfg`, as timm does."""
+        """Return the format in the model's `pretrained_cfg`, with defaults as in timm."""
         from timm.data import resolve_data_config
 
         size = input_size(model)
@@ -42,10 +50,12 @@ class ImageFormat:
         )
 
     def evaluation(self, *, raw: bool = False) -> Callable[[Any], Tensor]:
-        """timm's transform for evaluation, from a PIL image to [C, H, W]: resized and cropped at the centre.
+        """Return timm's transform for evaluation, which makes a tensor [C, H, W] of a PIL image.
+
+        It resizes the image and crops it at the centre.
 
         Args:
-            raw: leave the values 0 to 255, for a loader that normalises; otherwise they are normalised.
+            raw: return values 0 to 255, for a loader that normalises them on the device, rather than normalised ones.
         """
         from timm.data import create_transform
 
@@ -63,10 +73,14 @@ class ImageFormat:
 
 
 def require_images(spec: ModelSpec, name: str) -> None:
-    """Raise where a checkpoint, called `name`, is of a model that takes something else than images.
+    """Check that a model takes images.
+
+    Args:
+        spec: the model.
+        name: name of its checkpoint, for messages.
 
     Raises:
-        PlanError: it is.
+        PlanError: the model takes something else.
     """
     words = library_of(spec).words
     if words.many != "images":
@@ -77,7 +91,7 @@ def require_images(spec: ModelSpec, name: str) -> None:
 
 
 def _for_channels(values: Any, channels: int) -> tuple[float, ...]:
-    """One number for each channel: of another length their mean, as timm's loader takes it (`adapt_to_chs`)."""
+    """Return a number for each channel: their mean for all if there are more or fewer, as in timm's `adapt_to_chs`."""
     if not isinstance(values, tuple | list):
         return (float(values),) * channels
     if len(values) == channels:

@@ -1,6 +1,6 @@
-"""Labelled images of a split in batches, in an order of one's own, without workers.
+"""Labelled images of a split in batches, in a given order, read by threads of this process.
 
-Axes: N images of a batch; C channels; H, W height and width.
+Axes: N images of a batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from growtool.images.split import Split, find_images, open_split
 
 
 class Batch(NamedTuple):
-    """Images of a batch with their labels.
+    """A batch of images with their labels.
 
     Attributes:
-        places: of the images in their split.
+        places: places of the images in their split.
         inputs: the images [N, C, H, W].
         labels: numbers of their classes [N].
     """
@@ -36,11 +36,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """A part of a split whose labels are those of a model.
+    """Images of a split, or a part of them, with the classes of a model.
 
     Attributes:
-        split: where they lie, its classes numbered as the logits of a model are.
-        order: their places in the split, in the order in which they are seen.
+        split: the images; its classes are numbered like the logits of the model.
+        order: places in the split of the images to read, in this order.
     """
 
     split: Split
@@ -58,20 +58,20 @@ class LabelledImages:
         checkpoint: str,
         said: str = "--data",
     ) -> LabelledImages:
-        """All images of the split in `folder` by one of `names`, or of `folder` itself; none is opened.
+        """Return all images of the split in `folder`, or of `folder` itself if it has no split, without reading them.
 
         Args:
-            folder: what the user named.
-            names: what the split may be called.
-            channels: of the model's input.
-            num_classes: of the model's; for one without a classifier, 0, any classes will do.
-            label_names: the checkpoint's classes where it tells them.
-            checkpoint: its name, for messages.
-            said: how the user named the folder, for messages.
+            folder: the folder that the user gave.
+            names: possible names of the split.
+            channels: channels of the model's input.
+            num_classes: number of logits of the model; 0 if it has no classifier, so that any classes will do.
+            label_names: names of the classes in the checkpoint; None if it has none.
+            checkpoint: name of the checkpoint, for messages.
+            said: the option that gave the folder, for messages.
 
         Raises:
-            PlanError: no such folder, no images in it, other classes than the model's, or channels that no image has.
-            CheckpointError: its label names are not the classes of the model.
+            PlanError: no such folder, no images in it, other classes than the model's, or images never have so many channels.
+            CheckpointError: `label_names` do not fit the logits of the model.
         """
         mode = mode_of(channels, checkpoint)
         split = open_split(find_images(folder, names, said=said), mode=mode)
@@ -84,10 +84,10 @@ class LabelledImages:
         return len(self.order)
 
     def batches(self, transform: Callable[[Any], Tensor], size: int) -> Iterator[Batch]:
-        """Batches of `size`, of which the last may have fewer; the images of one are decoded in parallel.
+        """Yield batches; the last may have fewer images. The images of a batch are decoded in parallel.
 
         Args:
-            transform: a PIL image to an input [C, H, W].
+            transform: makes an input [C, H, W] of a PIL image.
             size: images of a batch.
 
         Raises:

@@ -1,7 +1,7 @@
-"""Which files are images, and which class each is of.
+"""The images among the files of a folder or archive, and the class of each.
 
-The class of an image is the first folder on its way; deeper folders are part of it. Files and classes have one order
-everywhere: the natural one (`2` before `10`, `a` beside `A`), and by their characters where that leaves a choice.
+The class of an image is the topmost folder on its path; deeper folders belong to it. Files and classes have the same
+order everywhere: the natural one (`2` before `10`, `a` beside `A`), and by their characters if that leaves a choice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import BinaryIO, Generic, TypeVar
 
@@ -21,7 +22,8 @@ from growtool.errors import PlanError, format_names
 from growtool.images.reading import image_endings, marked_formats
 
 Place = TypeVar("Place")
-_SHOWN = 5
+"""Where the bytes of a file are: its path, or a span of an archive."""
+_SHOWN = 5  # kinds and names of files in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,8 @@ class File(Generic[Place]):
     """A file that may be an image.
 
     Attributes:
-        path: folders and name below the root, with `/` between them.
-        place: where its bytes are; None for what holds none, such as a link to nothing.
-        hidden: whether its name, or that of a folder on its way, begins with a dot.
+        path: its path below the root, with `/` between the parts.
+        place: where its bytes are; None if it has none to read, such as a broken link or a pipe.
     """
 
     path: str
@@ -39,18 +40,19 @@ class File(Generic[Place]):
 
     @property
     def hidden(self) -> bool:
+        """Whether its name, or that of a folder on its path, begins with a dot."""
         return any(part.startswith(".") for part in self.path.split("/"))
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Place]):
-    """The images of a folder or archive, and what else lies there.
+    """The images of a folder or archive, and its other files.
 
     Attributes:
-        samples: path, place and class number of each image, in order.
-        classes: their names in order, in the composed form of Unicode (NFC).
-        left_out: paths of the files that are no images.
-        deeper: folders within the folders of classes that hold images.
+        samples: path, place and class number of each image, in natural order of the paths.
+        classes: names of the classes in natural order, in the composed form of Unicode (NFC).
+        left_out: paths of the files that are not images.
+        deeper: folders with images inside the folders of classes, such as `CLASS/FOLDER`.
     """
 
     samples: tuple[tuple[str, Place, int], ...]
@@ -60,29 +62,29 @@ class Listing(Generic[Place]):
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A key to sort by: as timm sorts names, and by their characters where these are equal."""
-    parts = re.split(r"([0-9]+)", name.lower())
+    """Return a sort key for names: in the order of timm's `natural_key`, and by characters for names equal under it."""
+    parts = re.split(r"([0-9]+)", name.lower())  # numbers at odd places
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def composed(name: str) -> str:
-    """A name in one spelling: file systems keep accents as part of a letter (NFC) or beside it (NFD)."""
+    """Return a name in the composed form of Unicode (NFC), since some file systems store accents as NFD."""
     return unicodedata.normalize("NFC", name)
 
 
 def list_images(
     files: Iterable[File[Place]], opened: Callable[[Place], BinaryIO], *, where: object, wrappers: Sequence[str] = ()
 ) -> Listing[Place]:
-    """Sort files into images, with their classes, and what is left out.
+    """Find the images among files, and their classes.
 
     Args:
-        files: all below a folder or in an archive.
-        opened: opens one; asked for those alone whose endings do not tell that they are images.
-        where: what messages call the folder or archive.
-        wrappers: folders that may stand around those of the classes.
+        files: all files below a folder or in an archive.
+        opened: opens a file; called only for files whose suffix is not that of an image.
+        where: the folder or archive, for messages.
+        wrappers: names of folders that may enclose the folders of classes, such as `train`.
 
     Raises:
-        PlanError: no image, images outside any class's folder, or a class whose name is no text.
+        PlanError: there is no image, an image is not in a folder of a class, or the name of a class is not Unicode.
     """
     images, left_out = [], []
     for file in files:
@@ -94,22 +96,23 @@ def list_images(
     if not images:
         raise PlanError(f"{where}: found no images in it{told_left_out(left_out, before='; ')}; {LAYOUT}")
     images.sort(key=lambda image: natural_order(image[0]))
-    depth = _depth([path for path, _ in images], wrappers)
-    ways = [path.split("/")[depth:-1] for path, _ in images]
-    _require_classes(where, ways)
-    folders = [composed(way[0]) for way in ways]
-    classes = tuple(sorted(set(folders), key=natural_order))
+    folders = [path.split("/")[:-1] for path, _ in images]
+    depth = _wrapper_depth(folders, wrappers)
+    folders = [parts[depth:] for parts in folders]
+    _require_classes(where, folders)
+    names = [composed(parts[0]) for parts in folders]
+    classes = tuple(sorted(set(names), key=natural_order))
     number = {name: n for n, name in enumerate(classes)}
     return Listing(
-        samples=tuple((*image, number[name]) for image, name in zip(images, folders, strict=True)),
+        samples=tuple((*image, number[name]) for image, name in zip(images, names, strict=True)),
         classes=classes,
         left_out=tuple(left_out),
-        deeper=tuple(dict.fromkeys("/".join(way) for way in ways if len(way) > 1)),
+        deeper=tuple(dict.fromkeys("/".join(parts) for parts in folders if len(parts) > 1)),
     )
 
 
 def told_left_out(paths: Sequence[str], *, before: str = "") -> str:
-    """How many files are left out, of which kinds, and the first of them; "" with none."""
+    """Return words on the files that are left out: how many, of which kinds, and the first of them; "" if none are."""
     if not paths:
         return ""
     kinds = Counter(_kind(path) for path in paths)
@@ -132,30 +135,25 @@ def _is_image(path: str, place: Place, opened: Callable[[Place], BinaryIO]) -> b
         return True
     try:
         with opened(place) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of images with many pixels, which is none of the question
+            warnings.simplefilter("ignore")  # Pillow warns of images with very many pixels, which are images
             Image.open(file, formats=marked_formats()).close()
-    except Exception:  # whatever the openers of some thirty formats trip over
+    except Exception:  # the openers of some thirty formats may raise anything
         return False
     return True
 
 
-def _depth(paths: Sequence[str], wrappers: Sequence[str]) -> int:
-    """How many folders stand around those of the classes: all down to a wrapper that every image lies in."""
-    if not wrappers:
-        return 0
-    ways = [path.split("/")[:-1] for path in paths]
-    shared = min(ways, key=len)[:-1]  # something has to be left for the class
-    for depth, names in enumerate(zip(*ways, strict=False)):
-        if len(set(names)) > 1:
-            shared = shared[:depth]
-            break
+def _wrapper_depth(folders: Sequence[Sequence[str]], wrappers: Sequence[str]) -> int:
+    """Return how many folders enclose those of the classes: all down to the deepest wrapper that every image is in."""
+    shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))]
+    shared = shared[: min(map(len, folders)) - 1]  # each image must keep a folder for its class
     return next((depth for depth in range(len(shared), 0, -1) if shared[depth - 1] in wrappers), 0)
 
 
-def _require_classes(where: object, ways: Sequence[Sequence[str]]) -> None:
-    if not all(ways):
+def _require_classes(where: object, folders: Sequence[Sequence[str]]) -> None:
+    """Check that each image is in a folder, whose name is Unicode."""
+    if not all(folders):
         raise PlanError(f"{where}: found images directly in it, expected one subfolder of images per class; move them")
-    for name in {way[0] for way in ways}:
+    for name in {parts[0] for parts in folders}:
         try:
             name.encode()
         except UnicodeEncodeError as error:

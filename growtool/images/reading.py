@@ -1,4 +1,4 @@
-"""Reading one image: its mode, and what a decoder says of one that it cannot read."""
+"""What Pillow can read: modes, suffixes and formats of images, and the reason why it cannot read one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from PIL import Image
 from growtool.errors import PlanError
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_NOT_DECODED = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows these formats and reads no pixel of them
+_NOT_DECODED = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow identifies but does not decode
 
 
 class UnreadableImage(Exception):
-    """An image cannot be read; the text says which and why."""
+    """Raised for an image that cannot be read; the text says which one, and why."""
 
 
 def mode_of(channels: int, checkpoint: str) -> str:
-    """The mode of Pillow in which images have this many channels.
+    """Return the mode of Pillow in which images have so many channels.
 
     Raises:
-        PlanError: there is none; names the `checkpoint`.
+        PlanError: there is none; the message names the `checkpoint`.
     """
     if channels not in _MODES:
         raise PlanError(
@@ -34,20 +34,20 @@ def mode_of(channels: int, checkpoint: str) -> str:
 
 @cache
 def image_endings() -> frozenset[str]:
-    """Endings of the files that Pillow reads, in lower case, each with its dot."""
+    """Return the suffixes of files that Pillow reads, in lower case, each with its dot."""
     endings = Image.registered_extensions()
     return frozenset(ending for ending, name in endings.items() if name in Image.OPEN and name not in _NOT_DECODED)
 
 
 @cache
 def marked_formats() -> tuple[str, ...]:
-    """Formats whose files begin with a mark, so that they are known without an ending."""
-    Image.init()
+    """Return the formats that Pillow recognises by the first bytes of a file, whatever its suffix."""
+    Image.init()  # loads all plugins, which fills Image.OPEN: format -> (opener, check of the first bytes or None)
     return tuple(
         name for name, (_, accepts) in sorted(Image.OPEN.items()) if accepts is not None and name not in _NOT_DECODED
     )
 
 
 def reason(error: BaseException) -> str:
-    """What a decoder says of an image, without the address of what it was read from, which differs every time."""
+    """Return the message of a decoder without objects such as `<_io.BytesIO object at 0x7f...>`, which vary."""
     return re.sub(r"\s*<.*>", "", str(error)) or type(error).__name__

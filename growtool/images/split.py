@@ -1,4 +1,4 @@
-"""One split of labelled images: finding it, and reading from it."""
+"""A split of labelled images: finding it on disk, listing its images, and reading them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from growtool.images.reading import UnreadableImage, reason
 
 TRAIN_SPLITS = ("train", "training")
 EVAL_SPLITS = ("validation", "val", "valid", "test")
-_TRIED = 10  # images of which one has to be readable
+_TRIED = 10  # images from the first on, of which one has to be readable
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split of a set of images.
+    """A split of labelled images, such as those to train on.
 
     Attributes:
-        root: the folder whose subfolders are the classes, or the tar file that holds them.
-        images: a dataset of timm or torchvision, its items pairs of an image and a label.
-        classes: names by label; empty where the data does not tell.
-        mode: of Pillow, in which images are read.
-        number: from a label to the number of the model's class; raises PlanError where there is none.
-        is_stream: whether the images can only be read in their own order.
-        left_out: what of it is not read, in words; "" where nothing is.
-        remarks: what its user should know of it, a sentence each.
+        root: the folder or tar file that holds the folders of the classes, or the place of other data, for messages.
+        images: a dataset of timm or torchvision; its items are pairs of an image and a label.
+        classes: names of the classes by label; empty if the data has none.
+        mode: mode of Pillow in which images are read.
+        number: maps a label to the number of a class of the model; raises PlanError if there is none.
+        is_stream: whether the images can only be read in an order of their own.
+        left_out: words on the files that are not read; "" if there are none.
+        remarks: sentences that the user should read.
     """
 
     root: Path
@@ -47,31 +47,32 @@ class Split:
         return len(self.images)
 
     def name_of(self, index: int) -> str:
-        """What to call an image in messages: its path, or what it is called where the split lies."""
+        """Return the name of an image for messages: its path, or its name within the split after `root`."""
         try:
             name = str(self.images.filename(index, absolute=True) or f"image {index}")
-        except Exception:  # whatever a dataset without names trips over
+        except Exception:  # datasets without file names may raise anything
             name = f"image {index}"
         name = name if Path(name).exists() else f"{self.root}: {name}"
-        return name.encode(errors="backslashreplace").decode()  # not every name of a file is text
+        return name.encode(errors="backslashreplace").decode()  # file names need not be Unicode
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """An image before any transform, all of it decoded, and the number of its class.
+        """Return an image, decoded and without any transform, and the number of its class.
 
         Raises:
-            UnreadableImage: it cannot be read.
-            PlanError: its label is no class of the model's.
+            UnreadableImage: the image cannot be read.
+            PlanError: its label is not a class of the model.
         """
         try:
             image, label = self._read(index)
         except MemoryError:
             raise
-        except Exception as error:  # decoders, of whatever format, and readers raise what they trip over
+        except Exception as error:  # decoders and readers may raise anything
             raise UnreadableImage(f"{self.name_of(index)}: {reason(error)}") from error
         return image, self.number(label)
 
     def _read(self, index: int) -> tuple[Image.Image, Any]:
-        if not hasattr(self.images, "reader"):  # torchvision's; its arrays and files are read by its own __getitem__
+        # A dataset of torchvision has no reader: its own `__getitem__` reads the image, and would apply the transform.
+        if not hasattr(self.images, "reader"):
             transform, self.images.transform = self.images.transform, None
             try:
                 image, label = self.images[index]
@@ -84,10 +85,11 @@ class Split:
 
 
 class ListedImages:
-    """Images by number, in the way that timm's datasets ask a reader for them.
+    """A reader as timm's `ImageDataset` takes it, for the images of a `Listing`.
 
-    Attributes:
-        samples: path, place and class number of each.
+    Args:
+        files: opens the images.
+        samples: path, place and class number of each image.
     """
 
     def __init__(self, files: FolderFiles | TarFiles, samples: Sequence[tuple[str, Any, int]]) -> None:
@@ -101,30 +103,32 @@ class ListedImages:
         return self.files.open(place), label
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        """The path of an image: below the root, its last part, or the whole one where it is a file of its own."""
+        """Return the path of an image below the root; its last part alone, or the whole path of a file in a folder."""
         path, place, _ = self.samples[index]
-        return path.rpartition("/")[2] if basename else place if absolute and isinstance(place, str) else path
+        if basename:
+            return path.rpartition("/")[2]
+        return place if absolute and isinstance(place, str) else path
 
 
 def find_images(folder: Path, names: Sequence[str], *, said: str = "--data") -> Path:
-    """The first of `names` in `folder`, see `find_split`, or `folder` itself where it has none: classes may lie in it.
+    """Return the split in `folder`, see `find_split`; `folder` itself if it has none, as it may hold the classes.
 
     Raises:
-        PlanError: `folder` is not there.
+        PlanError: `folder` does not exist.
     """
     return folder if folder.is_dir() and _split_in(folder, names) is None else find_split(folder, names, said=said)
 
 
 def find_split(folder: Path, names: Sequence[str], *, said: str = "--data") -> Path:
-    """The first of `names` that is a folder in `folder`, or a tar file there.
+    """Return the split in `folder`: the folder or tar file with the first of these names that exists.
 
     Args:
-        folder: what the user named.
-        names: what the split may be called.
-        said: how the user named it, for messages.
+        folder: the folder that the user gave.
+        names: possible names of the split, without the suffixes of tar files.
+        said: the option that gave it, for messages.
 
     Raises:
-        PlanError: `folder` is not there, or holds none of them.
+        PlanError: `folder` does not exist, or has no such split.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
@@ -148,40 +152,41 @@ def _split_in(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def open_split(root: Path, *, mode: str = "RGB") -> Split:
-    """List the images below `root`; opened are only files of which the ending does not tell whether they are images.
+    """List the images below `root`. Only files without the suffix of an image are opened, to see whether they are one.
 
     Args:
-        root: a folder with one subfolder per class, or a tar file of such folders.
-        mode: of Pillow, in which they will be read.
+        root: a folder with a subfolder for each class, or a tar file of such folders.
+        mode: mode of Pillow in which the images will be read.
 
     Raises:
-        PlanError: no image, images that lie outside any class's folder, or a tar file that cannot be read.
+        PlanError: there is no image, an image is not in the folder of a class, or the tar file cannot be read.
     """
     from timm.data import ImageDataset
 
     if root.is_dir():
         folder = FolderFiles(root)
-        found: Any = list_images(folder, folder.open, where=root)
+        listing: Any = list_images(folder, folder.open, where=root)
         files: FolderFiles | TarFiles = folder
     else:
         archive = TarFiles(root)
-        around = (root.name.partition(".")[0], *TRAIN_SPLITS, *EVAL_SPLITS)
-        found, files = list_images(archive, archive.open, where=root, wrappers=around), archive
-    left_out = told_left_out(found.left_out)
+        # `train.tar` may hold `CLASS/*`, `train/CLASS/*` or `imagenet/train/CLASS/*`.
+        wrappers = (root.name.partition(".")[0], *TRAIN_SPLITS, *EVAL_SPLITS)
+        listing, files = list_images(archive, archive.open, where=root, wrappers=wrappers), archive
+    left_out = told_left_out(listing.left_out)
     remarks = [f"{root}: {left_out}"] if left_out else []
-    if found.deeper:
+    if listing.deeper:
         remarks.append(
-            f"{root}: images of deeper folders ({format_names(found.deeper)}) are of the class of the first folder"
+            f"{root}: images of deeper folders ({format_names(listing.deeper)}) are of the class of the first folder"
         )
-    images = ImageDataset(str(root), reader=ListedImages(files, found.samples), input_img_mode=mode)
-    return Split(root, images, found.classes, mode, left_out=left_out, remarks=tuple(remarks))
+    images = ImageDataset(str(root), reader=ListedImages(files, listing.samples), input_img_mode=mode)
+    return Split(root, images, listing.classes, mode, left_out=left_out, remarks=tuple(remarks))
 
 
 def require_readable(split: Split) -> None:
-    """Decode an image, so that a folder of something else than images is found out before training.
+    """Check that one of the first images can be read, to find data that is no images before training begins.
 
     Raises:
-        PlanError: none of the first few can be decoded, or the label of one is no class of the model's.
+        PlanError: none of them can be read, or the label of one is not a class of the model.
     """
     if split.is_stream:
         return
