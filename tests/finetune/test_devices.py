@@ -315,10 +315,10 @@ def test_what_is_not_finite_is_named(bad: float, dtype: torch.dtype):
     finite = Finite()
     finite.look("counts", torch.tensor([1]))
     finite.look("none", torch.empty(0))
-    assert list(finite.others()) == []
+    assert list(finite.failed()) == []
     finite.look("fine", torch.tensor([1.0, -2.0], dtype=dtype))
     finite.look("spoilt", torch.tensor([1.0, bad, 0.0], dtype=dtype))
-    assert list(finite.others()) == ["spoilt"]
+    assert list(finite.failed()) == ["spoilt"]
 
 
 @UNCLOSED_IMAGES

@@ -1,4 +1,4 @@
-"""How a training looks in a notebook: a bar over the updates, and a line for each evaluation."""
+"""The progress of a training in a notebook: a bar over the updates, and a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from growtool.notebook import in_session
 
 @contextmanager
 def shown_bar() -> Iterator[Progress]:
-    """Who watches a run that nobody watches: a bar in a session, nobody elsewhere."""
+    """Provide the observer for a run whose caller gave none: a bar in an IPython session, else one without output."""
     if not in_session():
         yield Progress()
         return
@@ -23,7 +23,7 @@ def shown_bar() -> Iterator[Progress]:
 
 
 class _Bar(Progress):
-    """A bar of tqdm with loss, rate and speed; see `Progress`."""
+    """A tqdm bar with loss, learning rate and speed."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -44,8 +44,10 @@ class _Bar(Progress):
         self._bar.set_postfix({**loss, "lr": f"{record.lr:.2g}", "images/s": f"{record.images_per_second:,.0f}"})
 
     def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
-        epoch = isinstance(record, EpochRecord)
-        where = ("before" if not record.epoch else f"epoch {record.epoch}") if epoch else f"update {record.step:,}"
+        if isinstance(record, EvaluationRecord):
+            where = f"update {record.step:,}"
+        else:
+            where = f"epoch {record.epoch}" if record.epoch else "before"
         self._bar.write(f"{where}: top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} %, loss {record.eval_loss:.3f}")
 
     def noticed(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and how checkpoints get into it without ever being half there."""
+"""The folder of a run: its layout, and how checkpoints are written into it so that each is complete or absent."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from growtool.finetune.commands import resuming
 from growtool.finetune.options.merging import RUN_CONFIG
 from growtool.finetune.state.journal import METRICS, SUMMARY
 from growtool.finetune.state.lock import LOCK
-from growtool.finetune.state.records import CheckpointRecord, EpochRecord, Evaluation
+from growtool.finetune.state.records import CheckpointRecord, Evaluation
 from growtool.finetune.state.snapshot import Snapshot, write_training_state
 
 _CONTENT = frozenset({"best", "last", "checkpoints", "tensorboard", METRICS, SUMMARY, RUN_CONFIG})
-_SECTION = "\n## Fine-tuning\n"
+"""All that a run writes into its folder, apart from hidden files."""
+_SECTION = "\n## Fine-tuning\n"  # begins the section of a card that a run adds
 
 
 class RunFolder:
-    """`best/`, `last/`, `checkpoints/`, `metrics.jsonl`, `summary.csv` and `config.yaml` below `root`."""
+    """The paths of a run: `best/`, `last/`, `checkpoints/`, `metrics.jsonl`, `summary.csv`, `config.yaml` in `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -39,10 +40,14 @@ class RunFolder:
         self.metrics, self.config = root / METRICS, root / RUN_CONFIG
 
     def require_free(self, checkpoint: str | Path, *, force: bool) -> None:
-        """Raise unless a run may be written here; `checkpoint` is what it starts from.
+        """Check that a new run may be written here without losing anything.
+
+        Args:
+            checkpoint: what the run starts from.
+            force: whether an earlier run may be replaced; nothing else may.
 
         Raises:
-            PlanError: there is something that would be lost.
+            PlanError: the folder holds something that would be lost.
         """
         if self.root.exists() and not self.root.is_dir():
             raise PlanError(f"--output {self.root}: found a file, expected to write a folder; choose another place")
@@ -63,31 +68,38 @@ class RunFolder:
             )
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Make the folder, without what an earlier run left there, and write down what this one does."""
+        """Create the folder, remove what an earlier run wrote there, and write `config.yaml`."""
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.best, self.last, self.checkpoints, self.root / "tensorboard"):
-            shutil.rmtree(folder, ignore_errors=not folder.exists())
+            if folder.exists():
+                shutil.rmtree(folder)
         self.metrics.unlink(missing_ok=True)
         (self.root / SUMMARY).unlink(missing_ok=True)
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def saved(self) -> list[Path]:
-        """The checkpoints, oldest first. One has its name only since it is complete."""
+        """Return the folders in `checkpoints/`, oldest first; all are complete, since they are named last."""
         return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
 
     def keep(self, count: int) -> None:
-        """Remove all but the latest `count` checkpoints."""
+        """Remove all but the latest `count` folders in `checkpoints/`; `count` is at least 1."""
         for path in self.saved()[:-count]:
             remove(path)
 
 
 def step_name(step: int) -> str:
-    """The name of a checkpoint; names sort as steps do."""
+    """Return the name of a checkpoint in `checkpoints/`; names sort as steps do."""
     return f"step-{step:08d}"
 
 
 class Saver:
-    """Writes a model as a timm folder with the lineage and the documents of the checkpoint it came from."""
+    """Writes weights of a model as a timm folder, with the documents of the checkpoint that the run started from.
+
+    Args:
+        source: the checkpoint that the run started from.
+        spec: what the folder says of the model.
+        model: the model in memory.
+    """
 
     def __init__(self, source: Checkpoint, spec: ModelSpec, model: nn.Module) -> None:
         self.spec, self.model = spec, model
@@ -102,13 +114,13 @@ class Saver:
         *,
         state: Snapshot | None = None,
     ) -> None:
-        """Write `folder`, replacing an earlier checkpoint there once the new one is complete.
+        """Write `folder`; a checkpoint that is already there is replaced once the new one is complete.
 
         Args:
-            folder: the timm folder to appear.
-            weights: by name, on the CPU, in the types they have.
-            training: what `training.json` says: epoch, step, evaluation and more.
-            state: with it the run can be resumed from the folder.
+            folder: the timm folder to write.
+            weights: tensors by name, on the CPU.
+            training: the content of `training.json`: epoch, step, evaluation and more.
+            state: everything needed to resume the run from the folder; None to leave it out.
 
         Raises:
             OSError: the disk is full; the earlier checkpoint stays.
@@ -131,7 +143,7 @@ class Saver:
         )
 
     def _card(self, training: Mapping[str, Any]) -> str:
-        """The card of the source with a section on the training; it takes the place of an earlier one."""
+        """Return the card of the source with a section on the training, which replaces that of an earlier run."""
         before = self._documents[CARD].split(_SECTION)[0].rstrip("\n")
         result = training["evaluation"]
         measured = f"Top-1 {result['top1']:.2f} % of {result['count']} validation images. " if result else ""
@@ -145,11 +157,17 @@ class Saver:
 
 
 class BackgroundSaver:
-    """Writes one snapshot at a time while training goes on; what goes wrong is raised at the next call.
+    """Writes snapshots in a thread while training goes on, one at a time; `wait` raises the errors of writing.
 
-    A snapshot of the end of an epoch appears as `checkpoints/step-N`, then as `last/` (the same files under a second
-    name), and its weights as `best/` if they are. At no moment is there less on disk than before, nor a `best/` that
-    resuming would not come back to.
+    A snapshot becomes `checkpoints/step-N`. One of the end of an epoch is then linked as `last/` (hard links to the
+    same files), and if the epoch is the best so far, its evaluated weights are written to `best/`. In this order a
+    crash at any moment loses nothing, and `best/` is never of an update after the latest state to resume from.
+
+    Args:
+        folder: the run's folder.
+        saver: writes a checkpoint.
+        settings: the run's configuration, for `training.json`.
+        keep: number of checkpoints that `checkpoints/` keeps.
     """
 
     def __init__(self, folder: RunFolder, saver: Saver, settings: Mapping[str, Any], keep: int) -> None:
@@ -158,32 +176,28 @@ class BackgroundSaver:
         self._running: Future[CheckpointRecord] | None = None
 
     def wait(self) -> CheckpointRecord | None:
-        """Until nothing is being written; what came of it, once.
+        """Wait until nothing is being written; return the record of the checkpoint, None if there is no new one.
 
         Raises:
-            OSError: it could not be written; the checkpoints of before are as they were.
+            OSError: the checkpoint could not be written; earlier ones are as they were.
         """
         running, self._running = self._running, None
         return running.result() if running is not None else None
 
     def submit(self, snapshot: Snapshot, *, stall: float, evaluation: Evaluation | None) -> None:
-        """Begin to write; `wait` must have been called since the last time.
+        """Begin to write a snapshot; call `wait` first if there was an earlier one.
 
         Args:
-            snapshot: written as it is.
-            stall: seconds for which training stood still so far.
-            evaluation: of the epoch that is complete with this snapshot; None within an epoch.
+            snapshot: what to write; its tensors must not change before the next `wait`.
+            stall: seconds for which training stood still to take the snapshot.
+            evaluation: result of the epoch that ends with this snapshot; None within an epoch.
         """
         assert self._running is None, "an earlier snapshot is still being written"
         self._running = self._pool.submit(self._write, snapshot, stall, evaluation)
 
     def close(self) -> None:
-        """Wait for the thread; errors were raised by `wait`."""
+        """Wait for the thread to finish; errors are raised by `wait` alone."""
         self._pool.shutdown(wait=True)
-
-    def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
-        return self._folder.checkpoints / step_name(step)
 
     def _write(self, snapshot: Snapshot, stall: float, evaluation: Evaluation | None) -> CheckpointRecord:
         start, course = time.perf_counter(), snapshot.course
@@ -194,11 +208,11 @@ class BackgroundSaver:
             "evaluation": asdict(evaluation) if evaluation else None,
             "config": dict(self._settings),
         }
-        path = self.path(course.step)
+        path = self._folder.checkpoints / step_name(course.step)
         self._saver.save(path, snapshot.weights, training | {"weights": "model"}, state=snapshot)
         if evaluation is not None:
             link(path, self._folder.last)
-            if _is_best(course.last, course.best):
+            if course.last is not None and course.last == course.best:
                 weights = "ema" if snapshot.ema is not None else "model"
                 self._saver.save(self._folder.best, snapshot.evaluated, training | {"weights": weights})
         self._folder.keep(self._keep)
@@ -207,7 +221,7 @@ class BackgroundSaver:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint if it is there; its name goes first, so that no half-removed folder has it."""
+    """Remove a checkpoint if it exists. It is renamed first, so that no half-removed folder has the name."""
     if not path.exists():
         return
     doomed = path.with_name(f"{prefix_for(path.name)}removed{TEMPORARY}")
@@ -215,12 +229,8 @@ def remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _is_best(last: EpochRecord | None, best: EpochRecord | None) -> bool:
-    return last is not None and last == best
-
-
 def link(source: Path, target: Path) -> None:
-    """`target` becomes a folder of the same files, copied only where the file system has no second names."""
+    """Make `target` a folder with hard links to the files in `source`, or copies if the file system has no links."""
     with staging(target) as folder:
         for file in source.iterdir():
             try:

@@ -1,4 +1,4 @@
-"""The records of a run on disk: `metrics.jsonl`, `summary.csv`, and whatever tracker was asked for."""
+"""The records of a run on disk: `metrics.jsonl`, `summary.csv`, and the trackers of `--log`."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio
 
 
 class Journal:
-    """A JSON line per record, on disk as soon as it is known, and a row of `summary.csv` per epoch.
+    """Writes a line of `metrics.jsonl` for each record at once, and a row of `summary.csv` for each epoch.
 
     Args:
-        folder: of the run.
-        trackers: told the same.
-        step: on resuming, the update to continue after; later records are dropped. None begins anew.
-        epoch: on resuming, the last epoch that was complete.
+        folder: the run's folder.
+        trackers: receive all numbers of the records, too.
+        step: on resuming, the update to continue after: later records are removed. None removes all records.
+        epoch: on resuming, the last complete epoch.
 
     Attributes:
-        evaluated: on resuming, the updates after which the records kept hold an evaluation.
+        evaluated: on resuming, the updates after which the kept records hold an evaluation.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class Journal:
     ) -> None:
         self._summary = folder / SUMMARY
         self._trackers = trackers
-        self._epochs: list[dict[str, Any]] = []
         path = folder / METRICS
         kept = [] if step is None else [event for event in read_events(path) if _is_before(event, step, epoch)]
         with atomic_file(path) as file:
@@ -76,9 +75,11 @@ class Journal:
         if isinstance(record, EpochRecord):
             self._epochs.append(event)
             self._write_summary()
-        values = {key: float(value) for key, value in event.items() if isinstance(value, int | float)}
+        numbers = {
+            f"{event['event']}/{key}": float(value) for key, value in event.items() if isinstance(value, int | float)
+        }
         for tracker in self._trackers:
-            tracker.write({f"{event['event']}/{key}": value for key, value in values.items()}, record.step)
+            tracker.write(numbers, record.step)
 
     def _write_summary(self) -> None:
         text = io.StringIO()
@@ -90,10 +91,10 @@ class Journal:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a last line that a crash cut short is left out.
+    """Yield the records of a `metrics.jsonl`, without a last line that a crash cut short.
 
     Raises:
-        CheckpointError: the file is missing, or damaged elsewhere.
+        CheckpointError: the file is missing, or another line is damaged.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -118,20 +119,25 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def open_trackers(names: tuple[str, ...], folder: Path, settings: Mapping[str, Any]) -> tuple[Tracker, ...]:
-    """The trackers of these names, told how the run is configured.
+    """Return the trackers of these names, ready to write.
+
+    Args:
+        names: `tensorboard`, `wandb` or `trackio`.
+        folder: the run's folder; its name becomes that of the run in wandb and trackio.
+        settings: the run's configuration, for wandb and trackio.
 
     Raises:
-        PlanError: one is not installed.
+        PlanError: a tracker is not installed.
     """
     require_installed(names)
     return tuple(_TensorBoard(folder) if name == "tensorboard" else _Online(name, folder, settings) for name in names)
 
 
 def require_installed(names: tuple[str, ...]) -> None:
-    """Raise unless the packages of these trackers can be imported.
+    """Check that the packages of these trackers can be imported.
 
     Raises:
-        PlanError: one line for each that cannot.
+        PlanError: a line for each that cannot.
     """
     problems = []
     for name in names:
@@ -144,7 +150,7 @@ def require_installed(names: tuple[str, ...]) -> None:
 
 
 class _TensorBoard:
-    """Takes in the values of one update, by name."""
+    """A tracker that writes TensorBoard's event files into the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -160,7 +166,7 @@ class _TensorBoard:
 
 
 class _Online:
-    """wandb, and trackio, which speaks the same language."""
+    """A tracker for wandb, or for trackio, whose `init`, `log` and `finish` are the same."""
 
     def __init__(self, package: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self._package: Any = importlib.import_module(package)

@@ -1,8 +1,9 @@
-"""One process at a time writes into a folder.
+"""A lock on a run's folder, so that only one process writes into it.
 
-The lock is the operating system's and goes with its process, however that ends, so that none is ever left behind. It is
-of the POSIX kind, which NFS knows and which processes that were forked to read images do not inherit. (`filelock` takes
-one of the BSD kind, which they inherit, and does not tell who holds it.)
+The operating system holds the lock and releases it when the process ends, however it ends, so no stale lock is left
+behind. It is a POSIX lock (`lockf`): NFS supports these, and child processes do not inherit them, so image workers that
+outlive a killed run do not keep its folder locked. (The package `filelock` takes BSD locks (`flock`), which children
+inherit, and its lock file does not say who holds it.)
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-_HELD = (errno.EACCES, errno.EAGAIN)
+_HELD = (errno.EACCES, errno.EAGAIN)  # what lockf raises if another process has the lock; POSIX allows either
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Hold `folder` while this is open; it is made where it is not there, and goes again if nothing was put into it.
+    """Hold the lock of `folder` until the block ends.
+
+    A folder that is missing is created, and removed again at the end if it is still empty.
 
     Yields:
-        Whether there is a lock; some systems and file systems know none.
+        Whether the lock is held; False on systems and file systems without locks.
 
     Raises:
-        PlanError: another process holds it, or there is a file of this name.
+        PlanError: another process holds the lock, or `folder` is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise PlanError(f"--output {folder}: found a file, expected to write a folder; choose another place")
@@ -45,13 +48,17 @@ def locked(folder: Path) -> Iterator[bool]:
             yield descriptor is not None
         finally:
             if descriptor is not None:
+                # Removed before it is unlocked, so that nobody can lock a file that is about to go.
                 with suppress(FileNotFoundError):
                     path.unlink()
                 os.close(descriptor)
 
 
 def _acquire(path: Path) -> int | None:
-    """The open file that is locked; closing it, or any other descriptor of it, gives the lock back."""
+    """Return the descriptor of the locked file, or None where there are no locks.
+
+    POSIX releases the lock as soon as this process closes any descriptor of the file, not only this one.
+    """
     if fcntl is None:
         return None
     while True:
@@ -64,18 +71,19 @@ def _acquire(path: Path) -> int | None:
         except OSError as error:
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
-            if error.errno not in _HELD:
+            if error.errno not in _HELD:  # the file system has no locks
                 path.unlink()
                 return None
             raise PlanError(
                 f"--output {path.parent}: {holder} is writing there, expected to be the only one; wait for it, "
                 "stop it, or choose another place"
             ) from error
-        os.close(descriptor)  # who held it has taken it away in between
+        # The previous holder removed the file between our `open` and `lockf`: nobody else would see this lock.
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file still has this name."""
+    """Return whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Nested state as JSON, with its tensors put aside: `{"$tensor": KEY}` stands for each."""
+"""Nested state as plain data for JSON, with its tensors in a flat mapping of their own.
+
+`{"$tensor": KEY}` stands for a tensor, `{"$tuple": [...]}` for a tuple, which JSON would turn into a list.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,21 @@ from torch import Tensor
 from growtool.finetune.parallel.distributed import whole
 
 Keep = Callable[[str, Tensor], Tensor]
-_TENSOR, _TUPLE = "$tensor", "$tuple"  # a reference to a tensor, and the mark of a tuple
+"""Called with the key of a tensor and the tensor; returns the tensor to keep under this key."""
+_TENSOR, _TUPLE = "$tensor", "$tuple"
 
 
 def packed(value: Any, key: str, tensors: dict[str, Tensor], keep: Keep) -> Any:
-    """JSON for `value`, its tensors put aside under keys that begin with `key`."""
+    """Return `value` as plain data for JSON, and move its tensors to `tensors`.
+
+    Sharded tensors are gathered, so that every process must call this. Keys of mappings become strings.
+
+    Args:
+        value: nested dicts, lists, tuples, tensors, and plain data.
+        key: the key of the tensor if `value` is one; with the path to it appended, the key of a tensor inside `value`.
+        tensors: receives the tensors by key.
+        keep: makes the tensor to put there.
+    """
     if isinstance(value, Tensor):
         tensors[key] = keep(key, whole(value).detach())
         return {_TENSOR: key}
@@ -28,7 +41,7 @@ def packed(value: Any, key: str, tensors: dict[str, Tensor], keep: Keep) -> Any:
 
 
 def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What was packed."""
+    """Return the value that `packed` made this of, with its tensors from `tensors`."""
     if isinstance(value, Mapping):
         if _TENSOR in value:
             return tensors[value[_TENSOR]]
@@ -39,7 +52,7 @@ def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def references(value: Any) -> set[str]:
-    """Keys of the tensors that lie inside lists and mappings."""
+    """Return the keys of all tensors that packed data refers to."""
     if isinstance(value, Mapping):
         if _TENSOR in value:
             return {value[_TENSOR]}

@@ -1,4 +1,4 @@
-"""The evaluations of a run, read back from its metrics, and how charts name what they hold."""
+"""The evaluations of a run, read from its metrics, and the labels of charts that show them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 from growtool.finetune.state.journal import METRICS, read_events
 
 UPDATES, MACS = ("step", "updates"), ("macs", "multiply-accumulates (MACs) of training")
-"""What an evaluation is drawn against: attribute of `Point`, and the axis' label."""
+"""Horizontal axes of charts: the attribute of `Point`, and the label."""
 TOP1 = ("top1", "accuracy", "top-1, %")
 EVAL_LOSS = ("eval_loss", "loss on the evaluation images", "cross-entropy")
 TRAIN_LOSS = ("train_loss", "loss in training", "loss, smoothing and mixup included")
-"""What is drawn: attribute of `Point`, title, and the axis' label."""
+"""Vertical axes of charts: the attribute of `Point`, the title, and the label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One evaluation: before the first update, within an epoch or at its end.
+    """An evaluation: before the first update, within an epoch, or at the end of one.
 
     Attributes:
         step: updates done.
         macs: multiply-accumulates of training so far.
-        seconds: of training and evaluation so far.
-        top1: in percent of the evaluation images.
-        eval_loss: mean cross-entropy over them.
-        train_loss: mean over the epoch that ends here; None elsewhere.
+        seconds: time of training and evaluation so far.
+        top1: accuracy in percent of the evaluation images.
+        eval_loss: mean cross-entropy over the evaluation images.
+        train_loss: mean training loss of the epoch that ends here; None within an epoch and before the first.
     """
 
     step: int
@@ -37,11 +37,11 @@ class Point:
 
     @property
     def minutes(self) -> float:
-        """Of training and evaluation so far."""
+        """Minutes of training and evaluation so far."""
         return self.seconds / 60
 
     def after(self, earlier: Point | None) -> Point:
-        """The same evaluation, counted from where the run began that `earlier` was the last one of."""
+        """Return this evaluation with steps, MACs and seconds counted on from `earlier`, the end of a run before."""
         if earlier is None:
             return self
         return replace(
@@ -50,10 +50,10 @@ class Point:
 
 
 def read_points(folder: Path) -> tuple[Point, ...]:
-    """The evaluations of the run in `folder`, in their order.
+    """Return the evaluations of the run in `folder`, in the order of their records.
 
     Raises:
-        CheckpointError: its metrics are missing or damaged.
+        CheckpointError: the run's metrics are missing or damaged.
     """
     return tuple(
         Point(

@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""The progress of a run, as it is saved with each checkpoint."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from growtool.finetune.state.records import EpochRecord
 
 @dataclass(slots=True)
 class RunProgress:
-    """How far a run has come.
+    """The progress of a run: what its loop needs to continue, besides the state of the trainer.
 
     Attributes:
-        epoch: epochs that are complete, their evaluation included.
-        batch: updates of the epoch under way.
-        step: updates in all.
-        skipped: updates left out.
-        pending: losses since the last record.
-        epoch_sum, epoch_count: sum and number of the losses of the epoch under way that are in records.
-        seconds: of training and evaluation.
-        initial, best, last: the checkpoint before training, the best epoch, the latest.
-        unreadable: names of the images that could not be read.
+        epoch: epochs that are complete and evaluated.
+        batch: updates done in the current epoch.
+        step: updates done in all.
+        skipped: updates skipped in all, because they were not finite.
+        pending: training losses of the updates since the last `StepRecord`.
+        epoch_sum, epoch_count: sum and number of the losses of the current epoch that are in a `StepRecord`.
+        seconds: time spent on training and evaluation.
+        initial: evaluation before the first update.
+        best: evaluation of the best epoch so far.
+        last: evaluation of the latest complete epoch.
+        unreadable: images that could not be read so far, each with its reason.
     """
 
     epoch: NonNegativeInt = 0

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and when it is done."""
+"""The records that a run writes and reports while it goes on, and the interface of those who watch it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """The updates since the last record.
+    """A summary of the updates since the previous step record.
 
     Attributes:
-        step: updates done.
-        epoch: the epoch they belong to, from 1.
-        loss: mean over these updates; NaN-free, as skipped updates have none.
-        lr: learning rate of the latest.
-        images_per_second: of training, all processes together.
-        seconds: of training and evaluation since the run began, interruptions left out.
-        macs: multiply-accumulates spent on training since the run began, by `train_macs`.
-        memory: bytes, the largest so far: allocated on the CUDA device, or resident without one.
-        skipped: updates left out since the run began, because a loss or gradient was not finite.
+        step: updates done since the run began.
+        epoch: epoch of these updates, from 1.
+        loss: mean training loss of these updates without the skipped ones; None if all were skipped.
+        lr: learning rate of the latest update.
+        images_per_second: training speed of all processes together.
+        seconds: time spent on training and evaluation since the run began, without interruptions.
+        macs: multiply-accumulates spent on training since the run began.
+        memory: peak memory in bytes: allocated on the CUDA device, or resident in the process if there is none.
+        skipped: updates skipped since the run began, because a loss or gradient was not finite.
     """
 
     step: int
@@ -34,7 +34,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Accuracies in percent and mean cross-entropy over `count` images."""
+    """The result of an evaluation: accuracies in percent and mean cross-entropy over `count` images."""
 
     top1: float
     top5: float
@@ -44,9 +44,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """The end of an epoch; epoch 0 is the checkpoint before the first update and has no training loss.
+    """The evaluation at the end of an epoch. Epoch 0 is the checkpoint before the first update.
 
-    `seconds` and `macs` are those of `StepRecord`.
+    Attributes:
+        epoch: number of the epoch.
+        step: updates done.
+        train_loss: mean training loss of the epoch; None for epoch 0, and if all of its updates were skipped.
+        top1, top5: accuracies in percent of the evaluation images.
+        eval_loss: mean cross-entropy over the evaluation images.
+        best: whether this is the best epoch so far.
+        seconds, macs: as in `StepRecord`.
     """
 
     epoch: int
@@ -61,13 +68,13 @@ class EpochRecord:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Orders epochs: more images right, then less loss."""
+        """Sort key of epochs, the best one last: by top-1 accuracy, then by smaller loss."""
         return self.top1, -self.eval_loss
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecord:
-    """An evaluation within an epoch, see `RunConfig.eval_interval`; `seconds` and `macs` are those of `StepRecord`."""
+    """An evaluation within an epoch, see `RunConfig.eval_interval`; attributes as in `EpochRecord`."""
 
     step: int
     epoch: int
@@ -80,13 +87,13 @@ class EvaluationRecord:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """A checkpoint that is on disk.
+    """A checkpoint that has been written.
 
     Attributes:
-        step: the update it was taken after.
-        stall_seconds: for how long training stood still: copying the state, and waiting for an earlier one.
-        write_seconds: for how long it was written while training went on.
-        bytes: its size.
+        step: updates done when the state was copied.
+        stall_seconds: time for which training stood still, to wait for the checkpoint before and to copy the state.
+        write_seconds: time that writing took, while training went on.
+        bytes: size on disk.
     """
 
     step: int
@@ -97,7 +104,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """Images that could not be read, each with the reason; in training others took their place."""
+    """Images that could not be read, each with its reason. In training, other images took their place."""
 
     step: int
     images: tuple[str, ...]
@@ -107,25 +114,35 @@ Record = StepRecord | EpochRecord | EvaluationRecord | CheckpointRecord | Unread
 
 
 class Progress:
-    """Who watches a run, by itself without a word; called from the training loop, so it should be quick."""
+    """An observer of a run. Its methods do nothing; subclasses override those they need.
+
+    The training loop waits for every call, so overrides should be quick.
+    """
 
     def started(self, *, steps: int, epochs: int, images: int, step: int) -> None:
-        """Training begins: updates and epochs in all, training images, and updates done before an interruption."""
+        """Take note that training begins.
+
+        Args:
+            steps: updates of the whole run.
+            epochs: epochs of the whole run.
+            images: training images.
+            step: updates done before the run was interrupted; 0 for a new run.
+        """
 
     def chose(self, text: str) -> None:
-        """What a new run takes for the options that were left unset, in one line."""
+        """Take note of the values that a new run chose for unset options, in one line of text."""
 
     def advanced(self, step: int) -> None:
-        """An update is done."""
+        """Take note that `step` updates are done."""
 
     def logged(self, record: StepRecord) -> None:
-        """A log interval is over."""
+        """Take note of the record of a log interval."""
 
     def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
-        """An epoch is over, or the checkpoint was evaluated before the first or within one."""
+        """Take note of an evaluation: before training (epoch 0), within an epoch, or at its end."""
 
     def saved(self, record: CheckpointRecord) -> None:
-        """A checkpoint is on disk."""
+        """Take note that a checkpoint has been written."""
 
     def noticed(self, text: str) -> None:
-        """Something the user should know, in one sentence."""
+        """Take note of a sentence that the user should read."""

@@ -1,4 +1,4 @@
-"""Which checkpoint a run continues from, and whether it is the same run."""
+"""Resuming a run: the checkpoint that it continues from, and whether its configuration is still the same."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from growtool.finetune.options.settings import Settings
 from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.snapshot import read_course
 
-# What may differ between the parts of one run: it changes nothing that is computed, beyond rounding.
+# Options that may change when a run is resumed, since they change nothing that is computed, beyond rounding.
 _FREE = {
     "resume", "force", "workers", "device", "output", "checkpoint", "data", "val_data", "kd_teacher", "log",
     "log_interval", "recovery_interval", "checkpoint_hist", "torchcompile", "tf32", "channels_last", "engine",
     "grad_accum_steps", "nonfinite", "eval_interval", "plugins",
 }  # fmt: skip
-
-
 _ROUNDING = ("grad_accum_steps", "engine", "torchcompile", "tf32", "channels_last", "processes", "versions")
+"""Options and resolved values that change rounding."""
 
 
 def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
-    """The checkpoint that `--resume` names; None to begin anew, which `auto` does where there is nothing yet.
+    """Return the checkpoint that `--resume` names, or None to begin a new run.
+
+    `auto` names the readable checkpoint with the most updates. It begins a new run if there is no run in `folder`, or
+    if the run there has saved nothing yet.
 
     Raises:
-        PlanError: the output holds something that is not a run, or the path named lies in another run.
-        CheckpointError: the path named is no checkpoint of a run, or every checkpoint there is damaged or gone.
+        PlanError: the output is not empty and holds no run, or the path is not in this run.
+        CheckpointError: the path is not a checkpoint of a run, or all checkpoints of the run are damaged or missing.
     """
     if config.resume is None:
         return None
@@ -52,17 +54,17 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
         folder.require_free(config.checkpoint, force=False)
         return None
     problems: list[str] = []
-    whole: dict[Path, int] = {}
+    steps: dict[Path, int] = {}
     for path in [folder.last, *folder.saved()]:
         try:
             if (path / STATE).is_file():
                 course, _ = read_course(path)
-                read_header(path / WEIGHTS)
-                whole[path] = course.step
+                read_header(path / WEIGHTS)  # raises for a file that was cut short, too
+                steps[path] = course.step
         except CheckpointError as error:
             problems.extend(error.problems)
-    if whole:
-        return max(reversed(whole), key=whole.__getitem__)
+    if steps:
+        return max(reversed(steps), key=steps.__getitem__)  # rather in checkpoints/ than last/, if equal
     if folder.best.exists() or folder.last.exists():
         problems.append(
             f"{folder.checkpoints}: found no checkpoint to resume from, expected one beside best/ and last/; restore "
@@ -74,14 +76,18 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
 
 
 def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str]:
-    """Raise unless the run in `folder` was configured as `settings` say, in all that changes what is computed.
+    """Check that `settings` configure the run in `folder`, apart from options that change nothing but rounding.
+
+    Args:
+        folder: the run's folder with its `config.yaml`.
+        settings: the content that `config.yaml` would have now.
 
     Returns:
-        What differs and changes rounding, from where on the run is not to the bit what it would have been.
+        A sentence for each difference that changes rounding: the results will differ in their last bits.
 
     Raises:
-        PlanError: one line for each difference.
-        CheckpointError: the run's own configuration cannot be read.
+        PlanError: other options, weights or images; a line for each difference.
+        CheckpointError: the run's `config.yaml` cannot be read.
     """
     before, now = _effective(read_settings(folder)), _effective(settings)
     resolved = before["resolved"]
@@ -107,20 +113,22 @@ def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str
         raise PlanError(problems)
     return [
         f"{key} was {old!r} when the run began and is {new!r} now: it goes on, but no longer to the bit"
-        for found, then in ((settings, before), (settings["resolved"], resolved))
+        for values_now, values_before in ((settings, before), (settings["resolved"], resolved))
         for key in _ROUNDING
-        if key in found and (old := then.get(key)) != (new := found[key])
+        if key in values_now and (old := values_before.get(key)) != (new := values_now[key])
     ]
 
 
 def as_it_began(config: RunConfig, folder: RunFolder) -> tuple[RunConfig, dict[str, Choice] | None]:
-    """The options of a resumed run that are left unset now, as the run in `folder` took them when it began.
+    """Fill in the unset options of a resumed run with the values that the run in `folder` used when it began.
+
+    The defaults may be chosen differently by now, and a run must keep its own.
 
     Returns:
-        The configuration, and what the run had chosen itself; None for a new run.
+        The configuration, and those of the values that the run had chosen itself; None instead for a new run.
 
     Raises:
-        CheckpointError: the run's own configuration cannot be read.
+        CheckpointError: the run's `config.yaml` cannot be read.
     """
     if config.resume is None or not folder.config.is_file():
         return config, None
@@ -140,12 +148,12 @@ def as_it_began(config: RunConfig, folder: RunFolder) -> tuple[RunConfig, dict[s
 
 
 def read_settings(folder: RunFolder) -> dict[str, Any]:
-    """The content of a run's config.yaml.
+    """Return the content of a run's `config.yaml`.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file is missing, damaged, or not the configuration of a run.
     """
-    try:
+    try:  # beyond parsing: access and validate all that others will take from the content
         settings: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         settings["resolved"]["steps"]
         effective = _effective(settings)
@@ -160,13 +168,13 @@ def read_settings(folder: RunFolder) -> dict[str, Any]:
 
 
 def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run did: its options, those it chose itself, and of options that it did not know yet what they add.
+    """Return the options that a run used, including the values that it chose for unset ones.
 
-    A run without a note on what it chose had all of them in its configuration, and left the others out.
+    Options that the growtool of that run did not have yet get their defaults of today.
     """
     chosen = settings["resolved"].get(DEFAULTS)
     values = Settings().model_dump(mode="json", exclude={"checkpoint", "data", "output"}) | dict(settings)
-    if chosen is None:
+    if chosen is None:  # from before runs chose anything: an unset option meant no clipping, and no warm-up
         warmed = values["warmup_epochs"] is not None or values["warmup_steps"] is not None
         values |= {"clip_grad": values["clip_grad"] or 0} | ({} if warmed else {"warmup_steps": 0})
     return values | {name: entry["value"] for name, entry in (chosen or {}).items()}

@@ -1,4 +1,4 @@
-"""A run's folder made what it was after an earlier update: nothing in it is of a part of the run that was given up."""
+"""Going back to an earlier checkpoint of a run: whatever its folder holds of later updates is removed or replaced."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from growtool.finetune.update.loop import Trainer
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best epoch of what is kept of a run.
+    """The best epoch of the part of a run that is kept.
 
     Attributes:
-        record: None where no epoch of it has its weights any more.
-        path: the folder that has them.
-        weights: those that count, where they are to be written to `best/`, in the process that writes.
+        record: evaluation of the epoch; None if the weights of no such epoch are left.
+        path: the folder that holds its weights: `best/`, or one with the state of the end of the epoch.
+        weights: evaluated weights, to be written to `best/`; None if they are there already, and in all processes but
+            the first.
     """
 
     record: EpochRecord | None = None
@@ -36,29 +37,37 @@ class Best:
 
 
 def mend(folder: RunFolder) -> None:
-    """Put back what a crash caught between two names, and remove what it caught half-written."""
+    """Restore folders that were stepping aside for a new one when the run crashed; remove what is half-written.
+
+    Only call this with the folder's lock held: hidden names of all processes are taken for leftovers.
+    """
     for place in (folder.root, folder.checkpoints):
         for path in place.glob(f".*{ASIDE}"):
-            target = place / path.name.split(".")[1]
+            target = place / path.name.split(".")[1]  # `.NAME.PROCESS.old`, see `staging.prefix_for`
             path.rename(target) if not target.exists() else shutil.rmtree(path)
         for path in place.glob(f".*{TEMPORARY}"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def find_best(folder: RunFolder, course: RunProgress, trainer: Trainer) -> Best:
-    """The best epoch up to `course`, or the last one where nothing has the best one's weights any more.
+    """Find the best epoch up to `course`, or the last one if the weights of the best are not kept anywhere.
 
-    Every process must call this. `trainer` has another state afterwards.
+    Every process must call this. It may change the state of `trainer`.
+
+    Args:
+        folder: the run's folder.
+        course: progress of the run at the checkpoint that it resumes from.
+        trainer: loads the weights if they have to be written to `best/`.
 
     Raises:
         CheckpointError: the checkpoint that holds the weights is damaged.
     """
     for record in (course.best, course.last):
-        for path in (folder.best, *_epoch_ends(folder, record)):
-            if record is None or not _holds(path, record):
-                continue
-            if path == folder.best:
-                return Best(record, path)
+        if record is None:
+            continue
+        if _holds(folder.best, record):
+            return Best(record, folder.best)
+        if (path := _epoch_end(folder, record)) is not None:
             put_back(path, trainer)
             snapshot = take(trainer, course, Copies() if trainer.world.is_main else None)
             return Best(replace(record, best=True), path, snapshot.evaluated if snapshot is not None else None)
@@ -66,17 +75,18 @@ def find_best(folder: RunFolder, course: RunProgress, trainer: Trainer) -> Best:
 
 
 def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> list[str]:
-    """Make `folder` what it was after the last update of `course`, which the run will go on from.
+    """Make `folder` what it was after the last update of `course`, from where the run will continue.
 
     Args:
-        folder: of the run.
-        course: how far the run had come.
-        best: what `best/` becomes.
-        saver: writes it.
-        averaged: whether the weights that count are an average.
+        folder: the run's folder.
+        course: progress of the run at the checkpoint that it resumes from.
+        best: what `best/` becomes, see `find_best`.
+        saver: writes `best/`.
+        averaged: whether the evaluated weights are a weight average.
 
     Returns:
-        What is gone: checkpoints of later updates, and what `best` and `last` were where that was of later epochs.
+        The paths, relative to `folder`, of what was removed or replaced: checkpoints of later updates, and `best` and
+        `last` if they were of later epochs.
     """
     given_up = sorted(path for path in folder.checkpoints.glob("step-*") if path.name > step_name(course.step))
     for path in given_up:
@@ -88,20 +98,21 @@ def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, 
         else:
             told = parse_json((best.path / TRAINING).read_bytes(), str(best.path / TRAINING))
             saver.save(folder.best, best.weights, told | {"weights": "ema" if averaged else "model"})
-    end = next((path for path in _epoch_ends(folder, course.last) if course.last and _holds(path, course.last)), None)
+    end = _epoch_end(folder, course.last) if course.last is not None else None
     if end != folder.last:
         given_up += [folder.last] if folder.last.exists() else []
         link(end, folder.last) if end is not None else remove(folder.last)
     return [str(path.relative_to(folder.root)) for path in given_up]
 
 
-def _epoch_ends(folder: RunFolder, record: EpochRecord | None) -> list[Path]:
-    """Where the state of the end of an epoch may be."""
-    return [folder.last, folder.checkpoints / step_name(record.step)] if record is not None else []
+def _epoch_end(folder: RunFolder, record: EpochRecord) -> Path | None:
+    """Return the folder with the state at the end of an epoch, `last/` or one in `checkpoints/`; None if neither is."""
+    paths = folder.last, folder.checkpoints / step_name(record.step)
+    return next((path for path in paths if _holds(path, record)), None)
 
 
 def _holds(path: Path, record: EpochRecord) -> bool:
-    """Whether a checkpoint is of this end of an epoch, with these results."""
+    """Return whether a folder is of the end of this epoch, with the same results."""
     try:
         told = parse_json((path / TRAINING).read_bytes(), str(path / TRAINING))
         found = told["epoch"], told["step"], told["evaluation"]["top1"], told["evaluation"]["loss"]

@@ -1,7 +1,7 @@
-"""Everything a run needs to go on as if nothing had happened, taken at one moment and put back at another.
+"""The whole state of a run: copied while it trains, written to disk, and given back to a trainer on resuming.
 
-There is no state of random generators in it: every random number of a run is drawn from (seed, purpose, place), so the
-seed and the number of updates say it all. timm's schedules are functions of the number of updates as well.
+The states of random generators are not in it. Every random number of a run is drawn from (seed, purpose, place), so the
+seed and the number of updates determine them all. timm's schedules are functions of the number of updates as well.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ from growtool.finetune.update.loop import Diverged, Trainer
 
 FORMAT = 1
 _ANOTHER = "resume from another checkpoint of the run"
-
-
 _COURSE = TypeAdapter(RunProgress)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy on the CPU that training does not touch any more.
+    """A copy of a run's state on the CPU, which training does not change.
 
     Attributes:
-        weights: the plain timm model's state dict.
-        evaluated: the weights that count, where these are others (an average).
-        raw: the state dict that trains, where it is not the plain one (adapters, templates).
-        ema: the average's state dict, None without.
-        optimizer: by parameter name.
-        scaler: of float16, None without.
-        course: how far the run had come.
+        weights: state dict of the plain timm model.
+        evaluated: state dict of the plain timm model that is evaluated: the weight average if there is one, else
+            `weights`.
+        raw: state dict of the model that trains if it is not the plain one (adapters, templates), else None.
+        ema: state dict of the weight average as it is kept (like `raw`, or the plain one); None without an average.
+        optimizer: state of the optimizer by parameter name.
+        scaler: state of the float16 gradient scaler; None without one.
+        course: progress of the run.
     """
 
     weights: Mapping[str, Tensor]
@@ -61,38 +60,39 @@ class Snapshot:
 
 
 def take(trainer: Trainer, course: RunProgress, copies: Copies | None) -> Snapshot | None:
-    """Copy the state. Every process must call this: sharded weights are gathered, one tensor at a time.
+    """Copy the state of a run. Every process must call this, since sharded tensors are gathered one at a time.
 
     Args:
         trainer: between two updates.
-        course: how far the run has come.
-        copies: the memory for it, whose last snapshot is done with; None in a process that keeps none.
+        course: progress of the run.
+        copies: memory for the copies, which overwrite the last snapshot; None in a process that only helps to gather.
 
     Returns:
-        The snapshot, None without `copies`.
+        The snapshot; None without `copies`.
 
     Raises:
-        Diverged: a weight is not finite.
+        Diverged: a weight is not finite, in whatever process it was found.
     """
     finite = Finite()
     plain, trained = _copied(trainer.model, "model", copies, finite)
-    evaluated, ema = (plain, None)
+    evaluated, ema = plain, None
     if trainer.ema is not None:
         evaluated, ema = _copied(trainer.ema.module, "ema", copies, finite)
-    held = None
+    optimizer = None
     if copies is not None or is_sharded(trainer.model):
-        held = capture(trainer.optimizer, trainer.model, partial(_kept, copies))
-    spoilt = [name for names in trainer.world.gathered(finite.others()) for name in names]
+        optimizer = capture(trainer.optimizer, trainer.model, partial(_kept, copies))
+    # After all copies, since this is what waits for the device to complete them.
+    spoilt = [name for names in trainer.world.gathered(finite.failed()) for name in names]
     if spoilt:
         raise Diverged(f"{spoilt[0]}: found a value that is not finite after training, expected finite weights")
-    if copies is None or held is None:
+    if copies is None or optimizer is None:
         return None
     return Snapshot(
         weights=plain,
         evaluated=evaluated,
         raw=trained if trained is not plain else None,
         ema=ema,
-        optimizer=held,
+        optimizer=optimizer,
         scaler=trainer.scaler.state_dict() if trainer.scaler is not None else None,
         course=RunProgress(**{name: getattr(course, name) for name in RunProgress.__slots__}),
     )
@@ -101,9 +101,17 @@ def take(trainer: Trainer, course: RunProgress, copies: Copies | None) -> Snapsh
 def _copied(
     model: nn.Module, whose: str, copies: Copies | None, finite: Finite
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The plain timm model's state dict and the one that trains, each tensor copied once; both empty without `copies`.
+    """Copy each tensor of a model once, and add the tensors of the plain model to the check.
 
-    They are one dictionary where the model is the plain one.
+    Args:
+        model: what trains, or its average.
+        whose: begins the keys of the copies.
+        copies: memory for the copies; None to only gather and check.
+        finite: the check.
+
+    Returns:
+        The state dict of the plain timm model, and that of `model`: the same object if `model` is the plain one. Both
+        are empty without `copies`.
     """
     plain: dict[str, Tensor] = {}
     for name, tensor in exported(model):
@@ -120,12 +128,12 @@ def _copied(
 
 
 def _kept(copies: Copies | None, key: str, tensor: Tensor) -> Tensor:
-    """A copy of a tensor of the optimizer's; nothing in a process that has only helped to gather it."""
+    """Copy a tensor of the optimizer; return an empty one in a process that only helps to gather."""
     return torch.empty(0) if copies is None else copies.copy(f"optimizer/{key}", tensor)
 
 
 def write_training_state(folder: Path, snapshot: Snapshot) -> None:
-    """Everything but the weights of the plain model, into a folder that holds these.
+    """Write all of a snapshot but the plain weights into `folder`.
 
     Raises:
         OSError: the disk is full.
@@ -139,13 +147,13 @@ def write_training_state(folder: Path, snapshot: Snapshot) -> None:
 
 
 def put_back(folder: Path, trainer: Trainer) -> RunProgress:
-    """Give `trainer` the state in `folder`.
+    """Load the state in `folder` into `trainer`.
 
     Returns:
-        How far the run had come.
+        The progress of the run when the state was saved.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint of this run, or damaged.
+        CheckpointError: the folder is not a checkpoint of this run, or is damaged.
     """
     course, scaler = read_course(folder)
     reparametrised, averaged = is_reparametrised(trainer.model), trainer.ema is not None
@@ -164,10 +172,10 @@ def put_back(folder: Path, trainer: Trainer) -> RunProgress:
 
 
 def read_course(folder: Path) -> tuple[RunProgress, Any]:
-    """How far the run of a checkpoint had come, and the state of its scaler.
+    """Return the progress of the run when a checkpoint was saved, and the state of its gradient scaler.
 
     Raises:
-        CheckpointError: there is no such state, or it is damaged.
+        CheckpointError: the folder has no `state.json`, or it is damaged.
     """
     path = folder / STATE
 
@@ -175,12 +183,14 @@ def read_course(folder: Path) -> tuple[RunProgress, Any]:
         if document["format"] != FORMAT:
             raise CheckpointError(f"{path}: found format {document['format']}, expected {FORMAT}; update growtool")
         course = {name: document["course"][name] for name in RunProgress.__slots__}
+        # As JSON, since only there does pydantic's strict mode take a list for a tuple and a mapping for a dataclass.
         return _COURSE.validate_json(json.dumps(course), strict=True), document["scaler"]
 
     return read_document(path, read, expected="the state of a run; name a folder of the run's checkpoints/, or `auto`")
 
 
 def _put_back(path: Path, model: nn.Module) -> None:
+    """Load a file of tensors into `model`; raise CheckpointError if one is missing or has another shape."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,4 +1,9 @@
-"""A model's tensors under the names timm knows, and as they train."""
+"""The tensors of a model that trains: by the names of the plain timm model, and as they train.
+
+Both are the same unless torch's parametrize computes some weights from others (adapters, templates). It then stores
+`conv.weight` as `conv.parametrizations.weight.original` (or `original0`, `original1`, ...), and the parameters of the
+modules that compute it as `conv.parametrizations.weight.0.NAME`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +18,18 @@ _MARK = ".parametrizations."
 
 
 def is_reparametrised(model: nn.Module) -> bool:
-    """Whether some weights are computed from others (adapters, templates) by torch's parametrize."""
+    """Return whether torch's parametrize computes some of the weights from others (adapters, templates)."""
     return any(_MARK in f".{name}" for name in model.state_dict())
 
 
 def exported(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The state dict of the plain timm model, one tensor after the other: computed weights, not what they are made of.
+    """Yield the state dict of the plain timm model, tensor by tensor, with computed weights in place of their parts.
 
-    With sharded weights every process must go through it, as each is gathered when its turn comes.
+    A sharded tensor is gathered when it is its turn, so that every process must iterate to the end.
     """
     seen: set[str] = set()
     for name, tensor in model.state_dict().items():
-        before, mark, after = f".{name}".partition(_MARK)
+        before, mark, after = f".{name}".partition(_MARK)  # the dot is for parametrizations of the model itself
         if not mark:
             yield name, whole(tensor)
             continue
@@ -38,7 +43,7 @@ def exported(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def origins(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What computed weights are made of, by its name in the model's own state dict; gathered as in `exported`."""
+    """Yield the tensors that computed weights are made of, by their names in `model`; gathered as in `exported`."""
     for name, tensor in model.state_dict().items():
         if _MARK in f".{name}":
             yield name, whole(tensor)
@@ -46,6 +51,6 @@ def origins(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def put_in(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of a whole state dict into `model`, sharded as the model is."""
+    """Copy the tensors of an unsharded state dict into `model`, each sharded as the model's own tensor is."""
     for name, tensor in model.state_dict().items():
         tensor.copy_(as_sharded(state[name].to(tensor.device), tensor))
