@@ -1,4 +1,4 @@
-"""The parts of an update put together: model, loss, optimizer, and what surrounds them."""
+"""The trainer of a run, assembled from its model, loss, optimizer and all else that an update needs."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 def open_teacher(
     config: RunConfig, student: nn.Module, classes: Sequence[str], device: torch.device, *, steps: int
 ) -> Teacher | None:
-    """The model that teaches, on the device; None without `--kd-teacher`.
+    """Load the teacher that `--kd-teacher` names; return None without one.
 
     Args:
-        config: names it.
-        student: who learns.
-        classes: names of the student's, none where nothing tells them.
-        device: to run it on.
-        steps: updates in all.
+        config: the options of the run.
+        student: the model that learns.
+        classes: names of the student's classes; empty if they are not known.
+        device: to run the teacher on.
+        steps: updates of the whole run, over which the teacher's part in the loss is annealed.
 
     Raises:
-        CheckpointError: it cannot be opened.
-        PlanError: it is for other images or classes than the student.
+        CheckpointError: the teacher cannot be opened.
+        PlanError: the teacher is for other images or classes than the student.
     """
     if config.kd_teacher is None:
         return None
@@ -70,22 +70,22 @@ def assemble(
     *,
     steps: int,
 ) -> Trainer:
-    """A trainer that stands before its first update.
+    """Return a trainer that is ready for its first update.
 
     Args:
-        config: of the run.
-        source: the checkpoint, for the report beside it.
-        model: on the CPU, its weights loaded.
+        config: the options of the run, all of them set.
+        source: the checkpoint that `model` was loaded from; the growth report beside it has the `--lr-factors`.
+        model: on the CPU, with its weights.
         selection: what trains.
-        new: what growth made, where an option asks for it.
-        teacher: for distillation, or None.
-        batches: for recalibration and the start of adapters.
+        new: what growth added, for `--new-warmup`.
+        teacher: for distillation; None without one.
+        batches: batches to train on; the first images also serve to recalibrate BatchNorm and to start adapters.
         device: to train on.
         world: the processes that share the work.
-        steps: updates in all.
+        steps: updates of the whole run.
 
     Raises:
-        PlanError: timm cannot create the optimizer, or adapters fit no layer.
+        PlanError: timm cannot create the optimizer or the schedule, or no layer takes adapters.
     """
     from timm.data import Mixup
     from timm.data.random_erasing import RandomErasing
@@ -97,10 +97,11 @@ def assemble(
     ema = _averaged(config, model)
     if world.size > 1 and config.engine == "fsdp":
         for module in [model] if ema is None else [model, ema.module]:
-            # adapters are added up in float32: gathered in bfloat16 they would compute what no merged weight says
+            # Adapters compute W + s B A in float32. Gathered in bfloat16, its terms would give another weight than the
+            # one that merging writes.
             shard(module, world, device, None if config.lora_rank else config.autocast)
-        forget_peak(device)  # no process holds the whole of it any more
-    held = selection.held(model)
+        forget_peak(device)  # of memory, which included the unsharded model
+    held = selection.held(model)  # after sharding, since it keeps masks and values for the tensors as they are now
     optimizer = _optimizer(config, source, model)
     selection.freeze_others(model)
     mix = None
@@ -142,23 +143,23 @@ def _prepared(
     device: torch.device,
     world: World,
 ) -> tuple[nn.Module, Selection]:
-    """The model on its device, recalibrated, with its adapters, and what of it trains.
+    """Move the model to its device, recalibrate it and add adapters, as asked for; return it, and what of it trains.
 
     Raises:
-        PlanError: adapters fit no layer.
+        PlanError: no layer takes adapters.
     """
     from timm.loss import create_classification_loss
 
-    # FSDP2 shards the first dimension of contiguous parameters: there, images alone are laid out in channels-last order
+    # FSDP2 shards contiguous parameters along their first dimension, so that only images are channels-last there.
     model = place(model, device, channels_last=config.channels_last and config.engine != "fsdp")
-    few = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
+    first_images = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
     if config.recalibrate:
         with mixed_precision(device, config.autocast):
-            recalibrate(model, (images for images, _ in few(config.recalibrate)))
+            recalibrate(model, (images for images, _ in first_images(config.recalibrate)))
         average_statistics(model, world)
     if config.lora_rank:
-        plain = create_classification_loss("ce", smoothing=config.smoothing)
-        selection = add_adapters(model, config, few(config.batch_size), plain, world)
+        criterion = create_classification_loss("ce", smoothing=config.smoothing)  # without mixup: targets are numbers
+        selection = add_adapters(model, config, first_images(config.batch_size), criterion, world)
     selection.freeze_others(model)
     if config.sync_bn and world.size > 1:
         model = synchronised(model)
@@ -166,23 +167,24 @@ def _prepared(
 
 
 def _averaged(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
-    """A running average of the weights: its copy of them is taken before sharding or compiling wraps them."""
+    """Return timm's running average of the weights, or None; it copies the model before sharding or DDP wraps it."""
     from timm.utils import ModelEmaV3
 
     if config.ema_decay is None:
         return None
-    alike = config.engine != "fsdp"  # else sharded parameters stand beside whole buffers, which torch does not mix
-    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True, foreach=alike)
+    # torch's foreach kernels do not take the sharded parameters and the whole buffers of FSDP2 together.
+    foreach = config.engine != "fsdp"
+    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=True, foreach=foreach)
 
 
 def _optimizer(config: RunConfig, source: Checkpoint, model: nn.Module) -> torch.optim.Optimizer:
-    """Everything that will ever train is in it from the start, so that its groups stay what they are.
+    """Create the optimizer over all parameters that will ever train, so that its groups stay the same.
 
     Raises:
         PlanError: timm cannot create it.
     """
     if config.freeze_epochs:
-        model.requires_grad_(True)
+        model.requires_grad_(True)  # timm leaves out parameters without gradients; `assemble` freezes them again
     optimizer = create_optimizer(config, model)
     if config.lr_factors:
         factors = read_factors(source.path.parent, optimizer)
@@ -191,7 +193,7 @@ def _optimizer(config: RunConfig, source: Checkpoint, model: nn.Module) -> torch
 
 
 def as_called(config: RunConfig, model: nn.Module, world: World, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The model as it is called: compiled, and replicated where several processes each hold all of it."""
+    """Return the model as training calls it: in DDP if several processes hold all of it, and compiled if asked for."""
     replicated = replicate(model, device) if world.size > 1 and config.engine == "ddp" else model
     return compiled(replicated, config.torchcompile)
 
@@ -199,7 +201,10 @@ def as_called(config: RunConfig, model: nn.Module, world: World, device: torch.d
 def _first_images(
     batches: ImageBatches | StreamBatches, memory_format: torch.memory_format, parts: int, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """At least `count` images of an epoch of their own (number 0), which no update sees in this order."""
+    """Yield parts of batches with at least `count` images in all.
+
+    They are the first of epoch 0, which has an order and augmentation of its own: training begins with epoch 1.
+    """
     for images, targets in islice(batches.epoch(0), -(-count // batches.batch_size)):
         for part, labels in zip(images.chunk(parts), targets.chunk(parts), strict=True):
             yield part.contiguous(memory_format=memory_format), labels

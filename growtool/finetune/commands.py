@@ -1,4 +1,4 @@
-"""Commands that messages name: each on a line of its own, quoted for the shell, to be given as it stands."""
+"""The commands that messages tell users to give, quoted for the shell; each should stand on a line of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from growtool.finetune.options.merging import RUN_CONFIG
 
 
 def command(*words: object) -> str:
-    """`growtool WORDS`, started as this process was: by torchrun where that is so, on as many processes."""
+    """Return the command `growtool WORDS`, under torchrun with as many processes if this one runs under torchrun."""
     here = os.environ.get("LOCAL_WORLD_SIZE", "1")
     start = ["growtool"]
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -20,12 +20,18 @@ def command(*words: object) -> str:
 
 
 def resuming(folder: Path, *more: object) -> str:
-    """The command that goes on with a run, by the configuration in its folder."""
+    """Return the command that resumes the run in `folder`, with `more` words at its end."""
     return command("finetune", "-o", folder, "--resume", "auto", *more)
 
 
 def beginning_anew(folder: Path, checkpoint: Path | None, *more: object) -> str:
-    """The command that begins a new run with the options of this one, from its start or from one of its checkpoints."""
+    """Return the command that begins a new run with the options of the run in `folder`.
+
+    Args:
+        folder: the run's folder; the new one stands beside it, as `FOLDER-2` or with the next number that is free.
+        checkpoint: what the new run starts from; None for the checkpoint that this run started from.
+        more: words to add at the end.
+    """
     output = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
     start = [] if checkpoint is None else [checkpoint]
     return command("finetune", *start, "-c", folder / RUN_CONFIG, "-o", output, *more)

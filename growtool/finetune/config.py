@@ -1,4 +1,7 @@
-"""What a fine-tuning run is asked to do; no torch here, so that the command line can build it at once."""
+"""The configuration of a run, and the checks of its options against each other.
+
+This module imports no torch, so that the command line can build a configuration at once.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,15 @@ from growtool.finetune.options.settings import (
 )
 from growtool.plan.section import problem
 
-STATELESS = "swan"  # the optimizer that is ours; all others are timm's
+STATELESS = "swan"  # growtool's own optimizer; all others are timm's
 ALTERNATIVES = (
     ("epochs", "steps", "macs"),
     ("warmup_epochs", "warmup_steps"),
     ("decay_epochs", "decay_steps"),
 )
-"""Of each group one at most."""
-Finding = tuple[tuple[str, ...], str]  # the options, and what is wrong with them
+"""Groups of options of which at most one may be given."""
+Finding = tuple[tuple[str, ...], str]
+"""The names of options, and what is wrong with them."""
 _COMPANIONS = {
     "amp": ("amp_dtype",),
     "model_ema": ("model_ema_decay",),
@@ -36,11 +40,11 @@ _COMPANIONS = {
     "lora_rank": ("lora_alpha", "lora_targets"),
     "clip_grad": ("clip_mode",),
 }
-"""Options that say how another one does its work, by that one; set to something while it is off, they do nothing."""
+"""An option -> the options that only have an effect while it is on."""
 
 
 class RunConfig(Settings):
-    """One run: settings that go together, and what no run can do without."""
+    """The configuration of a run: settings that do not contradict each other, with checkpoint, data and output."""
 
     checkpoint: Source = Field(description="the checkpoint to train")
     data: FilePath = Field(description="a folder of images")
@@ -48,76 +52,77 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _go_together(self) -> RunConfig:
-        """Refuse all contradictions at once."""
-        found = [
+        """Raise for all contradictions at once."""
+        errors = [
             InitErrorDetails(type=problem(text), loc=names, input=None) for names, text in find_contradictions(self)
         ]
-        if found:
-            raise ValidationError.from_exception_data("RunConfig", found)
+        if errors:
+            raise ValidationError.from_exception_data("RunConfig", errors)
         return self
 
     def changes(self, name: str) -> bool:
-        """Whether an option was set to something else than its default."""
+        """Return whether an option has another value than its default."""
         return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))
 
     @property
     def images_at_once(self) -> int:
-        """Images that pass through the model together, over all processes."""
+        """Images that pass through the model at once, in all processes together."""
         return self.batch_size // self.grad_accum_steps
 
     @property
     def autocast(self) -> AmpDtype | None:
-        """Name of the type for mixed precision, None without."""
+        """Name of the type for mixed precision; None without it."""
         return (self.amp_dtype or "bfloat16") if self.amp else None
 
     @property
     def ema_decay(self) -> float | None:
-        """Decay of the weight average, None without."""
+        """Decay of the weight average; None without one."""
         return (DEFAULT_EMA_DECAY if self.model_ema_decay is None else self.model_ema_decay) if self.model_ema else None
 
     @property
     def teaching(self) -> float:
-        """Weight of the teacher's part in the loss at the first update."""
+        """Weight of the teacher's term in the loss at the first update."""
         return DEFAULT_KD_WEIGHT if self.kd_weight is None else self.kd_weight
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become distributions over classes."""
+        """Whether mixup or cutmix turns labels into distributions over classes."""
         return self.mixup > 0 or self.cutmix > 0
 
     def budget(self, updates_per_epoch: int, macs_per_update: int = 0) -> int:
-        """Updates of the whole run; of MACs as many as they suffice for."""
+        """Return the updates of the whole run; `macs_per_update` is needed only if the budget is in MACs."""
         if self.macs is not None:
             return int(self.macs // macs_per_update)
         return self.steps if self.steps is not None else (self.epochs or DEFAULT_EPOCHS) * updates_per_epoch
 
     def warmup(self, updates_per_epoch: int) -> int:
-        """Updates of the warm-up."""
+        """Return the updates of the warm-up."""
         if self.warmup_steps is not None:
             return self.warmup_steps
         return round((self.warmup_epochs or 0) * updates_per_epoch)
 
     def warmup_of_new(self, updates: int, updates_per_epoch: int) -> int:
-        """Updates of the warm-up of what growth made, of the run's `updates`."""
+        """Return the updates of the warm-up of what growth added, in a run of so many `updates`."""
         return updates_of(self.new_warmup or "0", whole=updates, per_epoch=updates_per_epoch)
 
     def decay(self, updates_per_epoch: int) -> float | None:
-        """Updates of the decay, or below 1 its part of what the warm-up leaves; None where that is timm's."""
+        """Return the updates of the decay; below 1 its share of what the warm-up leaves; None for timm's default."""
         if self.decay_epochs is None or self.decay_epochs < 1:
             return self.decay_steps or self.decay_epochs
         return round(self.decay_epochs * updates_per_epoch)
 
     def course(self, updates: int) -> int:
-        """Updates of the rate's whole course, of which the run takes `updates`."""
+        """Return the updates of the rate's whole course, of which a run of so many `updates` may be a part."""
         return self.sched_steps or self.sched_start + updates
 
 
 def find_contradictions(config: RunConfig) -> list[Finding]:
-    """Everything that can be seen to be wrong between options without looking at a file."""
+    """Return all contradictions between options that can be found without looking at a file."""
     return [*_contradictions(config), *_without_effect(config)]
 
 
 def _contradictions(config: RunConfig) -> Iterator[Finding]:
+    """Yield options that exclude each other, or whose values do not go together."""
     for group in ALTERNATIVES:
         given = tuple(name for name in group if getattr(config, name) is not None)
         if len(given) > 1:
@@ -150,9 +155,11 @@ def _contradictions(config: RunConfig) -> Iterator[Finding]:
 
 
 def _without_effect(config: RunConfig) -> Iterator[Finding]:
+    """Yield options that were given and would do nothing."""
     for owner, companions in _COMPANIONS.items():
-        for name in _changed(config, *companions) if not getattr(config, owner) else ():
-            yield (name,), f"given without {flag_of(owner)}, so it would do nothing; add {flag_of(owner)}"
+        if not getattr(config, owner):
+            for name in _changed(config, *companions):
+                yield (name,), f"given without {flag_of(owner)}, so it would do nothing; add {flag_of(owner)}"
     if config.kd_teacher is not None and config.kd_weight == 0:
         yield (
             ("kd_weight",),
@@ -168,16 +175,17 @@ def _without_effect(config: RunConfig) -> Iterator[Finding]:
         yield ("min_lr",), "without effect under --sched constant, which never falls; use cosine or wsd"
     if config.warmup_lr and 0 in (config.warmup_epochs, config.warmup_steps):
         yield ("warmup_lr",), "given without a warm-up, so it would do nothing; add --warmup-epochs or --warmup-steps"
-    own_colours = config.aa is not None and "3a" not in config.aa
+    own_colours = config.aa is not None and "3a" not in config.aa  # timm adds jitter to its policy 3a alone
     if config.color_jitter and config.changes("color_jitter") and (config.no_aug or own_colours):
         cause = "--no-aug" if config.no_aug else f"--aa {config.aa}, whose policy has colours of its own"
         yield ("color_jitter",), f"without effect under {cause}; drop one of them"
-    for name in _changed(config, "lr_factors", "carry_optimizer", "new_warmup") if config.lora_rank else ():
-        yield (name,), "given with --lora-rank, but is about the weights, which adapters keep as they are; drop one"
+    if config.lora_rank:
+        for name in _changed(config, "lr_factors", "carry_optimizer", "new_warmup"):
+            yield (name,), "given with --lora-rank, but is about the weights, which adapters keep as they are; drop one"
 
 
 def _changed(config: RunConfig, *names: str) -> tuple[str, ...]:
-    """Those of the options that were set to something."""
+    """Return those of the named options whose value is not the default."""
     return tuple(name for name in names if config.changes(name))
 
 

@@ -1,4 +1,4 @@
-"""A run under way: epochs, records and checkpoints in their order, from wherever it stands to its end."""
+"""The loop of a run over its epochs, with its evaluations, records and checkpoints, from its progress to its end."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from growtool.finetune.update.loop import Diverged, Meter
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         output: the run's folder.
-        initial: the checkpoint before the first update.
-        best: the epoch whose weights stand in `best/`.
-        last: the final epoch, whose weights stand in `last/`.
-        final: `best/` read back from the disk and evaluated again.
+        initial: evaluation before the first update.
+        best: evaluation of the best epoch, whose weights are in `best/`.
+        last: evaluation of the final epoch, whose weights are in `last/`.
+        final: evaluation of `best/` as read from disk at the end.
         steps: updates done.
-        skipped: updates left out because they were not finite.
-        unreadable: names of the images that could not be read.
-        seconds: of training and evaluation, interruptions left out.
+        skipped: updates skipped because they were not finite.
+        unreadable: images that could not be read, each with its reason.
+        seconds: time spent on training and evaluation, without interruptions.
         macs: multiply-accumulates spent on training.
-        trained_parameters: parameters that trained, in elements.
-        parameters: all parameters, in elements.
-        shortfall: where the best epoch is below the start, by how much and what to change.
+        trained_parameters: number of elements of the parameters that trained.
+        parameters: number of elements of all parameters.
+        shortfall: if the best epoch is below the start: by how much, and what to change; else None.
     """
 
     output: Path
@@ -69,12 +69,22 @@ class RunResult:
     shortfall: Shortfall | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with the line that loads the best checkpoint."""
+        """Return plain data for JSON, with the line of Python that loads `best/` under `load`."""
         return asdict(self) | {"output": str(self.output), "load": loading_line(self.output / "best")}
 
 
 class EpochLoop:
-    """One run under way. `journal` and `saver` are None in all processes but the first."""
+    """The loop of a run.
+
+    Args:
+        job: the run, ready to start.
+        course: progress of the run so far; the loop keeps it up to date.
+        folder: the run's folder.
+        journal: receives the records; None in all processes but the first.
+        saver: writes the checkpoints; None in all processes but the first.
+        progress: observer of the run.
+        request: tells whether a signal asked the run to stop.
+    """
 
     def __init__(
         self,
@@ -95,7 +105,14 @@ class EpochLoop:
         self.told_unreadable = len(course.unreadable)
 
     def result(self) -> RunResult:
-        """Run it, or what is left of it."""
+        """Train to the end of the run, or what is left of it; evaluate `best/`.
+
+        Raises:
+            PlanError: training diverged.
+            CheckpointError: the checkpoint has a loss that is not finite before the first update.
+            Stopped: a signal asked the run to stop; it is saved.
+            OSError: a checkpoint could not be written.
+        """
         job, course, trainer = self.job, self.course, self.job.trainer
         self.progress.started(steps=job.steps, epochs=job.epochs, images=job.train.count, step=course.step)
         try:
@@ -109,7 +126,8 @@ class EpochLoop:
             raise PlanError(after_divergence(error, job.config, self.folder)) from None
         except Exception as error:
             if is_out_of_memory(error):
-                self._collect_checkpoint()  # what is said of the folder next holds for what is being written, too
+                # The advice to follow names the latest checkpoint of the folder: wait for the one being written.
+                self._collect_checkpoint()
             raise
         assert course.initial is not None and course.best is not None and course.last is not None
         self.world.wait()
@@ -143,7 +161,7 @@ class EpochLoop:
         self._tell(self.course.initial)
 
     def _epoch(self, epoch: int) -> None:
-        """Train one epoch, or the rest of it; evaluate; save."""
+        """Train an epoch, or the rest of it; evaluate and save, within it as often as the options say."""
         job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
         job.begin_epoch(epoch)
         meter.restart(course, trainer.device)
@@ -159,6 +177,7 @@ class EpochLoop:
                 self._tell_steps(epoch)
             if finished:
                 break
+            # Each process may get the signal at another update; they have to stop after the same one.
             if self.world.any(self.request.asked):
                 self._stop()
             if self._is_due(job.config.eval_interval):
@@ -170,10 +189,14 @@ class EpochLoop:
             self._stop(saved=True)
 
     def _is_due(self, interval: int) -> bool:
+        """Return whether the updates done are a multiple of an interval, which 0 turns off."""
         return interval > 0 and self.job.trainer.step % interval == 0
 
     def _is_owed(self) -> bool:
-        """Whether the run was stopped before the evaluation after its latest update, so as to save without delay."""
+        """Return whether the evaluation after the latest update is still to be made.
+
+        It is if a signal stopped the run there, which then saved without evaluating, so as to end soon.
+        """
         lacking = self.journal is not None and self.job.trainer.step not in self.journal.evaluated
         return self._is_due(self.job.config.eval_interval) and self.world.any(lacking)
 
@@ -185,7 +208,7 @@ class EpochLoop:
         return result
 
     def _evaluate_within(self, epoch: int) -> None:
-        """Evaluate and go on with the epoch; the time it takes is none of training's images per second."""
+        """Evaluate within an epoch; its time does not count for the speed of training."""
         begun = time.perf_counter()
         result, trainer = self._evaluate(), self.job.trainer
         trainer.selection.train_mode(trainer.model)
@@ -195,7 +218,7 @@ class EpochLoop:
         self.meter.since += time.perf_counter() - begun
 
     def _complete(self, epoch: int, result: Evaluation) -> None:
-        """An epoch is over: note it, save it, tell it."""
+        """Update the progress at the end of an epoch, save it, and tell it."""
         course, meter = self.course, self.meter
         train_loss = meter.epoch_sum / meter.epoch_count if meter.epoch_count else None
         record = EpochRecord(
@@ -203,19 +226,14 @@ class EpochLoop:
             seconds=self._seconds(), macs=self._macs(),
         )  # fmt: skip
         record = replace(record, best=course.best is None or record.rank > course.best.rank)
-        before = course.best, course.last, course.epoch, course.batch
         course.best, course.last = (record if record.best else course.best), record
         course.epoch, course.batch = epoch, 0
         meter.restart(None, self.job.trainer.device)
-        try:
-            self._save(result)
-        except Diverged:
-            course.best, course.last, course.epoch, course.batch = before
-            raise
+        self._save(result)
         self._tell(record)
 
     def _save(self, evaluation: Evaluation | None) -> None:
-        """Copy the state and have it written; `evaluation` is of the epoch that is complete with it."""
+        """Copy the state and begin to write it; `evaluation` is that of an epoch that ends here, else None."""
         start = time.perf_counter()
         self._collect_checkpoint()
         self._note_course()
@@ -224,6 +242,7 @@ class EpochLoop:
             self.saver.submit(snapshot, stall=time.perf_counter() - start, evaluation=evaluation)
 
     def _note_course(self) -> None:
+        """Bring the progress up to date before it is saved."""
         course, trainer, meter = self.course, self.job.trainer, self.meter
         course.step, course.skipped, course.seconds = trainer.step, trainer.skipped, self._seconds()
         course.pending = meter.pending(trainer)
@@ -231,9 +250,10 @@ class EpochLoop:
         self._note_unreadable()
 
     def _note_unreadable(self) -> None:
-        batches = (*self.job.train.unreadable, *self.job.eval.unreadable)
-        found = [name for names in self.world.gathered(batches) for name in names]
-        self.course.unreadable = tuple(dict.fromkeys((*self.course.unreadable, *found)))
+        """Gather the images that no process could read, and tell those that are new."""
+        own = (*self.job.train.unreadable, *self.job.eval.unreadable)
+        everywhere = [name for names in self.world.gathered(own) for name in names]
+        self.course.unreadable = tuple(dict.fromkeys((*self.course.unreadable, *everywhere)))
         fresh = self.course.unreadable[self.told_unreadable :]
         if fresh:
             self.told_unreadable = len(self.course.unreadable)
@@ -242,13 +262,13 @@ class EpochLoop:
             self.progress.noticed(f"{fresh[0]}{more}; other images take their place in training")
 
     def _collect_checkpoint(self) -> None:
-        """What the background made of the last snapshot."""
+        """Wait until the last snapshot is written, and tell it."""
         if self.saver is not None and (record := self.saver.wait()) is not None:
             self._write(record)
             self.progress.saved(record)
 
     def _stop(self, *, saved: bool = False) -> None:
-        """Save, wait for the disk, and leave."""
+        """Save unless that was done, wait until it is written, and raise Stopped."""
         if not saved:
             self.job.trainer.settle()
             self._save(None)
@@ -283,5 +303,5 @@ class EpochLoop:
         return self.job.macs * self.job.config.batch_size * self.job.trainer.step
 
     def _final(self) -> Evaluation:
-        """`best/` as it stands on the disk; every process reads it, each evaluates its part."""
+        """Evaluate `best/` as it is on disk; every process loads it and evaluates its part of the images."""
         return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)

@@ -35,27 +35,40 @@ def evaluate(
     world: World | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
-    """Run `model` in eval mode (and leave it there) over batches of (images [B, C, H, W], class numbers [B]).
+    """Return accuracy and loss of a model.
 
-    Images with a negative class number count as nothing. With several processes each has its part of the images, and
-    all get the result over the whole. `forward` is the model as it is called, where it is compiled.
+    With several processes, each evaluates its part of the images, and all get the result over all images.
+
+    Args:
+        model: set to evaluation mode, and left there.
+        batches: images [B, C, H, W] and class numbers [B]; images with a negative number are not counted.
+        device: of the model and the batches.
+        autocast: name of the type for mixed precision; None for none.
+        channels_last: lay images out in channels-last order.
+        world: the processes that share the images; by default one.
+        forward: calls the model, if it is compiled; by default `model`.
+
+    Raises:
+        PlanError: no image is counted.
     """
     model.eval()
     call = model if forward is None else forward
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # right among 1, among 5, loss, images
-    with torch.no_grad():  # inference tensors of sharded weights could not train on
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # images right by top-1, by top-5; loss; images
+    # Not inference_mode: FSDP2 would keep gathered weights as inference tensors, with which training cannot continue.
+    with torch.no_grad():
         for images, targets in batches:
             with mixed_precision(device, autocast):
                 logits = call(images.contiguous(memory_format=layout(channels_last))).float()
-            # no selection of what counts: how many there are would have to come from the device at every batch
+            # Images that are not counted are masked rather than selected: to select them, the size of the result would
+            # have to come from the device at every batch. No class has their number, so that none of them is right.
             targets = targets.clamp(min=NOT_COUNTED)
-            ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
+            is_right_BK = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
             loss = cross_entropy(logits, targets, ignore_index=NOT_COUNTED, reduction="sum")
-            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss.double(), (targets >= 0).sum()])
-    right1, right5, total, count = (world or World()).total(sums).tolist()
+            sums += torch.stack([is_right_BK[:, 0].sum(), is_right_BK.sum(), loss.double(), (targets >= 0).sum()])
+    right1, right5, loss_sum, count = (world or World()).total(sums).tolist()
     if count == 0:
         raise PlanError("found no image that can be read for evaluation, expected at least one; restore the data")
-    return Evaluation(100 * right1 / count, 100 * right5 / count, total / count, int(count))
+    return Evaluation(100 * right1 / count, 100 * right5 / count, loss_sum / count, int(count))
 
 
 def evaluate_checkpoint(
@@ -73,26 +86,26 @@ def evaluate_checkpoint(
     told: Callable[[str], None] = lambda remark: None,
     tf32: bool = True,
 ) -> Evaluation:
-    """Evaluate a checkpoint on the validation split of a folder of images, or of a data set of timm's.
+    """Evaluate a checkpoint on the validation split of a folder of images, or of a dataset of timm.
 
     Args:
         checkpoint: a timm folder or a `.safetensors` file.
-        data: a folder with `validation/CLASS/*` (or `val`, `valid`, `test`), images, tar files or parquet; or the
-            root of `dataset`.
+        data: a folder that holds the split as a folder of class folders, a tar file or parquet files; or the root of
+            `dataset`.
         dataset: a dataset string of timm, e.g. `hfds/uoft-cs/cifar10`.
-        split: name of the split; by default the first that is there of validation, val, valid and test.
-        batch_size: images at a time.
-        workers: processes that read images.
+        split: name of the split; by default the first that exists of validation, val, valid and test.
+        batch_size: images of a batch.
+        workers: processes that read images; 0 reads in this one.
         device: `auto`, or a torch device.
-        autocast: type for mixed precision, `bfloat16` or `float16`.
+        autocast: type for mixed precision, `bfloat16` or `float16`; None for none.
         channels_last: lay images and convolutions out in channels-last order.
-        data_kwargs: options for the reader of `dataset` or of parquet.
-        told: called with a sentence on each thing that its user should know, such as files that are left out.
-        tf32: on CUDA, products in TF32 and cuDNN's search for the fastest convolution, as timm evaluates.
+        data_kwargs: options of timm's reader for `dataset` or parquet files.
+        told: called with each sentence that the user should read, such as on files that are left out.
+        tf32: on CUDA, compute products in TF32 and let cuDNN search for the fastest convolutions, as timm does.
 
     Raises:
-        CheckpointError: the checkpoint cannot be opened or is not what its config says.
-        PlanError: no such folder, no images, other classes than the checkpoint's, no such device.
+        CheckpointError: the checkpoint cannot be opened, or its weights are not those of its config.
+        PlanError: no such folder, no images, other classes than the checkpoint's, or no such device.
     """
     config = make_config(
         {
@@ -108,9 +121,9 @@ def evaluate_checkpoint(
             "data_kwargs": dict(data_kwargs or {}),
         }
     )
-    found = resolve_device(device)
-    with in_use(found, tf32=tf32):
-        return evaluate_source(checkpoint, config, found, World(), told)
+    resolved = resolve_device(device)
+    with in_use(resolved, tf32=tf32):
+        return evaluate_source(checkpoint, config, resolved, World(), told)
 
 
 def evaluate_source(
@@ -120,10 +133,17 @@ def evaluate_source(
     world: World,
     told: Callable[[str], None] = lambda remark: None,
 ) -> Evaluation:
-    """Evaluate a checkpoint on the evaluation split that `config` names; every process of `world` takes its part.
+    """Evaluate a checkpoint on the evaluation split that `config` names.
+
+    Args:
+        checkpoint: a timm folder or a `.safetensors` file.
+        config: the options for data, batches and precision; its own checkpoint is not used.
+        device: to compute on.
+        world: the processes that share the images; all of them must call this.
+        told: called with each sentence that the user should read.
 
     Raises:
-        CheckpointError: the checkpoint cannot be opened or is not what its config says.
+        CheckpointError: the checkpoint cannot be opened, or its weights are not those of its config.
         PlanError: no images, or other classes than the checkpoint's.
     """
     source = open_checkpoint(checkpoint)
@@ -144,7 +164,7 @@ def evaluate_source(
         split, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
     )
     model = place(model, device, channels_last=config.channels_last)
-    found = evaluate(
+    result = evaluate(
         model,
         batches,
         device=device,
@@ -154,6 +174,6 @@ def evaluate_source(
         forward=compiled(model, config.torchcompile),
     )
     if batches.unreadable:
-        names = tuple(batches.unreadable)
-        told(f"{len(names)} images could not be read and count as nothing: {format_names(names, 4)}")
-    return found
+        unreadable = tuple(batches.unreadable)
+        told(f"{len(unreadable)} images could not be read and count as nothing: {format_names(unreadable, 4)}")
+    return result

@@ -21,18 +21,20 @@ class Job:
     """A run that is ready to start.
 
     Attributes:
-        source: the checkpoint it starts from.
-        spec: what the results are saved as: the source's, with its classes' names.
-        trainer: model, optimizer and the rest of an update.
+        config: the options; those that were unset have the values that were chosen for them.
+        source: the checkpoint to start from.
+        spec: model of the checkpoints to write: that of `source`, with a fresh head and the names of the classes.
+        trainer: model, optimizer and all else that an update needs.
         train: batches to train on.
         eval: batches to evaluate on.
-        steps: updates in all.
-        epochs: epochs in all, the last of them perhaps cut short by `steps`.
-        macs: multiply-accumulates of training on one image: forward, backward as two more, and the teacher's forward.
-        choices: the options that were left unset, which `config` holds as they were chosen.
-        release: what trains once `freeze_epochs` are over; None where nothing changes.
-        carried: parameters whose optimizer state was taken over from beside the checkpoint.
-        remarks: what its user should know of it, a sentence each.
+        steps: updates of the whole run.
+        epochs: epochs of the whole run; `steps` may end it within the last one.
+        macs: multiply-accumulates of training on one image: three forward passes, and one of the teacher if there is
+            one.
+        choices: the values that were chosen for unset options, by name.
+        release: what trains once `freeze_epochs` are over; None if nothing is frozen at first.
+        carried: number of parameters whose optimizer state was loaded from beside the checkpoint.
+        remarks: sentences that the user should read.
     """
 
     config: RunConfig
@@ -50,7 +52,7 @@ class Job:
     remarks: tuple[str, ...]
 
     def evaluate(self) -> Evaluation:
-        """The weights that count, on the validation images."""
+        """Evaluate the model, or its weight average if there is one, on the evaluation images."""
         self.trainer.settle()
         return evaluate(
             self.trainer.evaluated,
@@ -63,11 +65,12 @@ class Job:
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Put the model in the mode it trains in, and let everything train once the frozen epochs are over."""
+        """Put the model into training mode; let all of it train from the first epoch after the frozen ones on."""
         trainer = self.trainer
         if self.release is not None and epoch > self.config.freeze_epochs and trainer.selection is not self.release:
             trainer.selection = self.release
             trainer.held = self.release.held(trainer.model)
             self.release.freeze_others(trainer.model)
+            # DDP exchanges the gradients of those parameters only that trained when it was created.
             trainer.forward = as_called(self.config, trainer.model, trainer.world, trainer.device)
         trainer.selection.train_mode(trainer.model)

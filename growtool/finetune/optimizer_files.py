@@ -1,9 +1,10 @@
-"""An optimizer's state on disk: a pair of files beside the weights.
+"""The state of an optimizer on disk: two files beside the weights.
 
-- `optimizer.safetensors`: every tensor, as `PARAMETER/SLOT` (`layer1.0.conv1.weight/exp_avg`). A slot with the shape of
-  its parameter is a moment of each weight and grows as it does; any other, such as the scalar `step`, counts.
-- `optimizer.json`: the optimizer's class, its groups with the names of their parameters and their options, and what
-  state there is besides tensors.
+- `optimizer.safetensors`: all tensors, as `PARAMETER/SLOT` (`layer1.0.conv1.weight/exp_avg`). A slot with the shape of
+  its parameter is a moment of each weight and grows as the weight does; any other is a counter, such as the scalar
+  `step`.
+- `optimizer.json`: the optimizer's class, its groups with their options and the names of their parameters, and all
+  state that is no tensor.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def write_state(folder: Path, state: OptimizerState) -> None:
 
 
 def read_state(folder: Path) -> OptimizerState:
-    """What `write_state` wrote.
+    """Return the state that `write_state` wrote into `folder`.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another format.
+        CheckpointError: a file is missing, damaged or of another format, or the two are no pair.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -56,7 +57,7 @@ def read_state(folder: Path) -> OptimizerState:
             raise CheckpointError(f"found format {document['format']}, expected {FORMAT}; update growtool")
         try:
             tensors = load_file(folder / OPTIMIZER_TENSORS)
-        except SafetensorError as error:
+        except SafetensorError as error:  # no subclass of what `read_document` takes for damage
             raise ValueError(str(error)) from error
         state = OptimizerState(
             document["optimizer"], document["groups"], tensors, document["values"], document["extra"]
@@ -73,22 +74,26 @@ def read_state(folder: Path) -> OptimizerState:
 
 
 def _require_whole(state: OptimizerState, shapes: Mapping[str, Sequence[int]] | None) -> None:
-    """Raise ValueError, TypeError or AttributeError where the two files are not the pair that was written.
+    """Check that the two files are the pair that was written.
 
     Args:
-        state: what they hold.
-        shapes: of the tensors, by the document; None where it is of a growtool that did not write them down.
+        state: the content of both files.
+        shapes: shapes of the tensors in `optimizer.json`; None for a file of an earlier growtool, which has none.
+
+    Raises:
+        ValueError, TypeError, AttributeError: they are not, or `optimizer.json` is not built as it should be.
     """
     found = {key: list(tensor.shape) for key, tensor in state.tensors.items()}
     shapes = found if shapes is None else shapes
-    other = sorted(key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
-    if other:
-        raise ValueError(f"{other[0]}: found {found.get(other[0])}, expected {shapes.get(other[0])}")
-    named = [name for group in state.groups for name in (*group, *group["params"])]
+    different = sorted(key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
+    if different:
+        raise ValueError(f"{different[0]}: found {found.get(different[0])}, expected {shapes.get(different[0])}")
+    names = [name for group in state.groups for name in (*group, *group["params"])]
     slots = [slot for values in (*state.values.values(), state.extra) for slot in dict(values)]
-    if not all(isinstance(name, str) for name in (state.algorithm, *named, *slots)):
+    if not all(isinstance(name, str) for name in (state.algorithm, *names, *slots)):
         raise TypeError("found names of parameters that are not strings")
-    lost = sorted(references([*state.groups, state.values, state.extra]) - found.keys())
-    if lost:
-        raise ValueError(f"{lost[0]}: found no such tensor")
-    unpacked([*state.groups, state.values, state.extra], state.tensors)
+    nested = [*state.groups, state.values, state.extra]
+    missing = sorted(references(nested) - found.keys())
+    if missing:
+        raise ValueError(f"{missing[0]}: found no such tensor")
+    unpacked(nested, state.tensors)  # raises for a tuple that is none

@@ -1,9 +1,10 @@
-"""An optimizer's state under the names of the parameters, so that it outlives the process and can follow growth.
+"""The state of an optimizer by parameter name, to save it, load it again, and grow it with the model.
 
 torch numbers parameters in the order in which the optimizer holds them. That order changes with the options, with the
-number of processes and with growth; a name does not. (The names of
-`torch.distributed.checkpoint.state_dict` would cost exactness: it takes a step where a state is still empty, and drops
-what an optimizer keeps of its own, such as kron's generator.)
+number of processes and with growth; names do not.
+
+(`torch.distributed.checkpoint.state_dict` knows names, too, but would not restore a run exactly: it takes an optimizer
+step if the state is still empty, and drops what an optimizer keeps besides it, such as kron's random generator.)
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from growtool.finetune.state.packed import Keep, packed, references, unpacked
 MOMENTS = {
     "momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
 }  # fmt: skip
-"""Slots that hold a mean of gradients or of their squares for each weight, by the power."""
+"""Slots that hold, for each weight, a mean (or sum, or maximum) of a power of its gradients -> that power."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerState:
-    """Plain data; every tensor is on the CPU and whole, whatever the number of processes.
+    """The state of an optimizer as plain data, the same for any number of processes: no tensor is sharded.
 
     Attributes:
-        algorithm: class of the optimizer, `AdamW`.
+        algorithm: name of the optimizer's class, such as `AdamW`.
         groups: options of each parameter group, with the names of its parameters under `params`.
-        tensors: state tensors as `PARAMETER/SLOT`.
-        values: other state by parameter, then by slot; `{"$tensor": key}` stands for a tensor inside a list.
-        extra: what the optimizer keeps beside both, such as the state of a generator of its own.
+        tensors: all tensors, on the CPU: state tensors as `PARAMETER/SLOT`, the others by the key of their place.
+        values: state that is no tensor, by parameter, then by slot; may contain `{"$tensor": key}`, see `packed`.
+        extra: what the optimizer keeps besides state and groups, such as the state of a random generator.
     """
 
     algorithm: str
@@ -44,28 +45,29 @@ class OptimizerState:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def slots(self, parameter: str) -> dict[str, Tensor]:
-        """The state tensors of one parameter by slot."""
+        """Return the state tensors of one parameter by slot."""
         prefix = f"{parameter}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
     def shared(self) -> dict[str, Tensor]:
-        """The tensors that belong to groups or to the whole optimizer, such as LAMB's count of steps."""
+        """Return the tensors of groups or of the whole optimizer, such as LAMB's number of steps, by key."""
         return {key: self.tensors[key] for key in references([*self.groups, self.extra])}
 
 
 def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | None = None) -> OptimizerState:
-    """The state as it stands.
+    """Return the current state of an optimizer.
 
-    With sharded parameters every process must call this, as the shards are gathered, one tensor at a time.
+    With sharded parameters every process must call this, since tensors are gathered one at a time.
 
     Args:
-        optimizer: over parameters of `model`.
+        optimizer: holds parameters of `model`.
         model: what trains.
-        keep: what becomes of a tensor under its key; None moves it to the CPU, the optimizer's own where it is there.
+        keep: makes the tensor to return of each one and its key. By default tensors are moved to the CPU; those that
+            are there already are not copied, so that later steps change them.
     """
     state = optimizer.state_dict()
     keep = keep or _on_cpu
-    names = _numbered(optimizer, model)
+    names = _names_by_number(optimizer, model)
     tensors: dict[str, Tensor] = {}
     groups = [
         {key: packed(value, f"group{number}/{key}", tensors, keep) for key, value in group.items() if key != "params"}
@@ -85,12 +87,18 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | Non
 
 
 def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, *, where: str) -> None:
-    """Continue exactly where `state` was captured.
+    """Load a state into the optimizer that it was captured from, or one like it, to continue exactly.
+
+    Args:
+        optimizer: holds parameters of `model`.
+        model: what trains.
+        state: of an optimizer of the same class, with the same parameters in the same groups and order.
+        where: the place of the state, for messages.
 
     Raises:
-        CheckpointError: it is of another optimizer, or of other parameters.
+        CheckpointError: the state is of another optimizer or of other parameters, or an option has another type.
     """
-    groups, names = optimizer.state_dict()["param_groups"], _numbered(optimizer, model)
+    groups, names = optimizer.state_dict()["param_groups"], _names_by_number(optimizer, model)
     here = [[names[index] for index in group["params"]] for group in groups]
     if state.algorithm != _class(optimizer) or here != [list(group["params"]) for group in state.groups]:
         raise CheckpointError(
@@ -102,61 +110,60 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
         {**fresh, **{key: unpacked(value, state.tensors) for key, value in group.items() if key != "params"}}
         for group, fresh in zip(state.groups, groups, strict=True)
     ]
-    for key, found, expected in (
-        (key, group[key], fresh[key])
-        for group, fresh in zip(options, groups, strict=True)
-        for key in fresh
-        if not _is_alike(group[key], fresh[key])
-    ):
-        raise CheckpointError(
-            f"{where}: option {key} of the optimizer: found {found!r}, expected something like {expected!r}; use "
-            "another checkpoint of the run"
-        )
+    for group, fresh in zip(options, groups, strict=True):
+        for key, expected in fresh.items():
+            if not _is_alike(group[key], expected):
+                raise CheckpointError(
+                    f"{where}: option {key} of the optimizer: found {group[key]!r}, expected something like "
+                    f"{expected!r}; use another checkpoint of the run"
+                )
     extra = {key: unpacked(value, state.tensors) for key, value in state.extra.items()}
     optimizer.load_state_dict({"state": _by_number(optimizer, names, state), "param_groups": options, **extra})
 
 
-def _is_alike(found: Any, fresh: Any) -> bool:
-    """Whether an option that was read has the type of the optimizer's own; what is unset there may be anything."""
-    if isinstance(fresh, tuple):
-        same = isinstance(found, tuple) and len(found) == len(fresh)
-        return same and all(map(_is_alike, found, fresh))
-    if isinstance(fresh, bool | str):
-        return isinstance(found, type(fresh))
-    return not isinstance(fresh, int | float) or (
-        isinstance(found, int | float | Tensor) and not isinstance(found, bool)
-    )
+def _is_alike(found: Any, expected: Any) -> bool:
+    """Return whether an option has the same kind of value as expected; any will do for None and other types."""
+    if isinstance(expected, tuple):
+        same_length = isinstance(found, tuple) and len(found) == len(expected)
+        return same_length and all(map(_is_alike, found, expected))
+    if isinstance(expected, bool | str):  # before numbers, since a bool is an int
+        return isinstance(found, type(expected))
+    if isinstance(expected, int | float):
+        return isinstance(found, int | float | Tensor) and not isinstance(found, bool)
+    return True
 
 
 def adopt(
     optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, shapes: Mapping[str, Sequence[int]]
 ) -> int:
-    """Start from the moments in `state` where they fit; rates, decay and groups stay those of `optimizer`.
+    """Load the state of the parameters that exist with the same shape; the options of all groups stay as they are.
 
-    A parameter that is new, or that has another shape now, starts without.
+    Parameters that are new or have another shape start without state.
 
     Args:
-        optimizer: over parameters of `model`.
+        optimizer: holds parameters of `model`.
         model: what trains.
-        state: to start from.
-        shapes: of the parameters that `state` is of, by name. Slots do not tell: not all have their parameter's shape.
+        state: of an optimizer over another model, or over the same in other groups or order.
+        shapes: shapes of the parameters of `state` by name. They cannot be read off `state`, since not every state
+            tensor has the shape of its parameter.
 
     Returns:
-        The number of parameters whose state was taken over; 0 where `state` is of another optimizer.
+        The number of parameters whose state was loaded; 0 if `state` is of another class of optimizer.
     """
     if state.algorithm != _class(optimizer):
         return 0
-    names = _numbered(optimizer, model)
+    names = _names_by_number(optimizer, model)
     now = {name: parameter.shape for name, parameter in model.named_parameters()}
     fitting = {name for name, shape in shapes.items() if name in now and tuple(shape) == tuple(now[name])}
     taken = {index: slots for index, slots in _by_number(optimizer, names, state).items() if names[index] in fitting}
-    fresh = optimizer.state_dict()  # of some, such as older torch's Adagrad, with a state before the first step
+    # Some optimizers, such as Adagrad of older torch, have a state before the first step; others keep it.
+    fresh = optimizer.state_dict()
     optimizer.load_state_dict({"state": {**fresh["state"], **taken}, "param_groups": fresh["param_groups"]})
     return len(taken)
 
 
 def with_mean(moments: Tensor, mask: Tensor) -> Tensor:
-    """Second moments of the positions in `mask` become the mean of the others, so that their steps are as large."""
+    """Return second moments that are the mean of the others where `mask` is set, so that steps there are as large."""
     return moments.masked_fill(mask, float(moments[~mask].mean()))
 
 
@@ -164,23 +171,26 @@ def _class(optimizer: torch.optim.Optimizer) -> str:
     return type(optimizer).__name__
 
 
-def _numbered(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:
-    """The name of each parameter by torch's number for it."""
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters of an optimizer; the place of each is its number in torch's state dict."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _names_by_number(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {index: names[id(parameter)] for index, parameter in enumerate(held)}
+    return {number: names[id(parameter)] for number, parameter in enumerate(_parameters(optimizer))}
 
 
 def _by_number(
     optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: OptimizerState
 ) -> dict[int, dict[str, Any]]:
-    """State as torch wants it: by number, sharded as the parameter is."""
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """Return the state of each parameter by number, as torch's state dict has it; tensors are sharded as it is."""
+    parameters = _parameters(optimizer)
     nested = {reference for values in state.values.values() for reference in references(values)}
     numbered: dict[int, dict[str, Any]] = {}
     for index, name in names.items():
         slots: dict[str, Any] = {
-            slot: as_sharded(tensor, held[index])
+            slot: as_sharded(tensor, parameters[index])
             for slot, tensor in state.slots(name).items()
             if f"{name}/{slot}" not in nested
         }

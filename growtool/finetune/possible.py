@@ -1,4 +1,4 @@
-"""What is wrong with a run that needs no weight and no image to be seen."""
+"""The checks of a run that need no weight and no image, made before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from growtool.library import library_of
 def require_possible(
     config: RunConfig, folder: RunFolder, world: World, source: Callable[[], Checkpoint]
 ) -> torch.device:
-    """Look at every option and at what the checkpoint is, and raise once for all that is wrong.
+    """Check all options and the kind of the checkpoint, and raise once for all problems.
 
     Args:
-        config: of the run.
-        folder: for its output.
+        config: the options of the run.
+        folder: the run's folder.
         world: the processes that share the work.
-        source: opens the checkpoint; no weight of it is read.
+        source: opens the checkpoint; no weight is read.
 
     Returns:
         The device to run on.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used, and no more is wrong.
-        PlanError: one problem for each option that is wrong, and those of the checkpoint.
+        CheckpointError: the checkpoint cannot be used, and nothing else is wrong.
+        PlanError: at least one option is wrong; a problem for each, and those of the checkpoint.
     """
     checks: list[Callable[[], object]] = [
         partial(_require_options, config, world),
@@ -46,7 +46,7 @@ def require_possible(
         partial(require_source, config, training=False),
         partial(require_installed, config.log),
     ]
-    if world.is_main and config.resume is None:
+    if world.is_main and config.resume is None:  # second, since problems are told in the order of the checks
         checks.insert(1, partial(folder.require_free, config.checkpoint, force=config.force))
     errors = []
     for check in checks:
@@ -61,9 +61,9 @@ def require_possible(
 
 
 def _require_options(config: RunConfig, world: World) -> None:
-    """Raise for every option that is wrong on its own, or here."""
-    found = unknown_optimizer(config.opt) or unused_momentum(config), _unknown_backend(config)
-    problems = [*filter(None, found)]
+    """Raise PlanError for all options that are wrong by themselves, or on this machine."""
+    optimizer = unknown_optimizer(config.opt) or unused_momentum(config)
+    problems = [*filter(None, (optimizer, _unknown_backend(config)))]
     if config.batch_size % (world.size * config.grad_accum_steps):
         problems.append(
             f"--batch-size: found {config.batch_size}, expected a multiple of {world.size} processes times "
@@ -76,12 +76,12 @@ def _require_options(config: RunConfig, world: World) -> None:
             for flag, given in (("--engine fsdp", config.engine == "fsdp"), ("--sync-bn", config.sync_bn))
             if given
         )
-    device = torch.device("cpu")
+    kind = "cpu"
     try:
-        device = _device(config, world)
+        kind = _device(config, world).type
     except GrowtoolError as error:
         problems.extend(error.problems)
-    if config.sync_bn and device.type != "cuda":
+    if config.sync_bn and kind != "cuda":
         problems.append("--sync-bn: torch synchronises BatchNorm on CUDA devices only; drop it")
     if problems:
         raise PlanError(problems)
@@ -92,7 +92,7 @@ def _device(config: RunConfig, world: World) -> torch.device:
 
 
 def _require_trainable(config: RunConfig, source: Callable[[], Checkpoint]) -> None:
-    """Raise unless the checkpoint is there, takes images, and has a place for what is asked for."""
+    """Check that the checkpoint exists, takes images, and can be trained with these options."""
     checkpoint = source()
     require_images(checkpoint.spec, checkpoint.name)
     library_of(checkpoint.spec).require_known(checkpoint.spec.architecture, where=checkpoint.name)

@@ -1,10 +1,11 @@
-"""From a configuration to everything a run needs; what is wrong with it comes to light here, before any output."""
+"""Preparation of a run: all that it needs is opened, checked and assembled, before anything is written."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,11 +38,11 @@ from growtool.report.macs import count_macs, macs_of, training_macs
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What a run will come to.
+    """What is known of a run before its checkpoint exists.
 
     Attributes:
-        spec: what its result will be saved as.
-        steps: updates in all.
+        spec: model of the checkpoints that it will write.
+        steps: updates of the whole run.
         per_epoch: updates of an epoch.
     """
 
@@ -51,16 +52,21 @@ class Foreseen:
 
 
 def prepare(config: RunConfig, device: torch.device, world: World | None = None) -> Job:
-    """Open the checkpoint and the images and set up training; nothing is written.
+    """Open the checkpoint and the images, and set up training. Nothing is written.
+
+    Args:
+        config: the options of the run.
+        device: to train on.
+        world: the processes that share the work; by default one.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        PlanError: data, classes or options do not fit it.
+        PlanError: data, classes or options do not fit the checkpoint.
     """
     world = world or World()
     config, earlier = as_it_began(config, RunFolder(config.output))
     source = open_checkpoint(config.checkpoint)
-    model = load_model(source, **({} if config.drop_path is None else {"drop_path_rate": config.drop_path}))
+    model = load_model(source, **_model_args(config))
     spec, fresh = spec_for(source.spec, config.num_classes), frozenset[str]()
     if config.num_classes is not None:
         fresh = replace_head(model, config.num_classes, config.seed)
@@ -71,8 +77,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     _require_norms(config, source, model)
     selection = select(config.train, source, model)
     _require_variance(config, source, model, selection, world)
-    plain = model if source.form is None else build(source.spec)  # making the weights is no work of an image
-    macs = training_macs(count_macs(source.spec, plain).total, inputs=1) + teacher_macs(config)
+    macs = training_macs(count_macs(source.spec, _dense(source, model)).total, inputs=1) + teacher_macs(config)
     per_epoch = len(train) // config.batch_size
     steps = length_of(config, train, per_epoch, macs)
     lossy, course = grown_with_losses(source), config.course(steps)
@@ -80,7 +85,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     config = applied(config, choices)
     batches = train_batches(train, format, config, world, device)
     teacher = open_teacher(config, model, classes, device, steps=steps)
-    new = _new(config, source, model)
+    new = _new_by_growth(config, source, model)
     trainer = assemble(config, source, model, selection, new, teacher, batches, device, world, steps=steps)
     carried = _carry(config, source, trainer, new, fresh) if config.carry_optimizer else 0
     return Job(
@@ -103,20 +108,20 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
 
 
 def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
-    """What a run will come to, found without a weight or an image being read.
+    """Check a run whose checkpoint does not exist yet, without reading weights or images.
 
     Args:
-        config: of the run; its checkpoint need not be there yet.
-        source: what will be there.
+        config: the options of the run.
+        source: the checkpoint, as far as it is known.
         world: the processes that will share the work.
 
     Raises:
-        PlanError: options, data or classes do not fit the checkpoint; every option that is wrong on its own at once.
+        PlanError: options, data or classes do not fit the checkpoint. All options that are wrong by themselves are
+            told at once.
     """
     require_possible(config, RunFolder(config.output), world, lambda: source)
     spec = spec_for(source.spec, config.num_classes)
-    rates = {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
-    model = build(spec.with_args(**rates), where=source.name)
+    model = build(spec.with_args(**_model_args(config)), where=source.name)
     train, _, classes = open_splits(config, spec, model, source.name)
     _require_norms(config, source, model)
     if source.form is None and config.train != "new":
@@ -126,15 +131,24 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
     return Foreseen(_named(spec, classes), length_of(config, train, per_epoch, macs), per_epoch)
 
 
+def _model_args(config: RunConfig) -> dict[str, Any]:
+    return {} if config.drop_path is None else {"drop_path_rate": config.drop_path}
+
+
+def _dense(source: Checkpoint, model: nn.Module) -> nn.Module:
+    """Return the model without templates: making weights of templates is no work on an image."""
+    return model if source.form is None else build(source.spec)
+
+
 def _named(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
-    """With the names of the classes, where it has none."""
+    """Return the spec with these names of the classes, unless it has names already or there are none."""
     if spec.label_names is not None or not classes:
         return spec
     return replace(spec, extra={**spec.extra, "label_names": list(classes)})
 
 
 def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> None:
-    """Raise where an option is about BatchNorm and there is none."""
+    """Raise PlanError for options about BatchNorm if the model has none."""
     given = {f"--recalibrate {config.recalibrate}": config.recalibrate, "--sync-bn": config.sync_bn}
     if any(given.values()) and not tracking_norms(model):
         raise PlanError(
@@ -149,42 +163,42 @@ def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> N
 def _require_variance(
     config: RunConfig, source: Checkpoint, model: nn.Module, selection: Selection, world: World
 ) -> None:
-    """Raise where BatchNorm would be trained on a single value of each channel."""
-    shares = world.size * config.grad_accum_steps
-    everything = config.recalibrate or config.freeze_epochs  # all norms take statistics, at first or in the end
+    """Raise PlanError if a BatchNorm would estimate a variance from a single value of each channel."""
     if config.sync_bn and world.size > 1:
         return
+    shares = world.size * config.grad_accum_steps
+    # Frozen norms take statistics as well: all of them when they are recalibrated, and once the frozen epochs are over.
+    all_norms = config.recalibrate or config.freeze_epochs
     selection.train_mode(model)
-    norms = {name for name, module in tracking_norms(model).items() if module.training or everything}
+    norms = {name for name, module in tracking_norms(model).items() if module.training or all_norms}
     model.eval()
     remedy = f"make --batch-size {2 * shares} or more" + (
         f", as {world.size} processes times {config.grad_accum_steps} --grad-accum-steps share it, or lower these"
         if shares > 1
         else ", or leave BatchNorm as it is with --train PATTERN"
     )
-    plain = model if source.form is None else build(source.spec)
     try:
-        require_several_values(plain, config.batch_size // shares, remedy, frozenset(norms))
+        require_several_values(_dense(source, model), config.batch_size // shares, remedy, frozenset(norms))
     except PlanError as error:
         raise PlanError([f"--batch-size {config.batch_size}: {problem}" for problem in error.problems]) from None
 
 
 def teacher_macs(config: RunConfig) -> int:
-    """Multiply-accumulates of the teacher's forward pass on an image; 0 without one."""
+    """Return the multiply-accumulates of the teacher's forward pass on one image; 0 without a teacher."""
     if config.kd_teacher is None:
         return 0
     return macs_of(open_checkpoint(config.kd_teacher).spec, where=str(config.kd_teacher))
 
 
-def _new(config: RunConfig, source: Checkpoint, model: nn.Module) -> Selection:
-    """What growth made of the checkpoint, where an option is about that; else nothing."""
-    given = {"--new-warmup": config.new_warmup is not None, "--new-state": config.new_state != "carried"}
-    asked = " and ".join(flag for flag, is_given in given.items() if is_given)
-    return new_in(source, model, asked, without="drop the option") if asked else Selection(frozenset())
+def _new_by_growth(config: RunConfig, source: Checkpoint, model: nn.Module) -> Selection:
+    """Return what growth added to the checkpoint if an option is about that, else an empty selection."""
+    flags = {"--new-warmup": config.new_warmup is not None, "--new-state": config.new_state != "carried"}
+    given = " and ".join(flag for flag, is_given in flags.items() if is_given)
+    return new_in(source, model, given, without="drop the option") if given else Selection(frozenset())
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selection, fresh: frozenset[str]) -> int:
-    """Start from the state beside the checkpoint, but for the `fresh` parameters; how many it is taken over for."""
+    """Load the optimizer state beside the checkpoint, but for the `fresh` parameters; return how many it fits."""
     state = begun_anew(read_state(source.path.parent), new, config.new_state)
     shapes = {name: info.shape for name, info in source.stored.items() if name not in fresh}
     carried = adopt(trainer.optimizer, trainer.model, state, shapes)
@@ -202,12 +216,12 @@ def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selecti
 
 
 def remarks(config: RunConfig, trainer: Trainer, carried: int) -> Iterator[str]:
-    """One sentence for each option that does less than its value says.
+    """Yield a sentence for each option that does less than its value says.
 
     Args:
-        config: of the run.
-        trainer: as it stands before the first update.
-        carried: parameters whose optimizer state was taken over.
+        config: the options of the run.
+        trainer: before its first update.
+        carried: number of parameters whose optimizer state was loaded.
     """
     ranks = [module.up.shape[1] for module in trainer.model.modules() if isinstance(module, LowRank)]
     if smaller := [rank for rank in ranks if rank < config.lora_rank]:

@@ -36,17 +36,17 @@ from growtool.finetune.stopping import stop_on_signals
 def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
     """Train a checkpoint further; `config.output` becomes the run's folder (see `RunFolder`).
 
-    Started by torchrun, every process calls this and gets the same result; the first one writes.
+    Under torchrun every process calls this and gets the same result; the first one writes.
 
     Args:
-        config: what to do.
-        progress: who watches; a bar in a notebook where it is left out.
+        config: the options.
+        progress: observer of the run; by default a bar in an IPython session, and nobody elsewhere.
 
     Raises:
-        PlanError: an option, the data or the output is at fault, memory does not suffice, or training diverged; what
-            was saved before stays.
-        CheckpointError: the checkpoint is at fault, or the run that is to be resumed is another one.
-        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came; the state is saved.
+        PlanError: an option, the data or the output is at fault, the run to resume began with others, memory ran out,
+            or training diverged. What was saved before is kept.
+        CheckpointError: the checkpoint, or the state of the run to resume, is damaged or does not fit.
+        Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C asked the run to stop; its state is saved.
     """
     folder, world = RunFolder(config.output), World.from_environment()
     device = require_possible(config, folder, world, partial(open_checkpoint, config.checkpoint, counting=True))
@@ -65,7 +65,7 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
             job = prepare(config, device, world)
             settings = _resolved(job)
             course, best = _reached(job, folder, settings, watcher)
-        world.wait()  # until everyone has read what is about to change
+        world.wait()  # until all processes have read the folder, which the first is about to change
         journal = saver = None
         if world.is_main:
             journal, saver = _open_books(job, folder, settings, course, best, watcher, stack)
@@ -80,11 +80,12 @@ def finetune(config: RunConfig, progress: Progress | None = None) -> RunResult:
 
 
 def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: ExitStack) -> None:
-    """Keep other processes out of the folder, and mend what a crash has left there."""
+    """Lock the folder until `stack` is closed, and repair what a crash has left there."""
     if not stack.enter_context(locked(folder.root)):
         watcher.noticed(f"{folder.root}: no locks here, so nothing keeps a second process from writing this run")
     if config.resume is None:
-        folder.require_free(config.checkpoint, force=config.force)  # again: another run may have ended there since
+        # `require_possible` has checked this without the lock: another run may have used the folder since.
+        folder.require_free(config.checkpoint, force=config.force)
     elif folder.config.is_file():
         mend(folder)
 
@@ -92,13 +93,13 @@ def _take_hold(config: RunConfig, folder: RunFolder, watcher: Progress, stack: E
 def _reached(
     job: Job, folder: RunFolder, settings: Mapping[str, Any], watcher: Progress
 ) -> tuple[RunProgress | None, Best]:
-    """How far the run that is resumed had come, its state given to the trainer; None for a new run."""
+    """Load the state of a run to resume into the trainer; return its progress (None for a new run) and best epoch."""
     resumed = find_checkpoint(job.config, folder)
     if resumed is None:
         return None, Best()
     for remark in require_same_run(folder, settings):
         watcher.noticed(remark)
-    best = find_best(folder, read_course(resumed)[0], job.trainer)
+    best = find_best(folder, read_course(resumed)[0], job.trainer)  # first, since it may change the trainer's state
     return put_back(resumed, job.trainer), best
 
 
@@ -111,7 +112,7 @@ def _open_books(
     watcher: Progress,
     stack: ExitStack,
 ) -> tuple[Journal, BackgroundSaver]:
-    """The folder as the run needs it, and what writes into it until `stack` is closed."""
+    """Prepare the folder for the run, and open what writes into it until `stack` is closed."""
     writer = Saver(job.source, job.spec, job.trainer.model)
     if course is None:
         folder.create(settings)
@@ -127,7 +128,7 @@ def _open_books(
 
 
 def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:
-    """Make the folder what it was after the last update of `course`; what its user should know of that."""
+    """Make the folder what it was after the last update of `course`; yield what the user should know of it."""
     if given_up := rewind(folder, course, best, saver, averaged=averaged):
         yield f"the run goes on after update {course.step}; what came later is given up: {', '.join(given_up)}"
     if course.best is not None and (best.record is None or best.record.step != course.best.step):
@@ -136,14 +137,14 @@ def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *
 
 
 def _resolved(job: Job) -> dict[str, Any]:
-    """The content of `config.yaml`: every option, and what it came to with this checkpoint and these images."""
+    """Return the content of `config.yaml`: all options, and under `resolved` what they came to in this run."""
     import timm
     import torch
 
     trainer, teacher = job.trainer, job.config.kd_teacher
     options = job.config.as_dict() | dict.fromkeys(job.choices)
     options = {key: value for key, value in options.items() if key not in ("force", "resume")}
-    options = placed_options(options, Path.cwd())  # so that they hold wherever the run is resumed from
+    options = placed_options(options, Path.cwd())  # paths become absolute: a run is resumed from any folder
     return options | {
         "resolved": {
             "source_sha256": job.source.sha256(),

@@ -1,4 +1,4 @@
-"""A run whose best epoch is below where it began: by how much, and what to change."""
+"""The advice for a run whose best epoch is less accurate than its start: options to change, and the command."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from growtool.finetune.options.defaults import AUTOMATIC, choose, grown_with_los
 from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.records import EpochRecord
 
-_SHORT = 3  # epochs; fewer leave no time to win back what the first updates cost
+_SHORT = 3  # epochs; fewer do not make up for the accuracy that the first updates cost
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """How far a run ended below where it began, and what to change.
+    """A best epoch that is less accurate than the start of the run, and what to change.
 
     Attributes:
-        points: percentage points of top-1 by which the best epoch is below the start.
-        standard_error: of such an accuracy, in percentage points, from the number of images.
-        changes: options to give otherwise, each with what it was.
-        command: the run with these options.
+        points: difference of their top-1 accuracies in percentage points.
+        standard_error: standard error of an accuracy on so many images, in percentage points.
+        changes: the options to give, each with its present value.
+        command: the command that begins a new run with these options.
     """
 
     points: float
@@ -39,34 +39,35 @@ class Shortfall:
 
 
 def shortfall_of(job: Job, folder: RunFolder, initial: EpochRecord, best: EpochRecord, count: int) -> Shortfall | None:
-    """What became worse by training; None where nothing did.
+    """Return the shortfall of a run; None if the best epoch is at least as accurate as the start.
 
     Args:
         job: the run.
-        folder: of the run.
-        initial: the checkpoint before the first update.
-        best: the epoch that stands in `best/`.
-        count: images that it was evaluated on.
+        folder: the run's folder.
+        initial: evaluation before the first update.
+        best: evaluation of the best epoch.
+        count: number of evaluation images.
     """
     if best.top1 >= initial.top1:
         return None
-    share = initial.top1 / 100
+    accuracy = initial.top1 / 100
     changes = list(_changes(job))
     return Shortfall(
         points=initial.top1 - best.top1,
-        standard_error=100 * math.sqrt(share * (1 - share) / max(count, 1)),
+        standard_error=100 * math.sqrt(accuracy * (1 - accuracy) / max(count, 1)),  # of a binomial proportion
         changes=tuple(f"{' '.join(words)} (now {now})" for words, now in changes),
         command=beginning_anew(folder.root, None, *(word for words, _ in changes for word in words)),
     )
 
 
 def _changes(job: Job) -> Iterator[tuple[list[str], str]]:
-    """The words of each option that is to be another, and what it is now."""
+    """Yield the words of each option to change, and its present value."""
     config, per_epoch = job.config, len(job.train)
     assert config.lr is not None and config.weight_decay is not None
     unset = config.model_copy(update=dict.fromkeys((*AUTOMATIC, "scale")))
     lossy = grown_with_losses(job.source)
     usual = choose(unset, job.trainer.model, lossy=lossy, steps=config.course(job.steps), per_epoch=per_epoch)
+    # A rate that was already at the default, or lower, was still too high: a third of it.
     rate = usual["lr"].value if config.lr > usual["lr"].value else config.lr / 3
     yield ["--lr", shown(float(f"{rate:.1g}"))], shown(config.lr)
     warmup = usual["warmup_steps"].value if "warmup_steps" in usual else 0
@@ -79,9 +80,10 @@ def _changes(job: Job) -> Iterator[tuple[list[str], str]]:
     if "train_crop_mode" in usual and usual["train_crop_mode"].value != config.train_crop_mode:
         scale = [] if config.scale is None else ["--scale", "0.8", "1"]
         yield ["--train-crop-mode", usual["train_crop_mode"].value, *scale], str(config.train_crop_mode)
+    # BatchNorm's running statistics become those of jittered images, and no longer fit the images of evaluation.
     batch_normed = network_of(job.trainer.model) == "BatchNorm network"
     if batch_normed and config.color_jitter and config.aa is None and not config.no_aug:
-        yield ["--set", "color_jitter=0"], f"{config.color_jitter:g}"  # the running statistics are of such images
+        yield ["--set", "color_jitter=0"], f"{config.color_jitter:g}"
     for name in ("mixup", "cutmix", "reprob"):
         if getattr(config, name):
             yield [f"--{name}", "0"], f"{getattr(config, name):g}"

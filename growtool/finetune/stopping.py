@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C as a request: finish the update, save, leave."""
+"""SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C as a request to stop: finish the update, save, exit."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 ENDING = tuple(
-    found
+    number
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1")
-    if (found := getattr(signal, name, None))  # Windows has one
+    if (number := getattr(signal, name, None))  # Windows has only the first
 )
-"""What ends a process that is not asked by Ctrl-C: `kill`, a terminal that closes, a batch system's warning."""
+"""Signals besides Ctrl-C that ask a process to end: from `kill`, a terminal that closes, and batch systems."""
 _SIGNALS = (*ENDING, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop.
+    """A request to stop, made by a signal.
 
     Args:
-        patient: take a second Ctrl-C as one request more. Else it raises KeyboardInterrupt.
+        patient: whether a second Ctrl-C only repeats the request; otherwise it raises KeyboardInterrupt.
+
+    Attributes:
+        signal: number of the signal that made the request; None if there is no request.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -32,26 +35,27 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Stop after the update that is under way."""
+        """Whether to stop after the current update."""
         return self.signal is not None
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """The handler of a signal."""
+        """Make the request; this is the handler of the signals."""
         if number == signal.SIGINT and not self.patient:
             if self.signal == signal.SIGINT:
                 raise KeyboardInterrupt
-            if sys.stderr.isatty():  # by the descriptor: the signal may have come in the middle of another write
+            # Not by `sys.stderr`: its buffer is not reentrant, and the signal may have come in the middle of a write.
+            if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), b"\nstopping after this update; Ctrl-C again stops at once\n")
         self.signal = number
 
 
 class Stopped(Exception):
-    """A run was asked to stop and has saved.
+    """Raised by a run that was asked to stop, once it is saved.
 
     Attributes:
         step: updates done.
-        checkpoint: what it saved.
-        request: what asked.
+        checkpoint: path of the checkpoint that was saved.
+        request: what asked it to stop.
     """
 
     def __init__(self, step: int, checkpoint: str, request: StopRequest, *, line: str) -> None:
@@ -60,13 +64,13 @@ class Stopped(Exception):
 
     @property
     def code(self) -> int:
-        """What to leave the process with, as a shell reports an end by the signal that asked."""
+        """Exit code for the process: 128 + the number of the signal, as shells report it."""
         return 128 + (self.request.signal or signal.SIGTERM)
 
 
 @contextmanager
 def continuing_with(line: str) -> Iterator[None]:
-    """While open, whoever stops a run is told the command by which what the run is a part of goes on."""
+    """Let a run that is stopped in the block name the command `line` to continue, for the schedule it is a part of."""
     try:
         yield
     except Stopped as stopped:
@@ -75,14 +79,14 @@ def continuing_with(line: str) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
-    """While open these signals only ask, and what was asked of a block around this one is asked of this one, too,
-    and the other way round.
+    """Turn signals into a request to stop for the duration of the block.
 
-    Signals belong to the main thread; elsewhere nothing is installed, nor for a signal that is ignored, as `nohup` has
-    SIGHUP ignored and a shell Ctrl-C in the background.
+    Blocks may be nested, such as a run in a schedule: a request to one of them is a request to the other as well.
+    Signals that are ignored stay ignored: `nohup` ignores SIGHUP, and shells ignore Ctrl-C in the background. In other
+    threads than the main one, which cannot handle signals, nothing is done.
 
     Args:
-        patient: see `StopRequest`; for torchrun, which hands on the Ctrl-C that every process has had already.
+        patient: see `StopRequest`; for torchrun, which forwards the Ctrl-C that its processes got from the terminal.
     """
     request = StopRequest(patient=patient)
     if threading.current_thread() is not threading.main_thread():
@@ -105,9 +109,9 @@ def stop_on_signals(*, patient: bool = False) -> Iterator[StopRequest]:
 
 
 def leave_interrupts(worker: int) -> None:
-    """For a process that reads images: what the whole group receives is the main process's to answer.
+    """Ignore the signals that a terminal or batch system sends to all processes, in a worker that reads images.
 
-    SIGTERM is left to torch, which ends its workers by it.
+    The main process answers them. SIGTERM is not ignored, since torch ends its workers with it.
     """
     for number in _SIGNALS:
         if number != signal.SIGTERM:
