@@ -70,7 +70,7 @@ class LabelledImages:
             said: the option that gave the folder, for messages.
 
         Raises:
-            PlanError: no such folder, no images in it, other classes than the model's, or images never have so many channels.
+            PlanError: no such folder, no images in it, other classes or another number of channels than the model's.
             CheckpointError: `label_names` do not fit the logits of the model.
         """
         mode = mode_of(channels, checkpoint)
