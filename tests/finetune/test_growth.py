@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from growtool.checkpoint import open_checkpoint
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.prepare import prepare
+from growtool.finetune.parallel.distributed import World
+from growtool.finetune.prepare import foresee, prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.state.weights import exported
 from growtool.finetune.update.adapters import LowRank, initial_factors
@@ -20,6 +21,7 @@ from growtool.finetune.update.trainable import new_mask, new_tensors
 from growtool.growing import grow
 from growtool.plan import load_plan
 from growtool.recipe import resolve
+from growtool.report.macs import macs_of
 from tests.support.finetune import UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint
 
 pytestmark = UNCLOSED_IMAGES
@@ -127,6 +129,16 @@ def test_a_teacher_for_another_task_is_refused(checkpoint: Path, data: Path, tmp
     teacher = write_checkpoint(tmp_path / "teacher", num_classes=4)
     with pytest.raises(PlanError, match=r"--kd-teacher .*: 4 classes, expected 3; name a checkpoint"):
         finetune(run_config(checkpoint, data, tmp_path / "run", kd_teacher=teacher))
+
+
+def test_a_budget_of_macs_is_foreseen_with_what_the_teacher_takes_of_it(checkpoint: Path, data: Path, tmp_path: Path):
+    source = open_checkpoint(checkpoint)
+    forward = macs_of(source.spec, where="model")
+    budget = float(
+        13 * forward * 8
+    )  # an update of 8 images passes forward four times: three for training, one to teach
+    config = run_config(checkpoint, data, tmp_path / "run", epochs=None, macs=budget, kd_teacher=checkpoint)
+    assert prepare(config, torch.device("cpu")).steps == foresee(config, source, World()).steps == 3
 
 
 def test_recalibration_replaces_spoilt_statistics_before_the_first_update(checkpoint: Path, data: Path, tmp_path: Path):
