@@ -127,7 +127,7 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
     if source.form is None and config.train != "new":
         _require_variance(config, source, model, select(config.train, source, model), world)
     macs = training_macs(count_macs(spec, model).total, inputs=1)
-    if config.macs is not None:  # else the teacher, which may not exist yet either, need not be opened
+    if config.macs is not None:  # otherwise the teacher need not be opened
         macs += teacher_macs(config)
     per_epoch = len(train) // config.batch_size
     return Foreseen(_named(spec, classes), length_of(config, train, per_epoch, macs), per_epoch)
