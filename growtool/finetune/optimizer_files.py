@@ -21,7 +21,7 @@ from growtool.errors import CheckpointError
 from growtool.finetune.optimizer_state import OptimizerState
 from growtool.finetune.state.packed import references, unpacked
 
-FORMAT = 1
+FORMAT = 1  # version of optimizer.json
 
 
 def write_state(folder: Path, state: OptimizerState) -> None:

@@ -30,7 +30,7 @@ from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.weights import exported, is_reparametrised, origins, put_in
 from growtool.finetune.update.loop import Diverged, Trainer
 
-FORMAT = 1
+FORMAT = 1  # version of state.json
 _ANOTHER = "resume from another checkpoint of the run"
 _COURSE = TypeAdapter(RunProgress)
 
