@@ -39,8 +39,8 @@ def grow(
 
     Args:
         model_or_path: a model of timm, the path of a timm folder or `.safetensors` file, or an opened checkpoint.
-            timm does not keep the arguments a model was constructed with. If they are not its defaults, the plan's
-            `model_args` has to tell them.
+            The arguments of a model are those that `timm.create_model` was given. For a model that its class built
+            directly, with other arguments than its defaults, the plan's `model_args` has to tell them.
         plan: the path of a plan in YAML, its content as a mapping, or a plan that was read.
         out: a folder or `.safetensors` file to write. None keeps the result in memory.
         force: whether to replace an older output.
@@ -126,8 +126,8 @@ def _require_same(model: nn.Module, source: Checkpoint) -> None:
     # Shapes do not tell all: models that differ in the number of heads alone have equal ones.
     library = library_of(source.spec)
     remedy = (
-        f"{library.name} does not keep the arguments that a {source.spec.architecture} was constructed with, and its "
-        "defaults make another model: tell the arguments in the plan with `model_args: {...}`"
+        f"the arguments that {library.name} has noted on this {source.spec.architecture} make another model: build it "
+        "with create_model, or tell the arguments that it was constructed with in the plan with `model_args: {...}`"
     )
     try:
         rebuilt = build(source.spec)

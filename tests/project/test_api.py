@@ -98,10 +98,32 @@ def test_a_model_grows_into_a_model_that_computes_the_same(folder):
     assert sum(p.numel() for p in larger.parameters()) > 2 * sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet10t", {"channels": [8, 8, 16, 16], "in_chans": 1, "num_classes": 3, "global_pool": "max"}),
+        ("vit_tiny_patch16_224", {"embed_dim": 16, "depth": 1, "num_heads": 2, "img_size": (32, 32), "num_classes": 0}),
+    ],
+)
+def test_timm_has_noted_the_arguments_of_a_model(name, arguments):
+    """Those that create_model was given, and what was changed since."""
+    model = timm.create_model(name, **arguments).eval()
+    if arguments["num_classes"]:
+        model.reset_classifier(5)
+    larger = growtool.grow(model, PLAN)
+    images = torch.randn(2, arguments.get("in_chans", 3), 32, 32)
+    with torch.no_grad():
+        expected, found = model(images), larger(images)
+    assert found.shape == (expected.shape if arguments["num_classes"] else (2, 32))
+    torch.testing.assert_close(found[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_model_whose_arguments_are_not_known_is_refused():
     """Other shapes are seen by the shapes, another number of heads by the outputs."""
-    with pytest.raises(growtool.CheckpointError, match=r"timm does not keep the arguments .* `model_args: \{...\}`"):
-        growtool.grow(timm.create_model("resnet10t", channels=[8, 8, 8, 8]), PLAN)
+    directly = timm.models.resnet10t(channels=[8, 8, 8, 8])
+    with pytest.raises(growtool.CheckpointError, match=r"timm has noted on this resnet10t .* `model_args: \{...\}`"):
+        growtool.grow(directly, PLAN)
+    assert growtool.grow(directly, PLAN | {"model_args": {"channels": [8, 8, 8, 8]}})
     arguments = {"embed_dim": 16, "depth": 1, "img_size": 32}
     model = timm.create_model("vit_tiny_patch16_224", num_heads=2, **arguments)
     with pytest.raises(growtool.CheckpointError, match="computes another function than timm's"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,21 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "classifier", "first_conv", "license",
 )  # fmt: skip
+
+
+def _noted_args(model: nn.Module) -> dict[str, Any]:
+    """Return the arguments that timm noted on a model, as `config.json` holds them.
+
+    A model that an entry point or a class built directly has only the classes, input channels and pooling. Arguments
+    that are no plain values (layers, say) are left out. Whoever uses the spec has to check that it makes this model.
+    """
+    from timm.models import get_model_args
+
+    noted = {}
+    for name, value in get_model_args(model).items():
+        with suppress(TypeError, ValueError):
+            noted[name] = json.loads(json.dumps(value))  # tuples become lists
+    return noted
 
 
 class Timm(Library):
@@ -61,15 +78,13 @@ class Timm(Library):
         return written_config(spec, int(getattr(model, "num_features", 0)))
 
     def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
-        """Return the spec by the model's `pretrained_cfg`; it tells no arguments of the constructor but the classes."""
+        """Return the spec by the model's `pretrained_cfg` and the arguments that `create_model` noted on it."""
         settings: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
         architecture = architecture or settings.get("architecture")
         if not architecture:
             return None
-        classes = getattr(model, "num_classes", None)
-        arguments = ({} if classes is None else {"num_classes": classes}) | dict(model_args)
         kept = {key: settings[key] for key in _SETTINGS if settings.get(key) is not None}
-        return ModelSpec(architecture, arguments, kept)
+        return ModelSpec(architecture, _noted_args(model) | dict(model_args), kept)
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
         """Return the spec of another model with the source's classes, input channels, pooling and settings."""
