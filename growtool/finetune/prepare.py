@@ -107,13 +107,14 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     )
 
 
-def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
+def foresee(config: RunConfig, source: Checkpoint, world: World, teacher: Checkpoint | None = None) -> Foreseen:
     """Check a run whose checkpoint does not exist yet, without reading weights or images.
 
     Args:
         config: the options of the run.
         source: the checkpoint, as far as it is known.
         world: the processes that will share the work.
+        teacher: the checkpoint to learn from, if it does not exist yet either; else that of the options.
 
     Raises:
         PlanError: options, data or classes do not fit the checkpoint. All options that are wrong by themselves are
@@ -128,7 +129,7 @@ def foresee(config: RunConfig, source: Checkpoint, world: World) -> Foreseen:
         _require_variance(config, source, model, select(config.train, source, model), world)
     macs = training_macs(count_macs(spec, model).total, inputs=1)
     if config.macs is not None:  # otherwise the teacher need not be opened
-        macs += teacher_macs(config)
+        macs += teacher_macs(config) if teacher is None else macs_of(teacher.spec, where=teacher.name)
     per_epoch = len(train) // config.batch_size
     return Foreseen(_named(spec, classes), length_of(config, train, per_epoch, macs), per_epoch)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pytest import approx
 
 from growtool.checkpoint import open_checkpoint
@@ -65,6 +66,16 @@ def test_another_course_may_grow_anywhere(folder: Path, sched: str):
     run_schedule(load_schedule(write(folder, rate, train(steps=len(found)))), folder / "alone")
     assert len(found) > 5 and found == rates(folder / "alone")
     assert found[:4] == approx([0, 1e-2 / 3, 2e-2 / 3, found[3]]) and found[3] > 2e-2 / 3
+
+
+def test_a_teacher_that_is_yet_to_grow_counts_with_the_size_that_it_will_have(folder: Path):
+    """Of a budget in MACs, what the latest growth starts from takes its part in each update."""
+    twice = {"grow": {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}}
+    taught = train(macs=4e9, kd_teacher="previous")
+    stages = (train(steps=2), WIDER, train(steps=1), twice, taught)
+    run_schedule(load_schedule(write(folder, {"sched": "constant", "warmup": 0.1}, *stages)), folder / "out")
+    last = yaml.safe_load((folder / "out/05-train/config.yaml").read_text())
+    assert last["sched_steps"] == 3 + last["resolved"]["steps"]
 
 
 @pytest.mark.slow

@@ -125,12 +125,14 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     if not coming:
         return None
     found = coming[0].open(source)
+    foreseen_teacher = None
     problems: list[str] = []
     spans: list[Span] = []
     for stage in coming:
         try:
             with _told_where(stage):
-                foreseen = stage.foresee(found, Site(output, source, teacher))
+                foreseen = stage.foresee(found, Site(output, source, teacher, foreseen_teacher=foreseen_teacher))
+                foreseen_teacher = found if isinstance(stage, Grow) else foreseen_teacher
                 found = foreseen.checkpoint
                 spans += [foreseen.span] if foreseen.span is not None else []
         except GrowtoolError as error:

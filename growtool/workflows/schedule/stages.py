@@ -62,6 +62,7 @@ class Site:
         teacher: the checkpoint before the latest growth, or the first one.
         progress: watches training.
         course: the rate over all stages; None if each stage has its own, or while it is not known yet.
+        foreseen_teacher: the checkpoint before the latest growth, if it does not exist yet.
     """
 
     root: Path
@@ -69,6 +70,7 @@ class Site:
     teacher: str | Path
     progress: Progress | None = None
     course: Course | None = None
+    foreseen_teacher: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,11 @@ class Train:
         from growtool.finetune.parallel.distributed import World
         from growtool.finetune.prepare import foresee
 
-        if self.options.get("kd_teacher") not in (None, PREVIOUS):
-            open_checkpoint(self.options["kd_teacher"])
-        found = foresee(self._config(site), source, World.from_environment())
+        named = self.options.get("kd_teacher")
+        if named not in (None, PREVIOUS):
+            open_checkpoint(named)
+        teacher = site.foreseen_teacher if named == PREVIOUS else None
+        found = foresee(self._config(site), source, World.from_environment(), teacher)
         return Foreseen(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
 
     def run(self, site: Site) -> StageRecord:
