@@ -1,7 +1,10 @@
-"""A linear system in the logarithms of factors: which tensors are multiplied by what, so that outputs stay.
+"""A linear system in the logarithms of factors, solved for the factors of weights that keep the model's outputs.
 
-A factor is a product of powers; its logarithm is a sum. An `unknown` is the factor of (a part of) one parameter, a
-`change` a factor that growth has brought in, whose value is known. Each requirement says that one sum is zero.
+A factor is a product of powers of terms, so its logarithm is a linear combination of the terms' logarithms. There are
+two sorts of terms: an `unknown` is the factor of one parameter or of a part of it; a `change` is a factor of known
+value that growth brings in. Each requirement says that one linear combination is zero.
+
+Coefficients are `Fraction`s, so that terms cancel exactly; only the values of changes are floats.
 """
 
 from __future__ import annotations
@@ -13,30 +16,30 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-Log: TypeAlias = "tuple[tuple[int, Fraction], ...]"  # term and how often it is in the sum, terms in order
+Log: TypeAlias = "tuple[tuple[int, Fraction], ...]"  # a linear combination: terms in order, with their coefficients
 ZERO: Log = ()
-_Sum: TypeAlias = "dict[int, Fraction]"
-_ALIKE = 1e-9  # sums of logarithms that differ by less are equal
-_SWEEPS = 20
+_Sum: TypeAlias = "dict[int, Fraction]"  # the same while it is computed with: term -> coefficient
+_ALIKE = 1e-9  # logarithms that differ by less are equal
+_SWEEPS = 20  # at most, of the coordinate descent in `_chosen`
 
 
 def alone(term: int) -> Log:
-    """The sum of one term."""
+    """Return the combination of one term, with coefficient 1."""
     return ((term, Fraction(1)),)
 
 
 def added(a: Log, b: Log, times: int = 1) -> Log:
-    """`a + times b`."""
+    """Return `a + times b`."""
     return _log(_plus(dict(a), dict(b), Fraction(times)))
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What the system has come to.
+    """The solution of a system.
 
     Attributes:
-        factors: unknown -> its factor, where that is not 1.
-        failed: changes that nothing makes up for.
+        factors: unknown -> its factor; unknowns with factor 1 are absent.
+        failed: changes that no factors of weights make up for.
     """
 
     factors: Mapping[int, float]
@@ -44,56 +47,56 @@ class Solution:
 
 
 class LogScales:
-    """Unknowns, changes, and what is required of them."""
+    """A linear system under construction: its unknowns, its changes and its requirements."""
 
     def __init__(self) -> None:
-        self._ratios: list[float | None] = []  # of each term: what a change multiplies by; None for an unknown
+        self._ratios: list[float | None] = []  # term -> the value of a change; None for an unknown
         self._uneven = set[int]()
         self._required: dict[Log, None] = {}
 
     def unknown(self) -> int:
-        """The term of a factor that is to be found."""
+        """Add an unknown and return its term."""
         return self._term(None)
 
     def change(self, ratio: float, *, uneven: bool = False) -> int:
-        """The term of a positive factor that growth has brought in.
+        """Add a positive factor that growth brings in and return its term.
 
         Args:
             ratio: the factor.
-            uneven: whether it is another one for each channel, and `ratio` only a name for all of them: it cancels
-                against its inverse, and no weight makes up for it.
+            uneven: whether the factor differs from channel to channel. Then `ratio` only identifies it: the change may
+                cancel against its inverse, but no weight makes up for it.
         """
         term = self._term(ratio)
         self._uneven |= {term} if uneven else set()
         return term
 
     def require(self, log: Log) -> None:
-        """Let a sum be zero."""
+        """Require that a combination is zero."""
         if log:
             self._required[log] = None
 
     def solve(self, suspects: Collection[int] = ()) -> Solution:
-        """The factors that fulfil all requirements, without the changes for which nothing can make up.
+        """Return the factors that fulfil all requirements, and the changes that had to be left out for that.
 
-        What is free is chosen, one after the other, so that the sum of the logarithms' sizes is smallest, what has one
-        factor counted once: few tensors change. Of choices as good as each other it is the middle one, so that queries
-        and keys share a factor.
+        Where the requirements leave a choice, the free unknowns are chosen one after the other, each so that the sum of
+        |log factor| over all different factors is smallest: an L1 norm, so that few tensors change. Among equally good
+        choices the middle one is taken, so that queries and keys share a factor.
 
         Args:
-            suspects: changes that are blamed alone where they and others stand in the way.
+            suspects: changes to leave out first; a contradiction that involves suspects is blamed on them alone.
         """
         failed = set[int]()
-        while True:
-            solved, problems = self._eliminated(failed)
-            if not problems:
+        while True:  # each round leaves out at least one change more
+            solved, contradictions = self._eliminated(failed)
+            if not contradictions:
                 chosen = self._chosen(solved)
-                found = {term: self._within(own, chosen) for term, own in solved.items()} | chosen
-                problems = [own for own in found.values() if abs(self._size(own, self._uneven)) > _ALIKE]
-            if not problems:
+                results = {term: self._inserted(combination, chosen) for term, combination in solved.items()} | chosen
+                contradictions = [sum_ for sum_ in results.values() if abs(self._size(sum_, self._uneven)) > _ALIKE]
+            if not contradictions:
                 break
-            for own in problems:
-                failed |= (own.keys() & suspects) or own.keys()
-        factors = {term: self._value(own) for term, own in found.items()}
+            for sum_ in contradictions:
+                failed |= (sum_.keys() & suspects) or sum_.keys()
+        factors = {term: self._value(sum_) for term, sum_ in results.items()}
         return Solution({term: factor for term, factor in factors.items() if factor != 1.0}, frozenset(failed))
 
     def _term(self, ratio: float | None) -> int:
@@ -101,30 +104,44 @@ class LogScales:
         return len(self._ratios) - 1
 
     def _eliminated(self, failed: Collection[int]) -> tuple[dict[int, _Sum], list[_Sum]]:
-        """Unknowns as sums of those that remain and of changes; and the sums of changes that are not zero."""
+        """Eliminate unknowns by Gaussian elimination, without the failed changes.
+
+        Returns:
+            Each pivot as a combination of changes and of the unknowns that remain free; and the contradictions:
+            combinations of changes alone that are required to be zero and are not.
+        """
         solved: dict[int, _Sum] = {}
-        problems = list[_Sum]()
+        contradictions = list[_Sum]()
         for log in self._required:
-            own = _substituted({term: times for term, times in log if term not in failed}, solved)
-            unknowns = [term for term in own if self._ratios[term] is None]
+            row = _substituted({term: times for term, times in log if term not in failed}, solved)
+            unknowns = [term for term in row if self._ratios[term] is None]
             if unknowns:
                 pivot = max(unknowns)
-                by = -own.pop(pivot)
-                solved[pivot] = {term: times / by for term, times in own.items()}
-            elif abs(self._size(own)) > _ALIKE:
-                problems.append(own)
-        for term in reversed(solved):  # the later ones hold none of the earlier
+                by = -row.pop(pivot)
+                solved[pivot] = {term: times / by for term, times in row.items()}
+            elif abs(self._size(row)) > _ALIKE:
+                contradictions.append(row)
+        # A row holds no pivot of an earlier one, but may hold pivots of later ones: substitute from the last upwards.
+        for term in reversed(solved):
             solved[term] = _substituted(solved[term], solved)
-        return solved, problems
+        return solved, contradictions
 
     def _chosen(self, solved: Mapping[int, _Sum]) -> dict[int, _Sum]:
-        """The free unknowns that changes concern, each as a sum of changes."""
+        """Choose the free unknowns that changes concern: minimise the sum of all |log factor| by coordinate descent.
+
+        Args:
+            solved: each pivot as a combination of changes and free unknowns.
+
+        Returns:
+            Each of these unknowns as a combination of changes.
+        """
         sums = list(solved.values())
-        changed = [own for own in sums if abs(self._size(self._within(own, {}))) > _ALIKE]
-        free = sorted({term for own in changed for term in own if self._ratios[term] is None})
+        changed = [sum_ for sum_ in sums if abs(self._size(self._inserted(sum_, {}))) > _ALIKE]
+        free = sorted({term for sum_ in changed for term in sum_ if self._ratios[term] is None})
         alone = [{term: Fraction(1)} for term in free]
-        sums = list({self._key(own): own for own in (*alone, *sums)}.values())
-        holding = {term: [own for own in sums if term in own] for term in free}
+        # equal factors, as of a weight and its bias, count once
+        sums = list({self._key(sum_): sum_ for sum_ in (*alone, *sums)}.values())
+        holding = {term: [sum_ for sum_ in sums if term in sum_] for term in free}
         chosen: dict[int, _Sum] = {term: {} for term in free}
         for _ in range(_SWEEPS):
             before = dict(chosen)
@@ -135,45 +152,48 @@ class LogScales:
         return chosen
 
     def _best(self, term: int, sums: Iterable[_Sum], chosen: Mapping[int, _Sum]) -> _Sum:
-        """What makes the sizes of sums smallest together as one unknown varies: a weighted median."""
-        ends = []
-        for own in sums:
-            others = self._within({t: times for t, times in own.items() if t != term}, chosen)
-            ends.append((_plus({}, others, -1 / own[term]), abs(own[term])))
-        ends.sort(key=lambda end: self._size(end[0]))
-        half, passed = sum(weight for _, weight in ends) / 2, Fraction(0)
-        for place, (end, weight) in enumerate(ends):
+        """Return the value of one unknown t that minimises the sum of |a_i t + b_i|, the other unknowns being held.
+
+        That is the median of the zeros -b_i / a_i, weighted by |a_i|; half-way between two where both are medians.
+        """
+        zeros = []
+        for sum_ in sums:
+            rest = self._inserted({t: times for t, times in sum_.items() if t != term}, chosen)
+            zeros.append((_plus({}, rest, -1 / sum_[term]), abs(sum_[term])))
+        zeros.sort(key=lambda zero: self._size(zero[0]))
+        half, passed = sum(weight for _, weight in zeros) / 2, Fraction(0)
+        for place, (zero, weight) in enumerate(zeros):
             passed += weight
             if passed > half:
-                return end
+                return zero
             if passed == half:
-                return _plus(_plus({}, end, Fraction(1, 2)), ends[place + 1][0], Fraction(1, 2))
+                return _plus(_plus({}, zero, Fraction(1, 2)), zeros[place + 1][0], Fraction(1, 2))
         raise AssertionError("weights are positive")
 
-    def _key(self, own: _Sum) -> tuple[Log, float]:
-        """What equal sums have in common: their unknowns, and the value of their changes."""
-        unknowns = {term: times for term, times in own.items() if self._ratios[term] is None}
-        return _log(unknowns), round(self._size(self._within(own, {})), 9)
+    def _key(self, sum_: _Sum) -> tuple[Log, float]:
+        """Return what equal factors have in common: their unknowns, and the value of their changes."""
+        unknowns = {term: times for term, times in sum_.items() if self._ratios[term] is None}
+        return _log(unknowns), round(self._size(self._inserted(sum_, {})), 9)
 
-    def _within(self, own: Mapping[int, Fraction], chosen: Mapping[int, _Sum]) -> _Sum:
-        """A sum with what was chosen for free unknowns in their place; those that no change concerns are zero."""
-        found: _Sum = {}
-        for term, times in own.items():
-            known = {term: Fraction(1)} if self._ratios[term] is not None else chosen.get(term, {})
-            found = _plus(found, known, times)
-        return found
+    def _inserted(self, sum_: Mapping[int, Fraction], chosen: Mapping[int, _Sum]) -> _Sum:
+        """Insert the chosen values of free unknowns into a combination; unknowns without a choice are zero."""
+        result: _Sum = {}
+        for term, times in sum_.items():
+            value = {term: Fraction(1)} if self._ratios[term] is not None else chosen.get(term, {})
+            result = _plus(result, value, times)
+        return result
 
-    def _size(self, own: Mapping[int, Fraction], among: Collection[int] | None = None) -> float:
-        """The value of a sum of changes, or of its part among some of them."""
-        told = (item for item in own.items() if among is None or item[0] in among)
-        return math.fsum(float(times) * math.log(self._ratio(term)) for term, times in told)
+    def _size(self, sum_: Mapping[int, Fraction], among: Collection[int] | None = None) -> float:
+        """Return the value of a combination of changes, or of the part of it that lies among some changes."""
+        counted = (item for item in sum_.items() if among is None or item[0] in among)
+        return math.fsum(float(times) * math.log(self._ratio(term)) for term, times in counted)
 
-    def _value(self, own: Mapping[int, Fraction]) -> float:
-        """The factor: one root of what has the same exponent, as few roundings as may be."""
-        if abs(self._size(own)) <= _ALIKE:
+    def _value(self, sum_: Mapping[int, Fraction]) -> float:
+        """Return the factor itself, with as few roundings as may be: one power for all ratios of equal exponent."""
+        if abs(self._size(sum_)) <= _ALIKE:
             return 1.0
         alike = defaultdict[Fraction, list[float]](list)
-        for term, times in own.items():
+        for term, times in sum_.items():
             alike[abs(times)].append(self._ratio(term) if times > 0 else 1 / self._ratio(term))
         return math.prod(math.prod(ratios) ** float(times) for times, ratios in alike.items())
 
@@ -183,25 +203,25 @@ class LogScales:
         return ratio
 
 
-def _log(own: Mapping[int, Fraction]) -> Log:
-    return tuple(sorted(own.items()))
+def _log(sum_: Mapping[int, Fraction]) -> Log:
+    return tuple(sorted(sum_.items()))
 
 
 def _plus(a: _Sum, b: Mapping[int, Fraction], times: Fraction) -> _Sum:
-    """`a + times b`, in a new dictionary."""
-    found = dict(a)
-    for term, own in b.items():
-        found[term] = found.get(term, Fraction(0)) + times * own
-        if not found[term]:
-            del found[term]
-    return found
+    """Return `a + times b` in a new dictionary, without terms that cancel."""
+    result = dict(a)
+    for term, coefficient in b.items():
+        result[term] = result.get(term, Fraction(0)) + times * coefficient
+        if not result[term]:
+            del result[term]
+    return result
 
 
-def _substituted(own: _Sum, solved: Mapping[int, _Sum]) -> _Sum:
-    """A sum with every unknown that is solved for replaced, as often as it takes."""
-    while known := [term for term in own if term in solved]:
+def _substituted(sum_: _Sum, solved: Mapping[int, _Sum]) -> _Sum:
+    """Replace every unknown that is solved for, until none is left."""
+    while known := [term for term in sum_ if term in solved]:
         for term in known:
-            if term in own:
-                times = own.pop(term)
-                own = _plus(own, solved[term], times)
-    return own
+            if term in sum_:  # it may have cancelled
+                times = sum_.pop(term)
+                sum_ = _plus(sum_, solved[term], times)
+    return sum_

@@ -1,4 +1,8 @@
-"""A pass followed for the factors of its values: what is known, what growth brings in, what can take it back."""
+"""A pass of the target followed for the factors of its values: `y' = s E y` of a tensor y of the source.
+
+A `ScalePass` holds the factor s of every tensor met so far. Its methods tell what factor an operation brings in, note
+the joint operations, and require of factors what the rules in `prove.scales.rules` ask for.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.lockstep import Entry, Lockstep
-from growtool.prove.scales.values import Factors, ScaledValues, simple
+from growtool.prove.scales.values import Factors, ScaledValues, simplified
 from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace, Unchanged, groups_on
 from growtool.trace.axes import axis_size
 from growtool.trace.steps import Step
@@ -41,22 +45,24 @@ class ScalePass:
 
     Attributes:
         lockstep: both passes side by side; the target's is followed.
-        rows: first axis of each tensor that may be multiplied; of one without dimensions, an axis of one position.
-        expansions: how each set of channels grows; those that stay may be absent.
-        ratios: constant that is a multiple of the source's -> how many times as large it is.
+        rows: tensor whose rows may be multiplied -> its first axis; one position for a tensor without dimensions.
+        expansions: how each channel group grows; groups that stay may be absent.
+        ratios: constant that is a multiple of the source's -> the multiple.
         unsplit: weights whose columns are copied and not split.
-        values: the factors and what is required of them.
-        known: number of a tensor -> the factors of its values.
-        unknown: tensor that may be multiplied -> the term of each of its parts.
-        joint: joint operation -> the terms of what copies bring in there.
-        norms: norms by a variance with N - 1 -> the term of what copies bring in there.
+        values: the factors, and what is required of them.
+        factors: number of a tensor -> the factors of its values.
+        unknown: tensor whose rows may be multiplied -> the term of each of its parts.
+        joint: joint operation -> the terms of what copies bring in there; none where no weight makes up for copies.
+        norms: norm by a variance with N - 1 -> the term of what copies bring in there.
         copied: weight of `unsplit` -> the terms of what sums over its columns bring in.
-        numbers: module and place of an entry -> the term of a number that is another, and the source's entry.
+        numbers: module and place of an entry whose number differs from the source's -> the term of the ratio, and the
+            source's entry.
         constants: constant of `ratios` that the pass has met -> the term of its ratio.
-        offsets: tensor that may be multiplied once a number is added to it -> the number.
-        transformed: weight that goes through a function that a split of its columns does not pass -> where.
-        copies_of: term of what copies bring in -> the channels.
-        sums: term of what a sum with a weight brings in, or a weight's split -> the module or weight.
+        offsets: tensor that is used with a number added to it, as a gain `1 + w` -> the number.
+        transformed: weight that goes through a function, which a split of its columns does not pass -> the module.
+        copies_of: term of what copies bring in -> their channel group.
+        sums: term of what a sum with a weight brings in -> the module; term of what a weight's split takes back -> the
+            weight.
     """
 
     lockstep: Lockstep
@@ -65,7 +71,7 @@ class ScalePass:
     ratios: Mapping[str, float]
     unsplit: frozenset[str]
     values: ScaledValues = field(default_factory=ScaledValues)
-    known: dict[int, Factors] = field(default_factory=dict)
+    factors: dict[int, Factors] = field(default_factory=dict)
     unknown: dict[str, list[int]] = field(default_factory=dict)
     joint: defaultdict[JointOp, list[int]] = field(default_factory=lambda: defaultdict(list))
     norms: dict[RescaledNorm, int] = field(default_factory=dict)
@@ -80,220 +86,239 @@ class ScalePass:
 
     @property
     def trace(self) -> Trace:
-        """The target's."""
+        """The target's trace."""
         return self.lockstep.target
 
     def of(self, number: int) -> Factors:
-        """The factors of a tensor's values; 1 for an input or a constant."""
-        if number not in self.known:
+        """Return the factors of a tensor's values; 1 for an input or a constant."""
+        if number not in self.factors:
             names = self.trace.forward.stored.get(number, ())
-            self.known[number] = self._parameter(names) if names else 0
-        return self.known[number]
+            self.factors[number] = self._parameter(names) if names else 0
+        return self.factors[number]
 
-    def whole(self, number: int) -> Tensor:
-        """The same as int64, one for each value."""
+    def of_each_value(self, number: int) -> Tensor:
+        """Return the factors of a tensor's values as int64 of its shape."""
         return torch.as_tensor(self.of(number)).expand(self.shape(number))
 
     def shape(self, number: int) -> tuple[int, ...]:
-        """The sizes of a tensor."""
+        """Return the sizes of a tensor."""
         return tuple(map(axis_size, self.trace.forward.layouts[number]))
 
-    def nonlinear(self, step: Step, numbers: Iterable[int]) -> None:
-        """Operands go through a function that takes no factor."""
+    def axis(self, number: int, dim: int) -> Axis:
+        """Return one axis of a tensor."""
+        return self.trace.forward.axes(number)[dim]
+
+    def require_unscaled(self, step: Step, numbers: Iterable[int]) -> None:
+        """Require factors of 1, as these operands go through a function that passes no factor on."""
         numbers = list(numbers)
         for number in numbers:
-            self.values.unscaled(self.of(number))
-        self.transforms(step, numbers)
+            self.values.require_one(self.of(number))
+        self.note_transformed(step, numbers)
 
-    def transforms(self, step: Step, numbers: Iterable[int]) -> None:
-        """Operands go through a function that a split of columns does not pass, though other factors may."""
+    def note_transformed(self, step: Step, numbers: Iterable[int]) -> None:
+        """Note that weights among these operands go through a function, so that their columns may not be split.
+
+        The shares of m copies add up to w, but f of each share need not add up to f(w): not for a standardised weight,
+        where f(w / m) = f(w), and not for unequal shares even where f passes factors on.
+        """
         for number in numbers:
             self.transformed |= dict.fromkeys(self.trace.forward.made_of.get(number, ()), step.module)
 
-    def offset(self, step: Step) -> str | None:
-        """The parameter that a number is added to, where nothing else reads it and it may be multiplied; else None."""
+    def note_product_of_weights(self, step: Step, a: int, b: int) -> None:
+        """Note two tensors that are multiplied, if both are weights: splits of both at once do not go together."""
+        if all(self.trace.forward.made_of.get(number) for number in (a, b)):
+            self.note_transformed(step, (a, b))
+
+    def offset_parameter(self, step: Step) -> str | None:
+        """Return the parameter that a number is added to, if it may be multiplied and nothing else reads it."""
         number, forward = step.args[0].number, self.trace.forward
         names = forward.stored.get(number, ())
         alone = len(names) == 1 and names[0] in self.rows and len(forward.touched_by[number]) == 1
         return names[0] if alone else None
 
-    def apart(self, step: Step, a: int, b: int) -> None:
-        """Two tensors are multiplied: of weights alone, a split of one does not go with one of the other."""
-        if all(self.trace.forward.made_of.get(number) for number in (a, b)):
-            self.transforms(step, (a, b))
-
-    def axis(self, number: int, dim: int) -> Axis:
-        """An axis of a tensor."""
-        return self.trace.forward.axes(number)[dim]
-
     def over(
         self,
         axis: Axis,
-        brought: Iterable[list[int]],
+        term_lists: Iterable[list[int]],
         power: float = 1,
         *,
         split: bool = False,
         among: Callable[[ChannelGroup], bool] = lambda _: True,
     ) -> Factors:
-        """What a sum over an axis multiplies by at each position: the copies of the channel, to a power.
+        """Return what a sum over an axis multiplies by at each position: the copies of the channel there, to a power.
 
         Args:
             axis: what is summed over.
-            brought: lists that take in the terms.
-            power: -1 for a mean or a split, 1/2 for a length.
-            split: whether a weight may be split among the copies.
-            among: the sets of channels that count.
+            term_lists: lists to add the new terms to.
+            power: -1 for a mean or a split, 1/2 for a Euclidean length.
+            split: whether a weight that is split among the copies, or the split itself, is what it is about.
+            among: the channel groups that count.
         """
         if not any(group in self._copies for group in groups_on(axis)):
             return 0
-        lists = list(brought)
+        lists = list(term_lists)
 
         def times(group: ChannelGroup) -> int:
             if group not in self._copies or not among(group):
                 return 0
             copies, uneven = self._copies[group]
-            term = self._brought(copies**power, lists, uneven=uneven)
+            term = self._new_term(copies**power, lists, uneven=uneven)
             self.copies_of[term] = group
             number = self.values.number_of(term)
             if uneven and not split:  # some terms count more often than others: no multiple of the source's sum
-                self.values.unscaled(number)
+                self.values.require_one(number)
             return number
 
         return self._along(axis, times)
 
-    def joint_op(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
-        """The same for an operation of which weights may make up for copies."""
+    def over_jointly(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
+        """Return the same for a joint operation where weights may make up for copies, and note the operation."""
         return self.over(axis, [self.joint[JointOp(kind, step.module, axis)]], power)
 
-    def jointly(self, kind: str, step: Step, number: int, dims: Iterable[int]) -> None:
-        """Note an operation of which no weight makes up for copies."""
+    def over_weight(self, step: Step, weight: int, axis: Axis) -> Factors:
+        """Return the same for a sum of products with a weight; a split of the weight takes it back."""
+        copied = self.unsplit & self.trace.forward.made_of[weight]
+        terms = list[int]()
+        factors = self.over(axis, [self.copied[name] for name in copied] or [terms], split=not copied)
+        self.sums |= dict.fromkeys(terms, step.module)
+        return factors
+
+    def note_joint(self, kind: str, step: Step, number: int, dims: Iterable[int]) -> None:
+        """Note a joint operation over dimensions of a tensor where no weight makes up for copies."""
         for dim in dims:
             self.joint.setdefault(JointOp(kind, step.module, self.axis(number, dim)), [])
 
-    def weighted(self, step: Step, weight: int, axis: Axis) -> Factors:
-        """The same for a sum that a parameter has a part in."""
-        copied = self.unsplit & self.trace.forward.made_of[weight]
-        terms = list[int]()
-        found = self.over(axis, [self.copied[name] for name in copied] or [terms], split=not copied)
-        self.sums |= dict.fromkeys(terms, step.module)
-        return found
+    def over_variance(self, step: Step, axis: Axis, eps: float) -> int:
+        """Return what copies bring in at a norm by a variance with N - 1, and note the norm.
 
-    def rescaled(self, step: Step, axis: Axis, eps: float) -> int:
-        """What a norm by a variance with N - 1 brings in over m copies of each channel.
-
-        The variance is `r = (m N - m) / (m N - 1)` of what it was, and so is the eps that the norm needs.
+        Over m copies of each of N channels the variance is `r = m (N - 1) / (m N - 1)` of what it was, and so is the
+        eps that the norm needs; its result is `r^-1/2` times as large.
         """
         terms = self.joint[JointOp(step.name, step.module, axis)]
         copies, size = copies_per_position(axis, self.expansions), axis_size(axis)
         if copies is None or not 1 < copies < size:
             return 0
         share = (size - copies) / (size - 1)
-        term = self._brought(share**-0.5, [terms])
+        term = self._new_term(share**-0.5, [terms])
         self.norms[RescaledNorm(step.module, (), 0.0, share, eps)] = term
         return self.values.number_of(term)
 
-    def number(self, step: Step, told: Callable[[Step], Any]) -> Factors:
-        """What a multiplication by a number brings in where the source has another.
+    def number(self, step: Step, number_in: Callable[[Step], Any]) -> Factors:
+        """Return what a multiplication by a number brings in where the source multiplies by another.
 
         Args:
             step: the operation.
-            told: gives the number of it, or of the source's.
+            number_in: gives the number in it, or in the source's operation.
         """
         found = self.lockstep.counterpart(step)
         if found is None or step.entry is None:
             return 0
-        own, source = told(step), told(found[0])
-        if not isinstance(source, int | float) or own * source <= 0 or f"{own:.9g}" == f"{source:.9g}":
+        counterpart, entry = found
+        target, source = number_in(step), number_in(counterpart)
+        # nine digits: the two constructors may compute equal numbers in different ways
+        if not isinstance(source, int | float) or target * source <= 0 or f"{target:.9g}" == f"{source:.9g}":
             return 0
-        term = self._brought(source / own if step.name == "div" else own / source)
-        self.numbers[step.module, step.entry] = term, found[1]
+        term = self._new_term(source / target if step.name == "div" else target / source)
+        self.numbers[step.module, step.entry] = term, entry
         return self.values.number_of(term)
 
     @cached_property
     def _copies(self) -> dict[ChannelGroup, tuple[float, bool]]:
-        """How many copies channels have, blanks aside, and whether that is a mere name as they have unlike many."""
-        found = {}
+        """How many copies the channels of each group have, blanks aside, and whether that is uneven.
+
+        An uneven group has unlike numbers of copies. A number that no other uneven group has stands for them, so that
+        what it brings in cancels against its own inverse alone.
+        """
+        copies = {}
         for place, (group, expansion) in enumerate(self.expansions.items()):
             if not expansion.is_identity and expansion.copies != 1:
                 uneven = expansion.copies is None
-                found[group] = float(expansion.copies or 2 + place / 7), uneven
-        return found
+                copies[group] = float(expansion.copies or 2 + place / 7), uneven
+        return copies
 
-    def _brought(self, ratio: float, lists: Iterable[list[int]] = (), *, uneven: bool = False) -> int:
+    def _new_term(self, ratio: float, term_lists: Iterable[list[int]] = (), *, uneven: bool = False) -> int:
+        """Add a change to the linear system and to the lists, and return its term."""
         term = self.values.scales.change(ratio, uneven=uneven)
-        for terms in lists:
+        for terms in term_lists:
             terms.append(term)
         return term
 
     def _along(self, axis: Axis, times: Callable[[ChannelGroup], int]) -> Factors:
-        """The factor at each position of an axis, from that of each set of channels on it."""
+        """Return the factor at each position of an axis, given the factor of each channel group on it."""
         parts = list[Tensor]()
         for segment in axis:
+            # a segment is a row-major product: each position has the product of the factors of its coordinates
             part: Factors = 0
             size = 1
             for factor in segment:
-                own = times(factor) if isinstance(factor, ChannelGroup) else self._along(factor, times)
+                inner = times(factor) if isinstance(factor, ChannelGroup) else self._along(factor, times)
                 length = factor.size if isinstance(factor, ChannelGroup) else axis_size(factor)
                 outer = part if isinstance(part, int) else part[:, None]
-                part = self.values.times(outer, own)
+                part = self.values.product(outer, inner)
                 size *= length
                 part = part if isinstance(part, int) else part.expand(size // length, length).reshape(-1)
             parts.append(torch.as_tensor(part).expand(size))
-        return simple(torch.cat(parts))
+        return simplified(torch.cat(parts))
 
     def _parameter(self, names: tuple[str, ...]) -> Factors:
-        """Unknown factors along the rows, and what a split divides by along what is summed over."""
+        """Return the factors of a parameter or buffer: unknown along its rows, divided by the copies along its columns.
+
+        The columns are the dimensions that sums run over: the equal split gives each of m copies 1/m. A noisy split
+        adds up to the same, so the factor of the sum is as it would be for the equal one.
+        """
         name = next((name for name in names if name in self.rows), names[0])
         if name not in self._stored:
             axes = self.trace.tensors[name]
-            found = self._unknown(name, len(axes)) if name in self.rows else self._constant(name)
+            factors = self._unknown(name, len(axes)) if name in self.rows else self._constant(name)
             for dim, axis in enumerate(axes):
-                own = 0 if name in self.unsplit else self._split(name, dim, axis)
-                after = len(axes) - dim - 1
-                own = own if isinstance(own, int) else own.reshape(-1, *[1] * after)
-                found = self.values.times(found, own)
-            self._stored[name] = found
+                split = 0 if name in self.unsplit else self._split(name, dim, axis)
+                dims_after = len(axes) - dim - 1
+                split = split if isinstance(split, int) else split.reshape(-1, *[1] * dims_after)
+                factors = self.values.product(factors, split)
+            self._stored[name] = factors
         return self._stored[name]
 
-    def _unknown(self, name: str, dims: int) -> Factors:
-        parts, count = parts_of(self.rows[name], 1)
+    def _unknown(self, name: str, ndim: int) -> Factors:
+        """Return an unknown factor for each part of a tensor's rows: [rows, 1, ...], or one number for one part."""
+        part_of_row, count = parts_of(self.rows[name], 1)
         self.unknown[name] = [self.values.scales.unknown() for _ in range(count)]
         numbers = [self.values.number_of(term) for term in self.unknown[name]]
-        return numbers[0] if count == 1 else torch.tensor(numbers)[parts].reshape(-1, *[1] * (dims - 1))
+        return numbers[0] if count == 1 else torch.tensor(numbers)[part_of_row].reshape(-1, *[1] * (ndim - 1))
 
     def _constant(self, name: str) -> int:
         if name not in self.ratios:
             return 0
-        self.constants[name] = self._brought(self.ratios[name])
+        self.constants[name] = self._new_term(self.ratios[name])
         return self.values.number_of(self.constants[name])
 
     def _split(self, name: str, dim: int, axis: Axis) -> Factors:
+        """Return what a split divides by along a dimension of a weight: the copies of the groups summed over there."""
         terms = list[int]()
-        consumed = self.trace.consumers
-        found = self.over(axis, [terms], -1, split=True, among=lambda group: (group, name, dim) in consumed)
+        consumers = self.trace.consumers
+        factors = self.over(axis, [terms], -1, split=True, among=lambda group: (group, name, dim) in consumers)
         self.sums |= dict.fromkeys(terms, name)
-        return found
+        return factors
 
 
 def parts_of(axis: PairedAxis, side: int) -> tuple[Tensor, int]:
-    """Which part of an axis each position lies in (int64), and how many parts there are.
+    """Return which part of an axis each position lies in (int64 [positions]), and how many parts there are.
 
-    Parts are what lies side by side: queries, keys and values of a packed matrix, within each head perhaps.
+    Parts are segments that lie side by side: queries, keys and values of a packed matrix, within each head perhaps.
 
     Args:
         axis: the layout in both models.
         side: 0 for the source's positions, 1 for the target's.
     """
-    found, count = list[Tensor](), 0
+    part_of_position, parts = list[Tensor](), 0
     for segment in axis.segments:
-        part, own = torch.zeros(1, dtype=torch.int64), 1
+        part, parts_here = torch.zeros(1, dtype=torch.int64), 1
         for factor in segment:
             if isinstance(factor, PairedAxis):
-                inner, times = parts_of(factor, side)
+                inner, parts_inside = parts_of(factor, side)
             else:
                 size = factor.size if isinstance(factor, Unchanged) else factor.sizes[side]
-                inner, times = torch.zeros(size, dtype=torch.int64), 1
-            part, own = (part[:, None] * times + inner).reshape(-1), own * times
-        found.append(part + count)
-        count += own
-    return torch.cat(found), count
+                inner, parts_inside = torch.zeros(size, dtype=torch.int64), 1
+            part, parts_here = (part[:, None] * parts_inside + inner).reshape(-1), parts_here * parts_inside
+        part_of_position.append(part + parts)
+        parts += parts_here
+    return torch.cat(part_of_position), parts

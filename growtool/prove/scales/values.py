@@ -1,6 +1,7 @@
-"""The factors of a tensor's values, which may be several: those of queries, keys and values packed in one, say.
+"""Factors of a tensor's values, of which there may be several: queries, keys and values packed in one tensor, say.
 
-A tensor of numbers of factors stands for the tensor of values; what only moves values is run on the numbers.
+Every factor has a number. A tensor of such numbers stands for the tensor of values, with one position along every
+dimension in which the factor does not vary; an operation that only moves values is run on the numbers themselves.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from growtool.library import leaves_of
 from growtool.prove.scales.log_scales import ZERO, Log, LogScales, added, alone
 from growtool.trace.steps import Ref, Step
 
-Factors = int | Tensor  # the number of a factor, or several that broadcast to the tensor's shape
+Factors = int | Tensor  # the number of the one factor, or int64 numbers that broadcast to the tensor's shape
 
 
 class ScaledValues:
-    """Factors by their numbers, and what is required of them; number 0 is 1."""
+    """The factors of a pass by their numbers, and the linear system of what is required of them; number 0 is 1."""
 
     def __init__(self) -> None:
         self.scales = LogScales()
@@ -27,77 +28,90 @@ class ScaledValues:
         self._numbers: dict[Log, int] = {ZERO: 0}
 
     def number(self, log: Log) -> int:
-        """The number of a factor."""
+        """Return the number of a factor."""
         if log not in self._numbers:
             self._numbers[log] = len(self._logs)
             self._logs.append(log)
         return self._numbers[log]
 
     def number_of(self, term: int) -> int:
-        """The number of a factor that is one term of the system."""
+        """Return the number of the factor that is one term of the linear system."""
         return self.number(alone(term))
 
-    def times(self, a: Factors, b: Factors, power: int = 1) -> Factors:
-        """The factors of a product `a b^power`."""
-        return self._paired(a, b, lambda x, y: self.number(added(self._logs[x], self._logs[y], power)))
+    def product(self, a: Factors, b: Factors, power: int = 1) -> Factors:
+        """Return the factors of a product `a b^power`."""
+        return self._by_pairs(a, b, lambda x, y: self.number(added(self._logs[x], self._logs[y], power)))
 
-    def alike(self, a: Factors, b: Factors) -> Factors:
-        """Require equal factors, place by place, and return them."""
+    def require_equal(self, a: Factors, b: Factors) -> Factors:
+        """Require that a and b are equal at every position, and return a."""
 
         def first(x: int, y: int) -> int:
             self.scales.require(added(self._logs[x], self._logs[y], -1))
             return x
 
-        return self._paired(a, b, first)
+        return self._by_pairs(a, b, first)
 
-    def one(self, factors: Factors) -> int:
-        """Require the same factor at all places, and return it."""
+    def require_uniform(self, factors: Factors) -> int:
+        """Require the same factor at all positions, and return it."""
         if isinstance(factors, int):
             return factors
         first, *others = factors.unique().tolist()
         for other in others:
-            self.alike(first, other)
+            self.require_equal(first, other)
         return int(first)
 
-    def unscaled(self, *factors: Factors) -> None:
-        """Require factors of 1."""
-        for own in factors:
-            self.alike(self.one(own), 0)
+    def require_one(self, *factors: Factors) -> None:
+        """Require that all factors are 1."""
+        for each in factors:
+            self.require_equal(self.require_uniform(each), 0)
 
     def summed(self, factors: Factors, dims: Sequence[int]) -> Factors:
-        """Require the same factor along dimensions that are summed over, counted from the last (-1), and drop these."""
+        """Return the factors of a sum over dimensions, which are dropped; along each the factor has to be the same.
+
+        Args:
+            factors: of what is summed.
+            dims: counted from the last, which is -1: `factors` may lack leading dimensions.
+        """
         if isinstance(factors, int):
             return factors
         for dim in sorted(dim + factors.ndim for dim in dims if dim + factors.ndim >= 0)[::-1]:
             if factors.shape[dim] > 1:
-                return self.one(factors)
+                return self.require_uniform(factors)
             factors = factors.squeeze(dim)
-        return simple(factors)
+        return simplified(factors)
 
-    def _paired(self, a: Factors, b: Factors, function: Callable[[int, int], int]) -> Factors:
+    def _by_pairs(self, a: Factors, b: Factors, function: Callable[[int, int], int]) -> Factors:
+        """Return `function(a, b)` by position, computed once for every pair of numbers that occurs."""
         if isinstance(a, int) and isinstance(b, int):
             return function(a, b)
-        pairs, places = torch.unique(torch.as_tensor(a) * len(self._logs) + torch.as_tensor(b), return_inverse=True)
-        count = len(self._logs)
-        found = [function(pair // count, pair % count) for pair in pairs.tolist()]
-        return simple(torch.tensor(found)[places])
+        count = len(self._logs)  # `function` may add numbers
+        pairs, places = torch.unique(torch.as_tensor(a) * count + torch.as_tensor(b), return_inverse=True)
+        results = [function(pair // count, pair % count) for pair in pairs.tolist()]
+        return simplified(torch.tensor(results)[places])
 
 
-def simple(factors: Tensor) -> Factors:
-    """One position in place of a dimension along which nothing varies; one number where nothing does at all."""
+def simplified(factors: Tensor) -> Factors:
+    """Keep one position of each dimension along which nothing varies; return a plain number where nothing varies."""
     for dim, size in enumerate(factors.shape):
         first = factors.narrow(dim, 0, 1) if size else factors
+        # a stride of 0 is an expanded dimension: nothing varies along it, and nothing need be compared
         if size > 1 and (factors.stride(dim) == 0 or bool((factors == first).all())):
             factors = first
     return factors if factors.numel() > 1 else int(factors.sum())
 
 
 def moved(step: Step, known: Mapping[int, Tensor]) -> list[Factors]:
-    """What only moves values, run on the numbers of their factors: one result for each of the operation's."""
+    """Run an operation that only moves values on the numbers of their factors, and return those of each result.
+
+    Args:
+        step: the operation.
+        known: number of a tensor that it reads -> int64 of its shape, the factor of each value.
+    """
     args, kwargs = tree_map(
         lambda leaf: known[leaf.number] if isinstance(leaf, Ref) else leaf, (step.args, dict(step.kwargs))
     )
     kwargs.pop("memory_format", None)
-    name = "reshape" if step.name in ("view", "_unsafe_view") else step.name  # strides may be others here
+    # numbers were broadcast, so their strides are not those of the model's tensor, and a view may not be possible
+    name = "reshape" if step.name in ("view", "_unsafe_view") else step.name
     result = getattr(torch.ops.aten, name)(*args, **kwargs)
-    return list(map(simple, leaves_of(result)))
+    return list(map(simplified, leaves_of(result)))
