@@ -1,4 +1,9 @@
-"""Blank channels through norms, and what makes up for them there."""
+"""Blank channels through norms, and the gains that make up for them.
+
+A LayerNorm over n old channels of mean zero and zeros beside them, m channels in all, sees the variance `s v` with
+s = n / m. Its old channels come out `s^-1/2` times as large, so its gain times `s^1/2` makes up for the blanks, and
+these stay zero: (0 - 0) g. The same holds for an RMSNorm, without any centring.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from growtool.trace.table.reductions import takes_batch_statistics
 
 
 def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
-    """A norm of each channel over images and positions."""
+    """Return the state of a BatchNorm: a norm of each channel over images and positions."""
     number = step.args[0].number
     others = tuple(dim for dim in range(len(blanks.trace.forward.layouts[number])) if dim != 1)
     if takes_batch_statistics(step) and blanks.over(number, others):
@@ -30,7 +35,7 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
 
 
 def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
-    """A norm over the channels of each position; None where these are not the ones that are followed."""
+    """Return the state of a norm over the channels, or None for a norm over other axes."""
     norm = norm_call(step, blanks.trace.forward)
     if norm is None or not blanks.over(norm.x, norm.dims):
         return None
@@ -56,13 +61,17 @@ def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
 
 
 def _fits(x: AbstractState, kind: str) -> bool:
+    """Return whether blank channels come out of a norm as zeros, and old channels as multiples of the source's.
+
+    A LayerNorm takes the mean off, so blanks that hold it (`lemon`) come out as zeros as well.
+    """
     if kind == "RMSNorm":
         return x.rows == "silent" and x.value == "same"
     return (x.rows == "silent" and x.value in ("centred", "zero")) or (x.rows == "mean" and x.value in ("same", "zero"))
 
 
 def require_gains_of_their_own(blanks: BlankPass) -> None:
-    """The gain of a rescaled norm must have no other use, and one factor."""
+    """Note a reason for each gain of a rescaled norm that has another use, or would need several factors."""
     factors = defaultdict[str, set[float]](set)
     for norm in blanks.norms:
         for name in norm.gains:
@@ -73,8 +82,8 @@ def require_gains_of_their_own(blanks: BlankPass) -> None:
     )  # fmt: skip
     blanks.reasons += [
         (name, "a norm's gain that is used in another place too")
-        for name, found in factors.items()
-        if len(found) > 1 or used[name]
+        for name, shares in factors.items()
+        if len(shares) > 1 or used[name]
     ]
 
 
@@ -87,27 +96,33 @@ def _unfit(kind: str, x: AbstractState) -> str:
 def _share_of_copies(
     axes: tuple[Axis, ...], group: ChannelGroup, expansions: Mapping[ChannelGroup, Expansion]
 ) -> float | None:
-    """Of a norm's positions, the share that are copies; None where positions are not copied equally often."""
+    """Return the share of a norm's positions that are copies, or None where not all are copied equally often.
+
+    Args:
+        axes: the dimensions that are normalised; only the last may have channels.
+        group: the channel group with the blanks.
+        expansions: how each channel group grows.
+    """
     if any(True for axis in axes[:-1] for _ in groups_on(axis)):
         return None
-    old = new = 0
+    copied_positions = positions = 0
     copies = set()
     for segment in axes[-1]:
-        each, before, after = 1, 1, 1
+        copies_here, source_size, size = 1, 1, 1
         if list(groups_on((segment,))).count(group) != 1:
             return None
         for factor in segment:
             if not isinstance(factor, ChannelGroup):
                 return None
             expansion = expansions.get(factor)
+            # the other groups on the axis, heads beside a head size, may have no blanks
             times = 1 if expansion is None else expansion.copies if factor is group else expansion.multiplicity
             if times is None:
                 return None
-            each, before, after = (
-                each * times,
-                before * (expansion.size if expansion else factor.size),
-                after * factor.size,
-            )
-        copies.add(each)
-        old, new = old + each * before, new + after
-    return old / new if len(copies) == 1 else None
+            copies_here *= times
+            source_size *= expansion.size if expansion else factor.size
+            size *= factor.size
+        copies.add(copies_here)
+        copied_positions += copies_here * source_size
+        positions += size
+    return copied_positions / positions if len(copies) == 1 else None

@@ -11,7 +11,11 @@ from growtool.trace.steps import Step
 
 
 def multiplied(blanks: BlankPass, step: Step) -> AbstractState:
-    """A matrix product or a convolution."""
+    """Return the state of a matrix product or a convolution.
+
+    The channels may be summed over (a weight reads them), be kept by one operand (a weight writes them, or a product
+    runs over other axes), or both.
+    """
     product = product_of(step, blanks.trace.forward)
     assert product is not None
     kept = product.keeps(blanks.group)
@@ -19,10 +23,10 @@ def multiplied(blanks: BlankPass, step: Step) -> AbstractState:
     if product.sums(blanks.group):
         if _consumed(blanks, step, product.operands) == "other":
             return AbstractState("open", "other")
-        # what is summed over is gone: only what an operand says of its rows remains
-        left, right = (s if k else AbstractState() for s, k in zip((left, right), kept, strict=True))
-    carrying = [state for state, is_kept in zip((left, right), kept, strict=True) if is_kept]
-    others = [state for state, is_kept in zip((left, right), kept, strict=True) if not is_kept]
+        # the channels summed over are gone: an operand matters only as far as it brings its own into the result
+        left, right = (state if keeps else AbstractState() for state, keeps in zip((left, right), kept, strict=True))
+    carrying = [state for state, keeps in zip((left, right), kept, strict=True) if keeps]
+    others = [state for state, keeps in zip((left, right), kept, strict=True) if not keeps]
     if any(state.value == "zero" for state in (left, right)):
         result = AbstractState("silent" if carrying else None, "zero")
     elif any(state.value != "same" for state in others) or (
@@ -37,20 +41,27 @@ def multiplied(blanks: BlankPass, step: Step) -> AbstractState:
 
 
 def _shifted(blanks: BlankPass, step: Step, result: AbstractState, bias: int) -> AbstractState:
+    """Return the state of a product with its bias added."""
     if result.rows is None or bias in blanks.carrying:
         return blanks.together(step, [result, blanks.state(bias)])
+    # the bias is added along another axis: the same number in all channels, blank ones too
     return blanks.elementwise(step, [replace(result, rows="open"), blanks.state(bias)])
 
 
 def _consumed(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value:
-    """A sum over these channels: by a parameter, whose new columns meet zeros or become so; or of activations."""
+    """Return `same` if a sum over the channels is that of the source, else note the reason and return `other`.
+
+    A weight that reads the channels has zeros in its blank columns, unless these only ever meet zeros. Then they are
+    free to hold anything.
+    """
     forward = blanks.trace.forward
     for weight, read in (operands[::-1], operands):
         names = forward.made_of.get(weight)
         if not names:
             continue
         state = blanks.state(read)
-        zeros = state.rows == "silent" and not forward.made_of.get(read)  # columns of a weight may hold anything
+        # `silent` columns of another weight do not count: if they are free they hold anything after all
+        zeros = state.rows == "silent" and not forward.made_of.get(read)
         if forward.has_constants(weight) or not (zeros or _has_zeros(blanks, weight, names)):
             return blanks.lost(step, "the new channels are summed with numbers that are no parameter's own")
         blanks.read |= names
@@ -63,23 +74,29 @@ def _consumed(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value
 
 
 def _has_zeros(blanks: BlankPass, weight: int, names: frozenset[str]) -> bool:
-    """Whether a weight is zero where it reads new channels, if the parameters that it is made of are."""
+    """Return whether a weight has zeros where it reads blank channels, if the parameters it is made of have.
+
+    A square matrix of the channels is also written at blank rows, so its state does not tell of its columns.
+    """
     if blanks.times(weight) == 1:
         return blanks.state(weight).rows == "silent"
     return names <= blanks.readers
 
 
 def _multiplied_over(blanks: BlankPass, step: Step, operands: tuple[int, int]) -> Value:
-    """A sum over these channels of products of two activations is as before where one is zero at every new channel."""
+    """Return `same` if a sum over the channels of products of two activations is that of the source, else `other`.
+
+    It is if one of them is zero at blank channels, and the old channels have a single copy each.
+    """
     states = list(map(blanks.state, operands))
-    alone = blanks.expansions[blanks.group].copies == 1
-    if alone and any(state.rows == "silent" for state in states) and all(s.value == "same" for s in states):
+    single = blanks.expansions[blanks.group].copies == 1
+    if single and any(state.rows == "silent" for state in states) and all(s.value == "same" for s in states):
         return "same"
     return blanks.lost(step, "two activations are multiplied and summed over the new channels")
 
 
 def attended(blanks: BlankPass, step: Step) -> AbstractState:
-    """Fused attention."""
+    """Return the state of fused attention, which has the channels of the values."""
     query, key, value = (step.args[i].number for i in range(3))
     axes = blanks.trace.forward.axes
     if blanks.group in groups_on(axes(query)[-1]):

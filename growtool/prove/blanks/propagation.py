@@ -1,12 +1,12 @@
-"""What blank channels go through: the trace run once more on what is known of them.
+"""Blank channels followed through the whole model: the trace run once more, on an `AbstractState` per tensor.
 
 A blank channel copies none. Its writers may leave it `silent` (zeros), `mean` (the mean of the old channels) or `open`
-(anything). Which of these passes through an operation, and leaves the old channels what they were, depends on the
-operation: ReLU keeps zeros, a sigmoid does not; a LayerNorm keeps zeros if the old channels have mean zero; a product
-of two activations keeps nothing. Each operation is asked in turn, by its kind (`prove.blanks.transfer`). Where one
-cannot answer, the reason is kept: the growth is lossy there.
+(anything). Whether an operation passes that on, and leaves the old channels what they were, depends on the operation:
+ReLU keeps zeros, a sigmoid does not; a LayerNorm keeps zeros if the old channels have mean zero; a product of two
+activations keeps nothing. Each kind of operation has a function for it (`prove.blanks.transfer`). Where nothing is
+known of a result, the reason is kept: the growth is lossy there.
 
-What is known of a tensor is an `AbstractState`: of its blank channels (`rows`), and of its old ones (`value`).
+This is an abstract interpretation: a state tells of a tensor's blank channels (`rows`) and of its old ones (`value`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.norms import require_gains_of_their_own
 from growtool.prove.blanks.state import AbstractState, BlankPass
-from growtool.prove.blanks.transfer import after
+from growtool.prove.blanks.transfer import state_after
 from growtool.prove.blanks.writers import Writers, writers_of_norms, writes_alone
 from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.reading.norms import multipliers, norm_shifts
@@ -30,15 +30,15 @@ _TRANSFORMED = "weights are transformed (standardised, say) before use"
 
 @dataclass(frozen=True)
 class BlankPropagation:
-    """What became of the blank channels of one set.
+    """What became of the blank channels of one group.
 
     Attributes:
         blank: what the writers leave there.
         reasons: module path and why the function changes there.
-        nearly: norms that write the channels themselves; a mean remains that no centring takes off, but little of it.
+        nearly: norms that write the channels, where a small mean remains that no centring of their shift takes off.
         norms: norms whose gain makes up for the blanks.
-        writers: what has to be centred (or, for `mean`, freed of its scale) first.
-        free: parameters that meet zeros alone at the blank columns they read.
+        writers: parameters to centre (for `mean`: only to multiply by a scale) before they grow.
+        free: parameters that meet zeros alone at the blank columns they read, so that these may hold anything.
         gains: parameters that only ever multiply these channels.
     """
 
@@ -59,24 +59,25 @@ def propagate_blanks(
     zeroed: frozenset[str] = frozenset(),
     transformed: Mapping[str, str] = MappingProxyType({}),
 ) -> BlankPropagation:
-    """Follow the blank channels of one set through the whole model.
+    """Follow the blank channels of one group through the whole model.
 
     Args:
         trace: the target's.
-        group: the set; `expansions` has its blanks.
+        group: the channel group; `expansions` has its blanks.
         blank: what its writers are to leave there.
-        expansions: how each set of channels grows.
+        expansions: how each channel group grows.
         zeroed: parameters that growth sets to zero.
-        transformed: weights that go through a function before use -> where.
+        transformed: weight that goes through a function before use -> the module.
     """
     writers = writers_of_norms(trace, group, zeroed) if blank != "open" else Writers()
-    if blank == "mean":  # a mean needs no centring, only scales out of the way
+    # The mean of channels passes through sums as it is, but not through a scale: mean(gamma y) != gamma mean(y).
+    if blank == "mean":
         writers = Writers(tuple((name, scale) for name, scale in writers.folded if scale is not None))
     return _run(BlankPass(trace, group, blank, expansions, zeroed, writers), transformed)
 
 
 def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
-    """The whole pass, operation by operation."""
+    """Run the pass, operation by operation."""
     forward = blanks.trace.forward
     gains = multipliers(blanks.trace)
     shifts = norm_shifts(blanks.trace) if blanks.blank == "mean" else frozenset()
@@ -87,6 +88,7 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
             blanks.reasons.append((module, _TRANSFORMED))
     for step in forward.steps:
         numbers = (*step.ins, *step.outs)
+        # all other operations do what they do in the source
         if any(n in blanks.carrying or blanks.state(n).value != "same" for n in numbers):
             _take(blanks, step)
     require_gains_of_their_own(blanks)
@@ -104,16 +106,18 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
 def _stored(
     blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str], shifts: frozenset[str]
 ) -> AbstractState:
+    """Return the state of a parameter or buffer as growth will make it.
+
+    Args:
+        blanks: the pass.
+        number: of the tensor.
+        names: of the tensor, more than one if it is shared.
+        gains: parameters that only ever multiply the channels.
+        shifts: shifts of norms, where blanks hold a mean.
+    """
     folded = dict(blanks.writers.folded)
     levels = {scale for scale in folded.values() if scale}
-    rows: Blank | None = None
-    if number in blanks.carrying:
-        shift = not shifts.isdisjoint(names)
-        vector = len(blanks.trace.forward.layouts[number]) == 1 and blanks.blank == "open"  # which is filled with zeros
-        reads = blanks.times(number) == 1 and not blanks.readers.isdisjoint(names)
-        rows = "open" if gains.issuperset(names) else "silent" if shift or reads or vector else blanks.blank
-        if rows == "mean" and not writes_alone(blanks.trace, blanks.group, number):
-            rows = "open"  # the mean that is written there is one over other channels, too
+    rows = _rows_of_stored(blanks, number, names, gains, shifts) if number in blanks.carrying else None
     if blanks.zeroed.issuperset(names):
         return AbstractState(rows and "silent", "zero")
     if names[0] in folded:
@@ -124,8 +128,27 @@ def _stored(
     return AbstractState(rows)
 
 
+def _rows_of_stored(
+    blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str], shifts: frozenset[str]
+) -> Blank:
+    """Return what a parameter or buffer with the channels holds at blanks (`recipe.widths.rewriting.filling`)."""
+    if gains.issuperset(names):
+        return "open"
+    shift = not shifts.isdisjoint(names)
+    reads = blanks.times(number) == 1 and not blanks.readers.isdisjoint(names)
+    open_vector = len(blanks.trace.forward.layouts[number]) == 1 and blanks.blank == "open"
+    if shift or reads or open_vector:
+        return "silent"
+    if blanks.blank == "mean" and not writes_alone(blanks.trace, blanks.group, number):
+        return "open"  # the mean that is written there is one over other channels, too
+    return blanks.blank
+
+
 def _take(blanks: BlankPass, step: Step) -> None:
-    state = after(blanks, step)
+    """Take in one operation: keep the states of its results, and of what shares the memory it wrote."""
+    state = state_after(blanks, step)
+    # A parameter that reads the channels in one place may be used otherwise here (tied embeddings): then its blank
+    # columns may not hold anything, as they could if they only met zeros.
     if not step.op.sums_products and step.outs[0] not in blanks.trace.forward.made_of:
         for number in step.ins:
             blanks.needs_zeros(number)

@@ -1,4 +1,8 @@
-"""What is known of the tensors of a pass while blank channels are followed through it (`prove.blanks.propagation`)."""
+"""What is known of the tensors of a pass while blank channels are followed through it (`prove.blanks.propagation`).
+
+`AbstractState` is the abstract value of a tensor, `BlankPass` the pass under way: it holds a state per tensor, and how
+states combine in sums and in functions of each value.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,16 @@ class AbstractState:
     """What is known of a tensor.
 
     Attributes:
-        rows: its blank channels; None where it has none.
-        value: its old channels: the `same` as in the source; `centred`: their mean over channels taken off; `unscaled`:
-            to be multiplied by `scale` yet, with `level` the constant that scale has become; `zero`; or `other`.
-        scale: the scale per channel that was folded into its writers.
+        rows: what its blank channels hold; None for a tensor without the channels.
+        value: what its old channels hold:
+            `same`: the source's values;
+            `centred`: these less their mean over channels;
+            `unscaled`: values whose scale per channel has been folded into their writers, but for its root mean square,
+                the level, which they are still to be multiplied by; centred besides, unless blanks hold a mean;
+            `level`: the level in each channel, which stands where the scale stood;
+            `zero`: zeros;
+            `other`: anything else, for a reason that has been noted.
+        scale: name of the scale, for `unscaled` and `level`.
     """
 
     rows: Blank | None = None
@@ -37,21 +47,21 @@ class AbstractState:
 
 @dataclass
 class BlankPass:
-    """A state for every tensor met so far, and the reasons why some are not known.
+    """The pass under way: a state for every tensor met so far, and the reasons why the function changes.
 
     Attributes:
         trace: the target's.
-        group: the set of channels that is followed.
+        group: the channel group that is followed.
         blank: what its writers are to leave in blank channels.
-        expansions: how each set of channels grows.
+        expansions: how each channel group grows.
         zeroed: parameters that growth sets to zero.
-        writers: what is centred, or freed of its scale, before it grows.
-        states: by the tensor's number.
+        writers: parameters that are centred, or multiplied by a scale, before they grow.
+        states: number of a tensor -> its state.
         reasons: module path and why the function changes there.
-        nonzero_readers: parameters that meet something else than zeros at their blank columns.
-        read: parameters that read the channels.
+        nonzero_readers: parameters whose blank columns have to be zero, as they may meet anything.
+        read: parameters that have been met reading the channels.
         norms: norms whose gain makes up for the blanks.
-        nearly: norms that write the channels themselves, and leave a mean.
+        nearly: norms whose shift is centred and whose gain leaves a mean: what they write is only nearly centred.
         carrying: numbers of the tensors that have the channels on some axis.
     """
 
@@ -74,20 +84,20 @@ class BlankPass:
         return {n for n, axes in layouts.items() if any(self.group in groups_on(axis) for axis in axes)}
 
     def state(self, number: int) -> AbstractState:
-        """What is known of a tensor."""
+        """Return the state of a tensor: one that is not known has the source's values, and anything at blanks."""
         return self.states.get(number) or AbstractState("open" if number in self.carrying else None)
 
     def states_of(self, step: Step) -> list[AbstractState]:
-        """What is known of what an operation reads."""
+        """Return the states of the tensors that an operation reads."""
         return [self.state(number) for number in step.ins]
 
     def lost(self, step: Step, why: str = "") -> Value:
-        """`other`, with the reason why."""
+        """Note the reason why nothing is known of an operation's result, and return `other`."""
         self.reasons.append((step.module, why or f"{step.name} treats the new channels in a way that is not known"))
         return "other"
 
     def vanishes(self, step: Step) -> bool:
-        """Whether a single tensor's channels are gone from one of its axes: they were summed over, or so."""
+        """Return whether an operation of one tensor takes the channels off one of its axes, as a sum over them does."""
         return (
             len(step.ins) == 1 and step.ins[0] in self.carrying
             and any(self.times(number) < self.times(step.ins[0]) for number in step.outs)
@@ -95,24 +105,24 @@ class BlankPass:
 
     @cached_property
     def readers(self) -> frozenset[str]:
-        """Parameters that read the channels, in columns that are zero at new ones unless these meet zeros alone."""
+        """Parameters that read the channels; their blank columns are zero, unless they meet zeros alone."""
         return frozenset(name for group, name, _ in self.trace.consumers if group is self.group)
 
     def needs_zeros(self, number: int) -> None:
-        """New columns of the parameters that a tensor is made of have to be zero."""
+        """Note that the blank columns of the parameters a tensor is made of have to be zero."""
         self.nonzero_readers |= self.readers & self.trace.forward.made_of.get(number, frozenset())
 
     def over(self, number: int, dims: tuple[int, ...]) -> bool:
-        """Whether the channels are on one of these dimensions of a tensor."""
+        """Return whether the channels are on one of these dimensions of a tensor."""
         axes = self.trace.forward.axes(number)
         return any(self.group in groups_on(axes[dim]) for dim in dims)
 
     def times(self, number: int) -> int:
-        """How often the channels stand among the factors of a tensor's axes."""
+        """Return how often the channels stand among the factors of a tensor's axes: twice in a square matrix."""
         return sum(group is self.group for axis in self.trace.forward.axes(number) for group in groups_on(axis))
 
     def together(self, step: Step, states: list[AbstractState]) -> AbstractState:
-        """What holds of a sum or a concatenation of the tensors: zeros take part in anything."""
+        """Return the state of a sum or a concatenation of tensors with these states; zeros go with any other."""
         present = [state for state in states if state.value != "zero"] or states
         rows = {state.rows for state in present if state.rows is not None}
         value: Value = present[0].value
@@ -121,7 +131,10 @@ class BlankPass:
         return AbstractState(rows.pop() if len(rows) == 1 else "open", value, present[0].scale)
 
     def elementwise(self, step: Step, states: list[AbstractState]) -> AbstractState:
-        """A function of each value, or of each channel over other axes: it takes the source's values."""
+        """Return the state of a function of each value, or of each channel over other axes.
+
+        It needs the source's values: a nonlinear function of centred channels is not that of the channels.
+        """
         rows: Blank = "silent" if keeps_zero(step) and states[0].rows == "silent" else "open"
         if all(state.value == "zero" for state in states) and keeps_zero(step):
             return AbstractState(rows, "zero")
@@ -133,8 +146,9 @@ class BlankPass:
         if step.op.pointwise and len(states) == 1 and states[0].rows == "silent" and not is_finite_at_zero(step):
             return AbstractState("open", self.lost(step, INFINITE))
         if step.op.kind in (Kind.SOFTMAX, Kind.LOG_SOFTMAX) and not self._along(step):
-            return AbstractState("open")
+            return AbstractState("open")  # along another axis: each channel by itself
         return AbstractState(rows) if known else AbstractState("open", self.lost(step))
 
     def _along(self, step: Step) -> bool:
+        """Return whether a softmax runs along the channels."""
         return self.group in groups_on(self.trace.forward.axes(step.ins[0])[step.args[1]])

@@ -1,4 +1,4 @@
-"""What each kind of operation makes of blank channels: one function per kind, and the table of them."""
+"""What each kind of operation makes of states: one transfer function per kind, and the table of them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
 
-def after(blanks: BlankPass, step: Step) -> AbstractState:
-    """What is known of the results of an operation, by its kind."""
+def state_after(blanks: BlankPass, step: Step) -> AbstractState:
+    """Return the state of the results of an operation, by its kind."""
     if any(state.value == "other" for state in blanks.states_of(step)):
         return AbstractState("open", "other")
     return _TRANSFER.get(step.op.kind, _plain)(blanks, step)
 
 
 def _normed(blanks: BlankPass, step: Step) -> AbstractState:
-    found = normed(blanks, step)
-    return _plain(blanks, step) if found is None else found
+    """A norm over the channels of each position; over other axes it treats each channel alone."""
+    state = normed(blanks, step)
+    return _plain(blanks, step) if state is None else state
 
 
 def _plain(blanks: BlankPass, step: Step) -> AbstractState:
@@ -32,13 +33,14 @@ def _plain(blanks: BlankPass, step: Step) -> AbstractState:
     states = blanks.states_of(step)
     if is_linear_per_channel(step):
         carrying = [s for n, s in zip(step.ins, states, strict=True) if n in blanks.carrying]
-        others = [s for n, s in zip(step.ins, states, strict=True) if n not in blanks.carrying]
+        others = [s for n, s in zip(step.ins, states, strict=True) if n not in blanks.carrying]  # indices, say
         if all(state.value in ("same", "zero") for state in others):
             return blanks.together(step, carrying or others)
     return blanks.elementwise(step, states)
 
 
 def _reduced(blanks: BlankPass, step: Step) -> AbstractState:
+    """A reduction over the channels: a plain sum is as before if zeros stand beside one copy of each channel."""
     (state,) = blanks.states_of(step)
     silent = state.rows == "silent" and state.value in ("same", "zero")
     alone = blanks.expansions[blanks.group].copies == 1
@@ -49,20 +51,22 @@ def _reduced(blanks: BlankPass, step: Step) -> AbstractState:
 
 
 def _added(blanks: BlankPass, step: Step) -> AbstractState:
+    """A sum of two tensors, or of a tensor and a number."""
     states = blanks.states_of(step)
     carrying = [state for number, state in zip(step.ins, states, strict=True) if number in blanks.carrying]
-    scalar = step.args[1]
+    added = step.args[1]
     if len(states) == 2 and len(carrying) == 2:
         return blanks.together(step, states)
-    if isinstance(scalar, int | float) and scalar == 0:
+    if isinstance(added, int | float) and added == 0:  # Python's `sum` begins with 0
         return states[0]
-    alone = len(carrying) == 1 and all(s.value == "zero" for s in states if s is not carrying[0])
-    return carrying[0] if alone and len(states) == 2 else blanks.elementwise(step, states)
+    zero_added = len(carrying) == 1 and all(state.value == "zero" for state in states if state is not carrying[0])
+    return carrying[0] if zero_added and len(states) == 2 else blanks.elementwise(step, states)
 
 
 def _scaled(blanks: BlankPass, step: Step) -> AbstractState:
+    """A product or quotient of two tensors, or of a tensor and a number."""
     states = blanks.states_of(step)
-    if len(states) == 1:
+    if len(states) == 1:  # a number by a tensor is a nonlinear function of it
         return states[0] if isinstance(step.args[0], Ref) else blanks.elementwise(step, states)
     pairs = list(zip(step.ins, states, strict=True))
     carrying = [state for number, state in pairs if number in blanks.carrying]
@@ -75,6 +79,7 @@ def _scaled(blanks: BlankPass, step: Step) -> AbstractState:
         return AbstractState("silent", "zero")
     if len(carrying) == 1 and others[0].value == "same":
         return carrying[0]
+    # with its level a scale is whole again: (C diag(gamma / level) W x) * level = C diag(gamma) W x
     for scale, scaled in (states, states[::-1]):
         if scale.value == "level" and scaled.value == "unscaled" and scale.scale == scaled.scale:
             return AbstractState(scaled.rows, "same" if blanks.blank == "mean" else "centred")

@@ -1,10 +1,10 @@
 """Which parameters have to be centred so that the channels a LayerNorm reads have mean zero.
 
-A LayerNorm does not see a constant added over its channels. So whatever writes those channels may be multiplied by
-`C = I - 11^T / D` from the left: the function stays, the mean becomes zero, and zeros may stand beside the old
-channels. C passes through sums of streams and through whatever treats channels alike; it does not pass through a scale
-per channel (a LayerScale), which is therefore folded into the weight before it: `gamma * (W x + b) = (diag(gamma) W) x
-+ gamma b`.
+A LayerNorm is blind to a constant that is added to all of its D channels. So every tensor that writes those channels
+may be multiplied by `C = I - 11^T / D` from the left: the function stays, the mean over channels becomes zero, and
+zeros may stand beside the old channels. C passes through sums of streams and through all that treats channels alike. It
+does not pass through a scale per channel (a LayerScale), which is therefore folded into the weight before it:
+`gamma * (W x + b) = (diag(gamma) W) x + gamma * b`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """What writes a tensor's channels: parameters to centre, each with the scale to fold into it, if any.
+    """The parameters that write a tensor's channels, to be centred, each with the scale to fold into it, if any.
 
     Attributes:
         folded: parameter -> the scale per channel that is folded into it, or None.
@@ -40,7 +40,7 @@ _NOTHING = Writers()
 
 
 def writes_alone(trace: Trace, group: ChannelGroup, number: int) -> bool:
-    """Whether a parameter or buffer has a dimension of these channels alone that no sum runs over."""
+    """Return whether a parameter or buffer has a dimension of these channels alone that no sum runs over."""
     return any(
         axis == ((group,),) and all((group, name, dim) not in trace.consumers for name in trace.forward.stored[number])
         for dim, axis in enumerate(trace.forward.axes(number))
@@ -48,7 +48,7 @@ def writes_alone(trace: Trace, group: ChannelGroup, number: int) -> bool:
 
 
 def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> Writers:
-    """What has to be centred for every LayerNorm over the channels; what cannot be is left out.
+    """Return the parameters to centre for every LayerNorm over the channels; those that cannot be centred are left out.
 
     Args:
         trace: the target's.
@@ -61,6 +61,7 @@ def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) 
         search.follow(step)
         if step.op.kind is Kind.LAYER_NORM and isinstance(step.args[0], Ref):
             found |= search.writers.get(step.args[0].number) or _NOTHING
+    # a parameter that two scales follow, or a scale in one place and none in another, cannot serve both
     scales = dict[str, set[str | None]]()
     for name, scale in found.folded:
         scales.setdefault(name, set()).add(scale)
@@ -68,7 +69,11 @@ def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) 
 
 
 class _Search:
-    """Follows the channels forward; `writers` holds None for a tensor that no centring of parameters can centre."""
+    """A search for the writers of each tensor, forward through the operations.
+
+    Attributes:
+        writers: number of a tensor -> its writers; None or absent if no centring of parameters centres the tensor.
+    """
 
     def __init__(self, trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> None:
         self._forward, self._group, self._zeroed = trace.forward, group, zeroed
@@ -78,6 +83,7 @@ class _Search:
                 self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
 
     def follow(self, step: Step) -> None:
+        """Take in one operation."""
         writers = self._after(step)
         for number in step.outs:
             if self._carries(number):
@@ -87,24 +93,28 @@ class _Search:
         return any(self._group in groups_on(axis) for axis in self._forward.layouts[number])
 
     def _after(self, step: Step) -> Writers | None:
+        """Return the writers of an operation's results, or None if they cannot be centred."""
         carrying = [number for number in step.ins if self._carries(number)]
         if step.op.kind is Kind.ADD and len(step.ins) == len(carrying) == 2:
             return self._joined(carrying)
         if step.op.kind is Kind.MULTIPLY and carrying:
             return self._scaled(step, carrying)
-        values = step.ins[:1] if step.op.kind is Kind.LOOKUP else step.ins  # the others say where to look
+        values = step.ins[:1] if step.op.kind is Kind.LOOKUP else step.ins  # the others are indices
         if is_linear_per_channel(step) and len(carrying) == len(values):
             return self._joined(carrying)
         product = product_of(step, self._forward)
         if product is not None:
-            kept = [n for n, own in zip(product.operands, product.keeps(self._group), strict=True) if own]
+            kept = [n for n, keeps in zip(product.operands, product.keeps(self._group), strict=True) if keeps]
             return self._joined(kept if product.bias is None else [*kept, product.bias]) if len(kept) == 1 else None
         if step.op.affine:
             return self._normed(step)
         return None
 
     def _normed(self, step: Step) -> Writers | None:
-        """A shift can be centred; that leaves what the gains make of the mean, which `prove.blanks.norms` tells."""
+        """Return the shift of a norm that writes the channels: all of its result that can be centred.
+
+        A mean remains that its gains make, see `BlankPropagation.nearly`.
+        """
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         if affine and all(map(self._is_zeroed, affine)):
             return _NOTHING
@@ -112,6 +122,7 @@ class _Search:
         return self.writers.get(shift.number) if isinstance(shift, Ref) else None
 
     def _joined(self, numbers: list[int]) -> Writers | None:
+        """Return the writers of a sum of tensors, all of which have to be centred."""
         result = _NOTHING
         for number in numbers:
             found = self.writers.get(number)
@@ -121,6 +132,7 @@ class _Search:
         return result
 
     def _scaled(self, step: Step, carrying: list[int]) -> Writers | None:
+        """Return the writers of a product or quotient: with a scale to fold where both factors have the channels."""
         if any(self._is_zeroed(number) for number in step.ins) and step.name == "mul":
             return _NOTHING
         if len(carrying) == 1:
@@ -133,5 +145,6 @@ class _Search:
         return None
 
     def _is_zeroed(self, number: int) -> bool:
+        """Return whether growth sets all parameters that a tensor is made of to zero."""
         made_of = self._forward.made_of.get(number)
         return bool(made_of) and self._zeroed.issuperset(made_of or ())
