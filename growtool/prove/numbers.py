@@ -1,4 +1,4 @@
-"""Numbers for the values of passes, and what of a pass is left out or taken for one when its values are numbered."""
+"""Numbers for the values of passes; which runs of a pass are left out, and which norms do nothing, as they get them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Closed:
 
     Attributes:
         path: the module that runs them.
-        first, end: the operations, `end` excluded.
+        first, end: places of the operations, `end` excluded.
         outs: number of each returned tensor -> the number of the input it equals, `zero`, or `unknown`.
     """
 
@@ -24,11 +24,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Renormed:
-    """Norms of what has been normalised, which do no more than those before them did.
+    """Norms of what has been normalised already: a second norm changes nothing, n(n(z)) = n(z), up to eps.
 
     Attributes:
-        plain: numbers of the tensors that norms without a gain or a shift write,
-        last: and of those that other norms write of what such a norm wrote.
+        plain: numbers of the tensors that norms without gain and shift write, `n(z)`.
+        last: numbers of the tensors that norms with gain and shift write of such a tensor, `g n(n(z)) + b`.
     """
 
     plain: frozenset[int] = frozenset()
@@ -36,18 +36,23 @@ class Renormed:
 
 
 class Values:
-    """Numbers for values, equal for equal ones, shared by both passes."""
+    """The numbers of values, shared by both passes: values with equal keys have the same number.
+
+    Attributes:
+        keys: number -> the key of the value.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
         self.keys: list[Any] = []
 
     def of(self, *key: Any) -> int:
+        """Return the number of the value with this key."""
         if key not in self._numbers:
             self._numbers[key] = len(self.keys)
             self.keys.append(key)
         return self._numbers[key]
 
     def new(self, *key: Any) -> int:
-        """A value that equals no other."""
+        """Return the number of a new value that equals no other."""
         return self.of(len(self.keys), *key)

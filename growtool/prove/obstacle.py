@@ -12,30 +12,30 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Why(Enum):
-    """What stands in the way."""
+    """The sort of an obstacle."""
 
-    BY_NAME = auto()  # the operator is known for it
-    OPERATIONS = auto()  # source and target run others, or with other numbers
-    VALUES = auto()  # they run the same on other values
-    UNEVEN = auto()  # some channels have more copies than others
-    JOINTLY = auto()  # channels are treated jointly in a way that copies change
-    BLANKS = auto()  # something does not let channels that copy none pass
-    MEAN = auto()  # a mean remains that cannot be taken off
+    BY_NAME = auto()  # the operator is known to change functions, whatever the model
+    OPERATIONS = auto()  # source and target run other operations, or the same with other numbers
+    VALUES = auto()  # they run the same operations on other values
+    UNEVEN = auto()  # an average runs over channels of which some have more copies than others
+    JOINTLY = auto()  # an operation treats channels jointly in a way that copies change
+    BLANKS = auto()  # an operation does not let blank channels pass
+    MEAN = auto()  # a mean over channels remains that cannot be taken off
     TWO_SOURCES = auto()  # the halves of two sources meet
-    GROUPS = auto()  # channels that are one group in the source are several here, or the other way round
-    TIES = auto()  # tensors under several names
-    BUFFERS = auto()  # the constructor fills them otherwise
-    EPS = auto()  # a norm would need another
-    STATISTICS = auto()  # estimated anew
-    ADVICE = auto()  # what to do about the others
+    GROUPS = auto()  # channels that are one group in the source are several in the target, or the other way round
+    TIES = auto()  # a tensor under several names would have to be made in several ways
+    BUFFERS = auto()  # the constructor fills buffers with other values
+    EPS = auto()  # a norm would need another eps
+    STATISTICS = auto()  # the running statistics of BatchNorm are estimated anew
+    ADVICE = auto()  # no obstacle itself, but what to do about the others
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """One reason.
+    """One reason why a grown model computes another function.
 
     Attributes:
-        why: of what sort it is.
+        why: its sort.
         text: where and what, for users.
         about: the section of the plan that brings it about by accident; None where an operator is known for it.
     """
@@ -46,10 +46,10 @@ class Obstacle:
 
 
 def obstacles(why: Why, texts: Iterable[str]) -> list[Obstacle]:
-    """Reasons of one sort."""
+    """Return obstacles of one sort, with these texts."""
     return [Obstacle(why, text) for text in texts]
 
 
 def blamed(found: Iterable[Obstacle], section: Section | None) -> list[Obstacle]:
-    """The same reasons as accidents of a section of the plan."""
+    """Return the same obstacles as accidents of a section of the plan."""
     return [replace(obstacle, about=section) for obstacle in found]

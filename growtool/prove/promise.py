@@ -1,9 +1,10 @@
 """What a growth keeps, decided from the two traces before any weight is read.
 
-Copied channels pass through most operations as they are: anything elementwise, anything channel by channel. What treats
-channels jointly is another matter (a norm sees other statistics if some channels are copied more often than others);
-and source and target must run the same operations in the first place. Each finding is a reason why the promise is
-`lossy`.
+Copied channels pass unchanged through most operations: through all that work value by value or channel by channel.
+Joint operations are another matter: a norm sees other statistics if some channels are copied more often than others.
+The functions here look for such operations, each for one sort; what they find are obstacles, which make the promise
+`lossy`. Whether source and target run the same operations at all is asked elsewhere (`prove.lockstep`,
+`prove.block_equivalence`).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Promise:
     """What the grown model computes.
 
     Attributes:
-        kind: `exact`: the same outputs up to rounding. `exact up to eps`: so if the norms named had another eps, which
-            lives in the module and not in the weights. `lossy`: neither.
+        kind: `exact`: the same outputs up to rounding. `exact up to eps`: the same if the norms named had another eps,
+            which lives in the module and not in the weights. `lossy`: neither.
         obstacles: why it is not exact.
     """
 
@@ -59,9 +60,9 @@ class Promise:
 
     @property
     def accidents(self) -> tuple[tuple[Section, str], ...]:
-        """The reasons that no operator is known for, by the section of the plan that each is about."""
-        found = [(obstacle.about, obstacle.text) for obstacle in self.obstacles if obstacle.about]
-        return tuple(sorted(found, key=lambda accident: SECTIONS.index(accident[0])))
+        """The reasons that no operator is known for, each with the section of the plan it is about, in their order."""
+        accidents = [(obstacle.about, obstacle.text) for obstacle in self.obstacles if obstacle.about]
+        return tuple(sorted(accidents, key=lambda accident: SECTIONS.index(accident[0])))
 
     def __str__(self) -> str:
         return self.kind if not self.reasons else f"{self.kind}: " + "; ".join(self.reasons)
@@ -70,34 +71,29 @@ class Promise:
 def joint_obstacles(
     trace: Trace, expansions: Mapping[ChannelGroup, Expansion], skip: Callable[[str], bool], scaled: Scaling
 ) -> list[Obstacle]:
-    """Operations of the target that treat copied channels jointly in a way copies change.
+    """Return obstacles for joint operations of the target whose results copies change.
 
     Args:
         trace: the target's.
-        expansions: how each set of channels grows; those that stay may be absent.
-        skip: module paths whose result does not matter (closed blocks).
+        expansions: how each channel group grows; groups that stay may be absent.
+        skip: whether the result of a module does not matter (closed blocks).
         scaled: the joint operations, and what weights make up for.
     """
-    found: dict[tuple[Why, str], list[str]] = {}
+    modules_by_reason: dict[tuple[Why, str], list[str]] = {}
     for joint, made_up_for in scaled.joint.items():
         on_axis = list(dict.fromkeys(groups_on(joint.axis)))
-        # what becomes of blanks is followed operation by operation (`prove.blanks.propagation`)
+        # Blanks, and copies beside them under a norm, are followed by `prove.blanks.propagation`.
         grown = [group for group in on_axis if _grows(expansions, group) and not expansions[group].has_blanks]
-        watched = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
-        if not grown or watched or made_up_for or skip(joint.module):
+        beside_blanks = joint.kind in ("layer_norm", "rms_norm") and any(_has_blanks(expansions, a) for a in on_axis)
+        if not grown or beside_blanks or made_up_for or skip(joint.module):
             continue
         reason = _reason(trace, joint, expansions, grown)
         if reason:
-            found.setdefault(reason, []).append(joint.module)
-    others = [(scaled.lost, _UNSPLIT), (scaled.undone, _UNDONE)]
-    return [
-        *(Obstacle(why, f"{places(modules)}: {reason}") for (why, reason), modules in found.items()),
-        *(
-            told
-            for lost, reason in others
-            for told in _one([path for path, group in lost if group in expansions and not skip(path)], reason)
-        ),
-    ]
+            modules_by_reason.setdefault(reason, []).append(joint.module)
+    found = [Obstacle(why, f"{places(paths)}: {reason}") for (why, reason), paths in modules_by_reason.items()]
+    for lost, reason in ((scaled.lost, _UNSPLIT), (scaled.undone, _UNDONE)):
+        found += _jointly([path for path, group in lost if group in expansions and not skip(path)], reason)
+    return found
 
 
 def other_norm_groups(
@@ -107,29 +103,30 @@ def other_norm_groups(
     source_path: Callable[[str], str],
     skip: Callable[[str], bool],
 ) -> list[Obstacle]:
-    """GroupNorms of the target whose groups are not, each, the copies of one group of the source.
+    """Return an obstacle for GroupNorms of the target whose groups are not the copies of one group of the source each.
 
-    A group may grow, or there may be more of them; but the number of channels in a group of the target has to be that
-    of a group of the source times the copies that lie in it.
+    A group may grow, or there may be more groups; but a group of the target has to have as many channels as one of the
+    source times the copies that lie in it.
     """
-    found = []
-    old, new = _norm_groups(source), _norm_groups(target)
-    for path, axes in new.items():
-        before = [axis_size(axis) for axis in old.get(source_path(path), [])]
+    paths = []
+    source_groups = _norm_groups(source)
+    for path, axes in _norm_groups(target).items():
+        sizes = [axis_size(axis) for axis in source_groups.get(source_path(path), [])]
         copies = [copies_per_position(axis, expansions) for axis in axes]
-        after = [axis_size(axis) for axis in axes]
         if skip(path) or None in copies:
-            continue  # channels copied unequally often are a reason of their own
-        if [size * (times or 1) for size, times in zip(before, copies, strict=False)] != after:
-            found.append(path)
-    return _one(found, "GroupNorm over groups that are not the source's, copied")
+            continue  # channels copied unequally often are an obstacle of their own (`joint_obstacles`)
+        if [size * (times or 1) for size, times in zip(sizes, copies, strict=False)] != list(map(axis_size, axes)):
+            paths.append(path)
+    return _jointly(paths, "GroupNorm over groups that are not the source's, copied")
 
 
-def _one(paths: Sequence[str], reason: str) -> list[Obstacle]:
+def _jointly(paths: Sequence[str], reason: str) -> list[Obstacle]:
+    """Return one obstacle for all these modules or parameters, or none if there are none."""
     return [Obstacle(Why.JOINTLY, f"{places(paths)}: {reason}")] if paths else []
 
 
 def _norm_groups(trace: Trace) -> dict[str, list[Axis]]:
+    """Return the channels of one group at each run of a GroupNorm, by module path."""
     groups: dict[str, list[Axis]] = {}
     for step in trace.forward.steps:
         if step.op.kind is Kind.GROUP_NORM:
@@ -143,6 +140,7 @@ def _reason(
     expansions: Mapping[ChannelGroup, Expansion],
     grown: list[ChannelGroup],
 ) -> tuple[Why, str] | None:
+    """Return why copies of these channels change the result of a joint operation, or None if they do not."""
     words = channels_of(trace)
     sizes = ", ".join(sorted({f"{words[a].what} {expansions[a].size} -> {a.size}" for a in grown if a in words}))
     even = copies_per_position(joint.axis, expansions) is not None
@@ -158,18 +156,19 @@ def ambiguous_parameters(
     copied: frozenset[str],
     passages: Mapping[ChannelGroup, BlankPropagation],
 ) -> list[Obstacle]:
-    """Parameters that are read in several ways on channels that grow: one split cannot serve them all.
+    """Return an obstacle for parameters that are read in several ways on channels that grow, as no split serves all.
 
     Args:
         trace: the target's.
-        expansions: how each set of channels grows.
-        copied: parameters that need none, as others make up for their copies.
-        passages: what became of blank channels; where one copy and zeros are all there is, there is nothing to split.
+        expansions: how each channel group grows.
+        copied: parameters that need no split, as other weights make up for their copies.
+        passages: what became of blank channels.
     """
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
-    blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}  # copies leave these open
+    # factors that make up for copies do not for blanks: with blanks a copied parameter is not excused
+    blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}
     padded = {name for name in grown & trace.ambiguous if _is_padded(trace, name, expansions, passages)}
-    return _one(
+    return _jointly(
         sorted(grown & trace.ambiguous - (copied - blank) - padded),
         "read as a matrix along its channels and in another way too",
     )
@@ -181,7 +180,7 @@ def _is_padded(
     expansions: Mapping[ChannelGroup, Expansion],
     passages: Mapping[ChannelGroup, BlankPropagation],
 ) -> bool:
-    """Whether a parameter stays as it is, with zeros beside it."""
+    """Return whether a parameter stays as it is, with zeros beside it: then there is nothing to split."""
     groups = {group for axis in trace.tensors[name] for group in groups_on(axis) if _grows(expansions, group)}
     return all(
         expansions[group].copies == 1
@@ -194,7 +193,7 @@ def _is_padded(
 
 
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:
-    """Operations of the target that new channels without a copy do not pass unchanged."""
+    """Return obstacles for operations of the target that blank channels do not pass, and for means that remain."""
     stopped = grouped(item for blanks in passages for item in blanks.reasons if not skip(item[0]))
     means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.nearly)
     return [*obstacles(Why.BLANKS, stopped), *obstacles(Why.MEAN, means)]
