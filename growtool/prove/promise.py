@@ -91,8 +91,8 @@ def joint_obstacles(
         if reason:
             modules_by_reason.setdefault(reason, []).append(joint.module)
     found = [Obstacle(why, f"{places(paths)}: {reason}") for (why, reason), paths in modules_by_reason.items()]
-    for lost, reason in ((scaled.lost, _UNSPLIT), (scaled.undone, _UNDONE)):
-        found += _jointly([path for path, group in lost if group in expansions and not skip(path)], reason)
+    for lost, why_lost in ((scaled.lost, _UNSPLIT), (scaled.undone, _UNDONE)):
+        found += _jointly([path for path, group in lost if group in expansions and not skip(path)], why_lost)
     return found
 
 
