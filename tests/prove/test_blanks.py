@@ -164,6 +164,19 @@ def test_channels_that_are_returned_are_not_centred():
     assert ("", "the model returns the channels themselves, not through a norm") in found.reasons
 
 
+@pytest.mark.parametrize(("closed", "passes"), [({"batch.weight"}, False), ({"batch.weight", "batch.bias"}, True)])
+def test_a_batch_norm_without_statistics_is_zero_if_gain_and_shift_are(closed, passes):
+    def norm_last(s, x):
+        y = nn.functional.batch_norm(s.branch(s.norm(x)).mT, None, None, s.batch.weight, s.batch.bias, training=True)
+        return s.last(pooled(x + y.mT))
+
+    *_, recipe = recipe_between(norm_last, "centre_zero")
+    [growth] = recipe.matching.paired["stem.weight"][0].growths()
+    blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
+    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks, frozenset(closed))
+    assert bool(found.reasons) != passes
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("name", PASSING)
 def test_what_passes(name, operator):

@@ -25,13 +25,16 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
     others = tuple(dim for dim in range(len(blanks.trace.forward.layouts[number])) if dim != 1)
     if takes_batch_statistics(step) and blanks.over(number, others):
         return AbstractState("open", blanks.lost(step, "a norm takes its statistics over the new channels"))
-    x, *affine = (blanks.state(leaf.number) for leaf in step.args[:5] if isinstance(leaf, Ref))
+    x = blanks.state(number)
     if x.value not in ("same", "zero"):
         return AbstractState("open", blanks.lost(step, "BatchNorm reads the channels themselves, one by one"))
-    shifts = [blanks.state(step.args[i].number) for i in (2, 3) if isinstance(step.args[i], Ref)]
-    if affine and all(state.value == "zero" for state in affine[: 2 if len(affine) > 2 else 1]):
+    gain, shift, mean = (blanks.state(leaf.number) if isinstance(leaf, Ref) else None for leaf in step.args[1:4])
+    affine = [state for state in (gain, shift) if state is not None]
+    if affine and all(state.value == "zero" for state in affine):
         return AbstractState("silent", "zero")
-    return AbstractState("silent" if x.rows == "silent" and all(s.rows == "silent" for s in shifts) else "open")
+    # (0 - 0) g + 0
+    silent = all(state.rows == "silent" for state in (x, shift, mean) if state is not None)
+    return AbstractState("silent" if silent else "open")
 
 
 def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
