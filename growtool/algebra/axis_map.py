@@ -1,4 +1,8 @@
-"""How one dimension of a tensor grows: the expansions of its factors, put together."""
+"""How one dimension of a tensor grows: the expansions of its channel groups, put together by its layout.
+
+Axes: N positions before, M after, B slots. A slot is a set of target positions that a sum runs over together: the
+copies of one source position of the groups that are summed over, at one target position of the groups that are not.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,19 @@ from growtool.trace import GroupPair, PairedAxis, Unchanged
 
 @dataclass(frozen=True)
 class AxisMap:
-    """One tensor dimension, N positions before and M after, assembled from the expansions of its factors.
+    """How one tensor dimension grows, from N positions to M.
 
     Attributes:
         size: N.
         index: int64 [M], the source position of each target position; 0 where the position is blank.
-        replica: int64 [M], which copy of its source position it is, counted over all factors that grow.
-        slot: int64 [M], positions a sum runs over together: those of one slot must add up to the source's value.
-        slots: number of slots.
-        share: float64 [M], the equal split; sums to 1 over each slot. All ones where nothing is summed.
-        consumes: whether a sum runs over (part of) this dimension.
-        blank: bool [M], positions that copy none; None where there are none.
-        free: bool [M], blank positions a sum runs over that meet zeros alone, so that any value may stand there.
+        replica: int64 [M], which copy of its source position each is, counted over all factors that grow.
+        slot: int64 [M], the slot of each position; weights in one slot must add up to the source's.
+        slots: B, the number of slots.
+        share: float64 [M], the equal split: sums to 1 over each slot; 1 everywhere if no sum runs over the dimension.
+        consumes: whether a sum runs over the dimension, or over part of its factors.
+        blank: bool [M], positions that copy none; None if there are none.
+        free: bool [M], blank positions that a sum runs over and that meet zeros alone, so that they may hold anything;
+            None: no position.
     """
 
     size: int
@@ -43,35 +48,35 @@ class AxisMap:
 
     @property
     def copies(self) -> Tensor:
-        """int64 [M]: how many positions hold the source position that this one holds, itself included."""
+        """int64 [M]: how many positions copy the source position that this one copies, itself included."""
         held = self.index if self.blank is None else self.index[~self.blank]
         return torch.bincount(held, minlength=self.size)[self.index]
 
     @property
     def factor(self) -> float:
-        """Positions that copy one, over positions before."""
+        """Number of positions that are copies, over N."""
         blank = 0 if self.blank is None else int(self.blank.sum())
         return (len(self.index) - blank) / self.size
 
     @classmethod
     def unchanged(cls, size: int) -> AxisMap:
-        """Every position stays; no sum runs over them."""
+        """Return the map where every position stays, and no sum runs over them."""
         return cls.copied(size, torch.arange(size), torch.zeros(size, dtype=torch.int64))
 
     @classmethod
     def copied(cls, size: int, index: Tensor, replica: Tensor) -> AxisMap:
-        """Positions are copied, no sum runs over them: each is a slot of its own."""
+        """Return the map where positions are copied and no sum runs over them: each is a slot of its own."""
         m = len(index)
         return cls(size, index, replica, torch.arange(m), m, torch.ones(m, dtype=torch.float64), False)
 
     def part(self, positions: Tensor) -> AxisMap:
-        """Some of the positions (int64), of a dimension that no sum runs over."""
-        some = AxisMap.copied(self.size, self.index[positions], self.replica[positions])
-        return some if self.blank is None else replace(some, blank=self.blank[positions])
+        """Return the map of some of the positions (int64), of a dimension that no sum runs over."""
+        chosen = AxisMap.copied(self.size, self.index[positions], self.replica[positions])
+        return chosen if self.blank is None else replace(chosen, blank=self.blank[positions])
 
     @property
     def fingerprint(self) -> bytes:
-        """The same for maps that are equal in everything, and for no others."""
+        """A digest that is equal for equal maps, and for no others."""
         digest = hashlib.sha256(f"{self.size} {self.slots} {self.consumes}".encode())
         for part in (self.index, self.replica, self.slot, self.share, self.blank, self.free):
             digest.update(b"-" if part is None else part.numpy().tobytes())
@@ -91,20 +96,23 @@ class AxisMap:
 
     @cached_property
     def slot_source(self) -> Tensor:
-        """int64 [slots]: the source position whose value a slot adds up to."""
+        """int64 [B]: the source position whose value each slot adds up to."""
         source = torch.zeros(self.slots, dtype=torch.int64)
         source[self.slot[self.kept]] = self.index[self.kept]
         return source
 
     @cached_property
     def turns(self) -> tuple[tuple[Places, Places], ...]:
-        """Of the first position in each slot, of the second, and so on: the positions, and their slots."""
+        """The first positions of all slots with their slots, then the second positions, and so on.
+
+        The positions of one turn lie in different slots, so that a turn is one indexed addition into slots.
+        """
         order = self.kept[torch.argsort(self.slot[self.kept], stable=True)]
         slots = self.slot[order]
-        starts = torch.searchsorted(slots, slots)
+        starts = torch.searchsorted(slots, slots)  # where the slot of each position begins in the order
         turn = torch.arange(len(slots)) - starts
-        found = (turn == number for number in range(int(turn.max()) + 1 if len(turn) else 0))
-        return tuple((as_places(order[own]), as_places(slots[own])) for own in found)
+        masks = (turn == number for number in range(int(turn.max()) + 1 if len(turn) else 0))
+        return tuple((as_places(order[mask]), as_places(slots[mask])) for mask in masks)
 
     @property
     def kept(self) -> Tensor:
@@ -118,13 +126,16 @@ def axis_map(
     consumed: frozenset[GroupPair],
     free: frozenset[GroupPair] = frozenset(),
 ) -> AxisMap:
-    """Assemble the map of a dimension from its layout (a Kronecker product per segment, segments one after the other).
+    """Assemble the map of a dimension from its layout.
+
+    Segments stand one after the other; a segment is a row-major product of its factors, so its E is their Kronecker
+    product.
 
     Args:
         axis: the layout in both models.
-        expansions: how each set of channels grows.
-        consumed: the sets a sum runs over in this very dimension.
-        free: those of them whose blank channels carry zeros wherever this dimension meets them.
+        expansions: how each channel group grows.
+        consumed: the groups that a sum runs over in this very dimension.
+        free: those of them whose blank channels are zero wherever this dimension meets them.
     """
     parts = [_segment_map(segment, expansions, consumed, free) for segment in axis.segments]
     if len(parts) == 1:
@@ -150,10 +161,11 @@ def axis_map(
 
 
 def _joined(masks: list[Tensor | None], parts: list[AxisMap]) -> Tensor | None:
+    """Concatenate masks of the parts' positions, None standing for a mask of zeros; return None if all are None."""
     if all(mask is None for mask in masks):
         return None
     empty = (torch.zeros(len(part.index), dtype=torch.bool) for part in parts)
-    return torch.cat([other if mask is None else mask for mask, other in zip(masks, empty, strict=True)])
+    return torch.cat([zeros if mask is None else mask for mask, zeros in zip(masks, empty, strict=True)])
 
 
 def _segment_map(
@@ -183,7 +195,7 @@ def _factor_map(
     index = expansion.index.clamp(min=0)
     if factor not in consumed:
         return replace(AxisMap.copied(expansion.size, index, expansion.replica), blank=blank)
-    share = 1.0 / expansion.counts.double()
+    share = 1.0 / expansion.counts.double()  # R = E^+
     if blank is not None:
         share = share.masked_fill(blank, 0.0)
     return AxisMap(
@@ -198,7 +210,10 @@ def _unchanged(size: int, consumes: bool) -> AxisMap:
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
+    """Return the map of a row-major product of two factors."""
+
     def combine(a: Tensor, b: Tensor, radix: int) -> Tensor:
+        """Return `a * radix + b` for every pair, a varying slowest."""
         return (a[:, None] * radix + b[None, :]).reshape(-1)
 
     return AxisMap(
@@ -214,7 +229,7 @@ def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
 
 
 def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, Tensor | None]:
-    """A position is blank if it is so in either factor, and free if no factor in which it is blank forbids it."""
+    """Return which positions are blank: in either factor; and which are free: in every factor where they are blank."""
     if outer.blank is None and inner.blank is None:
         return None, None
 
@@ -230,4 +245,5 @@ def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, T
 
 
 def _forbidden(part: AxisMap) -> Tensor | None:
+    """Return which positions are blank and not free."""
     return part.blank if part.free is None or part.blank is None else part.blank & ~part.free

@@ -1,8 +1,9 @@
-"""How one set of channels grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
+"""How one channel group grows: `h' = E h`, where every new channel is a copy of an old one or a blank.
 
-Axes: n channels before, m after. A row of E has a single 1, kept as the index of that 1, or none: a blank. What a blank
-channel carries (zeros, a mean, anything) and what may read it is decided from the trace (`prove.blanks.propagation`).
-A reader of the channels uses a left inverse R (n x m, R E = I); the equal split R = E^+ gives each of c copies 1/c.
+Axes: n channels before, m after. A row of E [m, n] has a single 1, and the column of that 1 is all that is kept of it;
+the row of a blank is zero. What a blank channel carries (zeros, a mean, anything) and what may read it is decided from
+the trace (`prove.blanks.propagation`). A layer that reads the channels needs a left inverse R [n, m], R E = I; the
+equal split R = E^+ gives each of c copies 1/c.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Expansion:
 
     Attributes:
         size: n, channels before.
-        index: int64 [m], the old channel that each new one copies, `BLANK` for one that copies none.
+        index: int64 [m], the old channel that each new channel copies; `BLANK` for a blank.
     """
 
     size: int
@@ -35,7 +36,7 @@ class Expansion:
 
     @classmethod
     def identity(cls, size: int) -> Expansion:
-        """Nothing changes."""
+        """Return the expansion that changes nothing."""
         return cls(size, torch.arange(size))
 
     @cached_property
@@ -50,6 +51,7 @@ class Expansion:
 
     @cached_property
     def _copies_of_each(self) -> Tensor:
+        """int64 [n]: how many copies each old channel has."""
         return torch.bincount(self.index[~self.blank], minlength=self.size)
 
     @cached_property
@@ -61,20 +63,20 @@ class Expansion:
     def replica(self) -> Tensor:
         """int64 [m]: how many copies of the same channel stand before this position; 0 for a blank."""
         replica = torch.zeros_like(self.index)
-        order = torch.argsort(self.index, stable=True)[int(self.blank.sum()) :]
+        order = torch.argsort(self.index, stable=True)[int(self.blank.sum()) :]  # BLANK = -1 sorts to the front
         starts = torch.cumsum(self._copies_of_each, 0) - self._copies_of_each
         replica[order] = torch.arange(len(order)) - starts[self.index[order]]
         return replica
 
     @cached_property
     def copies(self) -> int | None:
-        """Copies per old channel where all have equally many, blanks aside, else None."""
+        """Copies per old channel if all have equally many, blanks aside, else None."""
         counts = self._copies_of_each
         return int(counts[0]) if bool((counts == counts[0]).all()) else None
 
     @property
     def multiplicity(self) -> int | None:
-        """Copies per old channel where all have equally many and no channel is blank, else None."""
+        """Copies per old channel if all have equally many and no channel is blank, else None."""
         return None if self.has_blanks else self.copies
 
     @cached_property
@@ -84,7 +86,7 @@ class Expansion:
 
 
 def tiled(size: int, new_size: int) -> Expansion:
-    """Whole copies one after the other, `[h, h, ...]` (HyperCloning, arXiv 2409.12903).
+    """Return whole copies one after the other, `[h, h, ...]` (HyperCloning, arXiv 2409.12903).
 
     Raises:
         ValueError: `new_size` is not a multiple of `size`.
@@ -95,12 +97,12 @@ def tiled(size: int, new_size: int) -> Expansion:
 
 
 def circular(size: int, new_size: int) -> Expansion:
-    """Copies in turn, `[h_0, ..., h_n, h_0, ...]`, as far as they go (LEMON, arXiv 2310.07999, section 4)."""
+    """Return copies in turn, `[h_0, ..., h_(n-1), h_0, ...]`, the last round cut short (LEMON, arXiv 2310.07999)."""
     return Expansion(size, torch.arange(new_size) % size)
 
 
 def padded(size: int, new_size: int, *, copies: int | None = None) -> Expansion:
-    """Whole copies, then blanks.
+    """Return whole copies, then blanks.
 
     Args:
         size: channels before.
@@ -112,20 +114,20 @@ def padded(size: int, new_size: int, *, copies: int | None = None) -> Expansion:
 
 
 def copied_at_random(size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """All old channels, then copies of channels drawn at random (Net2WiderNet, arXiv 1511.05641, section 2.2)."""
+    """Return all old channels, then copies of random ones (Net2WiderNet, arXiv 1511.05641, section 2.2)."""
     drawn = torch.randint(size, (new_size - size,), generator=generator)
     return Expansion(size, torch.cat([torch.arange(size), drawn]))
 
 
 def copied_evenly(size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Whole copies as often as they fit, then copies of channels drawn at random, none of them twice."""
+    """Return whole copies as often as they fit, then copies of random channels, no channel twice among these."""
     whole, rest = divmod(new_size, size)
     drawn = torch.randperm(size, generator=generator)[:rest]
     return Expansion(size, torch.cat([torch.arange(size).repeat(whole), drawn]))
 
 
 def copies_per_position(axis: Axis, expansions: Mapping[ChannelGroup, Expansion]) -> int | None:
-    """How often each source position of the axis stands in the target, if equally often, else None."""
+    """Return how often each source position of an axis stands in the target if all do equally often, else None."""
     per_segment = set()
     for segment in axis:
         copies = 1

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def identity_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tensor:
-    """What a layer that passes its input on holds under a name.
+    """Return the value of a parameter or buffer of a layer that passes its input on.
 
-    A convolution or linear layer has a one in the middle of the kernel where a row's own channel is read; its bias is
+    A convolution or linear layer has a one in the middle of the kernel where a row reads its own channel; its bias is
     zero. A BatchNorm in evaluation divides by sqrt(running_var + eps), which a running variance of 1 and a weight of
     sqrt(1 + eps) undo. Any other vector scales channels, and is one.
 

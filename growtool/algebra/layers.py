@@ -1,14 +1,15 @@
 """The one place where grown weights are computed.
 
-A layer with weight W between axes `in` and `out` computes the same function after growth if and only if
-`W' E_in = E_out W`. Every solution has the form
+A layer with weight W [O, I] between axes `in` and `out` computes the same function after growth if and only if
+`W' E_in = E_out W`. Every solution W' [o, i] has the form
 
     W' = Z + (E_out W - Z E_in) R_in
 
-for a draft Z and a left inverse R_in of E_in: whatever the draft, the correction makes it exact. Z = 0 is the plain
-split of Net2Net, a random Z is LEMON's projection, a grid of template mixtures is the compensated MixtureGrowth.
+for a draft Z and a left inverse R_in of E_in: since R_in E_in = I, the correction makes any draft exact. Z = 0 is the
+plain split of Net2Net, a random Z is LEMON's projection, a grid of template mixtures is the compensated MixtureGrowth.
 
-Axes: O/o rows before/after, I/i columns before/after; trailing kernel axes ride along. `B` = slots (`AxisMap.slot`).
+Axes: O/o rows before/after, I/i columns before/after, B slots of columns (`AxisMap.slot`); trailing kernel axes are
+carried along unchanged.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from torch import Tensor
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.places import at, put
 
-AT_ONCE = 1 << 18  # numbers computed together
+AT_ONCE = 1 << 18  # numbers computed together, so that they stay in the processor's cache
 
 
 def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None) -> Tensor:
-    """`E W E^T`: copy positions along every dimension, without any split; zeros at blank ones.
+    """Return `E W E^T`: copies of positions along every dimension, without any split; zeros at blank positions.
 
     Args:
-        W: the source tensor, one map per dimension.
+        W: the source tensor.
         maps: how each dimension grows.
         but: a dimension to leave as it is.
     """
@@ -42,7 +43,7 @@ def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None
 
 
 def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
-    """`E_out W R_in` with the equal split R = E^+: each of c copies of a channel that is summed over gets 1/c."""
+    """Return `E_out W R_in` with the equal split R = E^+: each of c copies of a channel that is read gets 1/c."""
     grown = copy_positions(W, maps)
     for dim, axis in enumerate(maps):
         if axis.consumes and not axis.is_identity:
@@ -52,11 +53,11 @@ def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
 
 
 def grow_gradient(G: Tensor, maps: Sequence[AxisMap], *, power: int = 1) -> Tensor:
-    """`R_out^T G E_in^T`: the gradient of a grown weight, given that of the weight before.
+    """Return `R_out^T G E_in^T`: the gradient of a grown weight, given that of the weight before.
 
-    Where channels are copied and split evenly, each of c copies of a channel that is written receives 1/c of what the
-    channel received, and each copy that is read has the channel's own values. Momentum, a mean of gradients, grows so;
-    so do second moments, elementwise squares, with the squares of the factors.
+    The gradient is (dL/dy) x^T. Where channels are copied and split evenly, each of c copies of a channel of y receives
+    1/c of the channel's dL/dy, as its readers are split, and each copy of a channel of x has the channel's own values.
+    Momentum, a mean of gradients, grows by the same formula; second moments, means of squares, by the squared factors.
 
     Args:
         G: of the source tensor's shape.
@@ -69,32 +70,33 @@ def grow_gradient(G: Tensor, maps: Sequence[AxisMap], *, power: int = 1) -> Tens
     grown = copy_positions(G, maps)
     for dim, axis in enumerate(maps):
         if not axis.is_identity:
-            part = (1.0 / (axis.copies * axis.share)) ** power
+            factor = (1.0 / (axis.copies * axis.share)) ** power  # 1/c for rows, with share 1; 1 for columns, with 1/c
             if axis.blank is not None:
-                part = part.masked_fill(axis.blank, 0.0)
-            grown = grown * part.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
+                factor = factor.masked_fill(axis.blank, 0.0)
+            grown = grown * factor.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
     return grown
 
 
 def summed_dim(maps: Sequence[AxisMap]) -> int | None:
-    """The one dimension a sum runs over and that grows; None if there is none or more than one."""
+    """Return the one dimension that grows and that a sum runs over, or None if there is none or more than one."""
     dims = [dim for dim, axis in enumerate(maps) if axis.consumes and not axis.is_identity]
     return dims[0] if len(dims) == 1 else None
 
 
 def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | None = None) -> Tensor:
-    """Correct a draft so that the layer computes what it computed before: `Z + (E_out W - Z E_in) R_in`.
+    """Correct a draft so that the layer computes what it computed before: `W' = Z + (E_out W - Z E_in) R_in`.
 
-    Blank columns keep what the draft holds there; blank rows come out with copies that cancel.
+    Blank columns keep what the draft holds there, as no slot has a share for them. In blank rows, where E_out W is
+    zero, the copies of each column come out with weights that cancel.
 
     Args:
-        draft: Z, of the target's shape; overwritten.
-        W: the source weight.
+        draft: Z [o, i, ...]; overwritten.
+        W: the source weight [O, I, ...].
         maps: how each dimension grows; exactly one of them is summed over and grows.
         share: R_in as float64 [i], summing to 1 over each slot; None is the equal split.
 
     Returns:
-        W', of the target's shape.
+        W' [o, i, ...].
 
     Raises:
         ValueError: no single summed dimension grows, so there is nothing to choose.
@@ -102,20 +104,20 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
     dim = summed_dim(maps)
     if dim is None:
         raise ValueError("no single summed dimension grows")
-    part = maps[dim].share if share is None else share
-    weight = part.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
+    R = maps[dim].share if share is None else share
+    R = R.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
     if draft.ndim == 1:
-        _correct(draft, W, maps, dim, weight)
+        _correct(draft, W, maps, dim, R)
         return draft
     across = 1 if dim == 0 else 0
     for positions in in_runs(torch.arange(draft.shape[across]), draft.select(across, 0)):
         part_maps = [*maps[:across], maps[across].part(positions), *maps[across + 1 :]]
-        _correct(draft.narrow(across, int(positions[0]), len(positions)), W, part_maps, dim, weight)
+        _correct(draft.narrow(across, int(positions[0]), len(positions)), W, part_maps, dim, R)
     return draft
 
 
 def deviation(W: Tensor) -> float:
-    """Standard deviation of the numbers of a tensor, `AT_ONCE` or fewer at a time."""
+    """Return the standard deviation of the numbers of a tensor, without a second tensor of its size."""
     mean, squares = W.mean(), 0.0
     for part in W.flatten().split(AT_ONCE // 4):
         apart = part - mean
@@ -124,37 +126,42 @@ def deviation(W: Tensor) -> float:
 
 
 def in_runs(positions: Tensor, across: Tensor) -> Sequence[Tensor]:
-    """Positions along a dimension, so few at a time that what is computed for them takes little memory.
+    """Split positions along a dimension into runs of about `AT_ONCE` numbers, so that a run takes little memory.
 
     Args:
         positions: int64.
-        across: what stands at one of them.
+        across: the numbers that stand at one position.
     """
     return positions.split(max(1, AT_ONCE // max(1, across.numel()))) if len(positions) else ()
 
 
-def _correct(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], dim: int, weight: Tensor) -> None:
-    """`complete` in place, summed over `dim`, the share given in the draft's type."""
+def _correct(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], dim: int, R: Tensor) -> None:
+    """Complete a draft in place, summed over `dim`; R is the share in the draft's type, [i, 1, ...]."""
     axis = maps[dim]
-    gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # [o, B, ...]
+    gap = copy_positions(W, maps, but=dim).index_select(dim, axis.slot_source)  # E_out W [o, B, ...]
     for positions, slots in axis.turns:
-        put(gap, dim, slots, at(gap, dim, slots).sub_(at(draft, dim, positions)))
+        put(gap, dim, slots, at(gap, dim, slots).sub_(at(draft, dim, positions)))  # - Z E_in
     for positions, slots in axis.turns:
-        added = at(gap, dim, slots), at(weight, 0, positions)
-        put(draft, dim, positions, at(draft, dim, positions).addcmul_(*added))
+        correction = at(gap, dim, slots), at(R, 0, positions)
+        put(draft, dim, positions, at(draft, dim, positions).addcmul_(*correction))
 
 
 def home_share(columns: AxisMap, home: int, homes: int) -> Tensor:
-    """R_in for one row block of a grid: it is corrected in its home column blocks alone, equally where it has several.
+    """Return R_in for row blocks of a grid that are corrected in their home column blocks alone, equally if in several.
 
     A grid has one row block per copy of the rows and one column block per copy of the columns. With `homes` the
     smaller of the two numbers, column block j is home to the row blocks i with i = j modulo `homes`: the diagonal of a
     square grid.
+
+    Args:
+        columns: how the columns grow.
+        home: the number of the row blocks modulo `homes`.
+        homes: see above.
 
     Returns:
         float64 [i], summing to 1 over each slot.
     """
     at_home = (columns.replica % homes == home).double()
     per_slot = torch.zeros(columns.slots, dtype=torch.float64).index_add_(0, columns.slot, at_home)[columns.slot]
-    # a channel with fewer copies than others may have none in the home blocks: it is split evenly
+    # a channel with fewer copies than others may have none in the home blocks: that one is split evenly
     return torch.where(per_slot > 0, at_home / per_slot.clamp(min=1.0), columns.share)

@@ -1,4 +1,4 @@
-"""Memory: taken from the system in large pages, given back as soon as it is free, and rarely searched for cycles."""
+"""Memory of the process: large pages, blocks that go back to the system once they are free, few searches for cycles."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import sys
 from collections.abc import Iterator
 
 _LARGE = 1 << 21  # bytes; what is computed a part at a time is smaller, and its memory is used again
-_KEPT = 1 << 24  # bytes; a few parts, which would else be cleared by the system for each of them anew
-_OF_GLIBC = 1 << 25  # bytes; what glibc's own limit comes to where tensors are large, of which it keeps the double
+_KEPT = 1 << 24  # bytes; a few parts, which the system would else clear anew for each of them
+_OF_GLIBC = 1 << 25  # bytes; the largest threshold that glibc comes to by itself; it then trims at the double of it
 _NEW_OBJECTS = 1_000_000  # between two searches; torch and transformers alone are as many, and all of them stay
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def prepare_process() -> None:
-    """Settings of a process that is growtool's own, before it imports torch."""
+    """Set what concerns memory in a process that is growtool's own, before it imports torch."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for large pages, whose first use costs less
     gc.set_threshold(_NEW_OBJECTS)
 
 
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
-    """While open, the memory of a large tensor goes back to the system with it, where the C library is glibc.
+    """While open, give the memory of a large tensor back to the system as it is freed, where the C library is glibc.
 
-    It would else be kept for the next one, of which some do not fit: several times what is in use.
+    By itself glibc keeps it for later blocks; as tensors of other sizes do not fit into it, that comes to several times
+    the memory in use. A threshold that is set once is never adapted again, so leaving sets what glibc comes to by
+    itself with large tensors.
     """
     _set_limits(_LARGE, _KEPT)
     try:
@@ -36,7 +38,7 @@ def given_back() -> Iterator[None]:
 
 
 def _set_limits(alone: int, kept: int) -> None:
-    """Blocks from a size on are mapped one by one; of the others, so much stays once they are free."""
+    """Set from how many bytes on a block is mapped alone, and how many free bytes of other blocks are kept."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             library = ctypes.CDLL(None)

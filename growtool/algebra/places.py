@@ -1,4 +1,4 @@
-"""Places along a dimension, a range where they stand in a row: what is read there need not be copied."""
+"""Positions along a dimension, as a range if they are consecutive: these are read as a view, without a copy."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ Places = Tensor | range
 
 
 def as_places(positions: Tensor) -> Places:
-    """Positions (int64) as a range where they are one."""
+    """Return positions (int64) as a range if they are consecutive, else as they are."""
     first, count = (int(positions[0]), len(positions)) if len(positions) else (0, 0)
-    together = torch.equal(positions, torch.arange(first, first + count))
-    return range(first, first + count) if together else positions
+    consecutive = torch.equal(positions, torch.arange(first, first + count))
+    return range(first, first + count) if consecutive else positions
 
 
 def at(values: Tensor, dim: int, places: Places) -> Tensor:
-    """Some places of a dimension: a view where they stand in a row, else a copy."""
+    """Return the values at some places of a dimension: a view if these are a range, else a copy."""
     if isinstance(places, Tensor):
         return values.index_select(dim, places)
     return values.narrow(dim, places.start, len(places))
 
 
-def put(values: Tensor, dim: int, places: Places, found: Tensor) -> None:
-    """Write what `at` gave, once it has changed, back to where it came from."""
+def put(values: Tensor, dim: int, places: Places, changed: Tensor) -> None:
+    """Write back what `at` returned, changed in place since; a view has changed the values already."""
     if isinstance(places, Tensor):
-        values.index_copy_(dim, places, found)
+        values.index_copy_(dim, places, changed)

@@ -1,7 +1,8 @@
-"""Writing the source's weights otherwise, so that they compute the same and can be grown.
+"""Rewrites of the source's tensors before they grow: the same function, in a form that can be grown.
 
-Centring, folded scales and rescaled gains (`prove.blanks.writers`, `prove.blanks.propagation`) change tensors before
-they grow; every other tensor is read as it stands.
+Writers are centred and scales folded into them (`prove.blanks.writers`), gains of norms over blanks are rescaled
+(`prove.blanks.norms`), and rows are multiplied by factors (`prove.scales.scaling`). Every other tensor is read as it
+stands.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class RescaledNorm:
     Attributes:
         module: its path.
         gains: names of its gain.
-        offset: what the model adds to the gain before it uses it, as in `1 + w`.
-        s: copies of the old positions over all positions, below 1.
-        eps: what the target's norm adds to the variance; it would have to be that of the source times s.
+        offset: number that the model adds to the gain before it uses it, as in `1 + w`.
+        s: number of positions that are copies over all positions, below 1.
+        eps: the eps of the target's norm; it would have to be the source's times s.
     """
 
     module: str
@@ -34,16 +35,16 @@ class RescaledNorm:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """What is done to one source tensor, in this order.
+    """The changes of one source tensor, in this order.
 
     Attributes:
-        scale: name of a vector to multiply the channels by, divided by its root mean square.
-        level: whether the tensor is such a vector; it becomes its root mean square throughout.
+        scale: name of a vector to multiply the channels by, divided by its root mean square; None: none.
+        level: whether the tensor is such a vector: then it becomes its root mean square throughout.
         centre: whether the mean over the channels is taken off.
-        dim: the dimension of the channels, for scale and centre.
-        factor: what everything is multiplied by.
-        rows: float64 [rows], what each is multiplied by; None: nothing.
-        offset: what the model itself adds to the tensor before it uses it, as to a gain `1 + w`: the sum is multiplied.
+        dim: the dimension of the channels, for `scale` and `centre`.
+        factor: what the whole tensor is multiplied by.
+        rows: float64 [rows], what each row is multiplied by; None: nothing.
+        offset: number that the model adds to the tensor before it uses it, as in a gain `1 + w`: the sum is multiplied.
     """
 
     scale: str | None = None
@@ -56,11 +57,11 @@ class Rewrite:
 
     @property
     def only_scales(self) -> bool:
-        """Whether all there is to it is the factor."""
+        """Whether nothing but the factor changes the tensor."""
         return replace(self, factor=1.0) == Rewrite()
 
     def apply(self, W: Tensor, read: Callable[[str], Tensor]) -> Tensor:
-        """The rewritten tensor, of the same shape.
+        """Return the rewritten tensor, of the same shape.
 
         Args:
             W: the source tensor.
@@ -76,7 +77,7 @@ class Rewrite:
         return self.scaled(W + self.offset) - self.offset if self.offset else self.scaled(W)
 
     def scaled(self, W: Tensor, power: int = 1) -> Tensor:
-        """The tensor times the numbers that multiply all of it or its rows, each to a power."""
+        """Return the tensor times `factor` and times `rows`, each to a power."""
         if self.factor != 1.0:
             W = W * self.factor**power
         if self.rows is not None:
@@ -85,13 +86,13 @@ class Rewrite:
 
 
 def scaled_by(rows: Tensor, offset: float = 0.0) -> Rewrite:
-    """Rows, with what the model adds to them, multiplied by numbers (float64 [rows]); by one where all are alike."""
+    """Return the rewrite that multiplies rows, the offset added, by these factors (float64 [rows])."""
     first = float(rows[0])
-    alike = bool((rows == first).all())
-    return Rewrite(factor=first, offset=offset) if alike else Rewrite(rows=rows, offset=offset)
+    equal = bool((rows == first).all())
+    return Rewrite(factor=first, offset=offset) if equal else Rewrite(rows=rows, offset=offset)
 
 
 def _size(vector: Tensor) -> Tensor:
-    """Root mean square; 1 for a vector of zeros."""
+    """Return the root mean square of a vector; 1 for a vector of zeros, which stays zero so."""
     size = vector.square().mean().sqrt()
     return size if size > 0 else torch.ones_like(size)

@@ -1,4 +1,4 @@
-"""One thread for torch: sums have one order then, and many small operations do not wait for each other."""
+"""One thread for torch: then sums have one order, and many small operations do not wait for threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def single_threaded() -> Iterator[None]:
-    """torch computes on one thread while this is open."""
+    """While open, let torch compute on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
