@@ -1,4 +1,4 @@
-"""What a width operator is given, and how it draws random numbers."""
+"""What a width operator is given, how it draws random numbers, and what most operators do with weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from growtool.algebra.layers import complete, deviation, split_evenly, summed_di
 from growtool.templates.source import Grid
 
 Fill = Literal["zero", "mean", "noise"]
-_POOL = 1 << 18  # random numbers that a large tensor reads its own from
+_POOL = 1 << 18  # random numbers; the rows of a large tensor are stretches of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,13 @@ class Layer:
         name: the target tensor's name.
         maps: how each dimension grows.
         seed: the plan's seed.
-        fill: what stands at blank rows: zeros, the mean of the others, or random numbers of the size of the weight's.
-        grid: gives the source tensor as a grid of combinations of templates, None where it shares none.
-        following: the source's name of the same tensor one block on; None at the end, and outside sequences of blocks.
-        partners: dimensions with blank channels, and int64 [positions] the other position of the pair each belongs to.
-        second: gives the same tensor of the second source; None where the plan names none.
+        fill: what stands at blank rows: zeros, the mean of the other rows, or noise of the weight's deviation.
+        grid: gives the source tensor as a grid of combinations of templates, or None if it has no templates.
+        following: name of the source's tensor that is the same one block on; None at the last block, and outside
+            sequences of blocks.
+        partners: dimensions with blank channels, each with int64 [positions], the other position of the pair that each
+            position belongs to.
+        second: gives the same tensor of the second source; None if the plan names none.
         initial: gives a target tensor by name as its library initialises it.
     """
 
@@ -47,7 +49,7 @@ class Layer:
     initial: Callable[[str], Tensor] | None = None
 
     def generator(self) -> torch.Generator:
-        """Random numbers that depend on the seed and the tensor's name alone, not on the order of work."""
+        """Return a generator that depends on the seed and the tensor's name alone, not on the order of work."""
         return generator_for(self.seed, self.name)
 
     @property
@@ -64,11 +66,11 @@ class Abilities:
     """What a width operator does besides copying channels; its module holds one as `ABILITIES`.
 
     Attributes:
-        blanks: what channels that copy none may hold, the first choice first; empty where all are copies.
+        blanks: what blank channels may hold, the first choice first; empty for an operator that only copies.
         always_blank: whether blanks stand even where copies would be exact.
-        hidden_alone: whether it takes only hidden units that one layer writes and one layer reads.
+        hidden_alone: whether it grows only hidden units that one layer writes and one layer reads.
         every_tensor: whether it makes tensors that do not grow, too.
-        deeper: whether it does so where the target is deeper alone.
+        deeper: whether it makes these even if the target is only deeper, not wider.
         in_pairs: whether new units that nothing reads yet come in pairs.
         in_span: whether the new weights of a plan's section are combinations of the layer's templates, so that a
             checkpoint in template form stays one; such an operator has a `grow_coefficients`.
@@ -84,19 +86,19 @@ class Abilities:
 
 
 def no_loss(spec: object) -> None:
-    """An operator's `loss` where it keeps functions whatever its options; others say why they do not."""
+    """Return None: the `loss` of an operator that keeps functions, whatever its options."""
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
-    """A generator seeded by the plan's seed and a name."""
+    """Return a generator seeded by the plan's seed and a name."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 def drawn(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype, deviation: float = 1.0) -> Tensor:
-    """Normal random numbers with mean zero; a large tensor repeats them, no two of its rows in the same places.
+    """Return normal random numbers with mean zero; in a large tensor they repeat, but no two rows are equal.
 
-    A row of a large tensor is a stretch of one pool of numbers, each at an offset of its own: drawing a number for
+    A row of a large tensor is a stretch of one pool of numbers, each row at an offset of its own: drawing a number for
     every weight would take longer than anything else that growth does.
 
     Args:
@@ -110,22 +112,26 @@ def drawn(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype, 
     if rows * length <= starts + length:
         return torch.randn(shape, generator=generator, dtype=dtype).mul_(deviation)
     pool = torch.randn(starts + length, generator=generator, dtype=dtype).mul_(deviation)
-    each = starts // rows  # offsets in strata differ from each other
-    offsets = torch.randperm(rows, generator=generator) * each + torch.randint(each, (rows,), generator=generator)
+    # one offset out of each of as many strata as there are rows, so that no two offsets are equal
+    stratum = starts // rows
+    offsets = torch.randperm(rows, generator=generator) * stratum + torch.randint(stratum, (rows,), generator=generator)
     return pool.unfold(0, length, 1).index_select(0, offsets).reshape(tuple(shape))
 
 
 def rows_of(maps: Sequence[AxisMap]) -> int | None:
-    """The first dimension that grows and that no sum runs over; None if there is none."""
+    """Return the first dimension that grows and that no sum runs over, or None if there is none."""
     return next((dim for dim, axis in enumerate(maps) if not axis.consumes and not axis.is_identity), None)
 
 
 def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
-    """Share W among the copies of each channel it reads: equally, or with noise that cancels over the copies.
+    """Split W among the copies of each channel it reads: equally, or with noise that cancels over the copies.
+
+    That is `Z + (E W - Z E) R` with the equal R. The draft Z is noise of deviation `gain` at copies; at blank columns
+    it is noise of W's own deviation where these meet zeros alone, and zero elsewhere.
 
     Args:
         W: the source tensor.
-        layer: where it goes.
+        layer: the target tensor.
         gain: standard deviation of the noise relative to that of W; None for the equal split.
     """
     dim = summed_dim(layer.maps)
@@ -133,24 +139,24 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
     if dim is None or (gain is None and not blank):
         return fill_rows(split_evenly(W, layer.maps), W, layer)
     columns = layer.maps[dim]
-    draft = drawn(layer.shape, layer.generator(), W.dtype, deviation(W))
+    Z = drawn(layer.shape, layer.generator(), W.dtype, deviation(W))
     if columns.blank is None:
-        draft.mul_(gain or 0.0)
+        Z.mul_(gain or 0.0)
     else:
         size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype).masked_fill_(columns.blank, 0.0)
         if columns.free is not None:
             size.masked_fill_(columns.free, 1.0)
-        draft.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
-    return fill_rows(complete(draft, W, layer.maps), W, layer)
+        Z.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
+    return fill_rows(complete(Z, W, layer.maps), W, layer)
 
 
 def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
-    """Write `layer.fill` at the blank positions of the dimensions no sum runs over, in place.
+    """Write `layer.fill` at the blank positions of dimensions that no sum runs over, in place, and return the tensor.
 
     Args:
         grown: the tensor to finish.
         W: the source tensor.
-        layer: where it goes.
+        layer: the target tensor.
     """
     for dim, axis in enumerate(layer.maps):
         if axis.blank is None or axis.consumes:
@@ -168,7 +174,7 @@ def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
 
 
 def split_coefficients(layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
-    """The even split of a weight in template form, float64 [k_out, k_in, T].
+    """Return the coefficients of the even split of a weight in template form, float64 [k_out, k_in, T].
 
     Args:
         layer: with its grid.

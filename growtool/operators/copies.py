@@ -1,14 +1,14 @@
-"""Weights of copied channels: those that keep the function, or those that keep the size of every activation.
+"""Weights of copied channels that keep the function, or that keep the size of every activation instead.
 
-What keeps the function leaves the copies of a channel equal. To tell them apart at once, a copy may read something of
-its own, `w' = c (w + g n)` with n random, of the size of w, and `c = (1 + g^2)^-1/2`: its activations are as large as
-the channel's and correlate with them by c, those of two such copies by `c^2`. What summed over one channel then sums
-over k that agree in part, and the sum stays as large with the factor
+Where the function is kept, the copies of a channel stay equal. To tell them apart at once, a copy may get a row of its
+own, `w' = c (w + g n)` with n random, of the size of w, and `c = (1 + g^2)^-1/2`: its activations are as large as the
+channel's and correlate with them by rho = c, those of two such copies with each other by `c^2`. A sum over the channel
+becomes a sum over k copies that agree in part, which stays as large with the factor
 
     s_k = (sum_ij rho_ij)^-1/2 = (1 + (k - 1) (1 + 2 c + (k - 2) c^2))^-1/2,
 
-1/k for equal copies (g = 0, the function is kept), `k^-1/2` for copies that have nothing in common. Root mean squares
-are kept in the mean over random weights, after SPARKLING's signal preservation (arXiv 2602.02472).
+which is 1/k for equal copies (g = 0, the function is kept) and `k^-1/2` for copies that have nothing in common. Root
+mean squares are kept in the mean over random weights, after SPARKLING's signal preservation (arXiv 2602.02472).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from growtool.plan.width import Copies
 
 
 def grow_copies(spec: Copies, W: Tensor, layer: Layer) -> Tensor:
-    """Copies of rows, and columns shared among the copies as `spec.keep` and `spec.split` say."""
+    """Return W with its rows copied, and its columns shared among copies as `spec.keep` and `spec.split` say."""
     if spec.keep == "function":
         return split_among_copies(W, layer, spec.noise)
     grown = copy_positions(_with_noise(W, layer, spec.gain), layer.maps, but=rows_of(layer.maps))
@@ -37,14 +37,15 @@ def grow_copies(spec: Copies, W: Tensor, layer: Layer) -> Tensor:
 
 
 def share_of_like(copies: Tensor, gain: float) -> Tensor:
-    """s_k for each of these numbers k of copies, of the shape of `copies`."""
+    """Return s_k for each number k of copies, of the shape of `copies`."""
     c = (1 + gain**2) ** -0.5
-    agreeing: Tensor = 1 + (copies - 1) * (1 + 2 * c + (copies - 2) * c**2)  # the sum of all correlations
-    return agreeing.rsqrt()
+    # k ones on the diagonal; 2 (k - 1) times c, between the channel and its copies; (k - 1) (k - 2) times c^2
+    correlations: Tensor = 1 + (copies - 1) * (1 + 2 * c + (copies - 2) * c**2)
+    return correlations.rsqrt()
 
 
 def _with_noise(W: Tensor, layer: Layer, gain: float) -> Tensor:
-    """W with its rows grown, those of copies turned away from what they copy where the tensor mixes channels."""
+    """Return W with its rows copied, the copies `c (w + g n)` if the tensor mixes channels, else plain copies."""
     rows = rows_of(layer.maps)
     if rows is None:
         return W
@@ -60,10 +61,10 @@ def _with_noise(W: Tensor, layer: Layer, gain: float) -> Tensor:
 
 
 def _mixes(W: Tensor, maps: Sequence[AxisMap], rows: int) -> bool:
-    """Whether what a tensor writes is made of several channels: not of a vector, a table, or a depthwise kernel."""
+    """Return whether a tensor mixes channels: not so a vector, a table, or a depthwise kernel [O, 1, ...]."""
     return any(axis.consumes for axis in maps) or (rows == 0 and W.ndim > 1 and W.shape[1] > 1)
 
 
 def loss_of_copies(spec: Copies) -> str | None:
-    """Why copies change the function whatever the model, or None."""
+    """Return why copies change the function, whatever the model, or None if they do not."""
     return "keep: rms keeps the size of activations, not the function" if spec.keep == "rms" else None

@@ -1,12 +1,14 @@
 """`mixture`: MixtureGrowth (Pham et al., WACV 2024, arXiv 2311.04251), with a compensation that makes it exact.
 
 A weight is a grid of blocks, each a combination of templates (`growtool.templates`): a single block in a bank of whole
-layers, a finer grid in a bank of sub-blocks. Growth copies blocks. Where a row and a column of different copies meet,
-the new block is a new combination, `N_ij = gain * sum_t c_ijt T_t`. Published, each channel then receives more than
-before; compensated, the blocks of like copies give back what the others of their row add, `W'_ii = W - sum_j N_ij`, and
-the function stays. All of it is linear in the coefficients, so a weight in template form grows in them alone.
+layers, a finer grid in a bank of sub-blocks. Growth copies the blocks of the grid. Where a row and a column of
+different copies meet (off the diagonal), a new block stands, a new combination `N_ij = gain * sum_t c_ijt T_t`. As
+published, each channel then receives more than before. Compensated, the diagonal blocks give back what the others of
+their row add, `W'_ii = W - sum_j N_ij`: each row of blocks adds up to W, and the function stays.
 
-Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks.
+All of it is linear in the coefficients, so a weight in template form grows in its coefficients alone.
+
+Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks, k_out/k_in blocks of the grid.
 """
 
 from __future__ import annotations
@@ -33,24 +35,24 @@ ABILITIES = Abilities(in_span=lambda section: True)
 
 
 def expand(spec: Mixture, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Copies in turn, `[h, h, ...]`, the last of them cut short where `new_size` is not a multiple of `size`."""
+    """Return copies in turn, `[h, h, ...]`, the last one cut short if `new_size` is not a multiple of `size`."""
     return circular(size, new_size)
 
 
 def loss(spec: Mixture) -> str | None:
-    """Why the operator itself changes the function, or None."""
+    """Return why the operator itself changes the function, or None if it does not."""
     if spec.compensate or spec.gain == 0 or spec.coefficients == "zero":
         return None
     return "mixture without compensation adds the new blocks to what each channel receives, as published"
 
 
 def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """The grid of a weight whose rows and columns both grow; any other tensor is split evenly.
+    """Return the grown grid of a weight whose rows and columns both grow; split any other tensor evenly.
 
     Args:
         spec: bank, coefficients, gain and compensation.
-        W: the source tensor, [O, I, ...].
-        layer: where it goes.
+        W: the source tensor [O, I, ...].
+        layer: the target tensor.
         read: gives a source tensor by name.
     """
     if not is_grid(layer.maps):
@@ -59,12 +61,12 @@ def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
 
 
 def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
-    """The same growth in the coefficients of a weight in template form.
+    """Return the coefficients of the grown weight, for a weight in template form.
 
     Args:
         spec: coefficients, gain and compensation.
-        W: the weight the coefficients stand for, [O, I, ...].
-        layer: where it goes; it has a grid.
+        W: the weight that the coefficients stand for [O, I, ...].
+        layer: the target tensor; it has a grid.
         rows, columns: how the blocks of the grid grow.
 
     Returns:
@@ -77,34 +79,35 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
         return split_evenly(C, maps)
     draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
     new = _new_blocks(spec, grid, layer)
-    number = [_numbers(side) for side in (new.rows, new.columns)]
+    row_number, column_number = (_numbers(side) for side in (new.rows, new.columns))
     vectors = new.coefficients * _scales(spec, grid, W, new, lambda rows, mixtures: None)[:, None]
     for (row, column), vector in zip(new.places, vectors, strict=True):
-        draft[number[0][row.replica, row.block], number[1][column.replica, column.block]] = vector
+        draft[row_number[row.replica, row.block], column_number[column.replica, column.block]] = vector
     return _completed(spec, draft, C, maps)
 
 
 def tells_apart(spec: Mixture, templates: int, blocks: int) -> bool:
-    """Whether no exchange of copies leaves a grid as it is.
+    """Return whether no exchange of copies leaves a grid unchanged, so that training tells copies apart.
 
     Args:
         spec: gain, coefficients and compensation.
-        templates: of the weight's bank; 0 for a weight without.
-        blocks: of the weight before it grows; it uses at most so many directions.
+        templates: T of the weight's bank; 0 for a weight without one.
+        blocks: number of the weight's blocks before it grows, which use at most as many directions.
     """
     if not spec.gain or spec.coefficients not in ("orthogonal", "random") or templates < 2:
         return False
-    left = templates - min(templates, blocks)
-    return spec.coefficients == "random" or spec.compensate or (left or templates - 1) > 1
+    # directions for orthogonal vectors: the null space, or else all that are orthogonal to the block beside (T - 1)
+    unused = templates - min(templates, blocks)
+    return spec.coefficients == "random" or spec.compensate or (unused or templates - 1) > 1
 
 
 def is_grid(maps: Sequence[AxisMap]) -> bool:
-    """Whether both rows and columns of a weight grow, so that it becomes a grid of blocks."""
+    """Return whether both rows and columns of a weight grow, so that it becomes a grid of blocks."""
     return len(maps) >= 2 and summed_dim(maps) == 1 and not maps[0].is_identity and not maps[0].consumes
 
 
 def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
-    """The new blocks in their places, zeros elsewhere, of the target's shape."""
+    """Return the new blocks in their places and zeros elsewhere, [o, i, ...]."""
     draft = torch.zeros(layer.shape, dtype=W.dtype)
     grid = layer.grid()
     if grid is None:
@@ -115,26 +118,28 @@ def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
     )
 
     def put(rows: slice, mixtures: Tensor) -> None:
+        """Put some rows [B, rows, i, ...] of all new blocks in their places."""
         for (row, column), mixture in zip(new.places, mixtures, strict=True):
-            within = place_of_row[row.positions]
-            here = (within >= rows.start) & (within < rows.stop)
-            values = _part(mixture, within[here] - rows.start, place_of_column[column.positions])
+            place = place_of_row[row.positions]
+            here = (place >= rows.start) & (place < rows.stop)
+            values = _part(mixture, place[here] - rows.start, place_of_column[column.positions])
             _put(draft, row.positions[here], column.positions, values)
 
+    # One pass over the templates: blocks are placed as they are made, and scaled once all of their norms are known.
     scales = _scales(spec, grid, W, new, put).to(W.dtype)
     for (row, column), scale in zip(new.places, scales, strict=True):
-        for some in in_runs(row.positions, draft[0]):
-            _put(draft, some, column.positions, _part(draft, some, column.positions) * scale)
+        for positions in in_runs(row.positions, draft[0]):
+            _put(draft, positions, column.positions, _part(draft, positions, column.positions) * scale)
     return draft
 
 
 class _New(NamedTuple):
-    """New blocks.
+    """The new blocks of a grown grid.
 
     Attributes:
-        rows, columns: the blocks of both axes.
-        places: where the new ones are among them.
-        coefficients: [B, T], before they are scaled.
+        rows, columns: the grown axes as blocks: which copy of which source block, at which positions.
+        places: row and column of each new block.
+        coefficients: float64 [B, T] of the new blocks, before they are scaled.
     """
 
     rows: list[Cell]
@@ -144,7 +149,7 @@ class _New(NamedTuple):
 
 
 def _new_blocks(spec: Mixture, grid: Grid, layer: Layer) -> _New:
-    """Every block where unlike copies meet."""
+    """Return the blocks where rows and columns of different copies meet, with their coefficients."""
     homes = _homes(layer.maps)
     rows, columns = (
         cells(axis, layout.places()[0]) for axis, layout in zip(layer.maps, (grid.rows, grid.columns), strict=False)
@@ -159,14 +164,16 @@ def _new_blocks(spec: Mixture, grid: Grid, layer: Layer) -> _New:
 
 
 def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slice, Tensor], None]) -> Tensor:
-    """What makes each new block `gain` times the size of the source block it stands beside, float64 [B].
+    """Return the factor that makes each new block `gain` times as large as the source block in its place, float64 [B].
+
+    Sizes are Frobenius norms.
 
     Args:
         spec: the gain.
         grid: of W.
-        W: the source tensor, [O, I, ...].
+        W: the source tensor [O, I, ...].
         new: the new blocks.
-        put: given some rows of all of them, before they are scaled, [B, rows, i, ...].
+        put: called with some rows of all new blocks, before they are scaled, [B, rows, i, ...]; then with the next.
     """
     if not new.coefficients.any():
         return torch.zeros(len(new.places), dtype=torch.float64)
@@ -178,6 +185,7 @@ def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slic
     block_of_row, block_of_column = grid.rows.places()[0], grid.columns.places()[0]
 
     def size(row: int, column: int) -> Tensor:
+        """Return the norm of a block of W, float64 [1]."""
         places = torch.nonzero(block_of_row == row).flatten(), torch.nonzero(block_of_column == column).flatten()
         norm: Tensor = torch.linalg.vector_norm(_row_norms(_part(W, *places)[None]), dim=1)
         return norm
@@ -189,7 +197,7 @@ def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slic
 
 
 def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
-    """Where all vectors beside one block are equal, turn those below the diagonal around, in place.
+    """Negate vectors below the diagonal, in place, where all new blocks in the place of one source block are equal.
 
     Templates that leave a single direction (two layers in a stage, say) would make [[W - N, N], [N, W - N]], which is
     the same with its copies exchanged, so that training could never tell them apart.
@@ -204,12 +212,12 @@ def _tell_apart(vectors: Tensor, places: Sequence[tuple[Cell, Cell]]) -> None:
 
 
 def _part(W: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`W[rows][:, columns]`, without a copy where both are runs."""
+    """Return `W[rows][:, columns]`, without a copy if both are consecutive."""
     return at(at(W, 0, as_places(rows)), 1, as_places(columns))
 
 
 def _put(W: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
-    """`W[rows][:, columns] = values`, in place."""
+    """Set `W[rows][:, columns] = values`."""
     if isinstance(as_places(rows), range) and isinstance(as_places(columns), range):
         _part(W, rows, columns).copy_(values)
     else:
@@ -217,35 +225,41 @@ def _put(W: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
 
 
 def _row_norms(blocks: Tensor) -> Tensor:
-    """Euclidean norm of each row of each block, float64 [B, o]."""
+    """Return the Euclidean norm of each row of each block [B, o, i, ...], float64 [B, o]."""
     rows = max(1, AT_ONCE // max(1, 2 * blocks[:, :1].numel()))  # twice: float64
     parts = (part.flatten(2).double() for part in blocks.split(rows, 1))
     return torch.cat([torch.linalg.vector_norm(part, dim=2) for part in parts], 1)
 
 
 def _numbers(side: Sequence[Cell]) -> dict[tuple[int, int], int]:
+    """Return the number of each block along an axis, by its copy and its source block."""
     return {(cell.replica, cell.block): number for number, cell in enumerate(side)}
 
 
 def _homes(maps: Sequence[AxisMap]) -> int:
+    """Return how many different home column blocks there are, see `home_share`."""
     return min(maps[0].replicas, maps[1].replicas)
 
 
 def _completed(spec: Mixture, draft: Tensor, W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
-    """Put the copies of W in their home blocks; compensated, less what the draft holds in the others of each row.
+    """Add W in the home blocks of a draft: compensated, less what the draft's other blocks of each row add up to.
 
-    Linear in (draft, W): both may be weights, or coefficients.
+    Args:
+        spec: the compensation.
+        draft: the new blocks [o, i, ...], or their coefficients [k_out', k_in', T].
+        W: the source weight [O, I, ...], or its coefficients [k_out, k_in, T]; the result is linear in draft and W.
+        maps: how the dimensions of W grow.
     """
     rows, columns = maps[:2]
     homes = _homes(maps)
     for home in range(homes):
-        block = torch.nonzero(rows.replica % homes == home).flatten()
+        rows_at_home = torch.nonzero(rows.replica % homes == home).flatten()
         share = home_share(columns, home, homes)
-        for some in in_runs(block, draft[0]):
-            part_maps, part = (rows.part(some), *maps[1:]), draft.index_select(0, some)
+        for positions in in_runs(rows_at_home, draft[0]):
+            part_maps, part = (rows.part(positions), *maps[1:]), draft.index_select(0, positions)
             if spec.compensate:
                 complete(part, W, part_maps, share)
             else:
                 part += complete(torch.zeros_like(part), W, part_maps, share)
-            draft.index_copy_(0, some, part)
+            draft.index_copy_(0, positions, part)
     return draft
