@@ -1,4 +1,4 @@
-"""Everything about one operator: its chapter of docs/operators.md, its options, its example, and what was measured."""
+"""All about one operator: its chapter of docs/operators.md, its options, its example, and what was measured of it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from growtool.plan.width import WIDTH_OPERATORS
 MEASURED = "measured.json"  # written by `python -m tests.support.golden_widths`
 _SECTIONS: dict[str, type[Section]] = {**WIDTH_OPERATORS, **DEPTH_OPERATORS}
 _EXAMPLE = re.compile(r"\n\n```yaml\n(.*?)```\n", re.DOTALL)
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # relative differences of logits below this are none
 _KEPT = {"refused": "not applicable", "exact up to eps": "up to eps"}
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A key of the plan's section; `default` as the plan spells it, None where there is none."""
+    """A key of the plan's section; `default` as the plan spells it, None for a key that must be given."""
 
     name: str
     default: str | None
@@ -39,9 +39,9 @@ class Explanation:
     """All that `growtool explain` shows of an operator.
 
     Attributes:
-        info: the line of the table of operators.
+        info: the operator's line in the table of operators.
         prose: paragraphs of Markdown.
-        options: what the plan may say besides.
+        options: the other keys of the plan's section.
         example: a plan.
         measured: family -> what the operator kept of a tiny model of it, in words; empty for depth operators.
     """
@@ -54,7 +54,7 @@ class Explanation:
 
 
 def explain(name: str) -> Explanation:
-    """All about the operator of this name, which has to be in the table."""
+    """Return all about the operator of this name, which has to be in the table."""
     text = files("growtool.operators").joinpath("text", f"{name}.md").read_text("utf-8")
     (example,) = _EXAMPLE.findall(text)
     measured = {family: _kept(found) for family, found in _measured().get(name, {}).items()}
@@ -68,7 +68,7 @@ def _measured() -> dict[str, dict[str, Any]]:
 
 
 def _kept(found: Mapping[str, Any]) -> str:
-    """The promise, and for a lossy one how far the logits moved."""
+    """Return the promise in words, and for a lossy one how far the logits moved."""
     promise: str = found["promise"]
     if promise != "lossy":
         return _KEPT.get(promise, promise)
@@ -82,6 +82,7 @@ def _options(section: type[Section]) -> tuple[Option, ...]:
 
 
 def _default(field: FieldInfo) -> str | None:
+    """Return the default as YAML spells it."""
     if field.is_required():
         return None
     if field.default is None:

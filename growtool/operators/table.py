@@ -23,8 +23,8 @@ class OperatorInfo:
         source: the publication.
         formula: the weights it makes, in the notation of docs/operators.md.
         needs: what it takes besides a checkpoint and a plan.
-        when: what it is for.
-        sizes: which sizes it reaches.
+        when: when to choose it.
+        sizes: the sizes that it reaches.
     """
 
     name: str
@@ -39,25 +39,26 @@ class OperatorInfo:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The keys of a plan that it may stand under."""
+        """The sections of a plan that it may stand in."""
         return ("width", "depth") if self.axis == "both" else (self.axis,)
 
     def implementation(self) -> ModuleType:
-        """The operator's module (imports torch)."""
+        """Return the operator's module, which imports torch."""
         return importlib.import_module(f"growtool.operators.{self.axis}.{self.name}")
 
     def known_loss(self, section: Any) -> str | None:
-        """Why the operator with these options is lossy by name, for whatever model; None where it keeps functions.
+        """Return why the operator with these options is lossy by name, for any model, or None if it keeps functions.
 
-        A plan that names it needs no consent. One whose operator keeps functions elsewhere and not here does.
+        A plan that names such an operator needs no consent to a loss. A plan whose operator keeps the functions of
+        other models, and not of this one, does.
         """
-        found: str | None = self.implementation().loss(section)
-        return found
+        loss: str | None = self.implementation().loss(section)
+        return loss
 
     def abilities(self) -> Abilities:
-        """What a width operator does besides copying channels (imports torch)."""
-        found: Abilities = self.implementation().ABILITIES
-        return found
+        """Return what a width operator does besides copying channels; imports torch."""
+        abilities: Abilities = self.implementation().ABILITIES
+        return abilities
 
 
 OPERATORS: dict[str, OperatorInfo] = {

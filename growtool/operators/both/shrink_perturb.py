@@ -1,7 +1,7 @@
 """`shrink_perturb`: the source shrunk, padded with zeros, and the target's initial values added (arXiv 2605.13405).
 
-The simple baseline beside `random`: nothing is copied and nothing kept but a direction to start from. New blocks are
-paddings as a whole: they hold the initial values, and run.
+The simple baseline beside `random`: no function is kept, only a direction to start from. A new block is padding as a
+whole: it holds initial values, and runs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ ABILITIES = Abilities(every_tensor=True, deeper=True)
 
 
 def expand(spec: ShrinkPerturb, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """The old channels once, then blanks."""
+    """Return the old channels once, then blanks."""
     return padded(size, new_size, copies=1)
 
 
 def arrange(spec: ShrinkPerturb, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """The old blocks, then new ones that come from none."""
+    """Return the old blocks, then new ones that come from none."""
     return [placed.anew() for placed in inserted("end", sources, count, "copy")]
 
 
 def grow(spec: ShrinkPerturb, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """`lambda pad(W) + V` for matrices, V the initial values; vectors keep theirs, V standing at new places alone."""
+    """Return `lambda pad(W) + V` for a matrix, V the initial values; `[W, V]` for a vector, V at new positions alone."""
     if not layer.maps:
         return W
     assert layer.initial is not None, "the recipe hands the initial values over"
@@ -42,5 +42,5 @@ def grow(spec: ShrinkPerturb, W: Tensor, layer: Layer, read: Read) -> Tensor:
 
 
 def loss(spec: ShrinkPerturb) -> str:
-    """Why the operator changes the function."""
+    """Return why the operator changes the function."""
     return "shrink_perturb shrinks what was trained and adds initial values"

@@ -21,12 +21,12 @@ loss = no_loss
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Where opposite weights stand in the tensor that closes a branch.
+    """The places of opposite weights in the tensor that closes a branch.
 
     Attributes:
-        dim: the dimension that the branch's hidden units are summed over.
-        partner: int64 [its size], the other position of each pair; a position without partner names itself.
-        gain: deviation of the weights relative to that of the layer they stand in for.
+        dim: the dimension along which the branch's hidden units are summed over.
+        partner: int64 [its size], the other position of each pair; a position without partner has its own.
+        gain: deviation of the weights relative to that of the weights they replace.
     """
 
     dim: int
@@ -35,17 +35,15 @@ class Cancellation:
 
 
 def arrange(spec: CancelOut, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """New blocks among the old ones, each a closed copy of the one before it."""
+    """Return the old blocks with new ones among them, each a closed copy of the one before it."""
     return inserted(spec.placement, sources, count, "cancel_out")
 
 
 def pairs(size: int) -> tuple[Tensor, Tensor]:
-    """The unit whose parameters each of `size` hidden units has, and the other unit of its pair.
-
-    The first half stays and the second half copies it; of an odd number the last unit stays alone.
+    """Pair up hidden units: the first half stays, the second half copies it; of an odd number the last stays alone.
 
     Returns:
-        int64 [size] twice.
+        For each unit, int64 [size]: the unit whose parameters it has; and the other unit of its pair.
     """
     half = size // 2
     unit = torch.arange(size)
@@ -55,15 +53,15 @@ def pairs(size: int) -> tuple[Tensor, Tensor]:
 
 
 def cancelling(W: Tensor, where: Cancellation, generator: torch.Generator) -> Tensor:
-    """Random weights that are opposite for the two positions of a pair, and zero for a position without partner.
+    """Return random weights that are opposite for the two positions of a pair, and zero for a position without partner.
 
     Args:
-        W: a weight of the shape wanted, whose scale they take.
+        W: a weight of the shape wanted.
         where: the pairs.
         generator: draws them.
 
     Returns:
-        Weights of the shape and type of `W`; those that have a partner deviate by `gain` times W's own deviation.
+        Weights of the shape and type of `W`; at pairs their deviation is `gain` times W's.
     """
     noise = torch.randn(W.shape, generator=generator, dtype=W.dtype)
     opposite = noise - noise.index_select(where.dim, where.partner)  # twice the variance of one draw

@@ -7,10 +7,10 @@ from growtool.plan.depth import Interleave
 
 
 def arrange(spec: Interleave, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """`layer'_i = layer_{floor(i L / L')}`."""
+    """Return `count` blocks: `layer'_i = layer_{floor(i L / L')}`."""
     return first_is_old([sources[m * len(sources) // count] for m in range(count)])
 
 
 def loss(spec: Interleave) -> str:
-    """Why the operator changes the function."""
+    """Return why the operator changes the function."""
     return "interleave runs every repeated block once more"

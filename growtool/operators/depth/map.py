@@ -9,20 +9,20 @@ from growtool.plan.depth import INITIAL, Map
 
 
 def arrange(spec: Map, sources: tuple[int | None, ...], count: int) -> list[Placed]:
-    """`layer'_i = layer_{sources[i]}`, the sources being the list that the plan gives for the stage."""
+    """Return `layer'_i = layer_{sources[i]}`, where `sources` is the list that the plan gives for the stage."""
     placed = iter(first_is_old([source for source in sources if source is not None], start=spec.start))
     return [made_anew(spec.start) if source is None else next(placed) for source in sources]
 
 
 def listed(spec: Map, prefix: str) -> tuple[int | None, ...] | None:
-    """The list for the sequence of blocks under `prefix` (`layers.2.blocks.`), None where the plan gives none.
+    """Return the plan's list for the sequence of blocks under `prefix` (`layers.2.blocks.`), or None if it has none.
 
-    None in the list is a block that comes from none.
+    None in the list stands for a block that comes from none of the source.
     """
-    found = spec.map.get(prefix.rstrip(".")) if isinstance(spec.map, Mapping) else spec.map
-    return None if found is None else tuple(None if source == INITIAL else source for source in found)
+    blocks = spec.map.get(prefix.rstrip(".")) if isinstance(spec.map, Mapping) else spec.map
+    return None if blocks is None else tuple(None if source == INITIAL else source for source in blocks)
 
 
 def loss(spec: Map) -> str | None:
-    """Why the operator itself changes the function, or None."""
+    """Return why the operator itself changes the function, or None if it does not."""
     return "map runs every repeated block once more" if spec.start == "copy" else None

@@ -1,6 +1,7 @@
-"""`joint`: every block a learned combination of the source's blocks (the depth half of LiGO, arXiv 2303.00980).
+"""`mixing`: every block a learned combination of the source's blocks (the depth half of LiGO, arXiv 2303.00980).
 
-Here is only where learning starts: blocks repeated in their place. `growtool.growing.learning` learns.
+This is only the point where learning starts: blocks repeated in their place. `growtool.growing.learning` learns the
+combinations.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from growtool.plan.depth import Interleave, Mixing
 
 
 def arrange(spec: Mixing, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """The start: `layer'_i = layer_{floor(i L / L')}`."""
+    """Return the start: `layer'_i = layer_{floor(i L / L')}`."""
     return interleaved(Interleave(), sources, count)
 
 
 def loss(spec: Mixing) -> str:
-    """Why the operator changes the function."""
+    """Return why the operator changes the function."""
     return "mixing learns its combinations on images"

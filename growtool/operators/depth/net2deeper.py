@@ -2,7 +2,7 @@
 1511.05641, section 2.3).
 
 A convolution becomes the identity kernel, a BatchNorm undoes itself, and the activation after them must be the one that
-the input went through already, and idempotent: `relu(relu(x)) = relu(x)`.
+the input went through already, and be idempotent: `relu(relu(x)) = relu(x)`.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ loss = no_loss
 
 
 def arrange(spec: Net2Deeper, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """New blocks among the old ones."""
+    """Return the old blocks with new ones among them that pass on what they receive."""
     return inserted(spec.placement, sources, count, "identity")

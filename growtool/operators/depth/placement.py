@@ -1,4 +1,4 @@
-"""Where blocks go when a sequence grows: target position -> source block, as every depth operator answers it."""
+"""Which source block stands at each position of a grown sequence: the answer that every depth operator gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from growtool.plan.depth import Placement
 
 Start = Literal["copy", "zero_out", "cancel_out", "identity"]
 
-
+# operator -> how its blocks with initial values start; `zero_out` for all others
 _ANEW: Mapping[str, Start] = {"cancel_out": "cancel_out", "shrink_perturb": "copy"}
 
 
@@ -19,7 +19,7 @@ class Placed:
     """One block of the grown sequence.
 
     Attributes:
-        source: index of the block it is a copy of; None for one that starts as its library initialises it.
+        source: index of the block it copies; None for one that starts as its library initialises it.
         new: whether growth added it.
         start: how a new block starts: as a running `copy`; with a residual branch that ends in zeros (`zero_out`) or in
             weights that cancel (`cancel_out`); or with layers that pass on what they receive (`identity`).
@@ -30,17 +30,17 @@ class Placed:
     start: Start = "copy"
 
     def anew(self) -> Placed:
-        """The same block with the values that its library initialises it with, if it is new."""
+        """Return the same block; a new one with the values that its library initialises it with."""
         return replace(self, source=None) if self.new else self
 
 
 def made_anew(operator: str) -> Placed:
-    """A block for which there is none to copy: closed, but where the operator runs initial values anyway."""
+    """Return a new block that copies none: closed, unless the operator runs blocks with initial values anyway."""
     return Placed(None, True, _ANEW.get(operator, "zero_out"))
 
 
 def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:
-    """The first copy of each source block is the block itself, later ones are new and start as `start` says."""
+    """Return a block per source block: the first of each is the block itself, later ones are new, with this start."""
     seen: set[int] = set()
     placed = []
     for source in sources:
@@ -51,8 +51,16 @@ def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:
 
 
 def inserted(placement: Placement, sources: tuple[int, ...], count: int, start: Start) -> list[Placed]:
-    """`interleaved`: a new block after every L / (L' - L) old ones; `end`: new blocks after all old ones."""
-    kept = len(sources)
+    """Return `count` blocks with new ones among the old, each a copy of the old block before it.
+
+    Args:
+        placement: `interleaved`: a new block after every L / (L' - L) old ones; `end`: new blocks after all old ones.
+        sources: the L blocks of the source.
+        count: L', the number of blocks.
+        start: how new blocks start.
+    """
+    old = len(sources)
     if placement == "end":
-        return first_is_old([sources[min(m, kept - 1)] for m in range(count)], start=start)
-    return first_is_old([sources[-(-(m + 1) * kept // count) - 1] for m in range(count)], start=start)
+        return first_is_old([sources[min(m, old - 1)] for m in range(count)], start=start)
+    # position m has block ceil((m + 1) L / L'), counted from 1, so that the last position has the last block
+    return first_is_old([sources[-(-(m + 1) * old // count) - 1] for m in range(count)], start=start)

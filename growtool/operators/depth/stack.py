@@ -7,10 +7,10 @@ from growtool.plan.depth import Stack
 
 
 def arrange(spec: Stack, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """`layer'_i = layer_{i mod L}`."""
+    """Return `count` blocks: `layer'_i = layer_{i mod L}`."""
     return first_is_old([sources[m % len(sources)] for m in range(count)])
 
 
 def loss(spec: Stack) -> str:
-    """Why the operator changes the function."""
+    """Return why the operator changes the function."""
     return "stack runs every repeated block once more"

@@ -18,12 +18,12 @@ ABILITIES = Abilities()
 
 
 def expand(spec: Aki, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Whole copies, then copies of random channels, none of them twice."""
+    """Return whole copies, then copies of random channels, no channel twice among these."""
     return copied_evenly(size, new_size, generator)
 
 
 def grow(spec: Aki, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Old rows from the layer itself, new ones from the same layer of the next block; readers share equally."""
+    """Return old rows of the layer itself and new rows of the same layer in the next block, columns split equally."""
     grown = split_evenly(W, layer.maps)
     rows = rows_of(layer.maps)
     if layer.following is None or rows is None:
@@ -34,5 +34,5 @@ def grow(spec: Aki, W: Tensor, layer: Layer, read: Read) -> Tensor:
 
 
 def loss(spec: Aki) -> str:
-    """Why the operator itself changes the function."""
+    """Return why the operator itself changes the function."""
     return "aki takes the new rows of a layer from the next block, which computes something else"

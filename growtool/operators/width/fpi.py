@@ -1,7 +1,7 @@
 """`fpi`: function-preserving initialisation (bert2BERT, arXiv 2110.07143, section 3.2).
 
-Net2WiderNet on every axis of a transformer, with the maps of coupled axes tied and heads copied whole, which the
-trace sees to. Whole copies come first, so that whole multiples are exact under a norm; the remainder is random.
+Net2WiderNet on every axis of a transformer, with the maps of coupled axes tied and heads copied whole; the trace sees
+to both. Whole copies come first, so that whole multiples are exact under a norm; the remainder is random.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ loss = loss_of_copies
 
 
 def expand(spec: Fpi, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Whole copies, then copies of random channels, none of them twice."""
+    """Return whole copies, then copies of random channels, no channel twice among these."""
     return copied_evenly(size, new_size, generator)
 
 
 def grow(spec: Fpi, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among the copies as `spec` says; the paper's split is the equal one."""
+    """Return W shared among the copies as `spec` says; the paper's split is the equal one."""
     return grow_copies(spec, W, layer)

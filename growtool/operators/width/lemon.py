@@ -1,8 +1,8 @@
 """`lemon`: average expansion (LEMON, arXiv 2310.07999, section 4).
 
-The residual stream is copied as often as it fits; what remains holds the mean of the old channels, which a LayerNorm
-turns into zeros. An RMSNorm does not take the mean off: there zeros stand in the remainder. Hidden units and heads are
-copied in turn.
+The residual stream is copied as often as it fits; the remaining channels hold the mean of the old ones, which a
+LayerNorm turns into zeros. An RMSNorm does not take the mean off: there the remaining channels hold zeros. Hidden units
+and heads are copied in turn.
 """
 
 from __future__ import annotations

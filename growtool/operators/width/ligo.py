@@ -1,6 +1,7 @@
 """`ligo`: expansion maps learned on images, then written out as weights (LiGO, arXiv 2303.00980).
 
-Here is only where learning starts: whole copies whose readers share the weight. `growtool.growing.learning` learns.
+This is only the point where learning starts: whole copies whose readers share the weight. `growtool.growing.learning`
+learns the maps.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ ABILITIES = Abilities()
 
 
 def expand(spec: Ligo, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Whole copies, then copies of random channels, none of them twice."""
+    """Return whole copies, then copies of random channels, no channel twice among these."""
     return copied_evenly(size, new_size, generator)
 
 
 def grow(spec: Ligo, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """The start: equal shares among the copies."""
+    """Return the start: W split equally among the copies."""
     return split_evenly(W, layer.maps)
 
 
 def loss(spec: Ligo) -> str:
-    """Why the operator changes the function."""
+    """Return why the operator changes the function."""
     return "ligo learns its maps on images"

@@ -16,15 +16,15 @@ loss = loss_of_copies
 
 
 def expand(spec: Net2Net, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """All channels, then copies of random ones."""
+    """Return all channels, then copies of random ones."""
     return copied_at_random(size, new_size, generator)
 
 
 def grow(spec: Net2Net, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among the copies as `spec` says; the paper's split is the equal one."""
+    """Return W shared among the copies as `spec` says; the paper's split is the equal one."""
     return grow_copies(spec, W, layer)
 
 
 def grow_coefficients(spec: Net2Net, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
-    """The same growth in the coefficients of a weight in template form, float64 [k_out, k_in, T]."""
+    """Return the coefficients of the grown weight, for a weight in template form, float64 [k_out, k_in, T]."""
     return split_coefficients(layer, rows, columns)

@@ -13,12 +13,12 @@ ABILITIES = Abilities(every_tensor=True)
 
 
 def expand(spec: Random, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """The old channels once, then blanks."""
+    """Return the old channels once, then blanks."""
     return padded(size, new_size, copies=1)
 
 
 def grow(spec: Random, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """timm's values; with `parts: new` the source's where both of a weight's channels are old ones."""
+    """Return timm's initial values; with `parts: new` the source's wherever all dimensions have old channels."""
     if not layer.maps:
         return W
     assert layer.initial is not None, "the recipe hands the initial values over"
@@ -29,5 +29,5 @@ def grow(spec: Random, W: Tensor, layer: Layer, read: Read) -> Tensor:
 
 
 def loss(spec: Random) -> str:
-    """Why the operator itself changes the function."""
+    """Return why the operator itself changes the function."""
     return "random starts the target anew" if spec.parts == "all" else "random sets new weights beside the old ones"

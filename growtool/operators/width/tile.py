@@ -16,15 +16,19 @@ loss = loss_of_copies
 
 
 def expand(spec: Tile, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """`[h, h, ...]`. Raises ValueError where `new_size` is not a multiple of `size`."""
+    """Return whole copies `[h, h, ...]`.
+
+    Raises:
+        ValueError: `new_size` is not a multiple of `size`.
+    """
     return tiled(size, new_size)
 
 
 def grow(spec: Tile, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Share W among the copies as `spec` says."""
+    """Return W shared among the copies as `spec` says."""
     return grow_copies(spec, W, layer)
 
 
 def grow_coefficients(spec: Tile, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
-    """The same growth in the coefficients of a weight in template form, float64 [k_out, k_in, T]."""
+    """Return the coefficients of the grown weight, for a weight in template form, float64 [k_out, k_in, T]."""
     return split_coefficients(layer, rows, columns)

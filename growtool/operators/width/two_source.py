@@ -1,8 +1,9 @@
 """`two_source`: two checkpoints on the diagonal of a net twice as wide (MixtureGrowth, arXiv 2311.04251, section 3.3).
 
-The halves of every width compute what the two sources compute; the classifier reads half of each, so that the logits
-are the mean of theirs. (The reference adds them.) Between the halves stand zeros, or with `gain` combinations of both
-sources' weights, which no diagonal can make up for: the two halves carry different channels.
+`W' = [[W_a, 0], [0, W_b]]`: the halves of every width compute what the two sources a and b compute. The classifier is
+`[W_a, W_b] / 2` with the bias `(b_a + b_b) / 2`, so that the logits are the mean of theirs; the reference
+implementation adds them. With `gain` combinations of both sources' weights stand in place of the zeros. No diagonal
+block can make up for these, as the two halves carry different channels.
 """
 
 from __future__ import annotations
@@ -19,23 +20,27 @@ ABILITIES = Abilities(every_tensor=True)
 
 
 def expand(spec: TwoSource, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """`[a, b]`. Raises ValueError where `new_size` is not twice `size`."""
+    """Return two copies, one for each source.
+
+    Raises:
+        ValueError: `new_size` is not twice `size`.
+    """
     if new_size != 2 * size:
         raise ValueError(f"{new_size} is not twice {size}")
     return tiled(size, new_size)
 
 
 def grow(spec: TwoSource, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Rows of each source in its half; a layer that writes no half takes half of each source."""
+    """Return the rows of each source in its half; a layer whose rows do not grow takes half of each source."""
     assert layer.second is not None, "the recipe hands the second source over"
     other = layer.second()
     rows, columns = rows_of(layer.maps), next((d for d, axis in enumerate(layer.maps) if axis.consumes), None)
     if rows is None:
-        mean = split_evenly(W, layer.maps)  # half of W for each half of the columns, or W itself
-        second = split_evenly(other, layer.maps)
+        # W / 2 in each half of the columns, or W itself if the columns do not grow either
+        mine, theirs = (split_evenly(source, layer.maps) for source in (W, other))
         if columns is None or layer.maps[columns].is_identity:
-            return (mean + second) / 2
-        return torch.where(_half(layer, columns, W.ndim) == 1, second, mean)
+            return (mine + theirs) / 2
+        return torch.where(_half(layer, columns, W.ndim) == 1, theirs, mine)
     mine, theirs = (copy_positions(source, layer.maps) for source in (W, other))
     grown = torch.where(_half(layer, rows, W.ndim) == 1, theirs, mine)
     if columns is None or layer.maps[columns].is_identity:
@@ -45,12 +50,12 @@ def grow(spec: TwoSource, W: Tensor, layer: Layer, read: Read) -> Tensor:
 
 
 def _half(layer: Layer, dim: int, ndim: int) -> Tensor:
-    """0 or 1 along a dimension, for the first and the second source."""
+    """Return 0 or 1 along a dimension, for positions of the first and the second source, broadcast to the others."""
     return layer.maps[dim].replica.reshape(-1, *[1] * (ndim - dim - 1))
 
 
 def _between(spec: TwoSource, mine: Tensor, theirs: Tensor, layer: Layer) -> Tensor:
-    """Random combinations of both sources' weights, of `gain` times the size of the first's."""
+    """Return a random combination of both sources' weights, `gain` times as large (Frobenius norm) as the first's."""
     if not spec.gain:
         return torch.zeros_like(mine)
     a, b = torch.randn(2, generator=layer.generator(), dtype=torch.float64).tolist()
@@ -60,5 +65,5 @@ def _between(spec: TwoSource, mine: Tensor, theirs: Tensor, layer: Layer) -> Ten
 
 
 def loss(spec: TwoSource) -> str | None:
-    """Why the operator itself changes the function, or None."""
+    """Return why the operator itself changes the function, or None if it does not."""
     return "a gain mixes the two sources" if spec.gain else None

@@ -1,9 +1,10 @@
 """`variance_transfer`: new units in pairs that cancel (variance transfer, arXiv 2306.12700).
 
-`W1' = [W1; V; V]`, `W2' = [W2, Z, -Z]`: the two units of a pair compute the same, and what reads them reads them with
-opposite weights. Both have a gradient from the first step, and since those are opposite the two part. The published
-method also rescales the trained weights to the variance a wider layer should have, `W2' = [sqrt(h / h') W2, Z, -Z]`;
-that changes the function except before a BatchNorm whose statistics are scaled along.
+`W1' = [W1; V; V]`, `W2' = [W2, Z, -Z]`: the two units of a pair compute the same, and their readers read them with
+opposite weights. Both have a gradient from the first step, and as the two gradients are opposite, the units part. The
+published method also rescales the trained weights to the variance that a layer with h' inputs in place of h should
+have, `W2' = [sqrt(h / h') W2, Z, -Z]`; that changes the function, except before a BatchNorm whose statistics are scaled
+along.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True, in_pairs=Tru
 
 
 def expand(spec: VarianceTransfer, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Copies in turn, for channels that can be neither left unread nor left at zero."""
+    """Return copies in turn, for channels that can be neither left unread nor left at zero."""
     return circular(size, new_size)
 
 
 def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """New rows alike in pairs, new columns opposite in pairs; an odd new unit is not read."""
+    """Return W with new rows equal in pairs and new columns opposite in pairs, zero for a unit without partner."""
     grown = split_among_copies(W, layer, None)
     dim = summed_dim(layer.maps)
     for at, partner in layer.partners:
@@ -42,11 +43,11 @@ def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
                 grown.mul_(math.sqrt(layer.maps[at].size / len(blank)))
             grown.index_copy_(at, new, opposite.index_select(at, new).mul_(size))
         else:
-            first = torch.minimum(torch.arange(len(partner)), partner)
+            first = torch.minimum(torch.arange(len(partner)), partner)  # both of a pair have the first one's row
             grown = grown.index_select(at, first)
     return grown
 
 
 def loss(spec: VarianceTransfer) -> str | None:
-    """Why the operator itself changes the function, or None."""
+    """Return why the operator itself changes the function, or None if it does not."""
     return "rescale multiplies the trained weights by sqrt(h / h')" if spec.rescale else None

@@ -1,7 +1,7 @@
 """`zero`: composable expansions (Gesmundo and Maile, arXiv 2308.06103), which copy nothing.
 
-New hidden units and heads start at random, and what reads them starts at zero. New channels of a residual stream start
-at zero, with the gains of the norms over them rescaled; under a LayerNorm the stream is centred first.
+New hidden units and heads start at random, and the weights that read them start at zero. New channels of a residual
+stream start at zero, with the gains of the norms over them rescaled; under a LayerNorm the stream is centred first.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ loss = no_loss
 
 
 def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Copies in turn, for channels that can be neither left unread nor left at zero."""
+    """Return copies in turn, for channels that can be neither left unread nor left at zero."""
     return circular(size, new_size)
 
 
 def grow(spec: Zero, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Old values where channels were, zeros or random numbers beside them."""
+    """Return old values where channels were, zeros or random numbers beside them."""
     return split_among_copies(W, layer, None)
