@@ -1,4 +1,4 @@
-"""What growth learns from images: the images themselves, and what is gathered from them."""
+"""Images that growth learns from, and the running statistics of BatchNorm that are estimated from them."""
 
 from growtool.calibration.alone import require_several_values
 from growtool.calibration.images import Calibration, open_images

@@ -1,4 +1,4 @@
-"""BatchNorm that is given a single value of each channel, from which no variance comes."""
+"""A check for BatchNorm that is given a single value of each channel, which has no variance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from growtool.images import ImageFormat
 
 
 def require_several_values(model: nn.Module, images: int, remedy: str, among: frozenset[str] | None = None) -> None:
-    """Raise where a BatchNorm of `model` that takes the statistics of its batch sees one value of each channel.
+    """Check that no BatchNorm that takes its batch's statistics sees a single value of each channel.
 
     Args:
-        model: no weight of it is read; it runs on the meta device.
-        images: of a batch.
-        remedy: what to do, for the message.
-        among: names of the norms that take them; None for all.
+        model: runs on the meta device; no weight of it is read.
+        images: number of images in a batch.
+        remedy: what to do about it, for the message.
+        among: names of the norms that take their batch's statistics; None for all.
 
     Raises:
         PlanError: names the norms.
@@ -37,24 +37,28 @@ def require_several_values(model: nn.Module, images: int, remedy: str, among: fr
 
 
 def _alone(model: nn.Module, images: int) -> list[str]:
-    """Names of the norms that see one value of each channel, in evaluation, where they do not complain."""
-    found: dict[str, None] = {}
+    """Return the names of the norms that see one value of each channel.
+
+    The model is in evaluation mode: in training torch itself raises at the first such norm.
+    """
+    alone: dict[str, None] = {}
 
     def note(name: str, given: tuple[Any, ...]) -> None:
         x: Tensor = given[0]
         if x.numel() == x.shape[1]:
-            found[name] = None
+            alone[name] = None
 
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
             module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
     with torch.no_grad(), suppress(Exception):  # a model that does not run on meta is found out where it trains
         model(torch.zeros((images, *ImageFormat.of(model).input_size), device="meta"))
-    return list(found)
+    return list(alone)
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without values, in evaluation mode."""
+    """Return a copy of a model without values, in evaluation mode."""
+    # `deepcopy` takes what is in the memo for the copy, so that no value is ever copied
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         empty = tensor.detach().to("meta")

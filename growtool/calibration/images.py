@@ -1,4 +1,4 @@
-"""Images for growth: a few batches out of a folder, the same ones at every call."""
+"""Images for growth: a few batches out of a folder, the same at every call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from growtool.plan.schema import Data
 
 @dataclass(frozen=True)
 class Calibration:
-    """Batches of labelled images, prepared as a model's evaluation wants them.
+    """Batches of labelled images, prepared as for a model's evaluation.
 
     Attributes:
         images: in the order in which they are seen.
-        batch_size: images of a batch.
-        transform: a PIL image to an input [channels, height, width].
+        batch_size: number of images in a batch.
+        transform: from a PIL image to an input [channels, height, width].
     """
 
     images: LabelledImages
@@ -29,7 +29,7 @@ class Calibration:
     transform: Callable[[Any], Tensor]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [N, C, H, W] and class numbers [N], one batch after the other.
+        """Yield images [N, C, H, W] and class numbers [N], batch by batch.
 
         Raises:
             CheckpointError: an image cannot be read.
@@ -39,16 +39,17 @@ class Calibration:
 
 
 def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | None, checkpoint: str) -> Calibration:
-    """The images of `data` that growth will see: whole batches, spread evenly over the files and so over the classes.
+    """Return the images of `data` that growth will see: whole batches, spread evenly over the files and the classes.
 
     Args:
         data: the plan's section.
-        model: prepares the images as its `pretrained_cfg` says; no weight is read.
-        label_names: the checkpoint's classes where it tells them.
+        model: its `pretrained_cfg` says how images are prepared; no weight is read.
+        label_names: the checkpoint's classes, or None if it does not tell them.
         checkpoint: its name, for messages.
 
     Raises:
-        PlanError: no such folder, other classes than the model's, or fewer images than the plan asks for.
+        PlanError: there is no such folder, its classes are not the model's, or it has fewer images than the plan asks
+            for.
     """
     format = ImageFormat.of(model)
     images = LabelledImages.of(
@@ -66,7 +67,8 @@ def open_images(data: Data, model: nn.Module, *, label_names: Sequence[str] | No
             f"data: found {len(images)} images in {images.split.root}, expected the {needed} of {data.batches} batches "
             f"of {data.batch_size}; lower data.batches or data.batch_size, or add images"
         )
-    # a stride that meets the classes of a sorted listing in turn, batch by batch
+    # Files are sorted by class: spread the images over all files, and deal them out to the batches in turn, so that
+    # each batch meets the classes evenly.
     chosen = [i * len(images) // needed for i in range(needed)]
     ordered = [chosen[i] for start in range(data.batches) for i in range(start, needed, data.batches)]
     return Calibration(

@@ -1,8 +1,7 @@
 """Running statistics of BatchNorm, estimated anew.
 
-Growth that is not exact, and every change of a layer's input, leaves the running mean and variance of the norms behind
-it wrong, and with them everything a model in evaluation mode says.
-A few hundred images without gradients set that right.
+Growth that is not exact, like any other change of a layer's input, leaves the running means and variances of the norms
+behind it wrong, and with them all outputs in evaluation mode. A pass over a few hundred images sets that right.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from growtool.errors import CheckpointError
 
 
 def tracking_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers with running statistics, by name."""
+    """Return the BatchNorm layers with running statistics, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -29,18 +28,18 @@ def tracking_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Replace the running statistics by the plain average over `batches` of each batch's statistics.
 
-    Only running means, variances and their counters change. Dropout and stochastic depth stay off: every module but the
-    norms is in evaluation mode while this runs, and all are in the mode they were in when it is over.
+    Only running means, variances and their counters change. Dropout and stochastic depth are off: all modules but the
+    norms are in evaluation mode meanwhile. At the end every module is in the mode it was in before.
 
     Args:
         model: on any device.
-        batches: images [B, C, H, W] on that device, at least two values per channel and norm in each batch.
+        batches: images [N, C, H, W] on that device, with at least two values per channel for each norm.
 
     Returns:
-        The number of norms that were recalibrated; with none, no batch is read.
+        The number of norms that were recalibrated; without any, no batch is read.
 
     Raises:
-        CheckpointError: what a norm receives is not finite, or too large for the type of its variance.
+        CheckpointError: the input of a norm is not finite, or too large for the type of its variance.
     """
     norms = tracking_norms(model)
     if not norms:
@@ -51,7 +50,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     try:
         for norm in norms.values():
             norm.reset_running_stats()
-            norm.momentum = None  # torch's cumulative average
+            norm.momentum = None  # torch: the average over all batches since the reset
             norm.train()
         for images in batches:
             model(images)
@@ -65,10 +64,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def _require_finite(norms: Mapping[str, _BatchNorm]) -> None:
+    """Check that all running statistics are finite; raise CheckpointError if not."""
     for name, norm in norms.items():
         for statistic in ("running_mean", "running_var"):
-            found: Tensor = getattr(norm, statistic)
-            if not bool(torch.isfinite(found).all()):
+            values: Tensor = getattr(norm, statistic)
+            if not bool(torch.isfinite(values).all()):
                 raise CheckpointError(
                     f"{name}.{statistic}: estimated from the images, found a value that is not finite, expected finite "
                     "numbers; the weights in front of it are damaged or far too large, use a checkpoint that is sound"

@@ -1,4 +1,4 @@
-"""What two checkpoints decide on labelled images, and on which of them they differ."""
+"""The decisions of two checkpoints on labelled images, and the images on which they differ."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from growtool.verify.logits import Comparison
 from growtool.verify.pair import require_comparable
 from growtool.verify.stream import CPU, StreamedModel
 
-_PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")  # the size is held against each other before
+# keys of `pretrained_cfg` that have to agree; the input size is compared by `require_comparable`
+_PREPROCESSING = ("interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedDecision:
-    """An image the two checkpoints put into different classes.
+    """An image that the two checkpoints put into different classes.
 
     Attributes:
         file: the image, by its path or its name in a tar file.
-        label, source, target: numbers of its own class and of the two decisions.
+        label, source, target: class numbers: of the image, and of the two decisions.
         margin: distance between the source's two leading logits over its largest absolute logit on this image. Logits
             that differ by a share r of that largest one can only change decisions with a margin up to 2 r.
     """
@@ -42,9 +43,9 @@ class ImageComparison:
     """Both checkpoints on the same labelled images.
 
     Attributes:
-        logits: how far their logits are apart over all images.
-        source_top1, target_top1: share of the images each puts into the labelled class, 0 to 1.
-        changed: the images they decide differently.
+        logits: the difference of their logits over all images.
+        source_top1, target_top1: share of the images that each puts into the labelled class, 0 to 1.
+        changed: the images that they decide differently.
     """
 
     logits: Comparison
@@ -67,7 +68,7 @@ def compare_images(
 
     Args:
         source, target: the two checkpoints.
-        images: at least one; their classes have the numbers of the logits.
+        images: at least one; their class numbers are those of the logits.
         dtype: the type of the arithmetic.
         batch_size: images at a time.
         device: computes the logits, which are compared on the CPU.
@@ -96,7 +97,11 @@ def compare_images(
 
 
 def _common_transform(source: StreamedModel, target: StreamedModel) -> Callable[[Any], Tensor]:
-    """What turns a PIL image into an input [channels, height, width]; timm's for evaluation."""
+    """Return timm's transform for evaluation, from a PIL image to an input [channels, height, width].
+
+    Raises:
+        PlanError: the two models prepare images differently.
+    """
     formats = [ImageFormat.of(side.model) for side in (source, target)]
     a, b = ({key: getattr(format, key) for key in _PREPROCESSING} for format in formats)
     problems = [
@@ -111,6 +116,7 @@ def _common_transform(source: StreamedModel, target: StreamedModel) -> Callable[
 
 
 def _changed(split: Split, batch: Batch, a: Tensor, b: Tensor) -> list[ChangedDecision]:
+    """Return the images of a batch that logits a and b [N, classes] decide differently."""
     source, target = a.argmax(1), b.argmax(1)
     changed = []
     for i in (source != target).nonzero().flatten().tolist():

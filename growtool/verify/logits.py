@@ -1,4 +1,4 @@
-"""How far the outputs of two checkpoints are apart on the same inputs: logits, or features where there is no head."""
+"""The difference of two checkpoints' outputs on the same inputs: of logits, or of features if there is no head."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Align = Callable[[Outputs, Outputs], tuple[Outputs, Outputs]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The logits a of a source and b of a target on the same inputs, or their features.
+    """The logits a of a source against the logits b of a target on the same inputs, or features likewise.
 
     Attributes:
-        relative_difference: max|a - b| / max|a|, over all inputs and classes; 0 where both are zero, nan or inf where
-            either model's logits are not finite.
+        relative_difference: max|a - b| / max|a| over all inputs and classes; 0 if both are zero, nan or inf if either
+            model's logits are not finite.
         max_abs: max|a - b|.
         scale: max|a|.
-        argmax_agreement: share of the decisions both take alike, 0 to 1, those with a nan among their logits not
-            decided at all; None for features, which decide nothing.
+        argmax_agreement: share of the decisions that both take alike, 0 to 1; where either has a nan among its logits
+            they do not agree. None for features, which decide nothing.
         count: number of inputs.
         dtype: the type of the arithmetic, `float32` or `float64`.
     """
@@ -40,12 +40,12 @@ class Comparison:
     dtype: str
 
     def within(self, tolerance: float) -> bool:
-        """Whether the relative difference is at most `tolerance`; never so where it is nan."""
+        """Return whether the relative difference is at most `tolerance`; False if it is nan."""
         return self.relative_difference <= tolerance
 
     @classmethod
     def merge(cls, parts: Sequence[Comparison]) -> Comparison:
-        """The comparison over the inputs of all `parts` together."""
+        """Return the comparison over the inputs of all parts together."""
         # torch's max, unlike Python's, keeps a nan
         max_abs, scale = (
             torch.tensor([(part.max_abs, part.scale) for part in parts], dtype=torch.float64).amax(0).tolist()
@@ -58,7 +58,13 @@ class Comparison:
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, *, decide: bool = True) -> Comparison:
-        """Compare logits a and b, both [inputs, ..., classes]; features [inputs, ...] if they do not `decide`."""
+        """Return the comparison of logits a and b, both [inputs, ..., classes].
+
+        Args:
+            a: of the source.
+            b: of the target.
+            decide: whether these are logits; False for features [inputs, ...].
+        """
         max_abs, scale = (a - b).abs().max().item(), a.abs().max().item()
         return cls(
             relative_difference=_ratio(max_abs, scale),
@@ -78,15 +84,15 @@ def compare(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> Comparison:
-    """Run both checkpoints on the same inputs and compare what they return.
+    """Run both checkpoints on the same inputs and compare their outputs.
 
-    Memory is the activations and the weights of one operation, whatever the size of the files; twice that where both
-    run at a time (see `outputs_of`).
+    This takes memory for the activations and the weights of one operation, whatever the size of the files; twice that
+    where both run at a time (see `outputs_of`).
 
     Args:
-        source: what to compare.
-        target: what to compare it with.
-        inputs: as their library makes them; a tensor is the one that the models take.
+        source: the checkpoint to compare with.
+        target: the checkpoint to compare.
+        inputs: as their library makes them; a tensor for models that take one.
         dtype: the type of the arithmetic.
         device: computes the outputs, which are compared on the CPU.
 
@@ -95,7 +101,7 @@ def compare(
         PlanError: the two cannot be compared (see `require_comparable`), or return tensors of different shapes.
 
     Returns:
-        The comparison; where the models return several tensors, that of the ones furthest apart.
+        The comparison; if the models return several tensors, that of the two furthest apart.
     """
     return compare_each(source, target, inputs, [({}, {})], dtype=dtype, device=device)[0]
 
@@ -111,19 +117,24 @@ def compare_each(
     align: Align | None = None,
     device: torch.device = CPU,
 ) -> list[Comparison]:
-    """`compare`, with the target run once for each of `eps`, and the source once for each that differs there.
+    """Compare both checkpoints once for each pair of eps; the source runs once for each eps of its own.
 
     Args:
-        source, target: what to compare.
-        inputs: as their library makes them; a tensor is the one that the models take.
-        eps: norms of the source and of the target that run with another eps than their own.
+        source: the checkpoint to compare with.
+        target: the checkpoint to compare.
+        inputs: as their library makes them; a tensor for models that take one.
+        eps: for each comparison, norms of the source and of the target, by path, with an eps in place of their own.
         dtype: the type of the arithmetic.
         second: a checkpoint whose outputs are averaged with the source's.
-        align: what of the two outputs is to be the same, where that is not all of them.
+        align: takes the outputs of both and returns the parts that have to agree; None: all of them.
         device: computes the outputs, which are compared on the CPU.
 
     Raises:
-        CheckpointError, PlanError: as `compare` does.
+        CheckpointError: as for `compare`.
+        PlanError: as for `compare`.
+
+    Returns:
+        One comparison for each pair of eps.
     """
     before = {_key(own): StreamedModel(source, dtype, eps=own, device=device) for own, _ in eps}
     after = [StreamedModel(target, dtype, eps=its, device=device) for _, its in eps]
@@ -147,15 +158,16 @@ def _key(eps: Mapping[str, float]) -> frozenset[tuple[str, float]]:
 
 
 def _furthest(source: Checkpoint, target: Checkpoint, a: Outputs, b: Outputs, *, classify: bool) -> Comparison:
-    """The comparison of the tensors that are furthest apart."""
+    """Return the comparison of the two tensors that are furthest apart."""
     require_same_shapes(source, target, a, b)
     decide = classify and len(a) == 1
-    found = [Comparison.of(x, y, decide=decide) for x, y in zip(a, b, strict=True)]
-    # a nan is no number to compare by, and further apart than any
-    return max(found, key=lambda c: math.inf if math.isnan(c.relative_difference) else c.relative_difference)
+    comparisons = [Comparison.of(x, y, decide=decide) for x, y in zip(a, b, strict=True)]
+    # `max` cannot order by a nan; it counts as further apart than any number
+    return max(comparisons, key=lambda c: math.inf if math.isnan(c.relative_difference) else c.relative_difference)
 
 
 def _decided_alike(a: Tensor, b: Tensor) -> float:
+    """Return the share of decisions that are equal, those with a nan among the logits not being so."""
     undecided = (a.isnan() | b.isnan()).any(-1)
     return ((a.argmax(-1) == b.argmax(-1)) & ~undecided).double().mean().item()
 

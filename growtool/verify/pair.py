@@ -1,4 +1,4 @@
-"""Whether two checkpoints can be compared at all."""
+"""Whether two checkpoints can be compared: the checks, and inputs that both take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from growtool.verify.stream import StreamedModel, random_inputs
 
 
 def common_inputs(source: Checkpoint, target: Checkpoint, count: int, seed: int, *, decide: bool = False) -> Inputs:
-    """Random inputs that both checkpoints take; no weight is read.
+    """Return random inputs that both checkpoints take; no weight is read.
+
+    Args:
+        source, target: the two checkpoints.
+        count: number of inputs.
+        seed: of the random numbers.
+        decide: whether the models have to tell classes apart.
 
     Raises:
         CheckpointError: the weights of a checkpoint are not those of its architecture.
@@ -26,15 +32,15 @@ def common_inputs(source: Checkpoint, target: Checkpoint, count: int, seed: int,
 
 
 def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: bool = False) -> None:
-    """Raise where two models cannot be compared.
+    """Check that two models can be compared.
 
     Args:
         source, target: the two models.
         decide: whether they have to tell classes apart.
 
     Raises:
-        PlanError: the models take inputs of different sizes, tell other classes apart or in another order, or none
-            where they have to.
+        PlanError: the models take inputs of different sizes, tell different classes apart or the same in another
+            order, or tell none apart where they have to.
     """
     a, b = source.checkpoint.name, target.checkpoint.name
     problems = []
@@ -66,7 +72,7 @@ def require_comparable(source: StreamedModel, target: StreamedModel, *, decide: 
 
 
 def require_same_shapes(source: Checkpoint, target: Checkpoint, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-    """Raises PlanError where two models return tensors of different shapes for the same inputs."""
+    """Check that two models return tensors of the same shapes for the same inputs; raise PlanError if not."""
     shapes = [[list(tensor.shape[1:]) for tensor in outputs] for outputs in (a, b)]
     if shapes[0] != shapes[1]:
         one = library_of(source.spec).words.one
@@ -82,7 +88,7 @@ def _shapes(shapes: Sequence[Sequence[int]]) -> str:
 
 
 def _size(sizes: Sizes) -> str:
-    """`3x32x32`, of several tensors each after its name."""
+    """Return sizes as text: `3x32x32`, or `name 3x32x32, ...` for several tensors."""
     texts = {name: "x".join(map(str, size)) for name, size in sizes.items()}
     return (
         next(iter(texts.values())) if len(texts) == 1 else ", ".join(f"{name} {text}" for name, text in texts.items())

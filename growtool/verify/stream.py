@@ -1,8 +1,8 @@
-"""Running a checkpoint without loading it: each weight is read when an operation needs it and dropped after.
+"""Running a checkpoint without loading it: each weight is read when an operation needs it, and dropped afterwards.
 
-The model is a skeleton whose parameters live on the meta device. While it runs, a mode sees every torch function before
-it is carried out, puts the stored tensor where the skeleton's stands, and computes with real activations. Memory is the
-activations and the weights of one operation.
+The model is a skeleton whose parameters live on the meta device. While it runs, a `TorchFunctionMode` sees every torch
+function before it is carried out, puts the stored tensor in the place of the skeleton's, and computes with real
+activations. So there is never more in memory than the activations and the weights of one operation.
 """
 
 from __future__ import annotations
@@ -23,33 +23,37 @@ from growtool.library import Inputs, ModelSpec, build, library_of, meta_inputs
 
 CPU = torch.device("cpu")
 Outputs = tuple[Tensor, ...]
-_AT_A_TIME = 2  # models that run beside each other; each holds activations and a weight
+_AT_A_TIME = 2  # models that run at once; each holds activations and a weight
 
 
 def _getter(attribute: str) -> Callable[..., Any]:
-    """What the mode sees as the function when `tensor.attribute` is read."""
+    """Return the function that a mode is given when `tensor.attribute` is read."""
     return getattr(Tensor, attribute).__get__  # type: ignore[no-any-return]
 
 
-# Answered by the skeleton without a read; its answers are those of the stored tensor. Everything else needs the values.
+# Questions that the skeleton answers as the stored tensor would, without a read. All else needs the values.
 _ATTRIBUTES = frozenset(_getter(name) for name in ("shape", "dtype", "ndim", "requires_grad"))
 _METHODS = frozenset({Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__})
 _ANSWERED_BY_SKELETON = _ATTRIBUTES | _METHODS
-_DEVICE = _getter("device")
+_DEVICE = _getter("device")  # the skeleton would answer `meta`
 
 
 class StreamedModel:
-    """A checkpoint as a function from inputs to logits (features, without a classifier), in eval mode.
+    """A checkpoint as a function from inputs to logits (to features, without a classifier), in eval mode.
+
+    Args:
+        checkpoint: holds the weights.
+        dtype: the type of the arithmetic; stored values are cast to it as they are read.
+        eps: path of a norm -> the eps that it runs with in place of its own.
+        device: computes; inputs and results are on the CPU.
 
     Attributes:
-        checkpoint: where the weights are.
-        model: the skeleton; its floating-point tensors have the arithmetic type.
-        library: builds and calls it.
-        input_sizes: the size of each tensor that it takes.
-        classes: how many it tells apart; 0 for a model that decides nothing.
-        dtype: the type of the arithmetic; stored values are cast to it as they are read.
-        eps: path of a norm -> the eps it runs with, where that is not the model's own.
-        device: computes; inputs and results are on the CPU.
+        checkpoint: the checkpoint, its tensors under the names of the architecture.
+        model: the skeleton; its floating-point tensors have the type of the arithmetic.
+        library: builds and calls the model.
+        input_sizes: the size of each tensor that the model takes, by name.
+        classes: number of classes; 0 for a model that decides nothing.
+        dtype, device: as given.
 
     Raises:
         CheckpointError: the weights are not those of the architecture.
@@ -76,7 +80,7 @@ class StreamedModel:
         self._weights = _Weights(checkpoint, self.model, dtype, device)
 
     def __call__(self, inputs: Inputs | Tensor) -> Tensor:
-        """Logits [batch, ..., classes] of inputs.
+        """Return the logits [batch, ..., classes] of inputs.
 
         Raises:
             PlanError: the model returns several tensors.
@@ -87,7 +91,7 @@ class StreamedModel:
         return outputs[0]
 
     def outputs(self, inputs: Inputs | Tensor) -> Outputs:
-        """Every tensor that the model returns for inputs; a lone tensor is the one that it takes."""
+        """Return every tensor that the model returns for inputs; a tensor stands for the first that it takes."""
         if isinstance(inputs, Tensor):
             inputs = Inputs({next(iter(self.input_sizes)): inputs})
         with torch.no_grad(), self._weights:
@@ -95,40 +99,40 @@ class StreamedModel:
         return tuple(output.cpu() for output in returned)
 
     def stop(self) -> None:
-        """End a run in another thread at its next operation; the model runs no more."""
+        """End a run in another thread at its next operation. The model cannot run again."""
         self._weights.stopped = True
 
 
 def outputs_of(models: Sequence[StreamedModel], inputs: Inputs | Tensor) -> list[Outputs]:
-    """What each model returns for the same inputs.
+    """Return the outputs of each model for the same inputs.
 
-    Where torch computes on one thread of a CPU, two models run at a time, each on a core of its own: what they return
-    does not depend on it.
+    If torch computes on one thread of a CPU, two models run at a time, each on a core of its own; their outputs do not
+    depend on it.
     """
-    beside = torch.get_num_threads() == 1 and all(model.device.type == "cpu" for model in models)
+    in_parallel = torch.get_num_threads() == 1 and all(model.device.type == "cpu" for model in models)
     workers = min(os.cpu_count() or 1, _AT_A_TIME)
-    if not beside or workers == 1:
+    if not in_parallel or workers == 1:
         return [model.outputs(inputs) for model in models]
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
             return list(pool.map(lambda model: model.outputs(inputs), models))
-        except BaseException:  # an interrupt, too, waits for no model
+        except BaseException:  # leaving the pool waits for its threads, after an interrupt as well: end them
             for model in models:
                 model.stop()
             raise
 
 
 def random_inputs(spec: ModelSpec, model: nn.Module, count: int, seed: int) -> Inputs:
-    """Random inputs as the model of `spec` takes them, numbers with fractions in float64.
+    """Return random inputs as the model of `spec` takes them, floating-point numbers in float64.
 
     The global random state is not touched.
 
     Raises:
-        PlanError: memory does not hold so many.
+        PlanError: memory does not hold that many.
     """
     try:
         return library_of(spec).inputs(model, count, seed)
-    except RuntimeError as error:  # of the allocator, or as the bytes cannot be counted
+    except RuntimeError as error:  # the allocator refuses, or the number of bytes overflows
         sizes = meta_inputs(spec, model, 1).sizes.values()
         raise PlanError(
             f"found {count} random inputs of {', '.join('x'.join(map(str, size)) for size in sizes)}, expected "
@@ -137,7 +141,7 @@ def random_inputs(spec: ModelSpec, model: nn.Module, count: int, seed: int) -> I
 
 
 class _Weights(TorchFunctionMode):
-    """While open, torch functions see the stored tensors in place of the skeleton's."""
+    """A mode in which torch functions are given the stored tensors in place of the skeleton's."""
 
     def __init__(self, checkpoint: Checkpoint, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
@@ -145,7 +149,7 @@ class _Weights(TorchFunctionMode):
         self._dtype, self._device = dtype, device
         self.stopped = False
         held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-        # By identity: the skeleton keeps these tensors alive, so no other can take their place.
+        # By identity: the skeleton keeps these tensors alive, so that no other tensor gets the id of one.
         self._names = {id(tensor): name for name, tensor in held if name in checkpoint.tensors}
 
     def __torch_function__(
@@ -164,6 +168,7 @@ class _Weights(TorchFunctionMode):
         return func(*self._real(args), **{key: self._real(value) for key, value in (kwargs or {}).items()})
 
     def _real(self, argument: Any) -> Any:
+        """Return an argument with the stored tensor in place of each of the skeleton's."""
         if isinstance(argument, Tensor):
             name = self._names.get(id(argument))
             return argument if name is None else self._read(name)
@@ -177,12 +182,12 @@ class _Weights(TorchFunctionMode):
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Floating-point parameters (on meta, for free) and buffers to `dtype`; counters and indices keep their type."""
+    """Cast floating-point parameters (on meta, for free) and buffers; counters and indices keep their type."""
     return model.double() if dtype == torch.float64 else model.float()
 
 
 def _place(model: nn.Module, device: torch.device) -> None:
-    """Buffers that follow from the architecture to `device`; everything else stays on meta."""
+    """Move buffers that the architecture fills to `device`; all else stays on meta."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if not buffer.is_meta:

@@ -1,4 +1,4 @@
-"""How far the logits of equal functions may be apart: what rounding of the coarsest type involved can do."""
+"""The tolerance for logits of equal functions: as far as rounding in the coarsest type involved may move them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from growtool.checkpoint import Checkpoint
 
 TOLERANCES = {"F64": 1e-10, "F32": 1e-5, "F16": 5e-3, "BF16": 5e-2}
-"""Relative differences by element type, safetensors' names; weights were rounded to it, or arithmetic is done in it."""
+"""Element type by safetensors' name, of stored weights or of the arithmetic -> the largest relative difference."""
 
 
 def default_tolerance(source: Checkpoint, target: Checkpoint, dtype: torch.dtype) -> float:
-    """The tolerance of the coarsest among the types both files store and the type of the arithmetic."""
+    """Return the tolerance of the coarsest type among those that both files store and that of the arithmetic."""
     stored = {info.dtype for checkpoint in (source, target) for info in checkpoint.tensors.values()}
     return max(TOLERANCES.get(name, 0.0) for name in stored | {dtype_name(dtype)})

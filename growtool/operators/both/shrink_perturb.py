@@ -28,7 +28,7 @@ def arrange(spec: ShrinkPerturb, sources: tuple[int, ...], count: int) -> list[P
 
 
 def grow(spec: ShrinkPerturb, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Return `lambda pad(W) + V` for a matrix, V the initial values; `[W, V]` for a vector, V at new positions alone."""
+    """Return `lambda pad(W) + V` for a matrix, V the initial values; a vector keeps its own, with V beside them."""
     if not layer.maps:
         return W
     assert layer.initial is not None, "the recipe hands the initial values over"
