@@ -67,7 +67,7 @@ class Rewrite:
             W: the source tensor.
             read: gives a source tensor by name, in the type of W.
         """
-        if self.scale is not None:
+        if self.scale is not None:  # diag(gamma / |gamma|) W, so that the level |gamma| stays where the scale was
             gamma = read(self.scale)
             W = W * (gamma / _size(gamma)).reshape(-1, *[1] * (W.ndim - self.dim - 1))
         if self.level:
@@ -93,6 +93,6 @@ def scaled_by(rows: Tensor, offset: float = 0.0) -> Rewrite:
 
 
 def _size(vector: Tensor) -> Tensor:
-    """Return the root mean square of a vector; 1 for a vector of zeros, which stays zero so."""
+    """Return the root mean square of a vector; 1 for a vector of zeros, so that it can be divided by."""
     size = vector.square().mean().sqrt()
     return size if size > 0 else torch.ones_like(size)

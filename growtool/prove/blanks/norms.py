@@ -23,7 +23,7 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
     """Return the state of a BatchNorm: a norm of each channel over images and positions."""
     number = step.args[0].number
     others = tuple(dim for dim in range(len(blanks.trace.forward.layouts[number])) if dim != 1)
-    if takes_batch_statistics(step) and blanks.over(number, others):
+    if takes_batch_statistics(step) and blanks.lies_on(number, others):
         return AbstractState("open", blanks.lost(step, "a norm takes its statistics over the new channels"))
     x = blanks.state(number)
     if x.value not in ("same", "zero"):
@@ -40,7 +40,7 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
 def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
     """Return the state of a norm over the channels, or None for a norm over other axes."""
     norm = norm_call(step, blanks.trace.forward)
-    if norm is None or not blanks.over(norm.x, norm.dims):
+    if norm is None or not blanks.lies_on(norm.x, norm.dims):
         return None
     x = blanks.state(norm.x)
     affine = [blanks.state(number) for number in (norm.gain, norm.shift) if number is not None]

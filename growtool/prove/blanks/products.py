@@ -43,7 +43,7 @@ def multiplied(blanks: BlankPass, step: Step) -> AbstractState:
 def _shifted(blanks: BlankPass, step: Step, result: AbstractState, bias: int) -> AbstractState:
     """Return the state of a product with its bias added."""
     if result.rows is None or bias in blanks.carrying:
-        return blanks.together(step, [result, blanks.state(bias)])
+        return blanks.joined(step, [result, blanks.state(bias)])
     # the bias is added along another axis: the same number in all channels, blank ones too
     return blanks.elementwise(step, [replace(result, rows="open"), blanks.state(bias)])
 
@@ -78,7 +78,7 @@ def _has_zeros(blanks: BlankPass, weight: int, names: frozenset[str]) -> bool:
 
     A square matrix of the channels is also written at blank rows, so its state does not tell of its columns.
     """
-    if blanks.times(weight) == 1:
+    if blanks.occurrences(weight) == 1:
         return blanks.state(weight).rows == "silent"
     return names <= blanks.readers
 

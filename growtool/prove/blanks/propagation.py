@@ -135,7 +135,7 @@ def _rows_of_stored(
     if gains.issuperset(names):
         return "open"
     shift = not shifts.isdisjoint(names)
-    reads = blanks.times(number) == 1 and not blanks.readers.isdisjoint(names)
+    reads = blanks.occurrences(number) == 1 and not blanks.readers.isdisjoint(names)
     open_vector = len(blanks.trace.forward.layouts[number]) == 1 and blanks.blank == "open"
     if shift or reads or open_vector:
         return "silent"

@@ -100,7 +100,7 @@ class BlankPass:
         """Return whether an operation of one tensor takes the channels off one of its axes, as a sum over them does."""
         return (
             len(step.ins) == 1 and step.ins[0] in self.carrying
-            and any(self.times(number) < self.times(step.ins[0]) for number in step.outs)
+            and any(self.occurrences(number) < self.occurrences(step.ins[0]) for number in step.outs)
         )  # fmt: skip
 
     @cached_property
@@ -112,16 +112,16 @@ class BlankPass:
         """Note that the blank columns of the parameters a tensor is made of have to be zero."""
         self.nonzero_readers |= self.readers & self.trace.forward.made_of.get(number, frozenset())
 
-    def over(self, number: int, dims: tuple[int, ...]) -> bool:
+    def lies_on(self, number: int, dims: tuple[int, ...]) -> bool:
         """Return whether the channels are on one of these dimensions of a tensor."""
         axes = self.trace.forward.axes(number)
         return any(self.group in groups_on(axes[dim]) for dim in dims)
 
-    def times(self, number: int) -> int:
+    def occurrences(self, number: int) -> int:
         """Return how often the channels stand among the factors of a tensor's axes: twice in a square matrix."""
         return sum(group is self.group for axis in self.trace.forward.axes(number) for group in groups_on(axis))
 
-    def together(self, step: Step, states: list[AbstractState]) -> AbstractState:
+    def joined(self, step: Step, states: list[AbstractState]) -> AbstractState:
         """Return the state of a sum or a concatenation of tensors with these states; zeros go with any other."""
         present = [state for state in states if state.value != "zero"] or states
         rows = {state.rows for state in present if state.rows is not None}

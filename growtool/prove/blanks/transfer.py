@@ -35,7 +35,7 @@ def _plain(blanks: BlankPass, step: Step) -> AbstractState:
         carrying = [s for n, s in zip(step.ins, states, strict=True) if n in blanks.carrying]
         others = [s for n, s in zip(step.ins, states, strict=True) if n not in blanks.carrying]  # indices, say
         if all(state.value in ("same", "zero") for state in others):
-            return blanks.together(step, carrying or others)
+            return blanks.joined(step, carrying or others)
     return blanks.elementwise(step, states)
 
 
@@ -56,7 +56,7 @@ def _added(blanks: BlankPass, step: Step) -> AbstractState:
     carrying = [state for number, state in zip(step.ins, states, strict=True) if number in blanks.carrying]
     added = step.args[1]
     if len(states) == 2 and len(carrying) == 2:
-        return blanks.together(step, states)
+        return blanks.joined(step, states)
     if isinstance(added, int | float) and added == 0:  # Python's `sum` begins with 0
         return states[0]
     zero_added = len(carrying) == 1 and all(state.value == "zero" for state in states if state is not carrying[0])
