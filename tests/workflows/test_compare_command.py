@@ -115,9 +115,11 @@ def test_a_terminal_shows_costs_and_what_is_not_known(place: Path, compared: dic
     for saving in saved:
         told = re.compile(rf"^ *{saving['arm']} +{saving['top1']:.2f} .* {100 * saving['saved']:.0f}$")
         assert any(told.search(line) for line in lines)
-    unknown = "where its curve crosses that of scratch is not told; a fit takes 4 different costs of each, tile has 3"
+    unknown = (
+        "where its curve crosses that of scratch is not known; a fit needs 4 different costs of each, and tile has 3"
+    )
     assert unknown in " ".join(piped.streams["stdout"].split()) and unknown in " ".join(" ".join(seen.lines).split())
-    assert "of training the source, for all that starts from it." in piped.streams["stderr"]
+    assert "for training the source, in all arms that start from it." in piped.streams["stderr"]
     page = (place / "out/index.html").read_text()
     assert unknown in page and unknown in (place / "out/table.md").read_text()
 

@@ -118,8 +118,8 @@ def test_the_crossing_is_told_in_words() -> None:
     assert fit_sentences(costs)[0].startswith("Fit of tile: 80.00 - 4.20 x (MACs / 5.66 T) ^ -0.5 percent; 6 points, ")
     apart = costs_of([curve("tile", law(85, 10, 0.5), scratch=False), curve("scratch", law(80, 30, 0.5), scratch=True)])
     assert sentences(apart)[-1] == (
-        "tile is ahead of scratch from 1.00 T MACs on, and their fits do not cross up to 320 T, 10 times what was "
-        "measured at most (beyond 32.0 T they are extrapolated; 0 % of the fits to resampled residuals cross)."
+        "tile is ahead of scratch from 1.00 T MACs on, and their fits do not cross up to 320 T, 10 times the highest "
+        "cost that was measured (beyond 32.0 T they are extrapolated; 0 % of the fits to resampled residuals cross)."
     )
 
 

@@ -69,11 +69,11 @@ def test_what_was_not_measured_is_not_told() -> None:
     grown = curve("grown", (2e12, [70.0]), (5e12, [82.0]))
     savings = {top1: saving_at(grown, scratch, At(top1)) for top1 in (50.0, 69.0, 75.0, 81.0, 90.0)}
     assert {top1: saving.reason("grown", "scratch") for top1, saving in savings.items()} == {
-        50.0: "grown and scratch lay above that at the cheapest",
+        50.0: "the cheapest run of grown and of scratch has more than that",
         69.0: "",
         75.0: "",
-        81.0: "scratch did not get that far",
-        90.0: "grown and scratch did not get that far",
+        81.0: "scratch did not reach that accuracy",
+        90.0: "grown and scratch did not reach that accuracy",
     }
     assert savings[81.0].cost is not None, "what it costs is told all the same"
 
@@ -90,7 +90,7 @@ def test_more_for_less_bounds_what_is_saved() -> None:
     assert (dear.saved, dear.bound, dear.reason("dear", "scratch")) == (
         None,
         "",
-        "dear lay above that at the cheapest",
+        "the cheapest run of dear has more than that",
     ), "it may be either"
 
 
@@ -183,8 +183,8 @@ def test_what_does_not_pay_is_said_as_what_does() -> None:
         ("dear", "81.00", "37.8 T", "20.0 T", "-89"),
     )
     assert sentences(costs) == [
-        "dear: no saving is told at 60.00 %, as dear lay above that at the cheapest.",
-        "dear: no saving is told at 82.00 %, as scratch did not get that far.",
-        "dear: where its curve crosses that of scratch is not told; a fit takes 4 different costs of each, dear has 2 "
-        "and scratch has 3.",
+        "dear: no saving is known at 60.00 %, because the cheapest run of dear has more than that.",
+        "dear: no saving is known at 82.00 %, because scratch did not reach that accuracy.",
+        "dear: where its curve crosses that of scratch is not known; a fit needs 4 different costs of each, and dear "
+        "has 2 and scratch has 3.",
     ]

@@ -193,13 +193,13 @@ def test_documents_of_a_comparison(comparison) -> None:
     assert "| tile | exact | 500 | 1.00 k | 0.1 | 2 | 79.00 ± 0.00 |" in text
     assert "Failed: broken for 20 updates, seed 0, lr 0.1: it broke" in text
     assert (
-        "Total MACs hold 60.0 k of training the source, as the records beside it tell, for all that starts from it."
+        "Total MACs include 60.0 k for training the source (by the records beside it), in all arms that start from it."
         in text
     )
-    assert "with the source's cost on top, and for 40 steps. What is saved is read at equal accuracy" in text
+    assert "plus the cost of the source, and for 40 steps. A saving compares costs at equal accuracy" in text
     assert "| tile | 82.00 | 300 k | 381 k | 21 |" in text
-    assert "tile: no saving is told at 83.00 %, as tile did not get that far." in text
-    assert "The arm source trains the source on as it is" in text
+    assert "tile: no saving is known at 83.00 %, because tile did not reach that accuracy." in text
+    assert "The arm source trains the source without growing it" in text
     assert "Arms with +taught train with kd_teacher: small, kd_weight: 0.3 on top." in text
     data = json.loads((out / "results.json").read_text())
     assert data["variants"] == {"taught": {"kd_teacher": "small", "kd_weight": 0.3}}

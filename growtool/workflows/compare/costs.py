@@ -144,7 +144,7 @@ def sentences(costs: Costs) -> list[str]:
             if reason := saving.reason(pair.curve.name, pair.reference.name):
                 left_out.setdefault(reason, []).append(f"{saving.top1:.2f}")
         said += [
-            f"{pair.curve.name}: no saving is told at {', '.join(tops)} %, as {reason}."
+            f"{pair.curve.name}: no saving is known at {', '.join(tops)} %, because {reason}."
             for reason, tops in left_out.items()
         ]
         said.append(_crossing_text(pair))
@@ -158,10 +158,10 @@ def crossing_sentences(costs: Costs) -> list[str]:
 
 def fit_sentences(costs: Costs) -> list[str]:
     """Return a sentence with the numbers of each fit."""
-    endless = " They do not level off: this limit tells nothing."
+    endless = " The points do not level off, so this limit means nothing."
     return [
         f"Fit of {curve.name}: {fitted.limit:.2f} - {fitted.scale:.2f} x (MACs / {units.count(fitted.unit)}) ^ "
-        f"-{fitted.exponent:.3g} percent; {fitted.count} points, root mean square of what is left over "
+        f"-{fitted.exponent:.3g} percent; {fitted.count} points, root mean square of the residuals "
         f"{fitted.residual:.2f} points.{'' if fitted.levels_off else endless}"
         for curve, fitted in costs.curves
         if fitted
@@ -174,15 +174,15 @@ def _crossing_text(pair: Pair) -> str:
         counts = [len({macs for macs, _ in curve.means if macs}) for curve in (pair.curve, pair.reference)]
         short = " and ".join(f"{name} has {count}" for name, count in zip(names, counts, strict=True))
         return (
-            f"{names[0]}: where its curve crosses that of {names[1]} is not told; a fit takes {LENGTHS} different "
-            f"costs of each, {short}."
+            f"{names[0]}: where its curve crosses that of {names[1]} is not known; a fit needs {LENGTHS} different "
+            f"costs of each, and {short}."
         )
     first, second = names if found.ahead else names[::-1]
     sure = f"{100 * found.share:.0f} % of the fits to resampled residuals cross"
     if found.macs is None or found.top1 is None:
         return (
             f"{first} is ahead of {second} from {units.count(found.lowest)} MACs on, and their fits do not cross up to "
-            f"{units.count(found.highest)}, {REACH:g} times what was measured at most (beyond "
+            f"{units.count(found.highest)}, {REACH:g} times the highest cost that was measured (beyond "
             f"{units.count(found.measured)} they are extrapolated; {sure})."
         )
     low, high = (f"above {units.count(found.highest)}" if end is None else units.count(end) for end in found.interval)

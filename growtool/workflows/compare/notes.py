@@ -9,12 +9,12 @@ from growtool.report import units
 from growtool.workflows.compare.compare import Comparison
 
 _SCRATCH = (
-    "From scratch the targets train for the same lengths, and for each with the source's cost on top{own}. What is "
-    "saved is read at equal accuracy against them, negative where it costs more. Between neighbouring lengths accuracy "
-    "is taken as linear in the logarithm of MACs, a longer run that ends lower than a shorter one is passed over, and "
-    "nothing is read beyond what was measured: what came to more than an accuracy at its cheapest costs at most that, "
-    "which bounds what is saved. A saving is that of the means over seeds; its deviation is over seeds, "
-    "where the curves of every seed reach that far."
+    "From scratch, each target trains for the same lengths, and for each of them plus the cost of the source{own}. A "
+    "saving compares costs at equal accuracy; it is negative if growing costs more. Between neighbouring lengths, "
+    "accuracy is taken as linear in the logarithm of MACs. A longer run that ends lower than a shorter one is left "
+    "out. Nothing is extrapolated: an arm that has more than an accuracy at its lowest cost has it for at most this "
+    "cost, which bounds the saving. A saving is that of the means over seeds. Its deviation is over seeds, if the "
+    "curves of every seed reach that far."
 )
 
 
@@ -23,11 +23,11 @@ def notes(comparison: Comparison) -> list[str]:
     study = comparison.study
     budgets = " and ".join(map(str, study.budgets))
     said = [
-        f"Every arm trains for {budgets}, each length a run with a schedule of its own, with the same options, data "
-        f"order and augmentation per seed ({study.seeds} seed{'s' if study.seeds > 1 else ''}); accuracies are top-1 "
-        "in percent on the validation images, mean ± standard deviation over seeds, at the last evaluation within each "
-        "part of the run. Training counts three forward passes an image; seconds are those of training and "
-        "evaluation, beside whatever else ran.",
+        f"Every arm trains for {budgets}. Each length is a run with its own schedule; options, data order and "
+        f"augmentation are the same per seed ({study.seeds} seed{'s' if study.seeds > 1 else ''}). Accuracies are "
+        "top-1 in percent on the validation images, mean ± standard deviation over seeds, at the last evaluation "
+        "within each part of the run. Training counts three forward passes per image. Seconds are those of training "
+        "and evaluation, beside whatever else ran.",
         *cost_notes(comparison),
     ]
     said += [
@@ -54,20 +54,20 @@ def cost_notes(comparison: Comparison) -> Iterator[str]:
     study, known = comparison.study, comparison.source_macs
     if known is None:
         yield (
-            "What training the source has cost is not known (--source-macs or --source-epochs says it), so total MACs "
-            "count from growth on."
+            "The cost of training the source is not known (give --source-macs or --source-epochs), so total MACs count "
+            "from growth on."
         )
     else:
         said = (study.source_macs, study.source_epochs) != (None, None)
-        told = "" if said else ", as the records beside it tell"
-        yield f"Total MACs hold {units.count(known)} of training the source{told}, for all that starts from it."
+        told = "" if said else " (by the records beside it)"
+        yield f"Total MACs include {units.count(known)} for training the source{told}, in all arms that start from it."
     ways = {result.arm.name: result.arm for result in comparison.results if result.arm.plan and result.arm.second}
     for name, arm in ways.items():
         if arm.plan and arm.plan.plan.second != MIRROR:
             told = units.count(arm.sunk - (known or 0))
-            yield f"Those of {name} hold {told} of training its second source, as the records beside it tell."
+            yield f"Those of {name} include {told} for training its second source (by the records beside it)."
     if any(result.arm.teacher for result in comparison.results):
-        yield "The passes of a teacher are counted, what training it has cost is not."
+        yield "The forward passes of a teacher are counted; the cost of training it is not."
 
 
 def _of_baselines(comparison: Comparison) -> Iterator[str]:
@@ -77,8 +77,8 @@ def _of_baselines(comparison: Comparison) -> Iterator[str]:
         yield from _targets(comparison)
     if "source" in study.baselines:
         yield (
-            "The arm source trains the source on as it is: for each budget, and for as many MACs as the most costly "
-            "plan then takes."
+            "The arm source trains the source without growing it: for each budget, and for as many MACs as the most "
+            "costly plan then takes."
         )
 
 
@@ -92,5 +92,5 @@ def _targets(comparison: Comparison) -> Iterator[str]:
         elif arm.plan and arm.variant is None and arm.name not in plans.setdefault(arm.target_key, []):
             plans[arm.target_key].append(arm.name)
     if len(scratch) > 1:
-        told = (f"{name} that of {' and '.join(plans.get(key, []))}" for key, name in scratch.items())
-        yield f"From scratch the target of each plan trains: {', '.join(told)}."
+        told = (f"{name} trains the target of {' and '.join(plans.get(key, []))}" for key, name in scratch.items())
+        yield f"From scratch, {', '.join(told)}."

@@ -137,9 +137,9 @@ class Saving:
         short = [way for way, cost in ways if cost is None]
         above = [way for way, cost in ways if cost and cost.at_most]
         return (
-            f"{' and '.join(short)} did not get that far"
+            f"{' and '.join(short)} did not reach that accuracy"
             if short
-            else f"{' and '.join(above)} lay above that at the cheapest"
+            else f"the cheapest run of {' and of '.join(above)} has more than that"
         )
 
 
