@@ -27,8 +27,8 @@ class Renormed:
     """Norms of what has been normalised already: a second norm changes nothing, n(n(z)) = n(z), up to eps.
 
     Attributes:
-        plain: numbers of the tensors that norms without gain and shift write, `n(z)`.
-        last: numbers of the tensors that norms with gain and shift write of such a tensor, `g n(n(z)) + b`.
+        plain: numbers of the tensors that norms with gains of one and shifts of zero write, `n(z)`.
+        last: numbers of the tensors that other norms write of such a tensor, `g n(n(z)) + b`.
     """
 
     plain: frozenset[int] = frozenset()

@@ -120,9 +120,10 @@ def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[G
 
 
 def _unstored(value: Tensor, checkpoint: Checkpoint) -> TensorInfo:
-    """Return the element type of a tensor that has no source: that of most of the checkpoint's elements.
+    """Return what a file would say of a tensor that has no source, the shape aside.
 
-    A tensor without dimensions is a BatchNorm's counter of batches.
+    Its type is that of most floating-point numbers in the checkpoint, or int64 without dimensions: then it is a
+    BatchNorm's counter of batches.
     """
     if value.ndim == 0:
         return TensorInfo((), "I64")

@@ -40,7 +40,10 @@ def with_fused_norms(
     vectors = {number for number, names in made_of.items() if names and len(layouts[number]) == 1}
 
     def only_reader(place: int) -> int | None:
-        """Return the place of the one step that reads the result of another, or that first overwrites it."""
+        """Return the place of the one step that reads a step's result, or that overwrites it first; None if others do.
+
+        What reads it after it was overwritten reads the new values.
+        """
         (out, *further) = steps[place].outs
         following = [reader for reader in readers[out] if reader > place]
         if further or out in written or not following:

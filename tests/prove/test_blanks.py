@@ -177,6 +177,25 @@ def test_a_batch_norm_without_statistics_is_zero_if_gain_and_shift_are(closed, p
     assert bool(found.reasons) != passes
 
 
+def batch_shifted(s, x):
+    y = nn.functional.batch_norm(s.branch(s.norm(x)).mT, None, None, None, s.batch.bias, training=True)
+    return s.last(pooled(x + y.mT))
+
+
+def layer_shifted(s, x):
+    y = nn.functional.layer_norm(s.branch(s.norm(x)), x.shape[-1:], None, s.batch.bias)
+    return s.last(pooled(x + y))
+
+
+@pytest.mark.parametrize("forward", [batch_shifted, layer_shifted])
+def test_a_norm_without_gain_is_not_zero_with_its_shift(forward):
+    *_, recipe = recipe_between(forward, "centre_zero")
+    [growth] = recipe.matching.paired["stem.weight"][0].growths()
+    blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
+    trace = recipe.matching.target.trace
+    assert propagate_blanks(trace, growth.target, "silent", blanks, frozenset({"batch.bias"})).reasons
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("name", PASSING)
 def test_what_passes(name, operator):

@@ -149,6 +149,13 @@ def test_blocks_of_several_stages_in_one_sequence_are_told_apart_by_their_sizes(
     assert found == {0: (0, 1), 1: (0, 1), 2: (0, 1), 3: (2,), 4: (3,), 5: (3,), 6: (4,), 7: (5,), 8: (5,)}
 
 
+def test_an_output_that_shrinks_to_one_says_nothing_of_blocks():
+    """Axes of size 1 are all the same, those of kernels too."""
+    small, large = (Line(4, [Branch(4, 4, nn.GELU()) for _ in range(n)], 4) for n in (2, 3))
+    large.head = nn.Conv1d(4, 1, 1)
+    assert alike(small, large) == {0: (0, 1), 1: (0, 1), 2: (0, 1)}
+
+
 def test_blocks_are_made_from_those_with_as_many_hidden_units():
     """As in GhostNet; those with fewer would do, too, if the target were wider."""
     act = nn.GELU()

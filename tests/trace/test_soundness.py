@@ -61,6 +61,7 @@ RESIDUAL = {
     "hardtanh above zero": lambda s, x: x + nn.functional.hardtanh(s.fc(x), 0.25, 1.0),
     "shifted": lambda s, x: x + (s.fc(x) + 1.0),
     "normed": lambda s, x: x + s.norm(s.fc(x)),
+    "normed, with a shift alone": lambda s, x: x + nn.functional.layer_norm(s.fc(x), (WIDTH,), None, s.q),
     "difference": lambda s, x: x + (s.fc(x) - s.norm(x)),
     "doubled stream": lambda s, x: 2 * x + s.fc(x),
     "transposed and back": lambda s, x: (x.t() + s.fc(x).t()).t(),

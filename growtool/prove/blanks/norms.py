@@ -29,8 +29,7 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
     if x.value not in ("same", "zero"):
         return AbstractState("open", blanks.lost(step, "BatchNorm reads the channels themselves, one by one"))
     gain, shift, mean = (blanks.state(leaf.number) if isinstance(leaf, Ref) else None for leaf in step.args[1:4])
-    affine = [state for state in (gain, shift) if state is not None]
-    if affine and all(state.value == "zero" for state in affine):
+    if gain is not None and all(state.value == "zero" for state in (gain, shift) if state is not None):
         return AbstractState("silent", "zero")
     # (0 - 0) g + 0
     silent = all(state.rows == "silent" for state in (x, shift, mean) if state is not None)
@@ -44,7 +43,7 @@ def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
         return None
     x = blanks.state(norm.x)
     affine = [blanks.state(number) for number in (norm.gain, norm.shift) if number is not None]
-    if affine and all(state.value == "zero" for state in affine):
+    if norm.gain is not None and all(state.value == "zero" for state in affine):
         return AbstractState("silent", "zero")
     if not _fits(x, norm.kind):
         return AbstractState("open", blanks.lost(step, _unfit(norm.kind, x)))

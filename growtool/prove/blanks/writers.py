@@ -116,7 +116,8 @@ class _Search:
         A mean remains that its gains make, see `BlankPropagation.nearly`.
         """
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
-        if affine and all(map(self._is_zeroed, affine)):
+        has_gain = isinstance(step.arg(step.op.affine[0], "weight"), Ref)  # without one the normalised values remain
+        if has_gain and all(map(self._is_zeroed, affine)):
             return _NOTHING
         shift = step.arg(3, "bias") if step.op.kind is Kind.LAYER_NORM else None
         return self.writers.get(shift.number) if isinstance(shift, Ref) else None

@@ -142,8 +142,10 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     if not call.ins:  # torch.div(4, 2)
         return None
     if call.op.affine:
-        affine = [call.args[i] for i in call.op.affine if len(call.args) > i and call.args[i] is not None]
-        return _all_zero(tape, affine) if affine else None
+        gain, *shifts = (call.args[i] if len(call.args) > i else None for i in call.op.affine)
+        if gain is None:  # the normalised values remain, whatever the shift is
+            return None
+        return _all_zero(tape, [gain, *(shift for shift in shifts if shift is not None)])
     if call.op.sums_products:
         bias, operands = _bias_and_operands(call)
         product = _any_zero(tape, operands)

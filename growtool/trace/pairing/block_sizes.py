@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from growtool.trace.axes import Axis, axis_size, groups_on
+from growtool.trace.axes import ONE, Axis, axis_size, groups_on
 from growtool.trace.result import Trace
 
 Sizes = Mapping[Axis, int]  # axis of the target -> its size in the source
@@ -36,12 +36,16 @@ def sizes_of(old: tuple[Trace, str], new: tuple[Trace, str]) -> Sizes | None:
 
 
 def sizes_beside(source: Trace, target: Trace, longer: Sequence[str]) -> dict[Axis, int]:
-    """Return the sizes in the source of the axes of all tensors outside the longer sequences, given by prefix."""
+    """Return the sizes in the source of the axes of all tensors outside the longer sequences, given by prefix.
+
+    Axes of size 1 are left out: as they have no channels, they are all the same.
+    """
     return {
         axis: size
         for name in target.tensors
         if not name.startswith(tuple(longer))
         for axis, size in _growing_axes(source, name, target, name)
+        if axis != ONE
     }
 
 

@@ -1,8 +1,8 @@
 """Signatures of modules: what identifies their operations, apart from sizes.
 
-Source and target compute alike, module by module, if and only if their signatures agree. A signature has an entry for
-each operation with its numbers (a scale by head size, an eps), for each call of a module, and for each constant with
-its values.
+Where the signatures of source and target agree, module by module, both run the same operations with the same numbers;
+whether on the same values is asked elsewhere (`prove.block_equivalence`). A signature has an entry for each operation
+with its numbers (a scale by head size, an eps), for each call of a module, and for each constant with its values.
 """
 
 from __future__ import annotations
