@@ -97,8 +97,9 @@ def list_images(
         raise PlanError(f"{where}: found no images in it{told_left_out(left_out, before='; ')}; {LAYOUT}")
     images.sort(key=lambda image: natural_order(image[0]))
     folders = [path.split("/")[:-1] for path, _ in images]
-    depth = _wrapper_depth(folders, wrappers)
-    folders = [parts[depth:] for parts in folders]
+    if wrappers:
+        depth = _wrapper_depth(folders, wrappers)
+        folders = [parts[depth:] for parts in folders]
     _require_classes(where, folders)
     names = [composed(parts[0]) for parts in folders]
     classes = tuple(sorted(set(names), key=natural_order))

@@ -62,7 +62,7 @@ class Site:
         teacher: the checkpoint before the latest growth, or the first one.
         progress: watches training.
         course: the rate over all stages; None if each stage has its own, or while it is not known yet.
-        foreseen_teacher: the checkpoint before the latest growth, if it does not exist yet.
+        foreseen_teacher: the checkpoint before the latest growth that is foreseen; None if none is, or for a run.
     """
 
     root: Path
