@@ -220,7 +220,7 @@ def _implied(recipe: Recipe, tensor: TensorRecipe, implied: Tensor) -> Tensor:
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
     """Return a tensor after the widths have grown, in the type of `stored`, the source's tensor."""
-    if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
+    if tensor.rewrite is None and not tensor.remade and all(axis.is_identity for axis in tensor.maps):
         return stored
 
     def read(name: str) -> Tensor:
@@ -233,8 +233,8 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
     operator = OPERATORS[width.operator].implementation()
     layer = replace(
         _layer(recipe, tensor),
-        following=tensor.following,
-        partners=tensor.partners,
+        next_block=tensor.next_block,
+        pair_partners=tensor.pair_partners,
         second=partial(_of_second, recipe.second, source, stored.dtype) if recipe.second else None,
         initial=recipe.initial,
     )

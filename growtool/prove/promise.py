@@ -195,7 +195,7 @@ def _is_padded(
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:
     """Return obstacles for operations of the target that blank channels do not pass, and for means that remain."""
     stopped = grouped(item for blanks in passages for item in blanks.reasons if not skip(item[0]))
-    means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.nearly)
+    means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.means_left)
     return [*obstacles(Why.BLANKS, stopped), *obstacles(Why.MEAN, means)]
 
 

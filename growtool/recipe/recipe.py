@@ -49,9 +49,10 @@ class TensorRecipe:
         shared: the first name of a tensor that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
         fill: what stands at blank rows.
-        anew: whether the width operator makes it although it does not grow.
-        following: the source's name of the same tensor one block on; None in the last block, and outside of blocks.
-        partners: dimensions with blank channels in pairs, each with int64 the other position of every position's pair.
+        remade: whether the width operator makes it although it does not grow.
+        next_block: the source's name of the same tensor one block on; None in the last block, and outside of blocks.
+        pair_partners: dimensions with blank channels in pairs, each with int64 the other position of every position's
+            pair.
         width: the section that says how it grows: the plan's own or that of an override.
     """
 
@@ -68,21 +69,21 @@ class TensorRecipe:
     shared: str
     rewrite: Rewrite | None = None
     fill: Fill = "zero"
-    anew: bool = False
-    following: str | None = None
-    partners: tuple[tuple[int, Tensor], ...] = ()
+    remade: bool = False
+    next_block: str | None = None
+    pair_partners: tuple[tuple[int, Tensor], ...] = ()
     width: Width | None = None
 
     @property
     def from_library(self) -> bool:
         """Whether the library's initial value may have a part in it."""
-        return self.initial or self.anew or not all(axis.is_identity for axis in self.maps)
+        return self.initial or self.remade or not all(axis.is_identity for axis in self.maps)
 
     @property
     def is_copy(self) -> bool:
         """Whether its values are those of the source tensor, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
-        return not changed and not self.anew and self.rewrite is None and all(axis.is_identity for axis in self.maps)
+        return not changed and not self.remade and self.rewrite is None and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class BlockInit:
             position that each of its positions is a copy of.
         cancelling: tensor -> where it has opposite weights for the two units of each pair.
         passing: tensors of layers that pass on what they receive.
-        same: channel group of the target that a passing layer writes -> the group of the same channels that it reads.
+        counts_as: channel group of the target that a passing layer writes -> the group of the same channels that it
+            reads.
         dropped: module path -> entries of its signature that do nothing in a closed block.
         handing: how blocks that end in a norm are closed.
         difference: what the rest of the model computes differently even so, in words; None: nothing.
@@ -40,7 +41,7 @@ class BlockInit:
     paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
     cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
     passing: frozenset[str] = frozenset()
-    same: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
+    counts_as: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     handing: Handing = field(default_factory=Handing)
     difference: str | None = None
@@ -85,27 +86,27 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
         paired=paired,
         cancelling=cancelling,
         passing=closings.passing,
-        same=_same(closings.passing, target),
+        counts_as=_counts_as(closings.passing, target),
         dropped=closings.dropped,
         handing=closings.handing,
         difference=closings.difference,
     )
 
 
-def _same(passing: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
+def _counts_as(passing: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
     """Return channel group that a passing matrix writes -> the one that it reads: they are the same channels.
 
     Matrices with rows or columns of several groups, or of none, are left out.
     """
-    same = {}
+    counts_as = {}
     for name in passing:
         factors = [[factor for segment in axis for factor in segment] for axis in target.tensors[name][:2]]
         if len(factors) != 2 or any(len(of_axis) != 1 for of_axis in factors):
             continue
         (written,), (read,) = factors
         if isinstance(written, ChannelGroup) and isinstance(read, ChannelGroup) and written.size == read.size > 1:
-            same[written] = read
-    return {written: read for written, read in same.items() if written is not read}
+            counts_as[written] = read
+    return {written: read for written, read in counts_as.items() if written is not read}
 
 
 class _CannotStartError(Exception):
