@@ -15,9 +15,9 @@ from growtool.prove.eps import eps_obstacles, eps_shifts, needed_eps, renormed_s
 from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
 from growtool.prove.promise import (
     Promise,
-    ambiguous_parameters,
     joint_obstacles,
     other_norm_groups,
+    read_in_several_ways,
     stopped_blanks,
 )
 from growtool.recipe.analysis import Analysis
@@ -76,7 +76,7 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
     found += stopped_blanks(widths.blanks.values(), matching.ignored)
-    found += ambiguous_parameters(target, expansions, growing.scaled.copied, widths.blanks)
+    found += read_in_several_ways(target, expansions, growing.scaled.copied, widths.blanks)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
         found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown, growing.scaled)))

@@ -103,9 +103,9 @@ def _implied(
     before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # a block with initial values has no maps
     if bridge is not None:
         return bridge.source_value(name, before[0] if before else 0)
-    if name in starts.handing.plain:
-        return torch.full(before, starts.handing.plain[name], dtype=torch.float64)
-    if name in starts.passing:
+    if name in starts.handing.unit_affine:
+        return torch.full(before, starts.handing.unit_affine[name], dtype=torch.float64)
+    if name in starts.identity_layers:
         return identity_value(name, before, matching.target.trace.norm_eps.get(name))
     block = matching.blocks.block_of(name)
     if block is None or block[1].start != "identity":

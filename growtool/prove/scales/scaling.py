@@ -94,12 +94,12 @@ def scaling(
         copying: whether columns of weights may be copied where a split serves them ill: of weights that are transformed
             (standardised, say) before use, and of those that are read in another way too, as tied embeddings are.
     """
-    ambiguous = lockstep.target.ambiguous if copying else frozenset[str]()
+    unsplit = lockstep.target.read_in_several_ways if copying else frozenset[str]()
     start = partial(ScalePass, lockstep, rows, expansions, ratios)
-    run, solution = _solved(start, ambiguous, copying=copying)
-    failed = {name for name in ambiguous & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
+    run, solution = _solved(start, unsplit, copying=copying)
+    failed = {name for name in unsplit & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
     if failed:  # copies do not serve these either, so that they are split after all
-        run, solution = _solved(start, ambiguous - failed, copying=copying)
+        run, solution = _solved(start, unsplit - failed, copying=copying)
     return _result(run, solution)
 
 

@@ -28,7 +28,7 @@ def why_not_identity(path: str, modules: Sequence[str], target: Trace, model: nn
     """
     if path in target.exits:
         return "net2deeper is for networks without residual connections, and the block has one; use zero_out"
-    received = target.received.get(path)
+    received = target.received_activation.get(path)
     for inner, entries in target.signatures.items():
         if not any(within(inner, module) for module in modules):
             continue

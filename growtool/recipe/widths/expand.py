@@ -23,7 +23,7 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
 from growtool.recipe.scaled import scaling_of
 from growtool.recipe.widths.changes import WidthChange, alike
-from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
+from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, in_words
 from growtool.trace.reading.hidden_units import NoHiddenUnitsError, hidden_units
 
 
@@ -178,7 +178,8 @@ def _new_units(
     if problems:
         raise CannotWidenError(
             [
-                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}"
+                f"{in_words(groups)}: {operator} takes hidden units that one layer writes and one layer reads, "
+                f"and {why}"
                 for why, groups in problems.items()
             ]
         )

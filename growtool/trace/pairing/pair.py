@@ -19,8 +19,8 @@ from growtool.trace.axes import (
     Segment,
     axis_size,
     factor_size,
+    fixed_reason,
     groups_on,
-    is_fixed,
 )
 from growtool.trace.pairing.paired_axis import GroupPair, PairedAxis, PairedFactor, Unchanged
 from growtool.trace.reading.place_names import places
@@ -181,7 +181,7 @@ def _kept(before: int, after: int, fixed: str) -> str:
 
 def _frozen(axis: Axis) -> str | None:
     """Return why an axis has nothing to grow, None if it has."""
-    return "a single position" if axis_size(axis) == 1 else is_fixed(axis)
+    return "a single position" if axis_size(axis) == 1 else fixed_reason(axis)
 
 
 def origin_of(axis: Axis, origins: Mapping[ChannelGroup, ChannelGroup]) -> Axis | None:
