@@ -119,15 +119,15 @@ class TargetForm:
 
     Attributes:
         form: of the file to write.
-        kept: tensor in template form -> how its grid grows.
+        in_templates: tensor in template form -> how its grid grows.
         infos: shapes and types of the coefficients and banks that the file holds in their place.
-        left: reason why tensors that could be in template form become dense -> these tensors.
+        become_dense: reason why tensors that could be in template form become dense -> these tensors.
     """
 
     form: Form
-    kept: Mapping[str, Kept]
+    in_templates: Mapping[str, Kept]
     infos: Mapping[str, TensorInfo]
-    left: Mapping[str, tuple[str, ...]]
+    become_dense: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -207,12 +207,12 @@ class Recipe:
     @property
     def in_templates(self) -> bool:
         """Whether any tensor of the output is written as templates and coefficients."""
-        return self.form is not None and bool(self.form.kept)
+        return self.form is not None and bool(self.form.in_templates)
 
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shapes and element types of the tensors in the file to write."""
-        kept = self.form.kept if self.form else {}
+        kept = self.form.in_templates if self.form else {}
         dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in kept}
         return dense | dict(self.form.infos if self.form else {})
 

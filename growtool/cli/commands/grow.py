@@ -177,9 +177,9 @@ def _write_page(
 ) -> None:
     """Write the page that `--report` asks for; `grown` is None after a dry run."""
     from growtool.checkpoint.staging import write_text
-    from growtool.growing.report import foretold, page, picture
+    from growtool.growing.report import known_before, page, picture
 
-    drawn = grown.picture if grown else picture(recipe, foretold(recipe, summary))
+    drawn = grown.picture if grown else picture(recipe, known_before(recipe, summary))
     measured = str(grown.proof or "not checked") if grown else "not yet, this was a dry run"
     write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn, measured))
     if not quiet:
