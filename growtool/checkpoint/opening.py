@@ -65,7 +65,9 @@ def open_checkpoint(
             f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
             f"metadata, expected one; {remedy}"
         )
-    spec = (told or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    spec = (told or spec_named(str(architecture))).with_plan_args(
+        architecture, model_args or {}, where=where or str(source)
+    )
     form = find_form(weights, tensors, metadata)
     return Checkpoint(
         weights, spec, tensors, metadata, config, form, found.places, origin=found.origin, files=found.files

@@ -89,7 +89,7 @@ def first_device(model: nn.Module) -> torch.device:
 def _opened(given: nn.Module | Checkpoint | str | Path, plan: Plan, temporary: Path) -> Checkpoint:
     """Return the model, path or checkpoint that grows as a checkpoint, with its arguments as the plan tells them."""
     if isinstance(given, Checkpoint):
-        return replace(given, spec=given.spec.as_told(plan.model, plan.model_args, where=given.name))
+        return replace(given, spec=given.spec.with_plan_args(plan.model, plan.model_args, where=given.name))
     return _written(given, plan, temporary) if isinstance(given, nn.Module) else open_planned(given, [plan])
 
 

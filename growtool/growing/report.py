@@ -110,7 +110,7 @@ def known_before(recipe: Recipe, summary: Summary) -> dict[str, Any]:
         "target": {
             "architecture": recipe.target.architecture,
             "model_args": dict(recipe.target.model_args),
-            "needs": recipe.needs,
+            "needs": recipe.needed_import,
         },
         **summary.to_json(),
         "channels": {change.group: _channels(change) for change in recipe.widths},

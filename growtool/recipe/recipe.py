@@ -152,7 +152,7 @@ class Recipe:
         outputs: for each returned tensor, how its dimensions after the first grow; only the features of a model without
             a head do.
         models: source and target, without weights.
-        needs: the module to import before the library can load the result; None if it can load it alone.
+        needed_import: the module to import before the library can load the result; None if it can load it alone.
         choices: a sentence for each thing that the plan leaves open and growtool decides.
     """
 
@@ -172,7 +172,7 @@ class Recipe:
     measured: Mapping[GroupPair, NewUnits]
     outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
-    needs: str | None
+    needed_import: str | None
     choices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -230,4 +230,4 @@ def _choices(recipe: Recipe) -> dict[str, object]:
 
 def _target(recipe: Recipe) -> dict[str, object]:
     spec = recipe.target
-    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
+    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needed_import}

@@ -223,7 +223,7 @@ class Grow:
         from growtool.recipe.choosing.consent import require_consent
 
         plan = self.plan.plan
-        source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))
+        source = replace(source, spec=source.spec.with_plan_args(plan.model, plan.model_args, where=source.name))
         recipe = resolve(plan, source)
         require_consent(recipe)
         if plan.data is not None and (plan.recalibrate or plan.seeing):
