@@ -52,7 +52,7 @@ class Trainer:
         mix: mixup and cutmix, (images, class numbers) to (images, class weights), or None.
         erase: random erasing of a batch, or None.
         selection: the tensors that train.
-        held: restores the old elements of tensors that train in part.
+        guard: restores the old elements of tensors that train in part.
         new_warmup: scales the first updates of new positions.
         device: where all of it lives.
         world: the processes that share the work.
@@ -78,7 +78,7 @@ class Trainer:
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     erase: Callable[[Tensor], Tensor] | None
     selection: Selection
-    held: FrozenSlices
+    guard: FrozenSlices
     new_warmup: NewWarmup
     device: torch.device
     world: World
@@ -114,7 +114,7 @@ class Trainer:
         saved_buffers = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips else {}
         self.optimizer.zero_grad()
         loss = self.backward(images, targets)
-        self.held.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
+        self.guard.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
         applied = not self.skips or self._is_finite(loss)
         if applied:
             with self.new_warmup.scaling(self.step):
@@ -122,7 +122,7 @@ class Trainer:
         else:
             for buffer, before in saved_buffers.items():
                 buffer.copy_(before)
-        self.held.put_back()
+        self.guard.put_back()
         self._count(applied)
         return loss if applied else None
 

@@ -278,11 +278,11 @@ Stage = Train | Grow
 
 def _same_optimizer(checkpoint: str | Path, name: str) -> bool:
     """Return whether the state of an optimizer lies beside a checkpoint: from the stage before, or grown with it."""
-    from growtool.finetune.update.optimizer import class_name
+    from growtool.finetune.update.optimizer import optimizer_class
 
     path = Path(checkpoint) / OPTIMIZER
     if not path.is_file():
         return False
     return bool(
-        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == class_name(name)
+        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == optimizer_class(name)
     )
