@@ -57,7 +57,7 @@ def grow(
     loaded = load_plan(plan) if isinstance(plan, str | Path) else loaded_plan(plan)
     with tempfile.TemporaryDirectory(prefix="growtool-") as temporary:
         source = _opened(model_or_path, loaded.plan, Path(temporary))
-        with loaded.located():
+        with loaded.placing_problems():
             recipe = resolve(loaded.plan, source)
         place = Path(temporary) / "grown" if out is None else Path(out)
         has_room = out is not None and not is_single_file(place) and not in_template_form(recipe)

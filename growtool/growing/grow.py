@@ -113,9 +113,9 @@ def grow(
         CheckpointError: the proof failed; nothing is left behind.
     """
     out = Path(out)
-    with loaded.located():
+    with loaded.placing_problems():
         require_consent(recipe)
-    loaded = loaded.saying(recipe.plan, recipe.choices)
+    loaded = loaded.with_plan(recipe.plan, recipe.choices)
     refuse_existing(out, force=force)
     spare_source(out, recipe.source)
     _require_room(out, _bytes(recipe))
