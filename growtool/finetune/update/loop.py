@@ -197,7 +197,7 @@ class Meter:
 
     Attributes:
         losses: of the updates since the last record that were not skipped, on the device.
-        shared: how many of them, from the first on, are means over all processes already: those that a resumed run
+        averaged: how many of them, from the first on, are means over all processes already: those that a resumed run
             had noted. The others are this process's own.
         images: that passed since the last record, over all processes.
         since: time of the last record, as `time.perf_counter` tells it.
@@ -206,7 +206,7 @@ class Meter:
     """
 
     losses: list[Tensor] = field(default_factory=list)
-    shared: int = 0
+    averaged: int = 0
     images: int = 0
     since: float = field(default_factory=time.perf_counter)
     epoch_sum: float = 0.0
@@ -222,7 +222,7 @@ class Meter:
         """Begin an epoch, or continue one from the losses that `course` holds."""
         pending = course.pending if course else []
         self.losses = list(torch.tensor(pending, dtype=torch.float64, device=device).unbind())
-        self.shared = len(pending)
+        self.averaged = len(pending)
         self.images, self.since = 0, time.perf_counter()
         self.epoch_sum, self.epoch_count = (course.epoch_sum, course.epoch_count) if course else (0.0, 0)
 
@@ -235,7 +235,7 @@ class Meter:
         if not self.losses:
             return []
         means = torch.stack([loss.double() for loss in self.losses])
-        means[self.shared :] = trainer.world.total(means[self.shared :]) / trainer.world.size
+        means[self.averaged :] = trainer.world.total(means[self.averaged :]) / trainer.world.size
         values: list[float] = means.tolist()
         for step, value in enumerate(values, start=trainer.step - len(values) + 1):
             if not math.isfinite(value):
@@ -249,5 +249,5 @@ class Meter:
         speed = self.images / (time.perf_counter() - self.since)
         self.epoch_sum += math.fsum(values)
         self.epoch_count += len(values)
-        self.losses, self.shared, self.images, self.since = [], 0, 0, time.perf_counter()
+        self.losses, self.averaged, self.images, self.since = [], 0, 0, time.perf_counter()
         return (math.fsum(values) / len(values) if values else None), speed

@@ -74,7 +74,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class ExpectedResult:
     """The expected result of a stage.
 
     Attributes:
@@ -118,7 +118,7 @@ class Train:
         """Open a checkpoint that says itself which model it is of."""
         return open_checkpoint(path)
 
-    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
+    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
         """Return the same model, with the class names that training gives it.
 
         Raises:
@@ -133,7 +133,7 @@ class Train:
             open_checkpoint(named)
         teacher = site.foreseen_teacher if named == PREVIOUS else None
         found = foresee(self._config(site), source, World.from_environment(), teacher)
-        return Foreseen(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
+        return ExpectedResult(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
 
     def run(self, site: Site) -> StageRecord:
         """Train in `NN-train/`, from the optimizer's state of the stage before if there is one that fits."""
@@ -210,7 +210,7 @@ class Grow:
 
         return open_planned(path, [self.plan.plan])
 
-    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
+    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
         """Return the target.
 
         Raises:
@@ -229,7 +229,7 @@ class Grow:
         if plan.data is not None and (plan.recalibrate or plan.seeing):
             open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
-        return Foreseen(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
+        return ExpectedResult(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
 
     def unfit(self, course: Course, root: Path) -> Iterator[str]:
         """Yield a problem if this stage would grow while the rate rises or falls."""
