@@ -21,7 +21,7 @@ from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of
 from growtool.library.building import shared_names
-from growtool.library.taking import Made, Taken, taken
+from growtool.library.taking import LoadedByLibrary, Made, loaded_by_library
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -153,12 +153,12 @@ def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> 
     folder = checkpoint.path.parent if _has_config(checkpoint) else None
     stored = {name: info.empty() for name, info in checkpoint.stored.items()}
 
-    def with_numbers() -> Taken | None:
+    def with_numbers() -> LoadedByLibrary | None:
         values = {name: checkpoint.read_stored(name) for name in checkpoint.stored}
-        return taken(checkpoint.spec, values, expected, folder)
+        return loaded_by_library(checkpoint.spec, values, expected, folder)
 
     # Meta tensors tell all but the numbers. A library whose loading looks at numbers fails on them and is given these.
-    found = taken(checkpoint.spec, stored, expected, folder) or with_numbers()
+    found = loaded_by_library(checkpoint.spec, stored, expected, folder) or with_numbers()
     if found is None:
         return None
     infos = infos_of(found.given)

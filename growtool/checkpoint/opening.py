@@ -20,7 +20,7 @@ from growtool.checkpoint.foreign.remedy import listed, looks_like_weights, shard
 from growtool.checkpoint.form import find_form
 from growtool.checkpoint.header import read_header, require_known_types
 from growtool.checkpoint.reader import WEIGHTS, Checkpoint
-from growtool.checkpoint.shards import INDEX, Told, read_shards
+from growtool.checkpoint.shards import INDEX, HeaderContent, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import LOCAL, Address, Name, named
@@ -65,7 +65,9 @@ def open_checkpoint(
             f"{source if name else weights}: no architecture: found neither a {CONFIG} beside it nor a spec in its "
             f"metadata, expected one; {remedy}"
         )
-    spec = (told or spec_named(str(architecture))).as_told(architecture, model_args or {}, where=where or str(source))
+    spec = (told or spec_named(str(architecture))).with_plan_args(
+        architecture, model_args or {}, where=where or str(source)
+    )
     form = find_form(weights, tensors, metadata)
     return Checkpoint(
         weights, spec, tensors, metadata, config, form, found.places, origin=found.origin, files=found.files
@@ -86,7 +88,7 @@ class Found:
 
     path: Path
     origin: Origin | None
-    header: Told = field(repr=False)
+    header: HeaderContent = field(repr=False)
     spec: ModelSpec | None = None
     places: Mapping[str, str | None] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -173,7 +175,7 @@ def _held(repository: Repository, file: str, pinned: str) -> Found:
     return Found(path, origin, _header(repository, path))
 
 
-def _header(repository: Repository, path: Path) -> Told:
+def _header(repository: Repository, path: Path) -> HeaderContent:
     """Return what the header of a file tells: of the file in the cache, else of the one in the hub."""
     if path.exists():
         return read_header(path)

@@ -14,7 +14,7 @@ from growtool.checkpoint.form import Form, coefficients_of
 from growtool.checkpoint.hashing import hash_ahead, sha256_of
 from growtool.checkpoint.header import parse_header
 from growtool.checkpoint.shards import INDEX, starts
-from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, held_as, infos_of
+from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, in_type, infos_of
 from growtool.errors import format_names
 from growtool.hub.repository import Origin
 from growtool.library import ModelSpec
@@ -133,7 +133,7 @@ class Checkpoint:
         C_ooT = self.read_stored(coefficients_of(name))
         exact = arithmetic_dtype(C_ooT.dtype, dtype)
         combined = materialise(self.bank(templated.bank), C_ooT, templated.rows, templated.columns, exact)
-        return held_as(f"{self.name}: {name}", combined, dtype)
+        return in_type(f"{self.name}: {name}", combined, dtype)
 
     def place_of(self, name: str) -> Stored | None:
         """Return where the file holds one of the model's tensors; None for a tensor that is computed as it is read."""

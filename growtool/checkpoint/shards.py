@@ -18,13 +18,13 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     import torch
 
-Told = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
+HeaderContent = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
 """What a header tells: the shape and type of each tensor, and the metadata."""
 INDEX, SHARDS = f"model.safetensors{INDEX_ENDING}", "model-*-of-*.safetensors"
 
 
 def read_shards(
-    index: Path, header_of: Callable[[Path], Told] | None = None
+    index: Path, header_of: Callable[[Path], HeaderContent] | None = None
 ) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, Path]]:
     """Return the tensors of all shards, the metadata of their headers, and the file of each tensor.
 

@@ -62,7 +62,7 @@ def staging(out: Path) -> Iterator[Path]:
     are cleared first.
     """
     place = out.resolve()  # through a link, so that its target is replaced and the link stays
-    with made(place.parent) as parent:
+    with created_folder(place.parent) as parent:
         clear_leftovers(parent, place.name)
         try:
             folder = Path(tempfile.mkdtemp(prefix=prefix_for(place.name), suffix=TEMPORARY, dir=parent))
@@ -76,7 +76,7 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def made(folder: Path) -> Iterator[Path]:
+def created_folder(folder: Path) -> Iterator[Path]:
     """Create a folder and its missing parents, and yield it; on leaving remove those of them that are empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def arithmetic_dtype(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-def finite(tensor: torch.Tensor) -> torch.Tensor:
+def is_finite(tensor: torch.Tensor) -> torch.Tensor:
     """Return where a tensor holds finite numbers, as booleans of its shape."""
     # Some versions of torch have no `isfinite` for float8.
     return tensor.to(arithmetic_dtype(tensor.dtype)).isfinite()
@@ -163,9 +163,9 @@ def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mappin
         return name in built and torch.equal(values[name], built[name].to(values[name].dtype))
 
     first_bad = {
-        name: tensor[~is_finite][0].item()
+        name: tensor[~finite][0].item()
         for name, tensor in values.items()
-        if not (is_finite := finite(tensor)).all() and not as_built(name)
+        if not (finite := is_finite(tensor)).all() and not as_built(name)
     }
     if first_bad:
         name, value = next(iter(first_bad.items()))
@@ -176,7 +176,7 @@ def require_finite(where: str, values: Mapping[str, torch.Tensor], built: Mappin
         )
 
 
-def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str = "") -> torch.Tensor:
+def in_type(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str = "") -> torch.Tensor:
     """Return a tensor in the element type in which a file is to hold it.
 
     Args:
@@ -193,8 +193,8 @@ def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str 
     rounded = tensor.to(dtype)
     if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
         return rounded
-    not_finite = ~finite(rounded)
-    overflowed = not_finite & finite(tensor) if bool(not_finite.any()) else not_finite
+    not_finite = ~is_finite(rounded)
+    overflowed = not_finite & is_finite(tensor) if bool(not_finite.any()) else not_finite
     if not bool(overflowed.any()):
         return rounded
     value = float(tensor.to(arithmetic_dtype(tensor.dtype))[overflowed].abs().max())
@@ -208,19 +208,19 @@ def held_as(name: str, tensor: torch.Tensor, dtype: torch.dtype, *, remedy: str 
     )
 
 
-def all_held_as(
+def all_in_type(
     tensors: Mapping[str, torch.Tensor], infos: Mapping[str, TensorInfo], *, remedy: str = ""
 ) -> dict[str, torch.Tensor]:
     """Return each tensor in the type that `infos` has for it.
 
     Raises:
-        PlanError: as `held_as` does, one problem for each tensor.
+        PlanError: as `in_type` does, one problem for each tensor.
     """
     rounded: dict[str, torch.Tensor] = {}
     problems: list[str] = []
     for name, tensor in tensors.items():
         try:
-            rounded[name] = held_as(name, tensor, infos[name].torch_dtype, remedy=remedy)
+            rounded[name] = in_type(name, tensor, infos[name].torch_dtype, remedy=remedy)
         except PlanError as error:
             problems += error.problems
     if problems:

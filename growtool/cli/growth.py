@@ -40,7 +40,7 @@ def show_plan(recipe: Recipe, summary: Summary) -> None:
     tensors = f"  {summary.grown} tensors grown, {summary.copied} copied, {summary.zeroed} zeroed"
     whole = "; what sees images or holds initial values takes whole models in memory" if summary.whole_models else ""
     say(f"{tensors}; the largest takes {units.size(summary.largest_bytes)}{whole}")
-    how = f"with {recipe.needs} imported" if recipe.needs else "as is"
+    how = f"with {recipe.needed_import} imported" if recipe.needed_import else "as is"
     say(f"  loads in {recipe.library.name}: {how}{' once exported (growtool export)' if recipe.in_templates else ''}")
     colour = "green" if summary.promise == "exact" else "yellow"
     meaning = _MEANING[summary.promise]

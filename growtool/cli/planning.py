@@ -151,4 +151,4 @@ def overridden(
     if allow_lossy:
         changes["allow_lossy"] = True
     changed: Plan = plan.model_copy(update=changes)
-    return loaded.saying(changed)
+    return loaded.with_plan(changed)

@@ -101,7 +101,7 @@ def assemble(
             # one that merging writes.
             shard(module, world, device, None if config.lora_rank else config.autocast)
         forget_peak(device)  # of memory, which included the unsharded model
-    held = selection.held(model)  # after sharding, since it keeps masks and values for the tensors as they are now
+    guard = selection.guard(model)  # after sharding, since it keeps masks and values for the tensors as they are now
     optimizer = _optimizer(config, source, model)
     selection.freeze_others(model)
     mix = None
@@ -122,7 +122,7 @@ def assemble(
         mix=mix,
         erase=RandomErasing(config.reprob, mode="pixel", device=device) if config.reprob else None,
         selection=selection,
-        held=held,
+        guard=guard,
         new_warmup=NewWarmup(model, new, config.warmup_of_new(steps, len(batches))),
         device=device,
         world=world,

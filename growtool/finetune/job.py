@@ -69,7 +69,7 @@ class Job:
         trainer = self.trainer
         if self.release is not None and epoch > self.config.freeze_epochs and trainer.selection is not self.release:
             trainer.selection = self.release
-            trainer.held = self.release.held(trainer.model)
+            trainer.guard = self.release.guard(trainer.model)
             self.release.freeze_others(trainer.model)
             # DDP exchanges the gradients of those parameters only that trained when it was created.
             trainer.forward = as_called(self.config, trainer.model, trainer.world, trainer.device)

@@ -30,8 +30,8 @@ from growtool.finetune.update.adapters import LowRank
 from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.model import load_model, replace_head, spec_for
 from growtool.finetune.update.new_positions import begun_anew
-from growtool.finetune.update.optimizer import class_name
-from growtool.finetune.update.trainable import Selection, new_in, select
+from growtool.finetune.update.optimizer import optimizer_class
+from growtool.finetune.update.trainable import Selection, new_selection, select
 from growtool.images import ImageFormat, require_readable
 from growtool.report.macs import count_macs, macs_of, training_macs
 
@@ -197,7 +197,7 @@ def _new_by_growth(config: RunConfig, source: Checkpoint, model: nn.Module) -> S
     """Return what growth added to the checkpoint if an option is about that, else an empty selection."""
     flags = {"--new-warmup": config.new_warmup is not None, "--new-state": config.new_state != "carried"}
     given = " and ".join(flag for flag, is_given in flags.items() if is_given)
-    return new_in(source, model, given, without="drop the option") if given else Selection(frozenset())
+    return new_selection(source, model, given, without="drop the option") if given else Selection(frozenset())
 
 
 def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selection, fresh: frozenset[str]) -> int:
@@ -210,7 +210,7 @@ def _carry(config: RunConfig, source: Checkpoint, trainer: Trainer, new: Selecti
             f"--carry-optimizer: the state beside {source.name} "
             + (
                 "fits none of the tensors that train; drop the option"
-                if state.algorithm == class_name(config.opt)
+                if state.algorithm == optimizer_class(config.opt)
                 else f"is of another optimizer than --opt {config.opt}, expected the same; use that one, or drop the "
                 "option"
             )

@@ -57,7 +57,7 @@ def grow(
     loaded = load_plan(plan) if isinstance(plan, str | Path) else loaded_plan(plan)
     with tempfile.TemporaryDirectory(prefix="growtool-") as temporary:
         source = _opened(model_or_path, loaded.plan, Path(temporary))
-        with loaded.located():
+        with loaded.placing_problems():
             recipe = resolve(loaded.plan, source)
         place = Path(temporary) / "grown" if out is None else Path(out)
         has_room = out is not None and not is_single_file(place) and not in_template_form(recipe)
@@ -89,7 +89,7 @@ def first_device(model: nn.Module) -> torch.device:
 def _opened(given: nn.Module | Checkpoint | str | Path, plan: Plan, temporary: Path) -> Checkpoint:
     """Return the model, path or checkpoint that grows as a checkpoint, with its arguments as the plan tells them."""
     if isinstance(given, Checkpoint):
-        return replace(given, spec=given.spec.as_told(plan.model, plan.model_args, where=given.name))
+        return replace(given, spec=given.spec.with_plan_args(plan.model, plan.model_args, where=given.name))
     return _written(given, plan, temporary) if isinstance(given, nn.Module) else open_planned(given, [plan])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import Checkpoint, Stored, arithmetic_dtype, coefficients_of, file_order, held_as
+from growtool.checkpoint import Checkpoint, Stored, arithmetic_dtype, coefficients_of, file_order, in_type
 from growtool.errors import PlanError
 from growtool.growing.rounding import rounded_together
 from growtool.operators.base import Layer, generator_for
@@ -57,7 +57,7 @@ def contents(
 
 def _unchanged(recipe: Recipe) -> dict[str, Stored]:
     """Return the places in the source's file that hold the very bytes of a target tensor, by the tensor's name."""
-    in_templates = recipe.form.kept if recipe.form else {}
+    in_templates = recipe.form.in_templates if recipe.form else {}
     copies = [
         (name, t.source) for name, t in recipe.tensors.items() if t.is_copy and t.source and name not in in_templates
     ]
@@ -140,18 +140,18 @@ def _ahead(
 def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
     """Return the functions that compute the tensors of the file, by name."""
     infos = recipe.infos
-    in_templates = recipe.form.kept if recipe.form else {}
+    in_templates = recipe.form.in_templates if recipe.form else {}
     makers: dict[str, Callable[[], Tensor]] = {
         name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in in_templates
     }
     if recipe.form is not None:
-        makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.kept}
+        makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.in_templates}
         for bank in recipe.form.form.banks:
             for part in recipe.form.form.parts(bank):
                 makers[part] = partial(recipe.templates.read_part, bank, part)
 
     def in_its_type(name: str, make: Callable[[], Tensor]) -> Tensor:
-        return held_as(name, make(), infos[name].torch_dtype, remedy=WIDER)
+        return in_type(name, make(), infos[name].torch_dtype, remedy=WIDER)
 
     return {name: partial(in_its_type, name, make) for name, make in makers.items()}
 
@@ -159,7 +159,7 @@ def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
 def _coefficients(recipe: Recipe, name: str) -> Tensor:
     """Return the coefficients of a target tensor that stays in template form, [k_out, k_in, T]."""
     assert recipe.form is not None
-    tensor, kept, info = recipe.tensors[name], recipe.form.kept[name], recipe.form.infos[coefficients_of(name)]
+    tensor, kept, info = recipe.tensors[name], recipe.form.in_templates[name], recipe.form.infos[coefficients_of(name)]
     if tensor.zero:
         return torch.zeros(info.shape)
     assert tensor.source is not None, "a templated tensor comes from one of the source"
@@ -220,7 +220,7 @@ def _implied(recipe: Recipe, tensor: TensorRecipe, implied: Tensor) -> Tensor:
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
     """Return a tensor after the widths have grown, in the type of `stored`, the source's tensor."""
-    if tensor.rewrite is None and not tensor.anew and all(axis.is_identity for axis in tensor.maps):
+    if tensor.rewrite is None and not tensor.remade and all(axis.is_identity for axis in tensor.maps):
         return stored
 
     def read(name: str) -> Tensor:
@@ -233,8 +233,8 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
     operator = OPERATORS[width.operator].implementation()
     layer = replace(
         _layer(recipe, tensor),
-        following=tensor.following,
-        partners=tensor.partners,
+        next_block=tensor.next_block,
+        pair_partners=tensor.pair_partners,
         second=partial(_of_second, recipe.second, source, stored.dtype) if recipe.second else None,
         initial=recipe.initial,
     )

@@ -23,10 +23,10 @@ from torch.nn.functional import cross_entropy, pad, unfold
 from torch.utils.hooks import RemovableHandle
 
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import all_held_as
+from growtool.checkpoint import all_in_type
 from growtool.errors import PlanError
 from growtool.growing.execute import WIDER
-from growtool.growing.statistics import Told, in_memory, opened_images
+from growtool.growing.statistics import Remark, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.operators.width.gradmax import directions, with_directions
 from growtool.plan.width import Gradmax
@@ -34,7 +34,7 @@ from growtool.recipe import Recipe
 from growtool.recipe.recipe import NewUnits
 
 
-def steepest(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
+def steepest(recipe: Recipe, told: Remark = lambda remark: None) -> Mapping[str, Tensor]:
     """Return the tensors of the target whose new units lie along the largest gradients, by name, in the file's types.
 
     Args:
@@ -52,7 +52,7 @@ def steepest(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, T
         for units, (M_OK1, xx_K1K1) in _sums(recipe, model, told).items():
             _place(recipe, units, M_OK1, xx_K1K1, state)
     changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
-    return all_held_as({name: tensor.detach() for name, tensor in changed.items()}, recipe.infos, remedy=WIDER)
+    return all_in_type({name: tensor.detach() for name, tensor in changed.items()}, recipe.infos, remedy=WIDER)
 
 
 def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, state: dict[str, Tensor]) -> None:
@@ -91,7 +91,7 @@ def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, stat
         state[vector] = state[vector].index_copy(0, new, values.to(state[vector].dtype))
 
 
-def _sums(recipe: Recipe, model: nn.Module, told: Told) -> dict[NewUnits, tuple[Tensor, Tensor]]:
+def _sums(recipe: Recipe, model: nn.Module, told: Remark) -> dict[NewUnits, tuple[Tensor, Tensor]]:
     """Return the sums over all images for every set of new units.
 
     Returns:

@@ -31,14 +31,14 @@ from growtool.growing.optimizer import GrownState, grow_state
 from growtool.growing.proof import Proof, prove
 from growtool.growing.report import (
     card_text,
-    foretold,
+    known_before,
     picture,
     report_text,
     sizes,
     target_with_lineage,
     with_measurement,
 )
-from growtool.growing.statistics import Told, recalibrated
+from growtool.growing.statistics import Remark, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
 from growtool.library.layout import Writing
@@ -91,7 +91,7 @@ def grow(
     optimizer: OptimizerState | None = None,
     device: torch.device = CPU,
     advance: Callable[[int], None] = lambda nbytes: None,
-    told: Told = lambda line: None,
+    told: Remark = lambda line: None,
 ) -> Grown:
     """Write the grown checkpoint; it appears once it is proven.
 
@@ -113,9 +113,9 @@ def grow(
         CheckpointError: the proof failed; nothing is left behind.
     """
     out = Path(out)
-    with loaded.located():
+    with loaded.placing_problems():
         require_consent(recipe)
-    loaded = loaded.saying(recipe.plan, recipe.choices)
+    loaded = loaded.with_plan(recipe.plan, recipe.choices)
     refuse_existing(out, force=force)
     spare_source(out, recipe.source)
     _require_room(out, _bytes(recipe))
@@ -144,11 +144,11 @@ class _Growth:
         summary: Summary,
         carried: GrownState | None,
         device: torch.device,
-        told: Told,
+        told: Remark,
     ) -> None:
         self._recipe, self._loaded, self._summary = recipe, loaded, summary
         self._carried, self._device, self._told = carried, device, told
-        self._known = foretold(recipe, summary)
+        self._known = known_before(recipe, summary)
         self.drawn = picture(recipe, self._known)
         self.proof: Proof | None = None
         self.report = ""
@@ -231,7 +231,7 @@ def _writing(recipe: Recipe) -> Writing | None:
     return recipe.library.writing(recipe.models[1], reading, [name for name in tied if id(state[name]) in written])
 
 
-def _from_images(recipe: Recipe, told: Told) -> Mapping[str, Tensor]:
+def _from_images(recipe: Recipe, told: Remark) -> Mapping[str, Tensor]:
     """Return the tensors that images decide: all that learning makes, or weights of new units and statistics."""
     if learns(recipe) is not None:
         return learned(recipe, told)

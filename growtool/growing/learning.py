@@ -21,10 +21,10 @@ from torch.nn.functional import cross_entropy
 
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import recalibrate, tracking_norms
-from growtool.checkpoint import all_held_as
+from growtool.checkpoint import all_in_type
 from growtool.errors import PlanError
 from growtool.growing.execute import WIDER
-from growtool.growing.statistics import Told, in_memory, opened_images
+from growtool.growing.statistics import Remark, in_memory, opened_images
 from growtool.operators.base import generator_for
 from growtool.plan.depth import Mixing
 from growtool.plan.width import Ligo
@@ -38,7 +38,7 @@ def learns(recipe: Recipe) -> Ligo | Mixing | None:
     return next((section for section in sections if isinstance(section, Ligo | Mixing)), None)
 
 
-def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Tensor]:
+def learned(recipe: Recipe, told: Remark = lambda remark: None) -> Mapping[str, Tensor]:
     """Return the target's parameters after learning and its norms' statistics, by name, in the types of the file.
 
     Both models are in memory. All runs on one thread, so that the result does not depend on the machine's cores.
@@ -65,7 +65,7 @@ def learned(recipe: Recipe, told: Told = lambda remark: None) -> Mapping[str, Te
     state = {name: weights[t.shared] for name, t in recipe.tensors.items() if t.shared in weights}
     for name, norm in tracking_norms(model).items():
         state |= {f"{name}.{what}": getattr(norm, what) for what in ("running_mean", "running_var")}
-    return {name: tensor.contiguous() for name, tensor in all_held_as(state, recipe.infos, remedy=WIDER).items()}
+    return {name: tensor.contiguous() for name, tensor in all_in_type(state, recipe.infos, remedy=WIDER).items()}
 
 
 def _train(

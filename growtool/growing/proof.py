@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import Checkpoint, InMemory, file_order, finite
+from growtool.checkpoint import Checkpoint, InMemory, file_order, is_finite
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.parallel.device import in_use
 from growtool.growing.execute import WIDER, produce
@@ -203,7 +203,9 @@ def _not_finite(recipe: Recipe) -> list[str]:
     """Return what is wrong with sources whose outputs are nan or infinite; name their tensors that are so."""
     problems = []
     for source in filter(None, (recipe.source, recipe.second)):
-        names = [name for name, info in source.tensors.items() if info.is_float and not finite(source.read(name)).all()]
+        names = [
+            name for name, info in source.tensors.items() if info.is_float and not is_finite(source.read(name)).all()
+        ]
         if names:
             problems.append(
                 f"{source.name}: found numbers that are not finite in {format_names(names)}, expected a model that "

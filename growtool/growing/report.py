@@ -78,7 +78,7 @@ def report_text(
     Args:
         recipe: the recipe that was carried out.
         loaded: the plan as read.
-        known: the part that `foretold` returned.
+        known: the part that `known_before` returned.
         proof: what running source and target showed; None if they were not run.
         spec: the target's spec with its lineage.
         carried: the grown state of the optimizer.
@@ -98,7 +98,7 @@ def report_text(
     return json_text(report)
 
 
-def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
+def known_before(recipe: Recipe, summary: Summary) -> dict[str, Any]:
     """Return the part of `growth.json` that is known before the growth is carried out."""
     return {
         "source": {
@@ -110,7 +110,7 @@ def foretold(recipe: Recipe, summary: Summary) -> dict[str, Any]:
         "target": {
             "architecture": recipe.target.architecture,
             "model_args": dict(recipe.target.model_args),
-            "needs": recipe.needs,
+            "needs": recipe.needed_import,
         },
         **summary.to_json(),
         "channels": {change.group: _channels(change) for change in recipe.widths},
@@ -123,7 +123,7 @@ def picture(recipe: Recipe, known: Mapping[str, Any]) -> str:
 
     Args:
         recipe: the recipe.
-        known: the result of `foretold`.
+        known: the result of `known_before`.
     """
     return to_svg(of_growth(known, recipe.matching.target.trace, recipe.models[1], "the recipe"))
 

@@ -47,7 +47,7 @@ def rounded_together(W: Tensor, maps: Sequence[AxisMap], dtype: torch.dtype) -> 
 def _round(W: Tensor, axis: AxisMap, dtype: torch.dtype) -> None:
     """Round a tensor in place, whose first dimension has the copies; `axis` is its map."""
     rounded = W.to(dtype).to(W.dtype)
-    if not bool(rounded.isfinite().all()):  # `held_as` tells of them when the tensor is written
+    if not bool(rounded.isfinite().all()):  # `in_type` tells of them when the tensor is written
         return
     rest = W.new_zeros((axis.slots, *W.shape[1:]))  # what rounding took from the sum of each slot
     smallest, turn_of_smallest = torch.full_like(rest, torch.inf), torch.zeros_like(rest, dtype=torch.int16)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from growtool.algebra.threads import single_threaded
 from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
-from growtool.checkpoint import all_held_as, file_order
+from growtool.checkpoint import all_in_type, file_order
 from growtool.growing.execute import WIDER, produce
 from growtool.recipe import Recipe
 
-Told = Callable[[str], None]  # called with a sentence for the user
+Remark = Callable[[str], None]  # called with a sentence for the user
 
 
 def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -33,7 +33,7 @@ def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> n
     return (model.double() if wide else model.float()).eval()
 
 
-def opened_images(recipe: Recipe, model: nn.Module, told: Told) -> Calibration:
+def opened_images(recipe: Recipe, model: nn.Module, told: Remark) -> Calibration:
     """Return the images of the plan, prepared for the grown model.
 
     Args:
@@ -55,7 +55,7 @@ def opened_images(recipe: Recipe, model: nn.Module, told: Told) -> Calibration:
 
 
 def recalibrated(
-    recipe: Recipe, replaced: Mapping[str, Tensor] | None = None, told: Told = lambda remark: None
+    recipe: Recipe, replaced: Mapping[str, Tensor] | None = None, told: Remark = lambda remark: None
 ) -> Mapping[str, Tensor]:
     """Return the running means and variances that the plan's images give the grown model, by the target's names.
 
@@ -78,4 +78,4 @@ def recalibrated(
         for name, norm in tracking_norms(model).items()
         for statistic in ("running_mean", "running_var")
     }
-    return all_held_as(statistics, recipe.infos, remedy=WIDER)
+    return all_in_type(statistics, recipe.infos, remedy=WIDER)

@@ -189,7 +189,7 @@ def _templated(recipe: Recipe) -> Iterable[str]:
     """Yield a sentence each for the tensors that are written in template form, and for those that become dense."""
     if recipe.form is None:
         return
-    kept, banks = recipe.form.kept, len(recipe.form.form.banks)
+    kept, banks = recipe.form.in_templates, len(recipe.form.form.banks)
     if kept:
         dense = sum(recipe.tensors[name].info.numel for name in kept)
         coefficients = sum(recipe.form.infos[coefficients_of(name)].numel for name in kept)
@@ -197,7 +197,7 @@ def _templated(recipe: Recipe) -> Iterable[str]:
             f"{len(kept)} tensors in template form, {banks} bank{'s' if banks > 1 else ''}: {coefficients:,} "
             f"coefficients for {dense:,} numbers"
         )
-    for why, names in recipe.form.left.items():
+    for why, names in recipe.form.become_dense.items():
         yield f"{len(names)} tensors become dense: {why} ({format_names(names)})"
 
 

@@ -174,18 +174,18 @@ class Library(ABC):
         """Return the numbers that `scale` may try to multiply, by their `model_args` names."""
         return numbers_in(self.arguments(spec, model))
 
-    def opened(self, spec: ModelSpec) -> ModelSpec:
+    def with_open_arguments(self, spec: ModelSpec) -> ModelSpec:
         """Return a spec that builds the same model and takes more arguments; the spec itself if there is none."""
         return spec
 
-    def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
+    def nested_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
         """Return further numbers, which are tried where `numbers` scale too little of the model.
 
         Their names are paths (`growtool.library.paths`) if they lie inside arguments of an opened spec.
         """
         return {}
 
-    def entry_counts(self, spec: ModelSpec) -> Mapping[str, Value]:
+    def entry_repeats(self, spec: ModelSpec) -> Mapping[str, Value]:
         """Return how many times each entry of the lists inside an opened spec's arguments stands there, by path."""
         return {}
 
@@ -215,7 +215,7 @@ class Library(ABC):
         """Return the library's own name for the kind of model, however it is built."""
         return spec.architecture
 
-    def needs(self, spec: ModelSpec) -> str | None:
+    def needed_import(self, spec: ModelSpec) -> str | None:
         """Return the package to import before the library can load the model; None if it needs none."""
         return None
 

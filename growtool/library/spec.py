@@ -39,7 +39,7 @@ class ModelSpec:
         """Return the spec with some `model_args` replaced or added."""
         return replace(self, model_args={**self.model_args, **changes})
 
-    def as_told(self, architecture: str | None, model_args: Mapping[str, Any], *, where: str) -> ModelSpec:
+    def with_plan_args(self, architecture: str | None, model_args: Mapping[str, Any], *, where: str) -> ModelSpec:
         """Return the spec with the `model_args` of a plan on top.
 
         Raises:

@@ -29,7 +29,7 @@ _LOADING = Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LoadedByLibrary:
     """The tensors of a model as its library makes them of those in a file.
 
     Attributes:
@@ -72,9 +72,9 @@ class Made(Mapping[str, "Tensor"]):
         return len(self._names)
 
 
-def taken(
+def loaded_by_library(
     spec: ModelSpec, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], folder: Path | None
-) -> Taken | None:
+) -> LoadedByLibrary | None:
     """Return what a library makes of the tensors in a file; None if it refuses them or lacks some of the model's.
 
     Args:
@@ -92,14 +92,14 @@ def taken(
         return None
     # torch counts the changes in place of each memory. After one the same memory does not mean the same numbers.
     if any(tensor._version != versions[name] for name, tensor in stored.items()):
-        return Taken(given, {}, ("changes numbers in place",))
+        return LoadedByLibrary(given, {}, ("changes numbers in place",))
     name_of_memory = {memory_of(tensor): name for name, tensor in stored.items()}
     views = {name: name_of_memory.get(memory_of(tensor)) for name, tensor in given.items()}
     places = {name: old for name, old in views.items() if old is not None and _is_whole(given[name], stored[old])}
     # A made tensor counts as made of the one of its name: a head that is cut, a position embedding that is resampled.
     used = {*places.values(), *(name for name in given if name not in places)}
     left = [name for name in stored if name not in used]
-    return Taken(given, places, tuple(told_changes(_changes(given, places, stored), left)))
+    return LoadedByLibrary(given, places, tuple(told_changes(_changes(given, places, stored), left)))
 
 
 def _is_whole(view: Tensor, whole: Tensor) -> bool:

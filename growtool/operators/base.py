@@ -30,10 +30,10 @@ class Layer:
         seed: the plan's seed.
         fill: what stands at blank rows: zeros, the mean of the other rows, or noise of the weight's deviation.
         grid: gives the source tensor as a grid of combinations of templates, or None if it has no templates.
-        following: name of the source's tensor that is the same one block on; None at the last block, and outside
+        next_block: name of the source's tensor that is the same one block on; None at the last block, and outside
             sequences of blocks.
-        partners: dimensions with blank channels, each with int64 [positions], the other position of the pair that each
-            position belongs to.
+        pair_partners: dimensions with blank channels, each with int64 [positions], the other position of the pair that
+            each position belongs to.
         second: gives the same tensor of the second source; None if the plan names none.
         initial: gives a target tensor by name as its library initialises it.
     """
@@ -43,8 +43,8 @@ class Layer:
     seed: int
     fill: Fill = "zero"
     grid: Callable[[], Grid | None] = lambda: None
-    following: str | None = None
-    partners: tuple[tuple[int, Tensor], ...] = ()
+    next_block: str | None = None
+    pair_partners: tuple[tuple[int, Tensor], ...] = ()
     second: Callable[[], Tensor] | None = None
     initial: Callable[[str], Tensor] | None = None
 

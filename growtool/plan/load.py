@@ -59,7 +59,7 @@ class LoadedPlan:
         """
         return cls(Plan.model_validate(content), write_document(content), path, content, options=options or {})
 
-    def saying(self, plan: Plan, comments: Sequence[str] = ()) -> LoadedPlan:
+    def with_plan(self, plan: Plan, comments: Sequence[str] = ()) -> LoadedPlan:
         """Return a changed plan with a text that says it; this very object if nothing changed.
 
         The new text has the keys of this one, as short as they were, but for those that changed.
@@ -84,7 +84,7 @@ class LoadedPlan:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @contextmanager
-    def located(self) -> Iterator[None]:
+    def placing_problems(self) -> Iterator[None]:
         """While open, put the place in the file before each problem of a PlanError that begins with a key of the plan.
 
         If an option of the command set the key, the option stands in place of the key.
@@ -176,22 +176,22 @@ def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
     return LoadedPlan(plan, text, document.path, content, places | long)
 
 
-def placed(text: str, base: Path) -> Path:
+def path_in(text: str, base: Path) -> Path:
     """Return the path that a text in a file means: relative ones start from the file's folder, `base`."""
     path = Path(text.removeprefix(LOCAL)).expanduser()
     return path if path.is_absolute() else base / path
 
 
-def placed_checkpoint(text: str, base: Path) -> str:
+def checkpoint_in(text: str, base: Path) -> str:
     """Return a checkpoint that a file names, its path placed as `placed` does; names in the hub stay as they are."""
-    return text if named(text, base) else spelled(placed(text, base))
+    return text if named(text, base) else spelled(path_in(text, base))
 
 
-def placed_plan(plan: Plan, base: Path) -> Plan:
+def plan_in(plan: Plan, base: Path) -> Plan:
     """Return the plan with the paths of its second source and its images placed, if it has them; see `placed`."""
     changes: dict[str, object] = {}
     if plan.second not in (None, MIRROR):
-        changes["second"] = placed_checkpoint(str(plan.second), base)
+        changes["second"] = checkpoint_in(str(plan.second), base)
     if plan.data is not None:
-        changes["data"] = plan.data.model_copy(update={"path": str(placed(plan.data.path, base))})
+        changes["data"] = plan.data.model_copy(update={"path": str(path_in(plan.data.path, base))})
     return plan.model_copy(update=changes)

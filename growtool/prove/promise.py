@@ -150,7 +150,7 @@ def _reason(
     return Why.JOINTLY, f"{_JOINTLY.get(joint.kind, f'{joint.kind} over the copied channels')} ({sizes})"
 
 
-def ambiguous_parameters(
+def read_in_several_ways(
     trace: Trace,
     expansions: Mapping[ChannelGroup, Expansion],
     copied: frozenset[str],
@@ -167,9 +167,9 @@ def ambiguous_parameters(
     grown = {name for group, name, _ in trace.consumers if _grows(expansions, group)}
     # factors that make up for copies do not for blanks: with blanks a copied parameter is not excused
     blank = {name for group, name, _ in trace.consumers if _has_blanks(expansions, group)}
-    padded = {name for name in grown & trace.ambiguous if _is_padded(trace, name, expansions, passages)}
+    padded = {name for name in grown & trace.read_in_several_ways if _is_padded(trace, name, expansions, passages)}
     return _jointly(
-        sorted(grown & trace.ambiguous - (copied - blank) - padded),
+        sorted(grown & trace.read_in_several_ways - (copied - blank) - padded),
         "read as a matrix along its channels and in another way too",
     )
 
@@ -195,7 +195,7 @@ def _is_padded(
 def stopped_blanks(passages: Collection[BlankPropagation], skip: Callable[[str], bool]) -> list[Obstacle]:
     """Return obstacles for operations of the target that blank channels do not pass, and for means that remain."""
     stopped = grouped(item for blanks in passages for item in blanks.reasons if not skip(item[0]))
-    means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.nearly)
+    means = grouped((module, _MEAN_REMAINS) for blanks in passages for module in blanks.means_left)
     return [*obstacles(Why.BLANKS, stopped), *obstacles(Why.MEAN, means)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from growtool.errors import PlanError
 from growtool.library.inputs import size_text
 from growtool.plan.depth import Depth
-from growtool.recipe.blocks.identities import obstacle, paired_identities
+from growtool.recipe.blocks.identities import paired_identities, why_not_identity
 from growtool.recipe.blocks.identity_shortcut import IdentityShortcut, find_identity_shortcuts, in_place_of_nothing
 from growtool.recipe.blocks.placing import BlockMap, place_blocks
 from growtool.recipe.traced_model import TracedModel
@@ -46,8 +46,8 @@ class Matching:
         paired: target tensor -> its layout in both models; absent if its block comes from none of the source's.
         outputs: for each returned tensor the layout, in both models, of its dimensions after the first.
         bridges: tensor of a projection that only the target has -> that projection.
-        same: channel group of the target -> the one that it counts as. Both stand for the same channels of the source;
-            the target keeps them apart because a layer that only it has passes them on.
+        counts_as: channel group of the target -> the one that it counts as. Both stand for the same channels of the
+            source; the target keeps them apart because a layer that only it has passes them on.
     """
 
     source: TracedModel
@@ -56,7 +56,7 @@ class Matching:
     paired: Mapping[str, tuple[PairedAxis, ...]]
     outputs: tuple[tuple[PairedAxis, ...], ...]
     bridges: Mapping[str, IdentityShortcut]
-    same: Mapping[ChannelGroup, ChannelGroup]
+    counts_as: Mapping[ChannelGroup, ChannelGroup]
 
     def carried(self) -> Iterator[tuple[GroupPair, str]]:
         """Yield every set of channels with each target tensor that carries it."""
@@ -95,12 +95,12 @@ def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matc
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
     passing = [path for path, start in blocks.starts() if start == "identity"]
-    paired, same, mismatches, unlike = _paired(source, target, blocks, passing)
+    paired, counts_as, mismatches, unlike = _paired(source, target, blocks, passing)
     outputs, output_mismatches = pair_outputs(source.trace, target.trace)
     problems = [*grouped([*mismatches, *output_mismatches]), *unlike]
     if problems:
         raise PlanError([_headline(source, target), *problems])
-    matching = Matching(source, target, blocks, paired, outputs, {}, same)
+    matching = Matching(source, target, blocks, paired, outputs, {}, counts_as)
     return _with_bridges(matching, bridges) if bridges else matching
 
 
@@ -156,7 +156,7 @@ def _paired(
     """
     reasons: dict[str, list[str]] = {}
     for path in passing:
-        why = obstacle(path, blocks.modules_of(path), target.trace, target.model)
+        why = why_not_identity(path, blocks.modules_of(path), target.trace, target.model)
         if why:
             reasons.setdefault(why, []).append(path)
     if reasons:
@@ -168,8 +168,8 @@ def _paired(
         return "" if name.startswith(prefixes) else blocks.source_name(name)  # no tensor is called ""
 
     paired, mismatches = pair(source.trace, target.trace, source_name)
-    identities, same, problems = paired_identities(modules, paired, target.trace)
-    return {**paired, **identities}, same, mismatches, problems
+    identities, counts_as, problems = paired_identities(modules, paired, target.trace)
+    return {**paired, **identities}, counts_as, mismatches, problems
 
 
 def _require_growth(source: TracedModel, target: TracedModel) -> None:
@@ -239,7 +239,7 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
     """
     # the channels on either side of a projection are carried by other tensors, too, which tell what they are made from
     origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
-    paired, by_name, same = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.same)
+    paired, by_name, counts_as = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.counts_as)
     for bridge in bridges:
         read, written = origin_of(bridge.columns, origins), origin_of(bridge.rows, origins)
         if written is None or read != written:
@@ -253,8 +253,8 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
         for name in bridge.values:
             paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
         by_name |= dict.fromkeys(bridge.tensors, bridge)
-        same |= dict(zip(groups_on(bridge.rows), groups_on(bridge.columns), strict=True))
-    return replace(matching, paired=paired, bridges=by_name, same=same)
+        counts_as |= dict(zip(groups_on(bridge.rows), groups_on(bridge.columns), strict=True))
+    return replace(matching, paired=paired, bridges=by_name, counts_as=counts_as)
 
 
 def _headline(source: TracedModel, target: TracedModel) -> str:

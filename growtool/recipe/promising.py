@@ -15,9 +15,9 @@ from growtool.prove.eps import eps_obstacles, eps_shifts, needed_eps, renormed_s
 from growtool.prove.obstacle import Obstacle, Section, Why, blamed, obstacles
 from growtool.prove.promise import (
     Promise,
-    ambiguous_parameters,
     joint_obstacles,
     other_norm_groups,
+    read_in_several_ways,
     stopped_blanks,
 )
 from growtool.recipe.analysis import Analysis
@@ -75,8 +75,8 @@ def _joint_operations(growing: Analysis) -> list[Obstacle]:
     blocks, target, expansions = matching.blocks, matching.target.trace, widths.of_target
     found = joint_obstacles(target, expansions, blocks.is_new, growing.scaled)
     found += other_norm_groups(matching.source.trace, target, expansions, blocks.source_name, blocks.is_new)
-    found += stopped_blanks(widths.passages.values(), matching.ignored)
-    found += ambiguous_parameters(target, expansions, growing.scaled.copied, widths.passages)
+    found += stopped_blanks(widths.blanks.values(), matching.ignored)
+    found += read_in_several_ways(target, expansions, growing.scaled.copied, widths.blanks)
     if growing.plan.second is not None:
         grown = frozenset(group for group, expansion in expansions.items() if not expansion.is_identity)
         found += obstacles(Why.TWO_SOURCES, grouped(mixed_halves(target, grown, growing.scaled)))
@@ -87,8 +87,8 @@ def _torn_groups(growing: Analysis) -> list[str]:
     """Return a line for channels that are one group in one model and several in the other."""
     matching = growing.matching
     old = [name for name in matching.paired if not matching.blocks.is_new(name)]
-    same = matching.same if growing.widths.changes else {**growing.starts.same, **matching.same}
-    return torn_groups(matching.paired, old, untied(matching, same))
+    counts_as = matching.counts_as if growing.widths.changes else {**growing.starts.counts_as, **matching.counts_as}
+    return torn_groups(matching.paired, old, untied(matching, counts_as))
 
 
 def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:

@@ -49,9 +49,10 @@ class TensorRecipe:
         shared: the first name of a tensor that the model holds under several; random numbers are drawn for it.
         rewrite: what is done to the source tensor before it grows; None: nothing.
         fill: what stands at blank rows.
-        anew: whether the width operator makes it although it does not grow.
-        following: the source's name of the same tensor one block on; None in the last block, and outside of blocks.
-        partners: dimensions with blank channels in pairs, each with int64 the other position of every position's pair.
+        remade: whether the width operator makes it although it does not grow.
+        next_block: the source's name of the same tensor one block on; None in the last block, and outside of blocks.
+        pair_partners: dimensions with blank channels in pairs, each with int64 the other position of every position's
+            pair.
         width: the section that says how it grows: the plan's own or that of an override.
     """
 
@@ -68,21 +69,21 @@ class TensorRecipe:
     shared: str
     rewrite: Rewrite | None = None
     fill: Fill = "zero"
-    anew: bool = False
-    following: str | None = None
-    partners: tuple[tuple[int, Tensor], ...] = ()
+    remade: bool = False
+    next_block: str | None = None
+    pair_partners: tuple[tuple[int, Tensor], ...] = ()
     width: Width | None = None
 
     @property
     def from_library(self) -> bool:
         """Whether the library's initial value may have a part in it."""
-        return self.initial or self.anew or not all(axis.is_identity for axis in self.maps)
+        return self.initial or self.remade or not all(axis.is_identity for axis in self.maps)
 
     @property
     def is_copy(self) -> bool:
         """Whether its values are those of the source tensor, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
-        return not changed and not self.anew and self.rewrite is None and all(axis.is_identity for axis in self.maps)
+        return not changed and not self.remade and self.rewrite is None and all(axis.is_identity for axis in self.maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +119,15 @@ class TargetForm:
 
     Attributes:
         form: of the file to write.
-        kept: tensor in template form -> how its grid grows.
+        in_templates: tensor in template form -> how its grid grows.
         infos: shapes and types of the coefficients and banks that the file holds in their place.
-        left: reason why tensors that could be in template form become dense -> these tensors.
+        become_dense: reason why tensors that could be in template form become dense -> these tensors.
     """
 
     form: Form
-    kept: Mapping[str, Kept]
+    in_templates: Mapping[str, Kept]
     infos: Mapping[str, TensorInfo]
-    left: Mapping[str, tuple[str, ...]]
+    become_dense: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Recipe:
         outputs: for each returned tensor, how its dimensions after the first grow; only the features of a model without
             a head do.
         models: source and target, without weights.
-        needs: the module to import before the library can load the result; None if it can load it alone.
+        needed_import: the module to import before the library can load the result; None if it can load it alone.
         choices: a sentence for each thing that the plan leaves open and growtool decides.
     """
 
@@ -171,7 +172,7 @@ class Recipe:
     measured: Mapping[GroupPair, NewUnits]
     outputs: tuple[tuple[AxisMap, ...], ...]
     models: tuple[nn.Module, nn.Module]
-    needs: str | None
+    needed_import: str | None
     choices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -206,12 +207,12 @@ class Recipe:
     @property
     def in_templates(self) -> bool:
         """Whether any tensor of the output is written as templates and coefficients."""
-        return self.form is not None and bool(self.form.kept)
+        return self.form is not None and bool(self.form.in_templates)
 
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shapes and element types of the tensors in the file to write."""
-        kept = self.form.kept if self.form else {}
+        kept = self.form.in_templates if self.form else {}
         dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in kept}
         return dense | dict(self.form.infos if self.form else {})
 

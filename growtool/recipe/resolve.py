@@ -195,7 +195,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         measured=growing.widths.measured,
         outputs=tuple(_output_maps(axes, growing.widths) for axes in matching.outputs),
         models=(source.model, told.model),
-        needs=target.library.needs(told.spec),
+        needed_import=target.library.needed_import(told.spec),
     )
 
 

@@ -59,7 +59,7 @@ def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
     themselves. Parameters that have to pass on what they receive are left out.
     """
     model, axes = matching.target.model, dict[str, PairedAxis]()
-    given = matching.bridges.keys() | starts.passing | starts.handing.plain.keys()
+    given = matching.bridges.keys() | starts.identity_layers | starts.handing.unit_affine.keys()
     stored = model.state_dict().keys()
     constants = ((name, buffer) for name, buffer in model.named_buffers() if name not in stored and not buffer.is_meta)
     zeros = [name for name, buffer in constants if not bool(buffer.any())]

@@ -16,7 +16,7 @@ from growtool.algebra.expansion import Expansion
 from growtool.operators.width import mixture
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Recipe, TensorRecipe
-from growtool.trace import GroupPair, channels_of, told
+from growtool.trace import GroupPair, channels_of, in_words
 
 Exchange = Literal["each", "together", "none"]
 
@@ -42,7 +42,7 @@ def stay_alike(recipe: Recipe) -> str | None:
         return None
     words = channels_of(recipe.matching.target.trace)
     why = _why(recipe, [tensor for growth in alike for tensor in carriers[growth]])
-    return f"copies: those of {told(words[g.target] for g in alike)} stay alike and add nothing: {why}"
+    return f"copies: those of {in_words(words[g.target] for g in alike)} stay alike and add nothing: {why}"
 
 
 def _has_copies(expansion: Expansion) -> bool:

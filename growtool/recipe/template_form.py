@@ -72,23 +72,23 @@ def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Temp
         return None
     kept: dict[str, Kept] = {}
     templated: dict[str, Templated] = {}
-    left: dict[str, list[str]] = {}
+    dense: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
         origin = templates.form.tensors.get(tensor.source or "")
         if origin is None or (plan.output.form is None and stored and tensor.source not in stored.tensors):
             continue
         grown = _kept(plan, tensor, origin)
         if isinstance(grown, str):
-            left.setdefault(grown, []).append(name)
+            dense.setdefault(grown, []).append(name)
         else:
             kept[name], templated[name] = grown
-    if plan.output.form == "template" and (left or not kept):
-        reasons = [f"{why} ({format_names(names)})" for why, names in left.items()]
+    if plan.output.form == "template" and (dense or not kept):
+        reasons = [f"{why} ({format_names(names)})" for why, names in dense.items()]
         why = "; ".join(reasons) or "no two layers of a stage have the same shape"
         raise PlanError(f"output.form: found template, and it cannot be kept: {why}; use form: dense")
     banks = {t.bank: templates.form.banks[t.bank] for t in templated.values()}
     form = Form(banks, templated)
-    losses = {why: tuple(names) for why, names in left.items()}
+    losses = {why: tuple(names) for why, names in dense.items()}
     return TargetForm(form, kept, _infos(plan, form, kept, templates), losses)
 
 

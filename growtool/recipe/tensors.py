@@ -18,7 +18,7 @@ from growtool.recipe.blocks.starts import BlockInit
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe, written_dtype
 from growtool.recipe.ties import first_names
-from growtool.recipe.widths.rewriting import filling, partners, rewrites, unread
+from growtool.recipe.widths.rewriting import filling, pair_partners, rewrites, unread
 from growtool.trace import GroupPair, PairedAxis, Trace
 
 
@@ -68,15 +68,15 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
             shared=first[name],
             rewrite=rewritten.get(name),
             fill=filling(matching, widths, name, rows),
-            anew=widths.every_tensor and value.is_floating_point() and not initial,
-            following=_following(origin, checkpoint) if origin else None,
-            partners=partners(matching, widths, name),
+            remade=widths.every_tensor and value.is_floating_point() and not initial,
+            next_block=_next_block(origin, checkpoint) if origin else None,
+            pair_partners=pair_partners(matching, widths, name),
             width=growing.sections.get(name, plan.width),
         )
     return recipes
 
 
-def _following(name: str, checkpoint: Checkpoint) -> str | None:
+def _next_block(name: str, checkpoint: Checkpoint) -> str | None:
     """Return the name of the same tensor one block on, or None if the checkpoint has none of the same shape."""
     for number in re.finditer(r"(?<=\.)\d+(?=\.)", name):
         following = f"{name[: number.start()]}{int(number[0]) + 1}{name[number.end() :]}"
@@ -103,9 +103,9 @@ def _implied(
     before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # a block with initial values has no maps
     if bridge is not None:
         return bridge.source_value(name, before[0] if before else 0)
-    if name in starts.handing.plain:
-        return torch.full(before, starts.handing.plain[name], dtype=torch.float64)
-    if name in starts.passing:
+    if name in starts.handing.unit_affine:
+        return torch.full(before, starts.handing.unit_affine[name], dtype=torch.float64)
+    if name in starts.identity_layers:
         return identity_value(name, before, matching.target.trace.norm_eps.get(name))
     block = matching.blocks.block_of(name)
     if block is None or block[1].start != "identity":

@@ -21,7 +21,7 @@ from growtool.trace import ChannelGroup, groups_on
 from growtool.trace.pairing.pair import representative
 
 # Fields of a recipe that may differ between the names of one tensor; the source tensors are compared by themselves.
-_OF_THE_NAME = {"name", "source", "new", "following", "shared"}
+_OF_THE_NAME = {"name", "source", "new", "next_block", "shared"}
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
@@ -63,16 +63,16 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def untied(matching: Matching, same: Mapping[ChannelGroup, ChannelGroup]) -> dict[ChannelGroup, ChannelGroup]:
+def untied(matching: Matching, counts_as_one: Mapping[ChannelGroup, ChannelGroup]) -> dict[ChannelGroup, ChannelGroup]:
     """Return channel group of the target -> the one that it counts as, ties that the target drops included.
 
     Where the source ties tensors that the target keeps apart, their channels are one group in the source alone.
 
     Args:
         matching: source and target side by side.
-        same: channel groups that stand for the same channels anyway, likewise.
+        counts_as_one: channel groups that stand for the same channels anyway, likewise.
     """
-    first, seen, counts_as = first_names(matching.source.model), dict[str, str](), dict(same)
+    first, seen, counts_as = first_names(matching.source.model), dict[str, str](), dict(counts_as_one)
     for name in matching.paired:
         if matching.blocks.is_new(name):
             continue  # a copy by growth, whatever the source ties

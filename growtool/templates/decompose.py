@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, finite, held_as
+from growtool.checkpoint import Form, Layout, Templated, TensorInfo, coefficients_of, in_type, is_finite
 from growtool.errors import CheckpointError, PlanError
 from growtool.templates.factorise import Factored, low_rank_atoms, shared_directions
 from growtool.templates.grouping import like_tensors, templatable
@@ -152,7 +152,7 @@ def _factorised(
 
 def _finite(name: str, W: Tensor) -> Tensor:
     """Return a weight; raise CheckpointError if it holds a number that is not finite, for which there is no SVD."""
-    if not bool(finite(W).all()):
+    if not bool(is_finite(W).all()):
         raise CheckpointError(f"{name}: found a value that is not finite, expected finite ones to find templates for")
     return W
 
@@ -160,7 +160,7 @@ def _finite(name: str, W: Tensor) -> Tensor:
 def _producer(
     infos: Mapping[str, TensorInfo], makers: Mapping[str, Callable[[], Tensor]], read: Read
 ) -> Callable[[str], Tensor]:
-    return lambda name: held_as(name, makers[name](), infos[name].torch_dtype) if name in makers else read(name)
+    return lambda name: in_type(name, makers[name](), infos[name].torch_dtype) if name in makers else read(name)
 
 
 def _groups(kind: str, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from growtool.trace.pairing.paired_axis import GroupPair, PairedAxis, Unchanged
 from growtool.trace.pairing.sequential_blocks import InLine, layers_in_line
 from growtool.trace.pairing.stretches import Stretch, inside, shortened, stretches, within
 from growtool.trace.reading.place_names import places
-from growtool.trace.reading.words import Channels, channels_of, told
+from growtool.trace.reading.words import Channels, channels_of, in_words
 from growtool.trace.record import trace_built, trace_model
 from growtool.trace.result import Member, NamedGroup, Trace
 
@@ -29,6 +29,7 @@ __all__ = [
     "Unchanged",
     "channels_of",
     "groups_on",
+    "in_words",
     "inside",
     "layers_in_line",
     "pair",
@@ -37,7 +38,6 @@ __all__ = [
     "positions",
     "shortened",
     "stretches",
-    "told",
     "torn_groups",
     "trace_built",
     "trace_model",

@@ -210,7 +210,7 @@ def positions(axis: Axis, order: Mapping[ChannelGroup, Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
-def is_fixed(axis: Axis) -> str | None:
+def fixed_reason(axis: Axis) -> str | None:
     """Return why no channel of the axis may change; None if some channel may, or if the axis has no channel group."""
     reasons = [group.fixed for group in groups_on(axis)]
     return reasons[0] if reasons and all(reasons) else None

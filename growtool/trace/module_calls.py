@@ -15,15 +15,15 @@ class Same(NamedTuple):
     Attributes:
         number: number of the input tensor.
         params: parameters that have to be zero.
-        passing: parameters and buffers of layers that have to compute the identity.
-        plain: gains that have to be one and shifts that have to be zero: of norms inside the module, and of the norm
-            that wrote the input.
+        identity_layers: parameters and buffers of layers that have to compute the identity.
+        unit_affine: gains that have to be one and shifts that have to be zero: of norms inside the module, and of the
+            norm that wrote the input.
     """
 
     number: int
     params: Params
-    passing: Params
-    plain: Params = frozenset()
+    identity_layers: Params
+    unit_affine: Params = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ def outcome(number: int, flow: Flow, shape: Sequence[int], tokens: Sequence[int]
     """
     bases = flow.reachable(shape)
     equal = [
-        Same(n, bases[token].params, bases[token].passing, bases[token].plain)
+        Same(n, bases[token].params, bases[token].identity_layers, bases[token].unit_affine)
         for token, n in zip(tokens, numbers, strict=True)
         if token in bases and bases[token].is_all(shape)
     ]
     # zeroing parameters asks less of a model than changing whole layers or norms
-    same = min(equal, key=lambda terms: (len(terms.passing), len(terms.plain)), default=None)
+    same = min(equal, key=lambda terms: (len(terms.identity_layers), len(terms.unit_affine)), default=None)
     lost = next((flow.lost[token] for token in tokens if token in flow.lost), None)
     return Outcome(number, same, flow.zeroed_by, lost)
 
@@ -93,6 +93,6 @@ def exits_of(calls: Sequence[ModuleCall]) -> dict[str, Params]:
     exits: dict[str, Params | None] = {}
     for call in calls:
         same = call.outs[0].same if call.lone and call.outs else None
-        params = same.params if same is not None and not same.passing | same.plain else None
+        params = same.params if same is not None and not same.identity_layers | same.unit_affine else None
         exits[call.path] = params if exits.get(call.path, params) == params else None
     return {path: params for path, params in exits.items() if params}

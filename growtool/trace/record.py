@@ -175,9 +175,9 @@ def _collect(
         exits=exits_of(tape.calls),
         scaled={name: params for name, params in tape.scaled.items() if params},
         norm_eps=tape.norm_eps,
-        received={path: name for path, name in tape.received.items() if name},
+        received_activation={path: name for path, name in tape.received_activation.items() if name},
         infinite=frozenset(tape.infinite),
-        ambiguous=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
+        read_in_several_ways=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
             steps=with_fused_norms(tape.recorder.steps, layouts, made_of),

@@ -69,9 +69,9 @@ class Trace:
         scaled: name of a parameter that scales a residual branch at its end (LayerScale) -> the parameters of the last
             affine layer before it, which zero the branch as well.
         norm_eps: name of a parameter or buffer of a BatchNorm that can be made the identity -> the eps of the norm.
-        received: module path -> the idempotent activation that its only input came out of, e.g. `relu()`.
+        received_activation: module path -> the idempotent activation that its only input came out of, e.g. `relu()`.
         infinite: sets of parameters that make a value infinite or NaN if they are zero together.
-        ambiguous: names of parameters that are summed over along different dimensions in different places.
+        read_in_several_ways: names of parameters that are summed over along different dimensions in different places.
         unknown: operations without a rule, whose axes are fixed -> how often each ran.
         forward: every operation in order.
     """
@@ -82,9 +82,9 @@ class Trace:
     exits: Mapping[str, Params]
     scaled: Mapping[str, Params]
     norm_eps: Mapping[str, float]
-    received: Mapping[str, str]
+    received_activation: Mapping[str, str]
     infinite: frozenset[Params]
-    ambiguous: Params
+    read_in_several_ways: Params
     unknown: Mapping[str, int]
     forward: ForwardPass
 

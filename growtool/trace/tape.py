@@ -24,7 +24,7 @@ from growtool.trace.axes import (
     Unsolvable,
     axis_size,
     fix,
-    is_fixed,
+    fixed_reason,
     new_axis,
     owners,
 )
@@ -67,7 +67,7 @@ class Tape(TorchDispatchMode):
             are those that the parameter was created with.
         uses: name of a parameter -> for each use of it beside activations, the dimensions of it that are summed over.
         scaled: as in `Trace`; None for a parameter that scales branches of different ends.
-        received: as in `Trace`; None for a module that received something else in another run.
+        received_activation: as in `Trace`; None for a module that received something else in another run.
         signatures, norm_eps, infinite, unknown: as in `Trace`.
         vectors, activations, norms: as in `Observer`.
     """
@@ -85,7 +85,7 @@ class Tape(TorchDispatchMode):
         self.consumers: set[tuple[ChannelGroup, Owner]] = set()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
         self.scaled: dict[str, Params | None] = {}
-        self.received: dict[str, str | None] = {}
+        self.received_activation: dict[str, str | None] = {}
         self.signatures: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.norm_eps: dict[str, float] = {}
         self.infinite: set[Params] = set()
@@ -245,7 +245,7 @@ class Tape(TorchDispatchMode):
         if call.op.kind is not Kind.PICK:
             return False
         source = call.args[0]
-        return is_fixed(self.axes(source)[call.arg(1, "dim", 0) % source.ndim]) is not None
+        return fixed_reason(self.axes(source)[call.arg(1, "dim", 0) % source.ndim]) is not None
 
     def watch(self, model: nn.Module) -> list[Any]:
         """Register hooks that follow which modules run; return the handles that remove them."""
@@ -265,7 +265,8 @@ class Tape(TorchDispatchMode):
                 self.signatures[self.module].append(("call", path))
             self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.recorder.steps)))
             activation = values[0].flow.activation if len(values) == 1 else None
-            self.received[path] = activation if self.received.get(path, activation) == activation else None
+            alike = self.received_activation.get(path, activation) == activation
+            self.received_activation[path] = activation if alike else None
             self._entered.update(value.flow.token for value in values)
 
         return enter

@@ -14,7 +14,7 @@ from growtool.trace.axes import (
     cut,
     factor_size,
     fix,
-    is_fixed,
+    fixed_reason,
     resolve,
     segment_size,
 )
@@ -40,7 +40,7 @@ def _unify(left: Axis, right: Axis) -> None:
         return None
     if axis_size(left) != axis_size(right):
         raise Unsolvable(f"{axis_size(left)} against {axis_size(right)}")
-    fixed_left, fixed_right = is_fixed(left), is_fixed(right)
+    fixed_left, fixed_right = fixed_reason(left), fixed_reason(right)
     if fixed_left or fixed_right:
         # positions that never change stay equal without a common layout
         if fixed_left:

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.errors import PlanError
 from growtool.finetune.evaluate import evaluate
-from growtool.finetune.options.settings import own_workers
-from growtool.finetune.parallel.device import device_of, in_use, is_out_of_memory, resolve_device
+from growtool.finetune.options.settings import default_workers
+from growtool.finetune.parallel.device import in_use, is_out_of_memory, joining_device, resolve_device
 from growtool.finetune.parallel.distributed import World, joined, synchronised
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
@@ -55,8 +55,8 @@ def test_processes_talk_by_the_backend_of_the_device(
 def test_runs_one_after_the_other_talk_as_one_on_a_cuda_device_needs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     world = World(rank=1, size=2, local_rank=1)
-    assert device_of(["cpu", "cuda", "cpu"], world) == torch.device("cuda", 1)
-    assert device_of(["cpu"], world) == device_of([], world) == CPU
+    assert joining_device(["cpu", "cuda", "cpu"], world) == torch.device("cuda", 1)
+    assert joining_device(["cpu"], world) == joining_device([], world) == CPU
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -156,9 +156,9 @@ def test_synchronised_norms_keep_the_activation_that_is_part_of_them():
 def test_processes_share_the_cores_of_their_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(24), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert (own_workers(), own_workers(6), own_workers(100)) == (16, 4, 1)
+    assert (default_workers(), default_workers(6), default_workers(100)) == (16, 4, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert own_workers() == 3
+    assert default_workers() == 3
 
 
 @UNCLOSED_IMAGES

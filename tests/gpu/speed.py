@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from growtool.finetune.options.settings import own_workers
+from growtool.finetune.options.settings import default_workers
 from growtool.finetune.parallel.device import in_use
 from growtool.templates.decompose import Request
 from tests.bench.finetune import LARGE, SMALL, Row, Setting, compare, compare_files
@@ -54,7 +54,7 @@ def _against_timm(material: Material, name: str, arguments: dict[str, Any], sett
 
 
 def _from_files(material: Material, name: str, arguments: dict[str, Any]) -> str:
-    batch, workers = (2, 0) if material.tiny else (64, own_workers())
+    batch, workers = (2, 0) if material.tiny else (64, default_workers())
     row = compare_files(name, arguments, material.device, batch, workers, material.photographs)
     return _judged(material, row, _LEAST_FROM_FILES)
 

@@ -44,7 +44,7 @@ def test_what_was_reached_computes_the_same(tiny, target, sections, args, tmp_pa
     loaded = plan_of(tmp_path, plan)
     recipe = resolve(loaded.plan, open_checkpoint(source))
     assert recipe.promise.kind == "exact"
-    assert recipe.needs == "growtool"
+    assert recipe.needed_import == "growtool"
     assert recipe.target.model_args.items() >= args.items()
     grow(recipe, loaded, tmp_path / "out")
     assert difference(load(source), load(tmp_path / "out"), tiny.inputs()) < 1e-12

@@ -9,7 +9,7 @@ from growtool.errors import CheckpointError
 from growtool.finetune.config import RunConfig
 from growtool.finetune.prepare import prepare
 from growtool.hub.names import Name, named
-from growtool.plan.load import placed_checkpoint
+from growtool.plan.load import checkpoint_in
 
 IN_HUB = {
     "hf-hub:timm/resnet50.a1_in1k": ("timm/resnet50.a1_in1k", None),
@@ -83,12 +83,12 @@ def test_paths_start_where_the_file_stands_that_names_them(place):
 
 @pytest.mark.parametrize("text", PATHS)
 def test_what_a_file_calls_a_path_is_none_where_it_is_opened_either(place, text):
-    assert named(placed_checkpoint(text, Path())) is None
+    assert named(checkpoint_in(text, Path())) is None
 
 
 @pytest.mark.parametrize("text", [*IN_HUB, *KNOWN])
 def test_a_name_in_a_file_stays_as_it_was_typed(place, text):
-    assert placed_checkpoint(text, Path()) == text
+    assert checkpoint_in(text, Path()) == text
 
 
 def test_a_training_takes_a_path_that_is_missing_for_no_name(place):

@@ -11,7 +11,14 @@ import pytest
 from growtool.checkpoint import ModelSpec, build
 from growtool.errors import CheckpointError, PlanError
 from growtool.library.plugin import load_plugin
-from growtool.library.timm.reach import OPEN, base_architecture, configuration, growtool_open, opened, repeats_of
+from growtool.library.timm.reach import (
+    OPEN,
+    base_architecture,
+    configuration,
+    growtool_open,
+    repeats_of,
+    with_open_arguments,
+)
 from tests.support.plain_timm import in_plain_timm
 
 
@@ -21,7 +28,7 @@ def shapes(model):
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "gmlp_ti16_224", "convmixer_768_32", "vgg11", "test_vit"])
 def test_without_arguments_it_is_the_model_itself(name):
-    assert shapes(build(opened(ModelSpec(name)))) == shapes(build(ModelSpec(name)))
+    assert shapes(build(with_open_arguments(ModelSpec(name)))) == shapes(build(ModelSpec(name)))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_arguments_reach_the_larger_sibling(small, large, args):
 
 def test_repeats_reach_any_depth():
     spec = ModelSpec("mobilenetv3_small_050")
-    assert repeats_of(spec) == repeats_of(opened(spec)) == (1, 2, 3, 2, 3, 1)
+    assert repeats_of(spec) == repeats_of(with_open_arguments(spec)) == (1, 2, 3, 2, 3, 1)
     deeper = ModelSpec(OPEN, {"base": "mobilenetv3_small_050", "repeats": [1, 4, 3, 2, 5, 1]})
     found, own = shapes(build(deeper)), shapes(build(spec))
     assert found.items() >= own.items()
@@ -131,8 +138,12 @@ def test_an_argument_that_nobody_takes_is_an_error_and_leaves_timm_as_it_was():
 
 def test_opening_twice_is_opening_once():
     spec = ModelSpec("mobilenetv3_small_050", {"num_classes": 3})
-    assert opened(opened(spec)) == opened(spec) == ModelSpec(OPEN, {"base": "mobilenetv3_small_050", "num_classes": 3})
-    assert base_architecture(opened(spec)) == base_architecture(spec) == "mobilenetv3_small_050"
+    assert (
+        with_open_arguments(with_open_arguments(spec))
+        == with_open_arguments(spec)
+        == ModelSpec(OPEN, {"base": "mobilenetv3_small_050", "num_classes": 3})
+    )
+    assert base_architecture(with_open_arguments(spec)) == base_architecture(spec) == "mobilenetv3_small_050"
 
 
 PLUGIN = """

@@ -47,7 +47,7 @@ def test_fpi_is_exact_for_whole_multiples(family, split, tmp_path):
 
 def test_aki_takes_new_rows_from_the_next_block_by_hand():
     rows, columns = axis(tiled(2, 4), summed=False), axis(tiled(1, 2), summed=True)
-    layer = Layer("x", (rows, columns), 0, following="next")
+    layer = Layer("x", (rows, columns), 0, next_block="next")
     done = aki.grow(Aki(), torch.tensor([[2.0], [4.0]]), layer, {"next": torch.tensor([[6.0], [8.0]])}.__getitem__)
     assert done.tolist() == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
 
@@ -67,8 +67,8 @@ def test_variance_transfer_by_hand():
     """Four hidden units become six: two new ones alike in their rows, opposite where they are read; b = sqrt(4/6)."""
     hidden = padded(4, 6, copies=1)
     partner = torch.tensor([0, 1, 2, 3, 5, 4])
-    writer = Layer("w", (axis(hidden, summed=False), AxisMap.unchanged(3)), 0, "noise", partners=((0, partner),))
-    reader = Layer("r", (AxisMap.unchanged(2), axis(hidden, summed=True)), 0, partners=((1, partner),))
+    writer = Layer("w", (axis(hidden, summed=False), AxisMap.unchanged(3)), 0, "noise", pair_partners=((0, partner),))
+    reader = Layer("r", (AxisMap.unchanged(2), axis(hidden, summed=True)), 0, pair_partners=((1, partner),))
     W1, W2 = torch.randn(4, 3).double(), torch.randn(2, 4).double()
     for rescale, b in ((False, 1.0), (True, math.sqrt(4 / 6))):
         spec = VarianceTransfer(rescale=rescale)

@@ -57,7 +57,7 @@ def test_what_is_wrong_with_a_short_form_is_told_at_its_place(tmp_path, text, ex
 def test_a_problem_of_growing_is_told_at_the_short_form(tmp_path):
     loaded = load(tmp_path, "seed: 1\nscale: {width: 1.01}\n")
     for key, place in (("target.scale.width", "2:9"), ("target.scale.depth", "2:1"), ("target", "2:1")):
-        with pytest.raises(PlanError) as error, loaded.located():
+        with pytest.raises(PlanError) as error, loaded.placing_problems():
             raise PlanError(f"{key}: found something")
         assert str(error.value) == f"{tmp_path / 'plan.yaml'}:{place} {key}: found something"
 
@@ -85,11 +85,11 @@ CHANGED = [
 def test_the_text_of_a_changed_plan_says_the_change_and_nothing_else(tmp_path, changes):
     text = "scale: 4/3\nwidth: {operator: tile, split: equal}\nseed: 3\noverrides: [{match: '*', width: tile}]\n"
     loaded = load(tmp_path, text)
-    said = loaded.saying(loaded.plan.model_copy(update=changes), ["why"])
+    said = loaded.with_plan(loaded.plan.model_copy(update=changes), ["why"])
     again = load(tmp_path, said.text)
     assert again.plan == said.plan == loaded.plan.model_copy(update=changes)
     assert again.sha256 == said.sha256 and said.text.startswith("# why\nscale: 4/3\n")
-    assert loaded.saying(loaded.plan) is loaded and again.saying(said.plan).text == said.text
+    assert loaded.with_plan(loaded.plan) is loaded and again.with_plan(said.plan).text == said.text
 
 
 def test_a_plan_of_plain_values_is_written_as_it_is(tmp_path):

@@ -30,7 +30,7 @@ def test_the_plan_promises_what_the_page_says(source, rest, promise, text, tmp_p
     spec = ModelSpec(source)
     recipe = resolve(plan, InMemory.of(spec, build(spec)))
     assert recipe.promise.kind == promise, recipe.promise
-    assert recipe.needs is None
+    assert recipe.needed_import is None
     if "swin" in source:
         (reason,) = recipe.promise.reasons
         assert reason.startswith("patch_embed.norm: a norm writes the channels")

@@ -97,7 +97,7 @@ def test_names_of_one_tensor_that_are_made_in_several_ways_are_found():
     recipe = recipe_of("kept", "weights")
     made, source = recipe.tensors, recipe.models[0]
     assert torn_ties(made.values(), source) == []
-    for change in ({"zero": True}, {"anew": True}, {"implied": torch.ones(6, 6)}, {"maps": made["head.weight"].maps}):
+    for change in ({"zero": True}, {"remade": True}, {"implied": torch.ones(6, 6)}, {"maps": made["head.weight"].maps}):
         other = {**made, "b.weight": replace(made["b.weight"], **change)}
         reason = "a.weight = b.weight: one tensor in the target, which would have to grow in several ways at once"
         assert torn_ties(other.values(), source) == [reason]

@@ -9,7 +9,7 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.errors import PlanError
 from growtool.library.timm import input_size
 from growtool.library.timm.families import larger_siblings
-from growtool.library.timm.reach import opened
+from growtool.library.timm.reach import with_open_arguments
 from growtool.library.values import scaled
 from growtool.plan.target import factor_text
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
@@ -161,7 +161,7 @@ def test_what_cannot_be_scaled_names_larger_siblings(tmp_path, monkeypatch):
 
 def test_siblings_are_looked_for_by_the_name_of_the_model_that_was_opened(monkeypatch):
     monkeypatch.setattr("growtool.library.timm.families.TRIED", 1)
-    spec = opened(ModelSpec("mobilenetv3_small_075", {"num_classes": 5}))
+    spec = with_open_arguments(ModelSpec("mobilenetv3_small_075", {"num_classes": 5}))
     names = ["mobilenetv3_small_100", "growtool_opens"]
     assert larger_siblings(spec, build(spec), names, build) == names[:1]
 
@@ -210,7 +210,7 @@ def test_a_regnet_of_twice_the_blocks_rises_half_as_fast(tmp_path):
 
 def test_a_list_of_layers_of_which_some_have_no_tensors_deepens_by_the_others():
     """Twice as many poolings, too, would leave nothing of the image."""
-    spec = opened(ModelSpec("vgg13", {}))
+    spec = with_open_arguments(ModelSpec("vgg13", {}))
     model = build(spec)
     found = find_size_arguments(spec, model, trace_model(model, input_size(model)), ["depth"])
     assert found.stages == {"cfg.*.times": frozenset({0, 1, 3, 4, 6, 7, 9, 10, 12, 13})}

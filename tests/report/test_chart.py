@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from growtool.report.chart import Chart, Series, log_ticks, ticks, to_svg, write_png
+from growtool.report.chart import Chart, Series, to_svg, write_png
 from growtool.report.page import TableText, html_page
+from growtool.report.ticks import log_ticks, ticks
 
 CHART = Chart(
     "top-1 <against> steps",

@@ -21,7 +21,7 @@ REST = {
     **dict.fromkeys(("add", "add_"), (2.0,)),
     **dict.fromkeys(("mul", "mul_"), (2,)),
 }
-SHAPED = [name for name, row in OPS.items() if row.form is not None]
+SHAPED = [name for name, row in OPS.items() if row.meta_result is not None]
 IN_PLACE = ["gelu_", "hardswish_", "hardsigmoid_", "add_", "mul_"]
 
 

@@ -104,5 +104,5 @@ def test_what_differs_has_another_signature(one, other):
 
 
 def test_a_parameter_read_in_two_ways_is_noticed():
-    assert "block.q" in traced(lambda s, x: x + (x @ s.q)[:, None] + s.q)[1].ambiguous
-    assert "block.q" not in traced(lambda s, x: x + (x @ s.q)[:, None])[1].ambiguous
+    assert "block.q" in traced(lambda s, x: x + (x @ s.q)[:, None] + s.q)[1].read_in_several_ways
+    assert "block.q" not in traced(lambda s, x: x + (x @ s.q)[:, None])[1].read_in_several_ways

@@ -103,7 +103,7 @@ def _describe(made: Attempt, recipe: Recipe) -> None:
     source, target = recipe.source.spec, recipe.target
     made.target = target.architecture
     made.args = {k: v for k, v in target.model_args.items() if source.model_args.get(k) != v}
-    made.native = recipe.needs is None
+    made.native = recipe.needed_import is None
     made.promise = recipe.promise.kind
     made.reasons = [reason[:_SHOWN] for reason in recipe.promise.reasons[:_REASONS]]
     after = sum(info.numel for info in recipe.infos.values())

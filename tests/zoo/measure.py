@@ -16,7 +16,7 @@ from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
 from growtool.library import library_of
 from growtool.library.timm.families import larger_siblings
-from growtool.library.timm.reach import opened
+from growtool.library.timm.reach import with_open_arguments
 from growtool.library.values import as_lists, numbers_in, scaled
 from growtool.recipe.target import spec as target_module
 from growtool.recipe.target.size_arguments import AXES, SizeArguments, find_size_arguments
@@ -121,7 +121,7 @@ def _deepened(
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)
     size_arguments = target_module.find_size_arguments(spec, skeleton, trace, ["depth"]).depth
     for name, value in (
-        size_arguments or target_module.find_size_arguments(opened(spec), skeleton, trace, ["depth"]).depth
+        size_arguments or target_module.find_size_arguments(with_open_arguments(spec), skeleton, trace, ["depth"]).depth
     ).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)

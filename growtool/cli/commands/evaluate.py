@@ -44,7 +44,7 @@ def evaluate(
     """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
     from growtool.finetune.evaluate import evaluate_checkpoint
     from growtool.finetune.options.merging import read_words
-    from growtool.finetune.options.settings import own_workers
+    from growtool.finetune.options.settings import default_workers
 
     chosen = read_words(settings or ())
     if others := sorted(chosen.keys() - {"data_kwargs"}):
@@ -55,7 +55,7 @@ def evaluate(
         dataset=dataset,
         split=split,
         batch_size=batch_size,
-        workers=own_workers() if workers is None else workers,
+        workers=default_workers() if workers is None else workers,
         device=device,
         autocast=amp_dtype,
         channels_last=channels_last,

@@ -166,7 +166,7 @@ def _resolved(loaded: LoadedPlan, source: Checkpoint, output_error: PlanError | 
     from growtool.recipe import resolve
 
     try:
-        with loaded.located():
+        with loaded.placing_problems():
             return resolve(loaded.plan, source)
     except PlanError as error:
         raise _joined(output_error, error) or error from error
@@ -177,11 +177,11 @@ def _write_page(
 ) -> None:
     """Write the page that `--report` asks for; `grown` is None after a dry run."""
     from growtool.checkpoint.staging import write_text
-    from growtool.growing.report import foretold, page, picture
+    from growtool.growing.report import known_before, page, picture
 
-    drawn = grown.picture if grown else picture(recipe, foretold(recipe, summary))
+    drawn = grown.picture if grown else picture(recipe, known_before(recipe, summary))
     measured = str(grown.proof or "not checked") if grown else "not yet, this was a dry run"
-    write_text(path, page(recipe, loaded.saying(recipe.plan, recipe.choices), summary, drawn, measured))
+    write_text(path, page(recipe, loaded.with_plan(recipe.plan, recipe.choices), summary, drawn, measured))
     if not quiet:
         say(f"written: {escape(str(path))}")
 
@@ -204,7 +204,7 @@ def _consent_error(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
     from growtool.recipe.choosing.consent import require_consent
 
     def check() -> None:
-        with loaded.located():
+        with loaded.placing_problems():
             require_consent(recipe)
 
     return _error_of(check)
@@ -230,4 +230,4 @@ def _choices(recipe: Recipe) -> dict[str, object]:
 
 def _target(recipe: Recipe) -> dict[str, object]:
     spec = recipe.target
-    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needs}
+    return {"architecture": spec.architecture, "model_args": dict(spec.model_args), "needs": recipe.needed_import}

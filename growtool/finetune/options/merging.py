@@ -15,7 +15,7 @@ from growtool.finetune.options.settings import KINDS, Settings, flag_of
 from growtool.hub.names import LOCAL, named
 from growtool.plan.document import Document, Loc, parse_word, read_document
 from growtool.plan.explain import explain, validated
-from growtool.plan.load import placed, placed_checkpoint
+from growtool.plan.load import checkpoint_in, path_in
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
 RESOLVED = "resolved"  # what a run adds to its own config.yaml; ignored when that file configures another run
@@ -158,7 +158,7 @@ def _is_elsewhere(key: str, text: str | None) -> bool:
     """Return whether an option of an earlier run is a relative path that does not exist in the working folder."""
     if text is None or (key in CHECKPOINTS and named(text)):
         return False
-    return not placed(text, Path()).is_absolute() and not placed(text, Path()).exists()
+    return not path_in(text, Path()).is_absolute() and not path_in(text, Path()).exists()
 
 
 def merge(*layers: Mapping[str, Any]) -> Layer:
@@ -186,9 +186,9 @@ def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[
     for key in PATHS:
         text = options.get(key)
         if isinstance(text, str) and text not in words:
-            result[key] = placed_checkpoint(text, base) if key in CHECKPOINTS else str(placed(text, base))
+            result[key] = checkpoint_in(text, base) if key in CHECKPOINTS else str(path_in(text, base))
     if options.get("plugins"):
-        result["plugins"] = [str(placed(str(text), base)) for text in options["plugins"]]
+        result["plugins"] = [str(path_in(str(text), base)) for text in options["plugins"]]
     return result
 
 

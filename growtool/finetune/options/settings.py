@@ -47,7 +47,7 @@ _WHAT, _LENGTH, _OPTIMIZER = "What trains", "Length", "Optimizer"  # panels of t
 _IMAGES, _SPEED, _OUTPUT = "Images and labels", "Speed and memory", "Output"
 
 
-def own_workers(processes: int | None = None) -> int:
+def default_workers(processes: int | None = None) -> int:
     """Return this process's share of the machine's cores, 1 to `MOST_WORKERS`, for its workers.
 
     Args:
@@ -215,7 +215,7 @@ class Settings(Section):
     sync_bn: bool = False
     """BatchNorm over the images of all processes; CUDA only."""
     workers: Annotated[Number, Flag(panel=_SPEED, shown=f"cores, up to {MOST_WORKERS}")] = Field(
-        default_factory=own_workers
+        default_factory=default_workers
     )
     """Processes that read images. 0 reads in the main one. Changes nothing but speed."""
     device: Annotated[str, Flag("NAME")] = "auto"

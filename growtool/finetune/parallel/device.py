@@ -60,7 +60,7 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
     return device
 
 
-def device_of(names: Iterable[str], world: World) -> torch.device:
+def joining_device(names: Iterable[str], world: World) -> torch.device:
     """Return the device by which to join the processes once for several runs: a CUDA device if a run uses one.
 
     Args:

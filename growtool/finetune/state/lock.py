@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from growtool.checkpoint.staging import made
+from growtool.checkpoint.staging import created_folder
 from growtool.errors import PlanError
 
 try:
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[bool]:
     """
     if folder.exists() and not folder.is_dir():
         raise PlanError(f"--output {folder}: found a file, expected to write a folder; choose another place")
-    with made(folder):
+    with created_folder(folder):
         path = folder / LOCK
         descriptor = _acquire(path)
         try:

@@ -52,7 +52,7 @@ class Trainer:
         mix: mixup and cutmix, (images, class numbers) to (images, class weights), or None.
         erase: random erasing of a batch, or None.
         selection: the tensors that train.
-        held: restores the old elements of tensors that train in part.
+        guard: restores the old elements of tensors that train in part.
         new_warmup: scales the first updates of new positions.
         device: where all of it lives.
         world: the processes that share the work.
@@ -78,7 +78,7 @@ class Trainer:
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     erase: Callable[[Tensor], Tensor] | None
     selection: Selection
-    held: FrozenSlices
+    guard: FrozenSlices
     new_warmup: NewWarmup
     device: torch.device
     world: World
@@ -114,7 +114,7 @@ class Trainer:
         saved_buffers = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips else {}
         self.optimizer.zero_grad()
         loss = self.backward(images, targets)
-        self.held.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
+        self.guard.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
         applied = not self.skips or self._is_finite(loss)
         if applied:
             with self.new_warmup.scaling(self.step):
@@ -122,7 +122,7 @@ class Trainer:
         else:
             for buffer, before in saved_buffers.items():
                 buffer.copy_(before)
-        self.held.put_back()
+        self.guard.put_back()
         self._count(applied)
         return loss if applied else None
 
@@ -197,7 +197,7 @@ class Meter:
 
     Attributes:
         losses: of the updates since the last record that were not skipped, on the device.
-        shared: how many of them, from the first on, are means over all processes already: those that a resumed run
+        averaged: how many of them, from the first on, are means over all processes already: those that a resumed run
             had noted. The others are this process's own.
         images: that passed since the last record, over all processes.
         since: time of the last record, as `time.perf_counter` tells it.
@@ -206,7 +206,7 @@ class Meter:
     """
 
     losses: list[Tensor] = field(default_factory=list)
-    shared: int = 0
+    averaged: int = 0
     images: int = 0
     since: float = field(default_factory=time.perf_counter)
     epoch_sum: float = 0.0
@@ -222,7 +222,7 @@ class Meter:
         """Begin an epoch, or continue one from the losses that `course` holds."""
         pending = course.pending if course else []
         self.losses = list(torch.tensor(pending, dtype=torch.float64, device=device).unbind())
-        self.shared = len(pending)
+        self.averaged = len(pending)
         self.images, self.since = 0, time.perf_counter()
         self.epoch_sum, self.epoch_count = (course.epoch_sum, course.epoch_count) if course else (0.0, 0)
 
@@ -235,7 +235,7 @@ class Meter:
         if not self.losses:
             return []
         means = torch.stack([loss.double() for loss in self.losses])
-        means[self.shared :] = trainer.world.total(means[self.shared :]) / trainer.world.size
+        means[self.averaged :] = trainer.world.total(means[self.averaged :]) / trainer.world.size
         values: list[float] = means.tolist()
         for step, value in enumerate(values, start=trainer.step - len(values) + 1):
             if not math.isfinite(value):
@@ -249,5 +249,5 @@ class Meter:
         speed = self.images / (time.perf_counter() - self.since)
         self.epoch_sum += math.fsum(values)
         self.epoch_count += len(values)
-        self.losses, self.shared, self.images, self.since = [], 0, 0, time.perf_counter()
+        self.losses, self.averaged, self.images, self.since = [], 0, 0, time.perf_counter()
         return (math.fsum(values) / len(values) if values else None), speed

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import Checkpoint, build, held_as
+from growtool.checkpoint import Checkpoint, build, in_type
 from growtool.checkpoint.match import matched
 from growtool.errors import PlanError
 from growtool.finetune.data.seeding import derive_seed
@@ -38,7 +38,7 @@ def load_model(checkpoint: Checkpoint, **model_args: Any) -> nn.Module:
     for name in checkpoint.stored:
         tensor = checkpoint.read_stored(name)
         wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        state[name] = held_as(f"{checkpoint.name}: {name}", tensor, wanted)
+        state[name] = in_type(f"{checkpoint.name}: {name}", tensor, wanted)
     # `assign` puts a tensor of its own under each name, so tied parameters have to be noted before and tied again.
     shared = shared_names(model.state_dict(keep_vars=True))
     model.load_state_dict(state, strict=True, assign=True)

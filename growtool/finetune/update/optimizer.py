@@ -43,7 +43,7 @@ def unused_momentum(config: RunConfig) -> str | None:
     return f"--momentum: found {config.momentum:g}, but --opt {config.opt} has none; drop it, or see --set opt_kwargs"
 
 
-def class_name(name: str) -> str:
+def optimizer_class(name: str) -> str:
     """Return the class name of an optimizer, as `optimizer.json` has it; "" if there is no such optimizer."""
     from timm.optim import get_optimizer_class
 

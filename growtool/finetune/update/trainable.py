@@ -68,7 +68,7 @@ class Selection:
         tensors = tensors or [name for name, _ in norm.named_buffers(recurse=False)]
         return any(f"{prefix}.{name}" in self for name in tensors)
 
-    def held(self, model: nn.Module) -> FrozenSlices:
+    def guard(self, model: nn.Module) -> FrozenSlices:
         """Return the guard of the old elements of tensors that train in part."""
         masks: dict[str, Tensor | None] = {
             name: self.mask(name, tensor.shape) for name, tensor in model.state_dict().items() if name in self.slices
@@ -147,11 +147,11 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
     if train in ("coefficients", "templates"):
         return Selection(names_of_kind(train, checkpoint))
     if train == "new":
-        return new_in(checkpoint, model, "--train new", without="use --train all")
+        return new_selection(checkpoint, model, "--train new", without="use --train all")
     return _matching(train, checkpoint, model)
 
 
-def new_in(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: str) -> Selection:
+def new_selection(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: str) -> Selection:
     """Return the new tensors and positions of a grown checkpoint, by the growth report beside it.
 
     Args:
@@ -177,7 +177,7 @@ def new_in(checkpoint: Checkpoint, model: nn.Module, option: str, *, without: st
 
 
 def new_tensors(folder: Path, option: str = "--train new", *, without: str = "use --train all") -> Selection:
-    """Return what the growth report in `folder` marks as new, by the names of the dense model; see `new_in`.
+    """Return what the growth report in `folder` marks as new, by the names of the dense model; see `new_selection`.
 
     Raises:
         PlanError: there is no report.

@@ -160,21 +160,21 @@ class Timm(Library):
         repeats = reach.repeats_of(spec) if spec.architecture == reach.OPEN else None
         return numbers if repeats is None else {**numbers, REPEATS: repeats}
 
-    def opened(self, spec: ModelSpec) -> ModelSpec:
+    def with_open_arguments(self, spec: ModelSpec) -> ModelSpec:
         """Return the spec that builds the same model through `growtool_open`."""
-        return reach.opened(spec)
+        return reach.with_open_arguments(spec)
 
-    def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
+    def nested_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
         """Return the numbers inside nested configurations, by path, for `growtool_open`; else none."""
         from growtool.library.timm.nested import nested_numbers
 
         return nested_numbers(spec) if spec.architecture == reach.OPEN else {}
 
-    def entry_counts(self, spec: ModelSpec) -> Mapping[str, Value]:
+    def entry_repeats(self, spec: ModelSpec) -> Mapping[str, Value]:
         """Return how many times the entries of lists in configurations stand there, for `growtool_open`; else none."""
-        from growtool.library.timm.nested import repeatable_entries
+        from growtool.library.timm.nested import entry_repeats
 
-        return repeatable_entries(spec) if spec.architecture == reach.OPEN else {}
+        return entry_repeats(spec) if spec.architecture == reach.OPEN else {}
 
     def larger(self, spec: ModelSpec, model: nn.Module) -> Iterable[str]:
         """Return larger models of the same model file."""
@@ -184,13 +184,13 @@ class Timm(Library):
         """Return the spec that sets these eps through `growtool_open`; the spec itself if there are none."""
         if not eps:
             return spec
-        return reach.opened(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps})
+        return reach.with_open_arguments(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps})
 
     def kind(self, spec: ModelSpec) -> str:
         """Return timm's own name, also for a model that is built through `growtool_open`."""
         return reach.base_architecture(spec)
 
-    def needs(self, spec: ModelSpec) -> str | None:
+    def needed_import(self, spec: ModelSpec) -> str | None:
         """Return the package that registers the model, if it is not timm itself."""
         return loading.needed_import(spec)
 

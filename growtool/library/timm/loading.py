@@ -84,7 +84,8 @@ def load(call: Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None)
 def _uncopied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors in the same memory, in a form that `copy.deepcopy` does not copy.
 
-    timm copies its configuration deeply, and with it the state dict. `taken` recognises tensors by their memory.
+    timm copies its configuration deeply, and with it the state dict. `loaded_by_library` recognises tensors by their
+    memory.
     """
     views = {name: tensor.detach() for name, tensor in state.items()}  # the caller's tensors get no attribute
     for tensor in views.values():

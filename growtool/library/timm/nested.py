@@ -30,7 +30,7 @@ def nested_numbers(spec: ModelSpec) -> dict[str, Value]:
     return groups
 
 
-def repeatable_entries(spec: ModelSpec) -> dict[str, Value]:
+def entry_repeats(spec: ModelSpec) -> dict[str, Value]:
     """Return how many times each entry of each group of lists stands there, by path with `times` at its end.
 
     A list of plain numbers counts if it is an argument itself (VGG's `cfg`); a deeper one is a record, whose entries

@@ -86,7 +86,7 @@ def create(spec: ModelSpec) -> nn.Module:
     return model
 
 
-def opened(spec: ModelSpec) -> ModelSpec:
+def with_open_arguments(spec: ModelSpec) -> ModelSpec:
     """Return the spec that builds the same model through `growtool_open`."""
     if spec.architecture == OPEN:
         return spec
@@ -109,7 +109,7 @@ def configuration(spec: ModelSpec) -> dict[str, Any]:
     """Return the arguments that the model's class is given, defaults included, before any entry is repeated."""
     from timm.models import model_entrypoint
 
-    args = dict(opened(spec).model_args)
+    args = dict(with_open_arguments(spec).model_args)
     entrypoint = model_entrypoint(args.pop("base"))
     seen: dict[str, Any] = {}
     args = {name: value for name, value in args.items() if name not in ("eps_of", *_FOR_TIMM)}

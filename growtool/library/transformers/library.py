@@ -160,7 +160,7 @@ class Transformers(Library):
         }
         return numbers_in(sizes)
 
-    def inner_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
+    def nested_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
         """Return the fields that are fractions, as a factor for the width may be (MobileNet's `depth_multiplier`).
 
         They are tried last, because most of them are rates, which change no shape.

@@ -24,7 +24,7 @@ def expand(spec: ShrinkPerturb, size: int, new_size: int, generator: torch.Gener
 
 def arrange(spec: ShrinkPerturb, sources: tuple[int, ...], count: int) -> list[Placed]:
     """Return the old blocks, then new ones that come from none."""
-    return [placed.anew() for placed in inserted("end", sources, count, "copy")]
+    return [placed.with_initial_values() for placed in inserted("end", sources, count, "copy")]
 
 
 def grow(spec: ShrinkPerturb, W: Tensor, layer: Layer, read: Read) -> Tensor:

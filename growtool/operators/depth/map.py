@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from growtool.operators.depth.placement import Placed, first_is_old, made_anew
+from growtool.operators.depth.placement import Placed, first_is_old, uncopied
 from growtool.plan.depth import INITIAL, Map
 
 
 def arrange(spec: Map, sources: tuple[int | None, ...], count: int) -> list[Placed]:
     """Return `layer'_i = layer_{sources[i]}`, where `sources` is the list that the plan gives for the stage."""
     placed = iter(first_is_old([source for source in sources if source is not None], start=spec.start))
-    return [made_anew(spec.start) if source is None else next(placed) for source in sources]
+    return [uncopied(spec.start) if source is None else next(placed) for source in sources]
 
 
 def listed(spec: Map, prefix: str) -> tuple[int | None, ...] | None:

@@ -11,7 +11,7 @@ from growtool.plan.depth import Placement
 Start = Literal["copy", "zero_out", "cancel_out", "identity"]
 
 # operator -> how its blocks with initial values start; `zero_out` for all others
-_ANEW: Mapping[str, Start] = {"cancel_out": "cancel_out", "shrink_perturb": "copy"}
+_START_UNCOPIED: Mapping[str, Start] = {"cancel_out": "cancel_out", "shrink_perturb": "copy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Placed:
     new: bool
     start: Start = "copy"
 
-    def anew(self) -> Placed:
+    def with_initial_values(self) -> Placed:
         """Return the same block; a new one with the values that its library initialises it with."""
         return replace(self, source=None) if self.new else self
 
 
-def made_anew(operator: str) -> Placed:
+def uncopied(operator: str) -> Placed:
     """Return a new block that copies none: closed, unless the operator runs blocks with initial values anyway."""
-    return Placed(None, True, _ANEW.get(operator, "zero_out"))
+    return Placed(None, True, _START_UNCOPIED.get(operator, "zero_out"))
 
 
 def first_is_old(sources: list[int], *, start: Start = "copy") -> list[Placed]:

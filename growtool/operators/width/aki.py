@@ -26,9 +26,9 @@ def grow(spec: Aki, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Return old rows of the layer itself and new rows of the same layer in the next block, columns split equally."""
     grown = split_evenly(W, layer.maps)
     rows = rows_of(layer.maps)
-    if layer.following is None or rows is None:
+    if layer.next_block is None or rows is None:
         return grown
-    following = split_evenly(read(layer.following), layer.maps)
+    following = split_evenly(read(layer.next_block), layer.maps)
     new = torch.nonzero(layer.maps[rows].replica > 0).flatten()
     return grown.index_copy_(rows, new, following.index_select(rows, new))
 

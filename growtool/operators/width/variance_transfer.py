@@ -31,7 +31,7 @@ def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
     """Return W with new rows equal in pairs and new columns opposite in pairs, zero for a unit without partner."""
     grown = split_among_copies(W, layer, None)
     dim = summed_dim(layer.maps)
-    for at, partner in layer.partners:
+    for at, partner in layer.pair_partners:
         if layer.maps[at].consumes:
             noise = torch.randn(grown.shape, generator=layer.generator(), dtype=grown.dtype)
             opposite = noise - noise.index_select(at, partner)  # zero where a position is its own partner

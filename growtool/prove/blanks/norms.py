@@ -58,7 +58,7 @@ def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
         return AbstractState("silent")
     added = blanks.state(norm.shift)
     if added.value == "centred":
-        blanks.nearly.append(step.module)
+        blanks.means_left.append(step.module)
     return AbstractState("silent" if added.rows == "silent" else "open", added.value)
 
 

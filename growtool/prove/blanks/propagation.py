@@ -35,7 +35,7 @@ class BlankPropagation:
     Attributes:
         blank: what the writers leave there.
         reasons: module path and why the function changes there.
-        nearly: norms that write the channels, where a small mean remains that no centring of their shift takes off.
+        means_left: norms that write the channels, where a small mean remains that no centring of their shift takes off.
         norms: norms whose gain makes up for the blanks.
         writers: parameters to centre (for `mean`: only to multiply by a scale) before they grow.
         free: parameters that meet zeros alone at the blank columns they read, so that these may hold anything.
@@ -44,7 +44,7 @@ class BlankPropagation:
 
     blank: Blank
     reasons: tuple[tuple[str, str], ...]
-    nearly: tuple[str, ...]
+    means_left: tuple[str, ...]
     norms: tuple[RescaledNorm, ...]
     writers: Writers
     free: frozenset[str]
@@ -98,7 +98,7 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
         if number in blanks.carrying and blanks.state(number).value != "same"
     ]
     return BlankPropagation(
-        blanks.blank, tuple(dict.fromkeys(blanks.reasons)), tuple(dict.fromkeys(blanks.nearly)),
+        blanks.blank, tuple(dict.fromkeys(blanks.reasons)), tuple(dict.fromkeys(blanks.means_left)),
         tuple(dict.fromkeys(blanks.norms)), blanks.writers, frozenset(blanks.read - blanks.nonzero_readers), gains,
     )  # fmt: skip
 

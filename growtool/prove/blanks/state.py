@@ -61,7 +61,7 @@ class BlankPass:
         nonzero_readers: parameters whose blank columns have to be zero, as they may meet anything.
         read: parameters that have been met reading the channels.
         norms: norms whose gain makes up for the blanks.
-        nearly: norms whose shift is centred and whose gain leaves a mean: what they write is only nearly centred.
+        means_left: norms whose shift is centred and whose gain leaves a mean: what they write is only nearly centred.
         carrying: numbers of the tensors that have the channels on some axis.
     """
 
@@ -76,7 +76,7 @@ class BlankPass:
     nonzero_readers: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
     norms: list[RescaledNorm] = field(default_factory=list)
-    nearly: list[str] = field(default_factory=list)
+    means_left: list[str] = field(default_factory=list)
 
     @cached_property
     def carrying(self) -> set[int]:

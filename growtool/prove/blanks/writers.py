@@ -113,7 +113,7 @@ class _Search:
     def _normed(self, step: Step) -> Writers | None:
         """Return the shift of a norm that writes the channels: all of its result that can be centred.
 
-        A mean remains that its gains make, see `BlankPropagation.nearly`.
+        A mean remains that its gains make, see `BlankPropagation.means_left`.
         """
         affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
         has_gain = isinstance(step.arg(step.op.affine[0], "weight"), Ref)  # without one the normalised values remain

@@ -40,7 +40,8 @@ class Scaling:
     """The factors of weights, and what they do and do not make up for.
 
     Attributes:
-        rows: tensor of the target -> float64 [rows of its source], what each row is multiplied by; absent: nothing.
+        row_factors: tensor of the target -> float64 [rows of its source], what each row is multiplied by; absent:
+            nothing.
         offsets: tensor of the target -> number that the model adds to it before it uses it; the sum is multiplied.
         constants: constants of the target that are multiples of the source's, where weights make up for the ratio.
         joint: every joint operation of the target -> whether weights make up for copies there.
@@ -53,7 +54,7 @@ class Scaling:
         undone: modules that transform a weight and so undo its split, with the channels.
     """
 
-    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    row_factors: Mapping[str, Tensor] = field(default_factory=dict)
     offsets: Mapping[str, float] = field(default_factory=dict)
     constants: frozenset[str] = frozenset()
     joint: Mapping[JointOp, bool] = field(default_factory=dict)
@@ -93,12 +94,12 @@ def scaling(
         copying: whether columns of weights may be copied where a split serves them ill: of weights that are transformed
             (standardised, say) before use, and of those that are read in another way too, as tied embeddings are.
     """
-    ambiguous = lockstep.target.ambiguous if copying else frozenset[str]()
+    unsplit = lockstep.target.read_in_several_ways if copying else frozenset[str]()
     start = partial(ScalePass, lockstep, rows, expansions, ratios)
-    run, solution = _solved(start, ambiguous, copying=copying)
-    failed = {name for name in ambiguous & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
+    run, solution = _solved(start, unsplit, copying=copying)
+    failed = {name for name in unsplit & run.copied.keys() if not solution.failed.isdisjoint(run.copied[name])}
     if failed:  # copies do not serve these either, so that they are split after all
-        run, solution = _solved(start, ambiguous - failed, copying=copying)
+        run, solution = _solved(start, unsplit - failed, copying=copying)
     return _result(run, solution)
 
 
@@ -144,7 +145,7 @@ def _result(run: ScalePass, solution: Solution) -> Scaling:
     failing = [(place, run.copies_of[term]) for term, place in places.items() if term in solution.failed]
     undone = [(run.transformed[name], group) for name, group in failing if name in run.transformed]
     return Scaling(
-        rows={name: of_part[parts_of(run.rows[name], 0)[0]] for name, of_part in factors.items()},
+        row_factors={name: of_part[parts_of(run.rows[name], 0)[0]] for name, of_part in factors.items()},
         offsets=run.offsets,
         constants=frozenset(name for name, term in run.constants.items() if term not in solution.failed),
         joint={joint: bool(terms) and solution.failed.isdisjoint(terms) for joint, terms in run.joint.items()},

@@ -32,14 +32,14 @@ class BlockClosing:
 
     Attributes:
         zero: path of a new block -> parameters that close it when they are zero.
-        passing: parameters and buffers of layers that pass on what they receive.
+        identity_layers: parameters and buffers of layers that pass on what they receive.
         dropped: module path of the target -> entries of its signature that do nothing in a closed block.
         handing: how blocks that end in a norm are closed.
         difference: what the rest of the model computes differently even so, in words; None: nothing.
     """
 
     zero: Mapping[str, Params] = field(default_factory=dict)
-    passing: Params = frozenset()
+    identity_layers: Params = frozenset()
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     handing: Handing = field(default_factory=Handing)
     difference: str | None = None
@@ -102,7 +102,7 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
     """Close every run by returning what it received or by returning zeros, whichever is preferred and possible."""
     closing: dict[str, set[str]] = {path: set() for path, _ in matching.blocks.starts()}  # by block
     zeroing: dict[str, tuple[str, Params]] = {}  # path of a run -> its block, and what makes its outputs zero
-    passing: set[str] = set()
+    identity_layers: set[str] = set()
     post_norms: list[PostNorm] = []
     closed = []
     for run in runs:
@@ -117,7 +117,7 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
             elif received is not None:
                 same, handed = received
                 closing[run.block] |= same.params
-                passing |= same.passing
+                identity_layers |= same.identity_layers
                 if handed is not None:  # all but the block's last norm is left out
                     post_norms.append(handed)
                     end = min(end, handed.end)
@@ -130,15 +130,15 @@ def _closed(runs: Iterable[_Run], matching: Matching, *, zeros_first: bool) -> B
     for path in compared.needed:  # a run whose zeros no sum drops does not have to return zeros
         block, params = zeroing[path]
         closing[block] |= params
-    difference = _contradiction(closing.values(), passing, matching) or compared.difference
+    difference = _contradiction(closing.values(), identity_layers, matching) or compared.difference
     zero_params = {path: frozenset(params) for path, params in closing.items()}
-    return BlockClosing(zero_params, frozenset(passing), compared.dropped, handing, difference)
+    return BlockClosing(zero_params, frozenset(identity_layers), compared.dropped, handing, difference)
 
 
-def _contradiction(closing: Collection[set[str]], passing: set[str], matching: Matching) -> str | None:
+def _contradiction(closing: Collection[set[str]], identity_layers: set[str], matching: Matching) -> str | None:
     """Return a clause on why blocks cannot have these zeros, or None if they can."""
     zero = frozenset[str]().union(*closing)
-    if any(params & passing for params in closing):
+    if any(params & identity_layers for params in closing):
         return "the same layer would have to be zero and pass on what it receives"
     if any(together <= zero for together in matching.target.trace.infinite):
         return "what is divided by would be zero"
@@ -173,14 +173,14 @@ def _received(run: _Run, out: Outcome, matching: Matching) -> tuple[Same, PostNo
         lone = len(run.call.ins) == 1 and run.call.lone
         return (Same(run.call.ins[0], frozenset(), frozenset()), None) if lone else None
     same = out.same
-    if same is None or (same.passing and not same.params):  # a layer without a residual connection, for net2deeper
+    if same is None or (same.identity_layers and not same.params):  # a layer for net2deeper, without a residual
         return None
-    handed, own = None, same.params | same.passing
-    if same.plain:
+    handed, own = None, same.params | same.identity_layers
+    if same.unit_affine:
         handed = post_norm(run.call, out, same, matching)
         if handed is None:
             return None
-        own |= same.plain - {*handed.heirs.values()}  # the norm in front is not the block's
+        own |= same.unit_affine - {*handed.heirs.values()}  # the norm in front is not the block's
     return (same, handed) if _own(own, run, matching) is not None else None
 
 
@@ -221,7 +221,7 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
         for out in run.call.outs:
             same = out.same
             if same is not None and same.params:
-                names = sorted(same.params | same.passing)
+                names = sorted(same.params | same.identity_layers)
                 foreign = [name for name in names if _own(frozenset([name]), run, matching) is None]
                 if foreign and not _reads(run, foreign[0], matching):
                     return "and the trace found none: its sums add what is zero only if what it received is"
@@ -229,8 +229,8 @@ def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:
                     return (
                         f"and the one the trace found takes {foreign[0]} to be closed, which is not the block's alone"
                     )
-                if same.plain:
-                    return f"and the one the trace found goes through norms {_unfit(same.plain, matching)}"
+                if same.unit_affine:
+                    return f"and the one the trace found goes through norms {_unfit(same.unit_affine, matching)}"
             if out.lost is not None:
                 where = out.lost.replace(f"in {path}.", "in its ").replace(f"in {path}", "in it")
                 return (

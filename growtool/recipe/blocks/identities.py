@@ -14,7 +14,7 @@ _INSTEAD = "use zero_out where the block has a residual connection, else stack o
 Paired = Mapping[str, tuple[PairedAxis, ...]]
 
 
-def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module) -> str | None:
+def why_not_identity(path: str, modules: Sequence[str], target: Trace, model: nn.Module) -> str | None:
     """Return why a block cannot pass on what it receives, with what to do instead, or None if it can.
 
     It can if it is a chain of convolutions, BatchNorm and the idempotent activation that its input came out of, and if
@@ -28,7 +28,7 @@ def obstacle(path: str, modules: Sequence[str], target: Trace, model: nn.Module)
     """
     if path in target.exits:
         return "net2deeper is for networks without residual connections, and the block has one; use zero_out"
-    received = target.received.get(path)
+    received = target.received_activation.get(path)
     for inner, entries in target.signatures.items():
         if not any(within(inner, module) for module in modules):
             continue
@@ -81,7 +81,7 @@ def paired_identities(
     """
     origins = {g.target: g.source for axes in paired.values() for axis in axes for g in axis.growths()}
     layouts: dict[str, tuple[PairedAxis, ...]] = {}
-    same: dict[ChannelGroup, ChannelGroup] = {}
+    counts_as: dict[ChannelGroup, ChannelGroup] = {}
     problems = []
     for path, modules in blocks.items():
         prefixes = tuple(f"{module}." for module in modules)
@@ -95,11 +95,11 @@ def paired_identities(
         origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
         # groups of earlier blocks that count as one of these count as `first` from here on
         first = next(iter(carried))
-        merged = {same.get(group, group) for group in carried}
-        same = {group: first if other in merged else other for group, other in same.items()}
-        same |= dict.fromkeys(carried, first)
+        merged = {counts_as.get(group, group) for group in carried}
+        counts_as = {group: first if other in merged else other for group, other in counts_as.items()}
+        counts_as |= dict.fromkeys(carried, first)
         layouts |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in tensors.items()}
-    return layouts, {group: first for group, first in same.items() if group is not first}, problems
+    return layouts, {group: first for group, first in counts_as.items() if group is not first}, problems
 
 
 def _channels(axis: Axis) -> list[ChannelGroup]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from growtool.errors import PlanError
 from growtool.operators.depth import map as explicit
-from growtool.operators.depth.placement import Placed, Start, made_anew
+from growtool.operators.depth.placement import Placed, Start, uncopied
 from growtool.operators.table import OPERATORS
 from growtool.plan.depth import INITIAL, Depth, Map
 from growtool.recipe.blocks.misplaced import out_of_order, stretch_problems, superfluous_lists, too_few
@@ -106,7 +106,7 @@ def place_blocks(stretched: Sequence[Stretch], depth: Depth | None) -> BlockMap:
         raise PlanError(problems)
     placed = {s.prefix: _mapped(s, depth) if isinstance(depth, Map) else _arranged(s, depth) for s in stretched}
     if getattr(depth, "start", None) == INITIAL:
-        placed = {prefix: {j: p.anew() for j, p in blocks.items()} for prefix, blocks in placed.items()}
+        placed = {prefix: {j: p.with_initial_values() for j, p in blocks.items()} for prefix, blocks in placed.items()}
     parts: dict[str, tuple[str, ...]] = {}
     for stretch in stretched:
         if isinstance(stretch, InLine):
@@ -158,10 +158,10 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     for j in stretch.target:
         by_kind.setdefault(stretch.alike[j], []).append(j)
     placed: dict[int, Placed] = {}
-    anew = made_anew(depth.operator)
+    without_source = uncopied(depth.operator)
     for sources, targets in by_kind.items():
         if not sources:
-            placed |= dict.fromkeys(targets, anew)
+            placed |= dict.fromkeys(targets, without_source)
             continue
         if len(targets) < len(sources):
             raise PlanError(too_few(stretch, sources, targets, by_kind))
@@ -170,14 +170,14 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     kept = [p.source for _, p in sorted(placed.items()) if p.source is not None and not p.new]
     if kept != sorted(set(kept)):
         starts = [p.start for p in placed.values() if p.new]
-        in_order = _in_order(stretch, starts[0], anew) if starts else None
+        in_order = _in_order(stretch, starts[0], without_source) if starts else None
         if in_order is None:
             raise PlanError(out_of_order(stretch, len(by_kind), added=bool(starts)))
         return in_order
     return dict(sorted(placed.items()))
 
 
-def _in_order(stretch: Stretch, start: Start, anew: Placed) -> dict[int, Placed] | None:
+def _in_order(stretch: Stretch, start: Start, without_source: Placed) -> dict[int, Placed] | None:
     """Return the old blocks, in order, each at the first place that it fits, and new ones at all other places.
 
     A new block is made from the nearest block before it of the same kind, or else from the first of that kind. None if
@@ -190,7 +190,7 @@ def _in_order(stretch: Stretch, start: Start, anew: Placed) -> dict[int, Placed]
         if remaining and remaining[0] in kind:
             placed[j] = Placed(remaining.pop(0), False)
         elif not kind:
-            placed[j] = anew
+            placed[j] = without_source
         else:
             before = [p.source for p in placed.values() if p.source in kind]
             placed[j] = Placed(before[-1] if before else kind[0], True, start)

@@ -31,7 +31,7 @@ class PostNorm:
         returned: number of the tensor that the block's last norm writes.
         summed: number of the tensor that the block's last norm normalises.
         end: the place of the last norm among all operations.
-        plain: gains -> one, shifts -> zero, of the norm in front and of all norms within but the last.
+        unit_affine: gains -> one, shifts -> zero, of the norm in front and of all norms within but the last.
         heirs: gain and shift of the last norm -> those of the norm in front.
         norms: the paths of all these norms, with their eps.
     """
@@ -40,7 +40,7 @@ class PostNorm:
     returned: int
     summed: int
     end: int
-    plain: Mapping[str, float]
+    unit_affine: Mapping[str, float]
     heirs: Mapping[str, str]
     norms: Mapping[str, float]
 
@@ -50,14 +50,14 @@ class Handing:
     """What becomes of the norms of all such blocks, by the target's names.
 
     Attributes:
-        plain: gains -> one, shifts -> zero, so that they do nothing.
+        unit_affine: gains -> one, shifts -> zero, so that they do nothing.
         heirs: gain or shift of a last norm -> the one whose values it takes over: of the norm in front of the block, or
             in front of the first of several such blocks in a row.
         norms: paths of all norms concerned, with their eps: in a chain of norms each adds its own.
-        numbers: of the tensors that plain norms write, and that last norms write of what is normalised already.
+        numbers: of the tensors that these norms write, and that last norms write of what is normalised already.
     """
 
-    plain: Mapping[str, float] = field(default_factory=dict)
+    unit_affine: Mapping[str, float] = field(default_factory=dict)
     heirs: Mapping[str, str] = field(default_factory=dict)
     norms: Mapping[str, float] = field(default_factory=dict)
     numbers: Renormed = field(default_factory=Renormed)
@@ -65,15 +65,15 @@ class Handing:
     @classmethod
     def of(cls, found: Sequence[PostNorm]) -> Handing:
         """Put together blocks in the order in which they run; the last norm of one may stand in front of the next."""
-        plain, heirs, norms = dict[str, float](), dict[str, str](), dict[str, float]()
+        unit_affine, heirs, norms = dict[str, float](), dict[str, str](), dict[str, float]()
         for block in found:
-            plain |= block.plain
+            unit_affine |= block.unit_affine
             # a norm in front that is an heir itself hands on the values of the first in the row
             heirs |= {name: heirs.get(front, front) for name, front in block.heirs.items()}
             norms |= block.norms
         numbers = Renormed(frozenset(b.received for b in found), frozenset(b.returned for b in found))
-        kept = {name: front for name, front in heirs.items() if name not in plain}
-        return cls(plain, kept, norms, numbers)
+        kept = {name: front for name, front in heirs.items() if name not in unit_affine}
+        return cls(unit_affine, kept, norms, numbers)
 
     @property
     def fronts(self) -> frozenset[str]:
@@ -104,9 +104,11 @@ def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) ->
     if front is None or last is None or not places:
         return None
     inner = (_norm(forward, step) for step in forward.raw[call.first : call.end])
-    norms = {norm.module: norm for norm in (front, *inner) if norm is not None and norm.affine.keys() <= same.plain}
+    norms = {
+        norm.module: norm for norm in (front, *inner) if norm is not None and norm.affine.keys() <= same.unit_affine
+    }
     affine = {name: value for norm in norms.values() for name, value in norm.affine.items()}
-    read_once = affine.keys() == same.plain and all(forward.use_counts[name] == 1 for name in affine)
+    read_once = affine.keys() == same.unit_affine and all(forward.use_counts[name] == 1 for name in affine)
     if not read_once or any(eps_of(model.get_submodule(path)) is None for path in norms):
         return None
     heirs = dict(zip(last.affine, front.affine, strict=True))
@@ -115,7 +117,7 @@ def post_norm(call: ModuleCall, out: Outcome, same: Same, matching: Matching) ->
         returned=out.number,
         summed=last.x,
         end=places[-1],
-        plain={name: value for name, value in affine.items() if name not in heirs},
+        unit_affine={name: value for name, value in affine.items() if name not in heirs},
         heirs=heirs,
         norms={path: norm.eps for path, norm in norms.items()},
     )

@@ -29,8 +29,9 @@ class BlockInit:
         paired: tensor of hidden units that are to be alike in pairs -> each dimension that carries such units, with the
             position that each of its positions is a copy of.
         cancelling: tensor -> where it has opposite weights for the two units of each pair.
-        passing: tensors of layers that pass on what they receive.
-        same: channel group of the target that a passing layer writes -> the group of the same channels that it reads.
+        identity_layers: tensors of layers that pass on what they receive.
+        counts_as: channel group of the target that a passing layer writes -> the group of the same channels that it
+            reads.
         dropped: module path -> entries of its signature that do nothing in a closed block.
         handing: how blocks that end in a norm are closed.
         difference: what the rest of the model computes differently even so, in words; None: nothing.
@@ -39,8 +40,8 @@ class BlockInit:
     zero: frozenset[str] = frozenset()
     paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
     cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
-    passing: frozenset[str] = frozenset()
-    same: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
+    identity_layers: frozenset[str] = frozenset()
+    counts_as: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
     dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     handing: Handing = field(default_factory=Handing)
     difference: str | None = None
@@ -72,7 +73,7 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
             if start == "cancel_out":
                 closing, folded, opposite = _cancelling(path, closings.zero[path], target, gain)
                 zero |= closing
-                paired |= {name: folds for name, folds in folded.items() if name not in closings.passing}
+                paired |= {name: folds for name, folds in folded.items() if name not in closings.identity_layers}
                 cancelling |= opposite
             elif start == "zero_out":
                 zero |= closings.zero[path]
@@ -84,28 +85,28 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
         zero=frozenset(zero),
         paired=paired,
         cancelling=cancelling,
-        passing=closings.passing,
-        same=_same(closings.passing, target),
+        identity_layers=closings.identity_layers,
+        counts_as=_counts_as(closings.identity_layers, target),
         dropped=closings.dropped,
         handing=closings.handing,
         difference=closings.difference,
     )
 
 
-def _same(passing: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
+def _counts_as(identity_layers: Params, target: Trace) -> dict[ChannelGroup, ChannelGroup]:
     """Return channel group that a passing matrix writes -> the one that it reads: they are the same channels.
 
     Matrices with rows or columns of several groups, or of none, are left out.
     """
-    same = {}
-    for name in passing:
+    counts_as = {}
+    for name in identity_layers:
         factors = [[factor for segment in axis for factor in segment] for axis in target.tensors[name][:2]]
         if len(factors) != 2 or any(len(of_axis) != 1 for of_axis in factors):
             continue
         (written,), (read,) = factors
         if isinstance(written, ChannelGroup) and isinstance(read, ChannelGroup) and written.size == read.size > 1:
-            same[written] = read
-    return {written: read for written, read in same.items() if written is not read}
+            counts_as[written] = read
+    return {written: read for written, read in counts_as.items() if written is not read}
 
 
 class _CannotStartError(Exception):

@@ -89,11 +89,11 @@ def find_size_arguments(
     lacks_depth = "depth" in axes and not deepening.adding
     # Each further try costs a model, and an opened spec has many numbers inside its arguments.
     if lacks_width or lacks_depth:
-        search.try_each(library.inner_numbers(spec))
+        search.try_each(library.nested_numbers(spec))
     if lacks_width:
         width, joint = widening.further(width, joint)
     if lacks_depth and not deepening.adding:
-        search.try_each(library.entry_counts(spec))
+        search.try_each(library.entry_repeats(spec))
     depth = deepening.arguments()
     together = deepening.apart() if library.towers else tuple(depth)[:1]
     return SizeArguments(

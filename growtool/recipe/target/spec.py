@@ -51,7 +51,7 @@ def target_specs(
     if target.model is not None:
         library = library_of(spec)
         named = library.named(replace(spec, extra=extra), target.model, target.model_args)
-        return (library.opened(named) if any(map(is_path, named.model_args)) else named,), ()
+        return (library.with_open_arguments(named) if any(map(is_path, named.model_args)) else named,), ()
     base = replace(spec, extra=extra)
     if target.scale is None:
         return _accepting(base, target.model_args), ()
@@ -62,7 +62,7 @@ def target_specs(
 
 def _accepting(base: ModelSpec, args: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
     """Return the source with other arguments, plain and opened; opened alone if some are paths inside arguments."""
-    plain, wide = base.with_args(**args), library_of(base).opened(base).with_args(**args)
+    plain, wide = base.with_args(**args), library_of(base).with_open_arguments(base).with_args(**args)
     return (wide,) if any(map(is_path, args)) else (plain, wide)
 
 
@@ -117,7 +117,7 @@ def scalable(
     plain = find_size_arguments(base, model, trace, axes, built)
     lacking = [axis for axis in axes if not getattr(plain, axis)]
     reaches_little = "width" in axes and plain.reach < LEAST_REACH
-    opening = library_of(base).opened(base)
+    opening = library_of(base).with_open_arguments(base)
     if opening == base or not (lacking or plain.joint or reaches_little or not plain.closes):
         return base, plain
     opened = find_size_arguments(opening, model, trace, axes, built)

@@ -23,7 +23,7 @@ from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import NewUnits
 from growtool.recipe.scaled import scaling_of
 from growtool.recipe.widths.changes import WidthChange, alike
-from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, told
+from growtool.trace import ChannelGroup, Channels, GroupPair, channels_of, in_words
 from growtool.trace.reading.hidden_units import NoHiddenUnitsError, hidden_units
 
 
@@ -38,7 +38,7 @@ class Widths:
     Attributes:
         expansions: how each set of channels grows, those that stay included.
         changes: the groups that grow.
-        passages: what the blank channels of a set go through; sets without blanks are absent.
+        blanks: what the blank channels of a set go through; sets without blanks are absent.
         every_tensor: whether the operator also makes the tensors that do not grow.
         in_pairs: whether new units that nothing reads yet come in pairs.
         measured: new hidden units whose weights images decide.
@@ -46,7 +46,7 @@ class Widths:
 
     expansions: Mapping[GroupPair, Expansion]
     changes: tuple[WidthChange, ...]
-    passages: Mapping[ChannelGroup, BlankPropagation]
+    blanks: Mapping[ChannelGroup, BlankPropagation]
     every_tensor: bool = False
     in_pairs: bool = False
     measured: Mapping[GroupPair, NewUnits] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Widths:
     @property
     def norms(self) -> tuple[RescaledNorm, ...]:
         """Every norm whose gain makes up for blanks."""
-        return tuple(norm for blanks in self.passages.values() for norm in blanks.norms)
+        return tuple(norm for blanks in self.blanks.values() for norm in blanks.norms)
 
     @property
     def of_target(self) -> dict[ChannelGroup, Expansion]:
@@ -132,7 +132,7 @@ def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[Wi
     changes = []
     for change in widths.changes:
         growth = growths[change.group, change.before]
-        passed = widths.passages.get(growth.target)
+        passed = widths.blanks.get(growth.target)
         copies = change.after - change.before - int(widths.expansions[growth].blank.sum())
         changes.append(replace(change, copies=copies, holds=passed.blank if passed else None))
     return tuple(changes)
@@ -178,7 +178,8 @@ def _new_units(
     if problems:
         raise CannotWidenError(
             [
-                f"{told(groups)}: {operator} takes hidden units that one layer writes and one layer reads, and {why}"
+                f"{in_words(groups)}: {operator} takes hidden units that one layer writes and one layer reads, "
+                f"and {why}"
                 for why, groups in problems.items()
             ]
         )
@@ -233,18 +234,18 @@ def _with_blanks(
         for kind in _kinds(abilities, widths.measured.get(growth)):
             passage = propagate_blanks(trace, growth.target, kind, tried.of_target, zeroed, copied_all.transformed)
             stopped = not all(matching.ignored(module) for module, _ in passage.reasons)
-            if not stopped and not (passage.nearly and copies_are_exact):
-                chosen = replace(tried, passages={**chosen.passages, growth.target: passage})
+            if not stopped and not (passage.means_left and copies_are_exact):
+                chosen = replace(tried, blanks={**chosen.blanks, growth.target: passage})
                 break
         else:
             if growth in widths.measured:  # there are no copies to fall back on: the promise tells what stops them
-                chosen = replace(tried, passages={**chosen.passages, growth.target: passage})
+                chosen = replace(tried, blanks={**chosen.blanks, growth.target: passage})
     # what passes beside copies may not pass beside the blanks of other sets
     final = {
         group: propagate_blanks(trace, group, passage.blank, chosen.of_target, zeroed, copied_all.transformed)
-        for group, passage in chosen.passages.items()
+        for group, passage in chosen.blanks.items()
     }
-    return replace(chosen, passages=final)
+    return replace(chosen, blanks=final)
 
 
 def _kinds(abilities: Abilities, units: NewUnits | None) -> tuple[Blank, ...]:

@@ -26,11 +26,11 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
         widths: how channels grow.
         scaled: what rows of tensors are multiplied by.
     """
-    found = {name: scaled_by(rows, scaled.offsets.get(name, 0.0)) for name, rows in scaled.rows.items()}
+    found = {name: scaled_by(rows, scaled.offsets.get(name, 0.0)) for name, rows in scaled.row_factors.items()}
     # A scale g per channel stands between a writer W and a mean that has to be taken off. With r the root mean square
     # of g, diag(g) W = r (diag(g / r) W): the writer takes g / r, and the scale keeps the same r for all channels,
     # through which centring passes.
-    for group, blanks in widths.passages.items():
+    for group, blanks in widths.blanks.items():
         for name, scale in blanks.writers.folded:
             source = matching.blocks.source_name(scale) if scale else None
             found[name] = replace(
@@ -70,7 +70,7 @@ def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]
         name: the tensor.
         rows: the sets of channels on its dimensions that no sum runs over.
     """
-    passages = [widths.passages[growth.target] for growth in rows if growth.target in widths.passages]
+    passages = [widths.blanks[growth.target] for growth in rows if growth.target in widths.blanks]
     if not passages:
         return "zero"
     trace = matching.target.trace
@@ -88,11 +88,11 @@ def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
     return frozenset(
         growth
         for growth in axis.growths()
-        if growth.target in widths.passages and name in widths.passages[growth.target].free
+        if growth.target in widths.blanks and name in widths.blanks[growth.target].free
     )
 
 
-def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, Tensor], ...]:
+def pair_partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, Tensor], ...]:
     """Return the dimensions with open blank channels, and for each position the other one of its pair, int64.
 
     Nothing if new units do not come in pairs.
@@ -101,7 +101,7 @@ def partners(matching: Matching, widths: Widths, name: str) -> tuple[tuple[int, 
         return ()
     pairs = {
         group: _partner(widths.of_target[group].blank)
-        for group, passage in widths.passages.items()
+        for group, passage in widths.blanks.items()
         if passage.blank == "open"
     }
     axes = matching.target.trace.tensors[name]

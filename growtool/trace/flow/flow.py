@@ -46,22 +46,22 @@ class Normed(NamedTuple):
 
 
 class Base(NamedTuple):
-    """An earlier tensor whose elements a tensor holds on certain terms; `params`, `passing` and `plain` hold together.
+    """An earlier tensor whose elements a tensor holds on certain terms, which hold together.
 
     Attributes:
         params: parameters that have to be zero.
         layout: where the elements of the earlier tensor lie.
-        passing: parameters and buffers of layers that have to compute the identity.
+        identity_layers: parameters and buffers of layers that have to compute the identity.
         window: the positions of the earlier tensor that it holds; None for all of them.
-        plain: gains that have to be one and shifts that have to be zero. The norms then repeat an earlier one, up to
-            their eps.
+        unit_affine: gains that have to be one and shifts that have to be zero. The norms then repeat an earlier one, up
+            to their eps.
     """
 
     params: Params
     layout: Layout
-    passing: Params = frozenset()
+    identity_layers: Params = frozenset()
     window: Window | None = None
-    plain: Params = frozenset()
+    unit_affine: Params = frozenset()
 
     def is_all(self, shape: Sequence[int]) -> bool:
         """Return whether a tensor of this shape is the earlier one, element by element."""
@@ -173,16 +173,17 @@ def _joined(parts: Sequence[Base], dim: int) -> Base | None:
     beside = {(*part.layout[:dim], (), *part.layout[dim + 1 :]) for part in parts}  # layouts, but for `dim`
     if not adjacent or not in_order or len(beside) > 1:
         return None
-    params, passing, plain = (
-        frozenset().union(*sets) for sets in zip(*((p.params, p.passing, p.plain) for p in parts), strict=True)
+    params, identity_layers, unit_affine = (
+        frozenset().union(*sets)
+        for sets in zip(*((p.params, p.identity_layers, p.unit_affine) for p in parts), strict=True)
     )
-    if params & (passing | plain):
+    if params & (identity_layers | unit_affine):
         return None
     window = windows[0]._replace(stop=windows[-1].stop)
     (layout,) = beside
     layout = (*layout[:dim], _in_order(window.dim, window.stop - window.start), *layout[dim + 1 :])
     is_all = (window.start, window.stop) == (0, window.size)
-    return Base(params, layout, passing, None if is_all else window, plain)
+    return Base(params, layout, identity_layers, None if is_all else window, unit_affine)
 
 
 def _in_order(dim: int, size: int) -> tuple[Digit, ...]:
@@ -199,7 +200,7 @@ def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]
         layer: parameters and buffers of the layer; none of them can have to be zero as well.
     """
     return {
-        token: base._replace(passing=base.passing | layer)
+        token: base._replace(identity_layers=base.identity_layers | layer)
         for token, base in source.reachable(shape).items()
         if not layer & base.params
     }
@@ -221,7 +222,7 @@ def normed_again(source: Flow, shape: Sequence[int], by: Normed, norms: Mapping[
     for token, base in source.reachable(shape).items():
         before = norms.get(token)
         if before is not None and before.norm == by.norm and base.is_all(shape) and not by.affine & base.params:
-            bases[token] = base._replace(plain=base.plain | by.affine | before.affine)
+            bases[token] = base._replace(unit_affine=base.unit_affine | by.affine | before.affine)
     return bases
 
 
@@ -233,10 +234,10 @@ def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
             continue
         for token, base in stream.reachable(shape).items():
             # a parameter cannot be zero and part of an identity, or a gain of one, at the same time
-            if branch.zeroed_by & (base.passing | base.plain):
+            if branch.zeroed_by & (base.identity_layers | base.unit_affine):
                 continue
             known = bases.get(token)
-            if known is None or len(base.passing) < len(known.passing):
+            if known is None or len(base.identity_layers) < len(known.identity_layers):
                 bases[token] = base._replace(params=base.params | branch.zeroed_by)
     if left.zeroed_by is None or right.zeroed_by is None:
         return Flow(bases=bases)

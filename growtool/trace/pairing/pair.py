@@ -19,8 +19,8 @@ from growtool.trace.axes import (
     Segment,
     axis_size,
     factor_size,
+    fixed_reason,
     groups_on,
-    is_fixed,
 )
 from growtool.trace.pairing.paired_axis import GroupPair, PairedAxis, PairedFactor, Unchanged
 from growtool.trace.reading.place_names import places
@@ -181,7 +181,7 @@ def _kept(before: int, after: int, fixed: str) -> str:
 
 def _frozen(axis: Axis) -> str | None:
     """Return why an axis has nothing to grow, None if it has."""
-    return "a single position" if axis_size(axis) == 1 else is_fixed(axis)
+    return "a single position" if axis_size(axis) == 1 else fixed_reason(axis)
 
 
 def origin_of(axis: Axis, origins: Mapping[ChannelGroup, ChannelGroup]) -> Axis | None:
@@ -207,14 +207,14 @@ def as_paired(axis: Axis, origins: Mapping[ChannelGroup, ChannelGroup]) -> Paire
 def torn_groups(
     paired: Mapping[str, tuple[PairedAxis, ...]],
     names: list[str],
-    same: Mapping[ChannelGroup, ChannelGroup] | None = None,
+    counts_as: Mapping[ChannelGroup, ChannelGroup] | None = None,
 ) -> list[str]:
     """Return a line for each group of one model whose channels are in several groups of the other.
 
     Args:
         paired: from `pair`.
         names: the target's tensors to look at.
-        same: channel group of the target -> another one that it counts as, although the target keeps them apart.
+        counts_as: channel group of the target -> another one that it counts as, although the target keeps them apart.
     """
     # group -> each of its groups in the other model, with the first tensor that has both
     targets: dict[ChannelGroup, dict[ChannelGroup, str]] = {}
@@ -223,7 +223,7 @@ def torn_groups(
         for axis in paired[name]:
             for growth in axis.growths():
                 if growth.source is not None:
-                    grown = representative(growth.target, same or {})
+                    grown = representative(growth.target, counts_as or {})
                     targets.setdefault(growth.source, {}).setdefault(grown, name)
                     sources.setdefault(grown, {}).setdefault(growth.source, name)
     lines = []
@@ -234,8 +234,8 @@ def torn_groups(
     return lines
 
 
-def representative(group: ChannelGroup, same: Mapping[ChannelGroup, ChannelGroup]) -> ChannelGroup:
-    """Return the channel group that one counts as, by `same` of `torn_groups`."""
-    while group in same:
-        group = same[group]
+def representative(group: ChannelGroup, counts_as: Mapping[ChannelGroup, ChannelGroup]) -> ChannelGroup:
+    """Return the channel group that one counts as, by `counts_as` of `torn_groups`."""
+    while group in counts_as:
+        group = counts_as[group]
     return group

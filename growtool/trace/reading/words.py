@@ -50,7 +50,7 @@ def channels_of(trace: Trace) -> Mapping[ChannelGroup, Channels]:
     return {group.group: _channels(group, trace, heads, blocks, closing) for group in trace.groups}
 
 
-def told(found: Iterable[Channels]) -> str:
+def in_words(found: Iterable[Channels]) -> str:
     """Return channels as text, with the places of each kind put together: `heads (blocks 0-3)`."""
     where: dict[str, list[str]] = defaultdict(list)
     for channels in found:

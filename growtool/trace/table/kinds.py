@@ -110,7 +110,7 @@ class Op:
         factors: index of the first of the two tensors that are multiplied and summed over.
         spatial: number of trailing axes that are positions in the image.
         macs: counts its multiply-accumulates from the sizes of its tensors.
-        form: makes the result on the meta device by shape, where torch is slow; None leaves it to torch.
+        meta_result: makes the result on the meta device by shape, where torch is slow; None leaves it to torch.
     """
 
     kind: Kind
@@ -130,7 +130,7 @@ class Op:
     factors: int | None = None
     spatial: int = 0
     macs: Count | None = None
-    form: Callable[..., Any] | None = None
+    meta_result: Callable[..., Any] | None = None
 
     @property
     def moves(self) -> bool:

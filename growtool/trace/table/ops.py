@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from growtool.trace.table import form, macs
+from growtool.trace.table import macs, meta_results
 from growtool.trace.table.kinds import Condition, Kind, Op, Operation
 from growtool.trace.table.rules import indexing, layers, math, views
 
@@ -130,15 +130,15 @@ OPS: dict[str, Op] = {
     **_rows("_efficientzerotensor", Kind.DRAW, axes=math.created_uneven),
     **_rows("rand randn randint randperm bernoulli normal uniform", Kind.DRAW, axes=math.created_uneven),
     # value by value
-    **_rows("add", Kind.ADD, axes=math.pointwise, form=form.of_two),
+    **_rows("add", Kind.ADD, axes=math.pointwise, meta_result=meta_results.of_two),
     **_rows("sub", Kind.ADD, axes=math.pointwise),
-    **_rows("mul", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number, form=form.of_two),
+    **_rows("mul", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number, meta_result=meta_results.of_two),
     **_rows("div", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number),
     **_rows("neg", Kind.POINTWISE, axes=math.pointwise, linear=True),
     **_rows("relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, idempotent=True),
     **_rows("leaky_relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, sloped=True),
     **_rows("abs", Kind.POINTWISE, **_ACTIVATION, homogeneous=True),
-    **_rows("gelu hardswish", Kind.POINTWISE, **_ACTIVATION, sloped=True, form=form.of_function),
+    **_rows("gelu hardswish", Kind.POINTWISE, **_ACTIVATION, sloped=True, meta_result=meta_results.of_function),
     **_rows("silu tanh elu mish _prelu_kernel sin erf", Kind.POINTWISE, **_ACTIVATION, sloped=True),
     **_rows("sqrt sign", Kind.POINTWISE, **_ACTIVATION),
     **_rows(
@@ -166,12 +166,12 @@ OPS: dict[str, Op] = {
         homogeneous=_threshold_is_relu,
     ),
     **_rows("pow", Kind.POINTWISE, axes=math.pointwise, zero=_positive_power),
-    **_rows("hardsigmoid", Kind.POINTWISE, axes=math.pointwise, form=form.of_function),
+    **_rows("hardsigmoid", Kind.POINTWISE, axes=math.pointwise, meta_result=meta_results.of_function),
     **_rows("where masked_fill lerp softplus", Kind.POINTWISE, axes=math.pointwise),
     # sums
     **_rows("mm bmm", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
     **_rows("mv dot", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
-    **_rows("addmm", Kind.PRODUCT, **_ADDED_PRODUCT, form=form.of_added_product),
+    **_rows("addmm", Kind.PRODUCT, **_ADDED_PRODUCT, meta_result=meta_results.of_added_product),
     **_rows("baddbmm", Kind.PRODUCT, **_ADDED_PRODUCT),
     **_rows("convolution _convolution", Kind.CONVOLUTION, axes=layers.convolution, macs=macs.of_convolution),
     **_rows(
@@ -190,7 +190,7 @@ OPS: dict[str, Op] = {
         affine=(2, 3),
         eps=4,
         per_channel=True,
-        form=form.of_layer_norm,
+        meta_result=meta_results.of_layer_norm,
     ),
     **_rows(
         "_fused_rms_norm rms_norm", Kind.RMS_NORM, axes=layers.norm_over_last, affine=(2,), eps=3, per_channel=True
@@ -202,7 +202,7 @@ OPS: dict[str, Op] = {
         axes=layers.batch_norm,
         affine=(1, 2),
         running=True,
-        form=form.of_batch_norm,
+        meta_result=meta_results.of_batch_norm,
     ),
     **_rows(
         "_native_batch_norm_legit_no_training",
@@ -218,7 +218,7 @@ OPS: dict[str, Op] = {
         affine=(1, 2),
     ),
     **_rows("_softmax", Kind.SOFTMAX, axes=views.same),
-    **_rows("_safe_softmax", Kind.SOFTMAX, axes=views.same, form=form.of_softmax),
+    **_rows("_safe_softmax", Kind.SOFTMAX, axes=views.same, meta_result=meta_results.of_softmax),
     **_rows("_log_softmax", Kind.LOG_SOFTMAX, axes=views.same),
     **_rows("sum", Kind.SUM, axes=math.reduction, linear=True),
     **_rows("linalg_vector_norm norm", Kind.SUM, axes=math.reduction),

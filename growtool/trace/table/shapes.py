@@ -13,7 +13,7 @@ from growtool.trace.table.ops import OPS
 
 
 class ByShape(TorchDispatchMode):
-    """While active, operations whose row has a `form` return empty meta tensors as torch would, and at once."""
+    """While active, operations whose row has a `meta_result` return empty meta tensors as torch would, and at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -26,11 +26,11 @@ class ByShape(TorchDispatchMode):
         row = OPS.get(name.removesuffix("_"))
         first = args[0] if args else None  # a number in torch.mul(3, 2)
         on_meta = isinstance(first, Tensor) and first.is_meta
-        if row is not None and row.form is not None and on_meta and not kwargs:
+        if row is not None and row.meta_result is not None and on_meta and not kwargs:
             if in_place and row.kind is Kind.POINTWISE:
                 return first
             # add_ and mul_ may broadcast their other operand, or be refused for its shape or type
-            result = NotImplemented if in_place else row.form(*args)
+            result = NotImplemented if in_place else row.meta_result(*args)
             if result is not NotImplemented:
                 return result
         return func(*args, **(kwargs or {}))

@@ -100,7 +100,7 @@ def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
 
     both = of(width=2.0, depth=2.0)
     # If the arguments of the public constructor suffice for both axes, they suffice for each of them.
-    if source.library.opened(both.base) != both.base:
+    if source.library.with_open_arguments(both.base) != both.base:
         return dict.fromkeys(AXES, both)
     return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 

@@ -142,7 +142,7 @@ def grown_arms(source: Checkpoint, plans: Sequence[LoadedPlan]) -> list[Arm]:
         except GrowtoolError as error:
             problems.extend(f"{loaded.path}: {problem}" for problem in error.problems)
             continue
-        told = loaded.saying(recipe.plan, recipe.choices)
+        told = loaded.with_plan(recipe.plan, recipe.choices)
         size = summarise(recipe).after
         arm = Arm(name, recipe.target, size.macs, size.parameters, recipe.promise.kind, 0, source, told)
         if recipe.second is not None:

@@ -13,7 +13,7 @@ from growtool.errors import PlanError
 from growtool.finetune.data.sources import open_splits
 from growtool.finetune.options.defaults import Choice, choose, grown_with_losses, in_words
 from growtool.finetune.options.merging import merge
-from growtool.finetune.options.settings import own_workers
+from growtool.finetune.options.settings import default_workers
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.update.model import spec_for
 from growtool.images import other_classes, require_readable
@@ -209,7 +209,7 @@ def _write_options(study: Study) -> None:
     study.output.mkdir(parents=True, exist_ok=True)
     for variant in (None, *study.variants):
         options = merge(
-            {"workers": own_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
+            {"workers": default_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
         )
         text = yaml.safe_dump(dict(options), sort_keys=True, allow_unicode=True)
         (study.output / options_file(variant)).write_text(text, encoding="utf-8")

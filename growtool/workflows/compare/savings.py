@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from growtool.report import units
-from growtool.report.chart import ticks
+from growtool.report.ticks import ticks
 from growtool.workflows.compare.results import Spread
 
 Points = Sequence[tuple[float, float]]

@@ -14,7 +14,7 @@ from growtool.errors import PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.config import RunConfig
 from growtool.finetune.options.merging import make_config
-from growtool.finetune.parallel.device import device_of
+from growtool.finetune.parallel.device import joining_device
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.run import finetune
 from growtool.finetune.state.lock import LOCK, locked
@@ -87,7 +87,7 @@ def run_protocol(
         locked(output) if world.is_main else nullcontext(),
         continuing_with(line),
         stop_on_signals(patient=world.size > 1) as request,
-        joined(world, device_of([_config(loaded, name, start).device for name, start in starts.items()], world)),
+        joined(world, joining_device([_config(loaded, name, start).device for name, start in starts.items()], world)),
     ):
         if world.is_main:
             _begin(loaded, output, line, resume=resume)

@@ -31,7 +31,7 @@ from growtool.finetune.options.settings import NEW, RATE, Settings
 from growtool.plan import LoadedPlan, Plan, load_plan
 from growtool.plan.document import Document, read_document
 from growtool.plan.explain import validated
-from growtool.plan.load import placed, placed_checkpoint, placed_plan
+from growtool.plan.load import checkpoint_in, path_in, plan_in
 from growtool.plan.section import Section, problem
 from growtool.workflows.schedule.rate import Rate
 from growtool.workflows.schedule.stages import PREVIOUS, Grow, Stage, Train
@@ -123,7 +123,7 @@ def load_schedule(path: Path) -> LoadedSchedule:
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:
         raise PlanError(document.lines())
-    start = placed_checkpoint(schedule.checkpoint, path.parent)
+    start = checkpoint_in(schedule.checkpoint, path.parent)
     read = tuple(_read_stages(document, content, plans))
     require_sound({stage.place: stage.options_with(state=True) for stage in read if isinstance(stage, Train)}, path)
     return LoadedSchedule(path, text, start, read, schedule.rate)
@@ -154,7 +154,7 @@ def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedP
         named = stage.get("grow") if isinstance(stage, dict) else None
         if isinstance(named, str):
             try:
-                plans[index] = load_plan(placed(named, document.path.parent))
+                plans[index] = load_plan(path_in(named, document.path.parent))
             except GrowtoolError as error:
                 for found in error.problems:
                     document.note(("stages", index, "grow"), found)
@@ -177,7 +177,7 @@ def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[
             yield Grow(number, _digest(kind, plans[index].text), place, plans[index])
         else:
             loaded = LoadedPlan.of(value, path)
-            yield Grow(number, _digest(kind, value), place, loaded.saying(placed_plan(loaded.plan, path.parent)))
+            yield Grow(number, _digest(kind, value), place, loaded.with_plan(plan_in(loaded.plan, path.parent)))
 
 
 def _digest(kind: str, content: Any) -> str:

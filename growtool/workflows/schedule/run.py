@@ -13,7 +13,7 @@ from growtool.checkpoint.folder import json_text
 from growtool.checkpoint.staging import write_text
 from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.commands import command
-from growtool.finetune.parallel.device import device_of
+from growtool.finetune.parallel.device import joining_device
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
@@ -66,7 +66,7 @@ def run_schedule(
         course = _foresee(schedule, output, done)
         if world.is_main and not begun:
             _begin(schedule, output)
-        with joined(world, device_of(_devices(schedule.stages[len(done) :]), world)):
+        with joined(world, joining_device(_devices(schedule.stages[len(done) :]), world)):
             for stage in schedule.stages:
                 which = f"stage {stage.number} of {len(schedule.stages)}"
                 if stage.number <= len(done):

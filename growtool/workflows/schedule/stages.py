@@ -74,7 +74,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class ExpectedResult:
     """The expected result of a stage.
 
     Attributes:
@@ -118,7 +118,7 @@ class Train:
         """Open a checkpoint that says itself which model it is of."""
         return open_checkpoint(path)
 
-    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
+    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
         """Return the same model, with the class names that training gives it.
 
         Raises:
@@ -133,7 +133,7 @@ class Train:
             open_checkpoint(named)
         teacher = site.foreseen_teacher if named == PREVIOUS else None
         found = foresee(self._config(site), source, World.from_environment(), teacher)
-        return Foreseen(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
+        return ExpectedResult(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
 
     def run(self, site: Site) -> StageRecord:
         """Train in `NN-train/`, from the optimizer's state of the stage before if there is one that fits."""
@@ -210,7 +210,7 @@ class Grow:
 
         return open_planned(path, [self.plan.plan])
 
-    def foresee(self, source: Checkpoint, site: Site) -> Foreseen:
+    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
         """Return the target.
 
         Raises:
@@ -223,13 +223,13 @@ class Grow:
         from growtool.recipe.choosing.consent import require_consent
 
         plan = self.plan.plan
-        source = replace(source, spec=source.spec.as_told(plan.model, plan.model_args, where=source.name))
+        source = replace(source, spec=source.spec.with_plan_args(plan.model, plan.model_args, where=source.name))
         recipe = resolve(plan, source)
         require_consent(recipe)
         if plan.data is not None and (plan.recalibrate or plan.seeing):
             open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
-        return Foreseen(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
+        return ExpectedResult(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
 
     def unfit(self, course: Course, root: Path) -> Iterator[str]:
         """Yield a problem if this stage would grow while the rate rises or falls."""
@@ -278,11 +278,11 @@ Stage = Train | Grow
 
 def _same_optimizer(checkpoint: str | Path, name: str) -> bool:
     """Return whether the state of an optimizer lies beside a checkpoint: from the stage before, or grown with it."""
-    from growtool.finetune.update.optimizer import class_name
+    from growtool.finetune.update.optimizer import optimizer_class
 
     path = Path(checkpoint) / OPTIMIZER
     if not path.is_file():
         return False
     return bool(
-        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == class_name(name)
+        read_document(path, lambda held: held["optimizer"], expected="an optimizer's state") == optimizer_class(name)
     )
