@@ -164,11 +164,22 @@ def test_channels_that_are_returned_are_not_centred():
     assert ("", "the model returns the channels themselves, not through a norm") in found.reasons
 
 
+NORMS = {
+    "batch": lambda s, y: s.batch(y.mT).mT,
+    "batch without statistics": lambda s, y: (
+        nn.functional.batch_norm(y.mT, None, None, s.batch.weight, s.batch.bias, training=True).mT
+    ),
+    "group": lambda s, y: nn.functional.group_norm(y.mT, 1, s.batch.weight, s.batch.bias).mT,
+}
+
+
 @pytest.mark.parametrize(("closed", "passes"), [({"batch.weight"}, False), ({"batch.weight", "batch.bias"}, True)])
-def test_a_batch_norm_without_statistics_is_zero_if_gain_and_shift_are(closed, passes):
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_is_zero_if_gain_and_shift_are(norm, closed, passes):
+    """Whatever it reads, and whatever its running mean is."""
+
     def norm_last(s, x):
-        y = nn.functional.batch_norm(s.branch(s.norm(x)).mT, None, None, s.batch.weight, s.batch.bias, training=True)
-        return s.last(pooled(x + y.mT))
+        return s.last(pooled(x + NORMS[norm](s, x)))
 
     *_, recipe = recipe_between(norm_last, "centre_zero")
     [growth] = recipe.matching.paired["stem.weight"][0].growths()

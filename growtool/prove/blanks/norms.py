@@ -28,11 +28,9 @@ def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
     x = blanks.state(number)
     if x.value not in ("same", "zero"):
         return AbstractState("open", blanks.lost(step, "BatchNorm reads the channels themselves, one by one"))
-    gain, shift, mean = (blanks.state(leaf.number) if isinstance(leaf, Ref) else None for leaf in step.args[1:4])
-    if gain is not None and all(state.value == "zero" for state in (gain, shift) if state is not None):
-        return AbstractState("silent", "zero")
     # (0 - 0) g + 0
-    silent = all(state.rows == "silent" for state in (x, shift, mean) if state is not None)
+    added = [blanks.state(leaf.number).rows for leaf in step.args[2:4] if isinstance(leaf, Ref)]  # shift, running mean
+    silent = x.rows == "silent" and all(rows == "silent" for rows in added)
     return AbstractState("silent" if silent else "open")
 
 
@@ -42,9 +40,6 @@ def normed(blanks: BlankPass, step: Step) -> AbstractState | None:
     if norm is None or not blanks.lies_on(norm.x, norm.dims):
         return None
     x = blanks.state(norm.x)
-    affine = [blanks.state(number) for number in (norm.gain, norm.shift) if number is not None]
-    if norm.gain is not None and all(state.value == "zero" for state in affine):
-        return AbstractState("silent", "zero")
     if not _fits(x, norm.kind):
         return AbstractState("open", blanks.lost(step, _unfit(norm.kind, x)))
     axes = blanks.trace.forward.axes(norm.x)

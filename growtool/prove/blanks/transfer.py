@@ -9,6 +9,7 @@ from growtool.algebra.expansion import Blank
 from growtool.prove.blanks.norms import batch_normed, normed
 from growtool.prove.blanks.products import attended, multiplied
 from growtool.prove.blanks.state import INFINITE, AbstractState, BlankPass
+from growtool.trace.reading.norms import is_closed
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
@@ -17,6 +18,8 @@ def state_after(blanks: BlankPass, step: Step) -> AbstractState:
     """Return the state of the results of an operation, by its kind."""
     if any(state.value == "other" for state in blanks.states_of(step)):
         return AbstractState("open", "other")
+    if step.op.affine and is_closed(step, lambda number: blanks.state(number).value == "zero"):
+        return AbstractState("silent", "zero")
     return _TRANSFER.get(step.op.kind, _plain)(blanks, step)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.reading.factors import product_of
+from growtool.trace.reading.norms import is_closed, norm_call
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
@@ -115,12 +116,10 @@ class _Search:
 
         A mean remains that its gains make, see `BlankPropagation.means_left`.
         """
-        affine = [leaf.number for leaf in step.args[1:4] if isinstance(leaf, Ref)]
-        has_gain = isinstance(step.arg(step.op.affine[0], "weight"), Ref)  # without one the normalised values remain
-        if has_gain and all(map(self._is_zeroed, affine)):
+        if is_closed(step, self._is_zeroed):
             return _NOTHING
-        shift = step.arg(3, "bias") if step.op.kind is Kind.LAYER_NORM else None
-        return self.writers.get(shift.number) if isinstance(shift, Ref) else None
+        norm = norm_call(step, self._forward)
+        return None if norm is None or norm.shift is None else self.writers.get(norm.shift)
 
     def _joined(self, numbers: list[int]) -> Writers | None:
         """Return the writers of a sum of tensors, all of which have to be centred."""

@@ -16,7 +16,7 @@ from growtool.prove.scales.values import Factors, moved, simplified
 from growtool.trace.reading.factors import Product, product_of
 from growtool.trace.reading.norms import NORMS, group_axis, number_added
 from growtool.trace.steps import Ref, Step
-from growtool.trace.table.kinds import Kind, is_homogeneous, is_linear_per_channel
+from growtool.trace.table.kinds import Kind, gain_and_shift, is_homogeneous, is_linear_per_channel
 from growtool.trace.table.reductions import divisor_correction, reduced_dims, takes_batch_statistics
 
 Rule = Callable[[ScalePass, Step], "Factors | list[Factors]"]
@@ -218,15 +218,14 @@ def _attended(scales: ScalePass, step: Step) -> Factors:
 
 def _normed(scales: ScalePass, step: Step) -> Factors:
     """A norm passes no factor on, because of its eps; its result is as large as its gain and its shift."""
-    affine = [step.args[place] for place in step.op.affine if len(step.args) > place]
-    of_affine = [scales.of(leaf.number) if isinstance(leaf, Ref) else None for leaf in affine]
-    others = set(step.ins) - {leaf.number for leaf in affine if isinstance(leaf, Ref)}
+    gain, shift = gain_and_shift(step)
+    others = set(step.ins) - {leaf.number for leaf in (gain, shift) if leaf is not None}
     scales.require_unscaled(step, [step.args[0].number])
     scales.values.require_one(*map(scales.of, others))  # running statistics are those of the source
-    gain = of_affine[0] if of_affine and of_affine[0] is not None else 0
-    factors = scales.values.product(gain, _over_normed(scales, step))
-    if len(of_affine) > 1 and of_affine[1] is not None:
-        factors = scales.values.require_equal(factors, of_affine[1])
+    of_gain = 0 if gain is None else scales.of(gain.number)
+    factors = scales.values.product(of_gain, _over_normed(scales, step))
+    if shift is not None:
+        factors = scales.values.require_equal(factors, scales.of(shift.number))
     if isinstance(factors, int) or step.op.kind not in (Kind.BATCH_NORM, Kind.GROUP_NORM):
         return factors
     return factors.reshape(1, -1, *[1] * (len(scales.shape(step.outs[0])) - 2))  # channels stand second

@@ -24,7 +24,7 @@ from growtool.trace.flow.flow import (
 from growtool.trace.flow.identity_layers import identity_layer
 from growtool.trace.flow.layout import Layout, permuted, reshaped
 from growtool.trace.steps import is_finite_at_zero
-from growtool.trace.table.kinds import Kind, is_linear_per_channel, keeps_zero
+from growtool.trace.table.kinds import Kind, gain_and_shift, is_linear_per_channel, keeps_zero
 from growtool.trace.table.signature import scalars
 
 _ZERO_OF_ZEROS = (Kind.SUM, Kind.VARIANCE)  # over whole dimensions: sums, lengths and deviations
@@ -97,7 +97,7 @@ def _normed(tape: Observer, call: Call) -> Normed | None:
     """Return the LayerNorm that an operation is, if its gain, and its shift if any, are parameters; else None."""
     if call.op.kind is not Kind.LAYER_NORM:
         return None
-    affine = [call.args[place] for place in call.op.affine]
+    affine = gain_and_shift(call)
     names = [None if tensor is None else tape.stored_name(tensor) for tensor in affine]
     if names[0] is None or any(name is None and affine[i] is not None for i, name in enumerate(names)):
         return None
@@ -142,10 +142,10 @@ def _zeroed_by(tape: Observer, call: Call) -> Params | None:
     if not call.ins:  # torch.div(4, 2)
         return None
     if call.op.affine:
-        gain, *shifts = (call.args[i] if len(call.args) > i else None for i in call.op.affine)
+        gain, shift = gain_and_shift(call)
         if gain is None:  # the normalised values remain, whatever the shift is
             return None
-        return _all_zero(tape, [gain, *(shift for shift in shifts if shift is not None)])
+        return _all_zero(tape, [gain] if shift is None else [gain, shift])
     if call.op.sums_products:
         bias, operands = _bias_and_operands(call)
         product = _any_zero(tape, operands)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from growtool.trace.axes import Axis
 from growtool.trace.result import Trace
 from growtool.trace.steps import ForwardPass, Ref, Step
-from growtool.trace.table.kinds import Kind
+from growtool.trace.table.kinds import Kind, gain_and_shift
 from growtool.trace.unify import factor_out
 
 NormName = Literal["LayerNorm", "RMSNorm", "SimpleNorm"]
@@ -49,16 +50,25 @@ def norm_call(step: Step, forward: ForwardPass) -> NormCall | None:
         return None
     x = step.args[0].number
     ndim = len(forward.layouts[x])
-    gain, *shifts = (step.arg(place, name) for place, name in zip(step.op.affine, ("weight", "bias"), strict=False))
-    shift, eps = next(iter(shifts), None), step.args[step.op.eps]
+    gain, shift = gain_and_shift(step)
+    eps = step.args[step.op.eps]
     return NormCall(
         kind=kind,
         x=x,
         dims=tuple(range(ndim - len(step.args[1]), ndim)),
-        gain=gain.number if isinstance(gain, Ref) else None,
-        shift=shift.number if isinstance(shift, Ref) else None,
+        gain=None if gain is None else gain.number,
+        shift=None if shift is None else shift.number,
         eps=None if eps is None else float(eps),
     )
+
+
+def is_closed(step: Step, is_zero: Callable[[int], bool]) -> bool:
+    """Return whether a norm gives zeros whatever it reads: its gain is zero, and so is its shift if it has one.
+
+    Without a gain the normalised values remain.
+    """
+    gain, shift = gain_and_shift(step)
+    return gain is not None and is_zero(gain.number) and (shift is None or is_zero(shift.number))
 
 
 def parameter_of(gain: int, forward: ForwardPass) -> tuple[tuple[str, ...], float] | None:

@@ -153,6 +153,13 @@ class Op:
         return self.kind in (Kind.ADD, Kind.MULTIPLY, Kind.POINTWISE)
 
 
+def gain_and_shift(norm: Operation) -> tuple[Any, Any]:
+    """Return what a norm multiplies by and what it adds: a tensor of a call, the `Ref` of a step; None without one."""
+    leaves = [norm.arg(place, name) for place, name in zip(norm.op.affine, ("weight", "bias"), strict=False)]
+    gain, shift = (*leaves, None, None)[:2]
+    return gain, shift
+
+
 def keeps_zero(operation: Operation) -> bool:
     """Return whether an operation of one tensor maps zero to zero: `Op.zero`."""
     return _holds(operation.op.zero, operation)
