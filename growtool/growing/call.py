@@ -20,7 +20,7 @@ from growtool.growing.grow import grow as grow_recipe
 from growtool.growing.optimizer import find_state, in_template_form
 from growtool.growing.source import open_planned
 from growtool.library import ModelSpec, libraries, library_of
-from growtool.plan import Plan, load_plan
+from growtool.plan import LoadedPlan, Plan
 from growtool.plan.load import loaded_plan
 from growtool.recipe import resolve
 from growtool.verify import CPU
@@ -30,7 +30,7 @@ _DEVIATION = 1e-6  # relative to the largest output, in float64: a model and the
 
 def grow(
     model_or_path: nn.Module | Checkpoint | str | Path,
-    plan: Plan | Mapping[str, Any] | str | Path,
+    plan: LoadedPlan | Plan | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
     force: bool = False,
@@ -41,7 +41,7 @@ def grow(
         model_or_path: a model of timm, the path of a timm folder or `.safetensors` file, or an opened checkpoint.
             The arguments of a model are those that `timm.create_model` was given. For a model that its class built
             directly, with other arguments than its defaults, the plan's `model_args` has to tell them.
-        plan: the path of a plan in YAML, its content as a mapping, or a plan that was read.
+        plan: the path of a plan in YAML, its content as a mapping, or what `load_plan` returned.
         out: a folder or `.safetensors` file to write. None keeps the result in memory.
         force: whether to replace an older output.
 
@@ -54,7 +54,12 @@ def grow(
         PlanError: the plan is wrong, or cannot be carried out.
         CheckpointError: the source cannot be grown, or the proof failed.
     """
-    loaded = load_plan(plan) if isinstance(plan, str | Path) else loaded_plan(plan)
+    if not isinstance(model_or_path, nn.Module | Checkpoint | str | Path):
+        raise CheckpointError(
+            f"found a {type(model_or_path).__name__}, expected a model, the path of a checkpoint, or an opened one; "
+            "state dicts do not tell which model they are of"
+        )
+    loaded = loaded_plan(plan)
     with tempfile.TemporaryDirectory(prefix="growtool-") as temporary:
         source = _opened(model_or_path, loaded.plan, Path(temporary))
         with loaded.placing_problems():

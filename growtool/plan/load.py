@@ -141,15 +141,21 @@ def load_plan(path: str | Path) -> LoadedPlan:
     return _validated(document, content, text)
 
 
-def loaded_plan(plan: Plan | Mapping[str, Any]) -> LoadedPlan:
-    """Return a plan that was put together in Python as if it had been read from a file.
+def loaded_plan(plan: LoadedPlan | Plan | Mapping[str, Any] | str | Path) -> LoadedPlan:
+    """Return a plan as read from its file; one that was put together in Python as if it had been read from a file.
 
     Raises:
-        PlanError: the mapping is not a plan; one line for each problem.
+        PlanError: the file cannot be read, or the plan is none; one line for each problem.
     """
+    if isinstance(plan, LoadedPlan):
+        return plan
+    if isinstance(plan, str | Path):
+        return load_plan(plan)
     if isinstance(plan, Plan):
         content = {name: as_written(getattr(plan, name)) for name in Plan.model_fields if not _is_default(plan, name)}
         return LoadedPlan(plan, write_document(content), _UNNAMED, content)
+    if not isinstance(plan, Mapping):
+        raise PlanError(f"plan: found {plan!r}, expected {_NEED}, such as {{'target': {{'scale': 2}}}}, or a path")
     try:
         text = write_document(dict(plan))
     except RecursionError:

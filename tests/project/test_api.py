@@ -144,6 +144,21 @@ def test_a_mapping_that_is_no_plan_is_told_without_a_file(folder):
         growtool.grow(folder, endless)
 
 
+def test_what_is_neither_a_plan_nor_a_model_is_told(folder):
+    with pytest.raises(growtool.PlanError, match=r"plan: found 2, expected a mapping with at least `target:`, such as"):
+        growtool.grow(folder, 2)
+    with pytest.raises(growtool.CheckpointError, match="found a dict, expected a model, the path of a checkpoint"):
+        growtool.grow({"fc.weight": torch.zeros(1)}, PLAN)
+
+
+def test_a_plan_that_was_read_grows_as_its_file(folder, tmp_path):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    grown = [growtool.grow(folder, plan) for plan in (growtool.load_plan(tmp_path / "plan.yaml"), PLAN)]
+    states = [model.state_dict() for model in grown]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
 def test_what_is_shown_in_a_session_fits_on_a_screen(folder, tmp_path):
     checkpoint = growtool.open_checkpoint(str(folder))
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN) + "# " + "long " * 1000)
