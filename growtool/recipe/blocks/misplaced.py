@@ -91,19 +91,8 @@ def too_few(
     )
 
 
-def out_of_order(stretch: Stretch, kinds: int, *, added: bool) -> str:
-    """Return why blocks of several kinds cannot stay in the order of the source.
-
-    Args:
-        stretch: the sequence.
-        kinds: how many kinds of blocks it has.
-        added: whether any of its blocks is new.
-    """
-    if not added:
-        return (
-            f"{stretch.prefix}*: the target has its blocks of {kinds} kinds in another order than the source; choose a "
-            "target with the same order"
-        )
+def out_of_order(stretch: Stretch, kinds: int) -> str:
+    """Return why blocks of this many kinds cannot stay in the order of the source."""
     return (
         f"{stretch.prefix}*: blocks of {kinds} kinds alternate, and {len(stretch.target)} blocks would put them out of "
         "order; add as many blocks of each kind"

@@ -169,10 +169,10 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     # kinds were arranged apart from each other: old blocks have to be in order, and each there once, across all kinds
     kept = [p.source for _, p in sorted(placed.items()) if p.source is not None and not p.new]
     if kept != sorted(set(kept)):
-        starts = [p.start for p in placed.values() if p.new]
-        in_order = _in_order(stretch, starts[0], without_source) if starts else None
+        _, added = arrange(depth, stretch.source[:1], 2)
+        in_order = _in_order(stretch, added.start, without_source)
         if in_order is None:
-            raise PlanError(out_of_order(stretch, len(by_kind), added=bool(starts)))
+            raise PlanError(out_of_order(stretch, len(by_kind)))
         return in_order
     return dict(sorted(placed.items()))
 
