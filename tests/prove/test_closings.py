@@ -141,8 +141,13 @@ def test_why_closed_blocks_change_the_rest(case, message):
             {"depths": [1, 3, 1, 1]},
         ),
         ("nf_resnet26", {"depths": [2, 1, 1, 1], "width_factor": 0.25, "num_classes": 5}, {"depths": [3, 1, 1, 1]}),
+        (
+            "vit_dpwee_patch16_reg1_gap_256",
+            {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 5},
+            {"depth": 4},
+        ),
     ],
-    ids=["two streams", "convolutions on the stream", "a factor by depth"],
+    ids=["two streams", "convolutions on the stream", "a factor by depth", "a number by depth in each block"],
 )
 def test_networks_of_timm(architecture, args, more):
     spec = ModelSpec(architecture, args)
