@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,6 +155,7 @@ def comparison(tmp_path: Path):
         baselines = frozenset({"scratch", "source"})
         variants = (Variant("taught", {"kd_teacher": "small", "kd_weight": 0.3}),)
         output = tmp_path
+        config = SimpleNamespace(batch_size=4)
 
         class source:  # noqa: N801
             label, spec = "small", ModelSpec("resnet18")
@@ -165,7 +167,7 @@ def comparison(tmp_path: Path):
         ArmResult(scratch, 0.3, (outcome(10, 50, 79), outcome(10, 60, 81, seed=1)), {0.3: 79.0}, ()),
         ArmResult(longer, 0.3, (outcome(10, 50, 60, 70, 83),), {}, ()),
     )  # fmt: skip
-    return Comparison(Study(), results, source_macs=60_000, batch_size=4)  # type: ignore[arg-type]
+    return Comparison(Study(), results, source_macs=60_000)  # type: ignore[arg-type]
 
 
 def test_rows_hold_mean_and_deviation_over_seeds(comparison) -> None:

@@ -25,7 +25,7 @@ from growtool.workflows.compare.arms import Arm, scratch_arms, write_fresh
 from growtool.workflows.compare.budget import Budget
 from growtool.workflows.compare.lineup import lineup
 from growtool.workflows.compare.study import Study, source_cost
-from growtool.workflows.compare.trials import Failed, Runner, Training, Trial
+from growtool.workflows.compare.trials import Failed, Runner, Trial
 from tests.support.finetune import MODEL_ARGS, write_checkpoint
 
 SPEC = ModelSpec("resnet18", MODEL_ARGS)
@@ -46,8 +46,12 @@ def study(place: Path, output: Path, **changed: object) -> Study:
     return replace(made, **changed)
 
 
+def nothing(folder: Path, *, jobs: int = 1) -> Study:
+    return Study(source=None, plans=(), options={}, output=folder, budgets=(), jobs=jobs)  # type: ignore[arg-type]
+
+
 def runner(folder: Path, *, jobs: int = 1) -> Runner:
-    return Runner(Training(folder, (), None, {}), jobs=jobs, devices=(), told=lambda line: None)
+    return Runner(nothing(folder, jobs=jobs), {}, lambda line: None)
 
 
 def test_starts_made_side_by_side_are_those_made_alone(place: Path, tmp_path: Path, untrained: None) -> None:
@@ -78,7 +82,7 @@ def test_whatever_stops_one_trial_the_others_go_on(tmp_path: Path, untrained: No
 def test_a_run_that_goes_on_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("growtool.workflows.compare.trials.NEWS_SECONDS", 0.05)
     trial, said = Trial(Arm("a", SPEC, 1, 1, "", 40), 0, None, tmp_path), []
-    running = Runner(Training(tmp_path, (), None, {}), jobs=1, devices=(), told=said.append)
+    running = Runner(nothing(tmp_path), {}, said.append)
     line = json.dumps({"event": "evaluation", "step": 30, "top1": 51.5})
     script = f"""
 import pathlib, time
@@ -114,7 +118,7 @@ def test_seeds_do_not_go_on_where_no_rate_came_to_an_end(place: Path, tmp_path: 
 def test_a_shared_rate_is_among_the_settings(place: Path, tmp_path: Path) -> None:
     def settings(**changed: object) -> dict:
         asked = study(place, tmp_path, **changed)
-        return dict(comparing.training_of(asked).settings)
+        return comparing.shared_settings(asked)
 
     slow = {"opt": "sgd", "batch_size": 8, "data": str(place / "data"), "lr": 0.1}
     assert settings(options=slow) != settings(options=slow | {"lr": 0.2})

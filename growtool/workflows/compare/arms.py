@@ -22,7 +22,7 @@ from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.traced_model import TracedModel
 from growtool.report.macs import count_macs, training_macs
 from growtool.report.trained import recorded_macs
-from growtool.workflows.compare.variant import Variant, names_of, taken_names
+from growtool.workflows.compare.variant import PLAIN, Variant, names_of, taken_names
 
 _RESERVED = ("scratch", "source")  # the names and folders of baselines begin with these
 
@@ -40,7 +40,7 @@ class Arm:
         steps: updates to train for; 0 until it is set.
         source: the checkpoint whose weights the arm starts from; None from scratch.
         plan: how the source grows; None trains the source as it is.
-        variant: the options of training that differ from those of the other arms.
+        variant: the options of training that differ from those that all arms share.
         teacher_macs: MACs of one forward pass of the teacher, for one image; 0 without a teacher.
         carried: the state of the source's optimizer, if training starts from it.
         teacher: SHA-256 of the teacher's checkpoint; empty without a teacher.
@@ -57,7 +57,7 @@ class Arm:
     steps: int
     source: Checkpoint | None = None
     plan: LoadedPlan | None = None
-    variant: Variant | None = None
+    variant: Variant = PLAIN
     teacher_macs: int = 0
     carried: OptimizerState | None = None
     teacher: str = ""
@@ -98,7 +98,7 @@ class Arm:
         """Return the hex digest of everything that decides the start and the length of training."""
         # Consent to a loss changes no weight, so a run stays valid when it is given later.
         plan = self.plan.plan.model_dump(mode="json", exclude={"allow_lossy"}) if self.plan else None
-        other = json_text(dict(self.variant.options), sort_keys=True) if self.variant else ""
+        other = json_text(dict(self.variant.options), sort_keys=True) if self.variant.name else ""
         decisive = f"{self.target_key}{json_text(plan)}{self.steps}{other}{self.second}{self.teacher}"
         return hashlib.sha256(decisive.encode()).hexdigest()
 

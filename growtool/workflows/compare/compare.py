@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import yaml
 
@@ -23,7 +24,7 @@ from growtool.workflows.compare.lineup import lineup
 from growtool.workflows.compare.results import Outcome, best_rate
 from growtool.workflows.compare.savings import Curve, Measured
 from growtool.workflows.compare.study import DECIDED, Study, source_cost
-from growtool.workflows.compare.trials import Failed, Runner, Training, Trial, options_file
+from growtool.workflows.compare.trials import Failed, Runner, Trial, options_file
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class ArmResult:
     tried: dict[float, float]
     failed: tuple[Failed, ...]
 
+    @property
+    def rate(self) -> float | None:
+        """The learning rate that it trained with; None if that is not known."""
+        return self.arm.choices["lr"].value if "lr" in self.arm.choices else self.lr
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -53,13 +59,25 @@ class Comparison:
         study: the question.
         results: one for each arm; plans first, and the lengths of one way together.
         source_macs: MACs that training the source has cost; None if they are not known.
-        batch_size: images of an update.
     """
 
     study: Study
     results: tuple[ArmResult, ...]
     source_macs: int | None
-    batch_size: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images of an update."""
+        return self.study.config.batch_size
+
+    @property
+    def ways(self) -> dict[str, list[ArmResult]]:
+        """The arms with outcomes, those of different lengths together under their name."""
+        ways: dict[str, list[ArmResult]] = {}
+        for result in self.results:
+            if result.outcomes:
+                ways.setdefault(result.arm.name, []).append(result)
+        return ways
 
     @property
     def failed(self) -> tuple[Failed, ...]:
@@ -69,15 +87,11 @@ class Comparison:
     @cached_property
     def costs(self) -> Costs:
         """Accuracy against the MACs of all training, and what each way saves over training from scratch."""
-        return costs_of(_curves(self.results, self.batch_size))
+        return costs_of(_curves(self.ways, self.batch_size))
 
 
 def compare(study: Study, told: Callable[[str], None]) -> Comparison:
-    """Run every trial that is not done yet.
-
-    Args:
-        study: what to compare.
-        told: called with a line for each step.
+    """Run every trial that is not done yet; `told` is called with a line for each step.
 
     Raises:
         PlanError: a plan cannot be carried out, the data are missing or have other classes, or the output holds
@@ -101,30 +115,26 @@ def compare(study: Study, told: Callable[[str], None]) -> Comparison:
     arms = [replace(arm, choices=_choices(study, arm, per_epoch)) for arm in lineup(study, per_epoch, source_macs)]
     _tell_choices(arms, told)
     rates = study.rates or (None,)
-    runner = Runner(training_of(study), jobs=study.jobs, devices=study.devices, told=told)
+    runner = Runner(study, shared_settings(study), told)
     # All folders are checked before the first trial starts, so that no hours are spent on a comparison that cannot end.
     runner.check([_trial(study, arm, seed, lr) for arm in arms for seed in range(study.seeds) for lr in rates])
     _write_options(study)
     with runner:
         first = runner.run([_trial(study, arm, 0, lr) for arm in arms for lr in rates])
         tried = [first[n : n + len(rates)] for n in range(0, len(first), len(rates))]
-        chosen = [best_rate([found for found in outcomes if isinstance(found, Outcome)]) for outcomes in tried]
+        chosen = [best_rate(_ended(outcomes)) for outcomes in tried]
         further = [  # no more seeds if seed 0 failed at every rate: there is no rate to use for them
-            [_trial(study, arm, seed, lr) for seed in range(1, study.seeds)] if _any_ended(outcomes) else []
+            [_trial(study, arm, seed, lr) for seed in range(1, study.seeds)] if _ended(outcomes) else []
             for arm, lr, outcomes in zip(arms, chosen, tried, strict=True)
         ]
         rest = iter(runner.run([trial for trials in further for trial in trials]))
     others = [[next(rest) for _ in trials] for trials in further]
     results = [_result(*parts) for parts in zip(arms, chosen, tried, others, strict=True)]
-    return Comparison(study, tuple(results), source_macs, study.config.batch_size)
+    return Comparison(study, tuple(results), source_macs)
 
 
-def _curves(results: Sequence[ArmResult], batch_size: int) -> list[Curve]:
-    """Return a curve for each way with results; a way that starts from a checkpoint has this start as a point, too."""
-    ended = [result for result in results if result.outcomes]
-    ways: dict[str, list[ArmResult]] = {}
-    for result in ended:
-        ways.setdefault(result.arm.name, []).append(result)
+def _curves(ways: Mapping[str, Sequence[ArmResult]], batch_size: int) -> list[Curve]:
+    """Return a curve for each way; one that starts from a checkpoint has this start as a point, too."""
     curves = []
     for name, lengths in ways.items():
         way = lengths[0].arm
@@ -153,12 +163,12 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
     for remark in dict.fromkeys((*train.remarks, *held_out.remarks)):
         told(remark)
     problems = []
-    for variant in (None, *study.variants):
+    for variant in study.every_variant:
         teacher = study.config_of(variant).kd_teacher
         taught = None if teacher is None else open_checkpoint(teacher).spec.label_names
         if difference := other_classes(classes, taught):
             problems.append(
-                f"{f'--variant {variant.name}: ' if variant else ''}kd_teacher {teacher}: {difference}, the student's "
+                f"{variant.place}kd_teacher {teacher}: {difference}, the student's "
                 "(label_names in config.json); name a checkpoint trained for the same task"
             )
     if problems:
@@ -168,9 +178,8 @@ def _training_images(study: Study, told: Callable[[str], None]) -> int:
 
 def _choices(study: Study, arm: Arm, per_epoch: int) -> dict[str, Choice]:
     """Return the values of options that are not given: the same for all arms, but the rate of fresh weights."""
-    config = study.config_of(arm.variant).model_copy(update={"from_scratch": arm.from_scratch})
-    if study.rates:
-        config = config.model_copy(update={"lr": study.rates[0]})
+    rate = study.rates[0] if study.rates else None
+    config = study.config_of(arm.variant, rate).model_copy(update={"from_scratch": arm.from_scratch})
     lossy = arm.promise == "lossy" if arm.plan else arm.source is not None and grown_with_losses(arm.source)
     model = build(arm.target, where=arm.name)
     return choose(config, model, lossy=lossy, steps=arm.steps, per_epoch=per_epoch)
@@ -186,31 +195,25 @@ def _tell_choices(arms: Sequence[Arm], told: Callable[[str], None]) -> None:
         told(f"{', '.join(names)}: {text}")
 
 
-def _any_ended(outcomes: Sequence[Outcome | Failed]) -> bool:
-    return any(isinstance(found, Outcome) for found in outcomes)
+def _ended(found: Sequence[Outcome | Failed]) -> list[Outcome]:
+    return [outcome for outcome in found if isinstance(outcome, Outcome)]
 
 
-def training_of(study: Study) -> Training:
-    """Return what all trials share."""
+def shared_settings(study: Study) -> dict[str, Any]:
+    """Return everything that decides the results of all trials."""
     decisive = {
         key: value for key, value in study.config.as_dict().items() if key not in DECIDED | {"lr", "workers", "plugins"}
     }
     rate = {} if study.rates else {"shared_lr": study.config.lr}
-    return Training(
-        study.output,
-        study.plugins,
-        study.options.get("eval_interval"),
-        decisive | rate | _data(study) | {"source": study.source.sha256()},
-    )
+    return decisive | rate | _data(study) | {"source": study.source.sha256()}
 
 
 def _write_options(study: Study) -> None:
     """Write the files of options that the trials read."""
     study.output.mkdir(parents=True, exist_ok=True)
-    for variant in (None, *study.variants):
-        options = merge(
-            {"workers": default_workers(study.jobs)}, study.options, variant.options if variant else {}, _data(study)
-        )
+    for variant in study.every_variant:
+        workers = {"workers": default_workers(study.jobs)}
+        options = merge(workers, study.options, variant.options, _data(study))
         text = yaml.safe_dump(dict(options), sort_keys=True, allow_unicode=True)
         (study.output / options_file(variant)).write_text(text, encoding="utf-8")
 
@@ -231,7 +234,7 @@ def _result(
     return ArmResult(
         arm=arm,
         lr=lr,
-        outcomes=tuple(found for found in every if isinstance(found, Outcome) and found.lr == lr),
-        tried={found.lr: found.final for found in tried if isinstance(found, Outcome) and found.lr is not None},
+        outcomes=tuple(outcome for outcome in _ended(every) if outcome.lr == lr),
+        tried={outcome.lr: outcome.final for outcome in _ended(tried) if outcome.lr is not None},
         failed=tuple(found for found in every if isinstance(found, Failed)),
     )

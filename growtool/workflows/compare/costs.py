@@ -10,6 +10,7 @@ from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.page import TableText
 from growtool.workflows.compare.fit import LENGTHS, REACH, Crossing, Fit, crossing, fit
+from growtool.workflows.compare.results import Spread
 from growtool.workflows.compare.savings import Curve, Saving, levels, saving_at
 
 _DRAWN = 60  # points of the line that draws a fit
@@ -113,12 +114,8 @@ def _saved_text(saving: Saving) -> str:
 def cost_chart(costs: Costs, source_macs: int | None, titles: Mapping[str, str] | None = None) -> Chart:
     """Return the chart of the accuracy at the end of each run against the MACs of all training.
 
-    A point without cost has no place on the logarithmic axis and is left out.
-
-    Args:
-        costs: of every way.
-        source_macs: MACs that training the source has cost, to mark in the chart.
-        titles: of the ways, by name; without them, names serve as titles.
+    The cost of the source is marked. A point without cost has no place on the logarithmic axis and is left out. A way
+    without a title is called by its name.
     """
     titles = titles or {}
     return Chart(
@@ -195,19 +192,25 @@ def _crossing_text(pair: Pair) -> str:
 
 def _series(curve: Curve, fitted: Fit | None, title: str) -> Series:
     points = sorted((point for point in curve.points if point.macs), key=lambda point: point.macs)
-    spreads = [point.spread for point in points]
-    deviations = tuple(spread.deviation or 0.0 for spread in spreads)
     drawn: tuple[tuple[float, float], ...] = ()
     if fitted is not None:
         low, high = points[0].macs, points[-1].macs
         places = [low * (high / low) ** (n / _DRAWN) for n in range(_DRAWN + 1)]
         drawn = tuple((macs, fitted.at(macs)) for macs in places)
+    return spread_series(title, [(point.macs, point.spread) for point in points], drawn)
+
+
+def spread_series(
+    title: str, points: Sequence[tuple[float, Spread]], fit: tuple[tuple[float, float], ...] = ()
+) -> Series:
+    """Return a line through means over seeds at their places, with the deviations if there are any."""
+    deviations = tuple(spread.deviation or 0.0 for _, spread in points)
     return Series(
         title,
-        tuple(float(point.macs) for point in points),
-        tuple(spread.mean for spread in spreads),
+        tuple(float(place) for place, _ in points),
+        tuple(spread.mean for _, spread in points),
         deviations if any(deviations) else (),
-        drawn,
+        fit,
     )
 
 

@@ -6,7 +6,6 @@ Axes: R resamples (the first row is the fit itself), K exponents, N points, G pl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,11 +87,11 @@ def fit(points: Points) -> Fit | None:
     kept = _paid(points)
     if len({macs for macs, _ in kept}) < LENGTHS:
         return None
-    x_N, unit = _scaled(kept)
-    limit_R, scale_R, exponent_R = _solve(x_N, torch.tensor([[top1 for _, top1 in kept]], dtype=torch.float64))
-    rest = _values(limit_R, scale_R, exponent_R, x_N)[0] - torch.tensor([top1 for _, top1 in kept], dtype=torch.float64)
-    residual = float(rest.square().mean().sqrt())
-    return Fit(float(limit_R[0]), float(scale_R[0]), float(exponent_R[0]), unit, residual, len(kept))
+    x_N, y_1N, unit = _scaled(kept)
+    best = _solve(x_N, y_1N)
+    residual = (_values(*best, x_N) - y_1N).square().mean().sqrt()
+    limit, scale, exponent = map(float, best)
+    return Fit(limit, scale, exponent, unit, float(residual), len(kept))
 
 
 def crossing(first: Points, second: Points) -> Crossing | None:
@@ -134,11 +133,11 @@ def _paid(points: Points) -> list[tuple[float, float]]:
     return [(macs, top1) for macs, top1 in points if macs > 0]
 
 
-def _scaled(points: Sequence[tuple[float, float]]) -> tuple[Tensor, float]:
-    """Return the costs in units of their geometric mean, and this mean."""
-    macs_N = torch.tensor([macs for macs, _ in points], dtype=torch.float64)
+def _scaled(points: Points) -> tuple[Tensor, Tensor, float]:
+    """Return the costs [N] in units of their geometric mean, the accuracies [1, N], and this mean."""
+    macs_N, top1_N = torch.tensor(points, dtype=torch.float64).T.contiguous()
     unit = float(macs_N.log().mean().exp())
-    return macs_N / unit, unit
+    return macs_N / unit, top1_N[None], unit
 
 
 def _solve(x_N: Tensor, y_RN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,10 +177,9 @@ def _values(limit_R: Tensor, scale_R: Tensor, exponent_R: Tensor, x_N: Tensor) -
     return limit_R[:, None] - scale_R[:, None] * x_N ** -exponent_R[:, None]
 
 
-def _resampled(points: Sequence[tuple[float, float]], place_G: Tensor, random: torch.Generator) -> Tensor:
+def _resampled(points: Points, place_G: Tensor, random: torch.Generator) -> Tensor:
     """Return accuracies at each place: of the fit in the first row, of fits to resampled residuals in the others."""
-    x_N, unit = _scaled(points)
-    y_1N = torch.tensor([[top1 for _, top1 in points]], dtype=torch.float64)
+    x_N, y_1N, unit = _scaled(points)
     best = _solve(x_N, y_1N)
     fitted_1N = _values(*best, x_N)
     count = x_N.numel()

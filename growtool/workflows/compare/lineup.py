@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from growtool.checkpoint import open_checkpoint
 from growtool.checkpoint.beside import OPTIMIZER
 from growtool.errors import PlanError
-from growtool.finetune.config import RunConfig
 from growtool.finetune.prepare import teacher_macs
 from growtool.growing.optimizer import find_state
 from growtool.workflows.compare.arms import Arm, grown_arms, scratch_arms, source_arm
 from growtool.workflows.compare.budget import Budget
 from growtool.workflows.compare.study import Study
-from growtool.workflows.compare.variant import Variant
+from growtool.workflows.compare.variant import PLAIN, Variant
 
 
 def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
@@ -39,9 +38,9 @@ def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
         return budget.steps(updates_per_epoch=per_epoch, batch_macs=arm.training_macs(batch))
 
     plans = grown_arms(study.source, study.plans)
-    variants = [(variant, _teacher(study.config_of(variant))) for variant in (None, *study.variants)]
-    ways = [_varied(study, arm, *variant) for arm in plans for variant in variants]
-    plain = [way for way in ways if way.variant is None]
+    variants = [_decided(study, variant, plans[0]) for variant in study.every_variant]
+    ways = [replace(arm, name=arm.name + fields["variant"].suffix, **fields) for arm in plans for fields in variants]
+    plain = [way for way in ways if way.variant == PLAIN]
     arms = [
         arm
         for way in ways
@@ -52,7 +51,7 @@ def lineup(study: Study, per_epoch: int, source_macs: int | None) -> list[Arm]:
         own = [steps(fresh, budget) for budget in study.scratch_budgets]
         arms += _lengths(fresh, [*short, *(length + more for length in short), *own])
     if "source" in study.baselines:
-        source = replace(_varied(study, source_arm(study.source), *variants[0]), sunk=cost)
+        source = replace(source_arm(study.source), sunk=cost, **variants[0])
         short = [steps(source, budget) for budget in study.budgets]
         most = [max(way.training_macs(steps(way, budget) * batch) for way in plain) for budget in study.budgets]
         costly = [max(n, macs // source.training_macs(batch)) for n, macs in zip(short, most, strict=True)]
@@ -65,29 +64,21 @@ def _lengths(way: Arm, steps: Iterable[int]) -> list[Arm]:
     return [replace(way, steps=length) for length in sorted(set(steps))]
 
 
-def _teacher(config: RunConfig) -> dict[str, Any]:
-    """Return the fields of an arm that describe its teacher.
+def _decided(study: Study, variant: Variant, first: Arm) -> dict[str, Any]:
+    """Return the fields of an arm that a variant decides: its teacher, and the optimizer state that it starts from.
 
     Raises:
         CheckpointError: the teacher cannot be read.
+        PlanError: it shall start from the state of the source's optimizer, and there is none; `first` names the arm.
     """
-    if config.kd_teacher is None:
-        return {}
-    return {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
-
-
-def _varied(study: Study, arm: Arm, variant: Variant | None, teacher: Mapping[str, Any]) -> Arm:
-    """Return an arm with a variant, its teacher and the optimizer state that it starts from.
-
-    Raises:
-        PlanError: it shall start from the state of the source's optimizer, and there is none.
-    """
-    config = study.config_of(variant)
-    name = f"{arm.name}+{variant.name}" if variant else arm.name
-    carried = find_state(study.source.path.parent) if config.carry_optimizer else None
-    if config.carry_optimizer and carried is None:
-        raise PlanError(
-            f"{name}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, expected a checkpoint that "
-            "`growtool finetune` wrote; drop the option"
-        )
-    return replace(arm, name=name, variant=variant, carried=carried, **teacher)
+    config, decided = study.config_of(variant), dict[str, Any](variant=variant)
+    if config.kd_teacher is not None:
+        decided |= {"teacher_macs": teacher_macs(config), "teacher": open_checkpoint(config.kd_teacher).sha256()}
+    if config.carry_optimizer:
+        decided["carried"] = find_state(study.source.path.parent)
+        if decided["carried"] is None:
+            raise PlanError(
+                f"{first.name}{variant.suffix}: carry_optimizer: found no {OPTIMIZER} beside {study.source.name}, "
+                "expected a checkpoint that `growtool finetune` wrote; drop the option"
+            )
+    return decided

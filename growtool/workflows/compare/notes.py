@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from growtool.plan.schema import MIRROR
 from growtool.report import units
 from growtool.workflows.compare.compare import Comparison
+from growtool.workflows.compare.variant import PLAIN
 
 _SCRATCH = (
     "From scratch, each target trains for the same lengths, and for each of them plus the cost of the source{own}. A "
@@ -31,7 +32,7 @@ def notes(comparison: Comparison) -> list[str]:
         *cost_notes(comparison),
     ]
     said += [
-        f"Arms with +{variant.name} train with "
+        f"Arms with {variant.suffix} train with "
         + ", ".join(f"{key}: {value}" for key, value in variant.options.items())
         + " on top."
         for variant in study.variants
@@ -89,7 +90,7 @@ def _targets(comparison: Comparison) -> Iterator[str]:
     for arm in (result.arm for result in comparison.results):
         if arm.from_scratch:
             scratch[arm.target_key] = arm.name
-        elif arm.plan and arm.variant is None and arm.name not in plans.setdefault(arm.target_key, []):
+        elif arm.plan and arm.variant == PLAIN and arm.name not in plans.setdefault(arm.target_key, []):
             plans[arm.target_key].append(arm.name)
     if len(scratch) > 1:
         told = (f"{name} trains the target of {' and '.join(plans.get(key, []))}" for key, name in scratch.items())

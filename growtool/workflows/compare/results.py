@@ -60,9 +60,6 @@ class Spread:
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), deviation, len(values))
 
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
-
 
 def best_rate(outcomes: Sequence[Outcome]) -> float | None:
     """Return the learning rate with the best mean final accuracy; of equal ones the first.

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from growtool.checkpoint import Checkpoint
@@ -18,7 +17,7 @@ from growtool.plan import LoadedPlan
 from growtool.report.macs import macs_of, training_macs
 from growtool.report.trained import recorded_macs
 from growtool.workflows.compare.budget import Budget
-from growtool.workflows.compare.variant import Variant, undue_options
+from growtool.workflows.compare.variant import PLAIN, Variant, undue_options
 
 DECIDED = frozenset("checkpoint output resume force epochs steps macs seed device from_scratch plugins".split())
 """Options of `growtool finetune` that differ between the trials of a comparison, or that no result depends on."""
@@ -66,16 +65,21 @@ class Study:
     @property
     def config(self) -> RunConfig:
         """The options that all arms share, with their defaults."""
-        return self.config_of(None)
+        return self.config_of(PLAIN)
 
-    def config_of(self, variant: Variant | None, more: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
-        """Return the shared options, those of a variant, and `more`; later ones win.
+    @property
+    def every_variant(self) -> tuple[Variant, ...]:
+        """The variants, after the options that all arms share as they are."""
+        return (PLAIN, *self.variants)
+
+    def config_of(self, variant: Variant, rate: float | None = None) -> RunConfig:
+        """Return the shared options, those of a variant, and a learning rate; later ones win.
 
         Raises:
             PlanError: an option is missing, has a wrong value, or contradicts another.
         """
-        own = {"checkpoint": self.source.address, "output": self.output, **more}
-        return make_config(self.options, variant.options if variant else {}, own)
+        own = {"checkpoint": self.source.address, "output": self.output}
+        return make_config(self.options, variant.options, own, {} if rate is None else {"lr": rate})
 
     def require_possible(self) -> None:
         """Check every option of every variant.
@@ -104,7 +108,7 @@ class Study:
         problems += self._wrong_costs()
         rate = {"lr"} if self.rates else set()
         problems += [problem for variant in self.variants for problem in undue_options(variant, DECIDED | rate)]
-        for variant in () if problems else (None, *self.variants):
+        for variant in () if problems else self.every_variant:
             problems += self._unfit(variant)
         if problems:
             raise PlanError(list(dict.fromkeys(problems)))
@@ -127,14 +131,13 @@ class Study:
                 "scratch, or drop the lengths"
             )
 
-    def _unfit(self, variant: Variant | None) -> Iterator[str]:
+    def _unfit(self, variant: Variant) -> Iterator[str]:
         """Yield the problems with the options of a variant, at each learning rate."""
-        where = f"--variant {variant.name}: " if variant else ""
         for rate in self.rates or (None,):
             try:
-                self.config_of(variant, {} if rate is None else {"lr": rate})
+                self.config_of(variant, rate)
             except PlanError as error:
-                yield from (f"{where}{problem}" for problem in error.problems)
+                yield from (f"{variant.place}{problem}" for problem in error.problems)
 
 
 def _tells_its_model(source: Checkpoint) -> bool:
@@ -143,11 +146,9 @@ def _tells_its_model(source: Checkpoint) -> bool:
 
 
 def source_cost(study: Study, images: int) -> int | None:
-    """MACs: as the user says, or as the records beside the source tell; None where nothing does.
+    """Return the MACs of training the source: as the user says, in epochs of `images` images, too, or by its records.
 
-    Args:
-        study: holds the MACs or epochs, if the user gave them.
-        images: number of images in an epoch.
+    None if neither says it.
     """
     if study.source_macs is not None:
         return round(study.source_macs)

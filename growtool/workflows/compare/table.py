@@ -13,7 +13,7 @@ from growtool.report import units
 from growtool.report.chart import Chart, Series
 from growtool.report.page import TableText
 from growtool.workflows.compare.compare import ArmResult, Comparison
-from growtool.workflows.compare.costs import cost_chart
+from growtool.workflows.compare.costs import cost_chart, spread_series
 from growtool.workflows.compare.results import FRACTIONS, Spread
 
 SHOWN = ("arm", "updates", "total MACs", "start %", "end %", "lr", "parameters", "seconds")
@@ -33,7 +33,7 @@ def _row(comparison: Comparison, result: ArmResult) -> dict[str, Any]:
         "promise": arm.promise or None,
         "parameters": arm.parameters,
         "macs": arm.macs,
-        "lr": arm.choices["lr"].value if "lr" in arm.choices else result.lr,
+        "lr": result.rate,
         "lr_tried": result.tried,
         "seeds": len(outcomes),
         "failed": [f"{failed.trial.name}: {failed.reason}" for failed in result.failed],
@@ -121,12 +121,9 @@ def charts(comparison: Comparison) -> list[Chart]:
     The courses are top-1 against MACs and updates, and the loss. They come first if no way has several lengths. Mean
     and deviation are over seeds.
     """
-    ended = [result for result in comparison.results if result.outcomes]
-    lengths: dict[str, list[ArmResult]] = {}
-    for result in ended:
-        lengths.setdefault(result.arm.name, []).append(result)
-    longest = [max(found, key=lambda result: result.arm.steps) for found in lengths.values()]
-    several = any(len(found) > 1 for found in lengths.values())
+    ways = comparison.ways
+    longest = [max(lengths, key=lambda result: result.arm.steps) for lengths in ways.values()]
+    several = any(len(lengths) > 1 for lengths in ways.values())
     within = [
         Chart(
             f"{title}, the longest run of each" if several else title,
@@ -136,7 +133,7 @@ def charts(comparison: Comparison) -> list[Chart]:
         )
         for (measure, title, y_label), (axis, x_label) in ((TOP1, MACS), (TOP1, UPDATES), (EVAL_LOSS, UPDATES))
     ]
-    titles = {name: _title(found) for name, found in lengths.items()}
+    titles = {name: _title(lengths) for name, lengths in ways.items()}
     costs = cost_chart(comparison.costs, comparison.source_macs, titles)
     return [costs, *within] if several else [*within, costs]
 
@@ -144,8 +141,7 @@ def charts(comparison: Comparison) -> list[Chart]:
 def _title(lengths: Sequence[ArmResult]) -> str:
     """Return the name of a way with its size, the promise of its growth, and the rates of its lengths."""
     arm = lengths[0].arm
-    chosen = [result.arm.choices["lr"].value if "lr" in result.arm.choices else result.lr for result in lengths]
-    rates = [f"{rate:g}" for rate in dict.fromkeys(chosen) if rate is not None]
+    rates = [f"{rate:g}" for rate in dict.fromkeys(result.rate for result in lengths) if rate is not None]
     facts = [f"{units.count(arm.parameters)} parameters", arm.promise, f"lr {'/'.join(rates)}" if rates else ""]
     return f"{arm.name}: {', '.join(filter(None, facts))}"
 
@@ -154,11 +150,5 @@ def _series(result: ArmResult, measure: str, axis: str) -> Series:
     """Return means over seeds; updates at which a seed was not evaluated are left out, as their means would jump."""
     seeds = [{point.step: point for point in outcome.points} for outcome in result.outcomes]
     together = [[points[step] for points in seeds] for step in seeds[0] if all(step in points for points in seeds)]
-    spreads = [Spread.of([getattr(point, measure) for point in points]) for points in together]
-    deviations = tuple(spread.deviation or 0.0 for spread in spreads)
-    return Series(
-        _title([result]),
-        tuple(Spread.of([getattr(point, axis) for point in points]).mean for points in together),
-        tuple(spread.mean for spread in spreads),
-        deviations if any(deviations) else (),
-    )
+    x, y = ([Spread.of([getattr(point, name) for point in points]) for points in together] for name in (axis, measure))
+    return spread_series(_title([result]), [(place.mean, spread) for place, spread in zip(x, y, strict=True)])

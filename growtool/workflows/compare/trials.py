@@ -23,6 +23,7 @@ from growtool.finetune.state.journal import METRICS, read_events
 from growtool.finetune.state.points import read_points
 from growtool.workflows.compare.arms import Arm
 from growtool.workflows.compare.results import FRACTIONS, Outcome
+from growtool.workflows.compare.study import Study
 from growtool.workflows.compare.variant import Variant
 
 _SETTINGS, _RESULT, _LOG = "trial.json", "result.json", "log.txt"
@@ -61,49 +62,30 @@ class Failed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The training that all trials share.
-
-    Attributes:
-        folder: holds the files of options for `growtool finetune`, see `options_file`.
-        plugins: files that register models.
-        eval_interval: updates between evaluations within an epoch, if the options say so; None evaluates after each
-            quarter of an arm's updates.
-        settings: everything that decides a result, except the arm, the seed and a trial's own learning rate.
-    """
-
-    folder: Path
-    plugins: tuple[Path, ...]
-    eval_interval: int | None
-    settings: Mapping[str, Any]
-
-
-def options_file(variant: Variant | None) -> str:
-    """Where in the folder of a comparison the options of a variant stand, or those of the plain recipe."""
-    return f"training+{variant.name}.yaml" if variant else "training.yaml"
+def options_file(variant: Variant) -> str:
+    """Return the file with the options of a variant in the folder of a comparison."""
+    return f"training{variant.suffix}.yaml"
 
 
 class Runner:
     """Runs trials side by side.
 
     Args:
-        training: what they share.
-        jobs: the number of trials at once.
-        devices: torch devices that the trials share; empty leaves the choice to `growtool finetune`.
+        study: what is compared; without its `devices`, `growtool finetune` chooses one.
+        settings: everything that decides a result, except the arm, the seed and a trial's own learning rate.
         told: called with a line whenever a trial starts, is skipped or ends.
     """
 
-    def __init__(self, training: Training, *, jobs: int, devices: Sequence[str], told: Callable[[str], None]) -> None:
-        self.training, self.jobs, self.told = training, jobs, told
+    def __init__(self, study: Study, settings: Mapping[str, Any], told: Callable[[str], None]) -> None:
+        self.study, self.settings, self.told = study, settings, told
         self._devices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        for slot in range(jobs):
-            self._devices.put(devices[slot % len(devices)] if devices else None)
+        for slot in range(study.jobs):
+            self._devices.put(study.devices[slot % len(study.devices)] if study.devices else None)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._stopping = threading.Event()
         # Building a model sets hooks and a random state that all threads of the process share.
         self._building = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=jobs)
+        self._pool = ThreadPoolExecutor(max_workers=study.jobs)
 
     def __enter__(self) -> Runner:
         return self
@@ -157,7 +139,7 @@ class Runner:
 
     def _settings(self, trial: Trial) -> str:
         chosen = {name: choice.value for name, choice in trial.arm.choices.items()}
-        described = {"arm": trial.arm.fingerprint(), "seed": trial.seed, "lr": trial.lr, **self.training.settings}
+        described = {"arm": trial.arm.fingerprint(), "seed": trial.seed, "lr": trial.lr, **self.settings}
         described |= {"defaults": chosen} if chosen else {}
         return hashlib.sha256(json_text(described, sort_keys=True).encode()).hexdigest()
 
@@ -192,15 +174,15 @@ class Runner:
             GrowtoolError: the process failed.
         """
         command = [sys.executable, "-m", "growtool", "finetune", str(trial.arm.start(trial.folder / _START))]
-        options = self.training.folder / options_file(trial.arm.variant)
+        options = self.study.output / options_file(trial.arm.variant)
         command += ["--config", str(options), "--output", str(trial.folder / _RUN), "--resume", "auto"]
         command += ["--steps", str(trial.arm.steps), "--seed", str(trial.seed), "--json"]
-        if self.training.eval_interval is None:
+        if self.study.options.get("eval_interval") is None:  # then after each quarter of the updates
             command += ["--set", f"eval_interval={max(1, int(FRACTIONS[0] * trial.arm.steps))}"]
         command += ["--set", "from_scratch=true"] if trial.arm.from_scratch else []
         command += ["--lr", repr(trial.lr)] if trial.lr is not None else []
         command += ["--device", device] if device else []
-        for plugin in self.training.plugins:
+        for plugin in self.study.plugins:
             command += ["--plugin", str(plugin)]
         with (trial.folder / _LOG).open("ab") as log:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._environment())
@@ -226,7 +208,7 @@ class Runner:
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of a trial: cores are divided among the jobs, unless the user has set a number."""
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        threads = max(1, (os.cpu_count() or 1) // self.study.jobs)
         return {"OMP_NUM_THREADS": str(threads), **os.environ}
 
 

@@ -22,12 +22,25 @@ class Variant:
     """Options of `growtool finetune` that replace those all arms share.
 
     Attributes:
-        name: unique in the comparison; an arm is named `PLAN+NAME`.
+        name: unique in the comparison; empty for `PLAIN`.
         options: name -> value.
     """
 
     name: str
     options: Mapping[str, Any]
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the name of a plan or a file."""
+        return f"+{self.name}" if self.name else ""
+
+    @property
+    def place(self) -> str:
+        """What stands in front of a problem with the options."""
+        return f"--variant {self.name}: " if self.name else ""
+
+
+PLAIN = Variant("", {})  # the options that all arms share, as they are
 
 
 def read_variants(paths: Sequence[Path]) -> tuple[Variant, ...]:
@@ -55,7 +68,7 @@ def undue_options(variant: Variant, decided: Collection[str]) -> list[str]:
     if not undue:
         return []
     return [
-        f"--variant {variant.name}: found the options {', '.join(undue)}, expected none that has to be the same for "
+        f"{variant.place}found the options {', '.join(undue)}, expected none that has to be the same for "
         "all arms or that the comparison decides; drop them, or make another comparison"
     ]
 
@@ -66,13 +79,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def taken_names(names: Sequence[str], *, option: str, reserved: tuple[str, ...] = ()) -> list[str]:
-    """Return a problem if a name is given twice, or begins like the name of a baseline.
-
-    Args:
-        names: of the files.
-        option: that named the files.
-        reserved: beginnings that no name may have.
-    """
+    """Return a problem if the files that `option` names have a name twice, or one with a reserved beginning."""
     taken = sorted({name for name in names if names.count(name) > 1 or name.startswith(reserved)})
     if not taken:
         return []
