@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from growtool.errors import PlanError
@@ -21,7 +21,7 @@ _ALIKE = "would leave copies alike"
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
+class Tried:
     """A choice of operators that was tried.
 
     Attributes:
@@ -52,8 +52,8 @@ def chosen(plan: Plan, source: TracedModel, target: TracedModel, make: Callable[
         PlanError: no operator can do it; tells what stops the first.
     """
     plan = plan.completed
-    tried: list[_Tried] = []
-    for attempt in _attempts(plan, source, target, make):
+    tried: list[Tried] = []
+    for attempt in attempts(plan, source, target, make):
         tried.append(attempt)
         if attempt.lacks is None:
             break
@@ -70,24 +70,30 @@ def chosen(plan: Plan, source: TracedModel, target: TracedModel, make: Callable[
     return replace(best.outcome, choices=tuple(choices)) if choices else best.outcome
 
 
-def _attempts(
-    plan: Plan, source: TracedModel, target: TracedModel, make: Callable[[Plan, Matching], Recipe]
-) -> Iterator[_Tried]:
-    """Try every choice of operators for what the plan leaves open; see `chosen`."""
-    for depth in DEPTHS if plan.depth is None and is_deeper(source, target) else (plan.depth,):
+def attempts(
+    plan: Plan,
+    source: TracedModel,
+    target: TracedModel,
+    make: Callable[[Plan, Matching], Recipe],
+    *,
+    widths: Sequence[Width | None] = WIDTHS,
+    depths: Sequence[Depth | None] = DEPTHS,
+) -> Iterator[Tried]:
+    """Try every choice of `widths` and `depths` for what the plan leaves open; for the other arguments see `chosen`."""
+    for depth in depths if plan.depth is None and is_deeper(source, target) else (plan.depth,):
         try:
             matching = match(source, target, depth)
         except PlanError as error:
-            yield _Tried(plan.width, depth, error, "cannot")
+            yield Tried(plan.width, depth, error, "cannot")
             continue
         open_width = plan.width is None and matching.is_wider
         lacks: str | None = _ALIKE
-        for width in WIDTHS if open_width else (plan.width,):
+        for width in widths if open_width else (plan.width,):
             if lacks != _ALIKE and getattr(width, "bank", None) and open_width:
                 continue  # another bank tells copies apart; it keeps no function that the first does not
             outcome = _made(plan.model_copy(update={"width": width, "depth": depth}), matching, make)
             lacks = _lacks(outcome, open_width=open_width)
-            yield _Tried(width, depth, outcome, lacks)
+            yield Tried(width, depth, outcome, lacks)
 
 
 def _made(plan: Plan, matching: Matching, make: Callable[[Plan, Matching], Recipe]) -> Recipe | PlanError:
