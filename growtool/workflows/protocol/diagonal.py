@@ -23,6 +23,7 @@ from growtool.algebra.axis_map import AxisMap, axis_map
 from growtool.algebra.expansion import circular
 from growtool.checkpoint import Checkpoint, Form, Layout, ModelSpec, Templated, coefficients_of, open_checkpoint
 from growtool.errors import PlanError, format_names
+from growtool.library import library_of
 from growtool.operators.base import generator_for
 from growtool.plan.width import Coefficients
 from growtool.recipe.matching import Matching, match
@@ -31,7 +32,7 @@ from growtool.templates.coefficients import new_vectors
 from growtool.templates.convert import write_tensors
 from growtool.templates.reference import member_places
 from growtool.trace import GroupPair
-from growtool.workflows.protocol.member import bank_of, fresh_weights
+from growtool.workflows.protocol.member import bank_of
 
 Maps = Mapping[str, tuple[AxisMap, ...]]
 
@@ -91,13 +92,7 @@ def two_sided(maps: Maps) -> frozenset[str]:
 
 
 def write_grown(out: Path, grown: ModelSpec, members: tuple[Path, Path], new: NewVectors) -> None:
-    """Write the grown model in template form.
-
-    Args:
-        out: the folder to write.
-        grown: the grown model.
-        members: folders of member 0 and member 1.
-        new: how new vectors are drawn.
+    """Write the grown model in template form; `members` are the folders of member 0 and member 1.
 
     Raises:
         PlanError: the members do not fit the model.
@@ -105,7 +100,7 @@ def write_grown(out: Path, grown: ModelSpec, members: tuple[Path, Path], new: Ne
     first, last = (open_checkpoint(folder) for folder in members)
     assert first.form is not None and last.form is not None, "members are in template form"
     maps, target = growth_maps(first.spec, grown)
-    fresh = fresh_weights(grown, new.seed)
+    fresh = library_of(grown).initialised(grown, new.seed).state_dict()
     tensors: dict[str, Tensor] = {}
     templated: dict[str, Templated] = {}
     for name, value in target.model.state_dict().items():
@@ -167,14 +162,12 @@ def beside(first: Tensor, last: Tensor, fresh: Tensor, axes: tuple[AxisMap, ...]
     grown = fresh.clone().to(first.dtype)
     if len(growing) > 1 or axes[growing[0]].consumes:
         grown.zero_()
-    for dim in growing:
-        for member, replica in ((first, 0), (last, axes[dim].replicas - 1)):
-            positions = [torch.nonzero(axis.replica == min(replica, axis.replicas - 1)).flatten() for axis in axes]
-            part = member
-            for d, (axis, where) in enumerate(zip(axes, positions, strict=True)):
-                part = part.index_select(d, axis.index[where])
-            index = torch.meshgrid(*positions, indexing="ij")
-            grown[index] = part
+    for member, replicas in ((first, [0] * len(axes)), (last, [axis.replicas - 1 for axis in axes])):
+        positions = [
+            (axis.replica == replica).nonzero().flatten() for axis, replica in zip(axes, replicas, strict=True)
+        ]
+        origins = [axis.index[where] for axis, where in zip(axes, positions, strict=True)]
+        grown[torch.meshgrid(*positions, indexing="ij")] = member[torch.meshgrid(*origins, indexing="ij")]
     return grown
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from growtool.algebra.layers import deviation
 from growtool.checkpoint import (
     Form,
     Layout,
@@ -58,29 +59,17 @@ def write_member(out: Path, spec: ModelSpec, growing: frozenset[str], *, templat
 
 
 def write_copy(out: Path, member: Path, *, noise: float, seed: int) -> None:
-    """Write a copy of a trained member, with noise added to its templates.
-
-    Args:
-        out: the folder to write.
-        member: the folder of the member.
-        noise: standard deviation relative to that of each bank.
-        seed: of the noise.
-    """
+    """Write a copy of a trained member, with noise on its templates; its deviation is relative to that of each bank."""
     source = open_checkpoint(member)
     assert source.form is not None, "a member is in template form"
     tensors = {name: source.read_stored(name) for name in source.stored}
     for bank in source.form.banks:
         for part in source.form.parts(bank):
             drawn = torch.randn(tensors[part].shape, generator=generator_for(seed, part))
-            tensors[part] = tensors[part] + noise * float(tensors[part].std(correction=0)) * drawn
+            tensors[part] = tensors[part] + noise * deviation(tensors[part]) * drawn
     write_tensors(out, source.spec, build(source.spec, where="member"), tensors, source.form)
 
 
 def bank_of(name: str) -> str:
     """Return the name of the bank of a layer that shares its templates with no other layer."""
     return name.replace(".", "_")
-
-
-def fresh_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
-    """Return the tensors as the library initialises the model."""
-    return dict(library_of(spec).initialised(spec, seed).state_dict())

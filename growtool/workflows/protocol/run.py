@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from growtool.checkpoint.folder import json_text
-from growtool.checkpoint.staging import write_text
 from growtool.errors import PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.config import RunConfig
@@ -17,15 +15,16 @@ from growtool.finetune.options.merging import make_config
 from growtool.finetune.parallel.device import joining_device
 from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.run import finetune
-from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
-from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.finetune.stopping import Stopped
 from growtool.library import ModelSpec, spec_named
+from growtool.workflows.folder import begin, held
 from growtool.workflows.protocol.diagonal import NewVectors, growth_maps, two_sided, write_grown
 from growtool.workflows.protocol.file import TRAININGS, LoadedProtocol, Protocol
 from growtool.workflows.protocol.member import write_copy, write_member
 
 REPORT, COPY = "protocol.json", "protocol.yaml"
+_START, _RUN, _LAST = "start", "run", "run/last"  # in the folder of a training
 _NOISE = 0.1  # default noise on the templates of a copied member, relative to their standard deviation
 
 
@@ -81,37 +80,28 @@ def run_protocol(
     grown = spec_named(protocol.model, protocol.model_args, input_size=list(protocol.input_size))
     member = grown.with_args(**protocol.member_args)
     growing = two_sided(growth_maps(member, grown)[0])
-    starts = {name: output / name / "start" for name in TRAININGS}
+    configs = {name: _config(loaded, name, output / name) for name in TRAININGS}
     steps: list[Step] = []
     with (
-        locked(output) if world.is_main else nullcontext(),
-        continuing_with(line),
-        stop_on_signals(patient=world.size > 1) as request,
-        joined(world, joining_device([_config(loaded, name, start).device for name, start in starts.items()], world)),
+        held(output, world, line) as request,
+        joined(world, joining_device([config.device for config in configs.values()], world)),
     ):
         if world.is_main:
             _begin(loaded, output, line, resume=resume)
-
-        def write(act: Callable[..., None], start: Path, *arguments: Any, **named: Any) -> None:
+        saved = output / TRAININGS[0] / _START
+        for name, config in configs.items():
+            start = output / name / _START
             if world.is_main and not start.exists():  # it appears once it is complete
-                act(start, *arguments, **named)
+                _write_start(start, name, protocol, member, grown, growing)
             world.wait()
-
-        def run_of(name: str) -> Path:
-            return starts[name].parent / "run"
-
-        def train(name: str) -> Path:
             if world.any(request.asked):
-                done, saved = (steps[-1].steps, run_of(steps[-1].name) / "last") if steps else (0, starts[name])
-                raise Stopped(done, str(saved), request, line=line)
+                raise Stopped(steps[-1].steps if steps else 0, str(saved), request, line=line)
             told(f"{name}: training")
-            result = finetune(_config(loaded, name, starts[name]), progress)
+            result = finetune(config, progress)
             tops = result.initial.top1, result.last.top1
             steps.append(Step(name, *tops, result.steps, result.parameters, result.seconds))
             told(f"{name}: top-1 {tops[0]:.2f} % -> {tops[1]:.2f} %")
-            return run_of(name) / "last"
-
-        _carry_out(protocol, member, grown, growing, starts, write, train)
+            saved = output / name / _LAST
     if world.is_main:
         report: dict[str, Any] = {
             "protocol": protocol.model_dump(mode="json"),
@@ -121,37 +111,27 @@ def run_protocol(
     return steps
 
 
-def _carry_out(
-    protocol: Protocol,
-    member: ModelSpec,
-    grown: ModelSpec,
-    growing: frozenset[str],
-    starts: Mapping[str, Path],
-    write: Callable[..., None],
-    train: Callable[[str], Path],
+def _write_start(
+    start: Path, name: str, protocol: Protocol, member: ModelSpec, grown: ModelSpec, growing: frozenset[str]
 ) -> None:
-    """Write the checkpoint that each training starts from, and train it.
+    """Write the checkpoint that the training `name` starts from; of the trainings before it, the runs are read.
 
-    Args:
-        write: calls a function in the first process, unless its result exists; the other processes wait for it.
-        train: takes the name of a training and returns its last checkpoint.
+    `growing` are the tensors whose rows and columns both grow.
     """
-    write(write_member, starts["member_0"], member, growing, templates=protocol.templates, seed=protocol.seed)
-    first = train("member_0")
-    if protocol.second == "copy":
-        noise = _NOISE if protocol.noise is None else protocol.noise
-        write(write_copy, starts["member_1"], first, noise=noise, seed=protocol.seed + 1)
+    first, last = (start.parent.parent / trained / _LAST for trained in TRAININGS[:2])
+    seed = protocol.seed
+    if name == "grown":
+        write_grown(start, grown, (first, last), NewVectors(protocol.coefficients, protocol.gain, seed))
+    elif name == "member_1" and protocol.second == "copy":
+        write_copy(start, first, noise=_NOISE if protocol.noise is None else protocol.noise, seed=seed + 1)
     else:
-        write(write_member, starts["member_1"], member, growing, templates=protocol.templates, seed=protocol.seed + 1)
-    last = train("member_1")
-    new = NewVectors(protocol.coefficients, protocol.gain, protocol.seed)
-    write(write_grown, starts["grown"], grown, (first, last), new)
-    train("grown")
+        own = seed if name == "member_0" else seed + 1
+        write_member(start, member, growing, templates=protocol.templates, seed=own)
 
 
-def _config(loaded: LoadedProtocol, name: str, start: Path) -> RunConfig:
+def _config(loaded: LoadedProtocol, name: str, folder: Path) -> RunConfig:
     fresh = name == "member_0" or (name == "member_1" and loaded.protocol.second == "scratch")
-    decided = {"checkpoint": start, "output": start.parent / "run", "resume": "auto"}
+    decided = {"checkpoint": folder / _START, "output": folder / _RUN, "resume": "auto"}
     return make_config({"from_scratch": fresh}, loaded.trainings[name], decided)
 
 
@@ -165,7 +145,4 @@ def _begin(loaded: LoadedProtocol, output: Path, line: str, *, resume: bool) -> 
                 f"restore it from {copy}, or choose another --output"
             )
         return
-    if any(path.name != LOCK for path in output.iterdir()):
-        going_on = f", or go on with\n{line}" if copy.is_file() else ""
-        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
-    write_text(copy, loaded.text)
+    begin(copy, loaded.text, line, begun=copy.is_file())

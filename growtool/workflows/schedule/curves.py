@@ -123,9 +123,8 @@ def _read_schedule(folder: Path, name: str) -> Curve:
         points.extend(_points(under_way, points[-1] if points else None))
     if not points:
         raise PlanError(f"{folder}: no stage has trained yet, expected at least one evaluation; look again later")
-    sizes = [units.count(record.parameters) for record in records] or [""]
-    size = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
-    facts = (f"{size} parameters",) if records else ()
+    sizes = dict.fromkeys(units.count(record.parameters) for record in (*records[:1], *records[-1:]))
+    facts = (f"{' to '.join(sizes)} parameters",) if sizes else ()
     return Curve(name, tuple(points), tuple(grown), (*facts, *_rate(folder.glob("*-train"))))
 
 

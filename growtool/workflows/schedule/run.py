@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,9 @@ from growtool.errors import GrowtoolError, PlanError
 from growtool.finetune.commands import command
 from growtool.finetune.parallel.device import joining_device
 from growtool.finetune.parallel.distributed import World, joined
-from growtool.finetune.state.lock import LOCK, locked
 from growtool.finetune.state.records import Progress
-from growtool.finetune.stopping import Stopped, continuing_with, stop_on_signals
+from growtool.finetune.stopping import Stopped
+from growtool.workflows.folder import begin, held
 from growtool.workflows.schedule.file import LoadedSchedule
 from growtool.workflows.schedule.rate import Course, Span
 from growtool.workflows.schedule.stages import Grow, Site, Stage, StageRecord, Train
@@ -53,37 +53,28 @@ def run_schedule(
         Stopped: SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C came before the last stage was complete; the state is saved.
     """
     world = World.from_environment()
-    source: str | Path = schedule.checkpoint
-    teacher = source
-    resume_line = _going_on(schedule, output)
-    with (
-        locked(output) if world.is_main else nullcontext(),
-        continuing_with(resume_line),
-        stop_on_signals(patient=world.size > 1) as request,
-    ):
+    line = command("schedule", schedule.path, "-o", output, "--resume")
+    with held(output, world, line) as request:
         begun = resume and (output / STATE).is_file()
         done = _done(schedule, output) if begun else []
         course = _foresee(schedule, output, done)
         if world.is_main and not begun:
-            _begin(schedule, output)
+            begin(output / COPY, schedule.text, line, begun=(output / STATE).is_file())
+            _write(output, schedule, [])
         with joined(world, joining_device(_devices(schedule.stages[len(done) :]), world)):
             for stage in schedule.stages:
                 which = f"stage {stage.number} of {len(schedule.stages)}"
                 if stage.number <= len(done):
-                    record = done[stage.number - 1]
-                    told(f"{which}: {record.kind}, done before")
-                else:
-                    if world.any(request.asked):
-                        raise Stopped(done[-1].steps if done else 0, str(source), request, line=resume_line)
-                    told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
-                    with _told_where(stage):
-                        record = stage.run(Site(output, source, teacher, progress, course))
-                    done.append(record)
-                    if world.is_main:
-                        _write(output, schedule, done)
-                if record.kind == "grow":
-                    teacher = source
-                source = output / record.checkpoint
+                    told(f"{which}: {done[stage.number - 1].kind}, done before")
+                    continue
+                source, teacher = _reached(schedule, output, done)
+                if world.any(request.asked):
+                    raise Stopped(done[-1].steps if done else 0, str(source), request, line=line)
+                told(f"{which}: {'growing' if isinstance(stage, Grow) else 'training'}")
+                with _told_where(stage):
+                    done.append(stage.run(Site(output, source, teacher, progress, course)))
+                if world.is_main:
+                    _write(output, schedule, done)
     return done
 
 
@@ -98,6 +89,16 @@ def read_records(output: Path) -> list[StageRecord]:
         lambda content: [StageRecord(**entry) for entry in content["stages"]],
         expected="the record of a schedule",
     )
+
+
+def _reached(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]) -> tuple[str | Path, str | Path]:
+    """Return the checkpoint that the next stage starts from, and the one before the latest growth, or the first one."""
+    source: str | Path = schedule.checkpoint
+    teacher = source
+    for record in done:
+        teacher = source if record.kind == "grow" else teacher
+        source = output / record.checkpoint
+    return source, teacher
 
 
 def _devices(coming: Sequence[Stage]) -> list[str]:
@@ -116,14 +117,10 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     Raises:
         GrowtoolError: the problems of all stages, each with its place.
     """
-    source: str | Path = schedule.checkpoint
-    teacher = source
-    for record in done:
-        teacher = source if record.kind == "grow" else teacher
-        source = output / record.checkpoint
     coming = schedule.stages[len(done) :]
     if not coming:
         return None
+    source, teacher = _reached(schedule, output, done)
     found = coming[0].open(source)
     foreseen_teacher = None
     problems: list[str] = []
@@ -131,13 +128,13 @@ def _foresee(schedule: LoadedSchedule, output: Path, done: Sequence[StageRecord]
     for stage in coming:
         try:
             with _told_where(stage):
-                foreseen = stage.foresee(found, Site(output, source, teacher, foreseen_teacher=foreseen_teacher))
-                foreseen_teacher = found if isinstance(stage, Grow) else foreseen_teacher
-                found = foreseen.checkpoint
-                spans += [foreseen.span] if foreseen.span is not None else []
+                result, span = stage.foresee(found, Site(output, source, teacher, foreseen_teacher=foreseen_teacher))
+            foreseen_teacher = found if isinstance(stage, Grow) else foreseen_teacher
+            found = result
+            spans += [span] if span is not None else []
         except GrowtoolError as error:
             problems.extend(error.problems)
-            if stage.number < len(schedule.stages) and isinstance(stage, Grow):
+            if isinstance(stage, Grow):
                 break  # without this growth the model of the later stages is unknown
     if problems:
         raise PlanError(problems)
@@ -177,19 +174,6 @@ def _done(schedule: LoadedSchedule, output: Path) -> list[StageRecord]:
             "same; restore it, or run the changed schedule into another folder"
         )
     return done
-
-
-def _going_on(schedule: LoadedSchedule, output: Path) -> str:
-    """Return the command that resumes a schedule."""
-    return command("schedule", schedule.path, "-o", output, "--resume")
-
-
-def _begin(schedule: LoadedSchedule, output: Path) -> None:
-    if any(path.name != LOCK for path in output.iterdir()):
-        going_on = f", or go on with\n{_going_on(schedule, output)}" if (output / STATE).is_file() else ""
-        raise PlanError(f"--output {output}: it exists and is not empty; choose another place{going_on}")
-    write_text(output / COPY, schedule.text)
-    _write(output, schedule, [])
 
 
 def _write(output: Path, schedule: LoadedSchedule, done: list[StageRecord]) -> None:

@@ -6,19 +6,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from growtool.checkpoint import build, open_checkpoint
+from growtool.checkpoint import Checkpoint, build, open_checkpoint
 from growtool.checkpoint.beside import OPTIMIZER
 from growtool.checkpoint.documents import read_document
-from growtool.finetune.options.merging import RUN_CONFIG, Layer
+from growtool.finetune.config import RunConfig
+from growtool.finetune.options.merging import RUN_CONFIG, Layer, make_config
+from growtool.finetune.state.records import Progress
+from growtool.plan import LoadedPlan
 from growtool.workflows.schedule.rate import Course, Span
-
-if TYPE_CHECKING:
-    from growtool.checkpoint import Checkpoint
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.state.records import Progress
-    from growtool.plan import LoadedPlan
 
 PREVIOUS = "previous"  # name of a teacher: the checkpoint before the latest growth
 
@@ -74,19 +71,6 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedResult:
-    """The expected result of a stage.
-
-    Attributes:
-        checkpoint: what is known of it before it exists.
-        span: the updates of a training stage; None for a growth.
-    """
-
-    checkpoint: Checkpoint
-    span: Span | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Train:
     """A stage that fine-tunes.
 
@@ -118,8 +102,8 @@ class Train:
         """Open a checkpoint that says itself which model it is of."""
         return open_checkpoint(path)
 
-    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
-        """Return the same model, with the class names that training gives it.
+    def foresee(self, source: Checkpoint, site: Site) -> tuple[Checkpoint, Span]:
+        """Return the same model, with the class names that training gives it, and the updates.
 
         Raises:
             PlanError: options or data do not fit the model.
@@ -133,7 +117,7 @@ class Train:
             open_checkpoint(named)
         teacher = site.foreseen_teacher if named == PREVIOUS else None
         found = foresee(self._config(site), source, World.from_environment(), teacher)
-        return ExpectedResult(replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch))
+        return replace(source, spec=found.spec), Span(self.number, found.steps, found.per_epoch)
 
     def run(self, site: Site) -> StageRecord:
         """Train in `NN-train/`, from the optimizer's state of the stage before if there is one that fits."""
@@ -186,8 +170,6 @@ class Train:
         return read_settings(RunFolder(root / self.folder))
 
     def _config(self, site: Site) -> RunConfig:
-        from growtool.finetune.options.merging import make_config
-
         options = self.options_with(state=_same_optimizer(site.source, str(self.options.get("opt", "adamw"))))
         own: dict[str, Any] = {"checkpoint": site.source, "output": site.root / self.folder, "resume": "auto"}
         own |= site.course.options(self.number) if site.course is not None else {}
@@ -210,8 +192,8 @@ class Grow:
 
         return open_planned(path, [self.plan.plan])
 
-    def foresee(self, source: Checkpoint, site: Site) -> ExpectedResult:
-        """Return the target.
+    def foresee(self, source: Checkpoint, site: Site) -> tuple[Checkpoint, None]:
+        """Return the target as far as it is known before it is written; a growth takes no updates.
 
         Raises:
             CheckpointError: the plan says that `source` holds another model.
@@ -229,7 +211,7 @@ class Grow:
         if plan.data is not None and (plan.recalibrate or plan.seeing):
             open_images(plan.data, recipe.models[1], label_names=source.spec.label_names, checkpoint=source.name)
         form = recipe.form.form if recipe.form is not None and recipe.in_templates else None
-        return ExpectedResult(replace(source, spec=recipe.target, stored=recipe.infos, form=form))
+        return replace(source, spec=recipe.target, stored=recipe.infos, form=form), None
 
     def unfit(self, course: Course, root: Path) -> Iterator[str]:
         """Yield a problem if this stage would grow while the rate rises or falls."""
@@ -247,7 +229,6 @@ class Grow:
                 self._grow(site, site.root / folder)
             world.wait()
         grown = open_checkpoint(site.root / folder)
-        buffers = {name for name, _ in build(grown.spec).named_buffers()}
         return StageRecord(
             number=self.number,
             kind="grow",
@@ -257,7 +238,7 @@ class Grow:
             steps=0,
             macs=0,
             seconds=time.perf_counter() - start,
-            parameters=sum(info.numel for name, info in grown.tensors.items() if name not in buffers),
+            parameters=sum(parameter.numel() for parameter in build(grown.spec).parameters()),
             top1=None,
         )
 
