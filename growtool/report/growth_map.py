@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +60,13 @@ class GrowthMap:
 
     def blocks(self) -> tuple[BlockOrigin, ...]:
         """Return the origins of all blocks of each sequence that became longer, in order."""
-        return tuple(self._blocks())
-
-    def _blocks(self) -> Iterator[BlockOrigin]:
+        blocks: list[BlockOrigin] = []
         for sequence in sequences(self.sources).values():
             origins = [self.origin(f"{sequence.prefix}{index}") for index in sequence.indices]
             known = [origin for origin in origins if origin is not None]
             if len({origin.operator is None for origin in known}) > 1:  # old blocks and new ones
-                yield from known
+                blocks += known
+        return tuple(blocks)
 
 
 def growth_map(grown: Checkpoint, source: Checkpoint) -> GrowthMap | None:

@@ -10,15 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from growtool.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from growtool.checkpoint import ModelSpec
-    from growtool.trace import Trace
+from growtool.library import ModelSpec, build, library_of, meta_inputs
+from growtool.trace import Trace
+from growtool.trace.reading.counting import counted, of_pass
 
 COUNTED = "convolutions, matrix products and attention; norms, activations and element-wise operations are not counted"
 
@@ -64,9 +62,6 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
     Raises:
         CheckpointError: the model does not run on its inputs, since its arguments do not fit each other.
     """
-    from growtool.library import library_of, meta_inputs
-    from growtool.trace.reading.counting import counted
-
     library, inputs = library_of(spec), meta_inputs(spec, model, 1)
     try:
         return _macs(counted(model if spent else copy.deepcopy(model), inputs, library.run))
@@ -79,8 +74,6 @@ def count_macs(spec: ModelSpec, model: nn.Module, *, spent: bool = False) -> Mac
 
 def traced_macs(trace: Trace) -> Macs:
     """Return the MACs of one input of a traced pass."""
-    from growtool.trace.reading.counting import of_pass
-
     return _macs(of_pass(trace.forward))
 
 
@@ -101,15 +94,9 @@ def _macs(counts: Iterable[tuple[str, str, Fraction]]) -> Macs:
 
 
 def macs_of(spec: ModelSpec, *, where: str) -> int:
-    """Build the model of a spec without weights, and return the MACs of one input.
-
-    Args:
-        spec: the model.
-        where: what messages say the spec is from.
+    """Build the model of a spec without weights, and return the MACs of one input; messages say it is from `where`.
 
     Raises:
         CheckpointError: the model cannot be built, or does not run on its inputs.
     """
-    from growtool.library import build
-
     return count_macs(spec, build(spec, where=where), spent=True).total

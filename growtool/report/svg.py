@@ -12,13 +12,9 @@ _STYLE = (
 
 
 def svg(width: int, height: int, label: str, parts: Iterable[str]) -> str:
-    """Return a whole picture as an SVG element, with a style for light and dark grounds.
+    """Return elements as a picture of some pixels in SVG, with a style for light and dark grounds.
 
-    Args:
-        width: width in pixels.
-        height: height in pixels.
-        label: text for screen readers.
-        parts: elements of the picture; `currentColor` is the colour of text.
+    `label` is for screen readers, and `currentColor` in an element is the colour of text.
     """
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="growtool" width="{width}" height="{height}" '

@@ -1,10 +1,9 @@
 """The proof: two checkpoints run on the same inputs, and how far their outputs are apart."""
 
 from growtool.verify.images import ChangedDecision, ImageComparison, compare_images
-from growtool.verify.logits import Comparison, compare, compare_each
+from growtool.verify.logits import TOLERANCES, Comparison, compare, compare_each, default_tolerance
 from growtool.verify.pair import common_inputs, require_comparable
 from growtool.verify.stream import CPU, Outputs, StreamedModel, outputs_of, random_inputs
-from growtool.verify.tolerance import TOLERANCES, default_tolerance
 
 __all__ = [
     "CPU",

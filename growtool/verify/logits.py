@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from growtool.checkpoint import Checkpoint
+from growtool.checkpoint import Checkpoint, dtype_name
 from growtool.library import Inputs
 from growtool.verify.pair import require_comparable, require_same_shapes
 from growtool.verify.stream import CPU, Outputs, StreamedModel, outputs_of
 
+TOLERANCES = {"F64": 1e-10, "F32": 1e-5, "F16": 5e-3, "BF16": 5e-2}
+"""Element type by safetensors' name, of stored weights or of the arithmetic -> the largest relative difference."""
 Align = Callable[[Outputs, Outputs], tuple[Outputs, Outputs]]
 
 
@@ -58,13 +60,7 @@ class Comparison:
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, *, decide: bool = True) -> Comparison:
-        """Return the comparison of logits a and b, both [inputs, ..., classes].
-
-        Args:
-            a: of the source.
-            b: of the target.
-            decide: whether these are logits; False for features [inputs, ...].
-        """
+        """Return the comparison of logits [inputs, ..., classes], or without `decide` of features [inputs, ...]."""
         max_abs, scale = (a - b).abs().max().item(), a.abs().max().item()
         return cls(
             relative_difference=_ratio(max_abs, scale),
@@ -74,6 +70,15 @@ class Comparison:
             count=len(a),
             dtype=str(a.dtype).removeprefix("torch."),
         )
+
+
+def default_tolerance(source: Checkpoint, target: Checkpoint, dtype: torch.dtype) -> float:
+    """Return how far rounding may move the logits of equal functions, as a relative difference.
+
+    The coarsest type counts, among those that both files store and that of the arithmetic.
+    """
+    stored = {info.dtype for checkpoint in (source, target) for info in checkpoint.tensors.values()}
+    return max(TOLERANCES.get(name, 0.0) for name in stored | {dtype_name(dtype)})
 
 
 def compare(
@@ -119,19 +124,12 @@ def compare_each(
 ) -> list[Comparison]:
     """Compare both checkpoints once for each pair of eps; the source runs once for each eps of its own.
 
+    The other arguments and the errors are those of `compare`.
+
     Args:
-        source: the checkpoint to compare with.
-        target: the checkpoint to compare.
-        inputs: as their library makes them; a tensor for models that take one.
         eps: for each comparison, norms of the source and of the target, by path, with an eps in place of their own.
-        dtype: the type of the arithmetic.
         second: a checkpoint whose outputs are averaged with the source's.
         align: takes the outputs of both and returns the parts that have to agree; None: all of them.
-        device: computes the outputs, which are compared on the CPU.
-
-    Raises:
-        CheckpointError: as for `compare`.
-        PlanError: as for `compare`.
 
     Returns:
         One comparison for each pair of eps.

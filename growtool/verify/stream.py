@@ -75,7 +75,8 @@ class StreamedModel:
         self.dtype, self.device = dtype, device
         self.input_sizes = meta_inputs(checkpoint.spec, skeleton, 1).sizes
         self.classes = self.library.classes(skeleton)
-        self.model = _cast(skeleton, dtype)
+        # parameters on meta for free, and buffers; counters and indices keep their type
+        self.model = skeleton.double() if dtype == torch.float64 else skeleton.float()
         _place(self.model, device)
         self._weights = _Weights(checkpoint, self.model, dtype, device)
 
@@ -179,11 +180,6 @@ class _Weights(TorchFunctionMode):
     def _read(self, name: str) -> Tensor:
         tensor = self._checkpoint.read(name)
         return tensor.to(self._device, self._dtype if tensor.is_floating_point() else tensor.dtype)
-
-
-def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast floating-point parameters (on meta, for free) and buffers; counters and indices keep their type."""
-    return model.double() if dtype == torch.float64 else model.float()
 
 
 def _place(model: nn.Module, device: torch.device) -> None:
