@@ -12,11 +12,12 @@ import pytest
 import timm
 import torch
 
+from growtool.algebra.axis_map import AxisMap
 from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.state.records import Progress
 from growtool.templates.convert import export_dense, write_tensors
-from growtool.workflows.protocol.diagonal import NewVectors, grid_of, growth_maps, two_sided, write_grown
+from growtool.workflows.protocol.diagonal import NewVectors, beside, grid_of, growth_maps, two_sided, write_grown
 from growtool.workflows.protocol.file import load_protocol
 from growtool.workflows.protocol.member import write_copy, write_member
 from growtool.workflows.protocol.run import run_protocol
@@ -124,6 +125,20 @@ def test_new_blocks_take_the_sets_in_turn_and_are_orthogonal(rows, columns):
         assert not other.any() and abs(float(own @ member)) < 1e-5
         torch.testing.assert_close(own.norm(), member.norm())
         assert own[own.abs().argmax()] > 0
+
+
+def test_a_tensor_without_templates_holds_each_member_once():
+    """Rows in two parts and columns in three: the first block, the last one, and zeros between them."""
+
+    def parts(count):
+        place = torch.arange(2 * count)
+        return AxisMap(2, place % 2, place // 2, place % 2, 2, torch.ones(2 * count), consumes=count == 3)
+
+    first, last = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
+    grown = beside(first, last, torch.ones(4, 6), (parts(2), parts(3)), sums=False)
+    expected = torch.zeros(4, 6)
+    expected[:2, :2], expected[2:, 4:] = first, last
+    assert torch.equal(grown, expected)
 
 
 def test_templates_start_with_the_variance_of_the_layer(tmp_path):
