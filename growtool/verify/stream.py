@@ -53,7 +53,6 @@ class StreamedModel:
         library: builds and calls the model.
         input_sizes: the size of each tensor that the model takes, by name.
         classes: number of classes; 0 for a model that decides nothing.
-        dtype, device: as given.
 
     Raises:
         CheckpointError: the weights are not those of the architecture.
