@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -23,7 +23,7 @@ def when_timm_is_imported(action: Callable[[], None]) -> None:
 
 
 class _AfterTimm(MetaPathFinder):
-    """A finder that finds timm once, as Python would, and gives it a loader that runs the action after the import."""
+    """A finder that finds timm once, as Python would, and has its loader run the action after the import."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -35,20 +35,14 @@ class _AfterTimm(MetaPathFinder):
             return None
         sys.meta_path.remove(self)  # first, or the search below would come back here
         spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _LoadThenAct(spec.loader, self._action)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_then_act(module: ModuleType) -> None:
+            execute(module)
+            self._action()
+
+        # On the loader itself: a loader of another class would hide the files of timm from importlib.resources.
+        spec.loader.exec_module = execute_then_act  # type: ignore[method-assign]
         return spec
-
-
-class _LoadThenAct(Loader):
-    """A loader that runs an action once the module is loaded."""
-
-    def __init__(self, loader: Loader, action: Callable[[], None]) -> None:
-        self._loader, self._action = loader, action
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        self._action()

@@ -47,6 +47,14 @@ def test_the_open_entry_point_is_registered_in_either_order():
     assert in_plain_timm("import growtool, timm; print(timm.is_model('growtool_open'))").stdout == "True\n"
 
 
+@pytest.mark.slow
+def test_the_files_of_timm_are_found_as_without_growtool():
+    assert (
+        in_python("import growtool, timm, pkgutil; print(b'version' in pkgutil.get_data('timm', 'version.py'))")
+        == "True"
+    )
+
+
 PLAN = {"target": {"scale": {"width": 2}}, "width": {"operator": "tile"}}
 README = Path(__file__).parents[2] / "README.md"
 
