@@ -10,7 +10,6 @@ growtool imported" need no more than this import. torch and timm come in with th
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from growtool._timm_hook import when_timm_is_imported
@@ -29,29 +28,30 @@ if TYPE_CHECKING:
     from growtool.trace import trace_model
     from growtool.workflows.verify import verify_checkpoints
 
-# Public name -> its module, and its name there. `growtool.finetune` is a folder, which would hide a function of that
+# Public name -> its module and its name there. `growtool.finetune` is a folder, which would hide a function of that
 # name as soon as it is imported; hence `finetune_checkpoint`.
 _HOMES = {
-    "open_checkpoint": ("growtool.checkpoint", "open_checkpoint"),
-    "trace_model": ("growtool.trace", "trace_model"),
-    "RunConfig": ("growtool.finetune.config", "RunConfig"),
-    "finetune_checkpoint": ("growtool.finetune.run", "finetune"),
-    "grow": ("growtool.growing.call", "grow"),
-    "grow_checkpoint": ("growtool.growing", "grow"),
-    "summarise": ("growtool.growing", "summarise"),
-    "Plan": ("growtool.plan", "Plan"),
-    "load_plan": ("growtool.plan", "load_plan"),
-    "resolve": ("growtool.recipe", "resolve"),
-    "inspect_checkpoint": ("growtool.report.inspect", "inspect_checkpoint"),
-    "verify_checkpoints": ("growtool.workflows.verify", "verify_checkpoints"),
+    "open_checkpoint": "growtool.checkpoint:open_checkpoint",
+    "trace_model": "growtool.trace:trace_model",
+    "RunConfig": "growtool.finetune.config:RunConfig",
+    "finetune_checkpoint": "growtool.finetune.run:finetune",
+    "grow": "growtool.growing.call:grow",
+    "grow_checkpoint": "growtool.growing:grow",
+    "summarise": "growtool.growing:summarise",
+    "Plan": "growtool.plan:Plan",
+    "load_plan": "growtool.plan:load_plan",
+    "resolve": "growtool.recipe:resolve",
+    "inspect_checkpoint": "growtool.report.inspect:inspect_checkpoint",
+    "verify_checkpoints": "growtool.workflows.verify:verify_checkpoints",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, as most of them need torch."""
     if name in _HOMES:
-        module, attribute = _HOMES[name]
-        return getattr(importlib.import_module(module), attribute)
+        from pkgutil import resolve_name
+
+        return resolve_name(_HOMES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
