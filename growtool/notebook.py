@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
 from html import escape
-from typing import Any, ParamSpec, TypeVar
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+from typing import Any
 
 
 def as_html(title: str, facts: Mapping[str, str], *more: tuple[Sequence[str], Iterable[Sequence[str]]]) -> str:
@@ -55,31 +50,3 @@ def shown(what: str, total: int, **options: Any) -> Iterator[Callable[[int], Non
 
     with tqdm(total=total, desc=what, leave=False, **options) as bar:
         yield bar.update
-
-
-def with_bar(
-    what: str, total: Callable[[Mapping[str, Any]], int], **options: Any
-) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a function that takes `advance`, so that it shows a bar in a session unless its caller gives `advance`.
-
-    Args:
-        what: description of the bar.
-        total: computes how far the bar goes, from the function's arguments by name.
-        options: further options of `tqdm`.
-    """
-
-    def decorated(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        signature = inspect.signature(function)
-
-        @wraps(function)
-        def watched(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            if "advance" in kwargs:
-                return function(*args, **kwargs)
-            given = signature.bind(*args, **kwargs).arguments
-            with shown(what, total(given), **options) as advance:
-                kwargs["advance"] = advance
-                return function(*args, **kwargs)
-
-        return watched
-
-    return decorated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from growtool.growing.statistics import Remark, recalibrated
 from growtool.growing.summary import Summary, summarise
 from growtool.library.building import shared_names
 from growtool.library.layout import Writing
-from growtool.notebook import as_html, with_bar
+from growtool.notebook import as_html, shown
 from growtool.plan import LoadedPlan
 from growtool.recipe import Recipe
 from growtool.recipe.choosing.consent import require_consent
@@ -79,7 +80,6 @@ class Grown:
         return as_html(str(self.out), facts, *tables) + self.picture
 
 
-@with_bar("growing", lambda given: _bytes(given["recipe"]), unit="B", unit_scale=True)
 @given_back()
 def grow(
     recipe: Recipe,
@@ -90,7 +90,7 @@ def grow(
     summary: Summary | None = None,
     optimizer: OptimizerState | None = None,
     device: torch.device = CPU,
-    advance: Callable[[int], None] = lambda nbytes: None,
+    advance: Callable[[int], None] | None = None,
     told: Remark = lambda line: None,
 ) -> Grown:
     """Write the grown checkpoint; it appears once it is proven.
@@ -104,7 +104,7 @@ def grow(
         summary: from `summarise`, if the caller has it.
         optimizer: the state of the source's optimizer, which grows with the weights and is written beside them.
         device: runs both models for the proof; weights are made on the CPU.
-        advance: told the bytes of each tensor written; a bar in a notebook where it is left out.
+        advance: told the bytes of each tensor written; None shows a bar in a notebook.
         told: hears that the proof begins, and what the user should know of the images.
 
     Raises:
@@ -124,7 +124,9 @@ def grow(
     summary = summary or summarise(recipe)
     recipe.source.hash_ahead()  # the lineage in the config has the hash; it is computed while tensors are made
     growth = _Growth(recipe, loaded, summary, carried, device, told)
-    growth.write(out, contents(recipe, advance, _from_images(recipe, told)), force=force)
+    bar = nullcontext(advance) if advance else shown("growing", _bytes(recipe), unit="B", unit_scale=True)
+    with bar as advanced:
+        growth.write(out, contents(recipe, advanced, _from_images(recipe, told)), force=force)
     return Grown(out, summary, growth.proof, growth.report, growth.drawn, carried)
 
 
