@@ -21,6 +21,9 @@ class Place(NamedTuple):
     line: int
     column: int
 
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
 
 class _Loader(yaml.SafeLoader):
     """Reads plain scalars by YAML 1.2's core rules: `1e-4` is a number; `no`, `on`, dates and `1:30` are strings.
@@ -64,13 +67,15 @@ _UNFIT = re.compile(r"[\0\ud800-\udfff]")  # escapes in a string can write them,
 
 @dataclass
 class Document:
-    """The places of the values of a file, and its problems, which are collected while the values are read.
+    """A file that was read: its text and values, the places of these, and the problems that were found.
 
     A location is the path of keys and indices to a value, `("overrides", 0, "match")`.
 
     Attributes:
         path: the file.
+        text: its text.
         optional: keys below which `null` is a value like any other.
+        content: the values.
         keys: location -> place of its key.
         values: location -> place of its value.
         problems: place, location and text of each.
@@ -78,7 +83,9 @@ class Document:
     """
 
     path: Path
+    text: str = ""
     optional: frozenset[str] = frozenset()
+    content: dict[str, Any] = field(default_factory=dict)
     keys: dict[Loc, Place] = field(default_factory=dict)
     values: dict[Loc, Place] = field(default_factory=dict)
     problems: list[tuple[Place, Loc, str]] = field(default_factory=list)
@@ -88,9 +95,8 @@ class Document:
         """Return a node as dicts, lists and scalars, and note its places and problems."""
         place = self.values[loc] = _place(node)
         if id(node) in self.seen:
-            self.problems.append(
-                (self.keys.get(loc, place), loc, "found an alias, expected the value itself; write it out again")
-            )
+            where = self.keys.get(loc, place)
+            self.problems.append((where, loc, "found an alias, expected the value itself; write it out again"))
             return None
         self.seen.add(id(node))
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -100,26 +106,24 @@ class Document:
             return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
             return self._scalar(node, kind, loc)
-        self.problems.append((place, loc, f"found the tag {node.tag!r}, expected a plain value"))
+        self._found(node, loc, f"found the tag {node.tag!r}, expected a plain value")
         return None
 
     def _scalar(self, node: yaml.ScalarNode, kind: str, loc: Loc) -> Any:
         if kind == "null" and not self.optional & set(loc):
-            self.problems.append((_place(node), loc, "found nothing, expected a value; give one or drop the key"))
+            self._found(node, loc, "found nothing, expected a value; give one or drop the key")
         self._has_fit_characters(node, loc)
         try:
             return _SCALARS[kind](node.value)
         except ValueError:  # a tag in the file (`!!int one`), or an integer of more digits than Python reads
-            self.problems.append((_place(node), loc, f"found {node.value[:20]!r}, expected a number that can be read"))
+            self._found(node, loc, f"found {node.value[:20]!r}, expected a number that can be read")
             return None
 
     def _has_fit_characters(self, node: yaml.Node, loc: Loc) -> bool:
         """Return whether all characters of a scalar are fit; note a problem if not."""
         unfit = _UNFIT.search(node.value) if isinstance(node, yaml.ScalarNode) else None
         if unfit is not None:
-            self.problems.append(
-                (_place(node), loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
-            )
+            self._found(node, loc, f"found the character {unfit[0]!a}, which no name and no path holds; take it out")
         return unfit is None
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
@@ -130,16 +134,16 @@ class Document:
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 shown = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a collection as key"
-                self.problems.append((_place(key), loc, f"found {shown}, expected a word"))
+                self._found(key, loc, f"found {shown}, expected a word")
             elif inner in self.keys:
-                first = self.keys[inner]
-                self.problems.append(
-                    (_place(key), inner, f"found again, first at {first.line}:{first.column}; keep one")
-                )
+                self._found(key, inner, f"found again, first at {self.keys[inner]}; keep one")
             else:
                 self.keys[inner] = _place(key)
                 content[key.value] = self.value(child, inner)
         return content
+
+    def _found(self, node: yaml.Node, loc: Loc, text: str) -> None:
+        self.problems.append((_place(node), loc, text))
 
     def note(self, loc: Loc, text: str, *, at_key: bool = False) -> None:
         """Note a problem of `loc`, placed at its value or its key, or else at the innermost one around it."""
@@ -149,20 +153,17 @@ class Document:
 
     def place(self, *loc: str | int) -> str:
         """Return how a message about the key at `loc` begins: `plan.yaml:7:3 width.operator`."""
-        line, column = self.keys[loc]
-        return f"{self.path}:{line}:{column} {dotted(loc).removesuffix(': ')}"
+        return f"{self.path}:{self.keys[loc]} {dotted(loc)}"
 
     def lines(self) -> list[str]:
         """Return every problem as `plan.yaml:7:5 width.operator: text`, in the order of the file."""
         return [
-            f"{self.path}:{place.line}:{place.column} {dotted(loc)}{text}"
+            f"{self.path}:{place} {f'{dotted(loc)}: ' if loc else ''}{text}"
             for place, loc, text in sorted(self.problems, key=lambda item: item[0])
         ]
 
 
-def read_document(
-    path: Path, *, what: str, need: str, optional: frozenset[str] = frozenset()
-) -> tuple[Document, Any, str]:
+def read_document(path: Path, *, what: str, need: str, optional: frozenset[str] = frozenset()) -> Document:
     """Read a file in YAML.
 
     Args:
@@ -171,26 +172,22 @@ def read_document(
         need: what it must hold, for messages: `a mapping with at least `target:``.
         optional: keys below which `null` is allowed.
 
-    Returns:
-        The places and problems, the values, and the text.
-
     Raises:
         PlanError: the file cannot be read, is not YAML, or not a mapping. Other problems are in `Document.problems`.
     """
     return parse_document(path, _read_text(path, what), need=need, optional=optional)
 
 
-def parse_document(
-    path: Path, text: str, *, need: str, optional: frozenset[str] = frozenset()
-) -> tuple[Document, Any, str]:
+def parse_document(path: Path, text: str, *, need: str, optional: frozenset[str] = frozenset()) -> Document:
     """Read a text as if it were that of the file `path`; see `read_document`."""
-    document = Document(path, optional)
+    document = Document(path, text, optional)
     root = _compose(path, text)
     if not isinstance(root, yaml.MappingNode):
         found = "nothing" if root is None else "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         place = Place(1, 1) if root is None else _place(root)
-        raise PlanError(f"{path}:{place.line}:{place.column} found {found}, expected {need}")
-    return document, document.value(root, ()), text
+        raise PlanError(f"{path}:{place} found {found}, expected {need}")
+    document.content = document.value(root, ())
+    return document
 
 
 def write_document(content: Mapping[str, Any]) -> str:
@@ -247,6 +244,5 @@ def _place(node: yaml.Node) -> Place:
 
 
 def dotted(loc: Loc) -> str:
-    """Return a location as `width.operator: `, empty for the whole file."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return f"{text.removeprefix('.')}: " if text else ""
+    """Return a location as `width.operator`, empty for the whole file."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from growtool.errors import did_you_mean
+from growtool.errors import PlanError, did_you_mean
 from growtool.plan.document import Document, Loc
 from growtool.plan.nesting import follow, section_at
 from growtool.plan.section import Section
@@ -18,13 +18,24 @@ SectionT = TypeVar("SectionT", bound=Section)
 _OWN = "plan"  # type of errors with a text of growtool's own, which says all; see `growtool.plan.section.problem`
 
 
-def validated(document: Document, content: Any, root: type[SectionT]) -> SectionT | None:
+def require_valid(document: Document, root: type[SectionT]) -> SectionT:
+    """Return the content of a document as a section; raise PlanError with every problem of the document if it has any.
+
+    See `validated`.
+    """
+    section = validated(document, root)
+    if document.problems or section is None:
+        raise PlanError(document.lines())
+    return section
+
+
+def validated(document: Document, root: type[SectionT]) -> SectionT | None:
     """Return the content of a document as a section; None if it is not valid, with the reasons added to the document.
 
     A reason is left out if the document has a problem at that place already, of which it is a consequence.
     """
     try:
-        return root.model_validate(content)
+        return root.model_validate(document.content)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             _add(document, details, root)
@@ -36,11 +47,8 @@ def _add(document: Document, details: ErrorDetails, root: type[Section]) -> None
     loc = _as_written(document, follow(root, details["loc"])[0])
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         loc = (*loc, "operator")
-    place = document.keys.get(loc) if details["type"] == "extra_forbidden" else document.values.get(loc)
-    if place is None:  # the key is missing: the place of the mapping that lacks it
-        place = document.values[loc[:-1]]
     if not any(other[: len(loc)] == loc for _, other, _ in document.problems):
-        document.problems.append((place, loc, explain(details, root)))
+        document.note(loc, explain(details, root), at_key=details["type"] == "extra_forbidden")
 
 
 def _as_written(document: Document, loc: Loc) -> Loc:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from growtool.errors import PlanError
 from growtool.hub.names import LOCAL, named, spelled
 from growtool.plan.document import Document, Place, dotted, parse_document, read_document, write_document
-from growtool.plan.explain import validated
+from growtool.plan.explain import require_valid
 from growtool.plan.schema import MIRROR, Override, Plan
 
 _NEED = "a mapping with at least `target:`"
@@ -48,11 +48,6 @@ class LoadedPlan:
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path, options: Mapping[str, str] | None = None) -> LoadedPlan:
         """Return a plan made of plain values that were not read from a file.
-
-        Args:
-            content: the values.
-            path: the name of the plan in messages.
-            options: names of its keys in messages.
 
         Raises:
             ValidationError: the values are no plan.
@@ -102,8 +97,7 @@ class LoadedPlan:
             key, dot, _ = key.rpartition(".")
             if not dot:
                 return problem
-        place = self.places[key]
-        return f"{self.path}:{place.line}:{place.column} {problem}"
+        return f"{self.path}:{self.places[key]} {problem}"
 
 
 def as_written(value: Any) -> Any:
@@ -137,8 +131,7 @@ def load_plan(path: str | Path) -> LoadedPlan:
         PlanError: the file cannot be read, is not YAML, or is not a plan; one line for each problem, in their order.
     """
     path = Path(path)
-    document, content, text = read_document(path, what="a plan in YAML", need=_NEED, optional=_OPTIONAL)
-    return _validated(document, content, text)
+    return _loaded(read_document(path, what="a plan in YAML", need=_NEED, optional=_OPTIONAL))
 
 
 def loaded_plan(plan: LoadedPlan | Plan | Mapping[str, Any] | str | Path) -> LoadedPlan:
@@ -162,24 +155,22 @@ def loaded_plan(plan: LoadedPlan | Plan | Mapping[str, Any] | str | Path) -> Loa
         raise PlanError("plan: found a mapping or list that holds itself, expected values that end") from None
     except yaml.YAMLError as error:
         raise PlanError(f"plan: {error}; expected mappings, lists, strings, numbers and truth values alone") from error
-    document, content, text = parse_document(_UNNAMED, text, need=_NEED, optional=_OPTIONAL)
+    document = parse_document(_UNNAMED, text, need=_NEED, optional=_OPTIONAL)
     try:
-        return replace(_validated(document, content, text), places={})
+        return replace(_loaded(document), places={})
     except PlanError as error:
         raise PlanError([_PLACE.sub("", problem) for problem in error.problems]) from error
 
 
-def _validated(document: Document, content: Any, text: str) -> LoadedPlan:
+def _loaded(document: Document) -> LoadedPlan:
     """Return the plan in a document, with the places of its keys, also under the long names of short forms."""
-    plan = validated(document, content, Plan)
-    if document.problems or plan is None:
-        raise PlanError(document.lines())
-    places = {dotted(loc).removesuffix(": "): place for loc, place in document.keys.items()}
+    plan = require_valid(document, Plan)
+    places = {dotted(loc): place for loc, place in document.keys.items()}
     # `scale.width` at the top is found as `target.scale.width`, and `scale` as `target` as well
     long = {f"target.{key}": place for key, place in places.items() if key.partition(".")[0] in Plan.SHORT}
     if "target.scale" in long:
         long["target"] = long["target.scale"]
-    return LoadedPlan(plan, text, document.path, content, places | long)
+    return LoadedPlan(plan, document.text, document.path, document.content, places | long)
 
 
 def path_in(text: str, base: Path) -> Path:
@@ -189,12 +180,12 @@ def path_in(text: str, base: Path) -> Path:
 
 
 def checkpoint_in(text: str, base: Path) -> str:
-    """Return a checkpoint that a file names, its path placed as `placed` does; names in the hub stay as they are."""
+    """Return a checkpoint that a file names, its path placed as `path_in` does; names in the hub stay as they are."""
     return text if named(text, base) else spelled(path_in(text, base))
 
 
 def plan_in(plan: Plan, base: Path) -> Plan:
-    """Return the plan with the paths of its second source and its images placed, if it has them; see `placed`."""
+    """Return the plan with the paths of its second source and its images placed, if it has them; see `path_in`."""
     changes: dict[str, object] = {}
     if plan.second not in (None, MIRROR):
         changes["second"] = checkpoint_in(str(plan.second), base)

@@ -14,7 +14,7 @@ from growtool.finetune.config import ALTERNATIVES, RunConfig
 from growtool.finetune.options.settings import KINDS, Settings, flag_of
 from growtool.hub.names import LOCAL, named
 from growtool.plan.document import Document, Loc, parse_word, read_document
-from growtool.plan.explain import explain, validated
+from growtool.plan.explain import explain, require_valid
 from growtool.plan.load import checkpoint_in, path_in
 
 RUN_CONFIG = "config.yaml"  # of a run, in its folder
@@ -45,14 +45,12 @@ def read_config(path: Path) -> Layer:
         PlanError: the file is no mapping, or has unknown options or wrong values; one problem for each.
     """
     anything = frozenset({*Settings.model_fields, RESOLVED})
-    document, values, _ = read_document(
+    document = read_document(
         path, what="a configuration in YAML", need="a mapping of options, e.g. `lr: 3e-4`", optional=anything
     )
-    options = {key: value for key, value in values.items() if key != RESOLVED}
-    validated(document, options, Settings)
-    if document.problems:
-        raise PlanError(document.lines())
-    return Layer(options, {name: document.place(name) for name in options})
+    document.content.pop(RESOLVED, None)
+    require_valid(document, Settings)
+    return Layer(document.content, {name: document.place(name) for name in document.content})
 
 
 def read_words(words: Sequence[str]) -> Layer:

@@ -21,11 +21,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator
 
-from growtool.errors import PlanError
 from growtool.finetune.options.merging import Layer, merge, read_layer, require_sound
 from growtool.finetune.options.settings import Settings
 from growtool.plan.document import read_document
-from growtool.plan.explain import validated
+from growtool.plan.explain import require_valid
 from growtool.plan.section import Section, problem
 from growtool.plan.width import Coefficients
 
@@ -99,14 +98,12 @@ def load_protocol(path: Path) -> LoadedProtocol:
     Raises:
         PlanError: the file is no protocol; every problem with its place.
     """
-    document, content, text = read_document(
+    document = read_document(
         path, what="a protocol in YAML", need="a mapping with `model`, `member_args` and `train`",
         optional=frozenset({"model_args", "member_args"}),
     )  # fmt: skip
-    protocol = validated(document, content, Protocol)
-    if document.problems or protocol is None:
-        raise PlanError(document.lines())
+    protocol, content = require_valid(document, Protocol), document.content
     common = merge({"seed": protocol.seed}, read_layer(document, ("train",), content.get("train")))
     trainings = {name: merge(common, read_layer(document, (name,), content.get(name))) for name in TRAININGS}
     require_sound({f"{path}: {name}": layer for name, layer in trainings.items()}, path)
-    return LoadedProtocol(protocol, path, text, trainings)
+    return LoadedProtocol(protocol, path, document.text, trainings)

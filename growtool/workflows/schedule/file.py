@@ -113,20 +113,20 @@ def load_schedule(path: Path) -> LoadedSchedule:
     Raises:
         PlanError: the file is no schedule, or a plan in it is none; every problem with its place.
     """
-    document, content, text = read_document(
+    document = read_document(
         path, what="a schedule in YAML", need="a mapping with `checkpoint`, `train` and `stages`", optional=_OPTIONAL
     )
-    schedule = validated(document, content, Schedule)
-    stages = content.get("stages")
+    schedule = validated(document, Schedule)
+    stages = document.content.get("stages")
     if schedule is not None and schedule.rate is not None:
         _note_rates(document, schedule)
     plans = _named_plans(document, stages if isinstance(stages, list) else ())
     if document.problems or schedule is None:
         raise PlanError(document.lines())
     start = checkpoint_in(schedule.checkpoint, path.parent)
-    read = tuple(_read_stages(document, content, plans))
+    read = tuple(_read_stages(document, plans))
     require_sound({stage.place: stage.options_with(state=True) for stage in read if isinstance(stage, Train)}, path)
-    return LoadedSchedule(path, text, start, read, schedule.rate)
+    return LoadedSchedule(path, document.text, start, read, schedule.rate)
 
 
 def _note_rates(document: Document, schedule: Schedule) -> None:
@@ -161,9 +161,9 @@ def _named_plans(document: Document, stages: Sequence[Any]) -> dict[int, LoadedP
     return plans
 
 
-def _read_stages(document: Document, content: Mapping[str, Any], plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
+def _read_stages(document: Document, plans: Mapping[int, LoadedPlan]) -> Iterator[Stage]:
     """Yield the stages of a schedule without problems."""
-    path = document.path
+    path, content = document.path, document.content
     common = read_layer(document, ("train",), content.get("train"), {PREVIOUS})
     for index, stage in enumerate(content["stages"]):
         ((kind, value),), number, loc = stage.items(), index + 1, ("stages", index)
