@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from growtool.algebra.memory import prepare_process
 from growtool.cli.command import HELP_SETTINGS, Command, Group, Invocation, examples, global_options_first, help_of
@@ -143,14 +142,14 @@ def _global_options(
     ctx: typer.Context,
     debug: Annotated[
         bool,
-        typer.Option("--debug", envvar="GROWTOOL_DEBUG", metavar="", help="Show the traceback of an error. Anywhere."),
+        typer.Option("--debug", envvar="GROWTOOL_DEBUG", help="Show the traceback of an error. Anywhere."),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="No progress, no notes: results and errors. Anywhere.")
+        bool, typer.Option("--quiet", "-q", help="No progress, no notes: results and errors. Anywhere.")
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, metavar="", help="Show the version."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     ctx.ensure_object(Invocation).debug = debug
@@ -198,7 +197,7 @@ def main() -> None:
         print_problems(error.problems if isinstance(error, GrowtoolError) else (describe_os_error(error),))
         sys.exit(1)
     except Stopped as stopped:
-        note(escape(str(stopped)))
+        note(str(stopped))
         sys.exit(stopped.code)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # typer ends with this code after Ctrl-C, and prints nothing

@@ -48,33 +48,28 @@ class Group(TyperGroup):
         return _without_types(super().get_params(ctx))
 
 
-def late(signature: Callable[[Callable[..., Any]], inspect.Signature]) -> Callable[..., Callable[..., Any]]:
-    """Decorate a command's function whose parameters are made by `signature` only when the command is called.
+def from_settings(*names: str) -> Callable[..., Callable[..., Any]]:
+    """Decorate a command's function whose options are settings of a training, made only when the command is called.
 
-    All commands are registered when growtool starts, which must not import what the settings of a training need,
-    pydantic above all. So a function without parameters is registered; `Command` puts the full one in its place.
+    All commands are registered when growtool starts, which must not import what the settings need, pydantic above all.
+    So a function without parameters is registered; `Command` puts the full one in its place.
 
     Args:
-        signature: returns the full signature of the function it is given.
+        names: the parameters that become options as the settings say; without any, all settings stand for `**options`.
     """
 
     def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        def full() -> Callable[..., Any]:
+            from growtool.cli.run_options import with_borrowed, with_run_options
+
+            signature = with_borrowed(function, names) if names else with_run_options(function)
+            return _with_signature(function, signature)
+
         registered = _with_signature(function, inspect.Signature())
-        setattr(registered, _LATE, lambda: _with_signature(function, signature(function)))
+        setattr(registered, _LATE, full)
         return registered
 
     return decorated
-
-
-def borrowing(*names: str) -> Callable[..., Callable[..., Any]]:
-    """Decorate a command's function: parameters of these names become options as the settings of a training say."""
-
-    def signature(function: Callable[..., Any]) -> inspect.Signature:
-        from growtool.cli.run_options import with_borrowed
-
-        return with_borrowed(function, names)
-
-    return late(signature)
 
 
 def _with_signature(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:

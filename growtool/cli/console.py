@@ -69,28 +69,32 @@ def results() -> Console:
 
 def say(text: str | Text, *, style: str = "", hanging: int = 0) -> None:
     """Print results; a string may hold rich's markup. Where a line wraps, the rest is indented by `hanging` more."""
-    _print(results(), text, style, hanging=hanging)
+    from rich.text import Text
+
+    _print(results(), Text.from_markup(text) if isinstance(text, str) else text, style, hanging=hanging)
 
 
-def note(text: str | Text, *, style: str = "") -> None:
-    """Print a note on stderr, unless notes are left out; a string may hold rich's markup."""
+def note(text: str | Text) -> None:
+    """Print a note on stderr, unless notes are left out; a string as it is, whatever brackets it holds."""
+    from rich.text import Text
+
     if not _quiet:
-        _print(console(), text, style)
+        _print(console(), Text(text) if isinstance(text, str) else text)
 
 
 def remark(text: str) -> None:
-    """Print a note that begins with `note:`; the text is printed as it is, whatever brackets it holds."""
+    """Print a note that begins with `note:`."""
     from rich.text import Text
 
     note(Text.assemble(("note:", "yellow"), " ", text))
 
 
-def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: bool = False, hanging: int = 0) -> None:
+def _print(to: Console, text: Text, style: str = "", *, indented_is_code: bool = False, hanging: int = 0) -> None:
     """Print a text; on a terminal, lines are wrapped between words.
 
     Args:
         to: the console.
-        text: a string may hold rich's markup.
+        text: the text.
         style: of the whole text.
         indented_is_code: whether indented lines are code. They are left to the terminal to wrap: a user who copies them
             gets one line, while breaks that are printed are copied, too.
@@ -98,14 +102,13 @@ def _print(to: Console, text: str | Text, style: str = "", *, indented_is_code: 
     """
     from rich.text import Text
 
-    styled = Text.from_markup(text) if isinstance(text, str) else text
     if to.is_terminal:
         parts: list[Text] = []
-        for line in styled.split("\n", allow_blank=True):
+        for line in text.split("\n", allow_blank=True):
             is_code = indented_is_code and line.plain.startswith("  ")
             parts += [line] if is_code else _wrap(line, to.width, hanging)
-        styled = Text("\n").join(parts)
-    to.print(styled, style=style or None, soft_wrap=True)
+        text = Text("\n").join(parts)
+    to.print(text, style=style or None, soft_wrap=True)
 
 
 def _wrap(line: Text, width: int, hanging: int) -> list[Text]:
@@ -174,7 +177,7 @@ def progress(description: str, total: int | None, *, of_bytes: bool = False) -> 
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     done = DownloadColumn(binary_units=True) if of_bytes else MofNCompleteColumn()
-    columns = TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn()
     _bars += 1
     try:
         with Progress(*columns, console=console(), transient=True) as bar:
@@ -186,12 +189,10 @@ def progress(description: str, total: int | None, *, of_bytes: bool = False) -> 
 
 def fetching(what: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show the progress of a download of `size` bytes, 0 if nobody knows; see `progress`."""
-    from rich.markup import escape
-
     from growtool.report import units
 
     description = f"fetching {what}" + (f" ({units.size(size)})" if size else "")
-    return progress(escape(description), size or None, of_bytes=True)
+    return progress(description, size or None, of_bytes=True)
 
 
 def _finite(value: Any) -> Any:

@@ -66,6 +66,6 @@ def show_result(grown: Grown, recipe: Recipe) -> None:
             "`growtool finetune --carry-optimizer`",
         )
     say(f"written: {escape(str(grown.out))}")
-    note(f"load it: {escape(loading_line(grown.out))}")
+    note(f"load it: {loading_line(grown.out)}")
     if recipe.source.origin is not None:
-        note(f"publish it: {escape(publishing_line(grown.out))}")
+        note(f"publish it: {publishing_line(grown.out)}")

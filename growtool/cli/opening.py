@@ -31,6 +31,11 @@ ModelArgsOption = Annotated[
     typer.Option("--model-args", metavar="KEY=VALUE", help="With --model, an argument of its constructor; repeatable."),
 ]
 
+NewCheckpointOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
 _REMEDY = "name the timm model with --model (and --model-args)"
 
 

@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 HTML, SVG = (".html", ".htm"), (".svg",)  # endings of file names
 
 
-def misplaced(option: str, path: Path | None, endings: Sequence[str]) -> list[str]:
-    """Return what is wrong with the place of a file to write: no problems if `path` is None or fits.
+def require_places(*files: tuple[str, Path | None, Sequence[str]]) -> None:
+    """Check that files can be written as asked, before any work is done; raise PlanError with every problem if not.
 
     Args:
-        option: the option that names the file, for the message.
-        path: the file.
-        endings: the suffixes it may have, in lower case; empty if any will do.
+        files: of each the option that names it, its path, if it is asked for, and the suffixes that it may have, in
+            lower case; any will do if there are none.
     """
-    if path is None:
-        return []
-    if endings and path.suffix.lower() not in endings:
-        found = path.suffix or "no ending"
-        return [f"{option} {path}: found a name in {found}, expected one that ends in {' or '.join(endings)}"]
-    if not path.parent.is_dir():
-        return [f"{option} {path}: found no folder {path.parent}, expected one; create it or name another place"]
-    return []
-
-
-def require_place(option: str, path: Path | None, endings: Sequence[str]) -> None:
-    """Check that a file can be written as asked, before any work is done; raise PlanError if not. See `misplaced`."""
-    if problems := misplaced(option, path, endings):
+    problems = []
+    for option, path, endings in files:
+        if path is None:
+            continue
+        if endings and path.suffix.lower() not in endings:
+            found = path.suffix or "no ending"
+            problems.append(
+                f"{option} {path}: found a name in {found}, expected one that ends in {' or '.join(endings)}"
+            )
+        elif not path.parent.is_dir():
+            problems.append(
+                f"{option} {path}: found no folder {path.parent}, expected one; create it or name another place"
+            )
+    if problems:
         raise PlanError(problems)
 
 

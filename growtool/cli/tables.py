@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from growtool.cli.console import UNBOUNDED, results, say
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod, RenderableType
     from rich.table import Column, Table
     from rich.text import Text
+
+    from growtool.report.page import TableText
 
 
 def new_table(*columns: str, tight: bool = False) -> Table:
@@ -37,6 +41,12 @@ def show_rows(columns: Sequence[str], rows: Iterable[Iterable[str]], *, tight: b
     for row in rows:
         table.add_row(*row)
     show(table)
+
+
+def show_figures(table: TableText) -> None:
+    """Print a table whose columns hold figures, all but the first."""
+    first, *others = table.header
+    show_rows((first, *(f">{title}" for title in others)), (map(escape, row) for row in table.rows))
 
 
 def show(table: Table) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
+_SHOWN_BARS, _SHOWN_SHADES = 8, 48
 _SHOWN_LAYERS = 8  # also how many blocks of a layer are shown
 
 
@@ -77,14 +78,18 @@ def show_coefficients(reports: Sequence[BankReport], coefficients: Mapping[str, 
             say(f"and {rest} more layers; all of them with --json", style="dim")
 
 
-def spectrum_picture(energies: Sequence[float], width: int = 8) -> str:
-    """Return the first `width` energies as bars, whose heights are relative to the largest of all."""
-    largest = max(energies, default=0.0) or 1.0
-    return "".join(_BARS[math.ceil(8 * max(e, 0.0) / largest)] for e in energies[:width])
+def spectrum_picture(energies: Sequence[float]) -> str:
+    """Return the first energies as bars."""
+    return _picture(energies, _BARS)[:_SHOWN_BARS]
 
 
-def shades(vector: Sequence[float], width: int = 48) -> str:
-    """Return the first `width` absolute values as shades, relative to the largest of all."""
-    largest = max(map(abs, vector), default=0.0) or 1.0
-    picture = "".join(_SHADES[math.ceil(4 * abs(value) / largest)] for value in vector[:width])
-    return f"|{picture}|" + ("..." if len(vector) > width else "")
+def shades(vector: Sequence[float]) -> str:
+    """Return the first absolute values as shades."""
+    picture = _picture([abs(value) for value in vector], _SHADES)
+    return f"|{picture[:_SHOWN_SHADES]}|" + ("..." if len(vector) > _SHOWN_SHADES else "")
+
+
+def _picture(values: Sequence[float], levels: str) -> str:
+    """Return a character for each value, by its size relative to the largest of all; negative ones count as zero."""
+    largest = max(values, default=0.0) or 1.0
+    return "".join(levels[math.ceil((len(levels) - 1) * max(value, 0.0) / largest)] for value in values)

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+def is_main() -> bool:
+    """Return whether this process prints: in a distributed run the first alone does."""
+    return os.environ.get("RANK", "0") == "0"  # torchrun sets it
+
+
+def note_once(text: str) -> None:
+    """Print a note, in a distributed run once."""
+    if is_main():
+        note(text)
+
+
 @contextmanager
 def shown_progress() -> Iterator[Progress | None]:
     """Yield the display of a training, or None in all processes of a distributed run but the first.
@@ -23,7 +34,7 @@ def shown_progress() -> Iterator[Progress | None]:
     On a terminal it is a bar with loss, rate, speed, memory and time left; in a file, a pipe or a dumb terminal it is
     log lines, which `note` leaves out under --quiet.
     """
-    if os.environ.get("RANK", "0") != "0":  # torchrun sets it
+    if not is_main():
         yield None
         return
     if is_quiet() or not console().is_interactive:
@@ -59,9 +70,7 @@ class _LogLines(Progress):
             note(f"resumed after update {step:,} of {steps:,}")
 
     def chose(self, text: str) -> None:
-        from rich.text import Text
-
-        note(Text(text))
+        note(text)
 
     def logged(self, record: StepRecord) -> None:
         note(
@@ -70,7 +79,9 @@ class _LogLines(Progress):
         )
 
     def evaluated(self, record: EpochRecord | EvaluationRecord) -> None:
-        note(_evaluation(record))
+        from rich.text import Text
+
+        note(Text.from_markup(_evaluation(record)))
 
     def saved(self, record: CheckpointRecord) -> None:
         note(
@@ -110,7 +121,7 @@ def _figures(record: StepRecord) -> str:
 
 
 def _evaluation(record: EpochRecord | EvaluationRecord) -> str:
-    """Return a line with the accuracy before training, within an epoch, or at the end of one."""
+    """Return a line in rich's markup with the accuracy before training, within an epoch, or at the end of one."""
     where, loss, best = f"update {record.step:,}", "", ""
     if isinstance(record, EpochRecord):
         where = f"epoch {record.epoch}" if record.epoch else "before"

@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
+from growtool.cli.console import note
+from growtool.cli.tables import show_figures
+from growtool.report.page import TableText
 from tests.support.models import TINY, random_images, write_folder
 
 
@@ -39,6 +42,14 @@ def test_module_and_version():
 def test_debug_and_quiet_may_stand_anywhere_before_two_dashes():
     assert global_options_first(["inspect", "x", "--debug", "-q"]) == ["--debug", "-q", "inspect", "x"]
     assert global_options_first(["inspect", "--", "--debug"]) == ["inspect", "--", "--debug"]
+
+
+def test_brackets_of_notes_and_of_cells_are_printed_as_they_are(capsys):
+    note("pip install 'growtool[plot]'")
+    show_figures(TableText(("run", "top-1"), (("first[a]", "80 %"), ("[/second]", "81 %"))))
+    out, err = capsys.readouterr()
+    assert err == "pip install 'growtool[plot]'\n"
+    assert "first[a]" in out and "[/second]" in out
 
 
 def test_an_interrupt_exits_as_shells_expect(growtool, monkeypatch):

@@ -71,14 +71,7 @@ def _file(folder: Path, axis: str) -> Path:
 
 
 def _write(folder: Path, advice: Advice, command: str, source_keys: dict[str, Any]) -> dict[str, Path]:
-    """Write a file for each proposed plan; return axis -> file.
-
-    Args:
-        folder: where to write.
-        advice: the proposals.
-        command: the call that led to them, for a comment.
-        source_keys: keys of a plan that say the source's model, if its checkpoint does not.
-    """
+    """Write a file for each proposed plan, with the command that led to it in a comment; return axis -> file."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for proposal in advice.proposals:
@@ -143,7 +136,7 @@ def _show_next(checkpoint: str, advice: Advice, files: dict[str, Path], plugins:
     if files:
         words = ["growtool", "grow", checkpoint, str(next(iter(files.values()))), "-o", "grown"]
         words += [word for plugin in plugins for word in ("--plugin", str(plugin))]
-        note(escape(f"grow by one of these plans:\n{shlex.join(words)}"))
+        note(f"grow by one of these plans:\n{shlex.join(words)}")
     elif advice.proposals:
         note("-o FOLDER writes these plans into files, which `growtool grow CHECKPOINT PLAN` takes")
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.command import borrowing
+from growtool.cli.command import from_settings
 from growtool.cli.console import emit_json, note, results, say
 from growtool.cli.opening import CheckpointArgument, PluginOption
-from growtool.cli.tables import show_rows
+from growtool.cli.tables import show_figures
 from growtool.errors import PlanError
 
 if TYPE_CHECKING:
-    from growtool.report.page import TableText
     from growtool.workflows.compare.compare import Comparison
 
 
@@ -29,14 +28,14 @@ _IN_FILES = frozenset({"promise", "parameters", "MACs", "seeds", "training MACs"
 
 
 class Baseline(StrEnum):
-    """What `--baseline` accepts."""
+    """What `--baseline` accepts; an enum, as typer takes no list of literals."""
 
     scratch = "scratch"
     source = "source"
     none = "none"
 
 
-@borrowing("data")
+@from_settings("data")
 def compare(
     checkpoint: CheckpointArgument,
     plan: Annotated[list[Path], typer.Option("--plan", metavar="FILE", help="A growth plan; repeatable.")],
@@ -149,9 +148,9 @@ def compare(
         devices=tuple(device or ()),
     )
     try:
-        comparison = run(study, lambda line: note(escape(line)))
+        comparison = run(study, note)
     except (KeyboardInterrupt, SystemExit):
-        note(escape(f"stopped; continue with\n{shlex.join(['growtool', *sys.argv[1:]])}"))
+        note(f"stopped; continue with\n{shlex.join(['growtool', *sys.argv[1:]])}")
         raise
     write(comparison)
     if as_json:
@@ -164,16 +163,10 @@ def compare(
 
 def _baselines(asked: Sequence[Baseline]) -> frozenset[str]:
     """Return the names of the baselines, without `none`; raise PlanError if `none` is not alone."""
-    named = frozenset(str(baseline) for baseline in asked)
+    named = frozenset(map(str, asked))
     if "none" in named and len(named) > 1:
         raise PlanError(f"--baseline: found {', '.join(sorted(named))}, expected none alone; drop it or the others")
     return named - {"none"}
-
-
-def _show_table(table: TableText) -> None:
-    """Print a table; all its columns but the first hold figures."""
-    first, *others = table.header
-    show_rows([first, *(f">{title}" for title in others)], (map(escape, row) for row in table.rows))
 
 
 def _show(comparison: Comparison) -> None:
@@ -185,14 +178,14 @@ def _show(comparison: Comparison) -> None:
     whole = table(comparison)
     # what fits a terminal; the files have everything
     titles = _OUTCOME if results().width < _WIDE else [title for title in whole.header if title not in _IN_FILES]
-    _show_table(whole.only(*titles))
+    show_figures(whole.only(*titles))
     savings = savings_table(comparison.costs)
     if savings.rows:
-        _show_table(savings)
+        show_figures(savings)
     for sentence in sentences(comparison.costs):
         say(escape(sentence))
     for remark in cost_notes(comparison):
-        note(escape(remark))
+        note(remark)
     for failed in comparison.failed:
         say(f"[red]failed[/]: {escape(f'{failed.trial.name}: {failed.reason}')}")
     has_png = can_draw_png()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
 from growtool.cli.console import JsonOption, emit_json, say
-from growtool.cli.opening import CheckpointArgument, PluginOption
+from growtool.cli.opening import CheckpointArgument, ForceOption, NewCheckpointOption, PluginOption
 from growtool.cli.tables import show_rows
 from growtool.cli.templates import show_banks
 from growtool.errors import PlanError
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
     from growtool.templates.whole import Decomposed
 
 
-class BankKind(StrEnum):
-    """What `--bank` accepts."""
-
-    raw = "raw"
-    svd = "svd"
-    sub_block = "sub_block"
-    low_rank = "low_rank"
-
-
+BankKind = Literal["raw", "svd", "sub_block", "low_rank"]
 _DEFAULT_PARTS, _DEFAULT_ENERGY = 2, 0.99
 
 
@@ -47,7 +39,7 @@ def decompose(
             help="raw: the same-shape layers of a stage; sub_block: equal parts of them; svd: their principal "
             "directions; low_rank: rank-one atoms of each layer. raw and sub_block are exact."
         ),
-    ] = BankKind.raw,
+    ] = "raw",
     parts: Annotated[
         int | None,
         typer.Option(
@@ -108,9 +100,9 @@ def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float 
     """Return what to decompose into; raise PlanError with every option that the kind of bank has no use for."""
     from growtool.templates.decompose import Request
 
-    factored = bank in (BankKind.svd, BankKind.low_rank)
+    factored = bank in ("svd", "low_rank")
     problems = []
-    if parts is not None and bank is not BankKind.sub_block:
+    if parts is not None and bank != "sub_block":
         problems.append(f"--parts: found with --bank {bank}, which cuts nothing; drop it or use --bank sub_block")
     for option, value in (("--rank", rank), ("--energy", energy)):
         if value is not None and not factored:
@@ -122,7 +114,7 @@ def _request(bank: BankKind, parts: int | None, rank: int | None, energy: float 
     if problems:
         raise PlanError(problems)
     return Request(
-        bank.value,
+        bank,
         parts=_DEFAULT_PARTS if parts is None else parts,
         rank=rank,
         energy=_DEFAULT_ENERGY if energy is None else energy,
@@ -137,7 +129,7 @@ def _document(found: Decomposed, output: Path | None) -> dict[str, Any]:
         "alignment": None
         if aligned is None
         else {"sets": len(aligned.orders), "cosine_before": aligned.before, "cosine_after": aligned.after},
-        "banks": [report.to_json() for report in found.reports],
+        "banks": [asdict(report) for report in found.reports],
     }
 
 
@@ -145,11 +137,9 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="One in template form, as decompose writes it.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
-    ],
+    output: NewCheckpointOption,
     plugin: PluginOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a template checkpoint as the dense timm folder that `timm.create_model` loads."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from growtool.cli.command import borrowing
+from growtool.cli.command import from_settings
 from growtool.cli.console import JsonOption, emit_json, remark
 from growtool.cli.opening import CheckpointArgument, PluginOption
 from growtool.cli.tables import show_rows
@@ -16,7 +16,7 @@ from growtool.errors import PlanError
 from growtool.finetune.options.choices import AmpDtype
 
 
-@borrowing("dataset", "workers", "device", "channels_last", "tf32")
+@from_settings("dataset", "workers", "device", "channels_last", "tf32")
 def evaluate(
     checkpoint: CheckpointArgument,
     data: Annotated[

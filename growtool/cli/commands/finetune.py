@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from growtool.cli.command import late, show_all_options
+from growtool.cli.command import from_settings, show_all_options
 from growtool.cli.console import emit_json, say
 from growtool.cli.opening import PluginOption, load_plugins
-from growtool.cli.training import shown_progress
+from growtool.cli.training import is_main, shown_progress
 
 if TYPE_CHECKING:
     from growtool.finetune.run import RunResult
@@ -30,14 +29,7 @@ HelpAllOption = Annotated[
 ]
 
 
-def _with_options(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of `finetune` with its options; imported late, see `late`."""
-    from growtool.cli.run_options import with_run_options
-
-    return with_run_options(function)
-
-
-@late(_with_options)
+@from_settings()
 def finetune(
     ctx: typer.Context,
     config: ConfigOption = None,
@@ -60,12 +52,11 @@ def finetune(
     chosen = make_config(continued(*layers), *layers)
     # a mistake in the file or the options is told before torch is imported
     load_plugins([path for path in chosen.plugins if path not in (plugin or ())])
-    from growtool.finetune.parallel.distributed import World
     from growtool.finetune.run import finetune as run
 
     with shown_progress() as progress:
         result = run(chosen, progress)
-    if not World.from_environment().is_main:
+    if not is_main():
         return
     if as_json:
         emit_json(result.as_dict())

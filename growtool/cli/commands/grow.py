@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from rich.markup import escape
 from growtool.cli.console import emit_json, note, progress, say
 from growtool.cli.growth import show_plan, show_result
 from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOption, PluginOption
-from growtool.cli.pictures import HTML, require_place
+from growtool.cli.pictures import HTML, require_places
 from growtool.cli.planning import asked_plan, overridden
 from growtool.errors import PlanError
 
@@ -105,7 +106,7 @@ def grow(
     """
     if optimizer_state is not None and no_optimizer_state:
         raise PlanError(f"--optimizer-state {optimizer_state}: found with --no-optimizer-state, expected one of them")
-    require_place("--report", report, HTML)
+    require_places(("--report", report, HTML))
     asked = asked_plan(plan, width, depth, operator or (), data)
     loaded = overridden(
         asked, model=model, model_args=model_args or (), data=data, recalibrate=recalibrate, seed=seed,
@@ -117,21 +118,27 @@ def grow(
     from growtool.growing import grow as execute
     from growtool.growing import summarise
     from growtool.growing.source import open_planned
+    from growtool.recipe.choosing.consent import require_consent
 
     proof_device, source = resolve_device(device), open_planned(checkpoint, [loaded.plan], counting=dry_run)
     out = output or Path(f"{source.label}-grown")
     # A refused output does not end the command yet: what is wrong with the plan is told together with it.
-    output_error = None if dry_run else _error_of(lambda: refuse_existing(out, force=force))
-    if not (dry_run or output_error):
+    errors: list[PlanError] = []
+    if not dry_run:
+        with _kept(errors):
+            refuse_existing(out, force=force)
+    if not (dry_run or errors):
         source.hash_ahead()  # while models are built and traced
-    recipe = _resolved(loaded, source, output_error)
+    recipe = _resolved(loaded, source, errors)
     summary = summarise(recipe)
-    if not (as_json or output_error):
+    if not (as_json or errors):
         show_plan(recipe, summary)
-    refusal = _joined(output_error, _consent_error(recipe, loaded))
+    with _kept(errors), loaded.placing_problems():
+        require_consent(recipe)
+    refusal = _joined(errors) if errors else None
     if dry_run and as_json:
         reason = refusal.problems[0] if refusal else None
-        emit_json(summary.to_json() | {"target": _target(recipe), **_choices(recipe), "refused": reason})
+        emit_json(summary.to_json() | {"target": _target(recipe), "choices": list(recipe.choices), "refused": reason})
     if dry_run and report is not None:
         _write_page(report, recipe, loaded, summary, None, quiet=as_json)
     if refusal:
@@ -151,25 +158,25 @@ def grow(
             optimizer=state,
             device=proof_device,
             advance=advance,
-            told=lambda line: note(escape(line)),
+            told=note,
         )
     if as_json:
-        emit_json({"output": str(out), **_choices(recipe), **json.loads(grown.report)})
+        emit_json({"output": str(out), "choices": list(recipe.choices), **json.loads(grown.report)})
     else:
         show_result(grown, recipe)
     if report is not None:
         _write_page(report, recipe, loaded, summary, grown, quiet=as_json)
 
 
-def _resolved(loaded: LoadedPlan, source: Checkpoint, output_error: PlanError | None) -> Recipe:
-    """Return the recipe of a plan; raise its problems together with those of the output."""
+def _resolved(loaded: LoadedPlan, source: Checkpoint, errors: list[PlanError]) -> Recipe:
+    """Return the recipe of a plan; raise its problems after those of earlier errors."""
     from growtool.recipe import resolve
 
     try:
         with loaded.placing_problems():
             return resolve(loaded.plan, source)
     except PlanError as error:
-        raise _joined(output_error, error) or error from error
+        raise _joined([*errors, error]) from error
 
 
 def _write_page(
@@ -199,33 +206,18 @@ def _optimizer(run: Path | None, recipe: Recipe) -> OptimizerState | None:
     return state
 
 
-def _consent_error(recipe: Recipe, loaded: LoadedPlan) -> PlanError | None:
-    """Return the error of a recipe that loses the function without `allow_lossy`, None if it may be carried out."""
-    from growtool.recipe.choosing.consent import require_consent
-
-    def check() -> None:
-        with loaded.placing_problems():
-            require_consent(recipe)
-
-    return _error_of(check)
-
-
-def _error_of(check: Callable[[], None]) -> PlanError | None:
-    """Return the PlanError that a check raises, None if it raises none."""
+@contextmanager
+def _kept(errors: list[PlanError]) -> Iterator[None]:
+    """While open, add a PlanError to the list in place of raising it."""
     try:
-        check()
+        yield
     except PlanError as error:
-        return error
-    return None
+        errors.append(error)
 
 
-def _joined(*errors: PlanError | None) -> PlanError | None:
-    """Return one error with the problems of all, None if there are none."""
-    return PlanError(problems) if (problems := [p for error in errors if error for p in error.problems]) else None
-
-
-def _choices(recipe: Recipe) -> dict[str, object]:
-    return {"choices": list(recipe.choices)}
+def _joined(errors: Iterable[PlanError]) -> PlanError:
+    """Return one error with the problems of all."""
+    return PlanError([problem for error in errors for problem in error.problems])
 
 
 def _target(recipe: Recipe) -> dict[str, object]:

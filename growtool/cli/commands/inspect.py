@@ -20,7 +20,7 @@ from growtool.cli.opening import (
     PluginOption,
     open_all,
 )
-from growtool.cli.pictures import HTML, SVG, require_place, write_picture
+from growtool.cli.pictures import HTML, SVG, require_places, write_picture
 from growtool.cli.tables import new_table, show, show_rows
 from growtool.cli.templates import show_banks, show_coefficients
 from growtool.report import units
@@ -61,7 +61,7 @@ def inspect(
     Nothing but the header of the weights file is read, unless it is in template form: then its banks and coefficients
     are, and shown. Of a published checkpoint nothing else is downloaded, and nothing at all for a name of timm.
     """
-    require_place("--picture", picture, (*SVG, *HTML))
+    require_places(("--picture", picture, (*SVG, *HTML)))
     from growtool.checkpoint import build
     from growtool.report.growth_map import growth_map
     from growtool.report.inspect import inspect_checkpoint

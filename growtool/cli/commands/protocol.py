@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from growtool.cli.console import JsonOption, emit_json, note, say
+from growtool.cli.console import JsonOption, emit_json, say
 from growtool.cli.opening import PluginOption
 from growtool.cli.tables import show_rows
-from growtool.cli.training import shown_progress
+from growtool.cli.training import is_main, note_once, shown_progress
 
 
 def protocol(
@@ -31,14 +31,11 @@ def protocol(
     from growtool.workflows.protocol.file import load_protocol
 
     loaded, out = load_protocol(file), output or Path(file.stem)  # a mistake in it is told before torch is imported
-    from growtool.finetune.parallel.distributed import World
     from growtool.workflows.protocol.run import run_protocol
 
-    main = World.from_environment().is_main
     with shown_progress() as progress:
-        told = note if main else lambda line: None
-        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=told)
-    if not main:
+        steps = run_protocol(loaded, out, resume=resume, progress=progress, told=note_once)
+    if not is_main():
         return
     if as_json:
         emit_json({"output": str(out), "steps": [asdict(step) for step in steps]})

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from growtool.cli.console import JsonOption, emit_json, say
-from growtool.cli.opening import ModelArgsOption, load_plugins, parse_arguments
+from growtool.cli.opening import ForceOption, ModelArgsOption, NewCheckpointOption, load_plugins, parse_arguments
 from growtool.errors import PlanError, format_names
 
 _NAMES = "REFERENCE_NAMES"  # a dict of a plugin: tensors of the timm model -> paths in the reference
@@ -24,9 +24,7 @@ def import_reference(
             metavar="FILE", help="What a training script saved: a file of torch or safetensors, a folder, or an index."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write, or a .safetensors file with its config inside.")
-    ],
+    output: NewCheckpointOption,
     model: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +40,7 @@ def import_reference(
             f"{_NAMES}, from the model's tensors to those of the MixtureGrowth reference, templates are written.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a timm folder of a training checkpoint: of timm's train.py, of other trainers, of the MixtureGrowth code.

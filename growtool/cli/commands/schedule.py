@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from growtool.cli.console import emit_json, note, say
 from growtool.cli.opening import PluginOption
-from growtool.cli.pictures import misplaced
-from growtool.cli.tables import show_rows
-from growtool.cli.training import shown_progress
+from growtool.cli.pictures import require_places
+from growtool.cli.tables import show_figures, show_rows
+from growtool.cli.training import is_main, note_once, shown_progress
 
 
 def schedule(
@@ -33,24 +33,17 @@ def schedule(
     """
     from growtool.workflows.schedule.file import load_schedule
 
-    loaded = load_schedule(file)  # a mistake in it is told before torch is imported
+    loaded, out = load_schedule(file), output or Path(file.stem)  # a mistake in it is told before torch is imported
     from growtool.checkpoint.folder import loading_line
-    from growtool.finetune.parallel.distributed import World
     from growtool.report import units
     from growtool.workflows.schedule.run import run_schedule
 
-    main = World.from_environment().is_main
-
-    def told(line: str) -> None:
-        if main:
-            note(line)
-
     with shown_progress() as progress:
-        records = run_schedule(loaded, output or Path(file.stem), resume=resume, progress=progress, told=told)
-    if not main:
+        records = run_schedule(loaded, out, resume=resume, progress=progress, told=note_once)
+    if not is_main():
         return
     if as_json:
-        emit_json({"output": str(output or file.stem), "stages": [asdict(record) for record in records]})
+        emit_json({"output": str(out), "stages": [asdict(record) for record in records]})
         return
     rows = (
         (
@@ -62,8 +55,7 @@ def schedule(
     )  # fmt: skip
     show_rows(("stage", "", ">parameters", ">updates", ">MACs", ">seconds", ">top-1"), rows)
     if records:
-        last = (output or Path(file.stem)) / records[-1].checkpoint
-        note(f"load it: {escape(loading_line(last))}")
+        note(f"load it: {loading_line(out / records[-1].checkpoint)}")
 
 
 def report(
@@ -94,7 +86,7 @@ def report(
     from growtool.workflows.schedule.curves import curve_charts, curve_table, read_curve, told_apart
 
     page = output or _page_of(runs)
-    _require_places(page, png, svg)
+    require_places(("--output", page, ()), ("--svg", svg, ()), ("--png", png, (".png",)))
     curves = told_apart([read_curve(run) for run in runs], runs)
     charts, table = curve_charts(curves), curve_table(curves)
     note = "Points are ends of epochs. MACs: forward, twice as many for backward, and a teacher's forward."
@@ -107,7 +99,7 @@ def report(
     if as_json:
         emit_json({"curves": [asdict(curve) for curve in curves], "output": str(page)})
         return
-    show_rows((table.header[0], *(f">{title}" for title in table.header[1:])), table.rows)
+    show_figures(table)
     written = ", ".join(str(path) for path in (page, png, svg) if path is not None)
     say(f"written: {escape(written)}")
 
@@ -118,12 +110,3 @@ def _page_of(runs: list[Path]) -> Path:
         return Path("report.html")
     run = runs[0] if runs[0].name else runs[0].resolve()
     return run.with_name(f"{run.name}.html")
-
-
-def _require_places(output: Path, png: Path | None, svg: Path | None) -> None:
-    """Check that all files can be written as asked, before anything is drawn; raise PlanError if not."""
-    from growtool.errors import PlanError
-
-    named = (("--output", output, ()), ("--svg", svg, ()), ("--png", png, (".png",)))
-    if problems := [problem for name, path, endings in named for problem in misplaced(name, path, endings)]:
-        raise PlanError(problems)

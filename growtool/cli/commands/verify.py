@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -14,14 +13,8 @@ from growtool.cli.opening import CheckpointArgument, ModelArgsOption, ModelOptio
 from growtool.errors import LARGEST
 
 if TYPE_CHECKING:
-    from growtool.verify import ChangedDecision, Comparison, ImageComparison
-
-
-class Arithmetic(StrEnum):
-    """What `--dtype` accepts."""
-
-    float32 = "float32"
-    float64 = "float64"
+    from growtool.verify import ChangedDecision, Comparison
+    from growtool.workflows.verify import Verification
 
 
 _SHOWN = 20  # changed images listed before they are only counted; --json lists all
@@ -37,7 +30,7 @@ def verify(
         ),
     ] = None,
     inputs: Annotated[int, typer.Option(min=1, max=LARGEST, help="Random inputs to run both on.")] = 8,
-    dtype: Annotated[Arithmetic, typer.Option(help="Type of the arithmetic.")] = Arithmetic.float32,
+    dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Type of the arithmetic.")] = "float32",
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -69,7 +62,7 @@ def verify(
         b,
         inputs,
         data=data,
-        dtype=getattr(torch, dtype.value),
+        dtype=getattr(torch, dtype),
         tolerance=tolerance,
         device=device,
         batch_size=batch_size,
@@ -80,13 +73,14 @@ def verify(
     if as_json:
         emit_json(found.to_json())
     else:
-        _show(found.inputs, found.images, found.tolerance, found.agree)
+        _show(found)
     if not found.agree:
         raise typer.Exit(1)
 
 
-def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: float, agree: bool) -> None:
-    _show_logits(logits, "random inputs", tolerance)
+def _show(found: Verification) -> None:
+    tolerance, decisions = found.tolerance, found.images
+    _show_logits(found.inputs, "random inputs", tolerance)
     if decisions is not None:
         _show_logits(decisions.logits, "images", tolerance)
         count = decisions.logits.count
@@ -98,8 +92,8 @@ def _show(logits: Comparison, decisions: ImageComparison | None, tolerance: floa
             _show_change(change, tolerance)
         if len(decisions.changed) > _SHOWN:
             say(f"  and {len(decisions.changed) - _SHOWN} more; --json lists them all")
-    verdict = "[bold green]same function[/]" if agree else "[bold red]different functions[/]"
-    say(f"{verdict} (tolerance {tolerance:g} in {logits.dtype})")
+    verdict = "[bold green]same function[/]" if found.agree else "[bold red]different functions[/]"
+    say(f"{verdict} (tolerance {tolerance:g} in {found.inputs.dtype})")
 
 
 def _show_logits(logits: Comparison, what: str, tolerance: float) -> None:
