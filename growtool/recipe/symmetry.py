@@ -76,7 +76,7 @@ def _templates_of(recipe: Recipe, tensor: TensorRecipe) -> tuple[int, int]:
     templated = recipe.templates.form.tensors.get(tensor.source or "")
     if templated is None:
         return 0, 1
-    return recipe.templates.templates(templated.bank), templated.rows.blocks * templated.columns.blocks
+    return recipe.templates.bank(templated.bank).count, templated.rows.blocks * templated.columns.blocks
 
 
 def _why(recipe: Recipe, tensors: Iterable[TensorRecipe]) -> str:

@@ -14,6 +14,7 @@ from growtool.plan.schema import Plan
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
 from growtool.templates.decompose import coefficient_dtype
+from growtool.templates.grouping import templatable
 from growtool.templates.lift import lift
 from growtool.templates.source import ExactForm, Templates, exact_form
 from growtool.trace import Trace
@@ -47,10 +48,8 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace
     rest = {name: info for name, info in checkpoint.tensors.items() if name not in stored.tensors}
     kind = (width.bank if width else None) or "raw"
     parts = (width.parts if width else None) or _PARTS
-    exact = exact_form(
-        model, trace, rest, parts=parts if kind == "sub_block" else 1, kind=kind, taken=set(stored.banks)
-    )
-    return Templates(checkpoint, exact)
+    weights, parts = templatable(model, trace, rest), parts if kind == "sub_block" else 1
+    return Templates(checkpoint, exact_form(weights, trace, parts=parts, kind=kind, taken=stored.banks))
 
 
 def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Templates) -> TargetForm | None:
@@ -122,6 +121,6 @@ def _infos(plan: Plan, form: Form, kept: Mapping[str, Kept], templates: Template
             infos[part] = TensorInfo(info.shape, dtypes[bank])
     for name, sides in kept.items():
         bank = form.tensors[name].bank
-        shape = (len(sides.rows.index), len(sides.columns.index), templates.templates(bank))
+        shape = (len(sides.rows.index), len(sides.columns.index), templates.bank(bank).count)
         infos[coefficients_of(name)] = TensorInfo(shape, coefficient_dtype(dtypes[bank]))
     return infos

@@ -75,15 +75,7 @@ def write_decomposed(
 def write_tensors(
     out: Path, spec: ModelSpec, model: nn.Module, tensors: Mapping[str, Tensor], form: Form, *, force: bool = False
 ) -> None:
-    """Write a template checkpoint from tensors in memory.
-
-    Args:
-        out: a folder, or a `.safetensors` file that carries its config.
-        spec: the model.
-        model: its skeleton.
-        tensors: every tensor of the file.
-        form: the map of the banks and their tensors.
-        force: whether to replace an older output.
+    """Write a template checkpoint from tensors in memory: a folder, or a `.safetensors` file that carries its config.
 
     Raises:
         PlanError: the output exists.

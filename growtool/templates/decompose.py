@@ -80,15 +80,16 @@ def decompose(
         PlanError: no layer can be cut into so many parts.
         CheckpointError: a layer holds numbers that are not finite.
     """
+    weights = templatable(model, trace, tensors)
     if request.kind in ("raw", "sub_block"):
         parts = request.parts if request.kind == "sub_block" else 1
-        exact = exact_form(model, trace, tensors, parts=parts, kind=request.kind)
+        exact = exact_form(weights, trace, parts=parts, kind=request.kind)
         if parts > 1 and all(t.rows.blocks == t.columns.blocks == 1 for t in exact.form.tensors.values()):
             raise PlanError(
                 f"parts: found {parts}, which divides the channels of no layer, expected a number that does"
             )
         return _exact(exact, tensors, read)
-    return _factorised(request, model, trace, tensors, read)
+    return _factorised(request, weights, tensors, read)
 
 
 def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> Decomposition:
@@ -96,9 +97,9 @@ def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> D
     form = exact.form
     infos = {name: info for name, info in tensors.items() if name not in form.tensors}
     makers: dict[str, Callable[[], Tensor]] = {}
-    for bank, pieces in exact.pieces.items():
+    for bank in form.banks:
         (part,) = form.parts(bank)
-        infos[part] = TensorInfo((len(pieces), *exact.blocks[bank]), tensors[pieces[0].tensor].dtype)
+        infos[part] = exact.info(bank, tensors)
         makers[part] = partial(exact.stacked, bank, read)
     for name, templated in form.tensors.items():
         shape = (templated.rows.blocks, templated.columns.blocks, len(exact.pieces[templated.bank]))
@@ -108,16 +109,16 @@ def _exact(exact: ExactForm, tensors: Mapping[str, TensorInfo], read: Read) -> D
     def report(bank: str) -> BankReport:
         C = {name: exact.coefficients(name) for name in form.members(bank)}
         G = gram(exact.bank(bank, read))
-        return report_bank(form, bank, G, C, exact.blocks[bank], stored=infos, dense=tensors, error=0.0)
+        return report_bank(form, bank, G, C, stored=infos, dense=tensors, error=0.0)
 
     return Decomposition(form, infos, _producer(infos, makers, read), tuple(map(report, form.banks)))
 
 
 def _factorised(
-    request: Request, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo], read: Read
+    request: Request, weights: Mapping[str, TensorInfo], tensors: Mapping[str, TensorInfo], read: Read
 ) -> Decomposition:
     """Return the decomposition by banks of directions or rank-one matrices, which are computed."""
-    groups = _groups(request.kind, model, trace, tensors)
+    groups = _groups(request.kind, weights)
     factorise = shared_directions if request.kind == "svd" else low_rank_atoms
     form = Form(
         dict.fromkeys(groups, request.kind),
@@ -146,7 +147,7 @@ def _factorised(
             infos[coefficients_of(name)] = TensorInfo(tuple(c.shape), coefficient_dtype(dtype))
             makers[coefficients_of(name)] = partial(torch.clone, c)
         G = gram(made, made.parts if len(made.parts) == 2 else None)
-        reports.append(report_bank(form, bank, G, C, made.block, stored=infos, dense=tensors, error=made.error))
+        reports.append(report_bank(form, bank, G, C, stored=infos, dense=tensors, error=made.error))
     return Decomposition(form, infos, _producer(infos, makers, read), tuple(reports))
 
 
@@ -163,9 +164,8 @@ def _producer(
     return lambda name: in_type(name, makers[name](), infos[name].torch_dtype) if name in makers else read(name)
 
 
-def _groups(kind: str, model: nn.Module, trace: Trace, tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:
+def _groups(kind: str, weights: Mapping[str, TensorInfo]) -> dict[str, tuple[str, ...]]:
     """Return the layers of each bank; only a bank of rank-one matrices may have a single layer."""
-    weights = templatable(model, trace, tensors)
     groups: dict[str, tuple[str, ...]] = {}
     for group in dict.fromkeys(like_tensors(weights).values()):
         shape = weights[group[0]].shape

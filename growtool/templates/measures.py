@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,10 +59,6 @@ class BankReport:
     dense: int
     error: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the measures as plain data."""
-        return asdict(self)
-
 
 def gram(bank: Bank, factors: Sequence[Tensor] | None = None) -> Tensor:
     """Return the inner products of the templates, float64 [T, T].
@@ -87,7 +82,6 @@ def report_bank(
     name: str,
     G_TT: Tensor,
     coefficients: Mapping[str, Tensor],
-    block: tuple[int, ...],
     *,
     stored: Mapping[str, TensorInfo],
     dense: Mapping[str, TensorInfo],
@@ -99,7 +93,6 @@ def report_bank(
         form, name: the bank, by its name.
         G_TT: inner products of its templates.
         coefficients: member -> its coefficients, [k_out, k_in, T].
-        block: the shape of a template.
         stored: the tensors of the file.
         dense: the tensors of the model.
         error: relative error of the members, if it is known.
@@ -120,7 +113,7 @@ def report_bank(
         name=name,
         kind=form.banks[name],
         members=tuple(coefficients),
-        block=block,
+        block=form.block(name, stored),
         templates=len(G_TT),
         blocks=len(A),
         spectrum=tuple((energies / energies.sum().clamp(min=1e-300)).tolist()),
@@ -183,6 +176,5 @@ def report_stored(checkpoint: Checkpoint) -> list[BankReport]:
         factors = [checkpoint.read_stored(part) for part in parts] if len(parts) == 2 else None
         G = gram(checkpoint.bank(name), factors)
         C = {member: checkpoint.read_stored(coefficients_of(member)) for member in form.members(name)}
-        block = form.block(name, checkpoint.stored)
-        reports.append(report_bank(form, name, G, C, block, stored=checkpoint.stored, dense=checkpoint.tensors))
+        reports.append(report_bank(form, name, G, C, stored=checkpoint.stored, dense=checkpoint.tensors))
     return reports

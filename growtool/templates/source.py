@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from growtool.checkpoint import Checkpoint, Form, Layout, Templated, TensorInfo, coefficients_of
 from growtool.checkpoint.materialise import WHOLE, Bank
-from growtool.templates.grouping import like_tensors, stage_of, templatable
+from growtool.templates.grouping import like_tensors, stage_of
 from growtool.trace import Axis, ChannelGroup, Trace
 from growtool.trace.axes import axis_size, segment_size
 
@@ -66,6 +66,11 @@ class ExactForm:
                 C_ooT[piece.row, piece.column, t] = 1.0
         return C_ooT
 
+    def info(self, name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo:
+        """Return the shape and type of the tensor that holds a bank, from those of the checkpoint's tensors."""
+        pieces = self.pieces[name]
+        return TensorInfo((len(pieces), *self.blocks[name]), tensors[pieces[0].tensor].dtype)
+
     def bank(self, name: str, read: Read) -> CutBank:
         """Return the templates of a bank, which are cut from tensors as these are read."""
         return CutBank(self.pieces[name], self.blocks[name], self.form.tensors, read)
@@ -107,9 +112,8 @@ class CutBank:
 
 
 def exact_form(
-    model: nn.Module,
+    weights: Mapping[str, TensorInfo],
     trace: Trace,
-    tensors: Mapping[str, TensorInfo],
     *,
     parts: int = 1,
     kind: str = "raw",
@@ -120,14 +124,12 @@ def exact_form(
     A layer that has no other of its shape in its stage stays dense, unless it is cut into blocks.
 
     Args:
-        model: the model's skeleton.
-        trace: its trace.
-        tensors: shapes and types of the tensors to consider.
+        weights: the tensors that may have templates, from `templatable`.
+        trace: the model's trace.
         parts: the number of parts that the channels on either side of a layer are cut into.
         kind: the kind of the banks.
         taken: names that no bank may have.
     """
-    weights = templatable(model, trace, tensors)
     templated: dict[str, Templated] = {}
     pieces: dict[str, tuple[Piece, ...]] = {}
     blocks: dict[str, tuple[int, ...]] = {}
@@ -172,28 +174,24 @@ class Templates:
 
     def grid(self, name: str) -> Grid | None:
         """Return the grid of a tensor; None if it has none."""
-        if name not in self.form.tensors:
+        templated = self.form.tensors.get(name)
+        if templated is None:
             return None
-        templated = self.form.tensors[name]
         if templated.bank in self.exact.pieces:
-            bank: Bank = self.exact.bank(templated.bank, self.checkpoint.read)
-            return Grid(self.exact.coefficients(name), bank, templated.rows, templated.columns)
-        C_ooT = self.checkpoint.read_stored(coefficients_of(name))
-        return Grid(C_ooT, self.checkpoint.bank(templated.bank), templated.rows, templated.columns)
+            C_ooT = self.exact.coefficients(name)
+        else:
+            C_ooT = self.checkpoint.read_stored(coefficients_of(name))
+        return Grid(C_ooT, self.bank(templated.bank), templated.rows, templated.columns)
 
-    def templates(self, bank: str) -> int:
-        """Return T, the number of templates of a bank."""
-        if bank in self.exact.pieces:
-            return len(self.exact.pieces[bank])
-        return self.checkpoint.bank(bank).count
+    def bank(self, name: str) -> Bank:
+        """Return the templates of a bank."""
+        is_exact = name in self.exact.pieces
+        return self.exact.bank(name, self.checkpoint.read) if is_exact else self.checkpoint.bank(name)
 
     def part_infos(self, bank: str) -> dict[str, TensorInfo]:
         """Return the shape and type of the tensors that hold a bank."""
-        if bank in self.exact.pieces:
-            pieces = self.exact.pieces[bank]
-            shape = (len(pieces), *self.exact.blocks[bank])
-            dtype = self.checkpoint.tensors[pieces[0].tensor].dtype
-            return {part: TensorInfo(shape, dtype) for part in self.form.parts(bank)}
+        if bank in self.exact.pieces:  # held by a single tensor
+            return {part: self.exact.info(bank, self.checkpoint.tensors) for part in self.form.parts(bank)}
         return {part: self.checkpoint.stored[part] for part in self.form.parts(bank)}
 
     def read_part(self, bank: str, part: str) -> Tensor:

@@ -76,14 +76,9 @@ class TrainableTemplates(nn.Module):
 
 
 def put_in_form(model: nn.Module, form: Form, stored: Mapping[str, TensorInfo]) -> None:
-    """Put a model into template form, in place.
+    """Put a model into the form of a template checkpoint of it, in place; `stored` has the checkpoint's tensors.
 
-    New parameters are on the meta device: load a template checkpoint with `assign=True`.
-
-    Args:
-        model: the model, which gets a module `banks`.
-        form: the form of a template checkpoint of this model.
-        stored: shapes and types of the tensors in that checkpoint.
+    New parameters are on the meta device: load the checkpoint with `assign=True`.
     """
     model.banks = nn.ModuleDict(
         {
