@@ -233,12 +233,12 @@ def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) ->
     operator = OPERATORS[width.operator].implementation()
     layer = replace(
         _layer(recipe, tensor),
-        next_block=tensor.next_block,
+        next_block=partial(read, tensor.next_block) if tensor.next_block else None,
         pair_partners=tensor.pair_partners,
         second=partial(_of_second, recipe.second, source, stored.dtype) if recipe.second else None,
-        initial=recipe.initial,
+        initial=partial(recipe.initial, tensor.shared),
     )
-    return operator.grow(width, before, layer, read)  # type: ignore[no-any-return]
+    return operator.grow(width, before, layer)  # type: ignore[no-any-return]
 
 
 def _of_second(second: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:

@@ -30,12 +30,12 @@ class Layer:
         seed: the plan's seed.
         fill: what stands at blank rows: zeros, the mean of the other rows, or noise of the weight's deviation.
         grid: gives the source tensor as a grid of combinations of templates, or None if it has no templates.
-        next_block: name of the source's tensor that is the same one block on; None at the last block, and outside
+        next_block: gives the source's tensor that is the same one block on; None at the last block, and outside
             sequences of blocks.
         pair_partners: dimensions with blank channels, each with int64 [positions], the other position of the pair that
             each position belongs to.
         second: gives the same tensor of the second source; None if the plan names none.
-        initial: gives a target tensor by name as its library initialises it.
+        initial: gives the target tensor as its library initialises it.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Layer:
     seed: int
     fill: Fill = "zero"
     grid: Callable[[], Grid | None] = lambda: None
-    next_block: str | None = None
+    next_block: Callable[[], Tensor] | None = None
     pair_partners: tuple[tuple[int, Tensor], ...] = ()
     second: Callable[[], Tensor] | None = None
-    initial: Callable[[str], Tensor] | None = None
+    initial: Callable[[], Tensor] | None = None
 
     def generator(self) -> torch.Generator:
         """Return a generator that depends on the seed and the tensor's name alone, not on the order of work."""
@@ -56,9 +56,6 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         """The target shape."""
         return tuple(len(axis.index) for axis in self.maps)
-
-
-Read = Callable[[str], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +80,6 @@ class Abilities:
     deeper: bool = False
     in_pairs: bool = False
     in_span: Callable[[Any], bool] = lambda section: False
-
-
-def no_loss(spec: object) -> None:
-    """Return None: the `loss` of an operator that keeps functions, whatever its options."""
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
@@ -151,13 +144,7 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
 
 
 def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
-    """Write `layer.fill` at the blank positions of dimensions that no sum runs over, in place, and return the tensor.
-
-    Args:
-        grown: the tensor to finish.
-        W: the source tensor.
-        layer: the target tensor.
-    """
+    """Write `layer.fill` at the blank positions of dimensions that no sum runs over, in place; return the tensor."""
     for dim, axis in enumerate(layer.maps):
         if axis.blank is None or axis.consumes:
             continue
@@ -171,15 +158,3 @@ def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
         else:
             grown.index_fill_(dim, rows, 0)
     return grown
-
-
-def split_coefficients(layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
-    """Return the coefficients of the even split of a weight in template form, float64 [k_out, k_in, T].
-
-    Args:
-        layer: with its grid.
-        rows, columns: how the blocks of the grid grow.
-    """
-    grid = layer.grid()
-    assert grid is not None, "a weight in template form has a grid"
-    return split_evenly(grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count)))

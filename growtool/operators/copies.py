@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
-from growtool.algebra.layers import copy_positions
+from growtool.algebra.layers import copy_positions, split_evenly
 from growtool.operators.base import Layer, drawn, rows_of, split_among_copies
 from growtool.plan.width import Copies
 
@@ -65,6 +65,15 @@ def _mixes(W: Tensor, maps: Sequence[AxisMap], rows: int) -> bool:
     return any(axis.consumes for axis in maps) or (rows == 0 and W.ndim > 1 and W.shape[1] > 1)
 
 
-def loss_of_copies(spec: Copies) -> str | None:
-    """Return why copies change the function, whatever the model, or None if they do not."""
-    return "keep: rms keeps the size of activations, not the function" if spec.keep == "rms" else None
+def split_coefficients(spec: Copies, W: Tensor, layer: Layer, rows: AxisMap, columns: AxisMap) -> Tensor:
+    """Return the coefficients of the even split of a weight in template form, float64 [k_out, k_in, T].
+
+    Args:
+        spec: with equal parts, as noise would not be a combination of templates.
+        W: the weight that the coefficients stand for.
+        layer: with its grid.
+        rows, columns: how the blocks of the grid grow.
+    """
+    grid = layer.grid()
+    assert grid is not None, "a weight in template form has a grid"
+    return split_evenly(grid.coefficients.double(), (rows, columns, AxisMap.unchanged(grid.bank.count)))

@@ -1,11 +1,14 @@
-"""The one table of growth operators. A new operator is a file in `width/`, `depth/` or `both/` and a line here."""
+"""The one table of growth operators.
+
+A new one is a line here, and a file in `width/` or a case in `depth/placement.py`.
+"""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from growtool.operators.base import Abilities
@@ -43,17 +46,8 @@ class OperatorInfo:
         return ("width", "depth") if self.axis == "both" else (self.axis,)
 
     def implementation(self) -> ModuleType:
-        """Return the operator's module, which imports torch."""
-        return importlib.import_module(f"growtool.operators.{self.axis}.{self.name}")
-
-    def known_loss(self, section: Any) -> str | None:
-        """Return why the operator with these options is lossy by name, for any model, or None if it keeps functions.
-
-        A plan that names such an operator needs no consent to a loss. A plan whose operator keeps the functions of
-        other models, and not of this one, does.
-        """
-        loss: str | None = self.implementation().loss(section)
-        return loss
+        """Return a width operator's module, which imports torch."""
+        return importlib.import_module(f"growtool.operators.width.{self.name}")
 
     def abilities(self) -> Abilities:
         """Return what a width operator does besides copying channels; imports torch."""

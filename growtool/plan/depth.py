@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from growtool.plan.both import ShrinkPerturb
-from growtool.plan.section import Learned, Section, by_operator, named, problem
+from growtool.plan.section import Learned, Operator, ShrinkPerturb, by_operator, named, problem
 
 Placement = Annotated[
     Literal["interleaved", "end"],
@@ -24,19 +23,21 @@ INITIAL: Literal["initial"] = "initial"  # in a map: a block that comes from non
 _Blocks = tuple[Annotated[int, Field(ge=0)] | Literal["initial"], ...]
 
 
-class Stack(Section):
+class Stack(Operator):
     """The blocks of a stage repeated as a whole: 1 2 1 2."""
 
+    LOSS = "stack runs every repeated block once more"
     operator: Literal["stack"] = "stack"
 
 
-class Interleave(Section):
+class Interleave(Operator):
     """Each block repeated in its place: 1 1 2 2."""
 
+    LOSS = "interleave runs every repeated block once more"
     operator: Literal["interleave"] = "interleave"
 
 
-class ZeroOut(Section):
+class ZeroOut(Operator):
     """Copied blocks whose residual branch ends in zeros, so that they start as the identity (LLaMA Pro)."""
 
     operator: Literal["zero_out"] = "zero_out"
@@ -44,7 +45,7 @@ class ZeroOut(Section):
     start: Values = "copy"
 
 
-class CancelOut(Section):
+class CancelOut(Operator):
     """Copied blocks whose residual branch ends in weights that cancel, so that all of it learns at once (LEMON).
 
     Attributes:
@@ -57,7 +58,7 @@ class CancelOut(Section):
     gain: float = Field(default=1.0, gt=0)
 
 
-class Net2Deeper(Section):
+class Net2Deeper(Operator):
     """Layers that pass on what they receive, in networks without residual connections (Net2Net)."""
 
     operator: Literal["net2deeper"] = "net2deeper"
@@ -84,7 +85,7 @@ def _is_block(value: object) -> bool:
     return value == INITIAL or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
-class Map(Section):
+class Map(Operator):
     """The plan itself says which source block every target block is made from (SWS).
 
     Attributes:
@@ -101,10 +102,16 @@ class Map(Section):
     ] = Field(description="the source block of every target block, e.g. [0, 0, 1]")
     start: Literal["copy", "zero_out", "cancel_out"] = "copy"
 
+    @property
+    def loss(self) -> str | None:
+        """Why the operator changes the function, or None if it does not."""
+        return "map runs every repeated block once more" if self.start == "copy" else None
+
 
 class Mixing(Learned):
     """Every block a learned combination of the source's blocks of its kind (LiGO)."""
 
+    LOSS = "mixing learns its combinations on images"
     operator: Literal["mixing"] = "mixing"
 
 

@@ -7,9 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from growtool.plan.both import ShrinkPerturb
 from growtool.plan.depth import Depth
-from growtool.plan.section import Learned, Section, SeesImages, problem
+from growtool.plan.section import Learned, Section, SeesImages, ShrinkPerturb, problem
 from growtool.plan.target import Target
 from growtool.plan.width import TwoSource, Width
 

@@ -1,4 +1,4 @@
-"""Sections: the base class of every mapping of a plan, and of other files that are read from YAML.
+"""Sections: the base classes of every mapping of a plan, and of other files that are read from YAML.
 
 Values are taken literally: no string becomes a number and no number a truth value. Unknown keys are refused.
 """
@@ -41,7 +41,7 @@ def problem(text: str) -> PydanticCustomError:
     return PydanticCustomError("plan", "{text}", {"text": text})
 
 
-def by_operator(sections: Any) -> dict[str, type[Section]]:
+def by_operator(sections: Any) -> dict[str, type[Operator]]:
     """Return the sections of a union by the names of their operators."""
     return {section.model_fields["operator"].default: section for section in get_args(sections)}
 
@@ -51,10 +51,39 @@ def named(value: Any) -> Any:
     return {"operator": value} if isinstance(value, str) else value
 
 
-class SeesImages(Section):
-    """What needs the images of `data`."""
+class Operator(Section):
+    """A width or depth operator, with its options."""
 
+    LOSS: ClassVar[str | None] = None  # why it changes the function of any model, whatever its options
     operator: str
+
+    @property
+    def loss(self) -> str | None:
+        """Why the operator with these options changes the function of any model, or None if it keeps functions.
+
+        A plan that names such an operator needs no consent to a loss. A plan whose operator keeps the functions of
+        other models, and not of this one, does.
+        """
+        return self.LOSS
+
+
+class ShrinkPerturb(Operator):
+    """The source shrunk, padded with zeros, and the target's initial values added.
+
+    It makes the whole target, wider or deeper, and so stands under `width` and `depth` alike.
+
+    Attributes:
+        shrink: lambda, what the source's matrices are multiplied by; 1 only adds the initial values, 0 leaves nothing
+            else of matrices.
+    """
+
+    LOSS = "shrink_perturb shrinks what was trained and adds initial values"
+    operator: Literal["shrink_perturb"] = "shrink_perturb"
+    shrink: float = Field(default=0.4, ge=0, le=1)
+
+
+class SeesImages(Operator):
+    """What needs the images of `data`."""
 
 
 class Learned(SeesImages):
@@ -65,6 +94,5 @@ class Learned(SeesImages):
         lr: learning rate of AdamW.
     """
 
-    operator: Literal["ligo", "mixing"]
     steps: int = Field(default=100, ge=1)
     lr: float = Field(default=1e-3, gt=0)

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from growtool.plan.both import ShrinkPerturb
-from growtool.plan.section import Learned, Section, SeesImages, by_operator, named, problem
+from growtool.plan.section import Learned, Operator, SeesImages, ShrinkPerturb, by_operator, named, problem
 
 Split = Literal["equal", "random_projection"]
 Coefficients = Literal["orthogonal", "copy", "zero", "random"]
 
 
-class Copies(Section):
+class Copies(Operator):
     """Copies of channels whose readers share the old weight between them.
 
     Attributes:
@@ -24,7 +23,6 @@ class Copies(Section):
             copies read noise of size `gain` that nothing cancels, so that each is a channel of its own at once.
     """
 
-    operator: Literal["tile", "net2net", "fpi"]
     split: Split = "random_projection"
     gain: float = Field(default=0.1, gt=0)
     keep: Literal["function", "rms"] = "function"
@@ -50,6 +48,11 @@ class Copies(Section):
         """Standard deviation of the noise relative to the weight's own, None for equal parts."""
         return self.gain if self.split == "random_projection" else None
 
+    @property
+    def loss(self) -> str | None:
+        """Why the operator changes the function, or None if it does not."""
+        return "keep: rms keeps the size of activations, not the function" if self.keep == "rms" else None
+
 
 class Tile(Copies):
     """Every width a whole number of times over (HyperCloning, FPI)."""
@@ -69,13 +72,14 @@ class Fpi(Copies):
     operator: Literal["fpi"] = "fpi"
 
 
-class Aki(Section):
+class Aki(Operator):
     """As fpi, with new rows taken from the next block (bert2BERT)."""
 
+    LOSS = "aki takes the new rows of a layer from the next block, which computes something else"
     operator: Literal["aki"] = "aki"
 
 
-class Random(Section):
+class Random(Operator):
     """The baseline: timm's own initialisation.
 
     Attributes:
@@ -86,8 +90,14 @@ class Random(Section):
     operator: Literal["random"] = "random"
     parts: Literal["all", "new"] = "all"
 
+    @property
+    def loss(self) -> str:
+        """Why the operator changes the function."""
+        all_anew = self.parts == "all"
+        return "random starts the target anew" if all_anew else "random sets new weights beside the old ones"
 
-class TwoSource(Section):
+
+class TwoSource(Operator):
     """The checkpoint and that of the plan's `second` side by side, in a net twice as wide.
 
     Attributes:
@@ -98,8 +108,13 @@ class TwoSource(Section):
     operator: Literal["two_source"] = "two_source"
     gain: float = Field(default=0.0, ge=0)
 
+    @property
+    def loss(self) -> str | None:
+        """Why the operator changes the function, or None if it does not."""
+        return "a gain mixes the two sources" if self.gain else None
 
-class Mixture(Section):
+
+class Mixture(Operator):
     """Tiled, with new linear combinations of trained layers between the copies (MixtureGrowth).
 
     Attributes:
@@ -132,8 +147,15 @@ class Mixture(Section):
             raise problem("found a gain with coefficients zero, which leave nothing to scale; drop gain")
         return gain
 
+    @property
+    def loss(self) -> str | None:
+        """Why the operator changes the function, or None if it does not."""
+        if self.compensate or self.gain == 0 or self.coefficients == "zero":
+            return None
+        return "mixture without compensation adds the new blocks to what each channel receives, as published"
 
-class _Blanks(Section):
+
+class _Blanks(Operator):
     """New channels that copy none, beside a norm that is told of them.
 
     Attributes:
@@ -142,7 +164,6 @@ class _Blanks(Section):
             imported.
     """
 
-    operator: Literal["centre_zero", "lemon", "zero", "variance_transfer"]
     eps: Literal["kept", "told"] = "kept"
 
 
@@ -185,6 +206,11 @@ class VarianceTransfer(_Blanks):
     operator: Literal["variance_transfer"] = "variance_transfer"
     rescale: bool = False
 
+    @property
+    def loss(self) -> str | None:
+        """Why the operator changes the function, or None if it does not."""
+        return "rescale multiplies the trained weights by sqrt(h / h')" if self.rescale else None
+
 
 class Gradmax(SeesImages):
     """New hidden units that the loss changes fastest, measured on the images of `data` (GradMax).
@@ -204,6 +230,7 @@ class Ligo(Learned):
         gain: deviation of the noise on the maps of copied channels at the start, which keeps copies from staying alike.
     """
 
+    LOSS = "ligo learns its maps on images"
     operator: Literal["ligo"] = "ligo"
     gain: float = Field(default=0.03, ge=0)
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from growtool.algebra.axis_map import axis_map
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.operators.table import OPERATORS
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
@@ -100,8 +99,7 @@ def _known_losses(growing: Analysis) -> tuple[list[str], list[str], list[str]]:
 
 
 def _losses(sections: Iterable[Width | Depth | None]) -> list[str]:
-    losses = (OPERATORS[section.operator].known_loss(section) for section in sections if section)
-    return [loss for loss in losses if loss]
+    return [section.loss for section in sections if section and section.loss]
 
 
 def _other_buffers(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.algebra.expansion import Expansion
-from growtool.operators.table import OPERATORS
 from growtool.plan.schema import Plan
 from growtool.prove.lockstep import Lockstep
 from growtool.prove.scales.scaling import Scaling, scaling
@@ -24,7 +23,7 @@ def scaling_of(
     starts: BlockInit,
 ) -> Scaling:
     """Return what makes up for the factors that growth brings in; nothing does if two sources become one."""
-    lossy = plan.width is None or OPERATORS[plan.width.operator].implementation().loss(plan.width)
+    lossy = plan.width is None or plan.width.loss is not None
     found = scaling(lockstep, _scalable(matching, starts), expansions, _ratios(matching), copying=not lossy)
     return found if plan.second is None else found.unused()
 

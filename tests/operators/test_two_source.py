@@ -122,7 +122,7 @@ def test_by_hand():
 
     def made(maps: tuple[AxisMap, ...], mine, theirs) -> list:
         layer = Layer("x", maps, 0, second=lambda: torch.tensor(theirs))
-        return two_source.grow(TwoSource(), torch.tensor(mine), layer, {}.__getitem__).tolist()
+        return two_source.grow(TwoSource(), torch.tensor(mine), layer).tolist()
 
     assert made((rows, columns), [[2.0]], [[5.0]]) == [[2.0, 0.0], [0.0, 5.0]]
     assert made((AxisMap.unchanged(1), columns), [[2.0]], [[5.0]]) == [[1.0, 2.5]]
@@ -136,5 +136,5 @@ def test_combinations_are_as_large_as_the_plan_says(scale):
     maps = (axis(tiled(1, 2), summed=False), axis(tiled(1, 2), summed=True))
     layer = Layer("x", maps, 0, second=lambda: torch.tensor([[5.0 * scale]]))
     W = torch.tensor([[2.0 * scale]])
-    [[_, above], [below, _]] = two_source.grow(TwoSource(gain=0.5), W, layer, {}.__getitem__)
+    [[_, above], [below, _]] = two_source.grow(TwoSource(gain=0.5), W, layer)
     assert abs(float(above)) == pytest.approx(scale) and abs(float(below)) == pytest.approx(scale)

@@ -47,8 +47,8 @@ def test_fpi_is_exact_for_whole_multiples(family, split, tmp_path):
 
 def test_aki_takes_new_rows_from_the_next_block_by_hand():
     rows, columns = axis(tiled(2, 4), summed=False), axis(tiled(1, 2), summed=True)
-    layer = Layer("x", (rows, columns), 0, next_block="next")
-    done = aki.grow(Aki(), torch.tensor([[2.0], [4.0]]), layer, {"next": torch.tensor([[6.0], [8.0]])}.__getitem__)
+    layer = Layer("x", (rows, columns), 0, next_block=lambda: torch.tensor([[6.0], [8.0]]))
+    done = aki.grow(Aki(), torch.tensor([[2.0], [4.0]]), layer)
     assert done.tolist() == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
 
 
@@ -72,8 +72,8 @@ def test_variance_transfer_by_hand():
     W1, W2 = torch.randn(4, 3).double(), torch.randn(2, 4).double()
     for rescale, b in ((False, 1.0), (True, math.sqrt(4 / 6))):
         spec = VarianceTransfer(rescale=rescale)
-        w1 = variance_transfer.grow(spec, W1, writer, {}.__getitem__)
-        w2 = variance_transfer.grow(spec, W2, reader, {}.__getitem__)
+        w1 = variance_transfer.grow(spec, W1, writer)
+        w2 = variance_transfer.grow(spec, W2, reader)
         assert torch.equal(w1[:4], W1) and torch.equal(w1[4], w1[5]) and w1[4].any()
         torch.testing.assert_close(w2[:, :4], b * W2)
         assert torch.equal(w2[:, 4], -w2[:, 5]) and w2[:, 4].any()
@@ -134,8 +134,8 @@ def test_random_keeps_nothing_or_what_was_there(tmp_path):
 
 def test_random_values_stand_at_the_new_places():
     maps = (axis(padded(1, 2, copies=1), summed=False), axis(padded(1, 2, copies=1), summed=True))
-    layer = Layer("x", maps, 0, initial=lambda name: torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    assert random.grow(Random(parts="new"), torch.tensor([[9.0]]), layer, {}.__getitem__).tolist() == [[9, 2], [3, 4]]
+    layer = Layer("x", maps, 0, initial=lambda: torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert random.grow(Random(parts="new"), torch.tensor([[9.0]]), layer).tolist() == [[9, 2], [3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,6 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import deviation
-from growtool.operators.base import no_loss
-from growtool.operators.depth.placement import Placed, inserted
-from growtool.plan.depth import CancelOut
-
-loss = no_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +29,6 @@ class Cancellation:
     gain: float
 
 
-def arrange(spec: CancelOut, sources: tuple[int, ...], count: int) -> list[Placed]:
-    """Return the old blocks with new ones among them, each a closed copy of the one before it."""
-    return inserted(spec.placement, sources, count, "cancel_out")
-
-
 def pairs(size: int) -> tuple[Tensor, Tensor]:
     """Pair up hidden units: the first half stays, the second half copies it; of an odd number the last stays alone.
 
@@ -54,11 +44,6 @@ def pairs(size: int) -> tuple[Tensor, Tensor]:
 
 def cancelling(W: Tensor, where: Cancellation, generator: torch.Generator) -> Tensor:
     """Return random weights that are opposite for the two positions of a pair, and zero for a position without partner.
-
-    Args:
-        W: a weight of the shape wanted.
-        where: the pairs.
-        generator: draws them.
 
     Returns:
         Weights of the shape and type of `W`; at pairs their deviation is `gain` times W's.

@@ -9,30 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from growtool.algebra.expansion import Expansion, copied_evenly
+from growtool.algebra.expansion import copied_evenly
 from growtool.algebra.layers import split_evenly
-from growtool.operators.base import Abilities, Layer, Read, rows_of
+from growtool.operators.base import Abilities, Layer, rows_of
 from growtool.plan.width import Aki
 
 ABILITIES = Abilities()
+expand = copied_evenly
 
 
-def expand(spec: Aki, size: int, new_size: int, generator: torch.Generator) -> Expansion:
-    """Return whole copies, then copies of random channels, no channel twice among these."""
-    return copied_evenly(size, new_size, generator)
-
-
-def grow(spec: Aki, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: Aki, W: Tensor, layer: Layer) -> Tensor:
     """Return old rows of the layer itself and new rows of the same layer in the next block, columns split equally."""
     grown = split_evenly(W, layer.maps)
     rows = rows_of(layer.maps)
     if layer.next_block is None or rows is None:
         return grown
-    following = split_evenly(read(layer.next_block), layer.maps)
+    following = split_evenly(layer.next_block(), layer.maps)
     new = torch.nonzero(layer.maps[rows].replica > 0).flatten()
     return grown.index_copy_(rows, new, following.index_select(rows, new))
-
-
-def loss(spec: Aki) -> str:
-    """Return why the operator itself changes the function."""
-    return "aki takes the new rows of a layer from the next block, which computes something else"

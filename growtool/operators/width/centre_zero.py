@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
+from growtool.operators.base import Abilities, Layer, split_among_copies
 from growtool.plan.width import CentreZero, Lemon
 
 ABILITIES = Abilities(blanks=("silent",))
-loss = no_loss
 
 
-def expand(spec: CentreZero | Lemon, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return copies in turn, for channels that no norm treats jointly; others get blanks (`recipe.widths.expand`)."""
     return circular(size, new_size)
 
 
-def grow(spec: CentreZero | Lemon, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: CentreZero | Lemon, W: Tensor, layer: Layer) -> Tensor:
     """Return W split among copies, with noise that cancels."""
     return split_among_copies(W, layer, spec.gain)

@@ -17,20 +17,19 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
-from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
+from growtool.operators.base import Abilities, Layer, split_among_copies
 from growtool.plan.width import Gradmax
 
 ABILITIES = Abilities(blanks=("silent", "open"), always_blank=True, hidden_alone=True)
-loss = no_loss
 _NEGLIGIBLE = 1e-6  # of the largest singular value
 
 
-def expand(spec: Gradmax, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return the old units once, then blanks for the new ones."""
     return padded(size, new_size, copies=1)
 
 
-def grow(spec: Gradmax, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: Gradmax, W: Tensor, layer: Layer) -> Tensor:
     """Return old values where units were and zeros beside them, where `with_directions` puts the new units later."""
     return split_among_copies(W, replace(layer, fill="zero" if layer.fill == "noise" else layer.fill), None)
 

@@ -8,8 +8,8 @@ and heads are copied in turn.
 from __future__ import annotations
 
 from growtool.operators.base import Abilities
-from growtool.operators.width.centre_zero import expand, grow, loss
+from growtool.operators.width.centre_zero import expand, grow
 
 ABILITIES = Abilities(blanks=("mean", "silent"))
 
-__all__ = ["ABILITIES", "expand", "grow", "loss"]
+__all__ = ["ABILITIES", "expand", "grow"]

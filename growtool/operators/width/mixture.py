@@ -14,7 +14,7 @@ Axes: O/o rows before/after, I/i columns before/after, T templates, B new blocks
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.layers import AT_ONCE, complete, home_share, in_runs, split_evenly, summed_dim
 from growtool.algebra.places import as_places, at
 from growtool.checkpoint.materialise import combined
-from growtool.operators.base import Abilities, Layer, Read
+from growtool.operators.base import Abilities, Layer
 from growtool.plan.width import Mixture
 from growtool.templates.coefficients import new_vectors
 from growtool.templates.lift import Cell, cells
@@ -34,27 +34,13 @@ from growtool.templates.source import Grid
 ABILITIES = Abilities(in_span=lambda section: True)
 
 
-def expand(spec: Mixture, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return copies in turn, `[h, h, ...]`, the last one cut short if `new_size` is not a multiple of `size`."""
     return circular(size, new_size)
 
 
-def loss(spec: Mixture) -> str | None:
-    """Return why the operator itself changes the function, or None if it does not."""
-    if spec.compensate or spec.gain == 0 or spec.coefficients == "zero":
-        return None
-    return "mixture without compensation adds the new blocks to what each channel receives, as published"
-
-
-def grow(spec: Mixture, W: Tensor, layer: Layer, read: Read) -> Tensor:
-    """Return the grown grid of a weight whose rows and columns both grow; split any other tensor evenly.
-
-    Args:
-        spec: bank, coefficients, gain and compensation.
-        W: the source tensor [O, I, ...].
-        layer: the target tensor.
-        read: gives a source tensor by name.
-    """
+def grow(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
+    """Return the grown grid of a weight [O, I, ...] whose rows and columns both grow; split any other tensor evenly."""
     if not is_grid(layer.maps):
         return split_evenly(W, layer.maps)
     return _completed(spec, _draft(spec, W, layer), W, layer.maps)
@@ -80,7 +66,8 @@ def grow_coefficients(spec: Mixture, W: Tensor, layer: Layer, rows: AxisMap, col
     draft = torch.zeros(len(rows.index), len(columns.index), grid.bank.count, dtype=torch.float64)
     new = _new_blocks(spec, grid, layer)
     row_number, column_number = (_numbers(side) for side in (new.rows, new.columns))
-    vectors = new.coefficients * _scales(spec, grid, W, new, lambda rows, mixtures: None)[:, None]
+    norms = [_row_norms(mixtures) for _, mixtures in combined(grid.bank, new.coefficients, W.dtype)]
+    vectors = new.coefficients * _scales(spec, grid, W, new, norms)[:, None]
     for (row, column), vector in zip(new.places, vectors, strict=True):
         draft[row_number[row.replica, row.block], column_number[column.replica, column.block]] = vector
     return _completed(spec, draft, C, maps)
@@ -116,17 +103,16 @@ def _draft(spec: Mixture, W: Tensor, layer: Layer) -> Tensor:
     place_of_row, place_of_column = (
         layout.places()[1][axis.index] for layout, axis in zip((grid.rows, grid.columns), layer.maps, strict=False)
     )
-
-    def put(rows: slice, mixtures: Tensor) -> None:
-        """Put some rows [B, rows, i, ...] of all new blocks in their places."""
+    # One pass over the templates: blocks are placed as they are made, and scaled once all of their norms are known.
+    norms = []
+    for rows, mixtures in combined(grid.bank, new.coefficients, W.dtype):
+        norms.append(_row_norms(mixtures))
         for (row, column), mixture in zip(new.places, mixtures, strict=True):
             place = place_of_row[row.positions]
             here = (place >= rows.start) & (place < rows.stop)
             values = _part(mixture, place[here] - rows.start, place_of_column[column.positions])
             _put(draft, row.positions[here], column.positions, values)
-
-    # One pass over the templates: blocks are placed as they are made, and scaled once all of their norms are known.
-    scales = _scales(spec, grid, W, new, put).to(W.dtype)
+    scales = _scales(spec, grid, W, new, norms).to(W.dtype)
     for (row, column), scale in zip(new.places, scales, strict=True):
         for positions in in_runs(row.positions, draft[0]):
             _put(draft, positions, column.positions, _part(draft, positions, column.positions) * scale)
@@ -163,7 +149,7 @@ def _new_blocks(spec: Mixture, grid: Grid, layer: Layer) -> _New:
     return _New(rows, columns, places, vectors)
 
 
-def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slice, Tensor], None]) -> Tensor:
+def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, norms: list[Tensor]) -> Tensor:
     """Return the factor that makes each new block `gain` times as large as the source block in its place, float64 [B].
 
     Sizes are Frobenius norms.
@@ -173,14 +159,10 @@ def _scales(spec: Mixture, grid: Grid, W: Tensor, new: _New, put: Callable[[slic
         grid: of W.
         W: the source tensor [O, I, ...].
         new: the new blocks.
-        put: called with some rows of all new blocks, before they are scaled, [B, rows, i, ...]; then with the next.
+        norms: of some rows of all new blocks before they are scaled, [B, rows]; then of the next.
     """
     if not new.coefficients.any():
         return torch.zeros(len(new.places), dtype=torch.float64)
-    norms = []
-    for rows, mixtures in combined(grid.bank, new.coefficients, W.dtype):
-        norms.append(_row_norms(mixtures))
-        put(rows, mixtures)
     sizes = torch.linalg.vector_norm(torch.cat(norms, 1), dim=1)
     block_of_row, block_of_column = grid.rows.places()[0], grid.columns.places()[0]
 

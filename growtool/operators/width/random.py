@@ -6,28 +6,23 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, padded
-from growtool.operators.base import Abilities, Layer, Read
+from growtool.operators.base import Abilities, Layer
 from growtool.plan.width import Random
 
 ABILITIES = Abilities(every_tensor=True)
 
 
-def expand(spec: Random, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return the old channels once, then blanks."""
     return padded(size, new_size, copies=1)
 
 
-def grow(spec: Random, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: Random, W: Tensor, layer: Layer) -> Tensor:
     """Return timm's initial values; with `parts: new` the source's wherever all dimensions have old channels."""
     if not layer.maps:
         return W
     assert layer.initial is not None, "the recipe hands the initial values over"
-    fresh = layer.initial(layer.name).to(W.dtype).clone()
+    fresh = layer.initial().to(W.dtype).clone()
     if spec.parts == "new":
         fresh[torch.meshgrid(*(axis.kept for axis in layer.maps), indexing="ij")] = W
     return fresh
-
-
-def loss(spec: Random) -> str:
-    """Return why the operator itself changes the function."""
-    return "random starts the target anew" if spec.parts == "all" else "random sets new weights beside the old ones"

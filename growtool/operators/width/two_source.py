@@ -13,13 +13,13 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, tiled
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.operators.base import Abilities, Layer, Read, rows_of
+from growtool.operators.base import Abilities, Layer, rows_of
 from growtool.plan.width import TwoSource
 
 ABILITIES = Abilities(every_tensor=True)
 
 
-def expand(spec: TwoSource, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return two copies, one for each source.
 
     Raises:
@@ -30,7 +30,7 @@ def expand(spec: TwoSource, size: int, new_size: int, generator: torch.Generator
     return tiled(size, new_size)
 
 
-def grow(spec: TwoSource, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: TwoSource, W: Tensor, layer: Layer) -> Tensor:
     """Return the rows of each source in its half; a layer whose rows do not grow takes half of each source."""
     assert layer.second is not None, "the recipe hands the second source over"
     other = layer.second()
@@ -62,8 +62,3 @@ def _between(spec: TwoSource, mine: Tensor, theirs: Tensor, layer: Layer) -> Ten
     mixed: Tensor = a * mine + b * theirs
     size = float(torch.linalg.vector_norm(mixed))
     return mixed * (spec.gain * float(torch.linalg.vector_norm(mine)) / size) if size > 0 else mixed
-
-
-def loss(spec: TwoSource) -> str | None:
-    """Return why the operator itself changes the function, or None if it does not."""
-    return "a gain mixes the two sources" if spec.gain else None

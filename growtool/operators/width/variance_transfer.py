@@ -16,18 +16,18 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
 from growtool.algebra.layers import deviation, summed_dim
-from growtool.operators.base import Abilities, Layer, Read, split_among_copies
+from growtool.operators.base import Abilities, Layer, split_among_copies
 from growtool.plan.width import VarianceTransfer
 
 ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True, in_pairs=True)
 
 
-def expand(spec: VarianceTransfer, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return copies in turn, for channels that can be neither left unread nor left at zero."""
     return circular(size, new_size)
 
 
-def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: VarianceTransfer, W: Tensor, layer: Layer) -> Tensor:
     """Return W with new rows equal in pairs and new columns opposite in pairs, zero for a unit without partner."""
     grown = split_among_copies(W, layer, None)
     dim = summed_dim(layer.maps)
@@ -46,8 +46,3 @@ def grow(spec: VarianceTransfer, W: Tensor, layer: Layer, read: Read) -> Tensor:
             first = torch.minimum(torch.arange(len(partner)), partner)  # both of a pair have the first one's row
             grown = grown.index_select(at, first)
     return grown
-
-
-def loss(spec: VarianceTransfer) -> str | None:
-    """Return why the operator itself changes the function, or None if it does not."""
-    return "rescale multiplies the trained weights by sqrt(h / h')" if spec.rescale else None

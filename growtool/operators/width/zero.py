@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, circular
-from growtool.operators.base import Abilities, Layer, Read, no_loss, split_among_copies
+from growtool.operators.base import Abilities, Layer, split_among_copies
 from growtool.plan.width import Zero
 
 ABILITIES = Abilities(blanks=("open", "silent"), always_blank=True)
-loss = no_loss
 
 
-def expand(spec: Zero, size: int, new_size: int, generator: torch.Generator) -> Expansion:
+def expand(size: int, new_size: int, generator: torch.Generator) -> Expansion:
     """Return copies in turn, for channels that can be neither left unread nor left at zero."""
     return circular(size, new_size)
 
 
-def grow(spec: Zero, W: Tensor, layer: Layer, read: Read) -> Tensor:
+def grow(spec: Zero, W: Tensor, layer: Layer) -> Tensor:
     """Return old values where channels were, zeros or random numbers beside them."""
     return split_among_copies(W, layer, None)

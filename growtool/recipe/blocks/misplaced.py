@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from growtool.operators.depth import map as explicit
+from growtool.operators.depth.placement import listed
 from growtool.plan.depth import INITIAL, Depth, Map
 from growtool.trace import Stretch, places
 
@@ -30,7 +30,7 @@ def stretch_problems(stretch: Stretch, depth: Depth | None) -> list[str]:
 def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
     """Yield a line for each thing that is wrong with the plan's own list for a stage."""
     stage, old, new = stretch.prefix.rstrip("."), stretch.source, stretch.target
-    sources = explicit.listed(depth, stretch.prefix)
+    sources = listed(depth, stretch.prefix)
     if sources is None:
         yield f"depth.map: found no list for {stage}, expected one: it grows to {len(new)} blocks"
         return
@@ -59,11 +59,11 @@ def _wrong_map(stretch: Stretch, depth: Map) -> Iterator[str]:
 
 def superfluous_lists(depth: Map, growing: Collection[str]) -> list[str]:
     """Return a line for each list of the plan whose stage does not grow or does not exist."""
-    listed = depth.map if isinstance(depth.map, Mapping) else {}
+    stages = depth.map if isinstance(depth.map, Mapping) else {}
     return [
         f"depth.map: found a list for {stage}, which does not grow deeper, expected lists for "
         f"{', '.join(sorted(growing)) or 'stages that do'} alone; drop it"
-        for stage in listed
+        for stage in stages
         if stage not in growing
     ]
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from growtool.errors import PlanError
-from growtool.operators.depth import map as explicit
-from growtool.operators.depth.placement import Placed, Start, uncopied
-from growtool.operators.table import OPERATORS
+from growtool.operators.depth.placement import Placed, Start, arrange, listed, mapped, uncopied
 from growtool.plan.depth import INITIAL, Depth, Map
 from growtool.recipe.blocks.misplaced import out_of_order, stretch_problems, superfluous_lists, too_few
 from growtool.trace import InLine, Stretch, inside
@@ -142,9 +140,9 @@ def _layer_by_layer(line: InLine, heads: Mapping[int, Placed]) -> dict[int, Plac
 
 
 def _mapped(stretch: Stretch, depth: Map) -> dict[int, Placed]:
-    sources = explicit.listed(depth, stretch.prefix)
+    sources = listed(depth, stretch.prefix)
     assert sources is not None, "a map without a list for the stage was refused"
-    return dict(zip(stretch.target, explicit.arrange(depth, sources, len(stretch.target)), strict=True))
+    return dict(zip(stretch.target, mapped(depth, sources), strict=True))
 
 
 def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
@@ -153,7 +151,6 @@ def _arranged(stretch: Stretch, depth: Any) -> dict[int, Placed]:
     Raises:
         PlanError: the target has too few blocks of some kind, or its kinds alternate so that the order would break.
     """
-    arrange = OPERATORS[depth.operator].implementation().arrange
     by_kind: dict[tuple[int, ...], list[int]] = {}
     for j in stretch.target:
         by_kind.setdefault(stretch.alike[j], []).append(j)

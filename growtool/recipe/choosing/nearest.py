@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 from growtool.errors import GrowtoolError
-from growtool.operators.table import OPERATORS
 from growtool.plan.load import as_written
 from growtool.plan.schema import Plan
 from growtool.plan.target import Scale, Target, factor_text
@@ -81,9 +80,9 @@ def _opened(recipe: Recipe) -> Plan:
     """Return the plan without operators that lose the function here or anywhere, and without what depends on them."""
     plan, lost = recipe.plan, {key for key, _ in recipe.promise.accidents}
     changes: dict[str, Any] = {"recalibrate": False, "allow_lossy": False}
-    if plan.width and ("width" in lost or OPERATORS[plan.width.operator].known_loss(plan.width)):
+    if plan.width and ("width" in lost or plan.width.loss):
         changes |= {"width": None, "overrides": (), "second": None}
-    if plan.depth and ("depth" in lost or OPERATORS[plan.depth.operator].known_loss(plan.depth)):
+    if plan.depth and ("depth" in lost or plan.depth.loss):
         changes["depth"] = None
     return plan.model_copy(update=changes)
 

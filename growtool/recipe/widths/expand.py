@@ -115,7 +115,7 @@ def _expanded(plan: Plan, matching: Matching) -> tuple[dict[GroupPair, Expansion
         operator = OPERATORS[plan.width.operator].implementation()
         generator = generator_for(plan.seed, f"expansion of {name}")
         try:
-            expansions[growth] = operator.expand(plan.width, before, after, generator)
+            expansions[growth] = operator.expand(before, after, generator)
         except ValueError:
             refused.append(changes[-1])
     assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"

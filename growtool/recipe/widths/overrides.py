@@ -88,7 +88,7 @@ def _inconsistent(
         # the same generator as the plan's operator had: operators that draw channels draw the same ones from it
         generator = generator_for(plan.seed, f"expansion of {names[growth.target]}")
         try:
-            alike = operator.expand(width, *growth.sizes, generator).index.equal(widths.expansions[growth].index)
+            alike = operator.expand(*growth.sizes, generator).index.equal(widths.expansions[growth].index)
         except ValueError:
             alike = False
         if not alike or beyond_copies:
