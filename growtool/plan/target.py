@@ -30,6 +30,12 @@ def factor_text(factor: float | Fraction) -> str:
     return str(exact)
 
 
+def factor_as_written(factor: float | Fraction) -> int | float | str:
+    """Return a factor as a plain value for a file, see `factor_text`."""
+    text = factor_text(factor)
+    return text if "/" in text else int(text) if text.isdecimal() else float(text)
+
+
 def _factor(value: Any) -> Any:
     """Return a fraction such as `4/3` as a number, and any other value as it is; refuse what is too large."""
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import Any
 from growtool.errors import GrowtoolError
 from growtool.plan.load import as_written
 from growtool.plan.schema import Plan
-from growtool.plan.target import Scale, Target, factor_text
+from growtool.plan.target import Scale, Target, factor_as_written
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.resolve import resolve
 from growtool.recipe.symmetry import stay_alike
@@ -113,11 +113,6 @@ def _told(plan: Plan, nearest: Plan) -> Nearest:
 
 
 def _scale(scale: Scale) -> Any:
-    depth = list(scale.depth) if isinstance(scale.depth, tuple) else scale.depth and _factor(scale.depth)
-    width = _factor(scale.width or 1)
+    depth = list(scale.depth) if isinstance(scale.depth, tuple) else scale.depth and factor_as_written(scale.depth)
+    width = factor_as_written(scale.width or 1)
     return width if depth is None else {"width": width, "depth": depth}
-
-
-def _factor(factor: float) -> int | float | str:
-    text = factor_text(factor)
-    return text if "/" in text else int(text) if text.isdecimal() else float(text)

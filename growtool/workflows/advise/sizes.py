@@ -14,7 +14,7 @@ from torch import nn
 from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
 from growtool.library.values import Value, leaves
-from growtool.plan.target import Scale, factor_text
+from growtool.plan.target import Scale, factor_as_written
 from growtool.recipe.target.size_arguments import SizeArguments
 from growtool.recipe.target.spec import scaled_spec
 from growtool.recipe.traced_model import TracedModel
@@ -194,15 +194,10 @@ def scale_of(shape: Shape) -> dict[str, Any]:
     width, depths = shape
     scale: dict[str, Any] = {}
     if width:
-        scale["width"] = _as_written(width)
+        scale["width"] = factor_as_written(width)
     if depths:
-        scale["depth"] = _as_written(depths) if isinstance(depths, Fraction) else list(depths)
+        scale["depth"] = factor_as_written(depths) if isinstance(depths, Fraction) else list(depths)
     return scale
-
-
-def _as_written(factor: Fraction) -> int | float | str:
-    text = factor_text(factor)
-    return text if "/" in text else int(text) if text.isdecimal() else float(text)
 
 
 def _above_one(step: int, end: float) -> list[Fraction]:
