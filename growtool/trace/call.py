@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-import torch
 from torch import Tensor
 
 from growtool.trace.axes import Axis
 from growtool.trace.flow.flow import Flow, Normed, Params
-from growtool.trace.table.kinds import Op
+from growtool.trace.table.kinds import Operation
 
 Axes: TypeAlias = "tuple[Axis, ...]"
 
@@ -35,30 +34,23 @@ class Value:
     stored: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+@dataclass(frozen=True)
+class Call(Operation):
     """One operation while it is traced.
 
     Attributes:
-        name: aten's name, without namespace, overload and trailing underscore.
-        op: the row of the table of operations.
-        func: torch's operation.
-        args, kwargs: the arguments as given.
         ins: every tensor among the arguments, in order.
-        outs: every tensor among the results, in order.
     """
 
-    name: str
-    op: Op
-    func: torch._ops.OpOverload
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    ins: tuple[Tensor, ...]
 
-    def arg(self, index: int, name: str, default: Any = None) -> Any:
-        """Return an argument by position or by name."""
-        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+    def written(self) -> list[Tensor]:
+        """Return the tensors that it writes to, according to its schema."""
+        arguments = self.func._schema.arguments
+        writes = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+        values = (self.arg(index, a.name) for index, a in enumerate(arguments) if a.name in writes)
+        return [value for value in values if isinstance(value, Tensor)]
 
 
 class Observer(Protocol):
@@ -83,8 +75,6 @@ class Observer(Protocol):
     def value(self, tensor: Tensor) -> Value: ...
 
     def axes(self, tensor: Tensor) -> Axes: ...
-
-    def stored_name(self, tensor: Tensor) -> str | None: ...
 
     def when_read(self, tensor: Tensor, then: Callable[[], None]) -> None: ...
 

@@ -66,7 +66,7 @@ def with_fused_norms(
         eps = float(f"{added:.8g}")  # torch's rms_norm has rounded it to float32, the type of the trace
         arguments = (Ref(x), (axis_size(layouts[x][-1]),), gain, eps)
         replaced |= dict.fromkeys(chain)
-        replaced[chain[-1]] = Step(name, op, step.module, arguments, {}, last.outs, last.overwritten)
+        replaced[chain[-1]] = Step(name, op, None, arguments, {}, last.outs, step.module, last.overwritten)
     fused = (replaced.get(place, step) for place, step in enumerate(steps))
     return tuple(step for step in fused if step is not None)
 

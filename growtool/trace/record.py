@@ -19,7 +19,6 @@ from growtool.trace.flow.flow import Flow
 from growtool.trace.fused_norms import with_fused_norms
 from growtool.trace.known import on_meta
 from growtool.trace.module_calls import exits_of
-from growtool.trace.recurrence import FirstPositions
 from growtool.trace.result import Trace
 from growtool.trace.steps import ForwardPass
 from growtool.trace.tape import Tape
@@ -81,7 +80,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
     try:
         # The mode entered last meets a call first. The first two work on functions of torch. The tape meets each
         # operation of aten before `on_meta` does, so that it does not see how known values are computed.
-        with torch.no_grad(), Canonical(), FirstPositions(tape.recorder.repeat, tape.fix_positions), on_meta(), tape:
+        with torch.no_grad(), Canonical(), tape.recurrent, on_meta(), tape:
             outputs = run(replica, inputs)
     except Exception as error:
         raise CheckpointError(f"{type(model).__name__}: the forward pass {_failed(error, inputs, words)}") from error
@@ -166,8 +165,8 @@ def _collect(
         (group, name, dim) for marked, (name, dim) in tape.consumers for group in groups_on(((marked,),))
     )  # fmt: skip
     tensors = {name: tuple(map(resolve, axes)) for name, axes in named.items()}
-    layouts = {number: value.axes for number, value in tape.known().items()}
-    made_of = {number: value.params for number, value in tape.known().items() if value.params is not None}
+    layouts = {number: value.axes for number, value in tape.known.items()}
+    made_of = {number: value.params for number, value in tape.known.items() if value.params is not None}
     return Trace(
         tensors=tensors,
         consumers=consumers,
@@ -180,8 +179,8 @@ def _collect(
         read_in_several_ways=frozenset(name for name, uses in tape.uses.items() if len(uses) > 1),
         unknown=dict(tape.unknown),
         forward=ForwardPass(
-            steps=with_fused_norms(tape.recorder.steps, layouts, made_of),
-            raw=tuple(tape.recorder.steps),
+            steps=with_fused_norms(tape.steps, layouts, made_of),
+            raw=tuple(tape.steps),
             calls=tuple(tape.calls),
             layouts=layouts,
             made_of=made_of,

@@ -24,15 +24,17 @@ class FirstPositions(TorchFunctionMode):
     """While active, recurrent layers run on their first positions alone.
 
     Args:
-        repeat: called before such a layer with the number of operations that each of its operations stands for, and
-            after it with None.
         fix: called with each tensor [positions, images, channels] that the layer reads or that is appended to its
-            result; has to fix the axis of positions.
+            result; has to fix the axis of positions, if axes are followed.
+
+    Attributes:
+        repeats: in such a layer, the number of operations that each of its operations stands for; else None.
     """
 
-    def __init__(self, repeat: Callable[[Fraction | None], None], fix: Callable[[Tensor], None]) -> None:
+    def __init__(self, fix: Callable[[Tensor], None] = lambda _: None) -> None:
         super().__init__()
-        self._repeat, self._fix = repeat, fix
+        self._fix = fix
+        self.repeats: Fraction | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -51,11 +53,11 @@ class FirstPositions(TorchFunctionMode):
     def _run(self, func: Any, x_PNC: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the result [positions, images, channels] and the states of a layer."""
         self._fix(x_PNC)
-        self._repeat(Fraction(len(x_PNC), min(len(x_PNC), POSITIONS)))
+        self.repeats = Fraction(len(x_PNC), min(len(x_PNC), POSITIONS))
         try:
             result, *states = func(x_PNC[:POSITIONS], *rest, False, **kwargs)
         finally:
-            self._repeat(None)
+            self.repeats = None
         if len(x_PNC) > POSITIONS:
             remaining = result[-1:].expand(len(x_PNC) - POSITIONS, -1, -1)
             self._fix(remaining)

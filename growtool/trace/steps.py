@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from growtool.trace.axes import Axis, resolve
 from growtool.trace.call import Call
 from growtool.trace.module_calls import ModuleCall
-from growtool.trace.table.kinds import Kind, Op
+from growtool.trace.table.kinds import Kind, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +31,22 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation of a pass.
+class Step(Operation):
+    """One operation of a pass, with a `Ref` in place of each tensor among its arguments.
 
     Attributes:
-        name: aten's name, without namespace, overload and trailing underscore.
-        op: the row of the table of operations.
-        module: path of the module that it ran in.
-        args, kwargs: the arguments as given, with a `Ref` in place of each tensor.
         outs: numbers of the results.
+        module: path of the module that it ran in.
         overwritten: numbers of the other tensors in the memory that it wrote to in place.
         entry: its index in the signature of its module; None if it has no entry there.
         repeats: for an operation of a recurrent layer, the number of operations that it stands for.
-        func: torch's operation, with the names of its arguments; None for a norm fused from several operations.
     """
 
-    name: str
-    op: Op
-    module: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
     outs: tuple[int, ...]
+    module: str
     overwritten: tuple[int, ...]
     entry: int | None = None
     repeats: Fraction | None = None
-    func: Any = None
-
-    def arg(self, index: int, name: str, default: Any = None) -> Any:
-        """Return an argument by position or by name."""
-        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
     @cached_property
     def ins(self) -> tuple[int, ...]:
@@ -67,7 +54,7 @@ class Step:
         return tuple(leaf.number for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref))
 
 
-def is_finite_at_zero(operation: Call | Step) -> bool:
+def is_finite_at_zero(operation: Operation) -> bool:
     """Return whether a pointwise operation of one tensor gives a finite result at zero; found by running it."""
     zeros = torch.zeros(1)
     arguments = operation.args, dict(operation.kwargs)
@@ -166,40 +153,26 @@ def _numbered(argument: Any) -> Any:
     return argument
 
 
-class Recorder:
-    """Collects the steps of a pass while it runs.
+def step_of(call: Call, others: Iterable[Tensor], module: str, entry: int | None, repeats: Fraction | None) -> Step:
+    """Return an operation as a step.
 
     The number of a tensor is its `id`. It is unique because the tape keeps every tensor of the pass alive.
+
+    Args:
+        call: the operation.
+        others: other tensors in the memory that it wrote to in place.
+        module, entry, repeats: as in `Step`.
     """
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self._repeats: Fraction | None = None
-
-    def repeat(self, times: Fraction | None) -> None:
-        """Let each operation that follows stand for `times` operations of a recurrent layer; None ends this."""
-        self._repeats = times
-
-    def add(self, call: Call, others: Iterable[Tensor], module: str, entry: int | None) -> None:
-        """Append one operation.
-
-        Args:
-            call: the operation.
-            others: other tensors in the memory that it wrote to in place.
-            module: path of the module that it ran in.
-            entry: its index in the signature of the module, None without one.
-        """
-        outs = tuple(map(id, call.outs))
-        step = Step(
-            name=call.name,
-            op=call.op,
-            module=module,
-            args=_numbered(call.args),
-            kwargs={name: _numbered(value) for name, value in call.kwargs.items()},
-            outs=outs,
-            overwritten=tuple({id(other) for other in others} - set(outs)),
-            entry=entry,
-            repeats=self._repeats,
-            func=call.func,
-        )
-        self.steps.append(step)
+    outs = tuple(map(id, call.outs))
+    return Step(
+        name=call.name,
+        op=call.op,
+        func=call.func,
+        args=_numbered(call.args),
+        kwargs={name: _numbered(value) for name, value in call.kwargs.items()},
+        outs=outs,
+        module=module,
+        overwritten=tuple({id(other) for other in others} - set(outs)),
+        entry=entry,
+        repeats=repeats,
+    )

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from growtool.library import leaves_of
-from growtool.trace.alias import Aliases, written
 from growtool.trace.axes import (
     Axis,
     ChannelGroup,
@@ -33,7 +32,8 @@ from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow, Normed, Params
 from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
-from growtool.trace.steps import Recorder
+from growtool.trace.recurrence import FirstPositions
+from growtool.trace.steps import Step, step_of
 from growtool.trace.table.kinds import Kind
 from growtool.trace.table.ops import op_of
 from growtool.trace.table.signature import constant_signature, signature
@@ -61,7 +61,9 @@ class Tape(TorchDispatchMode):
     """Observes a forward pass; the `Observer` of the rules.
 
     Attributes:
-        recorder: the steps so far.
+        steps: the operations so far.
+        known: what is known of every tensor, by its number in the steps.
+        recurrent: runs recurrent layers on their first positions.
         calls: the runs of modules that have ended.
         consumers: channel groups that a sum over a parameter's dimension runs over, with that dimension; the groups
             are those that the parameter was created with.
@@ -74,13 +76,14 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._values: dict[int, Value] = {}
-        self._aliases = Aliases()
+        self._sharing: dict[int, list[Tensor]] = defaultdict(list)  # storage -> the tensors in it
         self._modules: list[_Running] = [_Running("", (), (), 0)]
         self._entered: Counter[int] = Counter()  # tokens of the inputs of the modules that are running
         self._unread: dict[int, Callable[[], None]] = {}  # number of a tensor -> what to do once its values are read
         self._consumed: set[Owner] = set()  # parameter dimensions summed over by the operation under way
-        self.recorder = Recorder()
+        self.steps: list[Step] = []
+        self.known: dict[int, Value] = {}
+        self.recurrent = FirstPositions(self.fix_positions)
         self.calls: list[ModuleCall] = []
         self.consumers: set[tuple[ChannelGroup, Owner]] = set()
         self.uses: dict[str, set[frozenset[int]]] = defaultdict(set)
@@ -97,9 +100,10 @@ class Tape(TorchDispatchMode):
     def put(self, tensor: Tensor, value: Value) -> None:
         """Record what is known of a tensor."""
         assert [axis_size(axis) for axis in value.axes] == list(tensor.shape), (value.axes, tensor.shape)
-        if id(tensor) not in self._values:
-            self._aliases.add(tensor)  # also keeps it alive: ids are unique among living tensors only
-        self._values[id(tensor)] = value
+        if id(tensor) not in self.known:
+            # also keeps it alive: ids and storages are unique among living tensors only
+            self._sharing[_memory(tensor)].append(tensor)
+        self.known[id(tensor)] = value
         if value.stored is not None and tensor.ndim == 1:
             self.vectors.add(value.stored)
         if value.flow.activation:
@@ -109,15 +113,11 @@ class Tape(TorchDispatchMode):
 
     def value(self, tensor: Tensor) -> Value:
         """Return what is known of a tensor; one that is met for the first time is a constant."""
-        if id(tensor) not in self._values:
+        if id(tensor) not in self.known:
             self.put(tensor, Value(constant_axes(tensor), frozenset()))
             if not tensor.is_meta:
                 self.signatures[self.module].append(constant_signature(tensor))
-        return self._values[id(tensor)]
-
-    def known(self) -> dict[int, Value]:
-        """Return what is known of every tensor, by its number in the recorded steps."""
-        return dict(self._values)
+        return self.known[id(tensor)]
 
     def axes(self, tensor: Tensor) -> Axes:
         """Return the symbolic axes of a tensor."""
@@ -127,10 +127,6 @@ class Tape(TorchDispatchMode):
     def module(self) -> str:
         """Path of the innermost module that is running."""
         return self._modules[-1].path
-
-    def stored_name(self, tensor: Tensor) -> str | None:
-        """Return the name of the parameter or buffer that a tensor is; see `Value.stored`."""
-        return self.value(tensor).stored
 
     def fix_positions(self, x_PNC: Tensor) -> None:
         """Fix the axis of positions of a tensor that a recurrent layer reads or writes."""
@@ -171,7 +167,7 @@ class Tape(TorchDispatchMode):
         name = func._schema.name.split("::")[1]
         in_place = name.endswith("_") and not name.startswith("_")
         name = name.removesuffix("_") if in_place else name
-        call = Call(name, op_of(name, func), func, args, kwargs, ins, leaves_of(result))
+        call = Call(name, op_of(name, func), func, args, kwargs, leaves_of(result), ins)
         self._record(call, rearranged)
         return result
 
@@ -196,7 +192,7 @@ class Tape(TorchDispatchMode):
             self.signatures[self.module].append(entry)
         stored = self._stored_after(call)
         for number, (out, axes) in enumerate(zip(call.outs, layouts, strict=True)):
-            known = self._values.get(id(out))
+            known = self.known.get(id(out))
             # an operation in place, or one that returns its operand, gives axes to a tensor that has some
             if known is not None and not rearranged and any(out is tensor for tensor in call.ins):
                 for old, new in zip(known.axes, axes, strict=True):
@@ -204,10 +200,11 @@ class Tape(TorchDispatchMode):
                 axes = known.axes
             # the flow is that of the first result; of the others it is not known what they equal
             self.put(out, Value(axes, params, flow.renewed(bases={}, normed=None) if number else flow, stored))
-        others = [other for t in written(call.func, call.args, call.kwargs) for other in self._aliases.others(t)]
-        self.recorder.add(call, others, self.module, place)
+        # a write through one tensor changes every other one in its storage, whether or not they overlap
+        others = [other for t in call.written() for other in self._sharing[_memory(t)] if other is not t]
+        self.steps.append(step_of(call, others, self.module, place, self.recurrent.repeats))
         for other in others:  # their values have changed, at least in part; their axes have not
-            known = self._values[id(other)]
+            known = self.known[id(other)]
             made_of = None if params is None or known.params is None else params | known.params
             self.put(other, Value(known.axes, made_of))
 
@@ -263,7 +260,7 @@ class Tape(TorchDispatchMode):
             values = tuple(map(self.value, tensors))
             if self.module != path:
                 self.signatures[self.module].append(("call", path))
-            self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.recorder.steps)))
+            self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.steps)))
             activation = values[0].flow.activation if len(values) == 1 else None
             alike = self.received_activation.get(path, activation) == activation
             self.received_activation[path] = activation if alike else None
@@ -275,7 +272,7 @@ class Tape(TorchDispatchMode):
         running = self._modules.pop()
         tokens = tuple(value.flow.token for value in running.values)
         self._entered.subtract(tokens)
-        ins, steps = running.numbers, (running.first, len(self.recorder.steps))
+        ins, steps = running.numbers, (running.first, len(self.steps))
         outputs = (outcome(id(t), self.value(t).flow, t.shape, tokens, ins) for t in leaves_of(output))
         self.calls.append(ModuleCall(running.path, *steps, ins, tuple(outputs), isinstance(output, Tensor)))
 
@@ -292,6 +289,11 @@ def _paths(model: nn.Module) -> list[tuple[Sequence[str], nn.Module]]:
     return [
         (paths[:1] if len(paths) > 1 and module.state_dict() else paths, module) for module, paths in paths_of.items()
     ]
+
+
+def _memory(tensor: Tensor) -> int:
+    # the storage itself: meta tensors have no data, and a data pointer of 0 in common
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _sizes_and_strides(tensor: Tensor) -> list[tuple[int, int]]:

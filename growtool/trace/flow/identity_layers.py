@@ -45,7 +45,7 @@ def _vector(tape: Observer, call: Call) -> Params | None:
 
     torch adds the bias on its own where a linear layer reads a slice of a tensor.
     """
-    names = [tape.stored_name(tensor) for tensor in call.ins]
+    names = [tape.value(tensor).stored for tensor in call.ins]
     name = next((name for name in names if name is not None), None)
     if name is None or len(names) != 2 or call.arg(2, "alpha", 1) != 1:
         return None
@@ -72,7 +72,7 @@ def _keeps_positions(call: Call) -> bool:
 
 
 def _layer(tape: Observer, weight: Tensor, bias: Tensor | None) -> Params | None:
-    names = [tape.stored_name(weight), *([] if bias is None else [tape.stored_name(bias)])]
+    names = [tape.value(weight).stored, *([] if bias is None else [tape.value(bias).stored])]
     return _of_one_module(names, ("weight", "bias"))
 
 
@@ -80,7 +80,7 @@ def _batch_norm(tape: Observer, call: Call) -> Params | None:
     in_training = call.name == "native_batch_norm" and call.args[5] is not False
     if in_training or any(argument is None for argument in call.args[1:5]):
         return None
-    names = [tape.stored_name(argument) for argument in call.args[1:5]]
+    names = [tape.value(argument).stored for argument in call.args[1:5]]
     layer = _of_one_module(names, _OF_BATCH_NORM)
     if layer is not None:
         tape.norm_eps.update(dict.fromkeys(layer, float(call.args[-1])))

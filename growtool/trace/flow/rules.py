@@ -98,7 +98,7 @@ def _normed(tape: Observer, call: Call) -> Normed | None:
     if call.op.kind is not Kind.LAYER_NORM:
         return None
     affine = gain_and_shift(call)
-    names = [None if tensor is None else tape.stored_name(tensor) for tensor in affine]
+    names = [None if tensor is None else tape.value(tensor).stored for tensor in affine]
     if names[0] is None or any(name is None and affine[i] is not None for i, name in enumerate(names)):
         return None
     norm = (call.name, tuple(call.args[1]), *(tensor is not None for tensor in affine))

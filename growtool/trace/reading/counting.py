@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from growtool.trace.axes import axis_size
 from growtool.trace.known import on_meta
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass, Ref
+from growtool.trace.table.kinds import Operation
 from growtool.trace.table.ops import OPS
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def counted(model: nn.Module, inputs: Inputs, run: Callable[[nn.Module, Inputs],
     for path, module in skeleton.named_modules():
         module.register_forward_pre_hook(lambda *_, path=path: counter.modules.append(path))
         module.register_forward_hook(lambda *_: _leave(counter.modules))
-    with warnings.catch_warnings(), torch.no_grad(), FirstPositions(counter.repeat, _ignore), on_meta(), counter:
+    with warnings.catch_warnings(), torch.no_grad(), counter.recurrent, on_meta(), counter:
         warnings.simplefilter("ignore")
         run(skeleton, inputs)
     return counter.operations
@@ -69,47 +70,30 @@ def _leave(modules: list[str]) -> None:
     modules.pop()
 
 
-def _ignore(_: Tensor) -> None:
-    """Fix no axis, as none is followed here."""
-
-
 class _Counter(TorchDispatchMode):
     """While active, notes every operation whose row counts its MACs.
 
     Attributes:
         modules: paths of the modules that are running, the innermost last.
         operations: the operations so far.
+        recurrent: runs recurrent layers on their first positions.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
         self.operations: list[Counted] = []
-        self._repeats: Fraction | None = None
-
-    def repeat(self, times: Fraction | None) -> None:
-        """Let each operation that follows stand for `times` operations of a recurrent layer; None ends this."""
-        self._repeats = times
+        self.recurrent = FirstPositions()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         row = OPS.get(name.removesuffix("_"))
         if row is not None and row.macs is not None:
-            macs = row.macs(_Operation(args, result), _shape) * (self._repeats or 1)
+            operation = Operation(name, row, func, args, kwargs, leaves_of(result))
+            macs = row.macs(operation, lambda tensor: tensor.shape) * (self.recurrent.repeats or 1)
             self.operations.append((self.modules[-1], name, Fraction(macs)))
         return result
-
-
-class _Operation:
-    """The arguments and results of an operation that has run, as `trace.table.macs` takes them."""
-
-    def __init__(self, args: tuple[Any, ...], result: Any) -> None:
-        self.args = args
-        self.outs = leaves_of(result)
-
-
-def _shape(tensor: Tensor) -> Sequence[int]:
-    return tensor.shape

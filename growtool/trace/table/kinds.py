@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from growtool.trace.axes import Axis
-from growtool.trace.table.macs import Count
 
 
 class Kind(Enum):
@@ -69,19 +68,33 @@ _MOVES = frozenset(
 _KEEPS_ALL = frozenset((Kind.RESHAPE, Kind.SAME, Kind.PERMUTE, Kind.TRANSPOSE, Kind.SQUEEZE, Kind.DROPOUT))
 
 
-class Operation(Protocol):
-    """An operation with its arguments: a `Call` during the trace, or a `Step` after it."""
+@dataclass(frozen=True)
+class Operation:
+    """An operation with its arguments: a `Call` during the trace, or a `Step` after it.
 
-    @property
-    def name(self) -> str: ...
+    Attributes:
+        name: aten's name, without namespace, overload and trailing underscore.
+        op: the row of the table of operations.
+        func: torch's operation, with the names of its arguments; None for a norm fused from several operations.
+        args, kwargs: the arguments as given.
+        outs: every tensor among the results, in order.
+    """
 
-    @property
-    def op(self) -> Op: ...
+    name: str
+    op: Op
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outs: tuple[Any, ...]
 
-    def arg(self, index: int, name: str, default: Any = None) -> Any: ...
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """Return an argument by position or by name."""
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
 
 Condition: TypeAlias = "Callable[[Operation], bool]"
+Sizes: TypeAlias = "Callable[[Any], Sequence[int]]"  # the sizes of a tensor among the arguments or results
+Count: TypeAlias = "Callable[[Operation, Sizes], int]"  # the multiply-accumulates of an operation
 Rule: TypeAlias = "Callable[..., Sequence[tuple[Axis, ...]]]"  # of `Observer` and `Call`; the axes of each result
 
 

@@ -8,33 +8,21 @@ arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+
+from growtool.trace.table.kinds import Operation, Sizes
 
 
-class _Operation(Protocol):
-    @property
-    def args(self) -> tuple[Any, ...]: ...
-
-    @property
-    def outs(self) -> tuple[Any, ...]: ...
-
-
-Sizes: TypeAlias = "Callable[[Any], Sequence[int]]"  # the sizes of a tensor among the arguments or results
-Count: TypeAlias = "Callable[[_Operation, Sizes], int]"
-
-
-def of_product(operation: _Operation, sizes: Sizes) -> int:
+def of_product(operation: Operation, sizes: Sizes) -> int:
     """Return the MACs of a matrix product [..., N, I] @ [..., I, O]: each value of the result sums I products."""
     return math.prod(sizes(operation.outs[0])) * sizes(operation.args[0])[-1]
 
 
-def of_added_product(operation: _Operation, sizes: Sizes) -> int:
+def of_added_product(operation: Operation, sizes: Sizes) -> int:
     """Return the MACs of a matrix product whose factors stand behind a tensor that is added."""
     return math.prod(sizes(operation.outs[0])) * sizes(operation.args[1])[-1]
 
 
-def of_convolution(operation: _Operation, sizes: Sizes) -> int:
+def of_convolution(operation: Operation, sizes: Sizes) -> int:
     """Return the MACs of a convolution.
 
     Each weight is used once for every image and position of the result; of the input, if it is transposed.
@@ -44,7 +32,7 @@ def of_convolution(operation: _Operation, sizes: Sizes) -> int:
     return images * math.prod(positions) * math.prod(sizes(operation.args[1]))
 
 
-def of_attention(operation: _Operation, sizes: Sizes) -> int:
+def of_attention(operation: Operation, sizes: Sizes) -> int:
     """Return the MACs of attention: of queries by keys, and of the attention weights by values."""
     query, key, value = map(sizes, operation.args[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
