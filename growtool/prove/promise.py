@@ -186,7 +186,7 @@ def _is_padded(
         expansions[group].copies == 1
         and group in passages
         and passages[group].blank == "silent"
-        and name not in dict(passages[group].writers.folded)
+        and name not in passages[group].writers
         and name not in passages[group].free
         for group in groups
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from growtool.trace.axes import Axis, resolve
+from growtool.trace.axes import Axis, ChannelGroup, groups_on, resolve
 from growtool.trace.call import Call
 from growtool.trace.module_calls import ModuleCall
 from growtool.trace.table.kinds import Kind, Operation
@@ -89,6 +89,10 @@ class ForwardPass:
     def axes(self, number: int) -> tuple[Axis, ...]:
         """Return the axes of a tensor, resolved."""
         return tuple(map(resolve, self.layouts[number]))
+
+    def carrying(self, group: ChannelGroup) -> frozenset[int]:
+        """Return the numbers of the tensors that have the channels of a group on some axis."""
+        return frozenset(n for n, axes in self.layouts.items() if any(group in groups_on(axis) for axis in axes))
 
     def has_constants(self, number: int) -> bool:
         """Return whether a tensor made of parameters holds constants, or has had some added to it, as in `1 + w`.

@@ -20,7 +20,7 @@ from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.norms import require_gains_of_their_own
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.prove.blanks.transfer import state_after
-from growtool.prove.blanks.writers import Writers, writers_of_norms, writes_alone
+from growtool.prove.blanks.writers import writers_of_norms, writes_alone
 from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.reading.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step
@@ -37,7 +37,8 @@ class BlankPropagation:
         reasons: module path and why the function changes there.
         means_left: norms that write the channels, where a small mean remains that no centring of their shift takes off.
         norms: norms whose gain makes up for the blanks.
-        writers: parameters to centre (for `mean`: only to multiply by a scale) before they grow.
+        writers: parameter to centre (for `mean`: only to multiply by a scale) before it grows -> the scale to fold into
+            it, or None.
         free: parameters that meet zeros alone at the blank columns they read, so that these may hold anything.
         gains: parameters that only ever multiply these channels.
     """
@@ -46,7 +47,7 @@ class BlankPropagation:
     reasons: tuple[tuple[str, str], ...]
     means_left: tuple[str, ...]
     norms: tuple[RescaledNorm, ...]
-    writers: Writers
+    writers: Mapping[str, str | None]
     free: frozenset[str]
     gains: frozenset[str]
 
@@ -69,10 +70,10 @@ def propagate_blanks(
         zeroed: parameters that growth sets to zero.
         transformed: weight that goes through a function before use -> the module.
     """
-    writers = writers_of_norms(trace, group, zeroed) if blank != "open" else Writers()
+    writers = writers_of_norms(trace, group, zeroed) if blank != "open" else {}
     # The mean of channels passes through sums as it is, but not through a scale: mean(gamma y) != gamma mean(y).
     if blank == "mean":
-        writers = Writers(tuple((name, scale) for name, scale in writers.folded if scale is not None))
+        writers = {name: scale for name, scale in writers.items() if scale is not None}
     return _run(BlankPass(trace, group, blank, expansions, zeroed, writers), transformed)
 
 
@@ -115,7 +116,7 @@ def _stored(
         gains: parameters that only ever multiply the channels.
         shifts: shifts of norms, where blanks hold a mean.
     """
-    folded = dict(blanks.writers.folded)
+    folded = blanks.writers
     levels = {scale for scale in folded.values() if scale}
     rows = _rows_of_stored(blanks, number, names, gains, shifts) if number in blanks.carrying else None
     if blanks.zeroed.issuperset(names):

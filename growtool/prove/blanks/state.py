@@ -13,7 +13,6 @@ from typing import Literal
 
 from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
-from growtool.prove.blanks.writers import Writers
 from growtool.trace import ChannelGroup, Trace, groups_on
 from growtool.trace.steps import Step, is_finite_at_zero
 from growtool.trace.table.kinds import Kind, keeps_zero
@@ -55,7 +54,7 @@ class BlankPass:
         blank: what its writers are to leave in blank channels.
         expansions: how each channel group grows.
         zeroed: parameters that growth sets to zero.
-        writers: parameters that are centred, or multiplied by a scale, before they grow.
+        writers: parameter that is centred before it grows -> the scale that it is multiplied by, or None.
         states: number of a tensor -> its state.
         reasons: module path and why the function changes there.
         nonzero_readers: parameters whose blank columns have to be zero, as they may meet anything.
@@ -70,7 +69,7 @@ class BlankPass:
     blank: Blank
     expansions: Mapping[ChannelGroup, Expansion]
     zeroed: frozenset[str]
-    writers: Writers
+    writers: Mapping[str, str | None]
     states: dict[int, AbstractState] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)
     nonzero_readers: set[str] = field(default_factory=set)
@@ -79,9 +78,8 @@ class BlankPass:
     means_left: list[str] = field(default_factory=list)
 
     @cached_property
-    def carrying(self) -> set[int]:
-        layouts = self.trace.forward.layouts
-        return {n for n, axes in layouts.items() if any(self.group in groups_on(axis) for axis in axes)}
+    def carrying(self) -> frozenset[int]:
+        return self.trace.forward.carrying(self.group)
 
     def state(self, number: int) -> AbstractState:
         """Return the state of a tensor: one that is not known has the source's values, and anything at blanks."""

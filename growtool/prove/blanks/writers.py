@@ -9,35 +9,18 @@ does not pass through a scale per channel (a LayerScale), which is therefore fol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from typing import TypeAlias
 
-from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace import ChannelGroup, Trace
 from growtool.trace.reading.factors import product_of
 from growtool.trace.reading.norms import is_closed, norm_call
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
-
-@dataclass(frozen=True, slots=True)
-class Writers:
-    """The parameters that write a tensor's channels, to be centred, each with the scale to fold into it, if any.
-
-    Attributes:
-        folded: parameter -> the scale per channel that is folded into it, or None.
-    """
-
-    folded: tuple[tuple[str, str | None], ...] = ()
-
-    def __or__(self, other: Writers) -> Writers:
-        return Writers(tuple(dict.fromkeys(self.folded + other.folded)))
-
-    @property
-    def plain(self) -> bool:
-        """Whether no scale is folded into any of them."""
-        return all(scale is None for _, scale in self.folded)
-
-
-_NOTHING = Writers()
+# The parameters that write a tensor's channels, each with the scale per channel to fold into it, if any.
+_Writers: TypeAlias = "frozenset[tuple[str, str | None]]"
+_NOTHING: _Writers = frozenset()
 
 
 def writes_alone(trace: Trace, group: ChannelGroup, number: int) -> bool:
@@ -48,13 +31,16 @@ def writes_alone(trace: Trace, group: ChannelGroup, number: int) -> bool:
     )
 
 
-def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> Writers:
+def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> dict[str, str | None]:
     """Return the parameters to centre for every LayerNorm over the channels; those that cannot be centred are left out.
 
     Args:
         trace: the target's.
         group: the channels.
         zeroed: parameters that growth sets to zero.
+
+    Returns:
+        Parameter -> the scale per channel to fold into it, or None.
     """
     search = _Search(trace, group, zeroed)
     found = _NOTHING
@@ -63,10 +49,10 @@ def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) 
         if step.op.kind is Kind.LAYER_NORM and isinstance(step.args[0], Ref):
             found |= search.writers.get(step.args[0].number) or _NOTHING
     # a parameter that two scales follow, or a scale in one place and none in another, cannot serve both
-    scales = dict[str, set[str | None]]()
-    for name, scale in found.folded:
-        scales.setdefault(name, set()).add(scale)
-    return Writers(tuple((name, scale) for name, scale in found.folded if len(scales[name]) == 1))
+    scales = defaultdict[str, set[str | None]](set)
+    for name, scale in found:
+        scales[name].add(scale)
+    return {name: scales[name].pop() for name in sorted(scales) if len(scales[name]) == 1}
 
 
 class _Search:
@@ -78,24 +64,22 @@ class _Search:
 
     def __init__(self, trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) -> None:
         self._forward, self._group, self._zeroed = trace.forward, group, zeroed
-        self.writers: dict[int, Writers | None] = {}
+        self._carrying = trace.forward.carrying(group)
+        self.writers: dict[int, _Writers | None] = {}
         for number, names in self._forward.stored.items():
             if writes_alone(trace, group, number):
-                self.writers[number] = _NOTHING if zeroed.issuperset(names) else Writers(((names[0], None),))
+                self.writers[number] = _NOTHING if zeroed.issuperset(names) else frozenset([(names[0], None)])
 
     def follow(self, step: Step) -> None:
         """Take in one operation."""
         writers = self._after(step)
         for number in step.outs:
-            if self._carries(number):
+            if number in self._carrying:
                 self.writers[number] = writers
 
-    def _carries(self, number: int) -> bool:
-        return any(self._group in groups_on(axis) for axis in self._forward.layouts[number])
-
-    def _after(self, step: Step) -> Writers | None:
+    def _after(self, step: Step) -> _Writers | None:
         """Return the writers of an operation's results, or None if they cannot be centred."""
-        carrying = [number for number in step.ins if self._carries(number)]
+        carrying = [number for number in step.ins if number in self._carrying]
         if step.op.kind is Kind.ADD and len(step.ins) == len(carrying) == 2:
             return self._joined(carrying)
         if step.op.kind is Kind.MULTIPLY and carrying:
@@ -111,7 +95,7 @@ class _Search:
             return self._normed(step)
         return None
 
-    def _normed(self, step: Step) -> Writers | None:
+    def _normed(self, step: Step) -> _Writers | None:
         """Return the shift of a norm that writes the channels: all of its result that can be centred.
 
         A mean remains that its gains make, see `BlankPropagation.means_left`.
@@ -121,17 +105,13 @@ class _Search:
         norm = norm_call(step, self._forward)
         return None if norm is None or norm.shift is None else self.writers.get(norm.shift)
 
-    def _joined(self, numbers: list[int]) -> Writers | None:
+    def _joined(self, numbers: list[int]) -> _Writers | None:
         """Return the writers of a sum of tensors, all of which have to be centred."""
-        result = _NOTHING
-        for number in numbers:
-            found = self.writers.get(number)
-            if found is None:
-                return None
-            result |= found
-        return result
+        found = [self.writers.get(number) for number in numbers]
+        known = [writers for writers in found if writers is not None]
+        return _NOTHING.union(*known) if len(known) == len(found) else None
 
-    def _scaled(self, step: Step, carrying: list[int]) -> Writers | None:
+    def _scaled(self, step: Step, carrying: list[int]) -> _Writers | None:
         """Return the writers of a product or quotient: with a scale to fold where both factors have the channels."""
         if any(self._is_zeroed(number) for number in step.ins) and step.name == "mul":
             return _NOTHING
@@ -140,8 +120,9 @@ class _Search:
         for number, other in (carrying, carrying[::-1]):
             names = self._forward.stored.get(number, ())
             written = self.writers.get(other)
-            if step.name == "mul" and len(names) == 1 and other not in self._forward.made_of and written:
-                return Writers(tuple((name, names[0]) for name, _ in written.folded)) if written.plain else None
+            if step.name == "mul" and len(names) == 1 and other not in self._forward.made_of and written is not None:
+                unscaled = all(scale is None for _, scale in written)
+                return frozenset((name, names[0]) for name, _ in written) if unscaled else None
         return None
 
     def _is_zeroed(self, number: int) -> bool:

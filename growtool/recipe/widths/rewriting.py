@@ -31,7 +31,7 @@ def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str
     # of g, diag(g) W = r (diag(g / r) W): the writer takes g / r, and the scale keeps the same r for all channels,
     # through which centring passes.
     for group, blanks in widths.blanks.items():
-        for name, scale in blanks.writers.folded:
+        for name, scale in blanks.writers.items():
             source = matching.blocks.source_name(scale) if scale else None
             found[name] = replace(
                 found.get(name, Rewrite()),

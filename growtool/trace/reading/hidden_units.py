@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.reading.factors import Product, is_grouped, product_of
+from growtool.trace import ChannelGroup, Trace
+from growtool.trace.reading.factors import is_grouped, product_of
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, keeps_zero
 
@@ -44,16 +44,19 @@ def hidden_units(trace: Trace, group: ChannelGroup) -> HiddenUnits:
     forward = trace.forward
     writers, readers, live = set[str](), set[str](), True
     statistics = set[tuple[str, str]]()
+    with_units = forward.carrying(group)
     for step in forward.steps:
-        tensors = (*step.ins, *step.outs)
-        has_units = any(group in groups_on(axis) for number in tensors for axis in forward.layouts[number])
+        has_units = not with_units.isdisjoint((*step.ins, *step.outs))
         if not has_units or all(number in forward.made_of for number in step.ins):
             continue
         product = product_of(step, forward)
         if is_grouped(step):
             raise NoHiddenUnitsError(f"{step.module} reads each of them in a group of its own")
         if product is not None:
-            (writers if _writes(trace, group, step, product) else readers).add(_weight(trace, product.operands))
+            reads = product.sums(group)
+            if reads and not with_units.isdisjoint(step.outs):
+                raise NoHiddenUnitsError(f"{step.module} reads and writes them")
+            (readers if reads else writers).add(_weight(trace, product.operands))
         elif step.name == "add" and sum(number not in forward.made_of for number in step.ins) == 1:
             continue  # a bias
         elif step.op.kind is Kind.BATCH_NORM:
@@ -78,15 +81,6 @@ def _stored(trace: Trace, step: Step, place: int) -> str:
     if not names:
         raise NoHiddenUnitsError(f"{step.module} keeps no running statistics")
     return names[0]
-
-
-def _writes(trace: Trace, group: ChannelGroup, step: Step, product: Product) -> bool:
-    """Return whether a product has the units in its result; if not, it sums over them."""
-    summed = product.sums(group)
-    kept = any(group in groups_on(axis) for number in step.outs for axis in trace.forward.axes(number))
-    if summed and kept:
-        raise NoHiddenUnitsError(f"{step.module} reads and writes them")
-    return not summed
 
 
 def _weight(trace: Trace, operands: tuple[int, int]) -> str:
