@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
+from growtool.prove.scales import products
 from growtool.prove.scales.scale_pass import JointOp, ScalePass
-from growtool.prove.scales.values import Factors, moved, simplified
-from growtool.trace.reading.factors import Product, product_of
+from growtool.prove.scales.values import Factors, along, moved, simplified
 from growtool.trace.reading.norms import NORMS, group_axis, number_added
 from growtool.trace.steps import Ref, Step
 from growtool.trace.table.kinds import Kind, gain_and_shift, is_homogeneous, is_linear_per_channel
@@ -130,92 +130,6 @@ def _multiplied(scales: ScalePass, step: Step) -> Factors:
     return scales.values.product(scales.of(a.number), scales.of(b.number), -1 if step.name == "div" else 1)
 
 
-def _product(scales: ScalePass, step: Step) -> Factors:
-    """A matrix product, `a [..., M, K] b [..., K, N]` or with a vector for either: one factor along K.
-
-    What copies along K bring in is multiplied onto the weight, if one operand is a weight: there its split takes it
-    back, position by position.
-    """
-    product = product_of(step, scales.trace.forward)
-    assert product is not None
-    made_of = scales.trace.forward.made_of
-    a, b = map(scales.of, product.operands)
-    a_ndim, b_ndim = (len(scales.shape(number)) for number in product.operands)
-    K = -min(b_ndim, 2)  # the dimension of b that is summed over
-    over = _over(scales, step, product)
-    if made_of.get(product.operands[0]) and not made_of.get(product.operands[1]):
-        a = scales.values.product(a, over)
-    else:
-        b = scales.values.product(b, over if isinstance(over, int) or K == -1 else over[:, None])
-    a, b = scales.values.summed(a, [-1]), scales.values.summed(b, [K])
-    # [..., M] and [..., N] broadcast to [..., M, N]
-    a = a if isinstance(a, int) or b_ndim == 1 else a.unsqueeze(-1)
-    b = b if isinstance(b, int) or a_ndim == 1 else b.unsqueeze(-2)
-    factors = scales.values.product(a, b)
-    if step.kwargs.keys() & {"alpha", "beta"}:
-        factors = scales.values.product(factors, _alpha(scales, step))
-    return factors if product.bias is None else scales.values.require_equal(factors, scales.of(product.bias))
-
-
-def _alpha(scales: ScalePass, step: Step) -> Factors:
-    """Return what `alpha` of `beta bias + alpha (a b)` brings in, where `beta` is that of the source."""
-
-    def alpha_of(matmul: Step) -> float | None:
-        same_beta = matmul.kwargs.get("beta", 1) == step.kwargs.get("beta", 1)
-        return matmul.kwargs.get("alpha", 1) if same_beta else None
-
-    return scales.number(step, alpha_of)
-
-
-def _over(scales: ScalePass, step: Step, product: Product) -> Factors:
-    """Return what a sum over copied channels multiplies by; a weight that is split among them divides by the same."""
-    left, right = product.summed
-    for number, axis in zip(reversed(product.operands), (right, left), strict=True):
-        if scales.trace.forward.made_of.get(number):
-            return scales.over_weight(step, number, axis)
-    factors = scales.over_jointly("product", step, left)
-    if left != right:  # copies of different channels meet
-        scales.values.require_one(factors)
-    return factors
-
-
-def _convolved(scales: ScalePass, step: Step) -> Factors:
-    """A convolution of x [B, I, ...] with W [O, I / groups, ...], transposed W [I, O / groups, ...]."""
-    product = product_of(step, scales.trace.forward)
-    assert product is not None
-    x, W = product.operands
-    transposed, groups, out_shape = step.args[6], step.args[8], scales.shape(step.outs[0])
-    x_ndim, W_ndim = len(scales.shape(x)), len(scales.shape(W))
-    of_x, of_W, over = scales.of(x), scales.of(W), _over(scales, step, product)
-    summed, kept = (0, 1) if transposed else (1, 0)
-    if groups == 1 or not transposed:
-        dims_after = W_ndim - summed - 1
-        of_W = scales.values.product(of_W, over if isinstance(over, int) else over.reshape(-1, *[1] * dims_after))
-        of_W = scales.values.summed(of_W, [dim - W_ndim for dim in range(W_ndim) if dim != kept])
-    else:  # the rows of W are channels of all groups, those of the result are not in its columns
-        of_W = scales.values.product(scales.values.require_uniform(of_W), scales.values.require_uniform(over))
-    if isinstance(of_x, torch.Tensor) and groups == scales.shape(x)[1] and not transposed:
-        # depthwise: each channel keeps its factor, in as many channels of the result as are made of it
-        of_x = scales.values.summed(of_x, [dim - x_ndim for dim in range(x_ndim) if dim != 1])
-        of_x = of_x if isinstance(of_x, int) else of_x.repeat_interleave(out_shape[1] // groups)
-    else:
-        of_x = scales.values.require_uniform(of_x)
-    factors = scales.values.product(of_x, of_W)
-    factors = factors if product.bias is None else scales.values.require_equal(factors, scales.of(product.bias))
-    return factors if isinstance(factors, int) else factors.reshape(1, -1, *[1] * (len(out_shape) - 2))
-
-
-def _attended(scales: ScalePass, step: Step) -> Factors:
-    """Fused attention: no factor on q k, and no copies along the head size, which its own scale depends on."""
-    query, key, value, *others = step.ins
-    q, k, v = (scales.values.require_uniform(scales.of(number)) for number in (query, key, value))
-    over = scales.over_jointly("product", step, scales.axis(query, -1))
-    scales.values.require_one(scales.values.product(q, k), over)
-    scales.require_unscaled(step, others)
-    scales.note_joint("softmax", step, key, [-2])
-    return v
-
-
 def _normed(scales: ScalePass, step: Step) -> Factors:
     """A norm passes no factor on, because of its eps; its result is as large as its gain and its shift."""
     gain, shift = gain_and_shift(step)
@@ -226,9 +140,8 @@ def _normed(scales: ScalePass, step: Step) -> Factors:
     factors = scales.values.product(of_gain, _over_normed(scales, step))
     if shift is not None:
         factors = scales.values.require_equal(factors, scales.of(shift.number))
-    if isinstance(factors, int) or step.op.kind not in (Kind.BATCH_NORM, Kind.GROUP_NORM):
-        return factors
-    return factors.reshape(1, -1, *[1] * (len(scales.shape(step.outs[0])) - 2))  # channels stand second
+    of_second = step.op.kind in (Kind.BATCH_NORM, Kind.GROUP_NORM)  # channels stand second, not last
+    return along(factors, len(scales.shape(step.outs[0])) - 2) if of_second else factors
 
 
 def _over_normed(scales: ScalePass, step: Step) -> int:
@@ -288,9 +201,9 @@ _RULES: dict[Kind, Rule] = {
     Kind.POINTWISE: _pointwise,
     Kind.ADD: _added,
     Kind.MULTIPLY: _multiplied,
-    Kind.PRODUCT: _product,
-    Kind.CONVOLUTION: _convolved,
-    Kind.ATTENTION: _attended,
+    Kind.PRODUCT: products.multiplied,
+    Kind.CONVOLUTION: products.convolved,
+    Kind.ATTENTION: products.attended,
     **dict.fromkeys((*NORMS, Kind.GROUP_NORM, Kind.BATCH_NORM), _normed),
     Kind.SOFTMAX: _softmax,
     Kind.LOG_SOFTMAX: _log_softmax,

@@ -18,8 +18,9 @@ from torch import Tensor
 from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.lockstep import Entry, Lockstep
-from growtool.prove.scales.values import Factors, ScaledValues, simplified
-from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace, Unchanged, groups_on
+from growtool.prove.scales.copies import Copies
+from growtool.prove.scales.values import Factors, ScaledValues, along
+from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace
 from growtool.trace.axes import axis_size
 from growtool.trace.steps import Step
 
@@ -60,7 +61,6 @@ class ScalePass:
         constants: constant of `ratios` that the pass has met -> the term of its ratio.
         offsets: tensor that is used with a number added to it, as a gain `1 + w` -> the number.
         transformed: weight that goes through a function, which a split of its columns does not pass -> the module.
-        copies_of: term of what copies bring in -> their channel group.
         sums: term of what a sum with a weight brings in -> the module; term of what a weight's split takes back -> the
             weight.
     """
@@ -81,13 +81,17 @@ class ScalePass:
     offsets: dict[str, float] = field(default_factory=dict)
     transformed: dict[str, str] = field(default_factory=dict)
     sums: dict[int, str] = field(default_factory=dict)
-    copies_of: dict[int, ChannelGroup] = field(default_factory=dict)
     _stored: dict[str, Factors] = field(default_factory=dict)
 
     @property
     def trace(self) -> Trace:
         """The target's trace."""
         return self.lockstep.target
+
+    @cached_property
+    def copies(self) -> Copies:
+        """What copies bring in where a sum runs over them."""
+        return Copies(self.expansions, self.values)
 
     def of(self, number: int) -> Factors:
         """Return the factors of a tensor's values; 1 for an input or a constant."""
@@ -136,51 +140,27 @@ class ScalePass:
         alone = len(names) == 1 and names[0] in self.rows and len(forward.touched_by[number]) == 1
         return names[0] if alone else None
 
-    def over(
-        self,
-        axis: Axis,
-        term_lists: Iterable[list[int]],
-        power: float = 1,
-        *,
-        split: bool = False,
-        among: Callable[[ChannelGroup], bool] = lambda _: True,
-    ) -> Factors:
-        """Return what a sum over an axis multiplies by at each position: the copies of the channel there, to a power.
+    def over_jointly(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
+        """Return what copies bring in at a joint operation where weights may make up for them, and note the operation.
 
         Args:
+            kind: as in `JointOp`.
+            step: the operation.
             axis: what is summed over.
-            term_lists: lists to add the new terms to.
-            power: -1 for a mean or a split, 1/2 for a Euclidean length.
-            split: whether a weight that is split among the copies, or the split itself, is what it is about.
-            among: the channel groups that count.
+            power: -1 for a mean, 1/2 for a Euclidean length.
         """
-        if not any(group in self._copies for group in groups_on(axis)):
-            return 0
-        lists = list(term_lists)
-
-        def times(group: ChannelGroup) -> int:
-            if group not in self._copies or not among(group):
-                return 0
-            copies, uneven = self._copies[group]
-            term = self._new_term(copies**power, lists, uneven=uneven)
-            self.copies_of[term] = group
-            number = self.values.number_of(term)
-            if uneven and not split:  # some terms count more often than others: no multiple of the source's sum
-                self.values.require_one(number)
-            return number
-
-        return self._along(axis, times)
-
-    def over_jointly(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:
-        """Return the same for a joint operation where weights may make up for copies, and note the operation."""
-        return self.over(axis, [self.joint[JointOp(kind, step.module, axis)]], power)
+        factors, terms = self.copies.over(axis, power)
+        self.joint[JointOp(kind, step.module, axis)] += terms
+        return factors
 
     def over_weight(self, step: Step, weight: int, axis: Axis) -> Factors:
         """Return the same for a sum of products with a weight; a split of the weight takes it back."""
         copied = self.unsplit & self.trace.forward.made_of[weight]
-        terms = list[int]()
-        factors = self.over(axis, [self.copied[name] for name in copied] or [terms], split=not copied)
-        self.sums |= dict.fromkeys(terms, step.module)
+        factors, terms = self.copies.over(axis, split=not copied)
+        for name in copied:
+            self.copied[name] += terms
+        if not copied:
+            self.sums |= dict.fromkeys(terms, step.module)
         return factors
 
     def note_joint(self, kind: str, step: Step, number: int, dims: Iterable[int]) -> None:
@@ -199,7 +179,8 @@ class ScalePass:
         if copies is None or not 1 < copies < size:
             return 0
         share = (size - copies) / (size - 1)
-        term = self._new_term(share**-0.5, [terms])
+        term = self.values.scales.change(share**-0.5)
+        terms.append(term)
         self.norms[RescaledNorm(step.module, (), 0.0, share, eps)] = term
         return self.values.number_of(term)
 
@@ -218,47 +199,9 @@ class ScalePass:
         # nine digits: the two constructors may compute equal numbers in different ways
         if not isinstance(source, int | float) or target * source <= 0 or f"{target:.9g}" == f"{source:.9g}":
             return 0
-        term = self._new_term(source / target if step.name == "div" else target / source)
+        term = self.values.scales.change(source / target if step.name == "div" else target / source)
         self.numbers[step.module, step.entry] = term, entry
         return self.values.number_of(term)
-
-    @cached_property
-    def _copies(self) -> dict[ChannelGroup, tuple[float, bool]]:
-        """How many copies the channels of each group have, blanks aside, and whether that is uneven.
-
-        An uneven group has unlike numbers of copies. A number that no other uneven group has stands for them, so that
-        what it brings in cancels against its own inverse alone.
-        """
-        copies = {}
-        for place, (group, expansion) in enumerate(self.expansions.items()):
-            if not expansion.is_identity and expansion.copies != 1:
-                uneven = expansion.copies is None
-                copies[group] = float(expansion.copies or 2 + place / 7), uneven
-        return copies
-
-    def _new_term(self, ratio: float, term_lists: Iterable[list[int]] = (), *, uneven: bool = False) -> int:
-        """Add a change to the linear system and to the lists, and return its term."""
-        term = self.values.scales.change(ratio, uneven=uneven)
-        for terms in term_lists:
-            terms.append(term)
-        return term
-
-    def _along(self, axis: Axis, times: Callable[[ChannelGroup], int]) -> Factors:
-        """Return the factor at each position of an axis, given the factor of each channel group on it."""
-        parts = list[Tensor]()
-        for segment in axis:
-            # a segment is a row-major product: each position has the product of the factors of its coordinates
-            part: Factors = 0
-            size = 1
-            for factor in segment:
-                inner = times(factor) if isinstance(factor, ChannelGroup) else self._along(factor, times)
-                length = factor.size if isinstance(factor, ChannelGroup) else axis_size(factor)
-                outer = part if isinstance(part, int) else part[:, None]
-                part = self.values.product(outer, inner)
-                size *= length
-                part = part if isinstance(part, int) else part.expand(size // length, length).reshape(-1)
-            parts.append(torch.as_tensor(part).expand(size))
-        return simplified(torch.cat(parts))
 
     def _parameter(self, names: tuple[str, ...]) -> Factors:
         """Return the factors of a parameter or buffer: unknown along its rows, divided by the copies along its columns.
@@ -272,53 +215,26 @@ class ScalePass:
             factors = self._unknown(name, len(axes)) if name in self.rows else self._constant(name)
             for dim, axis in enumerate(axes):
                 split = 0 if name in self.unsplit else self._split(name, dim, axis)
-                dims_after = len(axes) - dim - 1
-                split = split if isinstance(split, int) else split.reshape(-1, *[1] * dims_after)
-                factors = self.values.product(factors, split)
+                factors = self.values.product(factors, along(split, len(axes) - dim - 1))
             self._stored[name] = factors
         return self._stored[name]
 
     def _unknown(self, name: str, ndim: int) -> Factors:
         """Return an unknown factor for each part of a tensor's rows: [rows, 1, ...], or one number for one part."""
-        part_of_row, count = parts_of(self.rows[name], 1)
+        part_of_row, count = self.rows[name].parts(1)
         self.unknown[name] = [self.values.scales.unknown() for _ in range(count)]
         numbers = [self.values.number_of(term) for term in self.unknown[name]]
-        return numbers[0] if count == 1 else torch.tensor(numbers)[part_of_row].reshape(-1, *[1] * (ndim - 1))
+        return numbers[0] if count == 1 else along(torch.tensor(numbers)[part_of_row], ndim - 1)
 
     def _constant(self, name: str) -> int:
         if name not in self.ratios:
             return 0
-        self.constants[name] = self._new_term(self.ratios[name])
+        self.constants[name] = self.values.scales.change(self.ratios[name])
         return self.values.number_of(self.constants[name])
 
     def _split(self, name: str, dim: int, axis: Axis) -> Factors:
         """Return what a split divides by along a dimension of a weight: the copies of the groups summed over there."""
-        terms = list[int]()
         consumers = self.trace.consumers
-        factors = self.over(axis, [terms], -1, split=True, among=lambda group: (group, name, dim) in consumers)
+        factors, terms = self.copies.over(axis, -1, split=True, among=lambda group: (group, name, dim) in consumers)
         self.sums |= dict.fromkeys(terms, name)
         return factors
-
-
-def parts_of(axis: PairedAxis, side: int) -> tuple[Tensor, int]:
-    """Return which part of an axis each position lies in (int64 [positions]), and how many parts there are.
-
-    Parts are segments that lie side by side: queries, keys and values of a packed matrix, within each head perhaps.
-
-    Args:
-        axis: the layout in both models.
-        side: 0 for the source's positions, 1 for the target's.
-    """
-    part_of_position, parts = list[Tensor](), 0
-    for segment in axis.segments:
-        part, parts_here = torch.zeros(1, dtype=torch.int64), 1
-        for factor in segment:
-            if isinstance(factor, PairedAxis):
-                inner, parts_inside = parts_of(factor, side)
-            else:
-                size = factor.size if isinstance(factor, Unchanged) else factor.sizes[side]
-                inner, parts_inside = torch.zeros(size, dtype=torch.int64), 1
-            part, parts_here = (part[:, None] * parts_inside + inner).reshape(-1), parts_here * parts_inside
-        part_of_position.append(part + parts)
-        parts += parts_here
-    return torch.cat(part_of_position), parts

@@ -31,7 +31,7 @@ from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.lockstep import Entry, Lockstep
 from growtool.prove.scales.log_scales import Solution
 from growtool.prove.scales.rules import follow
-from growtool.prove.scales.scale_pass import JointOp, ScalePass, parts_of
+from growtool.prove.scales.scale_pass import JointOp, ScalePass
 from growtool.trace import ChannelGroup, PairedAxis, groups_on
 
 
@@ -142,10 +142,10 @@ def _result(run: ScalePass, solution: Solution) -> Scaling:
         if any(solution.factors.get(term, 1.0) != 1.0 for term in terms)
     }
     places = run.sums | {term: name for name, terms in run.copied.items() for term in terms}
-    failing = [(place, run.copies_of[term]) for term, place in places.items() if term in solution.failed]
+    failing = [(place, run.copies.groups[term]) for term, place in places.items() if term in solution.failed]
     undone = [(run.transformed[name], group) for name, group in failing if name in run.transformed]
     return Scaling(
-        row_factors={name: of_part[parts_of(run.rows[name], 0)[0]] for name, of_part in factors.items()},
+        row_factors={name: of_part[run.rows[name].parts(0)[0]] for name, of_part in factors.items()},
         offsets=run.offsets,
         constants=frozenset(name for name, term in run.constants.items() if term not in solution.failed),
         joint={joint: bool(terms) and solution.failed.isdisjoint(terms) for joint, terms in run.joint.items()},

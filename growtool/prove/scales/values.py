@@ -90,6 +90,11 @@ class ScaledValues:
         return simplified(torch.tensor(results)[places])
 
 
+def along(factors: Factors, dims_after: int) -> Factors:
+    """Return factors [n] along a dimension, broadcast to a tensor that has so many dimensions behind it."""
+    return factors if isinstance(factors, int) else factors.reshape(-1, *[1] * dims_after)
+
+
 def simplified(factors: Tensor) -> Factors:
     """Keep one position of each dimension along which nothing varies; return a plain number where nothing varies."""
     for dim, size in enumerate(factors.shape):
