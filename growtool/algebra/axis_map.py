@@ -49,14 +49,12 @@ class AxisMap:
     @property
     def copies(self) -> Tensor:
         """int64 [M]: how many positions copy the source position that this one copies, itself included."""
-        held = self.index if self.blank is None else self.index[~self.blank]
-        return torch.bincount(held, minlength=self.size)[self.index]
+        return torch.bincount(self.index[self.kept], minlength=self.size)[self.index]
 
     @property
     def factor(self) -> float:
         """Number of positions that are copies, over N."""
-        blank = 0 if self.blank is None else int(self.blank.sum())
-        return (len(self.index) - blank) / self.size
+        return len(self.kept) / self.size
 
     @classmethod
     def unchanged(cls, size: int) -> AxisMap:
@@ -137,7 +135,10 @@ def axis_map(
         consumed: the groups that a sum runs over in this very dimension.
         free: those of them whose blank channels are zero wherever this dimension meets them.
     """
-    parts = [_segment_map(segment, expansions, consumed, free) for segment in axis.segments]
+    parts = []
+    for segment in axis.segments:
+        factors = [_factor_map(factor, expansions, consumed, free) for factor in segment]
+        parts.append(reduce(_product, factors) if factors else AxisMap.unchanged(1))
     if len(parts) == 1:
         return parts[0]
     offset, slot_offset = 0, 0
@@ -161,21 +162,13 @@ def axis_map(
 
 
 def _joined(masks: list[Tensor | None], parts: list[AxisMap]) -> Tensor | None:
-    """Concatenate masks of the parts' positions, None standing for a mask of zeros; return None if all are None."""
-    if all(mask is None for mask in masks):
-        return None
-    empty = (torch.zeros(len(part.index), dtype=torch.bool) for part in parts)
-    return torch.cat([zeros if mask is None else mask for mask, zeros in zip(masks, empty, strict=True)])
+    """Concatenate masks of the parts' positions; return None if all are None."""
+    return None if all(mask is None for mask in masks) else torch.cat(list(map(_of_each_position, masks, parts)))
 
 
-def _segment_map(
-    segment: tuple[GroupPair | Unchanged | PairedAxis, ...],
-    expansions: Mapping[GroupPair, Expansion],
-    consumed: frozenset[GroupPair],
-    free: frozenset[GroupPair],
-) -> AxisMap:
-    factors = [_factor_map(factor, expansions, consumed, free) for factor in segment]
-    return reduce(_product, factors) if factors else AxisMap.unchanged(1)
+def _of_each_position(mask: Tensor | None, part: AxisMap) -> Tensor:
+    """Return a mask of the positions of a map, bool [M]; None stands for a mask of zeros."""
+    return torch.zeros(len(part.index), dtype=torch.bool) if mask is None else mask
 
 
 def _factor_map(
@@ -233,15 +226,11 @@ def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, T
     if outer.blank is None and inner.blank is None:
         return None, None
 
-    def spread(masks: tuple[Tensor | None, Tensor | None]) -> Tensor:
-        a, b = (
-            torch.zeros(len(part.index), dtype=torch.bool) if mask is None else mask
-            for mask, part in zip(masks, (outer, inner), strict=True)
-        )
-        return (a[:, None] | b[None, :]).reshape(-1)
+    def either(a: Tensor | None, b: Tensor | None) -> Tensor:
+        return (_of_each_position(a, outer)[:, None] | _of_each_position(b, inner)).reshape(-1)
 
-    blank = spread((outer.blank, inner.blank))
-    return blank, blank & ~spread((_forbidden(outer), _forbidden(inner)))
+    blank = either(outer.blank, inner.blank)
+    return blank, blank & ~either(_forbidden(outer), _forbidden(inner))
 
 
 def _forbidden(part: AxisMap) -> Tensor | None:

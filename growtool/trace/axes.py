@@ -143,17 +143,20 @@ def _root(group: ChannelGroup) -> ChannelGroup:
     The groups passed are bound to the last one directly (path compression), as deep models bind thousands in a chain.
     """
     chain = []
-    while (
-        group.term is not None
-        and len(group.term) == 1
-        and len(group.term[0]) == 1
-        and isinstance(group.term[0][0], ChannelGroup)
-    ):
+    while group.term is not None and (following := lone_group(group.term)) is not None:
         chain.append(group)
-        group = group.term[0][0]
+        group = following
     for passed in chain:
         passed.term = ((group,),)
     return group
+
+
+def lone_group(axis: Axis) -> ChannelGroup | None:
+    """Return the channel group that an axis is written as; None for an axis of several, or of none."""
+    match axis:
+        case ((ChannelGroup() as group,),):
+            return group
+    return None
 
 
 def groups_on(axis: Axis) -> Iterator[ChannelGroup]:
@@ -178,11 +181,6 @@ def leaves(axis: Axis) -> Iterator[ChannelGroup]:
                 yield factor
             else:
                 yield from leaves(factor)
-
-
-def owners(axis: Axis) -> Iterator[tuple[ChannelGroup, Owner]]:
-    """Yield each leaf of an axis with each parameter dimension that it was created for."""
-    return ((group, owner) for group in leaves(axis) for owner in group.owners)
 
 
 def positions(axis: Axis, order: Mapping[ChannelGroup, Tensor]) -> Tensor:

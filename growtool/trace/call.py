@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
-from growtool.trace.axes import Axis
+from growtool.trace.axes import VARYING, Axis, new_axis
 from growtool.trace.flow.flow import Flow, Normed, Params
 from growtool.trace.table.kinds import Operation
 
@@ -32,6 +32,21 @@ class Value:
     params: Params | None = None
     flow: Flow = field(default_factory=Flow)
     stored: str | None = None
+
+
+def constant_axes(tensor: Tensor) -> Axes:
+    """Return axes that are fixed where the values of a constant vary along them, and free to grow elsewhere."""
+    return tuple(
+        new_axis(n, None if uniform else VARYING)
+        for n, uniform in zip(tensor.shape, _is_uniform_along(tensor), strict=True)
+    )
+
+
+def _is_uniform_along(tensor: Tensor) -> list[bool]:
+    """Return for each dimension whether the values are the same at all of its positions."""
+    if tensor.is_meta or tensor.numel() == 0:  # no values to compare
+        return [n == 1 for n in tensor.shape]
+    return [n == 1 or bool((tensor == tensor.narrow(i, 0, 1)).all()) for i, n in enumerate(tensor.shape)]
 
 
 @dataclass(frozen=True)

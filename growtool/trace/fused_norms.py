@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from growtool.trace.axes import Axis, axis_size
 from growtool.trace.steps import Ref, Step
-from growtool.trace.table.kinds import Kind, Op
+from growtool.trace.table.kinds import Kind, Op, divisor_correction, reduced_dims
 from growtool.trace.table.ops import OPS
-from growtool.trace.table.reductions import divisor_correction, reduced_dims
 
 # first operation -> the norm's name and row, and the names of all operations up to the product with x
 _NORMS = {

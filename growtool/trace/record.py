@@ -12,9 +12,8 @@ from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.library.caches import empty_caches
 from growtool.trace.axes import MODEL_OUTPUT, fix, groups_on, new_axis, resolve
-from growtool.trace.call import Axes, Value
+from growtool.trace.call import Axes, Value, constant_axes
 from growtool.trace.canonical import Canonical
-from growtool.trace.constants import constant_axes
 from growtool.trace.flow.flow import Flow
 from growtool.trace.fused_norms import with_fused_norms
 from growtool.trace.known import on_meta

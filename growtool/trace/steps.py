@@ -6,7 +6,7 @@ what they go through can be asked of the steps then.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -134,13 +134,9 @@ class ForwardPass:
         return frozenset(name for number in numbers for name in self.stored.get(number, ()))
 
     @cached_property
-    def touched_by(self) -> defaultdict[int, list[int]]:
-        """Number of a tensor -> the indices of the steps that read it or write to its memory, in order."""
-        touched = defaultdict[int, list[int]](list)
-        for place, step in enumerate(self.steps):
-            for number in dict.fromkeys((*step.ins, *step.overwritten)):
-                touched[number].append(place)
-        return touched
+    def touches(self) -> Counter[int]:
+        """Number of a tensor -> the number of steps that read it or write to its memory."""
+        return Counter(number for step in self.steps for number in {*step.ins, *step.overwritten})
 
     @cached_property
     def made_by(self) -> Mapping[int, Step]:

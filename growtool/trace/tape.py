@@ -24,11 +24,10 @@ from growtool.trace.axes import (
     axis_size,
     fix,
     fixed_reason,
+    leaves,
     new_axis,
-    owners,
 )
-from growtool.trace.call import Axes, Call, Value
-from growtool.trace.constants import constant_axes
+from growtool.trace.call import Axes, Call, Value, constant_axes
 from growtool.trace.flow.flow import Flow, Normed, Params
 from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
@@ -147,7 +146,7 @@ class Tape(TorchDispatchMode):
         for tensor, axis in ((right, right_axis), (left, left_axis)):
             made_of = self.value(tensor).params
             if made_of:
-                consumed = {(group, owner) for group, owner in owners(axis) if owner[0] in made_of}
+                consumed = {(group, owner) for group in leaves(axis) for owner in group.owners if owner[0] in made_of}
                 self.consumers |= consumed
                 self._consumed |= {owner for _, owner in consumed}
                 break

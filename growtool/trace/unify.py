@@ -15,6 +15,7 @@ from growtool.trace.axes import (
     factor_size,
     fix,
     fixed_reason,
+    lone_group,
     resolve,
     segment_size,
 )
@@ -49,8 +50,9 @@ def _unify(left: Axis, right: Axis) -> None:
             fix(left, fixed_right)
         return None
     for lone, other in ((left, right), (right, left)):
-        if len(lone) == 1 and len(lone[0]) == 1 and isinstance(lone[0][0], ChannelGroup):
-            return bind(lone[0][0], other)
+        group = lone_group(lone)
+        if group is not None:
+            return bind(group, other)
     if len(left) == 1 and len(right) == 1:
         return _unify_segments(left[0], right[0])
     shortest = min(segment_size(left[0]), segment_size(right[0]))

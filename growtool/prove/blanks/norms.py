@@ -7,16 +7,18 @@ these stay zero: (0 - 0) g. The same holds for an RMSNorm, without any centring.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from growtool.algebra.expansion import Expansion
+from growtool.algebra.expansion import Expansion, copies_per_position
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.trace import Axis, ChannelGroup, groups_on
+from growtool.trace.axes import axis_size
 from growtool.trace.reading.norms import NORMS, norm_call, parameter_of
 from growtool.trace.steps import Ref, Step
-from growtool.trace.table.reductions import takes_batch_statistics
+from growtool.trace.table.kinds import takes_batch_statistics
 
 
 def batch_normed(blanks: BlankPass, step: Step) -> AbstractState:
@@ -100,26 +102,17 @@ def _share_of_copies(
         group: the channel group with the blanks.
         expansions: how each channel group grows.
     """
-    if any(True for axis in axes[:-1] for _ in groups_on(axis)):
+    *others, axis = axes
+    if any(True for other in others for _ in groups_on(other)):
         return None
-    copied_positions = positions = 0
-    copies = set()
-    for segment in axes[-1]:
-        copies_here, source_size, size = 1, 1, 1
-        if list(groups_on((segment,))).count(group) != 1:
+    source_size = 0
+    for segment in axis:
+        factors = [factor for factor in segment if isinstance(factor, ChannelGroup)]
+        if len(factors) < len(segment) or factors.count(group) != 1:
             return None
-        for factor in segment:
-            if not isinstance(factor, ChannelGroup):
-                return None
-            expansion = expansions.get(factor)
-            # the other groups on the axis, heads beside a head size, may have no blanks
-            times = 1 if expansion is None else expansion.copies if factor is group else expansion.multiplicity
-            if times is None:
-                return None
-            copies_here *= times
-            source_size *= expansion.size if expansion else factor.size
-            size *= factor.size
-        copies.add(copies_here)
-        copied_positions += copies_here * source_size
-        positions += size
-    return copied_positions / positions if len(copies) == 1 else None
+        source_size += math.prod(expansions[f].size if f in expansions else f.size for f in factors)
+    # the other groups on the axis, heads beside a head size, may have no blanks
+    own = expansions[group]
+    without_blanks = Expansion(own.size, own.index[~own.blank])
+    copies = copies_per_position(axis, {**expansions, group: without_blanks})
+    return None if copies is None else copies * source_size / axis_size(axis)

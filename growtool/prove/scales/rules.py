@@ -16,8 +16,15 @@ from growtool.prove.scales.scale_pass import JointOp, ScalePass
 from growtool.prove.scales.values import Factors, along, moved, simplified
 from growtool.trace.reading.norms import NORMS, group_axis, number_added
 from growtool.trace.steps import Ref, Step
-from growtool.trace.table.kinds import Kind, gain_and_shift, is_homogeneous, is_linear_per_channel
-from growtool.trace.table.reductions import divisor_correction, reduced_dims, takes_batch_statistics
+from growtool.trace.table.kinds import (
+    Kind,
+    divisor_correction,
+    gain_and_shift,
+    is_homogeneous,
+    is_linear_per_channel,
+    reduced_dims,
+    takes_batch_statistics,
+)
 
 Rule = Callable[[ScalePass, Step], "Factors | list[Factors]"]
 

@@ -137,7 +137,7 @@ class ScalePass:
         """Return the parameter that a number is added to, if it may be multiplied and nothing else reads it."""
         number, forward = step.args[0].number, self.trace.forward
         names = forward.stored.get(number, ())
-        alone = len(names) == 1 and names[0] in self.rows and len(forward.touched_by[number]) == 1
+        alone = len(names) == 1 and names[0] in self.rows and forward.touches[number] == 1
         return names[0] if alone else None
 
     def over_jointly(self, kind: str, step: Step, axis: Axis, power: float = 1) -> Factors:

@@ -107,17 +107,13 @@ def multipliers(trace: Trace) -> frozenset[str]:
 
 def _multiplies(step: Step, number: int) -> bool:
     """Return whether a step multiplies its other operand by a tensor, or divides by the root of it."""
-
-    def is_argument(*places: int) -> bool:
-        return any(
-            isinstance(step.args[i], Ref) and step.args[i].number == number for i in places if i < len(step.args)
-        )
-
     if step.op.kind in NORMS:
-        return is_argument(step.op.affine[0])
-    if step.op.kind is Kind.BATCH_NORM:
-        return is_argument(1, 4)  # weight, running_var
-    return step.name == "mul"
+        places = step.op.affine[:1]
+    elif step.op.kind is Kind.BATCH_NORM:
+        places = (1, 4)  # weight, running_var
+    else:
+        return step.name == "mul"
+    return any(step.args[i] == Ref(number) for i in places if i < len(step.args))
 
 
 def norm_shifts(trace: Trace) -> frozenset[str]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from growtool.trace.axes import Axis, ChannelGroup, Segment, axis_size, groups_on
 from growtool.trace.pairing.stretches import sequences
@@ -138,12 +138,8 @@ def _module(tensor: str) -> str:
 
 def _common(paths: Sequence[str]) -> str:
     """Return the module that holds all of the paths, each relative to its block and beginning with a dot."""
-    shared = []
-    for names in zip(*(path.split(".")[1:] for path in paths), strict=False):
-        if len(set(names)) > 1:
-            break
-        shared.append(names[0])
-    return ".".join(shared)
+    levels = zip(*(path.split(".")[1:] for path in paths), strict=False)
+    return ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
 
 
 def _heads(trace: Trace) -> dict[ChannelGroup, str]:

@@ -30,6 +30,10 @@ def _rows(names: str, kind: Kind, **facts: Any) -> dict[str, Op]:
     return dict.fromkeys(names.split(), Op(kind=kind, **facts))
 
 
+def _pointwise(names: str, **facts: Any) -> dict[str, Op]:
+    return _rows(names, Kind.POINTWISE, axes=math.pointwise, **facts)
+
+
 def _between(lower: _Argument | None, upper: _Argument | None) -> Condition:
     """Return the condition that zero lies between two bounds; an argument of None is no bound.
 
@@ -73,8 +77,9 @@ def _by_a_number(operation: Operation) -> bool:
 _LOWER, _UPPER = (1, "min", None), (2, "max", None)
 _ELEMENTWISE = Op(kind=Kind.POINTWISE, axes=math.pointwise)
 _UNKNOWN = Op(kind=Kind.UNKNOWN)
-_ACTIVATION: dict[str, Any] = {"axes": math.pointwise, "zero": True}
 _IMAGE: dict[str, Any] = {"axes": layers.resampling, "spatial": 2}
+_OVER_LAST: dict[str, Any] = {"axes": layers.norm_over_last, "per_channel": True}
+_BATCH_NORM: dict[str, Any] = {"axes": layers.batch_norm, "affine": (1, 2)}
 _ADDED_PRODUCT: dict[str, Any] = {"axes": math.added_matrix_product, "factors": 1, "macs": macs.of_added_product}
 
 OPS: dict[str, Op] = {
@@ -113,13 +118,7 @@ OPS: dict[str, Op] = {
     **_rows("index", Kind.LOOKUP, axes=indexing.index, linear=True),
     **_rows("index_select", Kind.LOOKUP, axes=indexing.index_select, linear=True),
     **_rows("embedding", Kind.LOOKUP, axes=indexing.embedding, linear=True),
-    **_rows(
-        "constant_pad_nd",
-        Kind.PAD,
-        axes=indexing.pad,
-        zero=_pads_with_zeros,
-        linear=_pads_with_zeros,
-    ),
+    **_rows("constant_pad_nd", Kind.PAD, axes=indexing.pad, zero=_pads_with_zeros, linear=_pads_with_zeros),
     # no operand
     **_rows("zeros ones full empty scalar_tensor", Kind.CREATE, axes=math.created),
     **_rows("empty_strided new_empty_strided empty_permuted", Kind.CREATE, axes=math.created),
@@ -134,40 +133,21 @@ OPS: dict[str, Op] = {
     **_rows("sub", Kind.ADD, axes=math.pointwise),
     **_rows("mul", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number, meta_result=meta_results.of_two),
     **_rows("div", Kind.MULTIPLY, axes=math.pointwise, homogeneous=_by_a_number),
-    **_rows("neg", Kind.POINTWISE, axes=math.pointwise, linear=True),
-    **_rows("relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, idempotent=True),
-    **_rows("leaky_relu", Kind.POINTWISE, **_ACTIVATION, homogeneous=True, sloped=True),
-    **_rows("abs", Kind.POINTWISE, **_ACTIVATION, homogeneous=True),
-    **_rows("gelu hardswish", Kind.POINTWISE, **_ACTIVATION, sloped=True, meta_result=meta_results.of_function),
-    **_rows("silu tanh elu mish _prelu_kernel sin erf", Kind.POINTWISE, **_ACTIVATION, sloped=True),
-    **_rows("sqrt sign", Kind.POINTWISE, **_ACTIVATION),
-    **_rows(
-        "hardtanh",
-        Kind.POINTWISE,
-        axes=math.pointwise,
-        zero=_between((1, "min_val", -1), (2, "max_val", 1)),
-        idempotent=True,
-    ),
-    **_rows("clamp", Kind.POINTWISE, axes=math.pointwise, zero=_between(_LOWER, _UPPER)),
-    **_rows(
-        "clamp_min",
-        Kind.POINTWISE,
-        axes=math.pointwise,
-        zero=_between(_LOWER, _UPPER),
-        homogeneous=_bounded_by_zero,
-        idempotent=True,
-    ),
-    **_rows("clamp_max", Kind.POINTWISE, axes=math.pointwise, zero=_between(None, (1, "max", None))),
-    **_rows(
-        "threshold",
-        Kind.POINTWISE,
-        axes=math.pointwise,
-        zero=_threshold_keeps_zero,
-        homogeneous=_threshold_is_relu,
-    ),
-    **_rows("pow", Kind.POINTWISE, axes=math.pointwise, zero=_positive_power),
-    **_rows("hardsigmoid", Kind.POINTWISE, axes=math.pointwise, meta_result=meta_results.of_function),
-    **_rows("where masked_fill lerp softplus", Kind.POINTWISE, axes=math.pointwise),
+    **_pointwise("neg", linear=True),
+    **_pointwise("relu", zero=True, homogeneous=True, idempotent=True),
+    **_pointwise("leaky_relu", zero=True, homogeneous=True, sloped=True),
+    **_pointwise("abs", zero=True, homogeneous=True),
+    **_pointwise("gelu hardswish", zero=True, sloped=True, meta_result=meta_results.of_function),
+    **_pointwise("silu tanh elu mish _prelu_kernel sin erf", zero=True, sloped=True),
+    **_pointwise("sqrt sign", zero=True),
+    **_pointwise("hardtanh", zero=_between((1, "min_val", -1), (2, "max_val", 1)), idempotent=True),
+    **_pointwise("clamp", zero=_between(_LOWER, _UPPER)),
+    **_pointwise("clamp_min", zero=_between(_LOWER, _UPPER), homogeneous=_bounded_by_zero, idempotent=True),
+    **_pointwise("clamp_max", zero=_between(None, (1, "max", None))),
+    **_pointwise("threshold", zero=_threshold_keeps_zero, homogeneous=_threshold_is_relu),
+    **_pointwise("pow", zero=_positive_power),
+    **_pointwise("hardsigmoid", meta_result=meta_results.of_function),
+    **_pointwise("where masked_fill lerp softplus"),
     # sums
     **_rows("mm bmm", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
     **_rows("mv dot", Kind.PRODUCT, axes=math.matrix_product, factors=0, macs=macs.of_product),
@@ -184,39 +164,14 @@ OPS: dict[str, Op] = {
     ),
     # over whole dimensions
     **_rows(
-        "native_layer_norm",
-        Kind.LAYER_NORM,
-        axes=layers.norm_over_last,
-        affine=(2, 3),
-        eps=4,
-        per_channel=True,
-        meta_result=meta_results.of_layer_norm,
+        "native_layer_norm", Kind.LAYER_NORM, **_OVER_LAST, affine=(2, 3), eps=4, meta_result=meta_results.of_layer_norm
     ),
-    **_rows(
-        "_fused_rms_norm rms_norm", Kind.RMS_NORM, axes=layers.norm_over_last, affine=(2,), eps=3, per_channel=True
-    ),
+    **_rows("_fused_rms_norm rms_norm", Kind.RMS_NORM, **_OVER_LAST, affine=(2,), eps=3),
     **_rows("native_group_norm", Kind.GROUP_NORM, axes=layers.group_norm, affine=(1, 2)),
-    **_rows(
-        "native_batch_norm",
-        Kind.BATCH_NORM,
-        axes=layers.batch_norm,
-        affine=(1, 2),
-        running=True,
-        meta_result=meta_results.of_batch_norm,
-    ),
-    **_rows(
-        "_native_batch_norm_legit_no_training",
-        Kind.BATCH_NORM,
-        axes=layers.batch_norm,
-        affine=(1, 2),
-        running=True,
-    ),
-    **_rows(
-        "_native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm",
-        Kind.BATCH_NORM,
-        axes=layers.batch_norm,
-        affine=(1, 2),
-    ),
+    **_rows("native_batch_norm", Kind.BATCH_NORM, **_BATCH_NORM, running=True, meta_result=meta_results.of_batch_norm),
+    **_rows("_native_batch_norm_legit_no_training", Kind.BATCH_NORM, **_BATCH_NORM, running=True),
+    **_rows("_native_batch_norm_legit _native_batch_norm_legit_functional", Kind.BATCH_NORM, **_BATCH_NORM),
+    **_rows("cudnn_batch_norm", Kind.BATCH_NORM, **_BATCH_NORM),
     **_rows("_softmax", Kind.SOFTMAX, axes=views.same),
     **_rows("_safe_softmax", Kind.SOFTMAX, axes=views.same, meta_result=meta_results.of_softmax),
     **_rows("_log_softmax", Kind.LOG_SOFTMAX, axes=views.same),

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from growtool.trace.axes import ONE, VARYING, Axis, fix, new_axis
 from growtool.trace.call import Axes, Call, Observer
-from growtool.trace.table.kinds import Kind
-from growtool.trace.table.reductions import reduced_dims
+from growtool.trace.table.kinds import Kind, reduced_dims
 from growtool.trace.table.rules.views import same
 from growtool.trace.unify import unify
 
