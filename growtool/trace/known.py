@@ -1,4 +1,4 @@
-"""Values that stay known on the meta device: those computed from constants alone.
+"""Passes on the meta device, where values that are computed from constants alone stay known.
 
 Models ask for some of them to decide what to compute: whether a mask of ones is all ones, how long the longest of equal
 sequences is. Values that depend on an input, a parameter or a buffer are not known, and torch refuses a model that asks
@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from growtool.library import leaves_of
-from growtool.trace.table.shapes import ByShape
+from growtool.trace.table.kinds import Kind
+from growtool.trace.table.ops import OPS
 
 _LARGEST = 1 << 20  # values of a followed tensor; Longformer's mask of its padded window has half of that
 _ASKS = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))  # operations that read values
@@ -33,6 +34,30 @@ def on_meta() -> Iterator[None]:
     """Run models on the meta device while open: without torch's slow references, and with known values."""
     with ByShape(), KnownNumbers():
         yield
+
+
+class ByShape(TorchDispatchMode):
+    """While active, operations whose row has a `meta_result` return empty meta tensors as torch would, and at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = _name(func)
+        in_place = name.endswith("_")
+        row = OPS.get(name.removesuffix("_"))
+        first = args[0] if args else None  # a number in torch.mul(3, 2)
+        on_meta = isinstance(first, Tensor) and first.is_meta
+        if row is not None and row.meta_result is not None and on_meta and not kwargs:
+            if in_place and row.kind is Kind.POINTWISE:
+                return first
+            # add_ and mul_ may broadcast their other operand, or be refused for its shape or type
+            result = NotImplemented if in_place else row.meta_result(*args)
+            if result is not NotImplemented:
+                return result
+        return func(*args, **(kwargs or {}))
 
 
 class KnownNumbers(TorchDispatchMode):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from growtool.trace.known import ByShape
 from growtool.trace.table.ops import OPS
-from growtool.trace.table.shapes import ByShape
 
 VECTOR = torch.empty(6, device="meta")
 FORMS = {
