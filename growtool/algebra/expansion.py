@@ -93,7 +93,7 @@ def tiled(size: int, new_size: int) -> Expansion:
     """
     if new_size % size:
         raise ValueError(f"{new_size} is not a multiple of {size}")
-    return Expansion(size, torch.arange(new_size) % size)
+    return circular(size, new_size)
 
 
 def circular(size: int, new_size: int) -> Expansion:

@@ -21,12 +21,6 @@ from growtool.trace.reading.norms import norm_call
 _NEGLIGIBLE = 2.0**-40  # times an eps: nothing beside any variance that the eps was meant for
 
 
-def eps_of_norms(trace: Trace) -> dict[str, float]:
-    """Return the eps of every norm over the channels of each position, by module path."""
-    calls = ((step.module, norm_call(step, trace.forward)) for step in trace.forward.steps)
-    return {module: call.eps for module, call in calls if call is not None and call.eps is not None}
-
-
 def needed_eps(source: Trace, norms: Iterable[RescaledNorm], source_path: Callable[[str], str]) -> dict[str, float]:
     """Return the eps that each rescaled norm needs, by module path; norms that have it already are absent.
 
@@ -35,7 +29,9 @@ def needed_eps(source: Trace, norms: Iterable[RescaledNorm], source_path: Callab
         norms: the rescaled norms of the target.
         source_path: path of a module of the target -> that of its counterpart.
     """
-    source_eps, needed = eps_of_norms(source), {}
+    calls = ((step.module, norm_call(step, source.forward)) for step in source.forward.steps)
+    source_eps = {module: call.eps for module, call in calls if call is not None and call.eps is not None}
+    needed = {}
     for norm in norms:
         eps = source_eps.get(source_path(norm.module), norm.eps) * norm.s
         if not math.isclose(eps, norm.eps, rel_tol=1e-6):

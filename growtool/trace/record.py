@@ -71,7 +71,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
     # what a function remembers from an earlier pass would be a constant in this one, and no operations
     empty_caches(replica)
     tape = Tape()
-    named = _register(tape, replica, constants)
+    named, stored = _register(tape, replica, constants)
     for tensor in inputs.tensors.values():
         count, *size = tensor.shape
         tape.put(tensor, Value((new_axis(count), *(new_axis(n, words.the_input) for n in size))))
@@ -92,8 +92,7 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
         for output in outputs:
             for axis in tape.axes(output)[1:]:
                 fix(axis, MODEL_OUTPUT)
-    ends = tuple(map(id, inputs.tensors.values())), tuple(map(id, outputs))
-    return _collect(tape, named, _names(replica), *ends)
+    return _collect(tape, named, stored, tuple(map(id, inputs.tensors.values())), tuple(map(id, outputs)))
 
 
 def _failed(error: Exception, inputs: Inputs, words: Words) -> str:
@@ -108,39 +107,31 @@ def _failed(error: Exception, inputs: Inputs, words: Words) -> str:
     return f"failed on {on_inputs}: {type(error).__name__}: {error}; {words.refit}"
 
 
-def _register(tape: Tape, model: nn.Module, constants: Mapping[str, Axes]) -> dict[str, Axes]:
-    """Tell the tape the axes of every parameter and buffer; return them by name.
+def _register(
+    tape: Tape, model: nn.Module, constants: Mapping[str, Axes]
+) -> tuple[dict[str, Axes], dict[int, tuple[str, ...]]]:
+    """Tell the tape the axes of every parameter and buffer.
 
     A shared tensor has one layout under all of its names. Each of the names owns the dimensions of a parameter.
+
+    Returns:
+        Name -> axes; and the number of each tensor -> all of its names.
     """
-    names = _names(model)
-    named: dict[str, Axes] = {}
-    seen: dict[int, Axes] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) not in seen:
-            shared = names[id(parameter)]
-            axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(parameter.shape))
-            alone = name if len(shared) == 1 else None
-            tape.put(parameter, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared)), alone))
-            seen[id(parameter)] = axes
-        named[name] = seen[id(parameter)]
-    for name, buffer in model.named_buffers(remove_duplicate=False):
-        if id(buffer) not in seen:
-            axes = constants.get(name) or tuple(new_axis(n) for n in buffer.shape)
-            alone = name if len(names[id(buffer)]) == 1 else None
-            tape.put(buffer, Value(axes, frozenset([name]), stored=alone))
-            seen[id(buffer)] = axes
-        named[name] = seen[id(buffer)]
-    return named
-
-
-def _names(model: nn.Module) -> dict[int, tuple[str, ...]]:
-    """Return every name of each parameter and buffer, by the tensor's number."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    registered = parameters | dict(model.named_buffers(remove_duplicate=False))
     names: dict[int, tuple[str, ...]] = {}
-    registered = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    for name, tensor in registered:
+    for name, tensor in registered.items():
         names[id(tensor)] = (*names.get(id(tensor), ()), name)
-    return names
+    for shared in names.values():
+        name, tensor = shared[0], registered[shared[0]]
+        alone = name if len(shared) == 1 else None
+        if name in parameters:
+            axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(tensor.shape))
+            tape.put(tensor, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared)), alone))
+        else:
+            axes = constants.get(name) or tuple(new_axis(n) for n in tensor.shape)
+            tape.put(tensor, Value(axes, frozenset([name]), stored=alone))
+    return {name: tape.axes(tensor) for name, tensor in registered.items()}, names
 
 
 def _collect(
