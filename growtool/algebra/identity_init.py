@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def identity_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tensor:
@@ -27,14 +27,8 @@ def identity_value(name: str, shape: tuple[int, ...], eps: float | None) -> Tens
     if own == "num_batches_tracked":
         return torch.zeros((), dtype=torch.int64)
     if len(shape) >= 2:
-        return _identity(shape)
+        rows, columns, *kernel = shape
+        weight = torch.empty(rows, columns, math.prod(kernel), dtype=torch.float64)
+        return nn.init.dirac_(weight, groups=1 if columns == rows else rows).reshape(shape)
     value = {"weight": math.sqrt(1 + (eps or 0.0)), "bias": 0.0, "running_mean": 0.0}.get(own, 1.0)
     return torch.full(shape, value, dtype=torch.float64)
-
-
-def _identity(shape: tuple[int, ...]) -> Tensor:
-    rows, columns, *kernel = shape
-    weight = torch.zeros(*shape, dtype=torch.float64)
-    for row in range(rows):
-        weight[(row, row if columns == rows else 0, *(size // 2 for size in kernel))] = 1.0
-    return weight
