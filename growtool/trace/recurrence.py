@@ -43,12 +43,10 @@ class FirstPositions(TorchFunctionMode):
         if getattr(func, "__name__", "") not in _LAYERS or not _is_padded(args):
             return func(*args, **kwargs)
         x, *rest, batch_first = args
-        if batch_first:
-            # The layer never runs batch-first itself: torch would transpose the result in place, and the tape fixes
-            # every axis of a tensor whose layout changes in place.
-            result, *states = self._run(func, x.transpose(0, 1), rest, kwargs)
-            return (result.transpose(0, 1), *states)
-        return self._run(func, x, rest, kwargs)
+        # The layer never runs batch-first itself: torch would transpose the result in place, and the tape fixes every
+        # axis of a tensor whose layout changes in place.
+        result, *states = self._run(func, x.transpose(0, 1) if batch_first else x, rest, kwargs)
+        return (result.transpose(0, 1) if batch_first else result, *states)
 
     def _run(self, func: Any, x_PNC: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the result [positions, images, channels] and the states of a layer."""

@@ -100,8 +100,7 @@ class Trace:
     @cached_property
     def growable(self) -> frozenset[ChannelGroup]:
         """The channel groups on parameters or buffers that may grow."""
-        carried = (group for axes in self.tensors.values() for axis in axes for group in groups_on(axis))
-        return frozenset(group for group in carried if group.fixed is None)
+        return frozenset(named.group for named in self.groups if named.fixed is None)
 
     def tensors_in(self, path: str) -> Sequence[str]:
         """Return the names of the tensors in a module and in the modules inside it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -39,7 +39,7 @@ class InLine(Stretch):
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    index: int
+    index: int = field(compare=False)
     sizes: _Sizes  # of each of its tensors
     kind: object  # names and numbers of dimensions of its tensors, and its operations; equal for layers of one kind
 
@@ -120,7 +120,7 @@ def _runs(units: Sequence[_Unit]) -> list[list[_Unit]]:
     runs: list[list[_Unit]] = []
     for unit in units:
         last = runs[-1] if runs else None
-        if last and _kinds(last[-1]) == _kinds(last[0]) and _starts_like(unit, last[0]):
+        if last and _kinds(last[-1]) == _kinds(last[0]) and unit[: len(last[0])] == last[0]:
             last.append(unit)
         else:
             runs.append([unit])
@@ -136,19 +136,13 @@ def _taken(units: Sequence[_Unit], run: Sequence[_Unit]) -> list[_Unit]:
     """
     taken: list[_Unit] = []
     for unit in units[: len(run)]:
-        if taken and not _starts_like(unit, taken[0], len(run[0])):
+        if taken and unit[: len(run[0])] != taken[0]:  # the first is not the last of its run, and so has no tail
             break
         taken.append(unit)
         if _kinds(unit) != _kinds(run[0]):  # has a tail, or is of another kind: its run ends here
             break
     is_whole = taken and _kinds(taken[-1]) == _kinds(run[-1])
     return taken if is_whole else []
-
-
-def _starts_like(unit: _Unit, first: _Unit, length: int | None = None) -> bool:
-    """Return whether a unit starts with the layers of another, or the first few of them, in kind and size."""
-    body = first[:length]
-    return [(a.kind, a.sizes) for a in unit[: len(body)]] == [(b.kind, b.sizes) for b in body]
 
 
 def _kinds(unit: Sequence[_Layer]) -> list[object]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, takewhile
 
-from growtool.trace.axes import Axis, ChannelGroup, Segment, axis_size, groups_on
+from growtool.trace.axes import ChannelGroup, axis_size, groups_on
 from growtool.trace.pairing.stretches import sequences
 from growtool.trace.reading.factors import sums_of_activations
 from growtool.trace.reading.place_names import places
@@ -168,21 +168,10 @@ def _heads(trace: Trace) -> dict[ChannelGroup, str]:
 
 def _products(trace: Trace) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:
     """Yield adjacent factors of the axes of all tensors that may both grow, the outer factor first."""
-    for axes in trace.tensors.values():
-        for axis in axes:
-            for segment in axis:
-                yield from _pairs(segment)
-
-
-def _pairs(segment: Segment) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:
-    free = [list(_free(factor)) for factor in segment]
-    factors = [groups for groups in free if groups]
-    for outer, inner in pairwise(factors):
-        if len(outer) == 1:
-            yield from ((outer[0], group) for group in inner)
-
-
-def _free(factor: ChannelGroup | Axis) -> Iterator[ChannelGroup]:
-    """Yield the channel groups of a factor that may grow, without repeats."""
-    axis = ((factor,),) if isinstance(factor, ChannelGroup) else factor
-    return (group for group in dict.fromkeys(groups_on(axis)) if group.fixed is None)
+    segments = (segment for axes in trace.tensors.values() for axis in axes for segment in axis)
+    for segment in segments:
+        groups = [dict.fromkeys(groups_on(((factor,),))) for factor in segment]
+        free = [[group for group in of_factor if group.fixed is None] for of_factor in groups]
+        for outer, inner in pairwise(filter(None, free)):
+            if len(outer) == 1:
+                yield from ((outer[0], group) for group in inner)
