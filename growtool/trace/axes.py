@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
@@ -70,6 +70,11 @@ ONE: Axis = ((),)  # an axis of size 1
 def new_axis(size: int, fixed: str | None = None, owners: frozenset[Owner] = frozenset()) -> Axis:
     """Return an axis of one new channel group; for size 1, an axis without any channel group."""
     return ONE if size == 1 else ((ChannelGroup(size, fixed, owners),),)
+
+
+def new_axes(sizes: Iterable[int], fixed: str | None = None) -> tuple[Axis, ...]:
+    """Return a new axis of each of these sizes."""
+    return tuple(new_axis(size, fixed) for size in sizes)
 
 
 def factor_size(factor: Factor) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from torch import Tensor
 
 from growtool.trace.axes import VARYING, Axis, new_axis
-from growtool.trace.flow.flow import Flow, Normed, Params
+from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.table.kinds import Operation
 
 Axes: TypeAlias = "tuple[Axis, ...]"
@@ -75,14 +75,10 @@ class Observer(Protocol):
         module: path of the innermost module that is running.
         norm_eps: as in `Trace`; rules add to it.
         vectors: names of the parameters and buffers of one dimension.
-        activations: token of a flow -> the idempotent activation that its tensor came out of.
-        norms: token of a flow -> the norm that its tensor came out of.
     """
 
     norm_eps: dict[str, float]
     vectors: set[str]
-    activations: dict[int, str]
-    norms: dict[int, Normed]
 
     @property
     def module(self) -> str: ...

@@ -67,9 +67,7 @@ def outcome(number: int, flow: Flow, shape: Sequence[int], tokens: Sequence[int]
     """Return how a tensor that a module returned compares with the inputs of the module.
 
     Args:
-        number: number of the tensor.
-        flow: its flow.
-        shape: its shape.
+        number, flow, shape: of the tensor.
         tokens: tokens of the inputs' flows, as they were when the module began.
         numbers: numbers of the inputs.
     """

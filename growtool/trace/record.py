@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
 from growtool.library.caches import empty_caches
-from growtool.trace.axes import MODEL_OUTPUT, fix, groups_on, new_axis, resolve
+from growtool.trace.axes import MODEL_OUTPUT, fix, groups_on, new_axes, new_axis, resolve
 from growtool.trace.call import Axes, Value, constant_axes
 from growtool.trace.canonical import Canonical
 from growtool.trace.flow.flow import Flow
@@ -74,8 +74,8 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
     named, stored = _register(tape, replica, constants)
     for tensor in inputs.tensors.values():
         count, *size = tensor.shape
-        tape.put(tensor, Value((new_axis(count), *(new_axis(n, words.the_input) for n in size))))
-    handles = tape.watch(replica)
+        tape.put(tensor, Value((new_axis(count), *new_axes(size, words.the_input))))
+    tape.watch(replica)
     try:
         # The mode entered last meets a call first. The first two work on functions of torch. The tape meets each
         # operation of aten before `on_meta` does, so that it does not see how known values are computed.
@@ -83,9 +83,6 @@ def _traced(model: nn.Module, inputs: Inputs, run: Run, words: Words, *, outputs
             outputs = run(replica, inputs)
     except Exception as error:
         raise CheckpointError(f"{type(model).__name__}: the forward pass {_failed(error, inputs, words)}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
     for output in outputs:
         tape.read(output)
     if not outputs_may_grow:
@@ -129,7 +126,7 @@ def _register(
             axes = tuple(new_axis(n, None, frozenset((s, i) for s in shared)) for i, n in enumerate(tensor.shape))
             tape.put(tensor, Value(axes, frozenset(shared), Flow(zeroed_by=frozenset(shared)), alone))
         else:
-            axes = constants.get(name) or tuple(new_axis(n) for n in tensor.shape)
+            axes = constants.get(name) or new_axes(tensor.shape)
             tape.put(tensor, Value(axes, frozenset([name]), stored=alone))
     return {name: tape.axes(tensor) for name, tensor in registered.items()}, names
 
@@ -146,9 +143,7 @@ def _collect(
     Args:
         tape: of the whole pass.
         named: name of a parameter or buffer -> its axes.
-        stored: number of a parameter or buffer -> its names.
-        inputs: numbers of the inputs.
-        outputs: numbers of the outputs.
+        stored, inputs, outputs: as in `ForwardPass`.
     """
     # a group that was marked at a contraction may stand for others since
     consumers = frozenset(

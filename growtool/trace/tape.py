@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,10 +26,10 @@ from growtool.trace.axes import (
     fix,
     fixed_reason,
     leaves,
-    new_axis,
+    new_axes,
 )
 from growtool.trace.call import Axes, Call, Value, constant_axes
-from growtool.trace.flow.flow import Flow, Normed, Params
+from growtool.trace.flow.flow import Flow, Params
 from growtool.trace.flow.rules import flow_after, infinite_by, params_after, scaling
 from growtool.trace.module_calls import ModuleCall, outcome
 from growtool.trace.recurrence import FirstPositions
@@ -70,7 +71,7 @@ class Tape(TorchDispatchMode):
         scaled: as in `Trace`; None for a parameter that scales branches of different ends.
         received_activation: as in `Trace`; None for a module that received something else in another run.
         signatures, norm_eps, infinite, unknown: as in `Trace`.
-        vectors, activations, norms: as in `Observer`.
+        vectors: as in `Observer`.
     """
 
     def __init__(self) -> None:
@@ -93,8 +94,6 @@ class Tape(TorchDispatchMode):
         self.infinite: set[Params] = set()
         self.unknown: Counter[str] = Counter()
         self.vectors: set[str] = set()
-        self.activations: dict[int, str] = {}
-        self.norms: dict[int, Normed] = {}
 
     def put(self, tensor: Tensor, value: Value) -> None:
         """Record what is known of a tensor."""
@@ -105,10 +104,6 @@ class Tape(TorchDispatchMode):
         self.known[id(tensor)] = value
         if value.stored is not None and tensor.ndim == 1:
             self.vectors.add(value.stored)
-        if value.flow.activation:
-            self.activations[value.flow.token] = value.flow.activation
-        if value.flow.normed is not None:
-            self.norms[value.flow.token] = value.flow.normed
 
     def value(self, tensor: Tensor) -> Value:
         """Return what is known of a tensor; one that is met for the first time is a constant."""
@@ -221,7 +216,7 @@ class Tape(TorchDispatchMode):
         for tensor in call.ins:
             for axis in self.axes(tensor):
                 fix(axis, reason)
-        return [tuple(new_axis(n, reason) for n in out.shape) for out in call.outs]
+        return [new_axes(out.shape, reason) for out in call.outs]
 
     def _stored_after(self, call: Call) -> str | None:
         """Return the `stored` name of the results: that of the operand, if they are the same parameter or buffer."""
@@ -243,29 +238,24 @@ class Tape(TorchDispatchMode):
         source = call.args[0]
         return fixed_reason(self.axes(source)[call.arg(1, "dim", 0) % source.ndim]) is not None
 
-    def watch(self, model: nn.Module) -> list[Any]:
-        """Register hooks that follow which modules run; return the handles that remove them."""
-        handles: list[Any] = []
+    def watch(self, model: nn.Module) -> None:
+        """Register hooks that follow which modules run; they stay."""
         for paths, module in _paths(model):
-            handles.append(module.register_forward_pre_hook(self._enter(paths), with_kwargs=True))
-            handles.append(module.register_forward_hook(self._leave))
-        return handles
+            module.register_forward_pre_hook(partial(self._enter, paths), with_kwargs=True)
+            module.register_forward_hook(self._leave)
 
-    def _enter(self, paths: Sequence[str]) -> Callable[..., None]:
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            # a shared module runs under its path in the module that calls it
-            path = next((p for p in paths if p.startswith(f"{self.module}.")), paths[0])
-            tensors = leaves_of((args, kwargs))
-            values = tuple(map(self.value, tensors))
-            if self.module != path:
-                self.signatures[self.module].append(("call", path))
-            self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.steps)))
-            activation = values[0].flow.activation if len(values) == 1 else None
-            alike = self.received_activation.get(path, activation) == activation
-            self.received_activation[path] = activation if alike else None
-            self._entered.update(value.flow.token for value in values)
-
-        return enter
+    def _enter(self, paths: Sequence[str], module: nn.Module, args: Any, kwargs: Any) -> None:
+        # a shared module runs under its path in the module that calls it
+        path = next((p for p in paths if p.startswith(f"{self.module}.")), paths[0])
+        tensors = leaves_of((args, kwargs))
+        values = tuple(map(self.value, tensors))
+        if self.module != path:
+            self.signatures[self.module].append(("call", path))
+        self._modules.append(_Running(path, values, tuple(map(id, tensors)), len(self.steps)))
+        activation = values[0].flow.activation if len(values) == 1 else None
+        alike = self.received_activation.get(path, activation) == activation
+        self.received_activation[path] = activation if alike else None
+        self._entered.update(value.flow.token for value in values)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         running = self._modules.pop()

@@ -8,6 +8,8 @@ Three facts travel with every activation, in its `Flow`:
 - `lost`: the earlier tensors that it was made of and does not equal on any terms, with the operation that ended it.
 
 A module whose output has its input among the bases is a residual block.
+
+The functions below tell the flow, or the bases, of an operation's result; `source` and `shape` are those of its input.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class Base(NamedTuple):
         window: the positions of the earlier tensor that it holds; None for all of them.
         unit_affine: gains that have to be one and shifts that have to be zero. The norms then repeat an earlier one, up
             to their eps.
+        activation, normed: of the earlier tensor, as in `Flow`.
     """
 
     params: Params
@@ -62,6 +65,8 @@ class Base(NamedTuple):
     identity_layers: Params = frozenset()
     window: Window | None = None
     unit_affine: Params = frozenset()
+    activation: str | None = None
+    normed: Normed | None = None
 
     def is_all(self, shape: Sequence[int]) -> bool:
         """Return whether a tensor of this shape is the earlier one, element by element."""
@@ -102,16 +107,14 @@ class Flow:
 
     def reachable(self, shape: Sequence[int]) -> dict[int, Base]:
         """Return the terms for every tensor that this one, of the given shape, can equal; itself included, on none."""
-        return {**self.bases, self.token: Base(frozenset(), in_place(shape))}
+        itself = Base(frozenset(), in_place(shape), activation=self.activation, normed=self.normed)
+        return {**self.bases, self.token: itself}
 
 
 def rearranged(source: Flow, shape: Sequence[int], move: Callable[[Layout], Layout | None]) -> Flow:
     """Return the flow of a tensor that holds the elements of another one in other places.
 
-    Args:
-        source: the flow of the other tensor.
-        shape: its shape.
-        move: gives the new layout for an old one, None if there is none.
+    `move` gives the new layout for an old one, None if there is none.
     """
     moved = ((token, base, move(base.layout)) for token, base in source.reachable(shape).items())
     bases = {token: base._replace(layout=layout) for token, base, layout in moved if layout is not None}
@@ -183,7 +186,13 @@ def _joined(parts: Sequence[Base], dim: int) -> Base | None:
     (layout,) = beside
     layout = (*layout[:dim], _in_order(window.dim, window.stop - window.start), *layout[dim + 1 :])
     is_all = (window.start, window.stop) == (0, window.size)
-    return Base(params, layout, identity_layers, None if is_all else window, unit_affine)
+    return parts[0]._replace(
+        params=params,
+        layout=layout,
+        identity_layers=identity_layers,
+        window=None if is_all else window,
+        unit_affine=unit_affine,
+    )
 
 
 def _in_order(dim: int, size: int) -> tuple[Digit, ...]:
@@ -194,10 +203,7 @@ def _in_order(dim: int, size: int) -> tuple[Digit, ...]:
 def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]:
     """Return the bases of the output of a layer that can compute the identity.
 
-    Args:
-        source: the flow of the layer's input.
-        shape: shape of the input.
-        layer: parameters and buffers of the layer; none of them can have to be zero as well.
+    None of its parameters and buffers, `layer`, can have to be zero as well.
     """
     return {
         token: base._replace(identity_layers=base.identity_layers | layer)
@@ -206,21 +212,15 @@ def passed(source: Flow, shape: Sequence[int], layer: Params) -> dict[int, Base]
     }
 
 
-def normed_again(source: Flow, shape: Sequence[int], by: Normed, norms: Mapping[int, Normed]) -> dict[int, Base]:
+def normed_again(source: Flow, shape: Sequence[int], by: Normed) -> dict[int, Base]:
     """Return the bases of the output of a norm: earlier tensors that such a norm made.
 
     What is normalised stays as it is in a second norm, but for its eps: `norm(norm(x)) = norm(x)`, if both have gains
     of one and shifts of zero. So a block that ends in a LayerNorm (post-norm) can be the identity.
-
-    Args:
-        source: the flow of the norm's input.
-        shape: shape of the input.
-        by: the norm.
-        norms: token of a tensor -> the norm that it came out of.
     """
     bases = {}
     for token, base in source.reachable(shape).items():
-        before = norms.get(token)
+        before = base.normed
         if before is not None and before.norm == by.norm and base.is_all(shape) and not by.affine & base.params:
             bases[token] = base._replace(unit_affine=base.unit_affine | by.affine | before.affine)
     return bases
@@ -244,16 +244,11 @@ def added(left: Flow, right: Flow, shape: Sequence[int]) -> Flow:
     return Flow(bases=bases, zeroed_by=left.zeroed_by | right.zeroed_by)
 
 
-def activated(source: Flow, shape: Sequence[int], name: str, activations: Mapping[int, str]) -> Flow:
+def activated(source: Flow, shape: Sequence[int], name: str) -> Flow:
     """Return the flow of the result of an idempotent activation such as relu.
 
-    `relu(x)` is x if x came out of a relu itself; so a block that ends in one can be the identity.
-
-    Args:
-        source: the flow of the input.
-        shape: shape of the input.
-        name: the activation with its numbers.
-        activations: token of a tensor -> the idempotent activation that it came out of.
+    `relu(x)` is x if x came out of a relu itself; so a block that ends in one can be the identity. The name of the
+    activation comes with its numbers.
     """
-    kept = {token: base for token, base in source.reachable(shape).items() if activations.get(token) == name}
+    kept = {token: base for token, base in source.reachable(shape).items() if base.activation == name}
     return Flow(bases=kept, zeroed_by=source.zeroed_by, activation=name)

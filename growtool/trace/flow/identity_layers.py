@@ -11,7 +11,7 @@ from torch import Tensor
 
 from growtool.trace.call import Call, Observer
 from growtool.trace.flow.flow import Params
-from growtool.trace.table.kinds import Kind
+from growtool.trace.table.kinds import Kind, takes_batch_statistics
 
 _OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the order of the arguments
 
@@ -19,9 +19,7 @@ _OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the ord
 def identity_layer(tape: Observer, call: Call) -> Params | None:
     """Return the parameters and buffers of a layer that can be the identity; None if the operation is no such layer.
 
-    Args:
-        tape: the pass under way.
-        call: an operation on one activation.
+    The operation has to be one on one activation.
     """
     if call.op.running:
         return _batch_norm(tape, call)
@@ -77,8 +75,7 @@ def _layer(tape: Observer, weight: Tensor, bias: Tensor | None) -> Params | None
 
 
 def _batch_norm(tape: Observer, call: Call) -> Params | None:
-    in_training = call.name == "native_batch_norm" and call.args[5] is not False
-    if in_training or any(argument is None for argument in call.args[1:5]):
+    if takes_batch_statistics(call) or any(argument is None for argument in call.args[1:5]):
         return None
     names = [tape.value(argument).stored for argument in call.args[1:5]]
     layer = _of_one_module(names, _OF_BATCH_NORM)

@@ -66,7 +66,7 @@ def _without_lost(tape: Observer, call: Call, activations: Sequence[Flow]) -> Fl
     if call.op.keeps_all and len(activations) == 1:
         return rearranged(first, shape, lambda layout: _moved(layout, call))
     if call.op.idempotent and keeps_zero(call):
-        return activated(first, shape, f"{call.name}{scalars(call)}", tape.activations)
+        return activated(first, shape, f"{call.name}{scalars(call)}")
     if call.name == "slice" and len(call.ins) == 1 and call.arg(4, "step", 1) == 1:
         dim = call.arg(1, "dim", 0) % len(shape)
         start, stop, _ = slice(call.arg(2, "start"), call.arg(3, "end")).indices(shape[dim])
@@ -85,7 +85,7 @@ def _bases(tape: Observer, call: Call, activations: Sequence[Flow]) -> dict[int,
         return joined(activations, [t.shape for t in call.ins], call.arg(1, "dim", 0) % call.ins[0].ndim)
     norm = _normed(tape, call) if len(activations) == 1 else None
     if norm is not None:
-        return normed_again(activations[0], call.ins[0].shape, norm, tape.norms)
+        return normed_again(activations[0], call.ins[0].shape, norm)
     layer = identity_layer(tape, call) if len(activations) == 1 else None
     if layer is None:
         return {}

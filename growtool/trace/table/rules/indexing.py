@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from growtool.trace.axes import LOOKED_UP, Unsolvable, fix, new_axis, resolve
+from growtool.trace.axes import LOOKED_UP, Unsolvable, fix, new_axes, new_axis, resolve
 from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.table.rules.views import listed, replaced
 
@@ -56,7 +56,7 @@ def index(tape: Observer, call: Call) -> Sequence[Axes]:
     count = max(indices[dim].ndim for dim in indexed)
     at = indexed[0] if indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
     rest = tuple(axis for dim, axis in enumerate(axes) if dim not in indexed)
-    looked_up = tuple(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[at : at + count])
+    looked_up = new_axes(call.outs[0].shape[at : at + count], LOOKED_UP)
     return [rest[:at] + looked_up + rest[at:]]
 
 
@@ -69,7 +69,7 @@ def embedding(tape: Observer, call: Call) -> Sequence[Axes]:
     table, positions = tape.axes(call.args[0]), tape.axes(call.args[1])
     for axis in (table[0], *positions):
         fix(axis, LOOKED_UP)
-    return [(*(new_axis(n, LOOKED_UP) for n in call.outs[0].shape[:-1]), table[1])]
+    return [(*new_axes(call.outs[0].shape[:-1], LOOKED_UP), table[1])]
 
 
 def _fixed_along(tape: Observer, call: Call, dims: Sequence[int], why: str) -> Sequence[Axes]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from growtool.trace.axes import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axis, resolve
+from growtool.trace.axes import KERNEL_POSITION, ONE, SPATIAL_POSITION, Axis, fix, new_axes, new_axis, resolve
 from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.unify import factor_out, unify
 
@@ -31,7 +31,7 @@ def convolution(tape: Observer, call: Call) -> Sequence[Axes]:
         tape.contract(x, x_axes[1], weight, columns)
     if bias is not None:
         unify(rows, tape.axes(bias)[0])
-    places = x_axes[2:] if pointwise else tuple(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[2:])
+    places = x_axes[2:] if pointwise else new_axes(call.outs[0].shape[2:], SPATIAL_POSITION)
     return [(x_axes[0], rows, *places)]
 
 
@@ -73,7 +73,7 @@ def group_norm(tape: Observer, call: Call) -> Sequence[Axes]:
     for tensor in call.args[1:3]:
         if tensor is not None:
             unify(axes[1], tape.axes(tensor)[0])
-    statistics = [tuple(new_axis(n, "statistics of a norm") for n in out.shape) for out in call.outs[1:]]
+    statistics = [new_axes(out.shape, "statistics of a norm") for out in call.outs[1:]]
     return [axes, *statistics]
 
 
@@ -93,7 +93,7 @@ def resampling(tape: Observer, call: Call) -> Sequence[Axes]:
     """Fix the positions, and give the results new ones."""
     axes, count = tape.axes(call.args[0]), call.op.spatial
     _fix_all(axes[-count:])
-    return [axes[:-count] + tuple(new_axis(n, SPATIAL_POSITION) for n in out.shape[-count:]) for out in call.outs]
+    return [axes[:-count] + new_axes(out.shape[-count:], SPATIAL_POSITION) for out in call.outs]
 
 
 def pixel_shuffle(tape: Observer, call: Call) -> Sequence[Axes]:
@@ -101,7 +101,7 @@ def pixel_shuffle(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "upscale_factor")
     channels, positions = factor_out(axes[-3], factor * factor)
     _fix_all((positions, *axes[-2:]))
-    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
+    return [(*axes[:-3], channels, *new_axes(call.outs[0].shape[-2:], SPATIAL_POSITION))]
 
 
 def pixel_unshuffle(tape: Observer, call: Call) -> Sequence[Axes]:
@@ -109,7 +109,7 @@ def pixel_unshuffle(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, factor = tape.axes(call.args[0]), call.arg(1, "downscale_factor")
     _fix_all(axes[-2:])
     channels = resolve(((axes[-3], new_axis(factor * factor, SPATIAL_POSITION)),))
-    return [(*axes[:-3], channels, *(new_axis(n, SPATIAL_POSITION) for n in call.outs[0].shape[-2:]))]
+    return [(*axes[:-3], channels, *new_axes(call.outs[0].shape[-2:], SPATIAL_POSITION))]
 
 
 def image_to_columns(tape: Observer, call: Call) -> Sequence[Axes]:
@@ -126,7 +126,7 @@ def columns_to_image(tape: Observer, call: Call) -> Sequence[Axes]:
     axes, out = tape.axes(call.args[0]), call.outs[0]
     channels, window = factor_out(axes[-2], call.args[0].shape[-2] // out.shape[-3])
     _fix_all((window, axes[-1]))
-    return [(*axes[:-2], channels, *(new_axis(n, SPATIAL_POSITION) for n in out.shape[-2:]))]
+    return [(*axes[:-2], channels, *new_axes(out.shape[-2:], SPATIAL_POSITION))]
 
 
 def unfold(tape: Observer, call: Call) -> Sequence[Axes]:

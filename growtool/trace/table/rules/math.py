@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from growtool.trace.axes import ONE, VARYING, Axis, fix, new_axis
+from growtool.trace.axes import ONE, VARYING, Axis, fix, new_axes, new_axis
 from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.table.kinds import Kind, reduced_dims
 from growtool.trace.table.rules.views import same
@@ -36,12 +36,12 @@ def _broadcast(tape: Observer, operands: Sequence[Tensor], out: Tensor) -> Axes:
 
 def created(tape: Observer, call: Call) -> Sequence[Axes]:
     """Return free axes: all values are alike."""
-    return [tuple(new_axis(n) for n in out.shape) for out in call.outs]
+    return [new_axes(out.shape) for out in call.outs]
 
 
 def created_uneven(tape: Observer, call: Call) -> Sequence[Axes]:
     """Return fixed axes: values differ along them."""
-    return [tuple(new_axis(n, VARYING) for n in out.shape) for out in call.outs]
+    return [new_axes(out.shape, VARYING) for out in call.outs]
 
 
 def reduction(tape: Observer, call: Call) -> Sequence[Axes]:
@@ -95,5 +95,5 @@ def attention(tape: Observer, call: Call) -> Sequence[Axes]:
         unify(q, v)
     unify(key[-2], value[-2])
     tape.contract(call.args[0], query[-1], call.args[1], key[-1])
-    auxiliary = [tuple(new_axis(n, "bookkeeping of attention") for n in out.shape) for out in call.outs[1:]]
+    auxiliary = [new_axes(out.shape, "bookkeeping of attention") for out in call.outs[1:]]
     return [(*query[:-1], value[-1]), *auxiliary]

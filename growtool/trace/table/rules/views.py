@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from functools import partial
 
-from growtool.trace.axes import ONE, Axis, ChannelGroup, Unsolvable, axis_size, cut, fix, new_axis, resolve
+from growtool.trace.axes import ONE, Axis, ChannelGroup, Unsolvable, axis_size, cut, fix, new_axes, new_axis, resolve
 from growtool.trace.call import Axes, Call, Observer
 from growtool.trace.unify import factor_out, unify
 
@@ -57,7 +57,7 @@ def _split_flat(axes: Axes, sizes: list[int]) -> list[Axis]:
         reason = f"a view that cuts across its layout ({error})"
         for axis in axes:
             fix(axis, reason)
-        return [new_axis(n, reason) for n in sizes]
+        return list(new_axes(sizes, reason))
     return parts
 
 
