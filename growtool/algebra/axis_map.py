@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -180,10 +180,10 @@ def _factor_map(
     if isinstance(factor, PairedAxis):
         return axis_map(factor, expansions, consumed, free)
     if isinstance(factor, Unchanged):
-        return _unchanged(factor.size, False)
+        return AxisMap.unchanged(factor.size)
     expansion = expansions[factor]
     if expansion.is_identity:
-        return _unchanged(expansion.size, factor in consumed)
+        return replace(AxisMap.unchanged(expansion.size), consumes=factor in consumed)
     blank = expansion.blank if expansion.has_blanks else None
     index = expansion.index.clamp(min=0)
     if factor not in consumed:
@@ -195,11 +195,6 @@ def _factor_map(
         expansion.size, index, expansion.replica, index, expansion.size, share, True,
         blank, None if blank is None else blank & (factor in free),
     )  # fmt: skip
-
-
-@lru_cache(maxsize=256)  # most dimensions of most tensors stay
-def _unchanged(size: int, consumes: bool) -> AxisMap:
-    return replace(AxisMap.unchanged(size), consumes=consumes)
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:

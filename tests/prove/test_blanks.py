@@ -160,7 +160,7 @@ def test_channels_that_are_returned_are_not_centred():
     assert recipe.promise.kind == "lossy"
     [growth] = recipe.matching.paired["stem.weight"][0].growths()
     blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
-    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks)
+    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks, frozenset(), {})
     assert ("", "the model returns the channels themselves, not through a norm") in found.reasons
 
 
@@ -184,7 +184,7 @@ def test_a_norm_is_zero_if_gain_and_shift_are(norm, closed, passes):
     *_, recipe = recipe_between(norm_last, "centre_zero")
     [growth] = recipe.matching.paired["stem.weight"][0].growths()
     blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
-    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks, frozenset(closed))
+    found = propagate_blanks(recipe.matching.target.trace, growth.target, "silent", blanks, frozenset(closed), {})
     assert bool(found.reasons) != passes
 
 
@@ -204,7 +204,7 @@ def test_a_norm_without_gain_is_not_zero_with_its_shift(forward):
     [growth] = recipe.matching.paired["stem.weight"][0].growths()
     blanks = {**{g.target: e for g, e in recipe.expansions.items()}, growth.target: padded(4, 7)}
     trace = recipe.matching.target.trace
-    assert propagate_blanks(trace, growth.target, "silent", blanks, frozenset({"batch.bias"})).reasons
+    assert propagate_blanks(trace, growth.target, "silent", blanks, frozenset({"batch.bias"}), {}).reasons
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

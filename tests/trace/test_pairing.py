@@ -109,8 +109,8 @@ def test_a_group_that_falls_apart_is_found():
     small, large = (Tiny(name, {"num_classes": 5}) for name in ("mobilenetv3_small_050", "mobilenetv3_small_100"))
     axes, problems = paired(small, large)
     assert problems == []
-    (line,) = torn_groups(axes, list(axes))
+    (line,) = torn_groups(axes, list(axes), {})
     assert "blocks.2" in line and "blocks.3" in line
     assert line.endswith("share their channels in the source, not in the target")
     rest = [name for name in axes if not name.startswith(("blocks.3", "blocks.4.0.conv_pw."))]
-    assert torn_groups(axes, rest) == []
+    assert torn_groups(axes, rest, {}) == []

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from growtool.algebra.expansion import Blank, Expansion
 from growtool.algebra.rewrite import RescaledNorm
@@ -57,17 +56,13 @@ def propagate_blanks(
     group: ChannelGroup,
     blank: Blank,
     expansions: Mapping[ChannelGroup, Expansion],
-    zeroed: frozenset[str] = frozenset(),
-    transformed: Mapping[str, str] = MappingProxyType({}),
+    zeroed: frozenset[str],
+    transformed: Mapping[str, str],
 ) -> BlankPropagation:
     """Follow the blank channels of one group through the whole model.
 
     Args:
-        trace: the target's.
-        group: the channel group; `expansions` has its blanks.
-        blank: what its writers are to leave there.
-        expansions: how each channel group grows.
-        zeroed: parameters that growth sets to zero.
+        trace, group, blank, expansions, zeroed: as in `BlankPass`.
         transformed: weight that goes through a function before use -> the module.
     """
     writers = writers_of_norms(trace, group, zeroed) if blank != "open" else {}

@@ -35,9 +35,7 @@ def writers_of_norms(trace: Trace, group: ChannelGroup, zeroed: frozenset[str]) 
     """Return the parameters to centre for every LayerNorm over the channels; those that cannot be centred are left out.
 
     Args:
-        trace: the target's.
-        group: the channels.
-        zeroed: parameters that growth sets to zero.
+        trace, group, zeroed: as in `BlankPass`.
 
     Returns:
         Parameter -> the scale per channel to fold into it, or None.

@@ -88,9 +88,7 @@ def scaling(
 
     Args:
         lockstep: source and target.
-        rows: tensor of the target whose rows may be multiplied -> its first axis; see `ScalePass`.
-        expansions: how each channel group grows; groups that stay may be absent.
-        ratios: constant of the target that is a multiple of the source's -> the multiple.
+        rows, expansions, ratios: as in `ScalePass`.
         copying: whether columns of weights may be copied where a split serves them ill: of weights that are transformed
             (standardised, say) before use, and of those that are read in another way too, as tied embeddings are.
     """

@@ -114,10 +114,10 @@ def pair_outputs(source: Trace, target: Trace) -> tuple[tuple[tuple[PairedAxis, 
 
 
 def _pair_axes(old: Axis, new: Axis) -> PairedAxis:
-    reasons = _frozen(old), _frozen(new)
-    if all(reasons):
+    frozen = _frozen(old)
+    if frozen and _frozen(new):
         if axis_size(old) != axis_size(new):
-            raise Mismatch(_kept(axis_size(old), axis_size(new), next(filter(None, reasons))))
+            raise Mismatch(_kept(axis_size(old), axis_size(new), frozen))
         return PairedAxis(((Unchanged(axis_size(old)),),))
     if len(new) == 1 and len(old) > 1 and not isinstance(new[0][-1], ChannelGroup) and len(new[0][-1]) == len(old):
         # A model with one head has (q, k, v), one with several heads x (q, k, v): the only head was the outer factor of
@@ -207,7 +207,7 @@ def as_paired(axis: Axis, origins: Mapping[ChannelGroup, ChannelGroup]) -> Paire
 def torn_groups(
     paired: Mapping[str, tuple[PairedAxis, ...]],
     names: list[str],
-    counts_as: Mapping[ChannelGroup, ChannelGroup] | None = None,
+    counts_as: Mapping[ChannelGroup, ChannelGroup],
 ) -> list[str]:
     """Return a line for each group of one model whose channels are in several groups of the other.
 
@@ -223,7 +223,7 @@ def torn_groups(
         for axis in paired[name]:
             for growth in axis.growths():
                 if growth.source is not None:
-                    grown = representative(growth.target, counts_as or {})
+                    grown = representative(growth.target, counts_as)
                     targets.setdefault(growth.source, {}).setdefault(grown, name)
                     sources.setdefault(grown, {}).setdefault(growth.source, name)
     lines = []
