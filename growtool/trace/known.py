@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from growtool.library import leaves_of
 from growtool.trace.table.kinds import Kind
-from growtool.trace.table.ops import OPS
+from growtool.trace.table.ops import OPS, name_of
 
 _LARGEST = 1 << 20  # values of a followed tensor; Longformer's mask of its padded window has half of that
 _ASKS = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))  # operations that read values
@@ -45,7 +45,7 @@ class ByShape(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name = _name(func)
+        name = name_of(func)
         in_place = name.endswith("_")
         row = OPS.get(name.removesuffix("_"))
         first = args[0] if args else None  # a number in torch.mul(3, 2)
@@ -93,7 +93,7 @@ class KnownNumbers(TorchDispatchMode):
             isinstance(first, Tensor)
             and not self._is_known(first)
             and not func._schema.is_mutable
-            and _name(func) not in _CREATES
+            and name_of(func) not in _CREATES
         )
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,7 +109,7 @@ class KnownNumbers(TorchDispatchMode):
         """Compute the values of an operation's results if they are known; forget those that it has overwritten."""
         small = all(tensor.numel() <= _LARGEST for tensor in results)
         known = bool(operands) and all(self._is_known(tensor) for tensor in operands)
-        if small and torch.Tag.nondeterministic_seeded not in func.tags and (known or _name(func) in _CREATES):
+        if small and torch.Tag.nondeterministic_seeded not in func.tags and (known or name_of(func) in _CREATES):
             self._keep(results, leaves_of(self._on_cpu(func, args, kwargs)))
         elif func._schema.is_mutable:
             self._forget(operands)
@@ -137,10 +137,6 @@ class KnownNumbers(TorchDispatchMode):
         spoilt = {_memory(self._numbers[tensor]) for tensor in written if tensor in self._numbers}
         for tensor in [tensor for tensor, values in self._numbers.items() if _memory(values) in spoilt]:
             del self._numbers[tensor]
-
-
-def _name(func: Any) -> str:
-    return str(func._schema.name.removeprefix("aten::"))
 
 
 def _stand_in(tensor: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from growtool.trace.module_calls import ModuleCall, outcome
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import Step, step_of
 from growtool.trace.table.kinds import Kind
-from growtool.trace.table.ops import op_of
+from growtool.trace.table.ops import name_of, op_of
 from growtool.trace.table.signature import constant_signature, signature
 from growtool.trace.unify import unify
 
@@ -158,7 +158,7 @@ class Tape(TorchDispatchMode):
         strides_before = [_sizes_and_strides(tensor) for tensor in ins]
         result = func(*args, **kwargs)
         rearranged = strides_before != [_sizes_and_strides(tensor) for tensor in ins]
-        name = func._schema.name.split("::")[1]
+        name = name_of(func)
         in_place = name.endswith("_") and not name.startswith("_")
         name = name.removesuffix("_") if in_place else name
         call = Call(name, op_of(name, func), func, args, kwargs, leaves_of(result), ins)

@@ -106,3 +106,21 @@ def test_what_differs_has_another_signature(one, other):
 def test_a_parameter_read_in_two_ways_is_noticed():
     assert "block.q" in traced(lambda s, x: x + (x @ s.q)[:, None] + s.q)[1].read_in_several_ways
     assert "block.q" not in traced(lambda s, x: x + (x @ s.q)[:, None])[1].read_in_several_ways
+
+
+@torch.library.custom_op("growtool_tests::relu", mutates_args=())
+def foreign_relu(x: torch.Tensor) -> torch.Tensor:
+    """No relu: it sums over the channels."""
+    return x - x.sum(-1, keepdim=True)
+
+
+@foreign_relu.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def test_an_operation_of_another_library_is_not_taken_for_that_of_torch_with_its_name():
+    _, trace = traced(lambda s, x: s.fc(foreign_relu(x)))
+    assert trace.unknown == {"growtool_tests.relu.default": 1}
+    fixed = {group.name: group.fixed for group in trace.groups}
+    assert fixed["stem.weight[0].0"] and fixed["block.fc.weight[1].0"]

@@ -17,7 +17,7 @@ from growtool.trace.known import on_meta
 from growtool.trace.recurrence import FirstPositions
 from growtool.trace.steps import ForwardPass, Ref
 from growtool.trace.table.kinds import Operation
-from growtool.trace.table.ops import OPS
+from growtool.trace.table.ops import OPS, name_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +90,7 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        name = func._schema.name.removeprefix("aten::")
+        name = name_of(func)
         row = OPS.get(name.removesuffix("_"))
         if row is not None and row.macs is not None:
             operation = Operation(name, row, func, args, kwargs, leaves_of(result))

@@ -18,6 +18,14 @@ from growtool.trace.table.rules import indexing, layers, math, views
 _Argument = tuple[int, str, float | None]  # index, name and default
 
 
+def name_of(function: Any) -> str:
+    """Return the name of an operation without overload; one that is not aten's keeps its namespace, and so has no row.
+
+    `mylib::relu` may be anything.
+    """
+    return str(function._schema.name.removeprefix("aten::"))
+
+
 def op_of(name: str, function: Any) -> Op:
     """Return the row of an operation; one without a row is elementwise if torch tags it so, and else unknown."""
     row = OPS.get(name)
