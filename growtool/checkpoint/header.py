@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +20,31 @@ from growtool.errors import CheckpointError
 _MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 _COPY_AGAIN = "copy or download the file again"
 
+_Entry = tuple[TensorInfo, int, int]
+"""Shape and type of a tensor, and where its bytes begin and end, counted from the first byte after the header."""
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header; `offsets` are (begin, end) in bytes from `start`, the first byte after the header."""
+    """What the header of a safetensors file tells.
 
-    tensors: dict[str, TensorInfo]
-    offsets: dict[str, tuple[int, int]]
-    metadata: dict[str, str]
-    start: int
+    Attributes:
+        tensors: shape and type of every tensor.
+        metadata: the strings.
+        starts: the first byte of each tensor, counted from the beginning of the file; {} where it is not asked for.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    starts: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Return the shapes and types of a safetensors file's tensors by name, and its metadata.
+def read_header(path: Path) -> Header:
+    """Return the header of a safetensors file.
 
     Raises:
         CheckpointError: the file is not a complete safetensors file.
     """
-    header = parse_header(path)
-    return header.tensors, header.metadata
-
-
-def parse_header(path: Path) -> Header:
-    """Return the header of a safetensors file, with the places of the data; raise as `read_header` does."""
     text = _header_text(path)
     try:
         content = json.loads(text)
@@ -54,12 +56,11 @@ def parse_header(path: Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         finding = "nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path}: damaged safetensors header ({finding}); {_COPY_AGAIN}") from error
-    tensors = {name: info for name, (info, _) in entries.items()}
-    offsets = {name: span for name, (_, span) in entries.items()}
+    tensors = {name: info for name, (info, _, _) in entries.items()}
     require_known_types(str(path), tensors)
-    header = Header(tensors, offsets, metadata, 8 + len(text))
-    _check_layout(path, header)
-    return header
+    data = 8 + len(text)  # the first byte after the header
+    _check_layout(path, entries, data)
+    return Header(tensors, metadata, {name: data + begin for name, (_, begin, _) in entries.items()})
 
 
 def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
@@ -72,8 +73,8 @@ def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
         )
 
 
-def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
-    """Return the shape and type of one tensor in a header, and where its data begins and ends.
+def _entry(name: str, entry: Any) -> _Entry:
+    """Return what a header says of one tensor.
 
     Raises:
         ValueError, KeyError, TypeError: the entry is not what the format asks for.
@@ -85,7 +86,7 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     dtype.encode()
     if not all(type(number) is int for number in (*shape, begin, end)):  # isinstance would take booleans, too
         raise TypeError(f"{name}: found shape {shape} and offsets {[begin, end]}, expected whole numbers")
-    return TensorInfo(tuple(shape), dtype), (begin, end)
+    return TensorInfo(tuple(shape), dtype), begin, end
 
 
 def _header_text(path: Path) -> bytes:
@@ -108,15 +109,14 @@ def _header_text(path: Path) -> bytes:
     return text
 
 
-def _check_layout(path: Path, header: Header) -> None:
-    """Check that the data fills the file from end to end, each tensor with the bytes of its shape and type.
+def _check_layout(path: Path, entries: Mapping[str, _Entry], data: int) -> None:
+    """Check that the bytes from `data` on fill the file to its end, each tensor with those of its shape and type.
 
     Raises:
         CheckpointError: it does not; one problem for each tensor that is amiss.
     """
     problems, position = [], 0
-    for name, (begin, end) in sorted(header.offsets.items(), key=lambda item: item[1]):
-        info = header.tensors[name]
+    for name, (info, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
         finding = f"{path}: {name}: found {end - begin} bytes for {list(info.shape)} of {info.dtype}"
         if min(info.shape, default=0) < 0:
             problems.append(f"{finding}, expected a shape without negative sizes; {_COPY_AGAIN}")
@@ -128,7 +128,7 @@ def _check_layout(path: Path, header: Header) -> None:
         position = end
     if problems:
         raise CheckpointError(problems)
-    size, expected = path.stat().st_size, header.start + position
+    size, expected = path.stat().st_size, data + position
     if size != expected:
         state = "truncated" if size < expected else "trailing bytes"
         raise CheckpointError(f"{path}: {state}: found {size} bytes, expected {expected}; {_COPY_AGAIN}")

@@ -18,9 +18,9 @@ from growtool.checkpoint.foreign.finding import find_weights
 from growtool.checkpoint.foreign.kinds import other_kind
 from growtool.checkpoint.foreign.remedy import listed, looks_like_weights, shards
 from growtool.checkpoint.form import find_form
-from growtool.checkpoint.header import read_header, require_known_types
+from growtool.checkpoint.header import Header, read_header, require_known_types
 from growtool.checkpoint.reader import WEIGHTS, Checkpoint
-from growtool.checkpoint.shards import INDEX, HeaderContent, read_shards
+from growtool.checkpoint.shards import INDEX, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import LOCAL, Address, Name, named
@@ -57,8 +57,8 @@ def open_checkpoint(
     """
     name = named(str(source))
     found = look_up(name, counting=counting) if name else _on_disk(Path(str(source).removeprefix(LOCAL)))
-    weights, (tensors, metadata) = found.path, found.header
-    config, where = ({}, "") if found.spec else find_config(weights, metadata)
+    weights, header = found.path, found.header
+    config, where = ({}, "") if found.spec else find_config(weights, header.metadata)
     told = found.spec or (spec_from(config, where=where) if where else None if architecture else otherwise)
     if told is None and architecture is None:
         raise CheckpointError(
@@ -68,10 +68,11 @@ def open_checkpoint(
     spec = (told or spec_named(str(architecture))).with_plan_args(
         architecture, model_args or {}, where=where or str(source)
     )
-    form = find_form(weights, tensors, metadata)
+    form = find_form(weights, header.tensors, header.metadata)
     return Checkpoint(
-        weights, spec, tensors, metadata, config, form, found.places, origin=found.origin, files=found.files
-    )
+        weights, spec, header.tensors, header.metadata, config, form, found.places,
+        files=found.files, origin=found.origin,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Found:
 
     path: Path
     origin: Origin | None
-    header: HeaderContent = field(repr=False)
+    header: Header = field(repr=False)
     spec: ModelSpec | None = None
     places: Mapping[str, str | None] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -129,8 +130,8 @@ def _in_shards(repository: Repository, pinned: str) -> Found:
     index = repository.fetch(INDEX)
     files = tuple(shards(index))
     origin = Origin(repository.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files))
-    tensors, metadata, held = read_shards(index, partial(_header, repository))
-    return Found(index, origin, (tensors, metadata), files=held)
+    header, held = read_shards(index, partial(_header, repository))
+    return Found(index, origin, header, files=held)
 
 
 def _fetch_all(repository: Repository, files: Sequence[str]) -> Path:
@@ -159,7 +160,7 @@ def _as_built(name: Name, published: Published, address: Address) -> Found:
     shared = {key: first for first, *others in shared_names(state) for key in others}
     path = snapshot(address.repository, address.revision or "main") / published.file
     origin = Origin(name.text, name.text, address.repository, None, partial(_fetch, name))
-    return Found(path, origin, (infos_of(state), {}), published.spec, shared)
+    return Found(path, origin, Header(infos_of(state), {}), published.spec, shared)
 
 
 def _fetch(name: Name) -> Path:
@@ -175,7 +176,7 @@ def _held(repository: Repository, file: str, pinned: str) -> Found:
     return Found(path, origin, _header(repository, path))
 
 
-def _header(repository: Repository, path: Path) -> HeaderContent:
+def _header(repository: Repository, path: Path) -> Header:
     """Return what the header of a file tells: of the file in the cache, else of the one in the hub."""
     if path.exists():
         return read_header(path)
@@ -183,7 +184,7 @@ def _header(repository: Repository, path: Path) -> HeaderContent:
     header = repository.header(file)
     tensors = {name: TensorInfo(tuple(info.shape), info.dtype) for name, info in header.tensors.items()}
     require_known_types(f"{repository.text}: {file}", tensors)
-    return tensors, {key: str(value) for key, value in header.metadata.items()}
+    return Header(tensors, {key: str(value) for key, value in header.metadata.items()})
 
 
 def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> CheckpointError:
@@ -223,5 +224,5 @@ def _on_disk(path: Path) -> Found:
     weights = find_weights(path)
     if weights.name != INDEX:
         return Found(weights, None, read_header(weights))
-    tensors, metadata, files = read_shards(weights)
-    return Found(weights, None, (tensors, metadata), files=files)
+    header, files = read_shards(weights)
+    return Found(weights, None, header, files=files)

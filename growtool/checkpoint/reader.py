@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.form import Form, coefficients_of
 from growtool.checkpoint.hashing import hash_ahead, sha256_of
-from growtool.checkpoint.header import parse_header
-from growtool.checkpoint.shards import INDEX, starts
+from growtool.checkpoint.header import read_header
+from growtool.checkpoint.shards import INDEX
 from growtool.checkpoint.tensors import Stored, TensorInfo, arithmetic_dtype, in_type, infos_of
 from growtool.errors import format_names
 from growtool.hub.repository import Origin
@@ -100,7 +100,7 @@ class Checkpoint:
         self.fetch()
         places: dict[str, tuple[Path, int]] = {}
         for path in dict.fromkeys(self.files.values()) or [self.file]:
-            for name, start in starts(parse_header(path)).items():
+            for name, start in read_header(path).starts.items():
                 if self.files.get(name, path) == path:  # shards may hold a name twice; the index says which counts
                     places[name] = path, start
         return places

@@ -18,15 +18,11 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     import torch
 
-HeaderContent = tuple[Mapping[str, TensorInfo], Mapping[str, str]]
-"""What a header tells: the shape and type of each tensor, and the metadata."""
 INDEX, SHARDS = f"model.safetensors{INDEX_ENDING}", "model-*-of-*.safetensors"
 
 
-def read_shards(
-    index: Path, header_of: Callable[[Path], HeaderContent] | None = None
-) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, Path]]:
-    """Return the tensors of all shards, the metadata of their headers, and the file of each tensor.
+def read_shards(index: Path, header_of: Callable[[Path], Header] | None = None) -> tuple[Header, dict[str, Path]]:
+    """Return the tensors and the metadata of all shards, and the file of each tensor.
 
     Args:
         index: the file that lists the shards.
@@ -40,20 +36,15 @@ def read_shards(
     if header_of is None:
         require_beside(index, list(files))
     headers = {name: (header_of or read_header)(path) for name, path in files.items()}
-    astray = [name for name, file in file_of.items() if name not in headers[file][0]]
+    astray = [name for name, file in file_of.items() if name not in headers[file].tensors]
     if astray:
         raise CheckpointError(
             f"{index}: says that {file_of[astray[0]]} holds {format_names(astray, 4)}, and it does not; copy or "
             "download the index and its shards again"
         )
-    infos = {name: headers[file][0][name] for name, file in file_of.items()}
-    metadata = {key: value for _, strings in headers.values() for key, value in strings.items()}
-    return infos, metadata, {name: files[file] for name, file in file_of.items()}
-
-
-def starts(header: Header) -> dict[str, int]:
-    """Return the first byte of each tensor in a file, counted from the beginning of the file."""
-    return {name: header.start + begin for name, (begin, _) in header.offsets.items()}
+    infos = {name: headers[file].tensors[name] for name, file in file_of.items()}
+    metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
+    return Header(infos, metadata), {name: files[file] for name, file in file_of.items()}
 
 
 def write_shards(

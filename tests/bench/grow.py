@@ -94,7 +94,7 @@ def largest_tensor(weights: Path) -> int:
     """Bytes of the largest tensor of a file."""
     from growtool.checkpoint import read_header
 
-    return max(info.nbytes for info in read_header(weights)[0].values())
+    return max(info.nbytes for info in read_header(weights).tensors.values())
 
 
 def plan_of(name: str, model: Mapping[str, int]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def test_equal_to_the_library_to_the_byte_and_back(tmp_path, state, value):
     write(ours, state, {"format": value})
     safetensors.torch.save_file(state, theirs, metadata={"format": value})
     assert ours.read_bytes() == theirs.read_bytes()
-    tensors, metadata = read_header(ours)
-    assert (tensors, metadata) == (infos(state), {"format": value})
-    checkpoint = Checkpoint(ours, ModelSpec("x"), tensors, metadata)
+    header = read_header(ours)
+    assert (header.tensors, header.metadata) == (infos(state), {"format": value})
+    checkpoint = Checkpoint(ours, ModelSpec("x"), header.tensors, header.metadata)
     for name, tensor in state.items():
         found = checkpoint.read(name)
         assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
