@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from growtool.checkpoint.foreign.remedy import importing, listed, stripping
 from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
 from growtool.library import build, library_of
-from growtool.library.building import shared_names
-from growtool.library.taking import LoadedByLibrary, Made, loaded_by_library
+from growtool.library.building import places_of_ties, shared_names
+from growtool.library.layout import Conversion, Reading
+from growtool.library.taking import LoadedByLibrary, loaded_by_library, made_once
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,11 +62,8 @@ def matched(checkpoint: Checkpoint, model: nn.Module | None = None) -> Checkpoin
     if checkpoint.form is None and checkpoint.stored.keys() != expected.keys():
         shapes = {name: info.shape for name, info in checkpoint.stored.items()}
         reading = library_of(checkpoint.spec).reading(model, shapes)
-        by_model = (
-            checkpoint.placed(_places(checkpoint, model, state, shared))
-            if reading is None
-            else checkpoint.read_by(reading)
-        )
+        by_model = checkpoint.read_by(reading or _reading_by_name(checkpoint, model, state, shared))
+        by_model = replace(by_model, reading=reading)
     findings = differences(expected, {name: info.shape for name, info in by_model.tensors.items()})
     if findings and (by_library := _as_library_takes(checkpoint, expected)):
         by_model, findings = by_library, []
@@ -95,29 +94,35 @@ def _require_floats(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None
         )
 
 
-def _places(
+def _reading_by_name(
     checkpoint: Checkpoint, model: nn.Module, state: Mapping[str, Tensor], shared: list[list[str]]
-) -> dict[str, str | None]:
-    """Return the name in the file for each tensor of the model; None for a count of batches that the file lacks.
+) -> Reading:
+    """Return how a model's tensors are read from a file whose names differ by prefixes, shared tensors or counts alone.
 
-    Names of the file that the model has no use for are mapped to themselves, so that a message can list them.
+    Tensors that the model has no use for are read as well, so that a message can list them.
     """
     plain = {name if name in state else cleaned(name): name for name in checkpoint.stored}
     if len(plain) < len(checkpoint.stored):  # two names that differ by a wrapper alone: neither may hide the other
         plain = {name: name for name in checkpoint.stored}
-    places: dict[str, str | None] = {name: plain[name] for name in state if name in plain}
-    for names in shared:  # safetensors.torch.save_model writes a shared tensor under one of its names
-        kept = next((name for name in names if name in plain), None)
-        places |= {name: plain[kept] for name in names if kept is not None and name not in plain}
+    places = {name: plain[name] for name in state if name in plain}
+    places |= places_of_ties(
+        shared, places
+    )  # safetensors.torch.save_model writes a shared tensor under one of its names
     for name, kept in checkpoint.metadata.items():  # save_model notes `dropped name: kept name` in the metadata
         if name in state and name not in places and kept in plain:
             places[name] = plain[kept]
-    for name in _counters(model):  # nn.BatchNorm, too, starts at 0 if a state dict of before version 2 lacks the count
-        if name in state and name not in places:
-            places[name] = None
+    counts = [name for name in _counters(model) if name in state and name not in places]
     used = set(places.values())
     order = {name: places[name] for name in state if name in places}
-    return order | {name: place for name, place in plain.items() if place not in used}
+    places = order | {name: place for name, place in plain.items() if place not in used}
+    return Reading(places, {name: Conversion((), (name,), partial(_no_batches, name)) for name in counts})
+
+
+def _no_batches(name: str, _: object) -> dict[str, Tensor]:
+    """Return a count of batches that the file lacks; nn.BatchNorm, too, reads it as 0 from old state dicts."""
+    import torch
+
+    return {name: torch.zeros((), dtype=torch.int64)}
 
 
 def _counters(model: nn.Module) -> list[str]:
@@ -169,8 +174,8 @@ def _as_library_takes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> 
         assert loaded is not None, "the library took the same tensors before"
         return loaded.given
 
-    made = Made(computed, numbers)
-    return replace(checkpoint, stored=infos, places=dict(found.places), made=made, changes=found.changes)
+    made = made_once(computed, numbers)
+    return replace(checkpoint, stored=infos, places=found.places, made=made, changes=found.changes)
 
 
 def _may_be(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> bool:

@@ -91,7 +91,7 @@ class Found:
     origin: Origin | None
     header: Header = field(repr=False)
     spec: ModelSpec | None = None
-    places: Mapping[str, str | None] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
 
 

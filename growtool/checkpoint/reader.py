@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Checkpoint:
     """A safetensors file and the model it belongs to, without the weights.
 
     Most tensors stand in the file under the model's names. `places` leads to those that the file calls otherwise, and
-    `made` holds those that the library computes from tensors of the file.
+    `made` makes those that are computed from tensors of the file.
 
     Attributes:
         path: the `.safetensors` file; the index if the weights are in several files.
@@ -44,9 +44,8 @@ class Checkpoint:
         metadata: the strings of the header.
         config: the whole `config.json` the spec was read from; {} if the spec came from elsewhere.
         form: how tensors are made of shared templates; None if the file holds the tensors as they are.
-        places: name in `stored` -> name in the file, where they differ. None stands for a BatchNorm's count of batches
-            that the file lacks; it reads as 0.
-        made: tensors that the library makes of the tensors in the file, all at once or each time one is read.
+        places: name in `stored` -> name in the file, where they differ.
+        made: name in `stored` -> a function that makes the tensor, for those that the file does not hold as they are.
         changes: what the library did to the tensors, a phrase for each kind of change.
         files: tensor of the file -> the shard that holds it; empty if one file holds all.
         reading: how the library finds the model's tensors in the file, if names alone do not tell.
@@ -59,8 +58,8 @@ class Checkpoint:
     metadata: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
-    places: Mapping[str, str | None] = field(default_factory=dict)
-    made: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    places: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict, repr=False)
     changes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict, repr=False)
     reading: Reading | None = None
@@ -137,10 +136,9 @@ class Checkpoint:
 
     def place_of(self, name: str) -> Stored | None:
         """Return where the file holds one of the model's tensors; None for a tensor that is computed as it is read."""
-        place = self.places.get(name, name)
-        if place is None or name in self.made or (self.form is not None and name in self.form.tensors):
+        if name in self.made or (self.form is not None and name in self.form.tensors):
             return None
-        return Stored(*self._starts[place], self.stored[name])
+        return Stored(*self._starts[self.places.get(name, name)], self.stored[name])
 
     def bank(self, name: str) -> StoredBank:
         """Return the templates of a bank, which are read one by one."""
@@ -159,14 +157,10 @@ class Checkpoint:
         Raises:
             OSError: the file cannot be read, or became shorter than it was.
         """
-        import torch
-
         if name in self.made:
-            return self.made[name]
-        info, place = self.stored[name], self.places.get(name, name)
-        if place is None:
-            return torch.zeros(info.shape, dtype=info.torch_dtype)
-        path, offset = self._starts[place]
+            return self.made[name]()
+        info = self.stored[name]
+        path, offset = self._starts[self.places.get(name, name)]
         if index is not None:
             info = TensorInfo(info.shape[1:], info.dtype)
             offset += index * info.nbytes
@@ -175,25 +169,21 @@ class Checkpoint:
         stored = Stored(path, offset, info)
         return stored.mapped() if mapped and aligned and info.nbytes >= MAPPED else stored.read()
 
-    def placed(self, places: Mapping[str, str | None]) -> Checkpoint:
-        """Return the checkpoint with its tensors under other names.
-
-        Args:
-            places: new name -> name in the file; None for a count of batches, which reads as 0.
-        """
-        counter = TensorInfo((), "I64")
-        infos = {name: counter if place is None else self.stored[place] for name, place in places.items()}
-        return replace(self, stored=infos, places=dict(places))
-
     def read_by(self, reading: Reading) -> Checkpoint:
-        """Return the checkpoint with the tensors that a library finds in it; unknown ones keep their names."""
+        """Return the checkpoint with the model's tensors in place of the file's; unknown ones keep their names."""
         converted = {part for conversion in reading.made.values() for part in conversion.parts}
         used = {*reading.places.values(), *reading.unused, *converted}
         places = {**reading.places, **{name: name for name in self.stored if name not in used}}
-        made = Converted(self, reading.made)
-        infos = {**{name: self.stored[place] for name, place in places.items()}, **made.infos}
+        # On meta tensors a conversion tells shapes and types without reading a number.
+        empty = {part: self.stored[part].empty() for part in converted}
+        infos = {name: self.stored[place] for name, place in places.items()}
+        infos |= infos_of({name: conversion.convert(empty)[name] for name, conversion in reading.made.items()})
+        made = {name: partial(self._converted, name, conversion) for name, conversion in reading.made.items()}
         changes = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
         return replace(self, stored=infos, places=places, made=made, reading=reading, changes=changes)
+
+    def _converted(self, name: str, conversion: Conversion) -> torch.Tensor:
+        return conversion.convert({part: self.read_stored(part) for part in conversion.parts})[name]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the model by name, all in memory."""
@@ -240,34 +230,6 @@ class Checkpoint:
         paths = sorted(set(self.files.values())) or [self.path]
         if all(path.exists() for path in paths):
             hash_ahead(paths)
-
-
-class Converted(Mapping[str, "torch.Tensor"]):
-    """Tensors that are converted from other tensors of a file, each time one is asked for.
-
-    Attributes:
-        infos: shape and type of each tensor.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, conversions: Mapping[str, Conversion]) -> None:
-        self._checkpoint, self._conversions = checkpoint, conversions
-        self.infos = dict(self._infos())
-
-    def _infos(self) -> Iterator[tuple[str, TensorInfo]]:
-        for name, conversion in self._conversions.items():
-            # On meta tensors a conversion tells shapes and types without reading a number.
-            empty = {part: self._checkpoint.stored[part].empty() for part in conversion.parts}
-            yield from infos_of({name: conversion.convert(empty)[name]}).items()
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        conversion = self._conversions[name]
-        return conversion.convert({part: self._checkpoint.read_stored(part) for part in conversion.parts})[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._conversions)
-
-    def __len__(self) -> int:
-        return len(self._conversions)
 
 
 @dataclass(frozen=True)

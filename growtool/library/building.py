@@ -104,6 +104,17 @@ def shared_names(state: Mapping[str, Tensor]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
+def places_of_ties(shared: Iterable[Iterable[str]], places: Mapping[str, str]) -> dict[str, str]:
+    """Return the place in a file of each shared tensor that the file holds only under another of its names.
+
+    Args:
+        shared: the names of each shared tensor, from `shared_names`.
+        places: name in the model -> name in the file.
+    """
+    kept = [(names, [name for name in names if name in places]) for names in shared]
+    return {name: places[held[0]] for names, held in kept if held for name in names if name not in places}
+
+
 class _MovedToMeta:
     """Moves parameters to meta; those that are the same view of one memory become one parameter, so that ties last."""
 

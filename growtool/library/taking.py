@@ -7,9 +7,9 @@ library computes or cuts has other memory, and has to be made again with the num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Tensors are read by several threads. `cached_property` lets all of them in since Python 3.12, and `recording` replaces
-# a method for all of them.
+# Tensors are read by several threads. `cache` lets all of them in, and `recording` replaces a method for all of them.
 _LOADING = Lock()
 
 
@@ -44,32 +43,25 @@ class LoadedByLibrary:
     changes: tuple[str, ...]
 
 
-class Made(Mapping[str, "Tensor"]):
-    """Tensors that a library makes of others: all of them when the first one is read, and kept from then on."""
+def made_once(names: Iterable[str], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Callable[[], Tensor]]:
+    """Return a function for each tensor that a library makes: the first call of one makes all, and keeps them.
 
-    def __init__(self, names: tuple[str, ...], make: Callable[[], Mapping[str, Tensor]]) -> None:
-        self._names, self._make = dict.fromkeys(names), make
+    Args:
+        names: the tensors.
+        make: makes them, and maybe others.
+    """
 
-    @cached_property
-    def _tensors(self) -> Mapping[str, Tensor]:
-        made = self._make()
+    @cache
+    def tensors() -> dict[str, Tensor]:
+        made = make()
         # Copies, so that a part of a tensor does not keep all of it in memory.
-        return {name: made[name].detach().contiguous().clone() for name in self._names}
+        return {name: made[name].detach().contiguous().clone() for name in names}
 
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
+    def tensor(name: str) -> Tensor:
         with _LOADING:
-            return self._tensors[name]
+            return tensors()[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    return {name: partial(tensor, name) for name in names}
 
 
 def loaded_by_library(

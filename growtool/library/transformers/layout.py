@@ -15,12 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from growtool.library.building import shared_names
+from growtool.library.building import places_of_ties, shared_names
 from growtool.library.layout import Conversion, Convert, Reading, Writing
 from growtool.library.transformers.weight_norm import combining, part_names, separating
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 # Buffers that old versions of transformers saved and that models compute themselves; `from_pretrained` ignores them.
 _ONCE_SAVED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
@@ -62,7 +62,7 @@ def reading(model: Any, stored: Shapes) -> Reading:
     made |= combining(model, {part: places.pop(part) for part in norm_parts if part in places})
     ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ONCE_SAVED)
     unused = tuple(name for name in unknown if any(re.search(pattern, name) for pattern in ignored))
-    ties = _ties(model, places)
+    ties = places_of_ties(shared_names(model.state_dict(keep_vars=True)), places)
     return Reading(places | ties, made, unused, frozenset(ties))
 
 
@@ -146,15 +146,6 @@ def _prefix_remover(model: Any, source: Reading) -> Callable[[str], str]:
     prefix = f"{model.base_model_prefix}."
     bare = any(name.startswith(prefix) and not place.startswith(prefix) for name, place in source.places.items())
     return (lambda name: name.removeprefix(prefix)) if bare else (lambda name: name)
-
-
-def _ties(model: nn.Module, places: Mapping[str, str]) -> dict[str, str]:
-    """Return the place in the file of each tied tensor that the file holds only under another of its names."""
-    ties = dict[str, str]()
-    for names in shared_names(model.state_dict(keep_vars=True)):
-        kept = next((name for name in names if name in places), None)
-        ties |= {name: places[kept] for name in names if kept is not None and name not in places}
-    return ties
 
 
 def _conversions(model: Any, collected: _Collected, shapes: Shapes) -> Iterator[Conversion]:
