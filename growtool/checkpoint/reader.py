@@ -180,7 +180,7 @@ class Checkpoint:
         infos |= infos_of({name: conversion.convert(empty)[name] for name, conversion in reading.made.items()})
         made = {name: partial(self._converted, name, conversion) for name, conversion in reading.made.items()}
         changes = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
-        return replace(self, stored=infos, places=places, made=made, reading=reading, changes=changes)
+        return replace(self, stored=infos, places=places, made=made, changes=changes)
 
     def _converted(self, name: str, conversion: Conversion) -> torch.Tensor:
         return conversion.convert({part: self.read_stored(part) for part in conversion.parts})[name]
