@@ -174,16 +174,19 @@ class Checkpoint:
         converted = {part for conversion in reading.made.values() for part in conversion.parts}
         used = {*reading.places.values(), *reading.unused, *converted}
         places = {**reading.places, **{name: name for name in self.stored if name not in used}}
+
+        def empty(part: str) -> torch.Tensor:
+            return self.stored[part].empty()
+
         # On meta tensors a conversion tells shapes and types without reading a number.
-        empty = {part: self.stored[part].empty() for part in converted}
-        infos = {name: self.stored[place] for name, place in places.items()}
-        infos |= infos_of({name: conversion.convert(empty)[name] for name, conversion in reading.made.items()})
+        on_meta = {name: conversion.of(empty)[name] for name, conversion in reading.made.items()}
+        infos = {**{name: self.stored[place] for name, place in places.items()}, **infos_of(on_meta)}
         made = {name: partial(self._converted, name, conversion) for name, conversion in reading.made.items()}
         changes = (f"leaves out {format_names(reading.unused, 3)}",) if reading.unused else ()
         return replace(self, stored=infos, places=places, made=made, changes=changes)
 
     def _converted(self, name: str, conversion: Conversion) -> torch.Tensor:
-        return conversion.convert({part: self.read_stored(part) for part in conversion.parts})[name]
+        return conversion.of(self.read_stored)[name]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the model by name, all in memory."""

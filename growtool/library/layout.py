@@ -28,6 +28,10 @@ class Conversion:
     results: tuple[str, ...]
     convert: Convert
 
+    def of(self, part: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        """Return the results, made of the parts that a function returns by name."""
+        return self.convert({name: part(name) for name in self.parts})
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -77,6 +81,6 @@ class Writing:
                 held[name] = loaded(tensor)
                 conversion = waiting[name]
                 if held.keys() >= set(conversion.parts):
-                    made = conversion.convert({part: held.pop(part) for part in conversion.parts})
+                    made = conversion.of(held.pop)
                     yield from ((result, made[result]) for result in conversion.results)
             del tensor  # frees its memory before the iterator makes the next one
