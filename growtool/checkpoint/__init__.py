@@ -1,11 +1,11 @@
 """Files: what a checkpoint is, reading it lazily, writing it as a stream."""
 
-from growtool.checkpoint.documents import CONFIG
+from growtool.checkpoint.documents import CONFIG, WEIGHTS
 from growtool.checkpoint.folder import is_single_file, json_text, refuse_existing, write_file, write_folder
 from growtool.checkpoint.form import Form, Layout, Templated, coefficients_of
 from growtool.checkpoint.header import read_header
 from growtool.checkpoint.opening import open_checkpoint
-from growtool.checkpoint.reader import WEIGHTS, Checkpoint, InMemory
+from growtool.checkpoint.reader import Checkpoint, InMemory
 from growtool.checkpoint.staging import atomic_file
 from growtool.checkpoint.tensors import (
     Stored,

@@ -7,8 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint.documents import CONFIG
-from growtool.checkpoint.reader import WEIGHTS
+from growtool.checkpoint.documents import CONFIG, WEIGHTS
 from growtool.library import library_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from growtool.errors import CheckpointError, GrowtoolError
 from growtool.library import ModelSpec, spec_from
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SPEC_KEY = "growtool.spec"  # metadata of a lone file that carries its own config.json
 
 T = TypeVar("T")

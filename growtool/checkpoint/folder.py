@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from growtool.checkpoint.beside import OWN_FILES, matches
-from growtool.checkpoint.documents import CONFIG, SPEC_KEY
+from growtool.checkpoint.documents import CONFIG, SPEC_KEY, WEIGHTS
 from growtool.checkpoint.opening import open_checkpoint
-from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.shards import INDEX, SHARDS, write_shards
 from growtool.checkpoint.staging import clear_leftovers, current_umask, staging, sync_folder, take_place, write_text
 from growtool.checkpoint.tensors import Stored, TensorInfo, infos_of

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.documents import UNLIKE
 from growtool.checkpoint.tensors import TensorInfo
 from growtool.errors import CheckpointError
 
@@ -167,7 +168,7 @@ def find_form(path: Path, stored: Mapping[str, TensorInfo], metadata: Mapping[st
         version = content["version"]
         if version == VERSION:  # a map of another version need not have these fields
             form = _parsed(content)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (*UNLIKE, RecursionError) as error:
         raise CheckpointError(
             f"{where}: not a map of templates ({type(error).__name__}: {error}); restore the file"
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from growtool.checkpoint.foreign.remedy import PICKLE_ENDINGS, unpickling
-from growtool.checkpoint.tensors import TensorInfo, is_known_dtype, known_dtypes
+from growtool.checkpoint.tensors import DTYPES, TensorInfo
 from growtool.errors import CheckpointError
 
 _MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library
@@ -65,10 +65,10 @@ def read_header(path: Path) -> Header:
 
 def require_known_types(where: str, tensors: Mapping[str, TensorInfo]) -> None:
     """Check that growtool knows the type of every tensor; raise CheckpointError if not, which begins with `where`."""
-    unknown = sorted({info.dtype for info in tensors.values() if not is_known_dtype(info.dtype)})
+    unknown = sorted({info.dtype for info in tensors.values() if info.dtype not in DTYPES})
     if unknown:
         raise CheckpointError(
-            f"{where}: found the element types {', '.join(unknown)}, expected {', '.join(known_dtypes())}; "
+            f"{where}: found the element types {', '.join(unknown)}, expected {', '.join(DTYPES)}; "
             "convert the tensors to one of these"
         )
 

@@ -13,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from growtool.checkpoint.documents import CONFIG, find_config, spec_beside
-from growtool.checkpoint.foreign.finding import find_weights
-from growtool.checkpoint.foreign.kinds import other_kind
-from growtool.checkpoint.foreign.remedy import listed, looks_like_weights, shards
+from growtool.checkpoint.documents import CONFIG, WEIGHTS, find_config, spec_beside
+from growtool.checkpoint.foreign.finding import find_weights, other_kind
+from growtool.checkpoint.foreign.remedy import WEIGHT_ENDINGS, listed, shards
 from growtool.checkpoint.form import find_form
 from growtool.checkpoint.header import Header, read_header, require_known_types
-from growtool.checkpoint.reader import WEIGHTS, Checkpoint
+from growtool.checkpoint.reader import Checkpoint
 from growtool.checkpoint.shards import INDEX, read_shards
 from growtool.checkpoint.tensors import TensorInfo, infos_of
 from growtool.errors import CheckpointError, format_names
@@ -197,7 +196,7 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
     kind = other_kind(repository.files, repository.fetch)
     if kind:
         return CheckpointError(f"{repository.text}: {kind}")
-    held = sorted(file for file in repository.files if looks_like_weights(file))
+    held = sorted(file for file in repository.files if file.endswith(WEIGHT_ENDINGS))
     finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
     if not held:
         return CheckpointError(f"{finding}; name a repository with the weights of a model")

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.documents import WEIGHTS
 from growtool.checkpoint.form import Form, coefficients_of
 from growtool.checkpoint.hashing import hash_ahead, sha256_of
 from growtool.checkpoint.header import read_header
@@ -24,7 +25,6 @@ from growtool.notebook import as_html
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "model.safetensors"
 BEST, LAST = "best", "last"  # folders of a fine-tuning run that hold its checkpoints
 MAPPED = 1 << 20  # bytes of a tensor; smaller ones are read faster than the system sets up a map
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from growtool.checkpoint.documents import WEIGHTS
 from growtool.checkpoint.foreign.remedy import INDEX_ENDING, require_beside, weight_map
 from growtool.checkpoint.header import Header, read_header
 from growtool.checkpoint.staging import atomic_file
@@ -18,7 +19,7 @@ from growtool.errors import CheckpointError, format_names
 if TYPE_CHECKING:
     import torch
 
-INDEX, SHARDS = f"model.safetensors{INDEX_ENDING}", "model-*-of-*.safetensors"
+INDEX, SHARDS = f"{WEIGHTS}{INDEX_ENDING}", "model-*-of-*.safetensors"
 
 
 def read_shards(index: Path, header_of: Callable[[Path], Header] | None = None) -> tuple[Header, dict[str, Path]]:

@@ -16,16 +16,16 @@ from growtool.errors import CheckpointError, PlanError
 if TYPE_CHECKING:
     import torch
 
-# safetensors name: (torch name, bytes), in the order in which the safetensors library lays the types out in a file.
-# Wide types come first, so that every tensor begins at a multiple of the size of its elements.
-_DTYPES = {
+# The types that growtool reads and writes, as safetensors names them: (torch name, bytes). They stand in the order in
+# which the safetensors library lays types out in a file: wide ones first, so that every tensor begins at a multiple of
+# the size of its elements.
+DTYPES = {
     "U64": ("uint64", 8), "I64": ("int64", 8), "F64": ("float64", 8), "C64": ("complex64", 8),
     "F32": ("float32", 4), "U32": ("uint32", 4), "I32": ("int32", 4),
     "BF16": ("bfloat16", 2), "F16": ("float16", 2), "U16": ("uint16", 2), "I16": ("int16", 2),
     "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "I8": ("int8", 1), "U8": ("uint8", 1),
     "BOOL": ("bool", 1),
 }  # fmt: skip
-_FILE_RANK = {name: rank for rank, name in enumerate(_DTYPES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Number of bytes in the file."""
-        return self.numel * _DTYPES[self.dtype][1]
+        return self.numel * DTYPES[self.dtype][1]
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -116,16 +116,11 @@ def cut_short(path: Path) -> OSError:
     return OSError(errno.EIO, "became shorter while it was read", str(path))
 
 
-def file_rank(dtype: str) -> int:
-    """Return the position of a safetensors type in the order of a file: tensors of lower rank come first."""
-    return _FILE_RANK[dtype]
-
-
 @cache
 def _torch_dtypes() -> dict[str, torch.dtype]:
     import torch
 
-    return {name: getattr(torch, torch_name) for name, (torch_name, _) in _DTYPES.items()}
+    return {name: getattr(torch, torch_name) for name, (torch_name, _) in DTYPES.items()}
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -231,13 +226,3 @@ def all_in_type(
 def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
     """Return the shapes and types that the header of a file with these tensors would tell."""
     return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
-
-
-def is_known_dtype(name: str) -> bool:
-    """Return whether growtool can read and write an element type, by its safetensors name."""
-    return name in _DTYPES
-
-
-def known_dtypes() -> tuple[str, ...]:
-    """Return the safetensors names of all element types that growtool can read and write."""
-    return tuple(_DTYPES)

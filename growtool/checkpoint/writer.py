@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from growtool.checkpoint.staging import atomic_file
-from growtool.checkpoint.tensors import Stored, TensorInfo, dtype_name, file_rank
+from growtool.checkpoint.tensors import DTYPES, Stored, TensorInfo, dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,8 @@ SYNCED = 1 << 26  # bytes that are written, at least, before the disk is asked t
 
 def file_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
     """Return the names in the order of the file: widest elements first, then by name, as the safetensors library."""
-    return sorted(tensors, key=lambda name: (file_rank(tensors[name].dtype), name))
+    ranks = {dtype: rank for rank, dtype in enumerate(DTYPES)}
+    return sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
 
 
 def encode_header(

@@ -17,11 +17,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 TIMES = "times"
 Place = tuple[str, ...]
+Edit = Callable[[Any], list[Any]]
+"""Returns what stands in place of a value: one value, or any number if it is the entry of a list."""
 
 
 def is_path(name: str) -> bool:
@@ -60,7 +63,8 @@ def set_at(value: Any, settings: Mapping[str, Any]) -> Any:
     for path, new in settings.items():
         if not is_repeat(path):
             reached = _places_or_raise(value, path, path)
-            value = _changed(value, dict(zip(reached, _values(path, new, reached), strict=True)))
+            items = zip(reached, _values(path, new, reached), strict=True)
+            (value,) = _edited(value, {place: partial(_set, new=item) for place, item in items})
     return value
 
 
@@ -76,7 +80,7 @@ def repeated(value: Any, settings: Mapping[str, Any]) -> Any:
         ValueError: a path leads nowhere, or to something that is no entry of a list, or a number is not a whole number
             from 1.
     """
-    times: dict[Place, int] = {}
+    edits: dict[Place, Edit] = {}
     for path, new in settings.items():
         if is_repeat(path):
             reached = _places_or_raise(value, path.removesuffix(f".{TIMES}"), path)
@@ -88,8 +92,9 @@ def repeated(value: Any, settings: Mapping[str, Any]) -> Any:
                     )
                 if not isinstance(_at(value, place[:-1]), list | tuple):
                     raise ValueError(f"{path}: found no list around it, expected the entry of one")
-                times[place] = count
-    return _repeated(value, times) if times else value
+                edits[place] = partial(_copied, count=count)
+    (result,) = _edited(value, edits)
+    return result
 
 
 def places(value: Any, path: str) -> list[Place]:
@@ -160,34 +165,28 @@ def _at(value: Any, place: Place) -> Any:
     return value
 
 
-def _changed(value: Any, new: Mapping[Place, Any]) -> Any:
-    """Return a value with other values in some places; parts without such a place are the same objects as before."""
-    if () in new:
-        return _like(value, new[()])
-    parts: dict[str, dict[Place, Any]] = {}
-    for (key, *rest), item in new.items():
-        parts.setdefault(key, {})[tuple(rest)] = item
-    return _with(value, {key: [_changed(_at(value, (key,)), inner)] for key, inner in parts.items()})
+def _edited(value: Any, edits: Mapping[Place, Edit]) -> list[Any]:
+    """Return what stands in place of a value: parts in the places inside it are edited first, then the value itself.
+
+    Parts without a place are the same objects as before.
+    """
+    inner: dict[str, dict[Place, Edit]] = {}
+    for place, edit in edits.items():
+        if place:
+            inner.setdefault(place[0], {})[place[1:]] = edit
+    if inner:
+        value = _with(value, {key: _edited(_at(value, (key,)), deeper) for key, deeper in inner.items()})
+    return edits[()](value) if () in edits else [value]
 
 
-def _like(old: Any, new: Any) -> Any:
-    """Return a new value, a list as a tuple where the old value is one, as JSON has no tuples."""
-    return tuple(new) if isinstance(old, tuple) and isinstance(new, list) else new
+def _set(old: Any, *, new: Any) -> list[Any]:
+    """Return the new value, a list as a tuple where the old value is one, as JSON has no tuples."""
+    return [tuple(new) if isinstance(old, tuple) and isinstance(new, list) else new]
 
 
-def _repeated(value: Any, times: Mapping[Place, int]) -> Any:
-    """Return a value with the entries in some places repeated, inner ones before those that hold them."""
-    parts: dict[str, dict[Place, int]] = {}
-    for (key, *rest), count in times.items():
-        parts.setdefault(key, {})[tuple(rest)] = count
-    made = {}
-    for key, inner in parts.items():
-        entry = _at(value, (key,))
-        deeper = {place: count for place, count in inner.items() if place}
-        entry = _repeated(entry, deeper) if deeper else entry
-        # Copies, since timm's builders pop entries of the dicts that they read (`block_args`).
-        made[key] = [entry, *(copy.deepcopy(entry) for _ in range(inner.get((), 1) - 1))]
-    return _with(value, made)
+def _copied(entry: Any, *, count: int) -> list[Any]:
+    """Return an entry and copies of it, as timm's builders pop entries of the dicts that they read (`block_args`)."""
+    return [entry, *(copy.deepcopy(entry) for _ in range(count - 1))]
 
 
 def _with(value: Any, made: Mapping[str, list[Any]]) -> Any:

@@ -18,23 +18,21 @@ Leaf = Number | str
 Value: TypeAlias = "Number | tuple[Value | str, ...]"
 
 
-def scaled(value: Value, factor: float) -> Value:
-    """Return a value with each number times a factor; whole products of whole numbers stay whole numbers."""
-    return with_leaves(value, [part if isinstance(part, str) else times(part, factor) for part in leaves(value)])
-
-
 def scaled_at(value: Value, factor: float, places: Collection[int] | None) -> Value:
-    """Return a value with the numbers in some places times a factor.
+    """Return a value with the numbers in some places times a factor; whole products of whole numbers stay whole.
 
     Args:
         value: the value.
         factor: the factor.
         places: positions among its leaves, from 0; None for all.
     """
-    if places is None:
-        return scaled(value, factor)
-    larger = leaves(scaled(value, factor))
-    return with_leaves(value, [larger[i] if i in places else part for i, part in enumerate(leaves(value))])
+    return with_leaves(
+        value,
+        [
+            part if isinstance(part, str) or (places is not None and i not in places) else times(part, factor)
+            for i, part in enumerate(leaves(value))
+        ],
+    )
 
 
 def leaves(value: Value | str) -> tuple[Leaf, ...]:

@@ -11,13 +11,21 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from growtool.checkpoint import Stored, TensorInfo, atomic_file, dtype_name, file_order, read_header, write_safetensors
+from growtool.checkpoint import (
+    Stored,
+    TensorInfo,
+    atomic_file,
+    dtype_name,
+    file_order,
+    read_header,
+    tensors,
+    write_safetensors,
+)
 from growtool.checkpoint.reader import Checkpoint
 from growtool.checkpoint.staging import staging
-from growtool.checkpoint.tensors import known_dtypes
 from growtool.library import ModelSpec
 
-DTYPES = [TensorInfo((), name).torch_dtype for name in known_dtypes()]
+DTYPES = [TensorInfo((), name).torch_dtype for name in tensors.DTYPES]
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda n: n != "__metadata__")
 in_place = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from growtool.checkpoint.foreign.kinds import ADAPTER, other_kind
+from growtool.checkpoint.documents import UNLIKE, WEIGHTS, parse_json
 from growtool.checkpoint.foreign.remedy import (
     INDEX_ENDING,
     PICKLE_ENDINGS,
@@ -15,11 +15,13 @@ from growtool.checkpoint.foreign.remedy import (
     unpickling,
     weight_files,
 )
-from growtool.checkpoint.reader import BEST, LAST, WEIGHTS
+from growtool.checkpoint.reader import BEST, LAST
 from growtool.checkpoint.shards import INDEX
 from growtool.errors import CheckpointError, format_names
 from growtool.hub.names import spelled
 from growtool.library import libraries
+
+ADAPTER, PIPELINE = "adapter_config.json", "model_index.json"
 
 
 def find_weights(path: Path) -> Path:
@@ -72,7 +74,7 @@ def _refuse_shards(path: Path, found: Sequence[Path]) -> None:
     if found:
         raise CheckpointError(
             f"{path}: found a sharded checkpoint, expected one {WEIGHTS}, or shards with {INDEX} in a folder; "
-            f"{merging(found[0], WEIGHTS)}"
+            f"{merging(found[0])}"
         )
 
 
@@ -106,3 +108,35 @@ def _listed_in(index: Path) -> Sequence[str]:
         return shards(index)
     except CheckpointError:
         return ()
+
+
+def other_kind(files: Collection[str], fetch: Callable[[str], Path]) -> str | None:
+    """Return what a folder without a model's weights holds, what was expected, and what to do; None if unknown.
+
+    Args:
+        files: names of the files in a folder or repository.
+        fetch: returns the path of one of them on disk.
+    """
+    if ADAPTER in files:
+        return (
+            f"found an adapter{_base(fetch(ADAPTER))}, expected a whole model; merge it into the model it adapts "
+            "(`merge_and_unload` of peft), save that, and grow it"
+        )
+    expected = f"expected a model of {' or '.join(sorted(library.name for library in libraries()))}"
+    if PIPELINE in files:
+        return f"found a pipeline of diffusers, {expected}"
+    packed = sorted(file for file in files if file.endswith(".gguf"))
+    if not packed:
+        return None
+    return (
+        f"found {packed[0]}, which holds weights for llama.cpp, {expected}; name the checkpoint that it was made from"
+    )
+
+
+def _base(config: Path) -> str:
+    """Return ` of MODEL` for the model that an adapter was trained for; nothing if its configuration tells none."""
+    try:
+        name = parse_json(config.read_bytes(), str(config)).get("base_model_name_or_path")
+    except (OSError, *UNLIKE):
+        name = None
+    return f" of {name}" if isinstance(name, str) and name else ""

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.beside import CARD, plain_card
-from growtool.checkpoint.documents import CONFIG, spec_beside
+from growtool.checkpoint.documents import CONFIG, WEIGHTS, spec_beside
 from growtool.checkpoint.folder import is_single_file, refuse_existing, write_file, write_folder
 from growtool.checkpoint.foreign.explaining import differences
 from growtool.checkpoint.foreign.names import foreign_prefix, without
 from growtool.checkpoint.foreign.remedy import INDEX_ENDING, indices, shards, weight_files
 from growtool.checkpoint.foreign.torch_file import StateDict, read_state_dict
 from growtool.checkpoint.header import read_header
-from growtool.checkpoint.reader import WEIGHTS
 from growtool.checkpoint.tensors import infos_of, require_finite
 from growtool.errors import CheckpointError, PlanError
 from growtool.library import ModelSpec, build, library_of, spec_named

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from growtool.checkpoint.documents import spec_beside
+from growtool.checkpoint.documents import UNLIKE, WEIGHTS, parse_json, spec_beside
 from growtool.checkpoint.foreign.names import common_prefix, foreign_prefix
 from growtool.errors import CheckpointError, format_names
 from growtool.library import build
 
 PICKLE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
-_WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
+WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS, ".h5", ".npz", ".onnx", ".msgpack")
 INDEX_ENDING = ".index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of a folder whose names say that they hold weights in some form."""
-    return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_ENDINGS and path.is_file())
-
-
-def looks_like_weights(file: str) -> bool:
-    """Return whether the name of a file says that it holds weights in some form."""
-    return file.endswith(_WEIGHT_ENDINGS)
+    return sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_ENDINGS and path.is_file())
 
 
 def unpickling(path: Path) -> str:
@@ -63,12 +57,8 @@ def unpickling(path: Path) -> str:
     )
 
 
-def merging(index: Path, weights: str) -> str:
+def merging(index: Path) -> str:
     """Return lines that merge the shards of an index into one file beside them.
-
-    Args:
-        index: the file that lists the shards.
-        weights: the name of the merged file.
 
     Raises:
         CheckpointError: the index is damaged, or some of its shards are not there.
@@ -84,7 +74,7 @@ def merging(index: Path, weights: str) -> str:
         f"folder = Path({str(folder)!r}); index = json.loads((folder / {index.name!r}).read_text())['weight_map']",
         f"parts = {{file: {loading} for file in set(index.values())}}",
         "save_file({name: parts[file][name].clone().contiguous() for name, file in index.items()}, "
-        f"folder / {weights!r}, {{'format': 'pt'}})",
+        f"folder / {WEIGHTS!r}, {{'format': 'pt'}})",
     )
     return f"merge them first:{listed(lines)}"
 
@@ -101,8 +91,8 @@ def weight_map(index: Path) -> dict[str, str]:
         CheckpointError: the file is no index, or is damaged.
     """
     try:
-        file_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        file_of = dict(parse_json(index.read_bytes(), str(index))["weight_map"].items())
+    except (OSError, *UNLIKE):
         file_of = {}
     if not file_of or not all(isinstance(name, str) for name in file_of.values()):
         raise CheckpointError(f"{index}: found no map from tensors to shards, expected one; copy or download it again")
@@ -156,7 +146,7 @@ def _converted(path: Path) -> Path:
     """
     name = path.name.removesuffix(".tar")
     stem = name.rpartition(".")[0] or name
-    target = path.with_name("model.safetensors" if stem == "pytorch_model" else f"{stem}.safetensors")
+    target = path.with_name(WEIGHTS if stem == "pytorch_model" else f"{stem}.safetensors")
     return path.with_name(f"{stem}-converted.safetensors") if target == path else target
 
 

@@ -61,26 +61,18 @@ def expressions_allowing(path: Path) -> tuple[str, ...]:
 
     They are for `torch.serialization.add_safe_globals`, in lines that the user copies.
     """
-    table = _allowed()
-    try:
-        import torch
-
-        needed = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # torch looks into zip files alone, which it writes since 1.6; scripts mostly saved arguments
-        needed = set() if _reads(path, []) else {"argparse.Namespace"}
-    return tuple(expression for name, (expression, _) in table.items() if name in needed)
+    needed = _named_in(path)
+    if needed is None:  # scripts mostly saved arguments
+        needed = set() if _needs_none(path) else {"argparse.Namespace"}
+    return tuple(expression for name, (expression, _) in _allowed().items() if name in needed)
 
 
 def _read(path: Path) -> Any:
     """Return the content of a file of torch; raise CheckpointError if that takes code of the file, or it is damaged."""
-    import torch
-
     try:
-        # Opened here: given a path that ends in .safetensors, torch reads the file as one, even if it is a pickle.
-        with torch.serialization.safe_globals(_objects()), path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return _loaded(path, _objects())
     except Exception as error:
-        foreign = _foreign(path)
+        foreign = sorted((_named_in(path) or set()) - _allowed().keys())
         if foreign:
             raise CheckpointError(
                 f"{path}: torch does not load it with weights_only, it holds {format_names(foreign, 4)}; growtool "
@@ -93,26 +85,35 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _reads(path: Path, objects: list[Any]) -> bool:
-    """Return whether torch reads a file with weights_only, if it may make these objects."""
+def _loaded(path: Path, objects: list[Any]) -> Any:
+    """Return the content of a file of torch, which may make these objects; raise whatever torch raises."""
     import torch
 
+    # Opened here: given a path that ends in .safetensors, torch reads the file as one, even if it is a pickle.
+    with torch.serialization.safe_globals(objects), path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _needs_none(path: Path) -> bool:
+    """Return whether torch reads a file with weights_only as it is."""
     try:
-        with torch.serialization.safe_globals(objects), path.open("rb") as file:
-            torch.load(file, map_location="cpu", weights_only=True)
+        _loaded(path, [])
     except Exception:
         return False
     return True
 
 
-def _foreign(path: Path) -> list[str]:
-    """Return the names of classes and functions in a file that growtool does not allow; none if torch cannot tell."""
+def _named_in(path: Path) -> set[str] | None:
+    """Return the names of classes and functions in a file that torch would have to be allowed; None if it cannot tell.
+
+    It looks into zip files alone, which it writes since 1.6.
+    """
     import torch
 
     try:
-        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_allowed()))
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:
-        return []
+        return None
 
 
 def _objects() -> list[Any]:
