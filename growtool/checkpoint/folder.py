@@ -216,6 +216,14 @@ def loading_line(path: Path) -> str:
     return library_of(checkpoint.spec).loading_line(path, checkpoint.spec)
 
 
+def publishing_line(path: Path) -> str:
+    """Return the command that uploads a folder, or a single file as the `model.safetensors` of a repository."""
+    named = path.resolve()  # `.` has no name
+    if is_single_file(path):
+        return shlex.join(["hf", "upload", f"YOUR-NAME/{named.stem}", str(path), WEIGHTS])
+    return shlex.join(["hf", "upload", f"YOUR-NAME/{named.name}", str(path)])
+
+
 def json_text(value: Any, *, sort_keys: bool = False) -> str:
     """Return JSON as growtool writes it into files: two spaces of indent, one newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n"

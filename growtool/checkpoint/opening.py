@@ -26,7 +26,7 @@ from growtool.hub.names import LOCAL, Address, Name, named
 from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
 from growtool.library.building import shared_names
-from growtool.library.published import Published
+from growtool.library.spec import Published
 
 _BESIDE = ("growth.json", "growth.svg", "README.md")  # files that growtool itself writes beside weights, and reads
 

@@ -51,8 +51,7 @@ def show_plan(recipe: Recipe, summary: Summary) -> None:
 
 def show_result(grown: Grown, recipe: Recipe) -> None:
     """Print what was measured, where the result is, and how to go on."""
-    from growtool.checkpoint.folder import loading_line
-    from growtool.hub.publishing import publishing_line
+    from growtool.checkpoint.folder import loading_line, publishing_line
 
     if grown.proof is None:
         say("[yellow]not verified[/]: the plan says verify: false")

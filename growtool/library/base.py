@@ -15,8 +15,7 @@ from growtool.library.building import seeded, set_eps, without_weights
 from growtool.library.inputs import Inputs, Words
 from growtool.library.layout import Reading, Writing
 from growtool.library.loaded import Loaded, load_strictly
-from growtool.library.published import Published
-from growtool.library.spec import ModelSpec
+from growtool.library.spec import ModelSpec, Published
 from growtool.library.values import Value, defaults_of, numbers_in
 
 if TYPE_CHECKING:

@@ -69,3 +69,20 @@ def _as_number(key: Any) -> tuple[int, str]:
     """Return a key that sorts numbers by value, also those that JSON keeps as strings."""
     text = str(key)
     return (int(text) if text.isdecimal() else 0, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published model, as its library knows it without asking the hub.
+
+    Attributes:
+        spec: the model.
+        repository: the repository in the hub that holds its weights, `org/name`.
+        revision: a branch, tag or commit of the repository; None for its default.
+        file: the repository's file with the weights.
+    """
+
+    spec: ModelSpec
+    repository: str
+    revision: str | None = None
+    file: str = "model.safetensors"

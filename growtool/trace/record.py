@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from growtool.errors import CheckpointError
 from growtool.library import Inputs, ModelSpec, Words, leaves_of, library_of, meta_inputs
-from growtool.library.caches import empty_caches
+from growtool.library.building import empty_caches
 from growtool.trace.axes import MODEL_OUTPUT, fix, groups_on, new_axes, new_axis, resolve
 from growtool.trace.call import Axes, Value, constant_axes
 from growtool.trace.canonical import Canonical

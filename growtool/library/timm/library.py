@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from growtool.errors import CheckpointError
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
-from growtool.library.published import Published
-from growtool.library.spec import BUILT_IN, ModelSpec
+from growtool.library.spec import BUILT_IN, ModelSpec, Published
 from growtool.library.timm import loading, naming, reach
 from growtool.library.timm.config import prepared_settings, read_config, written_config
 from growtool.library.timm.families import INHERITED, families, larger_siblings, siblings

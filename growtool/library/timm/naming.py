@@ -6,8 +6,7 @@ import difflib
 from typing import Any
 
 from growtool.errors import CheckpointError, format_names
-from growtool.library.published import Published
-from growtool.library.spec import ModelSpec
+from growtool.library.spec import ModelSpec, Published
 from growtool.library.timm import loading
 from growtool.library.timm.reach import register
 

@@ -41,7 +41,9 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
         CheckpointError: the file names no class or no type that transformers has, or its weights are quantised; names
             `where`.
     """
-    config = _plain_floats(config)
+    from transformers import PreTrainedConfig
+
+    config = PreTrainedConfig._decode_special_floats(dict(config))  # it writes infinity as `{"__float__": "Infinity"}`
     kind = config.get("model_type")
     classes = config.get("architectures") or []
     if not isinstance(kind, str) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
@@ -49,8 +51,7 @@ def read_config(config: Mapping[str, Any], *, where: str) -> ModelSpec:
             f"{where}: found model_type {kind!r} and architectures {classes!r}, expected the name of a type and a list "
             "with the name of a class, as `model.save_pretrained(folder)` writes them"
         )
-    if not _known_type(kind):
-        raise CheckpointError(f"{where}: {_unknown_type(kind, own_code=bool(config.get('auto_map')))}")
+    _require_known_type(kind, where, own_code=bool(config.get("auto_map")))
     _require_plain(config, where)
     architecture = classes[0] if classes else _base_class(kind)
     arguments = {key: value for key, value in config.items() if key not in _ABOUT}
@@ -75,14 +76,6 @@ def _require_plain(config: Mapping[str, Any], where: str) -> None:
                 "expected plain ones; name the checkpoint that they were made from, or one that transformers has "
                 "dequantised and saved"
             )
-
-
-def _plain_floats(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a configuration with infinities as floats; transformers writes them as `{"__float__": "Infinity"}`."""
-    from transformers import PreTrainedConfig
-
-    plain: Mapping[str, Any] = PreTrainedConfig._decode_special_floats(dict(config))
-    return plain
 
 
 def written_config(spec: ModelSpec) -> dict[str, Any]:
@@ -125,7 +118,7 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     Paths are set within their parts, and lists by block get as many entries as there are blocks. A field may stand
     there under two names (GPT-2 calls `hidden_size` `n_embd`); the later one counts.
     """
-    aliases = _aliases(spec.extra["model_type"])
+    aliases: Mapping[str, str] = _configuration_class(spec.extra["model_type"]).attribute_map
     plain = {aliases.get(name, name): value for name, value in spec.model_args.items() if "." not in name}
     for path, value in spec.model_args.items():
         if "." in path:
@@ -190,9 +183,9 @@ def _per_block(arguments: Mapping[str, Any], derived: Mapping[str, int]) -> Iter
 def _derived(kind: str, arguments: Mapping[str, Any]) -> dict[str, int]:
     """Return the numbers of blocks that the class of a configuration computes as a property (Nemotron-H), by name."""
     from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    names = [name for name in DEPTHS if isinstance(getattr(CONFIG_MAPPING[kind], name, None), property)]
+    cls = _configuration_class(kind)
+    names = [name for name in DEPTHS if isinstance(getattr(cls, name, None), property)]
     try:
         config = AutoConfig.for_model(kind, **copy.deepcopy(dict(arguments))) if names else None
     except Exception:  # `build` refuses the same configuration, and says why
@@ -238,32 +231,32 @@ def _fit_list(arguments: dict[str, Any], name: str, count: str) -> None:
         arguments[name] = "".join(new) if isinstance(value, str) else new
 
 
-def _known_type(kind: str) -> bool:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+def _require_known_type(kind: str, where: str, *, own_code: bool) -> None:
+    """Check that transformers has a type; raise CheckpointError if not.
 
-    return kind in CONFIG_MAPPING
+    Args:
+        kind: the type.
+        where: the file, for the message.
+        own_code: whether the file says that the code of the model lies beside it.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
-
-def _unknown_type(kind: str, *, own_code: bool) -> str:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
+    if kind in CONFIG_MAPPING:
+        return
     if own_code:
-        return (
-            "auto_map: found a model whose code lies in the checkpoint, expected one of transformers' own; growtool "
-            "runs no code of a checkpoint: register its classes in a file, and name that with --plugin"
+        raise CheckpointError(
+            f"{where}: auto_map: found a model whose code lies in the checkpoint, expected one of transformers' own; "
+            "growtool runs no code of a checkpoint: register its classes in a file, and name that with --plugin"
         )
     near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
-    return f"model_type: found {kind!r}, expected a type that transformers has; " + (
-        f"did you mean {', '.join(near)}?" if near else "update transformers, or correct it"
-    )
+    advice = f"did you mean {', '.join(near)}?" if near else "update transformers, or correct it"
+    raise CheckpointError(f"{where}: model_type: found {kind!r}, expected a type that transformers has; {advice}")
 
 
-def _aliases(kind: str) -> Mapping[str, str]:
-    """Return the second names of a type's fields, each with the name in its configurations."""
+def _configuration_class(kind: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    aliases: Mapping[str, str] = CONFIG_MAPPING[kind].attribute_map
-    return aliases
+    return CONFIG_MAPPING[kind]
 
 
 def _base_class(kind: str) -> str:

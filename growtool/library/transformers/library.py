@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from growtool.errors import CheckpointError
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
-from growtool.library.layout import Reading, Writing
 from growtool.library.spec import ModelSpec
+from growtool.library.transformers import layout
+from growtool.library.transformers.calling import answers, answers_something, inputs_of
 from growtool.library.transformers.configs import NAME, config_of, counts_of, fields, read_config, written_config
+from growtool.library.transformers.experts import DENSE, register_dense
+from growtool.library.transformers.weight_norm import make_plain
 from growtool.library.values import Value, numbers_in
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ class Transformers(Library):
         "generation_config.json", "*processor_config.json", "normalizer.json",
     )  # fmt: skip
     words: ClassVar[Words] = Words(refit="check the sizes that the configuration gives")
+    reading = staticmethod(layout.reading)
+    writing = staticmethod(layout.writing)
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Return whether it names a `model_type`, as every configuration of transformers does."""
@@ -81,17 +86,15 @@ class Transformers(Library):
         Attention is written out ("eager"), every expert of a mixture sees every token (`experts.py`), and weight norms
         are replaced by plain weights (`weight_norm.py`).
         """
+        import torch
         import transformers
-
-        from growtool.library.transformers.experts import DENSE, register_dense
-        from growtool.library.transformers.weight_norm import make_plain
 
         register_dense()
         with _quietly():
             config = config_of(spec)
             # Without `dtype` the model would have the type that the configuration says, such as bfloat16.
             model: nn.Module = getattr(transformers, spec.architecture)._from_config(
-                config, attn_implementation="eager", experts_implementation=DENSE, dtype=_float32()
+                config, attn_implementation="eager", experts_implementation=DENSE, dtype=torch.float32
             )
         make_plain(model)
         return model
@@ -120,20 +123,14 @@ class Transformers(Library):
         """Return random tokens, images, sound or features, by what `forward` takes; see `inputs_of`."""
         import torch
 
-        from growtool.library.transformers.calling import inputs_of
-
         return Inputs(inputs_of(model, count, torch.Generator().manual_seed(seed)))
 
     def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
         """Return the logits, or everything that a model without logits returns."""
-        from growtool.library.transformers.calling import answers
-
         return leaves_of(answers(model, dict(inputs.tensors)))
 
     def outputs_may_grow(self, model: nn.Module) -> bool:
         """Return whether the model returns no logits."""
-        from growtool.library.transformers.calling import answers_something
-
         return not answers_something(model)
 
     def classes(self, model: nn.Module) -> int:
@@ -156,7 +153,7 @@ class Transformers(Library):
             for name, value in self.arguments(spec, model).items()
             if isinstance(value, int | list | tuple)
             and not name.endswith(_NOT_SCALED)
-            and not _leaf(name).startswith("_")
+            and not name.rpartition(".")[2].startswith("_")
         }
         return numbers_in(sizes)
 
@@ -182,18 +179,6 @@ class Transformers(Library):
         code = f"from transformers import {name}\n\nmodel = {name}.from_pretrained('.')"
         return f"From inside this folder:\n\n```python\n{code}\n```"
 
-    def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading:
-        """Return how transformers converts the tensors that it loads; see `layout.reading`."""
-        from growtool.library.transformers import layout
-
-        return layout.reading(model, stored)
-
-    def writing(self, model: nn.Module, source: Reading, dropped: Collection[str]) -> Writing:
-        """Return how transformers converts back the tensors that it saves; see `layout.writing`."""
-        from growtool.library.transformers import layout
-
-        return layout.writing(model, source, dropped)
-
     def training_text(self, spec: ModelSpec) -> str:
         """Return the text that freezes all parameters but those that `growth.json` calls new, for any training loop."""
         return (
@@ -208,17 +193,6 @@ class Transformers(Library):
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
         """Return the spec of another class with the same configuration."""
         return replace(spec, architecture=architecture).with_args(**model_args)
-
-
-def _leaf(name: str) -> str:
-    """Return the last name of a path."""
-    return name.rpartition(".")[2]
-
-
-def _float32() -> Any:
-    import torch
-
-    return torch.float32
 
 
 def _require_package(where: str) -> None:
