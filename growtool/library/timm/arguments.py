@@ -8,7 +8,6 @@ channels, output channels, ...), so each position is a group of its own as well.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
 import re
@@ -21,7 +20,7 @@ from torch import nn
 
 from growtool.library.paths import TIMES, children, places, value_at
 from growtool.library.spec import ModelSpec
-from growtool.library.timm.reach import configuration
+from growtool.library.timm.reach import OPEN, configuration
 from growtool.library.values import Value
 
 _DIGITS = re.compile(r"\d+")
@@ -58,10 +57,8 @@ def constructor_values(model: nn.Module, build: Callable[[], object]) -> dict[st
     finally:
         sys.settrace(before)
     for value in list(seen.values()):
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            seen.update({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
-        elif isinstance(value, dict):
-            seen.update({name: part for name, part in value.items() if isinstance(name, str)})
+        if not isinstance(value, list | tuple):
+            seen.update(children(value))
     return seen
 
 
@@ -70,9 +67,12 @@ def _argument_names(code: CodeType) -> tuple[str, ...]:
 
 
 def nested_numbers(spec: ModelSpec) -> dict[str, Value]:
-    """Return the path of each group of places that hold numbers, with the numbers in its places."""
+    """Return the path of each group of places that hold numbers, with the numbers in its places.
+
+    Only `growtool_open` takes such paths.
+    """
     groups: dict[str, Value] = {}
-    for name, value in configuration(spec).items():
+    for name, value in _reached(spec).items():
         for path in dict.fromkeys(path for place in _leaves(value) for path in _groups(name, place)):
             numbers = [_value(part) for part in value_at(value, path)]
             if None not in numbers and any(isinstance(part, int | float) and part for part in numbers):
@@ -83,17 +83,24 @@ def nested_numbers(spec: ModelSpec) -> dict[str, Value]:
 def entry_repeats(spec: ModelSpec) -> dict[str, Value]:
     """Return how many times each entry of each group of lists stands there, by path with `times` at its end.
 
+    Only `growtool_open` takes such paths.
+
     A list of plain numbers counts if it is an argument itself (VGG's `cfg`); a deeper one is a record, whose entries
     cannot be repeated.
     """
     counts: dict[str, Value] = {}
-    for name, value in configuration(spec).items():
+    for name, value in _reached(spec).items():
         for place, entries in _lists(value):
             if place == () or any(isinstance(entry, list | tuple | dict) or _has_parts(entry) for entry in entries):
                 path = ".".join((name, *(_DIGITS.sub("*", part) for part in place), "*"))
                 entry_count = len(places(value, path))
                 counts[f"{path}.{TIMES}"] = _times(spec.model_args.get(f"{path}.{TIMES}"), entry_count)
     return counts
+
+
+def _reached(spec: ModelSpec) -> dict[str, Any]:
+    """Return the arguments that `growtool_open` reaches by paths; none for a spec without it."""
+    return configuration(spec) if spec.architecture == OPEN else {}
 
 
 def _times(argument: Any, entry_count: int) -> Value:

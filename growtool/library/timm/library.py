@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from growtool.errors import CheckpointError
 from growtool.library.base import Library, leaves_of
 from growtool.library.inputs import Inputs, Words
-from growtool.library.spec import BUILT_IN, ModelSpec, Published
-from growtool.library.timm import loading, naming, reach
+from growtool.library.spec import BUILT_IN, ModelSpec
+from growtool.library.timm import arguments, loading, naming, reach
 from growtool.library.timm.config import prepared_settings, read_config, written_config
 from growtool.library.timm.families import INHERITED, families, larger_siblings, siblings
 from growtool.library.timm.overriding import REPEATS
@@ -64,6 +64,21 @@ class Timm(Library):
         classes="num_classes",
     )
 
+    create = staticmethod(reach.create)
+    with_open_arguments = staticmethod(reach.with_open_arguments)
+    nested_numbers = staticmethod(arguments.nested_numbers)
+    entry_repeats = staticmethod(arguments.entry_repeats)
+    kind = staticmethod(reach.base_architecture)
+    models = staticmethod(families)
+    needed_import = staticmethod(loading.needed_import)
+    loading_line = staticmethod(loading.loading_line)
+    loading_text = staticmethod(loading.loading_text)
+    take = staticmethod(loading.take)
+    fetching = staticmethod(naming.lines)
+    knows = staticmethod(naming.knows)
+    published = staticmethod(naming.published)
+    near = staticmethod(naming.near)
+
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Return True: it is asked last, and its `spec` says what is wrong with a configuration that is not timm's."""
         return True
@@ -89,10 +104,6 @@ class Timm(Library):
         """Return the spec of another model with the source's classes, input channels, pooling and settings."""
         kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         return ModelSpec(architecture, {**kept, **model_args}, spec.settings, spec.extra)
-
-    def create(self, spec: ModelSpec) -> nn.Module:
-        """Return the model that timm builds from a folder with this spec."""
-        return reach.create(spec)
 
     def require_known(self, architecture: str, *, where: str) -> None:
         """Check that timm's registry holds an architecture; raise CheckpointError with the nearest names if not."""
@@ -149,31 +160,13 @@ class Timm(Library):
 
     def arguments(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Any]:
         """Return the arguments of the class and of the functions of its file that lead there."""
-        from growtool.library.timm.arguments import constructor_values
-
-        return constructor_values(model, partial(self.build, spec))
+        return arguments.constructor_values(model, partial(self.build, spec))
 
     def numbers(self, spec: ModelSpec, model: nn.Module) -> Mapping[str, Value]:
         """Return the constructor's numbers; for `growtool_open` also the numbers of blocks that `repeats` sets."""
         numbers = numbers_in(self.arguments(spec, model))
         repeats = reach.repeats_of(spec) if spec.architecture == reach.OPEN else None
         return numbers if repeats is None else {**numbers, REPEATS: repeats}
-
-    def with_open_arguments(self, spec: ModelSpec) -> ModelSpec:
-        """Return the spec that builds the same model through `growtool_open`."""
-        return reach.with_open_arguments(spec)
-
-    def nested_numbers(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Return the numbers inside nested configurations, by path, for `growtool_open`; else none."""
-        from growtool.library.timm.nested import nested_numbers
-
-        return nested_numbers(spec) if spec.architecture == reach.OPEN else {}
-
-    def entry_repeats(self, spec: ModelSpec) -> Mapping[str, Value]:
-        """Return how many times the entries of lists in configurations stand there, for `growtool_open`; else none."""
-        from growtool.library.timm.nested import entry_repeats
-
-        return entry_repeats(spec) if spec.architecture == reach.OPEN else {}
 
     def larger(self, spec: ModelSpec, model: nn.Module) -> Iterable[str]:
         """Return larger models of the same model file."""
@@ -185,42 +178,6 @@ class Timm(Library):
             return spec
         return reach.with_open_arguments(spec).with_args(eps_of={**spec.model_args.get("eps_of", {}), **eps})
 
-    def kind(self, spec: ModelSpec) -> str:
-        """Return timm's own name, also for a model that is built through `growtool_open`."""
-        return reach.base_architecture(spec)
-
-    def needed_import(self, spec: ModelSpec) -> str | None:
-        """Return the package that registers the model, if it is not timm itself."""
-        return loading.needed_import(spec)
-
-    def loading_line(self, path: Path, spec: ModelSpec) -> str:
-        """Return a line with a call of `timm.create_model`."""
-        return loading.loading_line(path, spec)
-
-    def loading_text(self, spec: ModelSpec) -> str:
-        """Return the text for a call of `timm.create_model` from inside the folder."""
-        return loading.loading_text(spec)
-
-    def models(self) -> Mapping[str, Sequence[str]]:
-        """Return the models by model file, also of users' files, without `growtool_open`."""
-        return families()
-
-    def fetching(self, name: str) -> Sequence[str]:
-        """Return lines that download what `timm.create_model` takes for `name`, and save a folder of it."""
-        return naming.lines(name)
-
-    def knows(self, name: str) -> bool:
-        """Return whether it is an architecture of timm's registry, with or without a tag."""
-        return naming.knows(name)
-
-    def published(self, name: str) -> Published:
-        """Return the model and the place of its weights by timm's pretrained configuration."""
-        return naming.published(name)
-
-    def near(self, name: str) -> Sequence[str]:
-        """Return the names in timm's registry that are most like `name`."""
-        return naming.near(name)
-
     def load_folder(self, folder: Path, spec: ModelSpec) -> Loaded | None:
         """Return what timm loads from the folder by its `config.json`; None if it refuses."""
         return _tried(loading.call_for_folder(folder), spec)
@@ -228,10 +185,6 @@ class Timm(Library):
     def load_state(self, spec: ModelSpec, state: Mapping[str, Tensor], folder: Path | None = None) -> Loaded | None:
         """Return what timm loads from a state dict in memory; None if it refuses."""
         return _tried(loading.call_for_state(spec, folder), spec, state)
-
-    def take(self, spec: ModelSpec, state: Mapping[str, Tensor]) -> Loaded:
-        """Return what timm loads, with the head cut as its registry says, else uncut, else strictly."""
-        return loading.take(spec, state)
 
     def prepared(
         self, spec: ModelSpec, skeleton: nn.Module, loaded: Loaded, said: Mapping[str, Any]

@@ -21,9 +21,9 @@ from growtool.library.paths import is_path, repeated, root_of, set_at
 from growtool.library.values import defaults_of
 
 REPEATS = "repeats"  # argument of `growtool_open`: the number of blocks of each stage
-DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
+_DECODER = "decode_arch_def"  # timm's function from strings to stages, each a list of blocks
 _INNERMOST = "build_model_with_cfg"  # timm's function that calls the class
-patching = threading.RLock()  # held while functions of a model file are replaced, which all threads would see
+_patching = threading.RLock()  # held while functions of a model file are replaced, which all threads would see
 
 
 class SeenError(Exception):
@@ -31,8 +31,12 @@ class SeenError(Exception):
 
 
 @contextlib.contextmanager
-def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str, Any] | None = None) -> Iterator[None]:
+def overridden(
+    module: ModuleType, overrides: Mapping[str, Any], seen: dict[str, Any] | None = None
+) -> Iterator[Sequence[Sequence[Any]]]:
     """While open, make the builders of a model file use other arguments than its entry points give them.
+
+    Yields the results of the file's decoder, as they come; nothing comes where it describes no stages in strings.
 
     Args:
         module: the model file.
@@ -49,19 +53,19 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
         for name, value in vars(module).items()
         if isinstance(value, FunctionType) and (name == _INNERMOST or _is_builder(value, module))
     }
-    with patching:
-        decode = vars(module).get(DECODER) if REPEATS in plain else None
+    with _patching:
+        decode = vars(module).get(_DECODER)
         decoded: list[Any] = []
-        kept = {**builders, **({DECODER: decode} if decode else {})}
-        repeats = plain.pop(REPEATS) if decode else None
+        kept = {**builders, **({_DECODER: decode} if decode else {})}
+        repeats = plain.pop(REPEATS, None) if decode else None
         # All wrappers share `plain`: each takes what its function has a parameter for, and the class gets the rest.
         of_class = _ClassOverrides(plain, paths, decoded, repeats, seen)
         if decode:
-            setattr(module, DECODER, watching(decode, decoded))
+            setattr(module, _DECODER, _watching(decode, decoded))
         for name, function in builders.items():
             setattr(module, name, _passing_on(function, plain, of_class if name == _INNERMOST else None))
         try:
-            yield
+            yield decoded
             if paths and not of_class.used:
                 raise TypeError(f"{next(iter(paths))}: {module.__name__} builds without {_INNERMOST}, paths need it")
         finally:
@@ -69,7 +73,7 @@ def overridden(module: ModuleType, overrides: Mapping[str, Any], seen: dict[str,
                 setattr(module, name, function)
 
 
-def watching(function: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
+def _watching(function: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
     """Return the function in a wrapper that appends its results to a list."""
 
     @functools.wraps(function)
@@ -141,9 +145,11 @@ class _ClassOverrides:
             raise SeenError
         for name in dict.fromkeys(map(root_of, self.paths)):
             args[name] = repeated(args[name], self._into(name))
-        if self.repeats is not None and not stages:
+        if self.repeats is None:
+            return args
+        if not stages:
             raise TypeError(f"{REPEATS}: {cls.__name__} takes no stages decoded from strings")
-        return args | {name: _lengthened(args[name], self.repeats or ()) for name in stages}
+        return args | {name: _lengthened(args[name], self.repeats) for name in stages}
 
     def _into(self, name: str) -> dict[str, Any]:
         """Return the paths into one argument."""

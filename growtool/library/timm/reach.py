@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from growtool.library.building import set_eps, without_weights
-from growtool.library.timm.overriding import DECODER, REPEATS, SeenError, overridden, patching, watching
+from growtool.library.building import set_eps
+from growtool.library.timm.overriding import REPEATS, SeenError, overridden
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,31 +106,26 @@ def base_architecture(spec: ModelSpec) -> str:
 
 def configuration(spec: ModelSpec) -> dict[str, Any]:
     """Return the arguments that the model's class is given, defaults included, before any entry is repeated."""
+    return _watched(spec)[0]
+
+
+def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
+    """Return the number of blocks of each stage; None if the model's file does not decode stages from strings."""
+    repeats = spec.model_args.get(REPEATS)
+    if repeats is None:
+        decoded = _watched(spec)[1]
+        repeats = map(len, decoded[-1]) if decoded else None
+    return None if repeats is None else tuple(repeats)
+
+
+def _watched(spec: ModelSpec) -> tuple[dict[str, Any], Sequence[Sequence[Any]]]:
+    """Return the arguments that the model's class is given, and the stages that its file decodes on the way there."""
     from timm.models import model_entrypoint
 
     args = dict(with_open_arguments(spec).model_args)
     entrypoint = model_entrypoint(args.pop("base"))
     seen: dict[str, Any] = {}
     args = {name: value for name, value in args.items() if name not in ("eps_of", *_FOR_TIMM)}
-    with overridden(sys.modules[entrypoint.__module__], args, seen), contextlib.suppress(SeenError):
+    with overridden(sys.modules[entrypoint.__module__], args, seen) as decoded, contextlib.suppress(SeenError):
         entrypoint()
-    return seen
-
-
-def repeats_of(spec: ModelSpec) -> tuple[int, ...] | None:
-    """Return the number of blocks of each stage; None if the model's file does not decode stages from strings."""
-    repeats = spec.model_args.get(REPEATS)
-    if repeats is not None:
-        return tuple(repeats)
-    module = sys.modules[home_module(replace(spec, architecture=base_architecture(spec)))]
-    decoded: list[list[Any]] = []
-    decode = vars(module).get(DECODER)
-    if decode is None:
-        return None
-    with patching:
-        setattr(module, DECODER, watching(decode, decoded))
-        try:
-            without_weights(partial(create, spec))
-        finally:
-            setattr(module, DECODER, decode)
-    return tuple(map(len, decoded[-1])) if decoded else None
+    return seen, decoded
