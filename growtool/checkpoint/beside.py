@@ -35,13 +35,15 @@ def companions(source: Checkpoint) -> list[Path]:
     if source.folder is None or not folder.is_dir():
         return []
     return sorted(
-        path for path in folder.iterdir() if path.name not in OWN_FILES and path.is_file() and matches(path, patterns)
+        path
+        for path in folder.iterdir()
+        if path.name not in OWN_FILES and path.is_file() and matches(path.name, patterns)
     )
 
 
-def matches(path: Path, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
     """Return whether the name of a file matches one of the patterns, such as `tokenizer*`."""
-    return any(fnmatch(path.name, pattern) for pattern in patterns)
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:

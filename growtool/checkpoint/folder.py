@@ -66,7 +66,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         foreign = sorted(
             path.name
             for path in out.iterdir()
-            if not path.is_file() or not (path.name in OWN_FILES or matches(path, known))
+            if not path.is_file() or not (path.name in OWN_FILES or matches(path.name, known))
         )
         if foreign:
             raise PlanError(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from growtool.checkpoint.beside import CARD, PICTURE, REPORT, matches
 from growtool.checkpoint.documents import CONFIG, WEIGHTS, find_config, spec_beside
 from growtool.checkpoint.foreign.finding import find_weights, other_kind
 from growtool.checkpoint.foreign.remedy import WEIGHT_ENDINGS, listed, shards
@@ -27,8 +27,6 @@ from growtool.hub.repository import Origin, Repository, cached, locate, snapshot
 from growtool.library import ModelSpec, build, libraries, library_of, spec_from, spec_named
 from growtool.library.building import shared_names
 from growtool.library.spec import Published
-
-_BESIDE = ("growth.json", "growth.svg", "README.md")  # files that growtool itself writes beside weights, and reads
 
 
 def open_checkpoint(
@@ -110,11 +108,11 @@ def look_up(name: Name, *, counting: bool) -> Found:
 
 def _in_hub(name: Name) -> Found:
     """Return the checkpoint of a repository in the hub; its small files are fetched."""
-    repository = locate(name.address, name.text)
+    repository = locate(name.address)
     spec = spec_beside(repository.fetch(CONFIG)) if CONFIG in repository.files else None
-    patterns = (*_BESIDE, *(library_of(spec).beside if spec else ()))
+    patterns = (REPORT, PICTURE, CARD, *(library_of(spec).beside if spec else ()))
     for file in sorted(repository.files):
-        if any(fnmatch(file, pattern) for pattern in patterns):
+        if matches(file, patterns):
             repository.fetch(file)
     pinned = f"hf-hub:{repository.name}@{repository.commit}"
     if WEIGHTS in repository.files:
@@ -128,7 +126,9 @@ def _in_shards(repository: Repository, pinned: str) -> Found:
     """Return the checkpoint of a repository with weights in several files, of which the headers alone are read."""
     index = repository.fetch(INDEX)
     files = tuple(shards(index))
-    origin = Origin(repository.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files))
+    origin = Origin(
+        repository.address.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files)
+    )
     header, held = read_shards(index, partial(_header, repository))
     return Found(index, origin, header, files=held)
 
@@ -143,8 +143,8 @@ def _known(name: Name, counting: bool) -> Found:
     """Return the checkpoint that a library publishes under a name."""
     library = next(library for library in libraries() if library.knows(name.word))
     published = library.published(name.word)
-    address = Address(published.repository, name.revision or published.revision)
-    repository = cached(address, name.text) if counting else locate(address, name.text)
+    address = Address(name.text, published.repository, name.revision or published.revision)
+    repository = cached(address) if counting else locate(address)
     if repository is None or (counting and published.file not in repository.files):
         return _as_built(name, published, address)
     if published.file not in repository.files:
@@ -171,7 +171,7 @@ def _fetch(name: Name) -> Path:
 def _held(repository: Repository, file: str, pinned: str) -> Found:
     """Return the checkpoint of one file of weights, of which the header alone is read."""
     path, fetch = repository.folder / file, partial(repository.fetch, file, shown=True)
-    origin = Origin(repository.text, pinned, repository.name, repository.commit, fetch)
+    origin = Origin(repository.address.text, pinned, repository.name, repository.commit, fetch)
     return Found(path, origin, _header(repository, path))
 
 
@@ -182,7 +182,7 @@ def _header(repository: Repository, path: Path) -> Header:
     file = path.relative_to(repository.folder).as_posix()
     header = repository.header(file)
     tensors = {name: TensorInfo(tuple(info.shape), info.dtype) for name, info in header.tensors.items()}
-    require_known_types(f"{repository.text}: {file}", tensors)
+    require_known_types(f"{repository.address.text}: {file}", tensors)
     return Header(tensors, {key: str(value) for key, value in header.metadata.items()})
 
 
@@ -192,12 +192,13 @@ def _no_safetensors(repository: Repository, spec: ModelSpec | None) -> Checkpoin
     Raises:
         CheckpointError: the hub does not answer, so that the weights may be there and not in the cache.
     """
+    text = repository.address.text
     repository.require_complete(WEIGHTS)
     kind = other_kind(repository.files, repository.fetch)
     if kind:
-        return CheckpointError(f"{repository.text}: {kind}")
+        return CheckpointError(f"{text}: {kind}")
     held = sorted(file for file in repository.files if file.endswith(WEIGHT_ENDINGS))
-    finding = f"{repository.text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
+    finding = f"{text}: found {format_names(held) or 'no weights'} in {repository.name}, expected {WEIGHTS}"
     if not held:
         return CheckpointError(f"{finding}; name a repository with the weights of a model")
     revision = repository.address.revision

@@ -18,8 +18,14 @@ _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".json
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A repository of the hub, `org/name`, and one of its branches, tags or commits; None for its default branch."""
+    """A repository of the hub, and one of its branches, tags or commits; None for its default branch.
 
+    Attributes:
+        text: what the user typed, for messages.
+        repository: `org/name`.
+    """
+
+    text: str
     repository: str
     revision: str | None = None
 
@@ -48,7 +54,7 @@ class Name:
     @property
     def address(self) -> Address:
         """Return the repository and the revision of a name in the hub."""
-        return Address(self.word, self.revision)
+        return Address(self.text, self.word, self.revision)
 
 
 def named(text: str, base: Path = Path()) -> Name | None:

@@ -20,12 +20,11 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # the cache is 
 
 
 @contextmanager
-def asking(address: Address, text: str, what: str) -> Iterator[None]:
+def asking(address: Address, what: str) -> Iterator[None]:
     """While open, turn errors of `huggingface_hub` into CheckpointErrors, and drop its log.
 
     Args:
         address: the repository.
-        text: what the user typed.
         what: the file that is asked for, or "" for the repository itself.
 
     Raises:
@@ -40,7 +39,7 @@ def asking(address: Address, text: str, what: str) -> Iterator[None]:
     except GrowtoolError:
         raise
     except Exception as error:
-        _tell(error, address, text, what)
+        _tell(error, address, what)
     finally:
         logger.setLevel(level)
 
@@ -55,12 +54,12 @@ def is_unreachable(error: BaseException) -> bool:
     return of_transport or isinstance(error, OfflineModeIsEnabled | ConnectionError | TimeoutError)
 
 
-def refuse_unreachable(error: BaseException, text: str, what: str) -> NoReturn:
+def refuse_unreachable(error: BaseException, address: Address, what: str) -> NoReturn:
     """Raise the CheckpointError for a hub that does not answer, if the cache does not hold `what`."""
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    what = what or "the checkpoint"
+    text, what = address.text, what or "the checkpoint"
     if isinstance(error, OfflineModeIsEnabled):
         raise CheckpointError(
             f"{text}: found HF_HUB_OFFLINE set, and {what} is not in the cache {constants.HF_HUB_CACHE}; expected it "
@@ -73,11 +72,11 @@ def refuse_unreachable(error: BaseException, text: str, what: str) -> NoReturn:
     ) from error
 
 
-def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
+def _tell(error: Exception, address: Address, what: str) -> NoReturn:
     """Raise the CheckpointError for an error of `huggingface_hub`; an error of the disk goes on as it is."""
     from huggingface_hub import constants, errors
 
-    name, server = address.repository, constants.ENDPOINT
+    text, name, server = address.text, address.repository, constants.ENDPOINT
     if isinstance(error, errors.GatedRepoError):
         raise CheckpointError(
             f"{text}: found a gated repository, expected one that may be read; ask for access at {server}/{name}, then "
@@ -111,7 +110,7 @@ def _tell(error: Exception, address: Address, text: str, what: str) -> NoReturn:
             "command again"
         ) from error
     if is_unreachable(cause):
-        refuse_unreachable(cause, text, what)
+        refuse_unreachable(cause, address, what)
     raise CheckpointError(
         f"{text}: found an error of {server} ({_short(cause)}), expected {what or 'the repository'}; try it again later"
     ) from error

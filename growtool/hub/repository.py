@@ -21,7 +21,6 @@ class Repository:
     """A repository at a commit.
 
     Attributes:
-        text: what the user typed.
         address: the repository, and the revision that was asked for.
         commit: the commit of that revision.
         folder: the folder of the cache for this commit, with the files that were fetched.
@@ -29,7 +28,6 @@ class Repository:
         unreachable: the error if the hub does not answer; None if it does.
     """
 
-    text: str
     address: Address
     commit: str
     folder: Path
@@ -49,7 +47,7 @@ class Repository:
         if (self.folder / file).exists():
             return self.folder / file
         bar = bar_of(f"{file} of {self.name}") if shown else silent()
-        return _download(self.text, self.address, file, self.commit, bar)
+        return _download(self.address, file, self.commit, bar)
 
     def header(self, file: str) -> Any:
         """Return the header of a safetensors file, a `SafetensorsFileMetadata`, without downloading the file.
@@ -59,13 +57,13 @@ class Repository:
         """
         from huggingface_hub import HfApi
 
-        with asking(self.address, self.text, file):
+        with asking(self.address, file):
             return HfApi().parse_safetensors_file_metadata(self.name, file, revision=self.commit)
 
     def require_complete(self, what: str) -> None:
         """Check that `files` is complete; raise CheckpointError that `what` is not in the cache if it is not."""
         if self.unreachable is not None:
-            refuse_unreachable(self.unreachable, self.text, what)
+            refuse_unreachable(self.unreachable, self.address, what)
 
     @property
     def name(self) -> str:
@@ -101,35 +99,31 @@ class Origin:
         return {"repository": self.repository, "commit": self.commit}
 
 
-def locate(address: Address, text: str) -> Repository:
+def locate(address: Address) -> Repository:
     """Return a repository at the commit that its revision is at now, by the cache if the hub does not answer.
-
-    Args:
-        address: the repository and the revision.
-        text: what the user typed, for messages.
 
     Raises:
         CheckpointError: there is no such repository or revision, or the hub does not answer and the cache has none.
     """
     from huggingface_hub import HfApi
 
-    with asking(address, text, ""):
+    with asking(address, ""):
         try:
             info = HfApi().model_info(address.repository, revision=address.revision)
         except Exception as error:
             if is_unreachable(error):
-                in_cache = cached(address, text) or refuse_unreachable(error, text, "")
+                in_cache = cached(address) or refuse_unreachable(error, address, "")
                 return replace(in_cache, unreachable=error)
             raise
     commit, files = str(info.sha), frozenset(sibling.rfilename for sibling in info.siblings or ())
     anchor = next((file for file in _ANCHORS if file in files), None)
     if anchor is not None and address.revision != commit:
         # The folder of a file at the top is named after the commit: that of the download counts, if one came between.
-        commit = _download(text, address, anchor, address.revision, silent()).parent.name
-    return Repository(text, address, commit, snapshot(address.repository, commit), files)
+        commit = _download(address, anchor, address.revision, silent()).parent.name
+    return Repository(address, commit, snapshot(address.repository, commit), files)
 
 
-def cached(address: Address, text: str) -> Repository | None:
+def cached(address: Address) -> Repository | None:
     """Return a repository with the files that the cache has of it; None if it has none.
 
     `huggingface_hub` keeps the commit of a branch or tag in `refs/REVISION`, and files in `snapshots/COMMIT`.
@@ -147,7 +141,7 @@ def cached(address: Address, text: str) -> Repository | None:
     if not commit or not folder.is_dir():
         return None
     files = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return Repository(text, address, commit, folder, files)
+    return Repository(address, commit, folder, files)
 
 
 def snapshot(repository: str, commit: str) -> Path:
@@ -158,8 +152,8 @@ def snapshot(repository: str, commit: str) -> Path:
     return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "snapshots" / commit
 
 
-def _download(text: str, address: Address, file: str, revision: str | None, bar: type[Any] | None) -> Path:
+def _download(address: Address, file: str, revision: str | None, bar: type[Any] | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with asking(address, text, file):
+    with asking(address, file):
         return Path(hf_hub_download(address.repository, file, revision=revision, tqdm_class=bar))

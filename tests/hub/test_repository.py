@@ -15,7 +15,7 @@ FILES = {"config.json": b"{}", "model.safetensors": bytes(300_000)}
 
 
 def located(text, repository="me/model", revision=None):
-    return locate(Address(repository, revision), text)
+    return locate(Address(text, repository, revision))
 
 
 def problem(act):

@@ -51,9 +51,7 @@ def without(prefix: str, names: Iterable[str]) -> dict[str, str]:
     return {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
-def _endings(name: str) -> Iterable[str]:
-    """Yield a name, and what follows each of its dots."""
-    yield name
-    for place, letter in enumerate(name):
-        if letter == ".":
-            yield name[place + 1 :]
+def _endings(name: str) -> list[str]:
+    """Return a name, and what follows each of its dots."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from growtool.library.building import places_of_ties, shared_names
+from growtool.library.building import Shapes, places_of_ties, shared_names
 from growtool.library.layout import Conversion, Convert, Reading, Writing
 from growtool.library.transformers.weight_norm import combining, part_names, separating
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # Buffers that old versions of transformers saved and that models compute themselves; `from_pretrained` ignores them.
 _ONCE_SAVED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
-Shapes = Mapping[str, tuple[int, ...]]
 _Collected = dict[str, tuple[Any, list[tuple[str, str]]]]
 """First result of a converter -> the converter, and (matched pattern, name) of each tensor that it takes."""
 
@@ -150,11 +149,15 @@ def _prefix_remover(model: Any, source: Reading) -> Callable[[str], str]:
 
 def _conversions(model: Any, collected: _Collected, shapes: Shapes) -> Iterator[Conversion]:
     """Yield a conversion for each converter and the tensors that it takes, of these shapes."""
+    import torch
+
     for first, (converter, parts) in collected.items():
         convert = partial(_converted, model, converter, first, parts)
         names = tuple(name for _, name in parts)
         # A converter tells the names of its results by running alone, on meta tensors.
-        yield Conversion(names, tuple(convert({name: _empty(shapes[name]) for name in names})), convert)
+        yield Conversion(
+            names, tuple(convert({name: torch.empty(shapes[name], device="meta") for name in names})), convert
+        )
 
 
 def _converted(
@@ -170,9 +173,3 @@ def _converted(
 
 def _renamed(convert: Convert, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {names[name]: tensor for name, tensor in convert(tensors).items()}
-
-
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    import torch
-
-    return torch.empty(shape, device="meta")
