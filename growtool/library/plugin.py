@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
 
 from growtool.errors import PlanError
 from growtool.library.registry import libraries
@@ -34,13 +32,14 @@ def load_plugin(path: Path) -> list[str]:
     if path.suffix != ".py":
         raise PlanError(f"{path}: not a Python file; --plugin takes one that registers models in timm")
     before, known = set(libraries()), _names()
-    loader = _ReadAnew(path.stem, str(path))
-    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
-    assert spec is not None, "a loader is given"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, "it is a Python file"
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # timm looks the module of an entry point up by its name
     try:
-        loader.exec_module(module)
+        # `exec_module` would leave a `__pycache__` beside the file, and read the old one if the file was edited within
+        # the same second.
+        exec(compile(path.read_bytes(), str(module.__file__), "exec", dont_inherit=True), vars(module))
     except Exception as error:
         del sys.modules[path.stem]
         raise PlanError(f"{path}: the plugin failed: {type(error).__name__}: {error}; mend it and try again") from error
@@ -52,16 +51,6 @@ def load_plugin(path: Path) -> list[str]:
             "`@timm.models.register_model`, or register a library of models with `growtool.library.register`"
         )
     return added
-
-
-class _ReadAnew(SourceFileLoader):
-    """A loader that compiles the file each time, and leaves no `__pycache__` beside it.
-
-    A command writes nothing but its outputs, and an edit within the same second counts.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _names() -> set[str]:

@@ -194,6 +194,16 @@ def test_a_plugin_on_the_path_of_imports_is_no_other_module(tmp_path, beside):
     assert ("'plugin_in_place' is the name of another module" in run.stderr) == beside
 
 
+def test_the_functions_of_a_plugin_are_seen_where_its_path_is_relative(tmp_path):
+    (tmp_path / "plugin_nearby.py").write_text(PLUGIN.format(name="net_nearby"))
+    code = (
+        "import pathlib, sys; from growtool.library import ModelSpec, build, library_of; "
+        "from growtool.library.plugin import load_plugin; load_plugin(pathlib.Path(sys.argv[1])); "
+        "spec = ModelSpec('net_nearby'); print('pretrained' in library_of(spec).arguments(spec, build(spec)))"
+    )
+    assert in_plain_timm(code, "plugin_nearby.py", folder=tmp_path).stdout.strip() == "True"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
