@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +53,7 @@ def encode_header(
         offset += info.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return len(text).to_bytes(8, "little") + text
 
 
 def write_safetensors(

@@ -1,14 +1,13 @@
 """The boundary to libraries of models: the interface that each implements, and the libraries that there are."""
 
-from growtool.library.base import Library, leaves_of
-from growtool.library.inputs import Inputs, Sizes, Words, only_size
+from growtool.library.base import Library
+from growtool.library.inputs import Inputs, Sizes, Words, leaves_of, only_size
 from growtool.library.registry import (
     build,
     built_in,
     libraries,
     library_of,
     meta_inputs,
-    recognised,
     register,
     runs,
     spec_from,
@@ -29,7 +28,6 @@ __all__ = [
     "library_of",
     "meta_inputs",
     "only_size",
-    "recognised",
     "register",
     "runs",
     "spec_from",

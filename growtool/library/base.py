@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from growtool.errors import CheckpointError
-from growtool.library.building import seeded, set_eps, without_weights
-from growtool.library.inputs import Inputs, Words
+from growtool.library.building import Shapes, seeded, set_eps, without_weights
+from growtool.library.inputs import Inputs, Words, leaves_of
 from growtool.library.layout import Reading, Writing
 from growtool.library.loaded import Loaded, load_strictly
 from growtool.library.spec import ModelSpec, Published
@@ -78,12 +78,9 @@ class Library(ABC):
         return {"architecture": spec.architecture, "model_args": dict(spec.model_args), **spec.extra}
 
     def spec_of(self, model: nn.Module, architecture: str | None, model_args: Mapping[str, Any]) -> ModelSpec | None:
-        """Return the spec of a model in memory, or None if it is not of this library.
+        """Return the spec of a model in memory, with weights; None if it is not of this library.
 
-        Args:
-            model: a model with weights.
-            architecture: its name, if the plan gives one.
-            model_args: arguments that the plan gives; the model itself may not know them.
+        The architecture and arguments are those that the plan gives, if it does; the model itself may not know them.
         """
         return None
 
@@ -98,10 +95,7 @@ class Library(ABC):
         """Return the model with its initial weights; exceptions of its constructor pass through."""
 
     def require_known(self, architecture: str, *, where: str) -> None:
-        """Check that an architecture is among `models`; raise CheckpointError with the nearest names if not.
-
-        A library without names passes everything.
-        """
+        """Check that an architecture is among `models`, if there are any; raise CheckpointError if not."""
         names = [name for family in self.models().values() for name in family]
         if names and architecture not in names:
             near = ", ".join(difflib.get_close_matches(architecture, names, n=3)) or ", ".join(names[:8])
@@ -193,15 +187,7 @@ class Library(ABC):
         return ()
 
     def set_eps(self, model: nn.Module, eps: Mapping[str, float]) -> None:
-        """Set the eps of norms in place.
-
-        Args:
-            model: the model that is changed.
-            eps: path of a norm -> its eps.
-
-        Raises:
-            TypeError: there is no such module, or it has no eps.
-        """
+        """Set the eps of norms, given by path, in place; raise TypeError where there is no such norm."""
         set_eps(model, eps)
 
     def with_eps(self, spec: ModelSpec, eps: Mapping[str, float]) -> ModelSpec | None:
@@ -243,12 +229,10 @@ class Library(ABC):
 
     # How its files hold tensors
 
-    def reading(self, model: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Reading | None:
+    def reading(self, model: nn.Module, stored: Shapes) -> Reading | None:
         """Return how the model's tensors are read from a file with other names; None if the names have to agree.
 
-        Args:
-            model: the model without weights.
-            stored: shapes of the tensors in the file by their names.
+        `stored` holds the shapes of the tensors in the file by their names.
         """
         return None
 
@@ -258,7 +242,7 @@ class Library(ABC):
         Only a library whose `reading` is not None has to define it.
 
         Args:
-            model: the grown model without weights.
+            model: the grown model.
             source: the result of `reading` for the source.
             dropped: second names of tied tensors, which are not written.
         """
@@ -318,11 +302,3 @@ class Library(ABC):
             said: the arguments of the training script.
         """
         return spec, ()
-
-
-def leaves_of(wrapped: Any) -> tuple[Tensor, ...]:
-    """Return every tensor in the arguments or results of a call, however they are nested."""
-    from torch import Tensor
-    from torch.utils._pytree import tree_leaves
-
-    return tuple(leaf for leaf in tree_leaves(wrapped) if isinstance(leaf, Tensor))

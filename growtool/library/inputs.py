@@ -1,10 +1,10 @@
-"""The inputs of a model, and the words in which messages speak of them."""
+"""The inputs of a model, the words in which messages speak of them, and the tensors among its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -89,3 +89,11 @@ def size_text(sizes: Sizes) -> str:
     if len(sizes) == 1:
         return str(next(iter(sizes.values())))
     return ", ".join(f"{name} ({', '.join(map(str, size))})" for name, size in sizes.items())
+
+
+def leaves_of(wrapped: Any) -> tuple[Tensor, ...]:
+    """Return every tensor in the arguments or results of a call, however they are nested."""
+    from torch import Tensor
+    from torch.utils._pytree import tree_leaves
+
+    return tuple(leaf for leaf in tree_leaves(wrapped) if isinstance(leaf, Tensor))

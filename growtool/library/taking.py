@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from growtool.library.building import memory_of
+from growtool.library.building import Shapes, memory_of
 from growtool.library.loaded import Changed, told_changes
 from growtool.library.registry import library_of
 from growtool.library.spec import ModelSpec
@@ -65,7 +65,7 @@ def made_once(names: Iterable[str], make: Callable[[], Mapping[str, Tensor]]) ->
 
 
 def loaded_by_library(
-    spec: ModelSpec, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], folder: Path | None
+    spec: ModelSpec, stored: Mapping[str, Tensor], expected: Shapes, folder: Path | None
 ) -> LoadedByLibrary | None:
     """Return what a library makes of the tensors in a file; None if it refuses them or lacks some of the model's.
 

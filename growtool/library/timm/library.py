@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from growtool.errors import CheckpointError
-from growtool.library.base import Library, leaves_of
-from growtool.library.inputs import Inputs, Words
+from growtool.library.base import Library
+from growtool.library.inputs import Inputs, Words, leaves_of
 from growtool.library.spec import BUILT_IN, ModelSpec
 from growtool.library.timm import arguments, loading, naming, reach
 from growtool.library.timm.config import prepared_settings, read_config, written_config

@@ -122,11 +122,10 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     plain = {aliases.get(name, name): value for name, value in spec.model_args.items() if "." not in name}
     for path, value in spec.model_args.items():
         if "." in path:
-            *parts, name = path.split(".")
-            _part(plain, parts)[name] = value
+            part, name = _home(plain, path)
+            part[name] = value
     for path, count in spec.settings["per_block"].items():
-        *parts, name = path.split(".")
-        _fit_list(_part(plain, parts), name, count)
+        _fit_list(*_home(plain, path), count)
     computed = _computed(spec)
     return {name: value for name, value in plain.items() if name not in computed}
 
@@ -145,12 +144,13 @@ def counts_of(spec: ModelSpec) -> dict[str, int]:
     return {count: len(_entries(arguments[path])) for path, count in per_block.items() if "." not in path}
 
 
-def _part(arguments: dict[str, Any], parts: list[str]) -> dict[str, Any]:
-    """Return the part that a path leads to, after copies took the place of all parts on the way: it may be changed."""
+def _home(arguments: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the part that holds the field of a path, and the field's name; the part is a copy that may be changed."""
+    *parts, name = path.split(".")
     for part in parts:
         arguments[part] = dict(arguments.get(part) or {})
         arguments = arguments[part]
-    return arguments
+    return arguments, name
 
 
 def fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

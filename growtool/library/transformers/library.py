@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from growtool.errors import CheckpointError
-from growtool.library.base import Library, leaves_of
-from growtool.library.inputs import Inputs, Words
+from growtool.library.base import Library
+from growtool.library.inputs import Inputs, Words, leaves_of
 from growtool.library.spec import ModelSpec
 from growtool.library.transformers import layout
 from growtool.library.transformers.calling import answers, answers_something, inputs_of
