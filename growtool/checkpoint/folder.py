@@ -10,8 +10,9 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.beside import OWN_FILES, matches
 from growtool.checkpoint.documents import CONFIG, SPEC_KEY, WEIGHTS
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from growtool.checkpoint.reader import Checkpoint
     from growtool.library import ModelSpec
 
-T = TypeVar("T")
 Produce = Callable[[str], "torch.Tensor"] | Iterator["torch.Tensor | Stored"]
 Documents = Mapping[str, str] | Callable[[Path], Mapping[str, str]]
 
@@ -183,22 +183,32 @@ def _write_weights(
     made = (produce(name) if callable(produce) else next(produce) for name in order)
     writing = writing or Writing({name: name for name in order})
     # The header comes first, so names and shapes are found on meta tensors before any real one is made.
-    in_file = dict(writing.stream(((name, tensors[name].empty()) for name in order), loaded=lambda tensor: tensor))
-    stream = (tensor for _, tensor in writing.stream(_named(order, made), loaded=_loaded))
+    empty = (tensors[name].empty() for name in order)
+    infos = infos_of(dict(_in_file(order, empty, writing)))
+    stream = map(itemgetter(1), _in_file(order, made, writing))  # keeps no tensor, unlike a generator
     if limit is None:
-        write_safetensors(path, infos_of(in_file), stream, metadata, order=list(in_file))
+        write_safetensors(path, infos, stream, metadata, order=list(infos))
     else:
-        write_shards(path.parent, infos_of(in_file), stream, metadata, list(in_file), limit)
+        write_shards(path.parent, infos, stream, metadata, limit)
 
 
-def _named(names: Iterable[str], tensors: Iterator[T]) -> Iterator[tuple[str, T]]:
-    """Return the tensors with their names, one by one."""
-    # Unlike this, `zip` keeps its latest tuple, and so a tensor in memory, until the next tensor has been made.
-    return ((name, next(tensors)) for name in names)
-
-
-def _loaded(made: torch.Tensor | Stored) -> torch.Tensor:
-    return made.read() if isinstance(made, Stored) else made
+def _in_file(
+    names: Iterable[str], tensors: Iterator[torch.Tensor | Stored], writing: Writing
+) -> Iterator[tuple[str, torch.Tensor | Stored]]:
+    """Yield the tensors of the file by name, as those of the model come; hold only those that wait for others."""
+    waiting = {part: conversion for conversion in writing.conversions for part in conversion.parts}
+    held: dict[str, torch.Tensor] = {}
+    for name in names:  # `zip` would keep its latest tuple, and so a tensor in memory, until the next has been made
+        tensor = next(tensors)
+        if name in writing.names:
+            yield writing.names[name], tensor
+        elif name in waiting:
+            held[name] = tensor.read() if isinstance(tensor, Stored) else tensor
+            conversion = waiting[name]
+            if held.keys() >= set(conversion.parts):
+                made = conversion.of(held.pop)
+                yield from ((result, made[result]) for result in conversion.results)
+        del tensor  # frees its memory before the iterator makes the next one
 
 
 def loading_line(path: Path) -> str:

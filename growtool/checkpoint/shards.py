@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,6 @@ def write_shards(
     tensors: Mapping[str, TensorInfo],
     produce: Iterator[torch.Tensor | Stored],
     metadata: Mapping[str, str],
-    order: Sequence[str],
     limit: str,
 ) -> None:
     """Write `tensors` into shards of at most `limit` bytes as huggingface_hub cuts them, and their index.
@@ -62,16 +61,17 @@ def write_shards(
 
     Args:
         folder: where the files appear.
-        tensors: shape and type of every tensor.
-        produce: yields the tensors in `order`.
+        tensors: shape and type of every tensor, in the order of the files.
+        produce: yields the tensors in this order.
         metadata: strings for the header of each file.
-        order: names of all tensors.
         limit: bytes as users write them, such as `5GB`.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
     # Meta tensors have the sizes that the split goes by.
-    cut: Any = split_torch_state_dict_into_shards({name: tensors[name].empty() for name in order}, max_shard_size=limit)
+    cut: Any = split_torch_state_dict_into_shards(
+        {name: info.empty() for name, info in tensors.items()}, max_shard_size=limit
+    )
     for file, names in cut.filename_to_tensors.items():
         held = {name: tensors[name] for name in names}
         write_safetensors(folder / file, held, itertools.islice(produce, len(names)), metadata, order=names)

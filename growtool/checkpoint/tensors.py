@@ -223,6 +223,11 @@ def all_in_type(
     return rounded
 
 
-def infos_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorInfo]:
+def info_of(tensor: torch.Tensor | Stored) -> TensorInfo:
+    """Return the shape and type that the header of a file with this tensor would tell."""
+    return tensor.info if isinstance(tensor, Stored) else TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype))
+
+
+def infos_of(state: Mapping[str, torch.Tensor | Stored]) -> dict[str, TensorInfo]:
     """Return the shapes and types that the header of a file with these tensors would tell."""
-    return {name: TensorInfo(tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in state.items()}
+    return {name: info_of(tensor) for name, tensor in state.items()}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from growtool.checkpoint.staging import atomic_file
-from growtool.checkpoint.tensors import DTYPES, Stored, TensorInfo, dtype_name
+from growtool.checkpoint.tensors import DTYPES, Stored, TensorInfo, info_of
 
 if TYPE_CHECKING:
     import torch
@@ -82,9 +82,8 @@ def write_safetensors(
         file.write(encode_header(tensors, metadata, order))
         for name in order or file_order(tensors):
             made = produce(name) if callable(produce) else next(produce)
-            info = made.info if isinstance(made, Stored) else TensorInfo(tuple(made.shape), dtype_name(made.dtype))
-            if info != tensors[name]:
-                raise ValueError(f"{name}: produced {info}, announced {tensors[name]}")
+            if info_of(made) != tensors[name]:
+                raise ValueError(f"{name}: produced {info_of(made)}, announced {tensors[name]}")
             if isinstance(made, Stored):
                 _copy(made, file)
             else:

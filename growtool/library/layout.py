@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-T = TypeVar("T")
 
 Convert = Callable[[Mapping[str, "Tensor"]], Mapping[str, "Tensor"]]
 
@@ -62,25 +60,3 @@ class Writing:
 
     names: Mapping[str, str]
     conversions: Sequence[Conversion] = ()
-
-    def stream(
-        self, tensors: Iterable[tuple[str, T]], loaded: Callable[[T], Tensor]
-    ) -> Iterator[tuple[str, T | Tensor]]:
-        """Yield the tensors of the file by name, as those of the model come; hold only those that wait for others.
-
-        Args:
-            tensors: tensors of the model by name, in a form that this method does not look into.
-            loaded: returns the values of a tensor that is to be converted.
-        """
-        waiting = {part: conversion for conversion in self.conversions for part in conversion.parts}
-        held: dict[str, Tensor] = {}
-        for name, tensor in tensors:
-            if name in self.names:
-                yield self.names[name], tensor
-            elif name in waiting:
-                held[name] = loaded(tensor)
-                conversion = waiting[name]
-                if held.keys() >= set(conversion.parts):
-                    made = conversion.of(held.pop)
-                    yield from ((result, made[result]) for result in conversion.results)
-            del tensor  # frees its memory before the iterator makes the next one

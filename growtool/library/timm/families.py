@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from growtool.library.building import Shapes, shapes_of
 from growtool.library.spec import ModelSpec
 from growtool.library.timm.reach import base_architecture, home_module
 
-INHERITED = ("num_classes", "in_chans", "global_pool")  # arguments of the source that a model of another name keeps
+_INHERITED = ("num_classes", "in_chans", "global_pool")
 TRIED = 16  # models of a family that are built to look at their shapes
 
 
@@ -29,6 +30,11 @@ def _is_growtools(models: tuple[str, ...]) -> bool:
     from timm.models import model_entrypoint
 
     return any(model_entrypoint(name).__module__.startswith("growtool.") for name in models[:1])
+
+
+def inherited(spec: ModelSpec) -> dict[str, Any]:
+    """Return the arguments of a spec that a model of another name keeps."""
+    return {key: spec.model_args[key] for key in _INHERITED if key in spec.model_args}
 
 
 def siblings(spec: ModelSpec) -> list[str]:
@@ -50,9 +56,8 @@ def larger_siblings(
     shapes = shapes_of(model)
     larger = []
     for name in difflib.get_close_matches(base_architecture(spec), list(candidates), n=TRIED, cutoff=0.0):
-        kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
         try:
-            others = shapes_of(build(ModelSpec(name, kept)))
+            others = shapes_of(build(ModelSpec(name, inherited(spec))))
         except CheckpointError:
             continue
         if others.keys() == shapes.keys() and others != shapes and _none_smaller(shapes, others):

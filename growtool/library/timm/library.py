@@ -18,7 +18,7 @@ from growtool.library.inputs import Inputs, Words, leaves_of
 from growtool.library.spec import BUILT_IN, ModelSpec
 from growtool.library.timm import arguments, loading, naming, reach
 from growtool.library.timm.config import prepared_settings, read_config, written_config
-from growtool.library.timm.families import INHERITED, families, larger_siblings, siblings
+from growtool.library.timm.families import families, inherited, larger_siblings, siblings
 from growtool.library.timm.overriding import REPEATS
 from growtool.library.values import Value, numbers_in
 
@@ -102,8 +102,7 @@ class Timm(Library):
 
     def named(self, spec: ModelSpec, architecture: str, model_args: Mapping[str, Any]) -> ModelSpec:
         """Return the spec of another model with the source's classes, input channels, pooling and settings."""
-        kept = {key: spec.model_args[key] for key in INHERITED if key in spec.model_args}
-        return ModelSpec(architecture, {**kept, **model_args}, spec.settings, spec.extra)
+        return ModelSpec(architecture, {**inherited(spec), **model_args}, spec.settings, spec.extra)
 
     def require_known(self, architecture: str, *, where: str) -> None:
         """Check that timm's registry holds an architecture; raise CheckpointError with the nearest names if not."""
@@ -205,7 +204,6 @@ def input_size(model: nn.Module) -> tuple[int, int, int]:
 
 def _tried(call: loading.Call, spec: ModelSpec, state: Mapping[str, Tensor] | None = None) -> Loaded | None:
     """Return what a call of timm loads; None if it raises."""
-    try:
+    with suppress(Exception):  # filters of timm's model files may raise anything on a state dict that is not theirs
         return loading.load(call, spec, state)
-    except Exception:  # filters of timm's model files may raise anything on a state dict that is not theirs
-        return None
+    return None

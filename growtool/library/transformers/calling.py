@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import threading
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,12 @@ def inputs_of(model: nn.Module, count: int, generator: Generator) -> dict[str, T
     Raises:
         CheckpointError: the model takes something else, or inputs of a size that its configuration does not tell.
     """
+    import torch
+
     takes = inspect.signature(model.forward).parameters
     heard = {"input_features": _features, "input_values": _sound}  # of speech models, whose tokens are a decoder's
-    makers = {name: maker for name, maker in {"pixel_values": _images, **heard}.items() if name in takes}
-    made = {name: maker(model.config, count, generator) for name, maker in makers.items()}
+    sizes = {name: size(model.config) for name, size in {"pixel_values": _image, **heard}.items() if name in takes}
+    made = {name: torch.randn(count, *size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
     if "input_ids" in takes and heard.keys().isdisjoint(made):
         made["input_ids"] = _tokens(model.config, (count, TOKENS), generator)
     if not made:
@@ -95,50 +97,40 @@ def _tokens(config: Any, size: tuple[int, int], generator: Generator) -> Tensor:
     return usual[torch.randint(len(usual), size, generator=generator)]
 
 
-def _images(config: Any, count: int, generator: Generator) -> Tensor:
-    """Return images [count, C, H, W]."""
-    import torch
-
+def _image(config: Any) -> Sequence[int]:
+    """Return channels, height and width of an image."""
     vision = getattr(config, "vision_config", config)
     size = getattr(vision, "image_size", None) or _IMAGE
     height, width = (size, size) if isinstance(size, int) else size
-    channels = getattr(vision, "num_channels", 3)
-    return torch.randn(count, channels, height, width, generator=generator, dtype=torch.float64)
+    return getattr(vision, "num_channels", 3), height, width
 
 
-def _features(config: Any, count: int, generator: Generator) -> Tensor:
-    """Return features [count, bins, frames] as Whisper takes them.
+def _features(config: Any) -> Sequence[int]:
+    """Return bins and frames of features as Whisper takes them.
 
-    A model whose configuration has `feature_projection_input_dim` takes [count, frames, bins] (Wav2Vec2-BERT).
+    A model whose configuration has `feature_projection_input_dim` takes [frames, bins] (Wav2Vec2-BERT).
     """
-    import torch
-
     audio = getattr(config, "audio_config", config)
     bins_before_projection = getattr(audio, "feature_projection_input_dim", None)
     if bins_before_projection is not None:
-        return torch.randn(count, _FRAMES, bins_before_projection, generator=generator, dtype=torch.float64)
+        return _FRAMES, bins_before_projection
     bins, positions = _sizes(config, audio, "features", "num_mel_bins", "max_source_positions")
-    frames = 2 * positions  # Whisper refuses any other number: a convolution of stride 2 stands before the positions
-    return torch.randn(count, bins, frames, generator=generator, dtype=torch.float64)
+    return bins, 2 * positions  # Whisper refuses other numbers: a convolution of stride 2 stands before the positions
 
 
-def _sound(config: Any, count: int, generator: Generator) -> Tensor:
-    """Return sound [count, samples] that gives `_FRAMES` frames, as Wav2Vec2 takes it.
+def _sound(config: Any) -> Sequence[int]:
+    """Return the samples of a sound that gives `_FRAMES` frames, as Wav2Vec2 takes it.
 
-    A model whose configuration has `num_mel_bins` takes features [count, frames, bins] under the same name (AST).
+    A model whose configuration has `num_mel_bins` takes features [frames, bins] under the same name (AST).
     """
-    import torch
-
     if getattr(config, "num_mel_bins", None) is not None:
-        size = _sizes(config, config, "features", "max_length", "num_mel_bins")
-    else:
-        samples = _FRAMES
-        kernels, strides = _sizes(config, config, "sound", "conv_kernel", "conv_stride")
-        # From the last convolution to the first: n outputs need (n - 1) * stride + kernel inputs.
-        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
-            samples = (samples - 1) * stride + kernel
-        size = [samples]
-    return torch.randn(count, *size, generator=generator, dtype=torch.float64)
+        return _sizes(config, config, "features", "max_length", "num_mel_bins")
+    samples = _FRAMES
+    kernels, strides = _sizes(config, config, "sound", "conv_kernel", "conv_stride")
+    # From the last convolution to the first: n outputs need (n - 1) * stride + kernel inputs.
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return [samples]
 
 
 def _sizes(config: Any, part: Any, what: str, *names: str) -> list[Any]:
