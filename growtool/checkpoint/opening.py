@@ -126,9 +126,7 @@ def _in_shards(repository: Repository, pinned: str) -> Found:
     """Return the checkpoint of a repository with weights in several files, of which the headers alone are read."""
     index = repository.fetch(INDEX)
     files = tuple(shards(index))
-    origin = Origin(
-        repository.address.text, pinned, repository.name, repository.commit, partial(_fetch_all, repository, files)
-    )
+    origin = repository.origin(pinned, partial(_fetch_all, repository, files))
     header, held = read_shards(index, partial(_header, repository))
     return Found(index, origin, header, files=held)
 
@@ -170,8 +168,8 @@ def _fetch(name: Name) -> Path:
 
 def _held(repository: Repository, file: str, pinned: str) -> Found:
     """Return the checkpoint of one file of weights, of which the header alone is read."""
-    path, fetch = repository.folder / file, partial(repository.fetch, file, shown=True)
-    origin = Origin(repository.address.text, pinned, repository.name, repository.commit, fetch)
+    path = repository.folder / file
+    origin = repository.origin(pinned, partial(repository.fetch, file, shown=True))
     return Found(path, origin, _header(repository, path))
 
 

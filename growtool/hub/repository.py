@@ -70,6 +70,10 @@ class Repository:
         """Return `org/name`."""
         return self.address.repository
 
+    def origin(self, pinned: str, fetch: Callable[[], Path]) -> Origin:
+        """Return the origin of a checkpoint of this repository; see there for the arguments."""
+        return Origin(self.address.text, pinned, self.name, self.commit, fetch)
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -39,8 +39,8 @@ def without_weights(create: Callable[[], nn.Module], loaded: Iterable[Tensor] = 
     """
     import torch
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _without_initialisation(loaded):
-        warnings.simplefilter("ignore")
+    quiet = warnings.catch_warnings(action="ignore")
+    with quiet, torch.random.fork_rng(devices=[]), _without_initialisation(loaded):
         # Some modules make buffers on the device of a parameter (Swin's bias tables), some run a layer while they are
         # built (hybrid patch embeddings); those need a full build.
         with contextlib.suppress(RuntimeError), _parameters_on_meta():
@@ -54,8 +54,7 @@ def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return the model that a constructor builds with weights drawn from `seed`; the global random state stays."""
     import torch
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return create()
 

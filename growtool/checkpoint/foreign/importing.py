@@ -113,13 +113,13 @@ def _state_of(file: Path) -> StateDict:
     """Return the state dict in a file, or in all shards of an index."""
     if file.name.endswith(INDEX_ENDING):
         parts = [_state_of(file.with_name(name)).tensors for name in shards(file)]
-        return StateDict({name: part[name] for part in parts for name in part}, (), (), (), {})
+        return StateDict({name: part[name] for part in parts for name in part})
     if file.suffix != ".safetensors" or _is_pickle(file):
         return read_state_dict(file)
     read_header(file)  # its errors tell more than those of the safetensors library
     from safetensors.torch import load_file
 
-    return StateDict(load_file(file), (), (), (), {})
+    return StateDict(load_file(file))
 
 
 def _is_pickle(file: Path) -> bool:

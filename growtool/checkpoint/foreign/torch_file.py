@@ -7,9 +7,10 @@ hold data, and that training scripts commonly save: the parsed arguments, paths,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,10 @@ class StateDict:
     """
 
     tensors: Mapping[str, Tensor]
-    keys: tuple[str, ...]
-    others: tuple[str, ...]
-    left: tuple[str, ...]
-    beside: Mapping[str, Any]
+    keys: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -96,11 +97,10 @@ def _loaded(path: Path, objects: list[Any]) -> Any:
 
 def _needs_none(path: Path) -> bool:
     """Return whether torch reads a file with weights_only as it is."""
-    try:
+    with contextlib.suppress(Exception):
         _loaded(path, [])
-    except Exception:
-        return False
-    return True
+        return True
+    return False
 
 
 def _named_in(path: Path) -> set[str] | None:
@@ -110,10 +110,9 @@ def _named_in(path: Path) -> set[str] | None:
     """
     import torch
 
-    try:
+    with contextlib.suppress(Exception):
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:
-        return None
+    return None
 
 
 def _objects() -> list[Any]:

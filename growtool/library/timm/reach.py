@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from growtool.library.building import set_eps
+from growtool.library.building import set_eps, without_weights
 from growtool.library.timm.overriding import REPEATS, SeenError, overridden
 
 if TYPE_CHECKING:
@@ -127,5 +127,5 @@ def _watched(spec: ModelSpec) -> tuple[dict[str, Any], Sequence[Sequence[Any]]]:
     seen: dict[str, Any] = {}
     args = {name: value for name, value in args.items() if name not in ("eps_of", *_FOR_TIMM)}
     with overridden(sys.modules[entrypoint.__module__], args, seen) as decoded, contextlib.suppress(SeenError):
-        entrypoint()
+        without_weights(entrypoint)  # a user's own file may build the model, instead of raising SeenError
     return seen, decoded
