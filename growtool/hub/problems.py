@@ -39,7 +39,9 @@ def asking(address: Address, what: str) -> Iterator[None]:
     except GrowtoolError:
         raise
     except Exception as error:
-        _tell(error, address, what)
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
+        raise CheckpointError(_message(error, address, what)) from error
     finally:
         logger.setLevel(level)
 
@@ -56,64 +58,64 @@ def is_unreachable(error: BaseException) -> bool:
 
 def refuse_unreachable(error: BaseException, address: Address, what: str) -> NoReturn:
     """Raise the CheckpointError for a hub that does not answer, if the cache does not hold `what`."""
+    raise CheckpointError(_unreachable(error, address, what)) from error
+
+
+def _unreachable(error: BaseException, address: Address, what: str) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    text, what = address.text, what or "the checkpoint"
+    what = what or "the checkpoint"
     if isinstance(error, OfflineModeIsEnabled):
-        raise CheckpointError(
-            f"{text}: found HF_HUB_OFFLINE set, and {what} is not in the cache {constants.HF_HUB_CACHE}; expected it "
-            "there; unset HF_HUB_OFFLINE, or set HF_HUB_CACHE to a cache that has it"
-        ) from error
-    raise CheckpointError(
-        f"{text}: found no answer from {constants.ENDPOINT} ({_short(error)}), and {what} is not in the cache "
+        return (
+            f"{address.text}: found HF_HUB_OFFLINE set, and {what} is not in the cache {constants.HF_HUB_CACHE}; "
+            "expected it there; unset HF_HUB_OFFLINE, or set HF_HUB_CACHE to a cache that has it"
+        )
+    return (
+        f"{address.text}: found no answer from {constants.ENDPOINT} ({_short(error)}), and {what} is not in the cache "
         f"{constants.HF_HUB_CACHE}; expected one of them; check the network (HF_ENDPOINT names a mirror), or name a "
         "folder"
-    ) from error
+    )
 
 
-def _tell(error: Exception, address: Address, what: str) -> NoReturn:
-    """Raise the CheckpointError for an error of `huggingface_hub`; an error of the disk goes on as it is."""
+def _message(error: Exception, address: Address, what: str) -> str:
+    """Return what to say of an error of `huggingface_hub`; see `asking` for the arguments."""
     from huggingface_hub import constants, errors
 
     text, name, server = address.text, address.repository, constants.ENDPOINT
     if isinstance(error, errors.GatedRepoError):
-        raise CheckpointError(
+        return (
             f"{text}: found a gated repository, expected one that may be read; ask for access at {server}/{name}, then "
             "log in with `hf auth login`, or set HF_TOKEN"
-        ) from error
+        )
     if isinstance(error, errors.RevisionNotFoundError):
-        raise CheckpointError(
+        return (
             f"{text}: found no revision {address.revision!r}, expected a branch, a tag or a commit of {name}"
             f"{_revisions(address)}"
-        ) from error
+        )
     # The hub does not say whether a repository is private or not there.
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError) or (
         isinstance(error, errors.HfHubHTTPError) and not what and _status(error) in (401, 403, 404)
     ):
-        raise CheckpointError(
+        return (
             f"{text}: found no repository {name!r} at {server}, expected one{_near(address)}; correct the name, or, "
             "where it is private, log in with `hf auth login` or set HF_TOKEN; a folder of this name is not there "
             "either"
-        ) from error
-    if isinstance(error, OSError) and error.errno in _DISK:
-        raise error
-    # `hf_hub_download` raises LocalEntryNotFoundError from whatever kept it from the network.
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+        )
     if isinstance(error, errors.SafetensorsParsingError):
-        raise CheckpointError(
-            f"{text}: {what}: not a safetensors file ({_short(error)}); name another revision or repository"
-        ) from error
+        return f"{text}: {what}: not a safetensors file ({_short(error)}); name another revision or repository"
     if what and _broke_off(error):
-        raise CheckpointError(
+        return (
             f"{text}: {what}: the download was interrupted ({_short(error)}), expected the whole file; run the same "
             "command again"
-        ) from error
+        )
+    # `hf_hub_download` raises LocalEntryNotFoundError from whatever kept it from the network.
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     if is_unreachable(cause):
-        refuse_unreachable(cause, address, what)
-    raise CheckpointError(
+        return _unreachable(cause, address, what)
+    return (
         f"{text}: found an error of {server} ({_short(cause)}), expected {what or 'the repository'}; try it again later"
-    ) from error
+    )
 
 
 def _broke_off(error: Exception) -> bool:

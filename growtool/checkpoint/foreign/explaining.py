@@ -33,7 +33,7 @@ def may_be(checkpoint: Checkpoint, expected: Shapes) -> bool:
     No library makes a model of many times the numbers out of a file. Building such a model could take minutes and all
     memory.
     """
-    stored = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
+    stored = sum(info.numel for info in checkpoint.tensors.values())
     needed = sum(math.prod(shape) for shape in expected.values())
     return checkpoint.form is None and needed <= _MOST_MADE * stored + _LITTLE
 
