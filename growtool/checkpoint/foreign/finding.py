@@ -39,8 +39,9 @@ def find_weights(path: Path) -> Path:
         _refuse_shards(path, [index for index in indices(path.parent) if path.name in _listed_in(index)])
         beside = [ADAPTER] if path.name.startswith("adapter") and path.with_name(ADAPTER).is_file() else []
         _refuse_others(path, [path.name, *beside])
-    if path.is_file() or (path / WEIGHTS).is_file():
-        return path if path.is_file() else path / WEIGHTS
+        return path
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
     of_run = [str(path / name) for name in (BEST, LAST) if (path / name / WEIGHTS).is_file()]
     if of_run:
         raise CheckpointError(
