@@ -55,22 +55,17 @@ class Loaded:
 
         A tensor that has another name in the model is recognised by its values.
         """
-        import torch
-
-        same = {name for name, value in self.given.items() if name in found and _equal(found[name], value)}
+        same = {
+            name
+            for name, value in self.given.items()
+            if name in found and found[name].shape == value.shape and _same_numbers(found[name], value)
+        }
         left = {name: value for name, value in found.items() if name not in same}
-        by_count: dict[int, list[str]] = {}
-        for name, value in left.items():
-            by_count.setdefault(value.numel(), []).append(name)
-
-        def holds(name: str, value: Tensor) -> bool:
-            return name in left and torch.equal(left[name].flatten(), value.flatten().to(left[name].dtype))
-
         changed = list[Changed]()
         for name, value in self.given.items():
             if name in same:
                 continue
-            twin = next((old for old in by_count.get(value.numel(), ()) if holds(old, value)), None)
+            twin = next((old for old, before in left.items() if _same_numbers(before, value)), None)
             old = twin or (name if name in left else None)
             changed.append((name, old, left.pop(old).shape if old else (), value.shape, twin is not None))
         return told_changes(changed, left, self.missing)
@@ -132,10 +127,11 @@ def _held_against(model: nn.Module, state: Mapping[str, Any], strict: bool = Tru
     return _IncompatibleKeys(missing, unexpected)
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers in the same order, whatever their shapes, in the type of `a`."""
     import torch
 
-    return a.shape == b.shape and torch.equal(a, b.to(a.dtype))
+    return a.numel() == b.numel() and torch.equal(a.flatten(), b.flatten().to(a.dtype))
 
 
 @contextlib.contextmanager
