@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from growtool.checkpoint.foreign.explaining import config_folder, differences, explain, first_few, may_be
+from growtool.checkpoint.foreign.explaining import config_folder, differences, explain, first_few, is_worth_asking
 from growtool.checkpoint.foreign.names import cleaned
 from growtool.checkpoint.tensors import infos_of
 from growtool.errors import CheckpointError
@@ -140,7 +140,7 @@ def _as_library_takes(checkpoint: Checkpoint, expected: Shapes) -> Checkpoint | 
 
     Tensors that the library only renames or reshapes are read from the file one by one.
     """
-    if not may_be(checkpoint, expected):
+    if not is_worth_asking(checkpoint, expected):
         return None
     folder = config_folder(checkpoint)
     stored = {name: info.empty() for name, info in checkpoint.stored.items()}

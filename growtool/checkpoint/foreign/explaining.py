@@ -27,8 +27,8 @@ Attempt = tuple[list[str], list[str]]
 """What a library changed while it loaded a checkpoint, and the lines of Python that do it; there may be no lines."""
 
 
-def may_be(checkpoint: Checkpoint, expected: Shapes) -> bool:
-    """Return whether a library may be asked to make the model's tensors from the stored ones.
+def is_worth_asking(checkpoint: Checkpoint, expected: Shapes) -> bool:
+    """Return whether a library is asked to make the model's tensors of the stored ones.
 
     No library makes a model of many times the numbers out of a file. Building such a model could take minutes and all
     memory.
@@ -67,7 +67,7 @@ def explain(checkpoint: Checkpoint, expected: Shapes) -> str:
         checkpoint: the checkpoint that does not match.
         expected: shapes of the model's tensors by name.
     """
-    if not may_be(checkpoint, expected):
+    if not is_worth_asking(checkpoint, expected):
         return _other_model(checkpoint)
     prefix = foreign_prefix(checkpoint.stored, expected) or common_prefix(checkpoint.stored)
     told = f"the model's names stand after {prefix!r} in the file. " if cleaned(prefix) else ""  # no wrapper's prefix
