@@ -18,7 +18,7 @@ Leaf = Number | str
 Value: TypeAlias = "Number | tuple[Value | str, ...]"
 
 
-def scaled_at(value: Value, factor: float, places: Collection[int] | None) -> Value:
+def scaled_at(value: Value, factor: float, places: Collection[int] | None = None) -> Value:
     """Return a value with the numbers in some places times a factor; whole products of whole numbers stay whole.
 
     Args:

@@ -3,7 +3,7 @@
 import pytest
 
 from growtool.errors import PlanError
-from growtool.library.values import as_lists, leaves, scaled, with_leaves
+from growtool.library.values import as_lists, leaves, scaled_at, with_leaves
 from growtool.plan.depth import ZeroOut
 from growtool.recipe.blocks.placing import place_blocks
 from growtool.recipe.target.added_blocks import adds_blocks
@@ -43,9 +43,9 @@ def test_added_blocks(before, after, adds, alike):
 
 def test_values_keep_their_form():
     nested = ((1, 4, 0), (1, 4, 0))
-    assert scaled(nested, 2) == ((2, 8, 0), (2, 8, 0)) and leaves(nested) == (1, 4, 0, 1, 4, 0)
+    assert scaled_at(nested, 2) == ((2, 8, 0), (2, 8, 0)) and leaves(nested) == (1, 4, 0, 1, 4, 0)
     assert with_leaves(nested, range(6)) == ((0, 1, 2), (3, 4, 5)) and with_leaves(3, [5]) == 5
-    assert as_lists(("a", (1, 2))) == ["a", [1, 2]] and scaled((2, "a", 1.5), 2) == (4, "a", 3.0)
+    assert as_lists(("a", (1, 2))) == ["a", [1, 2]] and scaled_at((2, "a", 1.5), 2) == (4, "a", 3.0)
 
 
 EDGENEXT = Tiny(

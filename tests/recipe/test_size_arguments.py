@@ -10,7 +10,7 @@ from growtool.errors import PlanError
 from growtool.library.timm import input_size
 from growtool.library.timm.families import larger_siblings
 from growtool.library.timm.reach import with_open_arguments
-from growtool.library.values import scaled
+from growtool.library.values import scaled_at
 from growtool.plan.target import factor_text
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.trace import trace_model
@@ -39,8 +39,8 @@ def size_arguments(tiny: Tiny) -> SizeArguments:
     ],
 )
 def test_products_of_whole_numbers_stay_whole(value, factor, result):
-    assert scaled(value, factor) == result
-    assert [type(part) for part in _parts(scaled(value, factor))] == [type(part) for part in _parts(result)]
+    assert scaled_at(value, factor) == result
+    assert [type(part) for part in _parts(scaled_at(value, factor))] == [type(part) for part in _parts(result)]
 
 
 def _parts(value) -> tuple:

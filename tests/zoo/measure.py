@@ -17,7 +17,7 @@ from growtool.errors import GrowtoolError
 from growtool.library import library_of
 from growtool.library.timm.families import larger_siblings
 from growtool.library.timm.reach import with_open_arguments
-from growtool.library.values import as_lists, numbers_in, scaled
+from growtool.library.values import as_lists, numbers_in, scaled_at
 from growtool.recipe.target import spec as target_module
 from growtool.recipe.target.size_arguments import AXES, SizeArguments, find_size_arguments
 from growtool.trace import Trace, groups_on, trace_built
@@ -173,7 +173,7 @@ def single_changes(spec: ModelSpec, skeleton: nn.Module) -> Iterator[dict[str, A
     """Every number of the constructor doubled, every switch turned, each on its own."""
     arguments = library_of(spec).arguments(spec, skeleton)
     for name, value in numbers_in(arguments).items():
-        yield {name: as_lists(scaled(value, 2))}
+        yield {name: as_lists(scaled_at(value, 2))}
     for name, switch in arguments.items():
         if isinstance(switch, bool) and name != "pretrained":
             yield {name: not switch}
