@@ -124,14 +124,10 @@ def assemble(
         selection=selection,
         guard=guard,
         new_warmup=NewWarmup(model, new, config.warmup_of_new(steps, len(batches))),
+        clip=clip,
+        config=config,
         device=device,
         world=world,
-        autocast=config.autocast,
-        memory_format=layout(config.channels_last),
-        seed=config.seed,
-        accumulate=config.grad_accum_steps,
-        clip=clip,
-        skips=config.nonfinite == "skip",
     )
 
 

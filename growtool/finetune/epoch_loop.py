@@ -17,7 +17,7 @@ from growtool.finetune.job import Job
 from growtool.finetune.parallel.device import is_out_of_memory, peak_memory
 from growtool.finetune.shortfall import Shortfall, shortfall_of
 from growtool.finetune.state.copies import Copies
-from growtool.finetune.state.folder import BackgroundSaver, RunFolder, step_name
+from growtool.finetune.state.folder import RunFolder, Saver
 from growtool.finetune.state.journal import Journal
 from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.records import (
@@ -92,7 +92,7 @@ class EpochLoop:
         course: RunProgress,
         folder: RunFolder,
         journal: Journal | None,
-        saver: BackgroundSaver | None,
+        saver: Saver | None,
         progress: Progress,
         request: StopRequest,
     ) -> None:
@@ -100,7 +100,7 @@ class EpochLoop:
         self.journal, self.saver, self.progress, self.request = journal, saver, progress, request
         self.world = job.trainer.world
         self.copies = Copies() if saver is not None else None
-        self.meter = Meter()
+        self.meter = Meter(job.trainer, course)
         self.begun = time.perf_counter() - course.seconds
         self.told_unreadable = len(course.unreadable)
 
@@ -131,7 +131,8 @@ class EpochLoop:
             raise
         assert course.initial is not None and course.best is not None and course.last is not None
         self.world.wait()
-        final = self._final()
+        # From disk: every process loads `best/` and evaluates its part of the images.
+        final = evaluate_source(self.folder.best, job.config, trainer.device, self.world)
         return RunResult(
             output=self.folder.root,
             initial=course.initial,
@@ -155,16 +156,14 @@ class EpochLoop:
                 f"{self.job.source.name}: found an evaluation loss of {result.loss} before the first update, "
                 "expected a finite number; the weights are damaged, or --amp-dtype float16 does not suffice for them"
             )
-        self.course.initial = EpochRecord(
-            0, 0, None, result.top1, result.top5, result.loss, best=False, seconds=self._seconds(), macs=0
-        )
+        self.course.initial = self._epoch_record(0, None, result)
         self._tell(self.course.initial)
 
     def _epoch(self, epoch: int) -> None:
         """Train an epoch, or the rest of it; evaluate and save, within it as often as the options say."""
         job, trainer, course, meter = self.job, self.job.trainer, self.course, self.meter
         job.begin_epoch(epoch)
-        meter.restart(course, trainer.device)
+        meter.restart()
         if course.batch and self._is_owed():
             self._evaluate_within(epoch)
         for images, targets in job.train.epoch(epoch, course.batch):
@@ -217,18 +216,22 @@ class EpochLoop:
         )
         self.meter.since += time.perf_counter() - begun
 
-    def _complete(self, epoch: int, result: Evaluation) -> None:
-        """Update the progress at the end of an epoch, save it, and tell it."""
-        course, meter = self.course, self.meter
-        train_loss = meter.epoch_sum / meter.epoch_count if meter.epoch_count else None
-        record = EpochRecord(
+    def _epoch_record(self, epoch: int, train_loss: float | None, result: Evaluation) -> EpochRecord:
+        return EpochRecord(
             epoch, self.job.trainer.step, train_loss, result.top1, result.top5, result.loss, best=False,
             seconds=self._seconds(), macs=self._macs(),
         )  # fmt: skip
+
+    def _complete(self, epoch: int, result: Evaluation) -> None:
+        """Update the progress at the end of an epoch, save it, and tell it."""
+        course = self.course
+        train_loss = course.epoch_sum / course.epoch_count if course.epoch_count else None
+        record = self._epoch_record(epoch, train_loss, result)
         record = replace(record, best=course.best is None or record.rank > course.best.rank)
         course.best, course.last = (record if record.best else course.best), record
         course.epoch, course.batch = epoch, 0
-        meter.restart(None, self.job.trainer.device)
+        course.pending, course.epoch_sum, course.epoch_count = [], 0.0, 0
+        self.meter.restart()
         self._save(result)
         self._tell(record)
 
@@ -243,10 +246,9 @@ class EpochLoop:
 
     def _note_course(self) -> None:
         """Bring the progress up to date before it is saved."""
-        course, trainer, meter = self.course, self.job.trainer, self.meter
+        course, trainer = self.course, self.job.trainer
         course.step, course.skipped, course.seconds = trainer.step, trainer.skipped, self._seconds()
-        course.pending = meter.pending(trainer)
-        course.epoch_sum, course.epoch_count = meter.epoch_sum, meter.epoch_count
+        course.pending = self.meter.pending()
         self._note_unreadable()
 
     def _note_unreadable(self) -> None:
@@ -275,12 +277,12 @@ class EpochLoop:
         self._collect_checkpoint()
         self.world.wait()
         step = self.job.trainer.step
-        saved_as = str(self.folder.checkpoints / step_name(step))
+        saved_as = str(self.folder.of_step(step))
         raise Stopped(step, saved_as, self.request, line=resuming(self.folder.root))
 
     def _tell_steps(self, epoch: int) -> None:
         trainer = self.job.trainer
-        loss, speed = self.meter.flush(trainer)
+        loss, speed = self.meter.flush()
         record = StepRecord(
             trainer.step, epoch, loss, trainer.lr, speed, self._seconds(), self._macs(),
             peak_memory(trainer.device), trainer.skipped,
@@ -301,7 +303,3 @@ class EpochLoop:
 
     def _macs(self) -> int:
         return self.job.macs * self.job.config.batch_size * self.job.trainer.step
-
-    def _final(self) -> Evaluation:
-        """Evaluate `best/` as it is on disk; every process loads it and evaluates its part of the images."""
-        return evaluate_source(self.folder.best, self.job.config, self.job.trainer.device, self.world)

@@ -58,7 +58,7 @@ class Job:
             self.trainer.evaluated,
             self.eval,
             device=self.trainer.device,
-            autocast=self.trainer.autocast,
+            autocast=self.config.autocast,
             channels_last=self.config.channels_last,
             world=self.trainer.world,
             forward=self.trainer.predict,

@@ -22,7 +22,7 @@ from growtool.finetune.parallel.distributed import World, joined
 from growtool.finetune.possible import require_possible
 from growtool.finetune.prepare import prepare
 from growtool.finetune.state.bar import shown_bar
-from growtool.finetune.state.folder import BackgroundSaver, RunFolder, Saver
+from growtool.finetune.state.folder import RunFolder, Saver
 from growtool.finetune.state.journal import Journal, open_trackers
 from growtool.finetune.state.lock import locked
 from growtool.finetune.state.progress import RunProgress
@@ -111,25 +111,23 @@ def _open_books(
     best: Best,
     watcher: Progress,
     stack: ExitStack,
-) -> tuple[Journal, BackgroundSaver]:
+) -> tuple[Journal, Saver]:
     """Prepare the folder for the run, and open what writes into it until `stack` is closed."""
-    writer = Saver(job.source, job.spec, job.trainer.model)
+    saver = Saver(folder, job, settings)
     if course is None:
         folder.create(settings)
     else:
-        for remark in _go_back(folder, course, best, writer, averaged=job.trainer.ema is not None):
+        for remark in _go_back(folder, course, best, saver):
             watcher.noticed(remark)
     trackers = open_trackers(job.config.log, folder.root, settings)
-    step, epoch = (None, 0) if course is None else (course.step, course.epoch)
-    journal = stack.enter_context(Journal(folder.root, trackers, step=step, epoch=epoch))
-    saver = BackgroundSaver(folder, writer, settings, job.config.checkpoint_hist)
+    journal = stack.enter_context(Journal(folder.root, trackers, course))
     stack.callback(saver.close)
     return journal, saver
 
 
-def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> Iterator[str]:
+def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver) -> Iterator[str]:
     """Make the folder what it was after the last update of `course`; yield what the user should know of it."""
-    if given_up := rewind(folder, course, best, saver, averaged=averaged):
+    if given_up := rewind(folder, course, best, saver):
         yield f"the run goes on after update {course.step}; what came later is given up: {', '.join(given_up)}"
     if course.best is not None and (best.record is None or best.record.step != course.best.step):
         since = "the epochs to come" if best.record is None else f"epoch {best.record.epoch} and those to come"

@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
-from growtool.checkpoint import Checkpoint, ModelSpec, infos_of, json_text, write_folder
+from growtool.checkpoint import infos_of, json_text, write_folder
 from growtool.checkpoint.beside import CARD, PLAN, REPORT, STATE, TRAINING, documents_beside
 from growtool.checkpoint.staging import TEMPORARY, prefix_for, staging, sync_folder, take_place, write_text
 from growtool.errors import PlanError
@@ -25,6 +25,9 @@ from growtool.finetune.state.journal import METRICS, SUMMARY
 from growtool.finetune.state.lock import LOCK
 from growtool.finetune.state.records import CheckpointRecord, Evaluation
 from growtool.finetune.state.snapshot import Snapshot, write_training_state
+
+if TYPE_CHECKING:
+    from growtool.finetune.job import Job
 
 _CONTENT = frozenset({"best", "last", "checkpoints", "tensorboard", METRICS, SUMMARY, RUN_CONFIG})
 """All that a run writes into its folder, apart from hidden files."""
@@ -81,99 +84,37 @@ class RunFolder:
         """Return the folders in `checkpoints/`, oldest first; all are complete, since they are named last."""
         return sorted(path for path in self.checkpoints.glob("step-*") if (path / STATE).is_file())
 
-    def keep(self, count: int) -> None:
-        """Remove all but the latest `count` folders in `checkpoints/`; `count` is at least 1."""
-        for path in self.saved()[:-count]:
-            remove(path)
-
-
-def step_name(step: int) -> str:
-    """Return the name of a checkpoint in `checkpoints/`; names sort as steps do."""
-    return f"step-{step:08d}"
+    def of_step(self, step: int) -> Path:
+        """Return the folder in `checkpoints/` for the state after `step` updates; names sort as steps do."""
+        return self.checkpoints / f"step-{step:08d}"
 
 
 class Saver:
-    """Writes weights of a model as a timm folder, with the documents of the checkpoint that the run started from.
+    """Writes the checkpoints of a run: timm folders with the documents of the checkpoint that the run started from.
 
-    Args:
-        source: the checkpoint that the run started from.
-        spec: what the folder says of the model.
-        model: the model in memory.
-    """
-
-    def __init__(self, source: Checkpoint, spec: ModelSpec, model: nn.Module) -> None:
-        self.spec, self.model = spec, model
-        self._metadata = {"growtool_version": version("growtool"), **(source.form.metadata() if source.form else {})}
-        self._documents = documents_beside(source, (REPORT, PLAN))
-
-    def save(
-        self,
-        folder: Path,
-        weights: Mapping[str, Tensor],
-        training: Mapping[str, Any],
-        *,
-        state: Snapshot | None = None,
-    ) -> None:
-        """Write `folder`; a checkpoint that is already there is replaced once the new one is complete.
-
-        Args:
-            folder: the timm folder to write.
-            weights: tensors by name, on the CPU.
-            training: the content of `training.json`: epoch, step, evaluation and more.
-            state: everything needed to resume the run from the folder; None to leave it out.
-
-        Raises:
-            OSError: the disk is full; the earlier checkpoint stays.
-        """
-
-        def documents(staged: Path) -> Mapping[str, str]:
-            if state is not None:
-                write_training_state(staged, state)
-            return self._documents | {CARD: self._card(training), TRAINING: json_text(training)}
-
-        write_folder(
-            folder,
-            self.spec,
-            infos_of(weights),
-            lambda name: weights[name],
-            model=self.model,
-            documents=documents,
-            metadata=self._metadata,
-            force=True,
-        )
-
-    def _card(self, training: Mapping[str, Any]) -> str:
-        """Return the card of the source with a section on the training, which replaces that of an earlier run."""
-        before = self._documents[CARD].split(_SECTION)[0].rstrip("\n")
-        result = training["evaluation"]
-        measured = f"Top-1 {result['top1']:.2f} % of {result['count']} validation images. " if result else ""
-        return (
-            f"{before}\n{_SECTION}\n"
-            f"`growtool finetune` trained the weights further: {training['step']} updates, to epoch "
-            f"{training['epoch']}. {measured}"
-            f"What is said above about computing the same function as another checkpoint holds for the weights before "
-            f"that. Settings and results are in `{TRAINING}`.\n"
-        )
-
-
-class BackgroundSaver:
-    """Writes snapshots in a thread while training goes on, one at a time; `wait` raises the errors of writing.
-
-    A snapshot becomes `checkpoints/step-N`. One of the end of an epoch is then linked as `last/` (hard links to the
-    same files), and if the epoch is the best so far, its evaluated weights are written to `best/`. In this order a
-    crash at any moment loses nothing, and `best/` is never of an update after the latest state to resume from.
+    Snapshots are written in a thread while training goes on, one at a time; `wait` raises the errors of writing. A
+    snapshot becomes `checkpoints/step-N`. One of the end of an epoch is then linked as `last/` (hard links to the same
+    files), and if the epoch is the best so far, its evaluated weights are written to `best/`. In this order a crash at
+    any moment loses nothing, and `best/` is never of an update after the latest state to resume from.
 
     Args:
         folder: the run's folder.
-        saver: writes a checkpoint.
+        job: the run.
         settings: the run's configuration, for `training.json`.
-        keep: number of checkpoints that `checkpoints/` keeps.
     """
 
-    def __init__(self, folder: RunFolder, saver: Saver, settings: Mapping[str, Any], keep: int) -> None:
-        self._folder, self._saver, self._settings, self._keep = folder, saver, settings, keep
+    def __init__(self, folder: RunFolder, job: Job, settings: Mapping[str, Any]) -> None:
+        self._folder, self._job, self._settings = folder, job, settings
+        form = job.source.form
+        self._metadata = {"growtool_version": version("growtool"), **(form.metadata() if form else {})}
+        self._documents = documents_beside(job.source, (REPORT, PLAN))
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._running: Future[CheckpointRecord] | None = None
+
+    def save_best(self, weights: Mapping[str, Tensor], training: dict[str, Any]) -> None:
+        """Write `best/`: the weights that are evaluated, and what `training.json` tells of their epoch."""
+        whose = "model" if self._job.trainer.ema is None else "ema"
+        self._save(self._folder.best, weights, training | {"weights": whose})
 
     def wait(self) -> CheckpointRecord | None:
         """Wait until nothing is being written; return the record of the checkpoint, None if there is no new one.
@@ -208,16 +149,65 @@ class BackgroundSaver:
             "evaluation": asdict(evaluation) if evaluation else None,
             "config": dict(self._settings),
         }
-        path = self._folder.checkpoints / step_name(course.step)
-        self._saver.save(path, snapshot.weights, training | {"weights": "model"}, state=snapshot)
+        path = self._folder.of_step(course.step)
+        self._save(path, snapshot.weights, training | {"weights": "model"}, state=snapshot)
         if evaluation is not None:
             link(path, self._folder.last)
             if course.last is not None and course.last == course.best:
-                weights = "ema" if snapshot.ema is not None else "model"
-                self._saver.save(self._folder.best, snapshot.evaluated, training | {"weights": weights})
-        self._folder.keep(self._keep)
+                self.save_best(snapshot.evaluated, training)
+        for old in self._folder.saved()[: -self._job.config.checkpoint_hist]:
+            remove(old)
         size = sum(file.stat().st_size for file in path.iterdir())
         return CheckpointRecord(course.step, stall, time.perf_counter() - start, size)
+
+    def _save(
+        self,
+        folder: Path,
+        weights: Mapping[str, Tensor],
+        training: Mapping[str, Any],
+        *,
+        state: Snapshot | None = None,
+    ) -> None:
+        """Write `folder`; a checkpoint that is already there is replaced once the new one is complete.
+
+        Args:
+            folder: the timm folder to write.
+            weights: tensors by name, on the CPU.
+            training: the content of `training.json`: epoch, step, evaluation and more.
+            state: everything needed to resume the run from the folder; None to leave it out.
+
+        Raises:
+            OSError: the disk is full; the earlier checkpoint stays.
+        """
+
+        def documents(staged: Path) -> Mapping[str, str]:
+            if state is not None:
+                write_training_state(staged, state)
+            return self._documents | {CARD: self._card(training), TRAINING: json_text(training)}
+
+        write_folder(
+            folder,
+            self._job.spec,
+            infos_of(weights),
+            lambda name: weights[name],
+            model=self._job.trainer.model,
+            documents=documents,
+            metadata=self._metadata,
+            force=True,
+        )
+
+    def _card(self, training: Mapping[str, Any]) -> str:
+        """Return the card of the source with a section on the training, which replaces that of an earlier run."""
+        before = self._documents[CARD].split(_SECTION)[0].rstrip("\n")
+        result = training["evaluation"]
+        measured = f"Top-1 {result['top1']:.2f} % of {result['count']} validation images. " if result else ""
+        return (
+            f"{before}\n{_SECTION}\n"
+            f"`growtool finetune` trained the weights further: {training['step']} updates, to epoch "
+            f"{training['epoch']}. {measured}"
+            f"What is said above about computing the same function as another checkpoint holds for the weights before "
+            f"that. Settings and results are in `{TRAINING}`.\n"
+        )
 
 
 def remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from growtool.checkpoint import atomic_file
 from growtool.errors import CheckpointError, PlanError
+from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.records import (
     CheckpointRecord,
     EpochRecord,
@@ -30,7 +31,6 @@ _EVENTS = {
     CheckpointRecord: "checkpoint",
     UnreadableRecord: "unreadable",
 }
-_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
 class Journal:
@@ -39,20 +39,17 @@ class Journal:
     Args:
         folder: the run's folder.
         trackers: receive all numbers of the records, too.
-        step: on resuming, the update to continue after: later records are removed. None removes all records.
-        epoch: on resuming, the last complete epoch.
+        course: on resuming, the progress to continue from: later records are removed. None removes all records.
 
     Attributes:
         evaluated: on resuming, the updates after which the kept records hold an evaluation.
     """
 
-    def __init__(
-        self, folder: Path, trackers: tuple[Tracker, ...] = (), *, step: int | None = None, epoch: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, trackers: tuple[Tracker, ...] = (), course: RunProgress | None = None) -> None:
         self._summary = folder / SUMMARY
         self._trackers = trackers
         path = folder / METRICS
-        kept = [] if step is None else [event for event in read_events(path) if _is_before(event, step, epoch)]
+        kept = [] if course is None else [event for event in read_events(path) if _is_before(event, course)]
         with atomic_file(path) as file:
             file.write("".join(_line(event) for event in kept).encode())
         self._epochs = [event for event in kept if event["event"] == "epoch"]
@@ -142,9 +139,9 @@ def require_installed(names: tuple[str, ...]) -> None:
     problems = []
     for name in names:
         try:
-            importlib.import_module(_PACKAGES[name])
+            importlib.import_module(name)
         except ImportError:
-            problems.append(f"--log {name}: not installed; pip install {_PACKAGES[name]}, or drop the option")
+            problems.append(f"--log {name}: not installed; pip install {name}, or drop the option")
     if problems:
         raise PlanError(problems)
 
@@ -190,7 +187,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _is_before(event: Mapping[str, Any], step: int, epoch: int) -> bool:
-    if event["event"] == "epoch":
-        return bool(event["epoch"] <= epoch)
-    return bool(event["step"] <= step)
+def _is_before(event: Mapping[str, Any], course: RunProgress) -> bool:
+    key = "epoch" if event["event"] == "epoch" else "step"
+    return bool(event[key] <= getattr(course, key))

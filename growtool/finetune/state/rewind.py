@@ -13,7 +13,7 @@ from growtool.checkpoint.beside import TRAINING
 from growtool.checkpoint.documents import parse_json
 from growtool.checkpoint.staging import ASIDE, TEMPORARY
 from growtool.finetune.state.copies import Copies
-from growtool.finetune.state.folder import RunFolder, Saver, link, remove, step_name
+from growtool.finetune.state.folder import RunFolder, Saver, link, remove
 from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.records import EpochRecord
 from growtool.finetune.state.snapshot import put_back, take
@@ -74,7 +74,7 @@ def find_best(folder: RunFolder, course: RunProgress, trainer: Trainer) -> Best:
     return Best()
 
 
-def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, averaged: bool) -> list[str]:
+def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver) -> list[str]:
     """Make `folder` what it was after the last update of `course`, from where the run will continue.
 
     Args:
@@ -82,13 +82,12 @@ def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, 
         course: progress of the run at the checkpoint that it resumes from.
         best: what `best/` becomes, see `find_best`.
         saver: writes `best/`.
-        averaged: whether the evaluated weights are a weight average.
 
     Returns:
         The paths, relative to `folder`, of what was removed or replaced: checkpoints of later updates, and `best` and
         `last` if they were of later epochs.
     """
-    given_up = sorted(path for path in folder.checkpoints.glob("step-*") if path.name > step_name(course.step))
+    given_up = sorted(path for path in folder.checkpoints.glob("step-*") if path > folder.of_step(course.step))
     for path in given_up:
         remove(path)
     if best.path != folder.best:
@@ -97,7 +96,7 @@ def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, 
             remove(folder.best)
         else:
             told = parse_json((best.path / TRAINING).read_bytes(), str(best.path / TRAINING))
-            saver.save(folder.best, best.weights, told | {"weights": "ema" if averaged else "model"})
+            saver.save_best(best.weights, told)
     end = _epoch_end(folder, course.last) if course.last is not None else None
     if end != folder.last:
         given_up += [folder.last] if folder.last.exists() else []
@@ -107,7 +106,7 @@ def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver, *, 
 
 def _epoch_end(folder: RunFolder, record: EpochRecord) -> Path | None:
     """Return the folder with the state at the end of an epoch, `last/` or one in `checkpoints/`; None if neither is."""
-    paths = folder.last, folder.checkpoints / step_name(record.step)
+    paths = folder.last, folder.of_step(record.step)
     return next((path for path in paths if _holds(path, record)), None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def take(trainer: Trainer, course: RunProgress, copies: Copies | None) -> Snapsh
         ema=ema,
         optimizer=optimizer,
         scaler=trainer.scaler.state_dict() if trainer.scaler is not None else None,
-        course=RunProgress(**{name: getattr(course, name) for name in RunProgress.__slots__}),
+        course=replace(course),
     )
 
 

@@ -6,16 +6,18 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from growtool.finetune.config import RunConfig
 from growtool.finetune.data.seeding import derive_seed, seed_generators
 from growtool.finetune.parallel.device import mixed_precision
 from growtool.finetune.parallel.distributed import World, average_statistics, without_exchange
 from growtool.finetune.state.progress import RunProgress
+from growtool.finetune.update.model import layout
 from growtool.finetune.update.new_positions import NewWarmup
 from growtool.finetune.update.objective import Objective
 from growtool.finetune.update.trainable import FrozenSlices, Selection
@@ -54,14 +56,10 @@ class Trainer:
         selection: the tensors that train.
         guard: restores the old elements of tensors that train in part.
         new_warmup: scales the first updates of new positions.
+        clip: clips the gradients in place before the optimizer's step; None for no clipping.
+        config: the options of the run.
         device: where all of it lives.
         world: the processes that share the work.
-        autocast: name of the type for mixed precision, or None.
-        memory_format: of images and convolutions.
-        seed: of the run.
-        accumulate: parts in which the images of an update pass through the model.
-        clip: clips the gradients in place before the optimizer's step; None for no clipping.
-        skips: whether an update with a loss or gradient that is not finite is skipped.
         step: updates done, skipped ones included.
         lr: learning rate of the latest update.
         skipped: number of updates skipped.
@@ -80,18 +78,14 @@ class Trainer:
     selection: Selection
     guard: FrozenSlices
     new_warmup: NewWarmup
+    clip: Callable[[], object] | None
+    config: RunConfig
     device: torch.device
     world: World
-    autocast: str | None
-    memory_format: torch.memory_format
-    seed: int
-    accumulate: int = 1
-    clip: Callable[[], object] | None = None
-    skips: bool = False
     step: int = 0
     lr: float = 0.0
     skipped: int = 0
-    _skips_in_a_row: int = field(default=0)
+    _skips_in_a_row: int = 0
 
     def update(self, images: Tensor, targets: Tensor) -> Tensor | None:
         """Do one update from this process's images [B, C, H, W] and class numbers [B].
@@ -104,18 +98,19 @@ class Trainer:
         """
         # Ranks differ in their dropout; the first one draws what a single process draws.
         purpose = ("update", self.step) if self.world.is_main else ("update", self.step, self.world.rank)
-        seed_generators(derive_seed(self.seed, *purpose), self.device)
+        seed_generators(derive_seed(self.config.seed, *purpose), self.device)
         if self.mix is not None:
             images, targets = self.mix(images, targets)
         if self.erase is not None:
             images = self.erase(images)
-        images = images.contiguous(memory_format=self.memory_format)
+        images = images.contiguous(memory_format=layout(self.config.channels_last))
         # The forward pass itself writes running statistics, which a skipped update must not leave behind.
-        saved_buffers = {buffer: buffer.clone() for buffer in self.model.buffers()} if self.skips else {}
+        skips = self.config.nonfinite == "skip"
+        saved_buffers = {buffer: buffer.clone() for buffer in self.model.buffers()} if skips else {}
         self.optimizer.zero_grad()
         loss = self.backward(images, targets)
         self.guard.mask_gradients()  # before the gradients are checked, clipped and averaged into moments
-        applied = not self.skips or self._is_finite(loss)
+        applied = not skips or self._is_finite(loss)
         if applied:
             with self.new_warmup.scaling(self.step):
                 self._apply_gradients()
@@ -129,11 +124,12 @@ class Trainer:
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Compute the gradients of the mean loss over the update's images, part by part; return the loss, detached."""
         second_order = bool(getattr(self.optimizer, "is_second_order", False))  # timm's Adahessian
-        parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
+        count = self.config.grad_accum_steps
+        parts = list(zip(images.chunk(count), targets.chunk(count), strict=True))
         total: Tensor | None = None
         for number, (part, labels) in enumerate(parts, start=1):
             with without_exchange(self.forward) if number < len(parts) else nullcontext():
-                with mixed_precision(self.device, self.autocast):
+                with mixed_precision(self.device, self.config.autocast):
                     logits = self.forward(part)
                     loss = self.objective(logits, labels, part, self.step)
                 loss = loss * (len(part) / len(images)) if len(parts) > 1 else loss  # the sum over parts is the mean
@@ -189,11 +185,14 @@ class Trainer:
             average_statistics(model, self.world)
 
 
-@dataclass(slots=True)
 class Meter:
-    """The losses and the speed of the updates since the last record, and the sum of losses over the epoch.
+    """The losses and the speed of the updates since the last record.
 
     Losses are read from the device once per record, so that a GPU is not made to wait at every update.
+
+    Args:
+        trainer: of the run.
+        course: the progress of the run; receives the sum of the epoch's losses up to the last record, and their number.
 
     Attributes:
         losses: of the updates since the last record that were not skipped, on the device.
@@ -201,16 +200,11 @@ class Meter:
             had noted. The others are this process's own.
         images: that passed since the last record, over all processes.
         since: time of the last record, as `time.perf_counter` tells it.
-        epoch_sum: of the losses of the epoch up to the last record.
-        epoch_count: their number.
     """
 
-    losses: list[Tensor] = field(default_factory=list)
-    averaged: int = 0
-    images: int = 0
-    since: float = field(default_factory=time.perf_counter)
-    epoch_sum: float = 0.0
-    epoch_count: int = 0
+    def __init__(self, trainer: Trainer, course: RunProgress) -> None:
+        self.trainer, self.course = trainer, course
+        self.restart()
 
     def add(self, loss: Tensor | None, images: int) -> None:
         """Add an update's loss, None if it was skipped, and the number of its images."""
@@ -218,15 +212,13 @@ class Meter:
             self.losses.append(loss)
         self.images += images
 
-    def restart(self, course: RunProgress | None, device: torch.device) -> None:
-        """Begin an epoch, or continue one from the losses that `course` holds."""
-        pending = course.pending if course else []
-        self.losses = list(torch.tensor(pending, dtype=torch.float64, device=device).unbind())
-        self.averaged = len(pending)
-        self.images, self.since = 0, time.perf_counter()
-        self.epoch_sum, self.epoch_count = (course.epoch_sum, course.epoch_count) if course else (0.0, 0)
+    def restart(self) -> None:
+        """Begin an epoch, or continue one from the losses that the progress holds as pending."""
+        pending = self.course.pending
+        self.losses = list(torch.tensor(pending, dtype=torch.float64, device=self.trainer.device).unbind())
+        self.averaged, self.images, self.since = len(pending), 0, time.perf_counter()
 
-    def pending(self, trainer: Trainer) -> list[float]:
+    def pending(self) -> list[float]:
         """Return the losses since the last record as means over all processes, every one of which must call this.
 
         Raises:
@@ -234,20 +226,21 @@ class Meter:
         """
         if not self.losses:
             return []
+        world, last = self.trainer.world, self.trainer.step
         means = torch.stack([loss.double() for loss in self.losses])
-        means[self.averaged :] = trainer.world.total(means[self.averaged :]) / trainer.world.size
+        means[self.averaged :] = world.total(means[self.averaged :]) / world.size
         values: list[float] = means.tolist()
-        for step, value in enumerate(values, start=trainer.step - len(values) + 1):
+        for step, value in enumerate(values, start=last - len(values) + 1):
             if not math.isfinite(value):
                 text = f"step {step}: found a training loss of {value}, expected a finite number"
                 raise Diverged(text, skippable=True)
         return values
 
-    def flush(self, trainer: Trainer) -> tuple[float | None, float]:
+    def flush(self) -> tuple[float | None, float]:
         """Return the mean loss since the last record, None without any, and the images per second; restart both."""
-        values = self.pending(trainer)
+        values = self.pending()
         speed = self.images / (time.perf_counter() - self.since)
-        self.epoch_sum += math.fsum(values)
-        self.epoch_count += len(values)
+        self.course.epoch_sum += math.fsum(values)
+        self.course.epoch_count += len(values)
         self.losses, self.averaged, self.images, self.since = [], 0, 0, time.perf_counter()
         return (math.fsum(values) / len(values) if values else None), speed
