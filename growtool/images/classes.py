@@ -82,7 +82,6 @@ def numbered(split: Split, names: Sequence[str], *, num_classes: int) -> Split:
     """Return the split with classes numbered by their place in `names`; by their label if it has no names of classes.
 
     Args:
-        split: the images.
         names: names of the classes in the order of the model's logits.
         num_classes: number of logits of the model; 0 if any number will do.
 

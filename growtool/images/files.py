@@ -44,7 +44,6 @@ class FolderFiles:
         """Yield the files below a folder. Links are followed, unless they lead to a folder that they are in.
 
         Args:
-            folder: the path to read.
             prefix: the path of `folder` below the root, with a `/` at its end; "" for the root.
             above: real paths of the folders from the root to `folder`.
         """
@@ -64,9 +63,6 @@ class TarFiles:
 
     A compressed tar file is decompressed into a temporary file, since images are read in any order. That file is
     removed with this object.
-
-    Args:
-        root: the tar file.
 
     Attributes:
         unpacked: the file that holds the bytes: `root`, or the temporary file.
@@ -104,7 +100,6 @@ def _members(archive: tarfile.TarFile, prefix: str, start: int) -> Iterator[File
     """Yield the files of a tar file, links at the end.
 
     Args:
-        archive: the tar file.
         prefix: the path of the tar file within the outer one, with a `/` at its end; "" for the outer one.
         start: offset of its first byte in the outer one.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from growtool.library.timm import input_size
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """The format of images that a model takes.
+    """The format of images that a model takes, by the names of timm's `create_transform`.
 
     Attributes:
         input_size: channels, height and width.
@@ -59,16 +59,7 @@ class ImageFormat:
         """
         from timm.data import create_transform
 
-        transform: Callable[[Any], Tensor] = create_transform(
-            self.input_size,
-            is_training=False,
-            use_prefetcher=raw,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-            crop_pct=self.crop_pct,
-            crop_mode=self.crop_mode,
-        )
+        transform: Callable[[Any], Tensor] = create_transform(**asdict(self), is_training=False, use_prefetcher=raw)
         return transform
 
 
@@ -76,7 +67,6 @@ def require_images(spec: ModelSpec, name: str) -> None:
     """Check that a model takes images.
 
     Args:
-        spec: the model.
         name: name of its checkpoint, for messages.
 
     Raises:

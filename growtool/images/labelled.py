@@ -88,7 +88,6 @@ class LabelledImages:
 
         Args:
             transform: makes an input [C, H, W] of a PIL image.
-            size: images of a batch.
 
         Raises:
             CheckpointError: an image cannot be read.

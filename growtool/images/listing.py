@@ -38,11 +38,6 @@ class File(Generic[Place]):
     path: str
     place: Place | None
 
-    @property
-    def hidden(self) -> bool:
-        """Whether its name, or that of a folder on its path, begins with a dot."""
-        return any(part.startswith(".") for part in self.path.split("/"))
-
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Place]):
@@ -88,7 +83,7 @@ def list_images(
     """
     images, left_out = [], []
     for file in files:
-        if file.place is not None and not file.hidden and _is_image(file.path, file.place, opened):
+        if file.place is not None and not _is_hidden(file.path) and _is_image(file.path, file.place, opened):
             images.append((file.path, file.place))
         else:
             left_out.append(file.path)
@@ -127,8 +122,12 @@ LAYOUT = "lay the images out as DATA/train/CLASS/*.jpg and DATA/validation/CLASS
 
 
 def _kind(path: str) -> str:
-    name = PurePosixPath(path)
-    return "hidden" if any(part.startswith(".") for part in name.parts) else name.suffix.lower() or "without ending"
+    return "hidden" if _is_hidden(path) else PurePosixPath(path).suffix.lower() or "without ending"
+
+
+def _is_hidden(path: str) -> bool:
+    """Return whether the name of a file, or that of a folder on its path, begins with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _is_image(path: str, place: Place, opened: Callable[[Place], BinaryIO]) -> bool:

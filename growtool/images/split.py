@@ -88,7 +88,6 @@ class ListedImages:
     """A reader as timm's `ImageDataset` takes it, for the images of a `Listing`.
 
     Args:
-        files: opens the images.
         samples: path, place and class number of each image.
     """
 
@@ -163,15 +162,10 @@ def open_split(root: Path, *, mode: str = "RGB") -> Split:
     """
     from timm.data import ImageDataset
 
-    if root.is_dir():
-        folder = FolderFiles(root)
-        listing: Any = list_images(folder, folder.open, where=root)
-        files: FolderFiles | TarFiles = folder
-    else:
-        archive = TarFiles(root)
-        # `train.tar` may hold `CLASS/*`, `train/CLASS/*` or `imagenet/train/CLASS/*`.
-        wrappers = (root.name.partition(".")[0], *TRAIN_SPLITS, *EVAL_SPLITS)
-        listing, files = list_images(archive, archive.open, where=root, wrappers=wrappers), archive
+    files: Any = FolderFiles(root) if root.is_dir() else TarFiles(root)
+    # `train.tar` may hold `CLASS/*`, `train/CLASS/*` or `imagenet/train/CLASS/*`.
+    wrappers = () if root.is_dir() else (root.name.partition(".")[0], *TRAIN_SPLITS, *EVAL_SPLITS)
+    listing = list_images(files, files.open, where=root, wrappers=wrappers)
     left_out = told_left_out(listing.left_out)
     remarks = [f"{root}: {left_out}"] if left_out else []
     if listing.deeper:
